@@ -1,0 +1,2 @@
+//! The wire.
+#![no_std]

@@ -1,0 +1,249 @@
+//! Events as JSON: ECS documents in, ECS documents out.
+//!
+//! In, both forms that Elasticsearch takes are read: nested objects and dotted names, in any mixture. Out, objects
+//! are nested and fields stand in the order of their names.
+
+use serde_json::{Map, Value as Json};
+use thiserror::Error;
+
+use super::{Event, FieldId, Fields, Schema, Type, Value};
+use crate::field;
+
+/// Why a JSON document is no event.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EventError {
+    /// The document is not a JSON object.
+    #[error("an event must be a JSON object")]
+    NotAnObject,
+    /// There is no time to order it by.
+    #[error("`@timestamp` is missing or is no time; it must be RFC 3339 text or milliseconds since 1970")]
+    NoTimestamp,
+    /// Objects lie in objects deeper than anything that is an event.
+    #[error("objects are nested more than {DEPTH_MAX} deep")]
+    TooDeep,
+}
+
+/// Deepest nesting of objects and arrays that is read.
+const DEPTH_MAX: usize = 64;
+
+impl Event {
+    /// Reads an ECS document. Fields that the schema does not know, and values that their field's type cannot hold,
+    /// are kept for the alert and can not be compared.
+    ///
+    /// # Errors
+    /// See [`EventError`].
+    pub fn from_json(schema: &Schema, json: &Json) -> Result<Self, EventError> {
+        let object = json.as_object().ok_or(EventError::NotAnObject)?;
+        let mut reader = Reader { schema, fields: Vec::new(), rest: Map::new() };
+        reader.object(&mut String::new(), object, 0)?;
+        let Reader { mut fields, rest, .. } = reader;
+        // Stable, so that the values of an array of objects stay in the array's order.
+        fields.sort_by_key(|(id, _)| *id);
+        let mut own = Fields::new();
+        for chunk in fields.chunk_by(|(left, _), (right, _)| left == right) {
+            let (id, _) = chunk[0];
+            match chunk {
+                [(_, value)] if !schema.is_list(id) => own.set(id, value.clone()),
+                several => own.set(
+                    id,
+                    Value::List(several.iter().flat_map(|(_, value)| value.elements()).cloned().collect()),
+                ),
+            };
+        }
+        let Some(Value::Date(time)) = own.get(field!("@timestamp")).cloned() else {
+            return Err(EventError::NoTimestamp);
+        };
+        Ok(Self { rest, ..Self::new(time, own, Vec::new()) })
+    }
+
+    /// The event as an ECS document.
+    #[must_use]
+    pub fn to_json(&self, schema: &Schema) -> Json {
+        let mut document = Map::new();
+        for (id, value) in self.fields() {
+            insert(&mut document, schema.name(id), leaf(schema, id, value));
+        }
+        for (name, value) in &self.rest {
+            insert(&mut document, name, value.clone());
+        }
+        Json::Object(document)
+    }
+}
+
+impl Fields {
+    /// The fields as an ECS document.
+    #[must_use]
+    pub fn to_json(&self, schema: &Schema) -> Json {
+        let mut document = Map::new();
+        for (id, value) in self.iter() {
+            insert(&mut document, schema.name(id), leaf(schema, id, value));
+        }
+        Json::Object(document)
+    }
+}
+
+fn leaf(schema: &Schema, id: FieldId, value: &Value) -> Json {
+    match value {
+        Value::List(_) => value.to_json(),
+        value if schema.is_list(id) => Json::Array(vec![value.to_json()]),
+        value => value.to_json(),
+    }
+}
+
+/// Puts a value into a document under a dotted name, making the objects between.
+fn insert(document: &mut Map<String, Json>, name: &str, value: Json) {
+    match name.split_once('.') {
+        None => {
+            document.insert(name.to_owned(), value);
+        }
+        Some((head, rest)) => match document.entry(head).or_insert_with(|| Json::Object(Map::new())) {
+            Json::Object(inner) => insert(inner, rest, value),
+            // A leaf and an object of the same name can only come from an unknown field: keep both.
+            _ => {
+                document.insert(name.to_owned(), value);
+            }
+        },
+    }
+}
+
+struct Reader<'a> {
+    schema: &'a Schema,
+    fields: Vec<(FieldId, Value)>,
+    rest: Map<String, Json>,
+}
+
+impl Reader<'_> {
+    fn object(
+        &mut self,
+        path: &mut String,
+        object: &Map<String, Json>,
+        depth: usize,
+    ) -> Result<(), EventError> {
+        for (name, value) in object {
+            let end = path.len();
+            if end > 0 {
+                path.push('.');
+            }
+            path.push_str(name);
+            self.value(path, value, depth + 1)?;
+            path.truncate(end);
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, path: &mut String, json: &Json, depth: usize) -> Result<(), EventError> {
+        if depth > DEPTH_MAX {
+            return Err(EventError::TooDeep);
+        }
+        let known = self.schema.id(path).map(|id| (id, self.schema.ty(id)));
+        match (json, known) {
+            (Json::Null, _) => {}
+            (_, Some((_, Type::Point))) => self.keep(path, json),
+            (Json::Object(object), Some((_, Type::Flattened))) => {
+                self.keep(path, json);
+                self.leaves(path, object, depth)?;
+            }
+            (Json::Object(object), _) => self.object(path, object, depth)?,
+            (Json::Array(array), _) => {
+                for element in array {
+                    self.value(path, element, depth + 1)?;
+                }
+            }
+            (scalar, Some((id, ty))) => match Value::from_json(ty, scalar) {
+                Some(value) => self.fields.push((id, value)),
+                None => self.keep(path, scalar),
+            },
+            (scalar, None) => self.keep(path, scalar),
+        }
+        Ok(())
+    }
+
+    /// The leaves of a flattened object: those that some rule named are fields, the others are only kept.
+    fn leaves(
+        &mut self,
+        path: &mut String,
+        object: &Map<String, Json>,
+        depth: usize,
+    ) -> Result<(), EventError> {
+        let mut below = Reader { schema: self.schema, fields: Vec::new(), rest: Map::new() };
+        below.object(path, object, depth)?;
+        self.fields.append(&mut below.fields);
+        Ok(())
+    }
+
+    /// Keeps a value that cannot be compared; several of one name become an array.
+    fn keep(&mut self, path: &str, json: &Json) {
+        match self.rest.get_mut(path) {
+            None => {
+                self.rest.insert(path.to_owned(), json.clone());
+            }
+            Some(Json::Array(array)) => array.push(json.clone()),
+            Some(kept) => *kept = Json::Array(vec![kept.take(), json.clone()]),
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Event {
+        Event::from_json(&Schema::new(), &serde_json::from_str(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn nested_and_dotted_names_are_the_same() {
+        let nested =
+            read(r#"{"@timestamp":"2026-01-01T00:00:00Z","process":{"name":"nc","parent":{"pid":1}}}"#);
+        let dotted = read(r#"{"@timestamp":1767225600000,"process.name":"nc","process":{"parent.pid":1}}"#);
+        assert_eq!(nested, dotted);
+    }
+
+    #[test]
+    fn nothing_is_lost_on_the_way_through() {
+        let text = r#"{"@timestamp":"2026-01-01T00:00:00.000Z","event":{"category":["process"],"odd":{"x":[1,2]}},"process":{"args":["a","b"],"pid":7},"source":{"geo":{"location":{"lat":1.5,"lon":2}},"ip":"not an address"},"weird":true}"#;
+        let json: Json = serde_json::from_str(text).unwrap();
+        let event = Event::from_json(&Schema::new(), &json).unwrap();
+        assert_eq!(event.to_json(&Schema::new()), json);
+        assert_eq!(event.get(field!("source.ip")), None, "a host name is no address");
+    }
+
+    #[test]
+    fn arrays_of_objects_become_lists() {
+        let event = read(r#"{"@timestamp":0,"dns":{"answers":[{"name":"a"},{"name":"b"}]}}"#);
+        assert_eq!(event.get(field!("dns.answers.name")), Some(&Value::texts(["a", "b"])));
+    }
+
+    #[test]
+    fn leaves_of_flattened_fields_are_read_where_a_rule_named_them() {
+        let mut schema = Schema::new();
+        let name = "aws.cloudtrail.flattened.request_parameters.instanceId";
+        let id = schema.define(name, Type::Keyword).unwrap();
+        let json = serde_json::json!({"@timestamp": 0,
+            "aws": {"cloudtrail": {"flattened": {"request_parameters": {"instanceId": "i-1", "other": 2}}}}});
+        let event = Event::from_json(&schema, &json).unwrap();
+        assert_eq!(event.get(id), Some(&"i-1".into()));
+        assert_eq!(event.to_json(&schema)["aws"], json["aws"]);
+    }
+
+    #[test]
+    fn hostile_documents_are_refused() {
+        let schema = Schema::new();
+        let deep = (0..100).fold(Json::from(1), |inner, _| serde_json::json!({"a": inner}));
+        assert_eq!(Event::from_json(&schema, &deep), Err(EventError::TooDeep));
+        assert_eq!(Event::from_json(&schema, &Json::from(1)), Err(EventError::NotAnObject));
+        assert_eq!(Event::from_json(&schema, &serde_json::json!({})), Err(EventError::NoTimestamp));
+    }
+
+    #[test]
+    fn the_upper_list_of_an_event_counts() {
+        let mut shared = Fields::new();
+        shared.set(field!("process.name"), "old").set(field!("host.id"), "h");
+        let mut own = Fields::new();
+        own.set(field!("process.name"), "new");
+        let event = Event::new(Timestamp::default(), own, vec![shared.into()]);
+        assert_eq!(event.text(field!("process.name")), Some("new"));
+        assert_eq!(event.fields().len(), 3);
+    }
+}

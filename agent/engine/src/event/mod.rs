@@ -1,0 +1,149 @@
+//! Events: what happened, as ECS fields. The floor on which everything else stands; it knows no rule.
+//!
+//! An event is a stack of sorted field lists. The top list is the event's own; the lists below are shared with
+//! other events (the process, its parent, the host), so that a sensor does not build the same eighty fields for
+//! every connection of one process, and events kept for a sequence share them in memory too.
+
+mod fields;
+mod json;
+mod schema;
+mod time;
+mod value;
+
+pub use json::EventError;
+pub use schema::{Field, FieldId, Schema, Type};
+pub use time::Timestamp;
+pub use value::Value;
+
+use std::sync::Arc;
+
+use crate::field;
+
+/// Fields with their values, sorted by field, each at most once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fields(Vec<(FieldId, Value)>);
+
+impl Fields {
+    /// No fields.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a field's value, in place of an earlier one. An empty list sets nothing.
+    pub fn set(&mut self, id: FieldId, value: impl Into<Value>) -> &mut Self {
+        let value = value.into();
+        if value.elements().is_empty() {
+            return self;
+        }
+        match self.0.last() {
+            Some((last, _)) if *last >= id => match self.0.binary_search_by_key(&id, |(id, _)| *id) {
+                Ok(index) => self.0[index].1 = value,
+                Err(index) => self.0.insert(index, (id, value)),
+            },
+            _ => self.0.push((id, value)),
+        }
+        self
+    }
+
+    /// Sets a field's value where there is one.
+    pub fn set_some(&mut self, id: FieldId, value: Option<impl Into<Value>>) -> &mut Self {
+        match value {
+            Some(value) => self.set(id, value),
+            None => self,
+        }
+    }
+
+    /// The value of a field.
+    #[must_use]
+    pub fn get(&self, id: FieldId) -> Option<&Value> {
+        self.0.binary_search_by_key(&id, |(id, _)| *id).ok().map(|index| &self.0[index].1)
+    }
+
+    /// The fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = (FieldId, &Value)> {
+        self.0.iter().map(|(id, value)| (*id, value))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.0.iter().map(|(_, value)| size_of::<(FieldId, Value)>() + value.heap_bytes()).sum()
+    }
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    time: Timestamp,
+    sequence: u64,
+    own: Fields,
+    shared: Vec<Arc<Fields>>,
+    /// What the schema does not know: kept for the alert, never compared.
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Event {
+    /// An event of this time, with fields of its own over lists shared with other events; where two lists hold
+    /// the same field, the earlier one counts. `@timestamp` is set from `time`, and `event.sequence`, where it is
+    /// set, orders events of the same time.
+    #[must_use]
+    pub fn new(time: Timestamp, mut own: Fields, shared: Vec<Arc<Fields>>) -> Self {
+        own.set(field!("@timestamp"), time);
+        let sequence = match own.get(field!("event.sequence")) {
+            Some(Value::Long(number)) => u64::try_from(*number).unwrap_or(0),
+            _ => u64::MAX,
+        };
+        Self { time, sequence, own, shared, rest: serde_json::Map::new() }
+    }
+
+    /// When it happened.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// What orders events of the same time: `event.sequence`; an event without one comes last.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The value of a field.
+    #[must_use]
+    pub fn get(&self, id: FieldId) -> Option<&Value> {
+        self.own.get(id).or_else(|| self.shared.iter().find_map(|fields| fields.get(id)))
+    }
+
+    /// The text of a field; its first value where it holds several.
+    #[must_use]
+    pub fn text(&self, id: FieldId) -> Option<&str> {
+        self.get(id)?.elements().first()?.as_text()
+    }
+
+    /// The values of a field one by one; none where it is absent.
+    #[must_use]
+    pub fn values(&self, id: FieldId) -> &[Value] {
+        self.get(id).map_or(&[], Value::elements)
+    }
+
+    /// Every field that is set, in the order of the schema.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(FieldId, &Value)> {
+        let mut all: Vec<_> = self.own.iter().collect();
+        all.extend(self.shared.iter().flat_map(|fields| fields.iter()));
+        // Stable, so that of two values of one field the upper list's stays first and is the one kept.
+        all.sort_by_key(|(id, _)| *id);
+        all.dedup_by_key(|(id, _)| *id);
+        all
+    }
+
+    /// Sets a field of the event's own, as enrichment does.
+    pub fn set(&mut self, id: FieldId, value: impl Into<Value>) {
+        self.own.set(id, value);
+    }
+
+    /// About how many bytes the event holds that no other event shares.
+    #[must_use]
+    pub fn own_bytes(&self) -> usize {
+        size_of::<Self>() + self.own.heap_bytes() + self.shared.len() * size_of::<Arc<Fields>>()
+    }
+}

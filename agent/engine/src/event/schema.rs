@@ -1,0 +1,250 @@
+//! The fields there are, by name, with their types: ECS, what Elastic's sensors and integrations add to it, and
+//! our own. A rule that names a field which is not here is wrong, and is told the nearest name.
+
+use std::collections::HashMap;
+
+use smol_str::SmolStr;
+
+use super::fields::FIELDS;
+
+/// What a field holds, in the families of Elasticsearch's mapping that compare alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    /// Text compared whole: `keyword`, `wildcard`, `constant_keyword`.
+    Keyword,
+    /// Text compared word by word: `text`, `match_only_text`.
+    Text,
+    /// Whole numbers: `long` and the shorter ones.
+    Long,
+    /// Numbers with a fraction: `double`, `float`, `scaled_float`.
+    Double,
+    /// `boolean`.
+    Boolean,
+    /// IPv4 and IPv6 addresses: `ip`.
+    Ip,
+    /// Points in time: `date`, `date_nanos`.
+    Date,
+    /// Objects whose leaves are keywords and are named below this field: `flattened`.
+    Flattened,
+    /// Places: `geo_point`. They are carried, and no rule can compare them.
+    Point,
+}
+
+impl Type {
+    /// The name the type has in an Elasticsearch mapping.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keyword => "keyword",
+            Self::Text => "text",
+            Self::Long => "long",
+            Self::Double => "double",
+            Self::Boolean => "boolean",
+            Self::Ip => "ip",
+            Self::Date => "date",
+            Self::Flattened => "flattened",
+            Self::Point => "geo_point",
+        }
+    }
+}
+
+/// A field's place in the schema: small, copied freely, compared instead of names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FieldId(u16);
+
+/// A field of the built-in table.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The dotted name.
+    pub name: &'static str,
+    /// What it holds.
+    pub ty: Type,
+    /// Whether ECS writes it as an array even where it holds one value.
+    pub list: bool,
+}
+
+/// The id of a built-in field, found when the program is compiled: a name that is not in the table does not
+/// compile.
+///
+/// ```
+/// use lapwing_engine::{Schema, field};
+/// assert_eq!(Schema::new().id("process.name"), Some(field!("process.name")));
+/// ```
+#[macro_export]
+macro_rules! field {
+    ($name:literal) => {
+        const { $crate::FieldId::of($name) }
+    };
+}
+
+impl FieldId {
+    /// The id of the built-in field `name`; see [`field!`](crate::field).
+    ///
+    /// # Panics
+    /// Where there is no such field: when compiling, as used by the macro.
+    #[must_use]
+    pub const fn of(name: &str) -> Self {
+        match position(name) {
+            Some(index) => Self(index as u16),
+            None => panic!("no such field in the built-in schema"),
+        }
+    }
+
+    /// The place in the schema.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where `name` stands in the sorted table; written out because `binary_search_by` is not const.
+const fn position(name: &str) -> Option<usize> {
+    let (mut low, mut high) = (0, FIELDS.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        match compare(FIELDS[middle].name.as_bytes(), name.as_bytes()) {
+            0 => return Some(middle),
+            ..0 => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    None
+}
+
+const fn compare(left: &[u8], right: &[u8]) -> i32 {
+    let mut index = 0;
+    while index < left.len() && index < right.len() {
+        if left[index] != right[index] {
+            return left[index] as i32 - right[index] as i32;
+        }
+        index += 1;
+    }
+    left.len() as i32 - right.len() as i32
+}
+
+/// The fields that rules and events may name: the built-in table and what was defined beside it.
+///
+/// It is built before rules are read and then only read itself, so that ids mean the same everywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Schema {
+    defined: Vec<(SmolStr, Type)>,
+    by_name: HashMap<SmolStr, FieldId>,
+}
+
+impl Schema {
+    /// Most fields a schema can hold, built-in ones included.
+    pub const FIELDS_MAX: usize = u16::MAX as usize;
+
+    /// The built-in fields alone.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a field, or finds it if it is there; a built-in field keeps its type. `None` when the schema is full.
+    pub fn define(&mut self, name: &str, ty: Type) -> Option<FieldId> {
+        if let Some(id) = self.id(name) {
+            return Some(id);
+        }
+        let index = FIELDS.len() + self.defined.len();
+        let id = FieldId(u16::try_from(index).ok().filter(|_| index < Self::FIELDS_MAX)?);
+        self.defined.push((name.into(), ty));
+        self.by_name.insert(name.into(), id);
+        Some(id)
+    }
+
+    /// The id of the field with this name.
+    #[must_use]
+    pub fn id(&self, name: &str) -> Option<FieldId> {
+        position(name).map(|index| FieldId(index as u16)).or_else(|| self.by_name.get(name).copied())
+    }
+
+    /// The flattened field that `name` would be a leaf of.
+    #[must_use]
+    pub fn flattened_above(&self, name: &str) -> Option<FieldId> {
+        name.char_indices()
+            .filter(|(_, c)| *c == '.')
+            .filter_map(|(end, _)| self.id(&name[..end]))
+            .find(|id| self.ty(*id) == Type::Flattened)
+    }
+
+    /// The dotted name of a field.
+    #[must_use]
+    pub fn name(&self, id: FieldId) -> &str {
+        match FIELDS.get(id.index()) {
+            Some(field) => field.name,
+            None => &self.defined[id.index() - FIELDS.len()].0,
+        }
+    }
+
+    /// What a field holds.
+    #[must_use]
+    pub fn ty(&self, id: FieldId) -> Type {
+        match FIELDS.get(id.index()) {
+            Some(field) => field.ty,
+            None => self.defined[id.index() - FIELDS.len()].1,
+        }
+    }
+
+    /// Whether ECS writes this field as an array even where it holds one value.
+    #[must_use]
+    pub fn is_list(&self, id: FieldId) -> bool {
+        FIELDS.get(id.index()).is_some_and(|field| field.list)
+    }
+
+    /// All names, built-in ones first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        FIELDS.iter().map(|field| field.name).chain(self.defined.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        FIELDS.len() + self.defined.len()
+    }
+
+    /// Never: the built-in table is not empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_without_doubles() {
+        for pair in FIELDS.windows(2) {
+            assert!(pair[0].name < pair[1].name, "{} stands before {}", pair[0].name, pair[1].name);
+        }
+    }
+
+    #[test]
+    fn no_field_is_both_leaf_and_object() {
+        for pair in FIELDS.windows(2) {
+            let (outer, inner) = (pair[0], pair[1].name);
+            let nested = inner.strip_prefix(outer.name).is_some_and(|rest| rest.starts_with('.'));
+            assert!(!nested || outer.ty == Type::Flattened, "{inner} lies below the leaf {}", outer.name);
+        }
+    }
+
+    #[test]
+    fn defined_fields_follow_the_table() {
+        let mut schema = Schema::new();
+        let id = schema.define("okta.event_type", Type::Keyword).unwrap();
+        assert_eq!(schema.id("okta.event_type"), Some(id));
+        assert_eq!(schema.name(id), "okta.event_type");
+        assert_eq!(schema.define("process.pid", Type::Keyword), Some(field!("process.pid")));
+        assert_eq!(schema.ty(field!("process.pid")), Type::Long);
+    }
+
+    #[test]
+    fn leaves_of_flattened_fields_are_told() {
+        let schema = Schema::new();
+        let above = schema.flattened_above("aws.cloudtrail.flattened.request_parameters.instanceId");
+        assert_eq!(above, schema.id("aws.cloudtrail.flattened.request_parameters"));
+        assert_eq!(schema.flattened_above("process.name"), None);
+    }
+}

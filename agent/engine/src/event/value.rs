@@ -1,0 +1,218 @@
+//! One field's value, in the type its field has in ECS.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use smol_str::{SmolStr, ToSmolStr, format_smolstr};
+
+use super::{Timestamp, Type};
+
+/// A value of a field. A field that is absent has no value: there is no null.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Text, of a field of type keyword, text or flattened.
+    Text(SmolStr),
+    /// A whole number.
+    Long(i64),
+    /// A number with a fraction.
+    Double(f64),
+    /// True or false.
+    Boolean(bool),
+    /// An address. An IPv4 address mapped into IPv6 is held as IPv4, as Elasticsearch compares it.
+    Ip(IpAddr),
+    /// A point in time.
+    Date(Timestamp),
+    /// Several values, never lists themselves; an empty list is as good as an absent field.
+    List(Arc<[Self]>),
+}
+
+impl Value {
+    /// The values one by one: a list's elements, or the value itself.
+    #[must_use]
+    pub fn elements(&self) -> &[Self] {
+        match self {
+            Self::List(values) => values,
+            value => std::slice::from_ref(value),
+        }
+    }
+
+    /// A list of texts.
+    pub fn texts<T: Into<SmolStr>>(values: impl IntoIterator<Item = T>) -> Self {
+        Self::List(values.into_iter().map(|text| Self::Text(text.into())).collect())
+    }
+
+    /// The text of a textual value, without copying it.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value as the text that a person or a keyword comparison sees; a list's elements parted by commas.
+    #[must_use]
+    pub fn to_text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Long(number) => number.to_string().into(),
+            Self::Double(number) => number.to_string().into(),
+            Self::Boolean(truth) => if *truth { "true" } else { "false" }.into(),
+            Self::Ip(address) => address.to_string().into(),
+            Self::Date(time) => time.to_string().into(),
+            Self::List(values) => values.iter().map(Self::to_text).collect::<Vec<_>>().join(", ").into(),
+        }
+    }
+
+    /// Reads one JSON scalar as a value of type `ty`, as an Elasticsearch mapping would; `None` where it cannot
+    /// be one (an address that is a host name, an object) and for null.
+    #[must_use]
+    pub fn from_json(ty: Type, json: &serde_json::Value) -> Option<Self> {
+        use serde_json::Value as Json;
+        match (ty, json) {
+            (Type::Keyword | Type::Text | Type::Flattened, Json::String(text)) => Some(Self::Text(text.into())),
+            (Type::Keyword | Type::Text | Type::Flattened, Json::Number(number)) => {
+                Some(Self::Text(number.to_smolstr()))
+            }
+            (Type::Keyword | Type::Text | Type::Flattened, Json::Bool(truth)) => {
+                Some(Self::Text(truth.to_smolstr()))
+            }
+            (Type::Long, Json::Number(number)) => {
+                number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)).map(Self::Long)
+            }
+            (Type::Double, Json::Number(number)) => number.as_f64().map(Self::Double),
+            (Type::Boolean, Json::Bool(truth)) => Some(Self::Boolean(*truth)),
+            (Type::Date, Json::Number(number)) => {
+                number.as_i64().map(|millis| Self::Date(Timestamp::from_millis(millis)))
+            }
+            (_, Json::String(text)) => Self::parse(ty, text),
+            _ => None,
+        }
+    }
+
+    /// Reads text as a value of type `ty`; `None` where it cannot be one.
+    #[must_use]
+    pub fn parse(ty: Type, text: &str) -> Option<Self> {
+        match ty {
+            Type::Keyword | Type::Text | Type::Flattened => Some(Self::Text(text.into())),
+            Type::Long => text.parse().ok().map(Self::Long),
+            Type::Double => text.parse().ok().map(Self::Double),
+            Type::Boolean => text.parse().ok().map(Self::Boolean),
+            Type::Ip => text.parse().ok().map(|address: IpAddr| Self::Ip(address.to_canonical())),
+            Type::Date => Timestamp::parse(text).map(Self::Date),
+            Type::Point => None,
+        }
+    }
+
+    /// The value as JSON: numbers and truths as such, everything else as text.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Long(number) => (*number).into(),
+            Self::Double(number) => (*number).into(),
+            Self::Boolean(truth) => (*truth).into(),
+            Self::List(values) => values.iter().map(Self::to_json).collect(),
+            value => value.to_text().into(),
+        }
+    }
+
+    /// Bytes this value holds on the heap, for the memory bounds of what keeps events.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) if text.is_heap_allocated() => text.len() + 16,
+            Self::List(values) => {
+                16 + values.iter().map(|value| size_of::<Self>() + value.heap_bytes()).sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+
+    /// A text that is equal for equal values and only for these, whatever their type; what keys are made of.
+    #[must_use]
+    pub fn key(&self) -> SmolStr {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::List(values) => {
+                let parts: Vec<_> = values.iter().map(Self::key).collect();
+                format_smolstr!("{parts:?}")
+            }
+            value => value.to_text().to_smolstr(),
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<SmolStr> for Value {
+    fn from(text: SmolStr) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Long(number)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Long(number.into())
+    }
+}
+
+impl From<bool> for Value {
+    fn from(truth: bool) -> Self {
+        Self::Boolean(truth)
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(time: Timestamp) -> Self {
+        Self::Date(time)
+    }
+}
+
+impl From<IpAddr> for Value {
+    fn from(address: IpAddr) -> Self {
+        Self::Ip(address.to_canonical())
+    }
+}
+
+impl From<Ipv6Addr> for Value {
+    fn from(address: Ipv6Addr) -> Self {
+        IpAddr::from(address).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_takes_the_type_of_the_field() {
+        let read = |ty, json: &str| Value::from_json(ty, &serde_json::from_str(json).unwrap());
+        assert_eq!(read(Type::Keyword, "1000"), Some("1000".into()));
+        assert_eq!(read(Type::Keyword, "true"), Some("true".into()));
+        assert_eq!(read(Type::Long, "\"22\""), Some(22_i64.into()));
+        assert_eq!(read(Type::Long, "22.9"), Some(22_i64.into()));
+        assert_eq!(read(Type::Boolean, "\"true\""), Some(true.into()));
+        assert_eq!(read(Type::Ip, "\"::ffff:10.0.0.1\""), Some(Value::Ip([10, 0, 0, 1].into())));
+        assert_eq!(read(Type::Ip, "\"ec2.amazonaws.com\""), None);
+        assert_eq!(read(Type::Date, "1500"), Some(Timestamp::from_millis(1500).into()));
+        assert_eq!(read(Type::Keyword, "{}"), None);
+        assert_eq!(read(Type::Keyword, "null"), None);
+    }
+}

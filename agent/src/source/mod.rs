@@ -1,0 +1,46 @@
+//! Where events come from. A source knows no rule and no sink: a lane asks it for batches until there are none.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use lapwing_engine::{Event, Fields, Timestamp};
+
+use crate::ledger::Checkpoint;
+
+/// A stream of events, in the order in which they are to be judged.
+pub(crate) trait Source: Send {
+    /// The next events. It waits for them up to about `wait`; an empty batch means that none came in time, and
+    /// `None` that none will come any more: the end of a file, or the agent stops.
+    ///
+    /// # Errors
+    /// What cannot be worked around by the source itself and ends its lane.
+    fn next(&mut self, wait: Duration) -> Result<Option<Batch>>;
+
+    /// What the source knows beyond an event. It is asked only when an alert is made of the event.
+    fn context(&mut self, _event: &Event) -> Context {
+        Context::default()
+    }
+
+    /// How many records were lost between two times; `None` where the source cannot lose any.
+    fn lost(&self, _from: Timestamp, _to: Timestamp) -> Option<u64> {
+        None
+    }
+}
+
+/// Events that were read together.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// The events, oldest first as far as the source can tell.
+    pub(crate) events: Vec<Event>,
+    /// What is to be remembered once every alert from these events, and from all before, is on disk.
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// What a source knows beyond an event, for the alert only: rules do not see it.
+#[derive(Default)]
+pub(crate) struct Context {
+    /// Fields that complete the event: the arguments, parent and hash of a connecting process, say.
+    pub(crate) fields: Fields,
+    /// The process's ancestors from the parent up to init, each as `process.*` fields.
+    pub(crate) ancestors: Vec<Fields>,
+}
