@@ -183,10 +183,10 @@ impl Reader<'_> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Timestamp;
 
     fn read(text: &str) -> Event {
         Event::from_json(&Schema::new(), &serde_json::from_str(text).unwrap()).unwrap()

@@ -71,7 +71,9 @@ impl Value {
     pub fn from_json(ty: Type, json: &serde_json::Value) -> Option<Self> {
         use serde_json::Value as Json;
         match (ty, json) {
-            (Type::Keyword | Type::Text | Type::Flattened, Json::String(text)) => Some(Self::Text(text.into())),
+            (Type::Keyword | Type::Text | Type::Flattened, Json::String(text)) => {
+                Some(Self::Text(text.into()))
+            }
             (Type::Keyword | Type::Text | Type::Flattened, Json::Number(number)) => {
                 Some(Self::Text(number.to_smolstr()))
             }
@@ -167,6 +169,12 @@ impl From<i64> for Value {
     }
 }
 
+impl From<i32> for Value {
+    fn from(number: i32) -> Self {
+        Self::Long(number.into())
+    }
+}
+
 impl From<u32> for Value {
     fn from(number: u32) -> Self {
         Self::Long(number.into())
@@ -206,8 +214,8 @@ mod tests {
         let read = |ty, json: &str| Value::from_json(ty, &serde_json::from_str(json).unwrap());
         assert_eq!(read(Type::Keyword, "1000"), Some("1000".into()));
         assert_eq!(read(Type::Keyword, "true"), Some("true".into()));
-        assert_eq!(read(Type::Long, "\"22\""), Some(22_i64.into()));
-        assert_eq!(read(Type::Long, "22.9"), Some(22_i64.into()));
+        assert_eq!(read(Type::Long, "\"22\""), Some(22.into()));
+        assert_eq!(read(Type::Long, "22.9"), Some(22.into()));
         assert_eq!(read(Type::Boolean, "\"true\""), Some(true.into()));
         assert_eq!(read(Type::Ip, "\"::ffff:10.0.0.1\""), Some(Value::Ip([10, 0, 0, 1].into())));
         assert_eq!(read(Type::Ip, "\"ec2.amazonaws.com\""), None);
