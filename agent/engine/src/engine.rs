@@ -87,7 +87,7 @@ struct Running {
 /// What runs a rule. The set is closed: a rule type is one of these.
 enum Detector {
     Match,
-    Sequence(SequenceDetector),
+    Sequence(Box<SequenceDetector>),
     NewTerms(NewTerms),
     Rare(Rare),
 }
@@ -289,7 +289,7 @@ impl Detector {
         match &rule.kind {
             Kind::Eql(Query::Event(_)) | Kind::Query(_) => Self::Match,
             Kind::Eql(Query::Sequence(sequence)) => {
-                Self::Sequence(SequenceDetector::new(sequence, options.limits))
+                Self::Sequence(SequenceDetector::new(sequence, options.limits).into())
             }
             Kind::NewTerms { fields, history, .. } => {
                 Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, options.limits))

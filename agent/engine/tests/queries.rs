@@ -1,6 +1,8 @@
 //! Queries and what becomes of them: `tests/queries/*.txt` hold a query, a line `---` and the typed query or the
 //! diagnostics, block by block, parted by lines `===`. `UPDATE_EXPECT=1` writes what is found out now.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::fmt::Write as _;
 use std::path::Path;
 

@@ -8,6 +8,7 @@
 //! further ceilings, which depend on all scores of the past, are left out, so that a score depends on the partition
 //! alone and never changes afterwards.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,11 +115,11 @@ impl Rare {
         for partition in &partitions {
             for value in hit.event.values(self.detection.by) {
                 let present = (partition.clone(), value.key());
-                let open = self.open.entry(bucket).or_default();
-                if !open.contains_key(&present) {
+                if let Entry::Vacant(place) = self.open.entry(bucket).or_default().entry(present) {
+                    let key = open_key(bucket, place.key());
                     let document = hit.event.to_json(schema).to_string().into_bytes();
-                    findings.changes.push(Change { key: open_key(bucket, &present), value: Some(document) });
-                    open.insert(present, hit.event.clone());
+                    findings.changes.push(Change { key, value: Some(document) });
+                    place.insert(hit.event.clone());
                 }
             }
         }

@@ -48,7 +48,7 @@ pub enum Severity {
 }
 
 /// A kind of fault, named once and for all: codes are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 pub struct Code {
     /// `E` and four digits for errors, `W` and four digits for warnings.
     pub id: &'static str,
@@ -68,7 +68,7 @@ impl fmt::Debug for Code {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The kind of fault.
-    pub code: Code,
+    pub code: &'static Code,
     /// What is wrong here.
     pub message: String,
     /// Where.
@@ -81,7 +81,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// A fault of this kind at this place.
-    pub fn new(code: Code, span: Span, message: impl Into<String>) -> Self {
+    pub fn new(code: &'static Code, span: Span, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), span, label: String::new(), help: None }
     }
 
@@ -120,10 +120,10 @@ macro_rules! codes {
             use super::Code;
             $(
                 #[doc = $title]
-                pub const $name: Code = Code { id: $id, title: $title, explanation: $explanation };
+                pub const $name: &Code = &Code { id: $id, title: $title, explanation: $explanation };
             )*
             /// All of them, in the order of their ids.
-            pub const ALL: &[Code] = &[$($name),*];
+            pub const ALL: &[&Code] = &[$($name),*];
         }
     };
 }
