@@ -1,7 +1,22 @@
 //! Lapwing: a host sensor that runs detection rules where events happen.
 #![allow(dead_code, reason = "the skeleton: what is declared here is used by the modules that follow")]
 
+mod alert;
+mod command;
+mod config;
+mod fixture;
 mod ledger;
+mod report;
+mod rules;
 mod source;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match command::Args::parse().run() {
+        Ok(code) => code,
+        Err(error) => command::fail(&error),
+    }
+}

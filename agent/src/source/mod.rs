@@ -1,5 +1,9 @@
 //! Where events come from. A source knows no rule and no sink: a lane asks it for batches until there are none.
 
+mod replay;
+
+pub(crate) use replay::Replay;
+
 use std::time::Duration;
 
 use anyhow::Result;
