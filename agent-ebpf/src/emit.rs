@@ -5,9 +5,7 @@
 //! when much is unread.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output,
-};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use lapwing_common::{Counts, Header, Kind, RECORD_BYTES_MAX, VERSION};

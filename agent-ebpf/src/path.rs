@@ -7,9 +7,7 @@
 //! How far the tail has come stands in the record's own `header.len`, in memory: to the verifier it is unknown each
 //! time it is read, so that one look at the body of a loop serves for all its rounds.
 
-use aya_ebpf::helpers::generated::{
-    bpf_probe_read_kernel_str, bpf_probe_read_user,
-};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
 use lapwing_common::{ARGS_BYTES_MAX, Exec, NAME_BYTES_MAX, NAMES_MAX, PATHS_BYTES_MAX, Span};
 
 use crate::layout::*;

@@ -32,11 +32,7 @@ pub(crate) fn ends(sock: Address) -> Socket {
     Socket {
         id: sock as u64,
         inode: inode(sock),
-        local: if is_ipv6 {
-            read_or(sock, &SOCK_V6_SADDR, [0; 16])
-        } else {
-            short(read(sock, &SOCK_SADDR))
-        },
+        local: if is_ipv6 { read_or(sock, &SOCK_V6_SADDR, [0; 16]) } else { short(read(sock, &SOCK_SADDR)) },
         remote: if is_ipv6 { remote } else { short(read(sock, &SOCK_DADDR)) },
         local_port: local_port(sock),
         remote_port: remote_port(sock),

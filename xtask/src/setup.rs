@@ -88,8 +88,14 @@ fn debian_compiler() -> Result<()> {
     }
     std::fs::create_dir_all(&downloads).with_context(|| downloads.display().to_string())?;
     let mut download = Command::new("apt-get");
-    download.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(&packages).current_dir(&downloads);
-    step(&format!("downloading Debian's rustc-web {release}, the compiler of kernel programs"), &mut download)?;
+    download
+        .args(["-q", "-o", "APT::Sandbox::User=root", "download"])
+        .args(&packages)
+        .current_dir(&downloads);
+    step(
+        &format!("downloading Debian's rustc-web {release}, the compiler of kernel programs"),
+        &mut download,
+    )?;
     let unpacked = root.with_extension("part");
     for entry in std::fs::read_dir(&downloads)? {
         let package = entry?.path();
@@ -124,8 +130,12 @@ fn llvm(major: u32, prefix: &Path) -> Result<()> {
     if needed.iter().all(|file| file.exists()) {
         return Ok(());
     }
-    let packages =
-        [format!("llvm-{major}-dev"), format!("libpolly-{major}-dev"), "zlib1g-dev".into(), "libzstd-dev".into()];
+    let packages = [
+        format!("llvm-{major}-dev"),
+        format!("libpolly-{major}-dev"),
+        "zlib1g-dev".into(),
+        "libzstd-dev".into(),
+    ];
     let cure = format!("apt-get install {}", packages.join(" "));
     if !shell::exists("apt-get") {
         bail!("LLVM {major} with its headers is missing from {}: install it there", prefix.display());
@@ -136,8 +146,9 @@ fn llvm(major: u32, prefix: &Path) -> Result<()> {
     let mut install = Command::new("apt-get");
     install.args(["-q", "install", "-y", "--no-install-recommends"]).args(&packages);
     install.env("DEBIAN_FRONTEND", "noninteractive");
-    step(&format!("installing {}", packages.join(", ")), &mut install)
-        .with_context(|| format!("LLVM {major} is missing; where `{cure}` finds no package, see https://apt.llvm.org"))?;
+    step(&format!("installing {}", packages.join(", ")), &mut install).with_context(|| {
+        format!("LLVM {major} is missing; where `{cure}` finds no package, see https://apt.llvm.org")
+    })?;
     say(&format!("LLVM {major} is installed"));
     Ok(())
 }

@@ -42,7 +42,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| name(command))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
-        bail!("{} ended with {}\n{}", name(command), output.status, String::from_utf8_lossy(&said).trim_end());
+        bail!(
+            "{} ended with {}\n{}",
+            name(command),
+            output.status,
+            String::from_utf8_lossy(&said).trim_end()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -32,10 +32,15 @@ impl Compiler {
     /// The compiler that is there already: the project's own before one of rustup's.
     pub(crate) fn find() -> Option<Self> {
         let debian = debian_root();
-        if debian.join("usr/lib/rustlib/bpfel-unknown-none").is_dir() && debian.join("usr/bin/rustc").is_file() {
+        if debian.join("usr/lib/rustlib/bpfel-unknown-none").is_dir()
+            && debian.join("usr/bin/rustc").is_file()
+        {
             return Some(Self::Debian(debian));
         }
-        [NIGHTLY, "nightly"].into_iter().find(|name| has_source(name)).map(|name| Self::Rustup(name.to_owned()))
+        [NIGHTLY, "nightly"]
+            .into_iter()
+            .find(|name| has_source(name))
+            .map(|name| Self::Rustup(name.to_owned()))
     }
 
     /// A cargo that compiles with it.
@@ -45,7 +50,10 @@ impl Compiler {
                 let mut cargo = Command::new("cargo");
                 cargo
                     .env("RUSTC", root.join("usr/bin/rustc"))
-                    .env("LD_LIBRARY_PATH", root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)))
+                    .env(
+                        "LD_LIBRARY_PATH",
+                        root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)),
+                    )
                     // aya-ebpf uses inline assembly for BPF, which is not stable yet.
                     .env("RUSTC_BOOTSTRAP", "1");
                 cargo
@@ -75,7 +83,10 @@ impl Compiler {
         let mut rustc = match self {
             Self::Debian(root) => {
                 let mut rustc = Command::new(root.join("usr/bin/rustc"));
-                rustc.env("LD_LIBRARY_PATH", root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)));
+                rustc.env(
+                    "LD_LIBRARY_PATH",
+                    root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)),
+                );
                 rustc
             }
             Self::Rustup(name) => {
