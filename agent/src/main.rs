@@ -8,7 +8,9 @@ mod fixture;
 mod ledger;
 mod report;
 mod rules;
+mod sensor;
 mod source;
+mod terminal;
 
 use std::process::ExitCode;
 

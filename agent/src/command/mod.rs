@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod check;
+mod events;
 mod replay;
 mod test;
 
@@ -22,6 +23,8 @@ pub(crate) struct Args {
 enum Command {
     /// Check the configuration, the rules and this host before anything runs
     Check(check::Args),
+    /// Print events as they happen
+    Events(events::Args),
     /// Run the rules over recorded events and print the alerts
     Replay(replay::Args),
     /// Run the tests that lie beside rules
@@ -36,6 +39,7 @@ impl Args {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Check(args) => check::run(&args),
+            Command::Events(args) => events::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Test(args) => test::run(&args),
         }
