@@ -308,7 +308,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("error.stack_trace", Keyword),
     one("error.type", Keyword),
     one("event.Ext.correlation.id", Keyword),
-    list("event.action", Keyword),
+    one("event.action", Keyword),
     one("event.agent_id_status", Keyword),
     list("event.category", Keyword),
     one("event.code", Keyword),
