@@ -1,7 +1,10 @@
 //! Lapwing: a host sensor that runs detection rules where events happen.
 #![allow(dead_code, reason = "the skeleton: what is declared here is used by the modules that follow")]
 
+mod alarm;
 mod alert;
+mod alert_log;
+mod clock;
 mod command;
 mod config;
 mod fixture;
@@ -10,7 +13,10 @@ mod report;
 mod rules;
 mod sensor;
 mod source;
+mod store;
 mod terminal;
+#[cfg(test)]
+mod testing;
 
 use std::process::ExitCode;
 
