@@ -36,6 +36,17 @@ pub(crate) fn deserialize_period<'de, D: Deserializer<'de>>(deserializer: D) -> 
     }
 }
 
+/// For `#[serde(deserialize_with)]`: a [`period`] that may be nothing.
+///
+/// # Errors
+/// As of [`period`].
+pub(crate) fn deserialize_period_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    period(&text).map_err(|error| de::Error::custom(format!("`{text}` {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

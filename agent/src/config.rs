@@ -1,12 +1,11 @@
 //! The configuration file. Each section's type lives with what it configures.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::rules;
+use crate::{alert_log, control, log, rules, store};
 
 /// Where the configuration lies, where no other file is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
@@ -17,13 +16,45 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
 pub(crate) struct Config {
     /// The folder for what must survive a restart. Default: `/var/lib/lapwing`.
     pub(crate) state_dir: PathBuf,
+    /// What the agent says about itself.
+    pub(crate) log: log::Config,
     /// What is detected.
     pub(crate) rules: rules::Config,
+    /// The events of this host.
+    pub(crate) sensor: SensorConfig,
+    /// The alert log.
+    pub(crate) alerts: alert_log::Config,
+    /// What waits to be delivered.
+    pub(crate) spool: store::Config,
+    /// How commands reach the agent.
+    pub(crate) control: control::Config,
+}
+
+/// `[sensor]`: the events of this host.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SensorConfig {
+    /// Whether this host is watched. Default: `true`.
+    pub(crate) enabled: bool,
+}
+
+impl Default for SensorConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { state_dir: "/var/lib/lapwing".into(), rules: rules::Config::default() }
+        Self {
+            state_dir: "/var/lib/lapwing".into(),
+            log: log::Config::default(),
+            rules: rules::Config::default(),
+            sensor: SensorConfig::default(),
+            alerts: alert_log::Config::default(),
+            spool: store::Config::default(),
+            control: control::Config::default(),
+        }
     }
 }
 
@@ -37,14 +68,4 @@ impl Config {
             .with_context(|| format!("the configuration {} cannot be read", path.display()))?;
         toml::from_str(&text).with_context(|| format!("the configuration {} is wrong", path.display()))
     }
-}
-
-/// Reads a time span such as `"30s"` or `"24h"`.
-pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let span: jiff::SignedDuration = text.parse().map_err(|_| {
-        serde::de::Error::custom(format!("{text:?} is no time span such as \"30s\" or \"24h\""))
-    })?;
-    Duration::try_from(span)
-        .map_err(|_| serde::de::Error::custom(format!("the time span {text:?} is negative")))
 }

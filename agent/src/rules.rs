@@ -23,7 +23,7 @@ pub(crate) struct Config {
     pub(crate) paths: Vec<PathBuf>,
     /// For how long after a new_terms rule's first match terms are only learned and not told, such as `"24h"`.
     /// Default: `"0s"`, so that the first sighting of a term after the installation is an alert.
-    #[serde(deserialize_with = "crate::config::duration")]
+    #[serde(deserialize_with = "crate::clock::deserialize_period_or_none")]
     pub(crate) learn: Duration,
 }
 

@@ -3,6 +3,8 @@
 mod check;
 mod events;
 mod replay;
+mod run;
+mod status;
 mod test;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -27,6 +29,10 @@ enum Command {
     Events(events::Args),
     /// Run the rules over recorded events and print the alerts
     Replay(replay::Args),
+    /// Run the agent in the foreground
+    Run(run::Args),
+    /// Show how the running agent does
+    Status(status::Args),
     /// Run the tests that lie beside rules
     Test(test::Args),
 }
@@ -41,6 +47,8 @@ impl Args {
             Command::Check(args) => check::run(&args),
             Command::Events(args) => events::run(&args),
             Command::Replay(args) => replay::run(&args),
+            Command::Run(args) => run::run(&args),
+            Command::Status(args) => status::run(&args),
             Command::Test(args) => test::run(&args),
         }
     }

@@ -25,6 +25,11 @@ pub(crate) trait Source: Send {
         Context::default()
     }
 
+    /// How the source does, for `lapwing status`.
+    fn status(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
     /// How many records were lost between two times; `None` where the source cannot lose any.
     fn lost(&self, _from: Timestamp, _to: Timestamp) -> Option<u64> {
         None

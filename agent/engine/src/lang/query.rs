@@ -245,7 +245,9 @@ impl Expr {
         match self {
             Self::Constant(_) => {}
             Self::Field(field) => fields.push(*field),
-            Self::Call { arguments, .. } => arguments.iter().for_each(|argument| argument.collect_fields(fields)),
+            Self::Call { arguments, .. } => {
+                arguments.iter().for_each(|argument| argument.collect_fields(fields))
+            }
             Self::Arithmetic(_, left, right) => {
                 left.collect_fields(fields);
                 right.collect_fields(fields);
