@@ -11,7 +11,7 @@ use anyhow::Result;
 use lapwing_engine::{Event, FieldId, Schema, field};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::sensor::{HookState, Sensor};
+use crate::sensor::{HookState, KindCounts, Sensor};
 use crate::source::Source;
 use crate::terminal::plain;
 
@@ -44,6 +44,12 @@ pub(crate) fn run(as_json: bool) -> Result<()> {
             result => result?,
         }
     }
+    let counts = sensor.status().records;
+    let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts)| of(counts)).sum::<u64>();
+    let (seen, read, lost) =
+        (sum(|counts| counts.seen), sum(|counts| counts.delivered), sum(|counts| counts.lost));
+    // Standard error may be closed; the events are what was asked for.
+    let _ = writeln!(io::stderr(), "records: {seen} seen, {read} read, {lost} lost");
     Ok(())
 }
 

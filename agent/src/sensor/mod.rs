@@ -72,8 +72,8 @@ const SNAPSHOT_BATCH: usize = 256;
 
 /// The sensor, running.
 pub(crate) struct Sensor {
-    /// Keeps the programs attached, and reads ports by one of them.
-    ebpf: Ebpf,
+    /// Keeps the programs attached, and reads ports by one of them; nothing once the sensor stops.
+    ebpf: Option<Ebpf>,
     hooks: Vec<HookReport>,
     ring: Ring,
     losses: Losses,
@@ -84,6 +84,7 @@ pub(crate) struct Sensor {
     /// Processes of the snapshot that were not told yet.
     running: Vec<Key>,
     stop: Arc<AtomicBool>,
+    is_stopped: bool,
     malformed: u64,
     /// Ports of sockets, used within one batch.
     ports: HashMap<u64, u16>,
@@ -115,7 +116,7 @@ impl Sensor {
         let ring = Ring::new(loaded.ring).map_err(|error| StartError::Io("epoll", error))?;
         let host = Host::new();
         let mut sensor = Self {
-            ebpf: loaded.ebpf,
+            ebpf: Some(loaded.ebpf),
             hooks: loaded.hooks,
             ring,
             losses: Losses::new(loaded.counts),
@@ -125,6 +126,7 @@ impl Sensor {
             hashes: Hashes::default(),
             running: Vec::new(),
             stop,
+            is_stopped: false,
             malformed: 0,
             ports: HashMap::new(),
         };
@@ -234,8 +236,9 @@ impl Sensor {
                 }
                 Record::Connect(connect) => {
                     let key = table.find(&connect.task);
-                    let port =
-                        port.filter(|port| *port != 0).unwrap_or_else(|| read_port(&self.ebpf, connect));
+                    let port = port
+                        .filter(|port| *port != 0)
+                        .unwrap_or_else(|| read_port(self.ebpf.as_ref(), connect));
                     decoder.connect(table, key, connect, port)
                 }
                 Record::Accept(accept) => {
@@ -255,8 +258,13 @@ impl Source for Sensor {
         if !self.running.is_empty() {
             return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
         }
-        if self.stop.load(Ordering::Relaxed) {
+        if self.is_stopped && self.ring.is_empty() {
             return Ok(None);
+        }
+        if self.stop.load(Ordering::Relaxed) && !self.is_stopped {
+            self.is_stopped = true;
+            // Ends the kernel programs, so that what is in the ring now is the last.
+            self.ebpf = None;
         }
         self.ring.wait(wait);
         self.ring.drain();
@@ -306,8 +314,10 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
 }
 
 /// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.
-fn read_port(ebpf: &Ebpf, record: &Connection) -> u16 {
-    let Some(Ok(program)) = ebpf.program("port").map(<&RawTracePoint>::try_from) else { return 0 };
+fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
+    let Some(Ok(program)) = ebpf.and_then(|ebpf| ebpf.program("port")).map(<&RawTracePoint>::try_from) else {
+        return 0;
+    };
     let mut options = RawTracePointRunOptions::new();
     options.args[0] = record.socket.id;
     options.args[1] = record.socket.inode;

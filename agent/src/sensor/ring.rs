@@ -125,6 +125,11 @@ impl Ring {
         self.pending[self.ready..].iter().map(|place| self.bytes(place))
     }
 
+    /// Whether nothing is left to be handed out beyond what is ready now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready == self.pending.len() && !self.is_full
+    }
+
     /// How many records of each kind came through, by [`Kind::slot`].
     pub(super) fn delivered(&self) -> &[u64; SLOTS] {
         &self.delivered
