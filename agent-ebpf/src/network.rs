@@ -128,15 +128,15 @@ fn connection(kind: Kind, sock: Address) {
         return;
     }
     let current = current();
-    let cred: Address = read(current, &TASK_CRED);
+    let [.., euid, egid] = task::ids(read(current, &TASK_CRED));
     emit(
         kind,
         &mut Connection {
             header: emit::header(kind),
             task: task::identity(current),
             socket: socket::ends(sock),
-            euid: read(cred, &CRED_EUID),
-            egid: read(cred, &CRED_EGID),
+            euid,
+            egid,
         },
     );
 }

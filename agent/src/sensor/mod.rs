@@ -232,10 +232,13 @@ impl Sensor {
                 }
                 Record::Exit(exit) => {
                     let key = table.find(&exit.task);
-                    if table.end(key, time) { decoder.end(table, key, exit) } else { None }
+                    let event = if table.end(key, time) { decoder.end(table, key, exit) } else { None };
+                    table.slim(key);
+                    event
                 }
                 Record::Connect(connect) => {
                     let key = table.find(&connect.task);
+                    table.act_as(key, connect.euid, connect.egid);
                     let port = port
                         .filter(|port| *port != 0)
                         .unwrap_or_else(|| read_port(self.ebpf.as_ref(), connect));
@@ -243,6 +246,7 @@ impl Sensor {
                 }
                 Record::Accept(accept) => {
                     let key = table.find(&accept.task);
+                    table.act_as(key, accept.euid, accept.egid);
                     decoder.accept(table, key, accept)
                 }
                 Record::Connected(_) => None,

@@ -300,6 +300,24 @@ impl Table {
         self.add(Origin { parent, ..origin })
     }
 
+    /// A process acts as this user and group now; it may have become another since its program started.
+    pub(super) fn act_as(&mut self, key: Key, euid: u32, egid: u32) {
+        if let Some(process) = self.processes.get_mut(&key)
+            && (process.credentials.euid, process.credentials.egid) != (euid, egid)
+        {
+            (process.credentials.euid, process.credentials.egid) = (euid, egid);
+            process.blocks = Blocks::default();
+        }
+    }
+
+    /// The events of a process that ended are told: what it looks like in them is made again should it be needed.
+    pub(super) fn slim(&mut self, key: Key) {
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.blocks = Blocks::default();
+            process.previous = None;
+        }
+    }
+
     /// Forgets what ended long enough before `now`, and now and then looks for what ended unseen.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some((time, key)) = self.ended.front().copied() {
@@ -373,7 +391,6 @@ impl Table {
                 return;
             }
             if process.children > 0 {
-                process.blocks = Blocks::default();
                 return;
             }
             next = self.remove(key);
