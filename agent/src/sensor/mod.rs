@@ -65,6 +65,9 @@ use crate::source::{Batch, Context, Source};
 /// Bytes of the ring. Its pages count twice in the agent's memory, for they are mapped twice. `docs/benchmarks.md`
 /// says what this size was chosen by.
 pub(super) const RING_BYTES: u32 = 2 * 1024 * 1024;
+/// How long an event may wait for the port of a connection: the process that connects can be held up between the two
+/// moments at which the connection and its port are recorded.
+const PORT_WAIT_NANOS: u64 = 20_000_000;
 /// How long the start waits for the canary.
 const CANARY_WAIT: Duration = Duration::from_secs(2);
 /// Most events of the snapshot in one batch.
@@ -199,9 +202,8 @@ impl Sensor {
 
     /// Turns the records that are ready into events.
     fn decode(&mut self) -> Vec<Event> {
-        let mut ports = std::mem::take(&mut self.ports);
-        let mut found = known_ports(&self.ring, &mut ports);
-        let mut events = Vec::with_capacity(found.len());
+        let mut ports = self.find_ports();
+        let mut events = Vec::with_capacity(ports.len());
         for bytes in self.ring.ready() {
             let record = match Record::parse(bytes) {
                 Ok(record) => record,
@@ -211,7 +213,7 @@ impl Sensor {
                     continue;
                 }
             };
-            let port = if matches!(record, Record::Connect(_)) { found.pop() } else { None };
+            let port = if matches!(record, Record::Connect(_)) { ports.pop() } else { None };
             if self.canary.takes(&record) {
                 continue;
             }
@@ -252,8 +254,32 @@ impl Sensor {
                 Record::Connected(_) => None,
             });
         }
-        self.ports = ports;
         events
+    }
+
+    /// The local ports of the connections that are ready, the last one first; zero where it cannot be known. One that
+    /// may still be told holds back what follows it, for a moment.
+    fn find_ports(&mut self) -> Vec<u16> {
+        let mut ports = known_ports(&self.ring, &mut self.ports);
+        let hold_before = clock::now().saturating_sub(PORT_WAIT_NANOS);
+        let mut left = ports.len();
+        let mut hold = None;
+        for (index, bytes) in self.ring.ready().enumerate() {
+            let Ok(Record::Connect(connect)) = Record::parse(bytes) else { continue };
+            left -= 1;
+            if ports[left] == 0 {
+                ports[left] = read_port(self.ebpf.as_ref(), connect);
+            }
+            if ports[left] == 0 && connect.header.time > hold_before {
+                hold = Some(index);
+                break;
+            }
+        }
+        if let Some(index) = hold {
+            self.ring.hold_from(index);
+            ports.drain(..=left);
+        }
+        ports
     }
 }
 
@@ -277,7 +303,7 @@ impl Source for Sensor {
         let mut events = self.decode();
         let now = clock::now();
         self.table.expire(now);
-        if let Some((lost, total)) = self.losses.look(now) {
+        if let Some((lost, total)) = self.losses.look(now, self.is_stopped) {
             events.push(self.decoder.lost(lost, total, now));
         }
         Ok(Some(Batch { events, ..Batch::default() }))

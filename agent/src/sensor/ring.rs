@@ -120,6 +120,11 @@ impl Ring {
         self.pending[..self.ready].iter().map(|place| self.bytes(place))
     }
 
+    /// Leaves the records from this one on for the next time.
+    pub(super) fn hold_from(&mut self, index: usize) {
+        self.ready = self.ready.min(index);
+    }
+
     /// The records that were taken and are not ready, oldest first.
     pub(super) fn later(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.pending[self.ready..].iter().map(|place| self.bytes(place))
