@@ -43,6 +43,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, TestRun};
+use aya_log::EbpfLogger;
 use lapwing_common::{Connection, Kind};
 use lapwing_engine::{Event, Timestamp};
 
@@ -77,6 +78,7 @@ const SNAPSHOT_BATCH: usize = 256;
 pub(crate) struct Sensor {
     /// Keeps the programs attached, and reads ports by one of them; nothing once the sensor stops.
     ebpf: Option<Ebpf>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
     hooks: Vec<HookReport>,
     ring: Ring,
     losses: Losses,
@@ -120,6 +122,7 @@ impl Sensor {
         let host = Host::new();
         let mut sensor = Self {
             ebpf: Some(loaded.ebpf),
+            logger: loaded.logger,
             hooks: loaded.hooks,
             ring,
             losses: Losses::new(loaded.counts),
@@ -298,6 +301,9 @@ impl Source for Sensor {
         }
         self.ring.wait(wait);
         self.ring.drain();
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
         self.decoder.clock.follow();
         self.decoder.names.refresh();
         let mut events = self.decode();
