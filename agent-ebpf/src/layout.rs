@@ -42,6 +42,8 @@ impl Plain for u32 {}
 impl Plain for u64 {}
 impl Plain for Address {}
 impl<const N: usize> Plain for [u8; N] {}
+impl<const N: usize> Plain for [u32; N] {}
+impl<const N: usize> Plain for [u64; N] {}
 
 /// Reads a field; zeros where the address is none.
 #[inline(always)]
@@ -59,6 +61,32 @@ pub(crate) fn read_or<T: Plain>(base: Address, field: &Global<u32>, default: T) 
 #[inline(always)]
 pub(crate) fn has(field: &Global<u32>) -> bool {
     field.load() != ABSENT
+}
+
+/// The beginning of a structure, read at once: a checked copy costs the same for a hundred bytes as for four.
+#[repr(C, align(8))]
+pub(crate) struct Window<const N: usize>(MaybeUninit<[u8; N]>);
+
+impl<const N: usize> Window<N> {
+    /// Reads the first `N` bytes; zeros where the address is none.
+    #[inline(always)]
+    pub(crate) fn of(base: Address) -> Self {
+        let mut window = Self(MaybeUninit::uninit());
+        // SAFETY: the helper writes all `N` bytes, zeros where it could not read, and checks the address.
+        unsafe { bpf_probe_read_kernel(window.0.as_mut_ptr().cast(), N as u32, base.cast()) };
+        window
+    }
+
+    /// A field; zeros where this kernel does not have it. User space has seen to it that it lies inside.
+    #[inline(always)]
+    pub(crate) fn get<T: Plain + Default>(&self, field: &Global<u32>) -> T {
+        let offset = field.load() as usize;
+        if offset > N - size_of::<T>() {
+            return T::default();
+        }
+        // SAFETY: inside, as was just looked at; the window is aligned like the structure, in which the field is.
+        unsafe { self.0.as_ptr().cast::<u8>().add(offset).cast::<T>().read() }
+    }
 }
 
 /// The address of a field.

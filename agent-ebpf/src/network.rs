@@ -1,6 +1,6 @@
 //! Connections: connect, accept.
 
-use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, raw_tracepoint, tracepoint};
+use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, tracepoint};
 use aya_ebpf::programs::{
     BtfTracePointContext, FExitContext, RawTracePointContext, RetProbeContext, TracePointContext,
 };
@@ -52,8 +52,12 @@ pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
 /// The local port of a socket that still waits for an answer: run by user space, with the socket, its inode and its
 /// remote port as they were recorded. The socket may be gone and another may lie in its place, so all three are
 /// looked at; zero where they differ.
-#[raw_tracepoint]
-pub(crate) fn port(ctx: RawTracePointContext) -> i32 {
+///
+/// Written without the library's macro, whose programs all return zero: here what is returned is the answer.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/port")]
+fn port(ctx: *mut core::ffi::c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
     let (sock, inode, remote_port): (Address, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     let is_same = u32::from(read::<u8>(sock, &SOCK_STATE)) == TCP_SYN_SENT
         && u64::from(socket::remote_port(sock)) == remote_port
@@ -128,15 +132,15 @@ fn connection(kind: Kind, sock: Address) {
         return;
     }
     let current = current();
-    let cred: Address = read(current, &TASK_CRED);
+    let [.., euid, egid] = task::ids(read(current, &TASK_CRED));
     emit(
         kind,
         &mut Connection {
             header: emit::header(kind),
             task: task::identity(current),
             socket: socket::ends(sock),
-            euid: read(cred, &CRED_EUID),
-            egid: read(cred, &CRED_EGID),
+            euid,
+            egid,
         },
     );
 }

@@ -1,6 +1,7 @@
 //! What a TCP socket tells of itself.
 
 use lapwing_common::Socket;
+use lapwing_common::layout::SOCK_COMMON_BYTES;
 
 use crate::layout::*;
 
@@ -9,9 +10,6 @@ const IPV4: u16 = 2;
 const IPV6: u16 = 10;
 /// `IPPROTO_TCP`. The state tracepoint fires for SCTP and for the outer sockets of MPTCP as well.
 const TCP: u16 = 6;
-/// The first twelve bytes of an IPv4 address in IPv6.
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-
 /// Whether it is a TCP socket.
 #[inline(always)]
 pub(crate) fn is_tcp(sock: Address) -> bool {
@@ -21,24 +19,21 @@ pub(crate) fn is_tcp(sock: Address) -> bool {
 /// Both ends of the socket; where it speaks IPv4 over an IPv6 socket, the ends of IPv4.
 #[inline(always)]
 pub(crate) fn ends(sock: Address) -> Socket {
-    let family: u16 = read(sock, &SOCK_FAMILY);
-    let remote: [u8; 16] = read_or(sock, &SOCK_V6_DADDR, [0; 16]);
-    let is_ipv6 = family == IPV6 && !is_mapped(&remote);
-    let short = |address: [u8; 4]| {
-        let mut room = [0; 16];
-        room[..4].copy_from_slice(&address);
-        room
-    };
+    let common = Window::<SOCK_COMMON_BYTES>::of(sock);
+    let remote: [u32; 4] = common.get(&SOCK_V6_DADDR);
+    let is_ipv6 = common.get::<u16>(&SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let short = |field| [common.get(field), 0, 0, 0];
+    let namespace = common.get::<u64>(&SOCK_NET) as Address;
     Socket {
         id: sock as u64,
         inode: inode(sock),
-        local: if is_ipv6 { read_or(sock, &SOCK_V6_SADDR, [0; 16]) } else { short(read(sock, &SOCK_SADDR)) },
-        remote: if is_ipv6 { remote } else { short(read(sock, &SOCK_DADDR)) },
+        local: if is_ipv6 { common.get(&SOCK_V6_SADDR) } else { short(&SOCK_SADDR) },
+        remote: if is_ipv6 { remote } else { short(&SOCK_DADDR) },
         local_port: local_port(sock),
-        remote_port: remote_port(sock),
+        remote_port: u16::from_be(common.get(&SOCK_DPORT)),
         family: if is_ipv6 { IPV6 } else { IPV4 },
         reserved: 0,
-        namespace: if has(&SOCK_NET) { read_or(read(sock, &SOCK_NET), &NET_INUM, 0) } else { 0 },
+        namespace: read_or(namespace, &NET_INUM, 0),
         reserved_too: 0,
     }
 }
@@ -66,11 +61,8 @@ pub(crate) fn inode(sock: Address) -> u64 {
     read(at(socket, &SOCKET_ALLOC_INODE), &INODE_INO)
 }
 
+/// Whether an IPv6 address is one of IPv4 in it.
 #[inline(always)]
-fn is_mapped(address: &[u8; 16]) -> bool {
-    let mut differs = 0;
-    for index in 0..MAPPED.len() {
-        differs |= address[index] ^ MAPPED[index];
-    }
-    differs == 0
+fn is_mapped(address: [u32; 4]) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == u32::from_be(0xffff)
 }

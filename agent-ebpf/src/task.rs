@@ -1,6 +1,7 @@
 //! What a task tells of itself: who it is, what it may do, where it runs.
 
 use aya_ebpf::Global;
+use lapwing_common::layout::NSPROXY_BYTES;
 use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, Task};
 
 use crate::layout::*;
@@ -33,18 +34,26 @@ pub(crate) fn identity(task: Address) -> Task {
 #[inline(always)]
 pub(crate) fn credentials(task: Address) -> Credentials {
     let cred: Address = read(task, &TASK_CRED);
+    let [uid, gid, suid, sgid, euid, egid] = ids(cred);
     Credentials {
-        uid: read(cred, &CRED_UID),
-        gid: read(cred, &CRED_GID),
-        euid: read(cred, &CRED_EUID),
-        egid: read(cred, &CRED_EGID),
-        suid: read(cred, &CRED_SUID),
-        sgid: read(cred, &CRED_SGID),
+        uid,
+        gid,
+        euid,
+        egid,
+        suid,
+        sgid,
         login_uid: read_or(task, &TASK_LOGIN_UID, ABSENT),
         session_id: read_or(task, &TASK_SESSION_ID, ABSENT),
         effective: read(cred, &CRED_CAP_EFFECTIVE),
         permitted: read(cred, &CRED_CAP_PERMITTED),
     }
+}
+
+/// The real, saved and effective user and group, which lie one after the other.
+/// match-proto:v2.6.29:include/linux/cred.h:struct cred
+#[inline(always)]
+pub(crate) fn ids(cred: Address) -> [u32; 6] {
+    read(cred, &CRED_UID)
 }
 
 /// Where the task runs.
@@ -126,9 +135,9 @@ fn terminal(signal: Address) -> u32 {
 
 #[inline(always)]
 fn namespaces(task: Address, pid_namespace: Address) -> [u32; 8] {
-    let proxy: Address = read(task, &TASK_NSPROXY);
+    let proxy = Window::<NSPROXY_BYTES>::of(read(task, &TASK_NSPROXY));
     let of = |namespace: &Global<u32>, inode: &Global<u32>| -> u32 {
-        if has(namespace) { read_or(read(proxy, namespace), inode, 0) } else { 0 }
+        read_or(proxy.get::<u64>(namespace) as Address, inode, 0)
     };
     let user: Address = read_or(read(task, &TASK_CRED), &CRED_USER_NS, core::ptr::null());
     let mut inodes = [0; 8];

@@ -60,7 +60,11 @@ pub(crate) fn object(tools: &Tools, arguments: &Arguments) -> Result<PathBuf> {
         cargo.args(["--features", "log"]);
     }
     step("building the kernel programs", &mut cargo)?;
-    let object = target_folder.join(TARGET).join("release/lapwing-ebpf");
+    // The debug information was needed to make BTF of it; left in, it would be most of what the agent carries.
+    let object = target_folder.join("lapwing-ebpf.o");
+    let mut strip = Command::new(&tools.objcopy);
+    strip.arg("--strip-debug").arg(target_folder.join(TARGET).join("release/lapwing-ebpf")).arg(&object);
+    shell::output(&mut strip)?;
     object.canonicalize().with_context(|| object.display().to_string())
 }
 

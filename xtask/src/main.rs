@@ -1,6 +1,7 @@
 //! Everything a person or CI runs: `cargo xtask VERB`, a file a verb.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod bench;
 mod build;
 mod setup;
 mod shell;
@@ -26,6 +27,8 @@ enum Verb {
     Setup,
     /// Builds the kernel programs and the agent that carries them
     Build(build::Arguments),
+    /// Measures what the agent costs the host's processes
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +46,6 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup => setup::run().map(drop),
         Verb::Build(arguments) => build::run(&arguments).map(drop),
+        Verb::Bench(arguments) => bench::run(&arguments),
     }
 }

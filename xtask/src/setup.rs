@@ -15,6 +15,8 @@ use crate::toolchain::{self, Compiler};
 pub(crate) struct Tools {
     pub(crate) compiler: Compiler,
     pub(crate) linker: PathBuf,
+    /// LLVM's own tool that copies objects and leaves things out.
+    pub(crate) objcopy: PathBuf,
 }
 
 /// Sets up what is missing and says so; with nothing to do it is quick and silent.
@@ -37,7 +39,8 @@ pub(crate) fn run() -> Result<Tools> {
         );
     }
     let linker = linker(llvm_major)?;
-    Ok(Tools { compiler, linker })
+    let objcopy = PathBuf::from(format!("/usr/lib/llvm-{llvm_major}/bin/llvm-objcopy"));
+    Ok(Tools { compiler, linker, objcopy })
 }
 
 /// Gets a compiler: Debian's where apt has it, else a nightly where there is rustup.

@@ -5,6 +5,13 @@
 //! sees a constant. Where a member was renamed or moved, `or` gives the other path. A `required` row that no path
 //! resolves is an error at the start; an `optional` one is [`ABSENT`](crate::ABSENT) and its field stays empty.
 
+/// How much of a `struct sock_common` is read at once; what the table names of it lies inside.
+pub const SOCK_COMMON_BYTES: usize = 96;
+/// How much of a `struct nsproxy` is read at once.
+pub const NSPROXY_BYTES: usize = 80;
+/// Structures that are read at once, with how much of them.
+pub const WINDOWS: [(&str, usize); 2] = [("sock_common", SOCK_COMMON_BYTES), ("nsproxy", NSPROXY_BYTES)];
+
 /// Hands the table to the macro `$with`, so that both sides are made of the same rows.
 #[macro_export]
 macro_rules! layout {
@@ -17,11 +24,6 @@ macro_rules! layout {
             optional CGROUP_KN: "cgroup.kn";
             required CRED_CAP_EFFECTIVE: "cred.cap_effective";
             required CRED_CAP_PERMITTED: "cred.cap_permitted";
-            required CRED_EGID: "cred.egid";
-            required CRED_EUID: "cred.euid";
-            required CRED_GID: "cred.gid";
-            required CRED_SGID: "cred.sgid";
-            required CRED_SUID: "cred.suid";
             required CRED_UID: "cred.uid";
             optional CRED_USER_NS: "cred.user_ns";
             optional CSS_CGROUP: "cgroup_subsys_state.cgroup";

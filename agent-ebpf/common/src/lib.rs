@@ -241,10 +241,10 @@ wire! {
         id: u64,
         /// The inode's number, by which file descriptors name it; zero where it has none.
         inode: u64,
-        /// The local address; an IPv4 one in the first four bytes.
-        local: [u8; 16],
+        /// The local address in the network's order of bytes; an IPv4 one in the first word.
+        local: [u32; 4],
         /// The remote address likewise.
-        remote: [u8; 16],
+        remote: [u32; 4],
         /// The local port; zero where it is not chosen yet.
         local_port: u16,
         /// The remote port.

@@ -553,9 +553,15 @@ const IPV4: u16 = 2;
 
 /// The local and the remote address of a socket.
 fn addresses(socket: &Socket) -> [IpAddr; 2] {
-    [socket.local, socket.remote].map(|bytes| match (socket.family, bytes) {
-        (IPV4, [a, b, c, d, ..]) => Ipv4Addr::new(a, b, c, d).into(),
-        (_, bytes) => Ipv6Addr::from(bytes).into(),
+    [socket.local, socket.remote].map(|words| match (socket.family, words) {
+        (IPV4, [first, ..]) => Ipv4Addr::from(u32::from_be(first)).into(),
+        (_, words) => {
+            let mut octets = [0; 16];
+            for (room, word) in octets.chunks_exact_mut(4).zip(words) {
+                room.copy_from_slice(&word.to_ne_bytes());
+            }
+            Ipv6Addr::from(octets).into()
+        }
     })
 }
 

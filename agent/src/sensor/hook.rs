@@ -130,10 +130,31 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
                     reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
                 };
             }
-            Err(error) => reasons.push(format!("{}: {error}", alternative.method)),
+            Err(error) => {
+                reasons.push(format!("{}: {error}", alternative.method));
+                for (name, _) in alternative.programs {
+                    unload(name, ebpf);
+                }
+            }
         }
     }
     HookReport { name: hook.name, state: HookState::Skipped, method: None, reason: Some(reasons.join("; ")) }
+}
+
+/// Lets go of a program that was loaded and could not be attached, or not all of whose fellows could.
+fn unload(name: &str, ebpf: &mut Ebpf) {
+    let Some(program) = ebpf.program_mut(name) else { return };
+    let unloaded = match program {
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::BtfTracePoint(program) => program.unload(),
+        _ => Ok(()),
+    };
+    if let Err(error) = unloaded {
+        // It was not even loaded.
+        log::debug!("{name}: {error}");
+    }
 }
 
 fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<(), ProgramError> {

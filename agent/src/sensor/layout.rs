@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use aya::EbpfLoader;
+use lapwing_common::layout::WINDOWS;
 use lapwing_common::{ABSENT, layout};
 
 use super::btf::Btf;
@@ -55,7 +56,8 @@ impl Layout {
         let mut missing = String::new();
         let mut offsets = Vec::with_capacity(ROWS.len());
         for row in ROWS {
-            let offset = row.paths.iter().find_map(|path| btf.offset(path));
+            let offset =
+                row.paths.iter().find_map(|path| btf.offset(path).filter(|offset| fits(path, *offset)));
             if offset.is_none() && row.is_required {
                 let comma = if missing.is_empty() { "" } else { ", " };
                 // Writing to a `String` cannot fail.
@@ -93,4 +95,13 @@ impl Layout {
     pub(super) fn absent(&self) -> impl Iterator<Item = &'static str> {
         ROWS.iter().zip(&self.offsets).filter(|(_, offset)| **offset == ABSENT).map(|(row, _)| row.paths[0])
     }
+}
+
+/// Whether a member of a structure of which only the beginning is read lies in it, the largest with its 16 bytes.
+fn fits(path: &str, offset: u32) -> bool {
+    let window = WINDOWS.iter().find(|(structure, _)| path.split('.').next() == Some(structure));
+    window.is_none_or(|(_, bytes)| {
+        let is_address = path.contains("v6");
+        offset as usize + if is_address { 16 } else { 8 } <= *bytes
+    })
 }

@@ -40,9 +40,9 @@ impl Losses {
         Self { counts, looked: Instant::now(), looked_at: now, total: 0, windows: VecDeque::new() }
     }
 
-    /// Looks now and then. Returns how many were lost since the last look that found any, and in all.
-    pub(super) fn look(&mut self, now: u64) -> Option<(u64, u64)> {
-        if self.looked.elapsed() < LOOK_EVERY {
+    /// Looks now and then, or at once. Returns how many were lost since the last look that found any, and in all.
+    pub(super) fn look(&mut self, now: u64, at_once: bool) -> Option<(u64, u64)> {
+        if self.looked.elapsed() < LOOK_EVERY && !at_once {
             return None;
         }
         let total = self.lost_total();

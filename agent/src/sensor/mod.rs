@@ -43,6 +43,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, TestRun};
+use aya_log::EbpfLogger;
 use lapwing_common::{Connection, Kind};
 use lapwing_engine::{Event, Timestamp};
 use serde_json::json;
@@ -66,6 +67,9 @@ use crate::source::{Batch, Context, Source};
 /// Bytes of the ring. Its pages count twice in the agent's memory, for they are mapped twice. `docs/benchmarks.md`
 /// says what this size was chosen by.
 pub(super) const RING_BYTES: u32 = 2 * 1024 * 1024;
+/// How long an event may wait for the port of a connection: the process that connects can be held up between the two
+/// moments at which the connection and its port are recorded.
+const PORT_WAIT_NANOS: u64 = 20_000_000;
 /// How long the start waits for the canary.
 const CANARY_WAIT: Duration = Duration::from_secs(2);
 /// Most events of the snapshot in one batch.
@@ -73,8 +77,9 @@ const SNAPSHOT_BATCH: usize = 256;
 
 /// The sensor, running.
 pub(crate) struct Sensor {
-    /// Keeps the programs attached, and reads ports by one of them.
-    ebpf: Ebpf,
+    /// Keeps the programs attached, and reads ports by one of them; nothing once the sensor stops.
+    ebpf: Option<Ebpf>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
     hooks: Vec<HookReport>,
     ring: Ring,
     losses: Losses,
@@ -85,6 +90,7 @@ pub(crate) struct Sensor {
     /// Processes of the snapshot that were not told yet.
     running: Vec<Key>,
     stop: Arc<AtomicBool>,
+    is_stopped: bool,
     malformed: u64,
     /// Ports of sockets, used within one batch.
     ports: HashMap<u64, u16>,
@@ -116,7 +122,8 @@ impl Sensor {
         let ring = Ring::new(loaded.ring).map_err(|error| StartError::Io("epoll", error))?;
         let host = Host::new();
         let mut sensor = Self {
-            ebpf: loaded.ebpf,
+            ebpf: Some(loaded.ebpf),
+            logger: loaded.logger,
             hooks: loaded.hooks,
             ring,
             losses: Losses::new(loaded.counts),
@@ -126,6 +133,7 @@ impl Sensor {
             hashes: Hashes::default(),
             running: Vec::new(),
             stop,
+            is_stopped: false,
             malformed: 0,
             ports: HashMap::new(),
         };
@@ -198,9 +206,8 @@ impl Sensor {
 
     /// Turns the records that are ready into events.
     fn decode(&mut self) -> Vec<Event> {
-        let mut ports = std::mem::take(&mut self.ports);
-        let mut found = known_ports(&self.ring, &mut ports);
-        let mut events = Vec::with_capacity(found.len());
+        let mut ports = self.find_ports();
+        let mut events = Vec::with_capacity(ports.len());
         for bytes in self.ring.ready() {
             let record = match Record::parse(bytes) {
                 Ok(record) => record,
@@ -210,7 +217,7 @@ impl Sensor {
                     continue;
                 }
             };
-            let port = if matches!(record, Record::Connect(_)) { found.pop() } else { None };
+            let port = if matches!(record, Record::Connect(_)) { ports.pop() } else { None };
             if self.canary.takes(&record) {
                 continue;
             }
@@ -231,23 +238,52 @@ impl Sensor {
                 }
                 Record::Exit(exit) => {
                     let key = table.find(&exit.task);
-                    if table.end(key, time) { decoder.end(table, key, exit) } else { None }
+                    let event = if table.end(key, time) { decoder.end(table, key, exit) } else { None };
+                    table.slim(key);
+                    event
                 }
                 Record::Connect(connect) => {
                     let key = table.find(&connect.task);
-                    let port =
-                        port.filter(|port| *port != 0).unwrap_or_else(|| read_port(&self.ebpf, connect));
+                    table.act_as(key, connect.euid, connect.egid);
+                    let port = port
+                        .filter(|port| *port != 0)
+                        .unwrap_or_else(|| read_port(self.ebpf.as_ref(), connect));
                     decoder.connect(table, key, connect, port)
                 }
                 Record::Accept(accept) => {
                     let key = table.find(&accept.task);
+                    table.act_as(key, accept.euid, accept.egid);
                     decoder.accept(table, key, accept)
                 }
                 Record::Connected(_) => None,
             });
         }
-        self.ports = ports;
         events
+    }
+
+    /// The local ports of the connections that are ready, the last one first; zero where it cannot be known. One that
+    /// may still be told holds back what follows it, for a moment.
+    fn find_ports(&mut self) -> Vec<u16> {
+        let mut ports = known_ports(&self.ring, &mut self.ports);
+        let hold_before = clock::now().saturating_sub(PORT_WAIT_NANOS);
+        let mut left = ports.len();
+        let mut hold = None;
+        for (index, bytes) in self.ring.ready().enumerate() {
+            let Ok(Record::Connect(connect)) = Record::parse(bytes) else { continue };
+            left -= 1;
+            if ports[left] == 0 {
+                ports[left] = read_port(self.ebpf.as_ref(), connect);
+            }
+            if ports[left] == 0 && connect.header.time > hold_before {
+                hold = Some(index);
+                break;
+            }
+        }
+        if let Some(index) = hold {
+            self.ring.hold_from(index);
+            ports.drain(..=left);
+        }
+        ports
     }
 }
 
@@ -256,17 +292,25 @@ impl Source for Sensor {
         if !self.running.is_empty() {
             return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
         }
-        if self.stop.load(Ordering::Relaxed) {
+        if self.is_stopped && self.ring.is_empty() {
             return Ok(None);
+        }
+        if self.stop.load(Ordering::Relaxed) && !self.is_stopped {
+            self.is_stopped = true;
+            // Ends the kernel programs, so that what is in the ring now is the last.
+            self.ebpf = None;
         }
         self.ring.wait(wait);
         self.ring.drain();
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
         self.decoder.clock.follow();
         self.decoder.names.refresh();
         let mut events = self.decode();
         let now = clock::now();
         self.table.expire(now);
-        if let Some((lost, total)) = self.losses.look(now) {
+        if let Some((lost, total)) = self.losses.look(now, self.is_stopped) {
             events.push(self.decoder.lost(lost, total, now));
         }
         Ok(Some(Batch { events, ..Batch::default() }))
@@ -331,8 +375,10 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
 }
 
 /// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.
-fn read_port(ebpf: &Ebpf, record: &Connection) -> u16 {
-    let Some(Ok(program)) = ebpf.program("port").map(<&RawTracePoint>::try_from) else { return 0 };
+fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
+    let Some(Ok(program)) = ebpf.and_then(|ebpf| ebpf.program("port")).map(<&RawTracePoint>::try_from) else {
+        return 0;
+    };
     let mut options = RawTracePointRunOptions::new();
     options.args[0] = record.socket.id;
     options.args[1] = record.socket.inode;

@@ -22,8 +22,9 @@ use super::snapshot;
 
 /// Most processes that are kept, living and ended. Beyond it the ones that ended first go, counted.
 const PROCESSES_MAX: usize = 65_536;
-/// How long a process is kept after its end.
-const LINGER_NANOS: u64 = 10_000_000_000;
+/// How long a process is kept after its end, and how many are at most: late records may name it, and alerts ask for it.
+const LINGER_NANOS: u64 = 30_000_000_000;
+const LINGERING_MAX: usize = 4096;
 /// How often it is looked whether processes whose end was lost are gone.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Most ancestors of a process that are told.
@@ -59,8 +60,19 @@ pub(super) struct Process {
     pub(super) entry: Option<(Key, &'static str)>,
     /// What it looks like in events.
     pub(super) blocks: Blocks,
-    end: Option<u64>,
+    life: Life,
     children: u32,
+}
+
+/// How far a process has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It runs.
+    Alive,
+    /// It ended, and is kept for a while.
+    Lingering,
+    /// It is kept only for its children.
+    Past,
 }
 
 /// What is known of a process from its first record or from `/proc`.
@@ -170,7 +182,9 @@ impl Table {
 
     /// The processes that live and were made by this one or its offspring.
     pub(super) fn children(&self, key: Key) -> impl Iterator<Item = &Process> {
-        self.processes.values().filter(move |process| process.parent == Some(key) && process.end.is_none())
+        self.processes
+            .values()
+            .filter(move |process| process.parent == Some(key) && process.life == Life::Alive)
     }
 
     /// The path of a control group, where a record told it.
@@ -214,7 +228,7 @@ impl Table {
             stdio: None,
             entry: None,
             blocks: Blocks::default(),
-            end: None,
+            life: Life::Alive,
             children: 0,
         };
         self.insert(process);
@@ -271,8 +285,8 @@ impl Table {
     /// A process ended at this time. Whether it had not ended before.
     pub(super) fn end(&mut self, key: Key, time: u64) -> bool {
         match self.processes.get_mut(&key) {
-            Some(process) if process.end.is_none() => {
-                process.end = Some(time);
+            Some(process) if process.life == Life::Alive => {
+                process.life = Life::Lingering;
                 self.ended.push_back((time, key));
                 true
             }
@@ -300,14 +314,35 @@ impl Table {
         self.add(Origin { parent, ..origin })
     }
 
+    /// A process acts as this user and group now; it may have become another since its program started.
+    pub(super) fn act_as(&mut self, key: Key, euid: u32, egid: u32) {
+        if let Some(process) = self.processes.get_mut(&key)
+            && (process.credentials.euid, process.credentials.egid) != (euid, egid)
+        {
+            (process.credentials.euid, process.credentials.egid) = (euid, egid);
+            process.blocks = Blocks::default();
+        }
+    }
+
+    /// The events of a process that ended are told: what it looks like in them is made again should it be needed.
+    pub(super) fn slim(&mut self, key: Key) {
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.blocks = Blocks::default();
+            process.previous = None;
+        }
+    }
+
     /// Forgets what ended long enough before `now`, and now and then looks for what ended unseen.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some((time, key)) = self.ended.front().copied() {
-            if time.saturating_add(LINGER_NANOS) > now {
+            if time.saturating_add(LINGER_NANOS) > now && self.ended.len() <= LINGERING_MAX {
                 break;
             }
             self.ended.pop_front();
-            self.release(key, now);
+            if let Some(process) = self.processes.get_mut(&key) {
+                process.life = Life::Past;
+            }
+            self.release(key);
         }
         if self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
@@ -363,17 +398,12 @@ impl Table {
         }
     }
 
-    /// Removes a process that ended, unless a child needs it, and then its parent if it waited only for that.
-    fn release(&mut self, key: Key, now: u64) {
+    /// Removes a process that is past, unless a child needs it, and then its parent if it waited only for that.
+    fn release(&mut self, key: Key) {
         let mut next = Some(key);
         while let Some(key) = next.take() {
-            let Some(process) = self.processes.get_mut(&key) else { return };
-            let is_old = process.end.is_some_and(|end| end.saturating_add(LINGER_NANOS) <= now);
-            if !is_old {
-                return;
-            }
-            if process.children > 0 {
-                process.blocks = Blocks::default();
+            let is_needed = |process: &Process| process.life != Life::Past || process.children > 0;
+            if self.get(key).is_none_or(is_needed) {
                 return;
             }
             next = self.remove(key);
@@ -407,7 +437,7 @@ impl Table {
         let is_gone = |process: &&Process| {
             let pid = i32::try_from(process.key.pid).ok().and_then(Pid::from_raw);
             let is_reused = self.current.get(&process.key.pid) != Some(&process.key);
-            process.end.is_none()
+            process.life == Life::Alive
                 && (is_reused
                     || pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH)))
         };

@@ -120,9 +120,19 @@ impl Ring {
         self.pending[..self.ready].iter().map(|place| self.bytes(place))
     }
 
+    /// Leaves the records from this one on for the next time.
+    pub(super) fn hold_from(&mut self, index: usize) {
+        self.ready = self.ready.min(index);
+    }
+
     /// The records that were taken and are not ready, oldest first.
     pub(super) fn later(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.pending[self.ready..].iter().map(|place| self.bytes(place))
+    }
+
+    /// Whether nothing is left to be handed out beyond what is ready now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready == self.pending.len() && !self.is_full
     }
 
     /// How many records of each kind came through, by [`Kind::slot`].

@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use aya_log::EbpfLogger;
 use lapwing_common::{Counts, SLOTS};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use thiserror::Error;
@@ -22,6 +24,8 @@ const KERNEL_MIN: (u32, u32) = (5, 10);
 /// From this kernel on memory of BPF counts for the control group, and no longer against `RLIMIT_MEMLOCK`.
 const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// `PROC_PID_INIT_INO`: the namespace in which records number processes.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -47,6 +51,11 @@ pub(crate) enum StartError {
     /// Not root.
     #[error("{0} is missing: run as root, or give the service CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
     Privileges(&'static str),
+    /// A container with a process namespace of its own.
+    #[error(
+        "this runs in a process namespace of its own and could not tell processes apart: run on the host, or with `--pid=host`"
+    )]
+    Namespace,
     /// A kernel that counts BPF memory as locked.
     #[error(
         "the limit for locked memory cannot be raised ({0}): set `LimitMEMLOCK=infinity` in the unit, or run as root"
@@ -82,6 +91,8 @@ pub(super) struct Loaded {
     pub(super) ring: RingBuf<MapData>,
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
     pub(super) hooks: Vec<HookReport>,
+    /// What the programs log for their own debugging; nothing unless they were built to.
+    pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 /// [`Counts`] as they lie in the kernel's map.
@@ -122,11 +133,13 @@ pub(super) fn start() -> Result<Loaded, StartError> {
         reason: report.reason.unwrap_or_default(),
     })?;
     load_port(&mut ebpf);
+    // Only programs that were built to log have a map for it.
+    let logger = EbpfLogger::init(&mut ebpf).ok();
     let refused = |error: &dyn std::error::Error| StartError::Refused(causes(error));
     let mut map = |name| ebpf.take_map(name).ok_or(StartError::Stub);
     let ring = RingBuf::try_from(map("RECORDS")?).map_err(|error| refused(&error))?;
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
-    Ok(Loaded { ebpf, ring, counts, hooks })
+    Ok(Loaded { ebpf, ring, counts, hooks, logger })
 }
 
 /// Whether this host can run the programs at all. Returns the kernel's version.
@@ -140,6 +153,10 @@ fn check_host() -> Result<String, StartError> {
         return Err(StartError::KernelTooOld(kernel));
     }
     check_capabilities()?;
+    // Without /proc nothing is known of it, and something else will fail.
+    if fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
+        return Err(StartError::Namespace);
+    }
     if version < KERNEL_WITHOUT_MEMLOCK {
         setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })
             .map_err(|error| StartError::Memlock(error.into()))?;
