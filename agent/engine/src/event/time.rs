@@ -109,7 +109,11 @@ mod tests {
             ("2026-11-22T03:56:01.123456789Z", "2026-11-22T03:56:01.123456789Z"),
             ("1969-12-31T23:59:59.999Z", "1969-12-31T23:59:59.999Z"),
         ] {
-            assert_eq!(Timestamp::parse(text).map(|time| time.to_string()).as_deref(), Some(written), "{text}");
+            assert_eq!(
+                Timestamp::parse(text).map(|time| time.to_string()).as_deref(),
+                Some(written),
+                "{text}"
+            );
         }
         assert_eq!(Timestamp::parse("yesterday"), None);
     }

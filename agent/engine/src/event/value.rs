@@ -71,7 +71,9 @@ impl Value {
     pub fn from_json(ty: Type, json: &serde_json::Value) -> Option<Self> {
         use serde_json::Value as Json;
         match (ty, json) {
-            (Type::Keyword | Type::Text | Type::Flattened, Json::String(text)) => Some(Self::Text(text.into())),
+            (Type::Keyword | Type::Text | Type::Flattened, Json::String(text)) => {
+                Some(Self::Text(text.into()))
+            }
             (Type::Keyword | Type::Text | Type::Flattened, Json::Number(number)) => {
                 Some(Self::Text(number.to_smolstr()))
             }
