@@ -61,6 +61,9 @@ pub(crate) struct Frames<R> {
     /// How many bytes of the stream went before the buffer.
     passed: u64,
     levels: Vec<Level>,
+    /// Where the last record ended, and whether all records so far stood by themselves.
+    settled: u64,
+    flat: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -74,17 +77,21 @@ enum Level {
 impl<R: Read> Frames<R> {
     /// The records of `reader`, whose first byte is byte `at` of the stream.
     pub(crate) fn new(reader: R, at: u64) -> Self {
-        Self { reader, buffer: Vec::new(), next: 0, filled: 0, passed: at, levels: Vec::new() }
+        Self {
+            reader,
+            buffer: Vec::new(),
+            next: 0,
+            filled: 0,
+            passed: at,
+            levels: Vec::new(),
+            settled: at,
+            flat: true,
+        }
     }
 
-    /// Where the next record is looked for.
-    pub(crate) fn position(&self) -> u64 {
-        self.passed + self.next as u64
-    }
-
-    /// Whether the last record stood by itself, so that a later reader can begin at [`Self::position`].
-    pub(crate) fn at_top(&self) -> bool {
-        self.levels.is_empty()
+    /// From which byte a later reader can go on behind the last record: none where records stand in an array.
+    pub(crate) fn offset(&self) -> Option<u64> {
+        self.flat.then_some(self.settled)
     }
 
     /// The next record; `None` at a proper end.
@@ -94,16 +101,14 @@ impl<R: Read> Frames<R> {
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         loop {
             let Some(byte) = self.first_byte()? else {
-                return if self.at_top() {
-                    Ok(None)
-                } else {
-                    Err(FrameError::Truncated { at: self.position() })
-                };
+                let at = self.position();
+                return if self.levels.is_empty() { Ok(None) } else { Err(FrameError::Truncated { at }) };
             };
             let at = self.position();
             match byte {
                 b'[' if self.levels.len() < LEVELS_MAX => {
                     self.next += 1;
+                    self.flat = false;
                     self.levels.push(Level::Array);
                 }
                 b']' => match self.levels.pop() {
@@ -116,7 +121,7 @@ impl<R: Read> Frames<R> {
                     None => return Err(FrameError::Syntax { at, found: byte }),
                 },
                 b'{' => match self.pass(at, Scan::default())? {
-                    Passed::Entered => {}
+                    Passed::Entered => self.flat = false,
                     Passed::Record(length) => return Ok(Some(self.frame(at, length))),
                 },
                 b'"' | b'-' | b'0'..=b'9' | b'a'..=b'z' => {
@@ -128,7 +133,12 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    fn frame(&self, at: u64, length: Option<usize>) -> Frame<'_> {
+    fn position(&self) -> u64 {
+        self.passed + self.next as u64
+    }
+
+    fn frame(&mut self, at: u64, length: Option<usize>) -> Frame<'_> {
+        self.settled = self.position();
         Frame { at, bytes: length.map(|length| &self.buffer[self.next - length..self.next]) }
     }
 
@@ -391,11 +401,16 @@ mod tests {
         let text = "{\"a\":1}\n{\"b\":2}\n";
         let mut first = Frames::new(text.as_bytes(), 0);
         first.next().unwrap();
-        assert!(first.at_top());
-        let at = first.position();
+        let at = first.offset().unwrap();
         let mut second = Frames::new(&text.as_bytes()[at as usize..], at);
         let frame = second.next().unwrap().unwrap();
         assert_eq!((frame.at, frame.bytes), (8, Some(&b"{\"b\":2}"[..])));
+        let mut cut = Frames::new(&text.as_bytes()[..12], 0);
+        while let Ok(Some(_)) = cut.next() {}
+        assert_eq!(cut.offset(), Some(7), "an unfinished record is read again");
+        let mut array = Frames::new(&b"[{},"[..], 0);
+        array.next().unwrap();
+        assert_eq!(array.offset(), None);
     }
 
     fn json() -> impl Strategy<Value = serde_json::Value> {

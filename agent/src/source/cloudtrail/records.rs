@@ -24,19 +24,14 @@ pub(crate) enum Found {
     Record(Record),
     /// A digest: CloudTrail's signature over other files, which is no activity.
     Digest,
-    /// Something else, which is passed over.
-    Refused(Refusal),
+    /// An object that is no record of CloudTrail's.
+    Other(Json),
+    /// What can be no record of anything, and why.
+    Refused(String),
 }
 
-/// Why something is not taken for a record.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{reason} at byte {at}")]
-pub(crate) struct Refusal {
-    /// Where it begins in the inflated stream, in bytes.
-    pub(crate) at: u64,
-    /// What is wrong with it.
-    pub(crate) reason: String,
-}
+/// What is wrong with an object that is not CloudTrail's.
+pub(crate) const NO_RECORD: &str = "an object is no CloudTrail record, which has eventTime and eventVersion";
 
 /// Why nothing more can be read from a stream.
 #[derive(Debug, Error)]
@@ -73,27 +68,31 @@ impl From<FrameError> for ReadError {
 pub(crate) struct Records {
     frames: Frames<Box<dyn Read + Send>>,
     count: u64,
+    /// How many records are passed over before one is handed out.
+    skip: u64,
     compressed: bool,
+    /// Where the last record stood, and how long it was, in bytes.
+    last: (u64, usize),
 }
 
 impl Records {
-    /// The records of `reader`, inflated if it is compressed.
+    /// The records of `reader`, inflated if it is compressed, but for the first `skip`.
     ///
     /// # Errors
     /// Those of the reader.
-    pub(crate) fn new(reader: impl Read + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn new(reader: impl Read + Send + 'static, skip: u64) -> io::Result<Self> {
         let mut reader = io::BufReader::with_capacity(32 << 10, reader);
         let compressed = io::BufRead::fill_buf(&mut reader)?.starts_with(&[0x1f, 0x8b]);
         let reader: Box<dyn Read + Send> = match compressed {
             true => Box::new(Limited { reader: MultiGzDecoder::new(reader), left: INFLATED_BYTES_MAX }),
             false => Box::new(reader),
         };
-        Ok(Self { frames: Frames::new(reader, 0), count: 0, compressed })
+        Ok(Self { frames: Frames::new(reader, 0), count: 0, skip, compressed, last: (0, 0) })
     }
 
     /// The records of plain text that begins with byte `at` of its stream, behind `count` records.
     pub(crate) fn resumed(reader: impl Read + Send + 'static, at: u64, count: u64) -> Self {
-        Self { frames: Frames::new(Box::new(reader), at), count, compressed: false }
+        Self { frames: Frames::new(Box::new(reader), at), count, skip: 0, compressed: false, last: (at, 0) }
     }
 
     /// How many places of records were passed, whatever stood there.
@@ -101,20 +100,19 @@ impl Records {
         self.count
     }
 
-    /// From which byte of the file a later reader can go on, if from any.
-    pub(crate) fn offset(&self) -> Option<u64> {
-        (!self.compressed && self.frames.at_top()).then(|| self.frames.position())
+    /// Where the last record began in the inflated stream, in bytes.
+    pub(crate) fn at(&self) -> u64 {
+        self.last.0
     }
 
-    /// Passes over records that were handed over before.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub(crate) fn skip(&mut self, count: u64) -> Result<(), ReadError> {
-        while self.count < count && self.frames.next()?.is_some() {
-            self.count += 1;
-        }
-        Ok(())
+    /// How long the last record was, in bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.last.1
+    }
+
+    /// From which byte of the file a later reader can go on, if from any.
+    pub(crate) fn offset(&self) -> Option<u64> {
+        self.frames.offset().filter(|_| !self.compressed)
     }
 
     /// What stands in the next place of a record; `None` at a proper end.
@@ -122,40 +120,40 @@ impl Records {
     /// # Errors
     /// See [`ReadError`].
     pub(crate) fn next(&mut self) -> Result<Option<Found>, ReadError> {
+        while self.count < self.skip {
+            if self.frames.next()?.is_none() {
+                return Ok(None);
+            }
+            self.count += 1;
+        }
         let Some(frame) = self.frames.next()? else {
             return Ok(None);
         };
         self.count += 1;
+        self.last = (frame.at, frame.bytes.map_or(RECORD_BYTES_MAX, <[u8]>::len));
         let found = match frame.bytes {
             Some(bytes) => read(bytes),
             None => Err(format!("a record is longer than {RECORD_BYTES_MAX} bytes")),
         };
-        Ok(Some(found.unwrap_or_else(|reason| Found::Refused(Refusal { at: frame.at, reason }))))
+        Ok(Some(found.unwrap_or_else(Found::Refused)))
     }
-}
-
-/// Whether a JSON value is a CloudTrail record, or one in a wrapper, rather than an ECS document.
-pub(crate) fn is_cloudtrail(json: &Json) -> bool {
-    json.as_object().is_some_and(|object| is_record(object) || wrapped(object).is_some())
 }
 
 fn read(bytes: &[u8]) -> Result<Found, String> {
     match parse(bytes)? {
         Json::Object(object) if is_record(&object) => Ok(Found::Record(object)),
         Json::Object(object) if object.contains_key("digestS3Object") => Ok(Found::Digest),
-        Json::Object(mut object) => match wrapped(&object).map(|name| object.swap_remove(name)) {
-            Some(Some(Json::Object(record))) => Ok(Found::Record(record)),
-            Some(Some(Json::String(text))) => match parse(text.as_bytes())? {
+        Json::Object(mut object) => match wrapped(&object).and_then(|name| object.swap_remove(name)) {
+            Some(Json::Object(record)) => Ok(Found::Record(record)),
+            Some(Json::String(text)) => match parse(text.as_bytes())? {
                 Json::Object(record) if is_record(&record) => Ok(Found::Record(record)),
                 _ => Err(NO_RECORD.to_owned()),
             },
-            _ => Err(NO_RECORD.to_owned()),
+            _ => Ok(Found::Other(Json::Object(object))),
         },
         _ => Err("a record is not a JSON object".to_owned()),
     }
 }
-
-const NO_RECORD: &str = "an object is no CloudTrail record (a record has eventTime and eventVersion)";
 
 fn parse(bytes: &[u8]) -> Result<Json, String> {
     serde_json::from_slice(bytes).map_err(|error| format!("a record is not JSON ({error})"))
@@ -167,6 +165,10 @@ fn is_record(object: &Record) -> bool {
 
 /// The member that holds the record, of a wrapper around one.
 fn wrapped(object: &Record) -> Option<&'static str> {
+    if object.contains_key("@timestamp") {
+        // An ECS document, whose message may be anything.
+        return None;
+    }
     // EventBridge's event, an element of LookupEvents' answer, a log event of CloudWatch Logs.
     ["detail", "CloudTrailEvent", "message"].into_iter().find(|name| match object.get(*name) {
         Some(Json::Object(record)) => is_record(record),
@@ -204,7 +206,7 @@ mod tests {
     const RECORD: &str = r#"{"eventVersion":"1.08","eventTime":"2026-11-22T03:00:00Z","eventName":"X"}"#;
 
     fn read_all(bytes: Vec<u8>) -> String {
-        let mut records = Records::new(io::Cursor::new(bytes)).unwrap();
+        let mut records = Records::new(io::Cursor::new(bytes), 0).unwrap();
         let mut told = Vec::new();
         loop {
             match records.next() {
@@ -212,7 +214,8 @@ mod tests {
                     told.push(record["eventName"].as_str().unwrap().to_owned())
                 }
                 Ok(Some(Found::Digest)) => told.push("digest".to_owned()),
-                Ok(Some(Found::Refused(refusal))) => told.push(refusal.to_string()),
+                Ok(Some(Found::Other(_))) => told.push(format!("other at {}", records.at())),
+                Ok(Some(Found::Refused(reason))) => told.push(format!("{reason} at {}", records.at())),
                 Ok(None) => return told.join("; "),
                 Err(error) => {
                     told.push(format!("{error:?}"));
@@ -252,12 +255,11 @@ mod tests {
             (r#"{"Records":[]}"#.into(), ""),
             (
                 format!(r#"{{"Records":[7,{{"a":1}},{RECORD}]}}"#),
-                "a record is not a JSON object at byte 12; an object is no CloudTrail record (a record has eventTime \
-                 and eventVersion) at byte 14; X",
+                "a record is not a JSON object at 12; other at 14; X",
             ),
             (
                 format!(r#"[{{"a":tru}},{RECORD}]"#),
-                "a record is not JSON (expected ident at line 1 column 9) at byte 1; X",
+                "a record is not JSON (expected ident at line 1 column 9) at 1; X",
             ),
         ] {
             assert_eq!(read_all(text.clone().into()), told, "{text}");

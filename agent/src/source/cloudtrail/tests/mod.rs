@@ -1,4 +1,7 @@
 //! Tests of the source as a whole; what tests one file stands at that file's end.
 
+/// Files in real folders, with restarts.
+mod folder;
+/// Golden: a record and its event.
 mod mapping;
 mod support;
