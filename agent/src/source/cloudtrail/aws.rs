@@ -13,7 +13,9 @@ use reqsign_aws_v4::{
     ECSCredentialProvider, EnvCredentialProvider, IMDSv2CredentialProvider, ProfileCredentialProvider,
     RequestSigner,
 };
-use reqsign_core::{Context, Error, HttpSend, OsEnv, ProvideCredential, ProvideCredentialDyn, Signer};
+use reqsign_core::{
+    Context, Error, HttpSend, OsEnv, ProvideCredential, ProvideCredentialDyn, Signer, StaticEnv,
+};
 use reqsign_file_read_tokio::TokioFileRead;
 use reqsign_http_send_reqwest::ReqwestHttpSend;
 use sha2::{Digest, Sha256};
@@ -71,7 +73,11 @@ impl Client {
     pub(crate) async fn new(config: &QueueConfig) -> Result<Self> {
         let http = http_client()?;
         let send = Send { aws: http.clone(), metadata: metadata_client()?, sts: sts_host(config)? };
-        let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv).with_http_send(send);
+        let context = Context::new().with_file_read(TokioFileRead).with_http_send(send);
+        let context = match config.environment.clone() {
+            None => context.with_env(OsEnv),
+            Some(envs) => context.with_env(StaticEnv { home_dir: None, envs }),
+        };
         let region = match config.region.clone().or_else(|| region_in(&host(&config.url)?).map(str::to_owned))
         {
             Some(region) => region,
@@ -286,6 +292,9 @@ fn chain_of(error: &dyn std::error::Error) -> String {
     text.replace('\n', " ")
 }
 
+const SILENT: &str = "the metadata service does not answer: this is no EC2 instance, or its hop limit is too low for \
+                      a container (aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2)";
+
 /// Requests that credentials need: to STS, and to the metadata services of instances and containers.
 #[derive(Debug)]
 struct Send {
@@ -300,12 +309,7 @@ impl HttpSend for Send {
         let local = request.uri().host().is_some_and(is_local);
         if local {
             let send = ReqwestHttpSend::new(self.metadata.clone()).http_send(request).await;
-            return send.map_err(|error| {
-                error.with_context(
-                    "the metadata service does not answer: this is no EC2 instance, or its hop limit is too low for a \
-                     container (aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2)",
-                )
-            });
+            return send.map_err(|error| Error::unexpected(SILENT).with_source(error).set_retryable(true));
         }
         ReqwestHttpSend::new(self.aws.clone()).http_send(self.routed(request)?).await
     }

@@ -1,5 +1,6 @@
 //! The section `[cloudtrail]` of the configuration.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,6 +85,12 @@ pub(crate) struct QueueConfig {
     pub(crate) s3_endpoint: Option<String>,
     /// The URL of STS, where it is not AWS's for the region.
     pub(crate) sts_endpoint: Option<String>,
+    /// What tests take for the environment of the process.
+    #[serde(skip)]
+    pub(crate) environment: Option<HashMap<String, String>>,
+    /// How long tests let a queue hold a request when it has no message, in seconds.
+    #[serde(skip)]
+    pub(crate) poll_secs: Option<u32>,
 }
 
 fn visibility_timeout_secs() -> u32 {

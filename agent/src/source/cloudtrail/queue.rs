@@ -29,6 +29,8 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 4;
 const OBJECTS_WAITING_MAX: usize = 2;
 /// How long a queue holds a request when it has no message, in seconds: the longest that SQS allows.
 const POLL_SECS: u32 = 20;
+/// The pause after an answer without messages, for an endpoint that does not hold requests as it should.
+const EMPTY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a message is held when its object cannot be fetched, before it is left to the queue.
 const HOLD: Duration = Duration::from_secs(900);
 /// How often a message that cannot be worked off raises an alarm; after that it is only logged.
@@ -140,6 +142,7 @@ impl Starting {
             endpoint,
             url: self.config.url.into(),
             visibility_secs: self.config.visibility_timeout_secs,
+            poll_secs: self.config.poll_secs.unwrap_or(POLL_SECS),
             source: self.source,
             status: self.status,
             waiting: self.waiting,
@@ -162,6 +165,7 @@ struct Queue {
     endpoint: String,
     url: Arc<str>,
     visibility_secs: u32,
+    poll_secs: u32,
     source: Control,
     status: Arc<Status>,
     waiting: Arc<Semaphore>,
@@ -202,7 +206,7 @@ enum Outcome {
 }
 
 impl Queue {
-    async fn run(mut self) {
+    async fn run(self) {
         let mut working = JoinSet::new();
         let mut pause = Pause::default();
         while !*self.stopped.borrow() {
@@ -220,6 +224,9 @@ impl Queue {
                 Ok(letters) => {
                     self.status.well(&self.url);
                     pause = Pause::default();
+                    if letters.is_empty() {
+                        tokio::time::sleep(EMPTY_PAUSE).await;
+                    }
                     for letter in letters {
                         working.spawn(self.clone().work(letter));
                     }
@@ -232,7 +239,6 @@ impl Queue {
                 }
             }
         }
-        self.stopped.mark_unchanged();
         while working.join_next().await.is_some() {}
     }
 
@@ -349,7 +355,7 @@ impl Queue {
     }
 
     async fn receive(&self, most: usize) -> Result<Vec<Letter>> {
-        let body = json!({"QueueUrl": &*self.url, "MaxNumberOfMessages": most, "WaitTimeSeconds": POLL_SECS,
+        let body = json!({"QueueUrl": &*self.url, "MaxNumberOfMessages": most, "WaitTimeSeconds": self.poll_secs,
             "VisibilityTimeout": self.visibility_secs, "MessageSystemAttributeNames": ["ApproximateReceiveCount"]});
         let answer = self.call("AmazonSQS.ReceiveMessage", &body).await?;
         let bytes = answer.bytes().await.map_err(AwsError::from)?;

@@ -270,7 +270,7 @@ fn what_must_not_be_read_is_told_once_with_the_cure() {
     fs::write(folder.path().join("c.json"), file(2..3)).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for path in [&locked, &folder.path().join("b.json")] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     }
     // The kernel lets this one thread be somebody else towards files, without the powers of root.
     setfsuid(Uid::from_raw(65_534));

@@ -4,4 +4,8 @@
 mod folder;
 /// Golden: a record and its event.
 mod mapping;
+/// A real server of AWS's interfaces.
+mod moto;
+/// Queues and objects, against that server.
+mod queue;
 mod support;

@@ -159,6 +159,18 @@ impl Bench {
         self.source().status().report(Timestamp::parse("2026-11-21T11:00:00Z").unwrap())
     }
 
+    /// Stops the source as the agent does, and waits until its queues gave back what they hold.
+    pub(super) fn stop(&mut self) {
+        self.source().control().stop();
+        let ended = self.source().queues_ended();
+        while let Some(batch) = self.source().next(Duration::from_millis(50)).unwrap() {
+            self.held.push(batch);
+        }
+        self.commit();
+        self.source = None;
+        self.runtime.block_on(ended);
+    }
+
     /// The next batch; its checkpoint goes to the store unless it is held. How many events it had.
     pub(super) fn step(&mut self) -> usize {
         let batch = self.source().next(Duration::from_millis(50)).unwrap().expect("the source has not ended");
@@ -230,7 +242,7 @@ impl Bench {
 }
 
 /// A runtime that runs on a thread of its own, as the agent's edges do.
-fn runtime() -> Handle {
+pub(super) fn runtime() -> Handle {
     static RUNTIME: OnceLock<Handle> = OnceLock::new();
     RUNTIME
         .get_or_init(|| {
