@@ -69,7 +69,7 @@ pub(crate) struct QueueConfig {
     pub(crate) external_id: Option<String>,
     /// The profile of `~/.aws/config` that gives the credentials. Default: `AWS_PROFILE`, then `default`.
     pub(crate) profile: Option<String>,
-    /// How long a message stays hidden from other readers unless it is extended, in seconds, 30 to 43,200.
+    /// How long a message stays hidden from other readers unless it is extended, in seconds, 10 to 43,200.
     /// Default: 300.
     #[serde(default = "visibility_timeout_secs")]
     pub(crate) visibility_timeout_secs: u32,
@@ -170,8 +170,8 @@ impl QueueConfig {
             }
             _ => {}
         }
-        if !(30..=43_200).contains(&self.visibility_timeout_secs) {
-            problems.push("visibility_timeout_secs must be between 30 and 43200".to_owned());
+        if !(10..=43_200).contains(&self.visibility_timeout_secs) {
+            problems.push("visibility_timeout_secs must be between 10 and 43200".to_owned());
         }
         problems
     }
@@ -208,7 +208,7 @@ mod tests {
                 vec![
                     &format!("cloudtrail.queue {queue}: external_id needs role_arn beside it"),
                     &format!(
-                        "cloudtrail.queue {queue}: visibility_timeout_secs must be between 30 and 43200"
+                        "cloudtrail.queue {queue}: visibility_timeout_secs must be between 10 and 43200"
                     ),
                 ],
             ),

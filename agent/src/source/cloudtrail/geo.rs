@@ -191,6 +191,9 @@ impl Database {
                     .map(Value::from),
             });
             match value {
+                // A flat `country` may hold the code or the name.
+                Some(Value::Text(country))
+                    if *id == field!("source.geo.country_iso_code") && country.len() != 2 => {}
                 // GeoLite2 gives the part behind the country; ECS wants ISO 3166-2 whole.
                 Some(Value::Text(region)) if *id == field!("source.geo.region_iso_code") => {
                     let country = fields.get(field!("source.geo.country_iso_code")).and_then(Value::as_text);

@@ -2,6 +2,8 @@
 
 /// Files in real folders, with restarts.
 mod folder;
+/// Places of addresses.
+mod geo;
 /// Golden: a record and its event.
 mod mapping;
 /// A real server of AWS's interfaces.

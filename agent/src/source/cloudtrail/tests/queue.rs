@@ -114,6 +114,24 @@ fn a_message_is_deleted_when_its_alerts_are_durable_and_not_before() {
 }
 
 #[test]
+fn a_message_stays_hidden_while_it_is_worked_on() {
+    let (moto, queue, config) = setup(ALL_ACTIONS);
+    moto.put("logs", "a.json", file(0..3));
+    moto.send(&queue, &told("a.json"));
+    moto.enforce();
+    let mut bench = bench(QueueConfig { visibility_timeout_secs: 10, ..config });
+    bench.hold = true;
+    let until = Instant::now() + Duration::from_secs(13);
+    bench.until("the end of the first time", |_| Instant::now() > until);
+    moto.open();
+    assert_eq!(moto.messages(&queue), (0, 1));
+    assert_eq!(bench.report().duplicates, 0);
+    bench.hold = false;
+    bench.commit();
+    until_queue(&moto, &mut bench, &queue, (0, 0));
+}
+
+#[test]
 fn what_was_not_durable_is_given_back_and_read_again() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     moto.put("logs", "a.json", file(0..300));
