@@ -1,5 +1,7 @@
 //! Where events come from. A source knows no rule and no sink: a lane asks it for batches until there are none.
 
+pub(crate) mod cloudtrail;
+
 mod replay;
 
 pub(crate) use replay::Replay;
