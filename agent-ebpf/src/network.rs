@@ -65,15 +65,21 @@ fn port(ctx: *mut core::ffi::c_void) -> i32 {
     if is_same { i32::from(socket::local_port(sock)) } else { 0 }
 }
 
-/// A process takes a connection.
+/// A process takes a connection. What the function returns follows its parameters, of which it had four.
 ///
 /// match-proto:v4.11:net/ipv4/inet_connection_sock.c:struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)
+#[fexit]
+pub(crate) fn accept_fexit_4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(4));
+    0
+}
+
+/// The same with two parameters.
+///
 /// match-proto:v6.10:net/ipv4/inet_connection_sock.c:struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)
 #[fexit]
-pub(crate) fn accept_fexit(ctx: FExitContext) -> i32 {
-    // What the function returns follows its parameters.
-    let sock = if ACCEPT_PARAMETERS.load() == 2 { ctx.arg(2) } else { ctx.arg(4) };
-    accepted(sock);
+pub(crate) fn accept_fexit_2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(2));
     0
 }
 
