@@ -1,32 +1,36 @@
 //! Lapwing: a host sensor that runs detection rules where events happen.
 #![allow(dead_code, reason = "the skeleton: what is declared here is used by the modules that follow")]
 
+mod alarm;
+mod alert;
+mod alert_log;
+mod clock;
 mod command;
+mod config;
+mod control;
+mod edges;
+mod fixture;
+mod lane;
 mod ledger;
+mod log;
+mod pipeline;
+mod privileges;
+mod report;
+mod rules;
 mod sensor;
 mod source;
+mod store;
 mod terminal;
+#[cfg(test)]
+mod testing;
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let result = match arguments.as_slice() {
-        ["events"] => command::events::run(false),
-        ["events", "--json"] => command::events::run(true),
-        ["--version"] => {
-            writeln!(std::io::stdout(), "lapwing {}", env!("CARGO_PKG_VERSION")).map_err(Into::into)
-        }
-        _ => Err(anyhow::anyhow!("usage: lapwing events [--json]")),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nowhere is left to report to when standard error is closed.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
-        }
+    match command::Args::parse().run() {
+        Ok(code) => code,
+        Err(error) => command::fail(&error),
     }
 }

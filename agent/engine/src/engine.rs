@@ -180,8 +180,8 @@ impl Engine {
     }
 
     /// Shows an event to all rules.
-    pub fn push(&mut self, event: Event, output: &mut Output) {
-        let event = Arc::new(event);
+    pub fn push(&mut self, event: impl Into<Arc<Event>>, output: &mut Output) {
+        let event = event.into();
         self.arrival += 1;
         let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival: self.arrival };
         for (running, parts) in self.index.matching(&event) {

@@ -1,118 +1,141 @@
-//! `lapwing events`: the live stream, one JSON object a line in a pipe or with `--json`, one readable line an event on
-//! a terminal. It starts a sensor of its own, so that it also works where the service does not run.
+//! `lapwing events`: what happens, as it happens: one JSON object a line in a pipe or with `--json`, one readable line
+//! an event on a terminal. The events are those of the agent that runs; where none does, a sensor is started for them.
 
-use std::fmt::Write as _;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::Result;
-use lapwing_engine::{Event, FieldId, Schema, field};
+use anyhow::{Context as _, Result};
+use lapwing_engine::Schema;
+use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::complain;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::control::{self, Answer, Request};
 use crate::sensor::{HookState, KindCounts, Sensor};
-use crate::source::Source;
+use crate::source::Source as _;
 use crate::terminal::plain;
 
 /// How long to wait for events before looking whether to stop.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// Print events as they happen
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A condition that the events must meet, in KQL, such as `process.name: curl and event.action: exec`
+    #[arg(value_name = "KQL")]
+    filter: Option<String>,
+    /// One JSON object a line, also on a terminal
+    #[arg(long)]
+    json: bool,
+    /// The configuration file; where it is not there, a sensor is started
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
 /// Prints events until a signal ends it or nobody reads any more.
-///
-/// # Errors
-/// Where the sensor does not start, or the output cannot be written.
-pub(crate) fn run(as_json: bool) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone())?;
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let mut out =
+        Output { out: BufWriter::new(io::stdout()), as_json: args.json || !io::stdout().is_terminal() };
+    let config = if args.config.exists() { Config::read(&args.config)? } else { Config::default() };
+    let request = Request::Events { query: args.filter.clone() };
+    match control::ask(&config.control.socket, &request)? {
+        Some(answer) => out.print_agents(answer)?,
+        None => out.print_sensors(args.filter.as_deref())?,
     }
-    let mut sensor = Sensor::start(stop)?;
-    tell_hooks(&sensor);
-    let schema = Schema::new();
-    let as_json = as_json || !io::stdout().is_terminal();
-    let mut out = BufWriter::new(io::stdout().lock());
-    while let Some(batch) = sensor.next(WAIT)? {
-        for event in &batch.events {
-            match print(&mut out, event, &schema, as_json) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                result => result?,
-            }
-        }
-        match out.flush() {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            result => result?,
-        }
-    }
-    let counts = sensor.status().records;
-    let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts)| of(counts)).sum::<u64>();
-    let (seen, read, lost) =
-        (sum(|counts| counts.seen), sum(|counts| counts.delivered), sum(|counts| counts.lost));
-    // Standard error may be closed; the events are what was asked for.
-    let _ = writeln!(io::stderr(), "records: {seen} seen, {read} read, {lost} lost");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn print(
-    out: &mut BufWriter<StdoutLock<'_>>,
-    event: &Event,
-    schema: &Schema,
+struct Output<W: Write> {
+    out: W,
     as_json: bool,
-) -> io::Result<()> {
-    if as_json {
-        serde_json::to_writer(&mut *out, &event.to_json(schema))?;
-        out.write_all(b"\n")
-    } else {
-        writeln!(out, "{}", line(event))
-    }
 }
 
-/// Says what is not watched, and how the rest is.
-fn tell_hooks(sensor: &Sensor) {
-    let mut errors = io::stderr().lock();
-    for report in sensor.hooks() {
-        let is_fine = report.state == HookState::Attached;
-        if is_fine && !errors.is_terminal() {
-            continue;
+impl<W: Write> Output<W> {
+    fn print_agents(&mut self, answer: Answer) -> Result<()> {
+        for document in answer {
+            let document = document?;
+            match document.get("missed").and_then(Json::as_u64) {
+                Some(missed) => complain(&format!("{missed} events came faster than they were read")),
+                None => self.print(&document)?,
+            }
+            self.out.flush()?;
         }
-        let reason = report.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let method = report.method.map(|method| format!(" by {method}")).unwrap_or_default();
-        // Standard error may be closed; the events are what was asked for.
-        let _ = writeln!(errors, "{} {}{method}{reason}", report.name, report.state);
+        Ok(())
+    }
+
+    fn print_sensors(&mut self, filter: Option<&str>) -> Result<()> {
+        let schema = Schema::new();
+        let filter = filter.map(|filter| control::filter(filter, &schema)).transpose()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
+        }
+        let mut sensor = Sensor::start(stop)?;
+        for hook in sensor.hooks().iter().filter(|hook| hook.state != HookState::Attached) {
+            complain(&format!(
+                "{} {}: {}",
+                hook.name,
+                hook.state,
+                hook.reason.as_deref().unwrap_or_default()
+            ));
+        }
+        while let Some(batch) = sensor.next(WAIT)? {
+            for event in &batch.events {
+                if filter.as_ref().is_none_or(|filter| filter.matches(event)) {
+                    self.print(&event.to_json(&schema))?;
+                }
+            }
+            self.out.flush()?;
+        }
+        let counts = sensor.status().records;
+        let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts)| of(counts)).sum::<u64>();
+        let (seen, read, lost) =
+            (sum(|counts| counts.seen), sum(|counts| counts.delivered), sum(|counts| counts.lost));
+        complain(&format!("records: {seen} seen, {read} read, {lost} lost"));
+        Ok(())
+    }
+
+    fn print(&mut self, document: &Json) -> io::Result<()> {
+        if self.as_json { writeln!(self.out, "{document}") } else { writeln!(self.out, "{}", line(document)) }
     }
 }
 
 /// An event for a person: when, what, who, and what it is about.
-fn line(event: &Event) -> String {
-    let text = |id: FieldId| event.get(id).map(|value| value.to_text().into_owned()).unwrap_or_default();
-    let action = text(field!("event.action"));
+fn line(event: &Json) -> String {
+    let text = |pointer: &str| match event.pointer(pointer) {
+        Some(Json::String(text)) => plain(text).into_owned(),
+        Some(Json::Array(values)) => {
+            values.first().and_then(Json::as_str).map(plain).unwrap_or_default().into_owned()
+        }
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    let action = text("/event/action");
     let what = match action.as_str() {
         "connection_attempted" | "connection_accepted" => format!(
-            "{} {}:{} -> {}:{}",
-            text(field!("process.command_line")),
-            text(field!("source.ip")),
-            text(field!("source.port")),
-            text(field!("destination.ip")),
-            text(field!("destination.port"))
+            "{}:{} -> {}:{} {}",
+            text("/source/ip"),
+            text("/source/port"),
+            text("/destination/ip"),
+            text("/destination/port"),
+            text("/process/command_line"),
         ),
-        "records_lost" => format!("{} records", text(field!("lapwing.lost.records"))),
-        "end" => {
-            format!("{} exit code {}", text(field!("process.executable")), text(field!("process.exit_code")))
-        }
-        _ => text(field!("process.command_line")),
+        "records_lost" => format!("{} records", text("/lapwing/lost/records")),
+        "end" => format!("{} exit code {}", text("/process/executable"), text("/process/exit_code")),
+        _ => text("/process/command_line"),
     };
-    let mut line = String::with_capacity(128);
-    // Writing to a `String` cannot fail.
-    let _ = write!(
-        line,
-        "{} {action:<20} {:>7} {:<10} {:<16} {}",
-        event.time(),
-        text(field!("process.pid")),
-        plain(&text(field!("user.name"))),
-        plain(event.text(field!("process.name")).unwrap_or_default()),
-        plain(&what)
-    );
-    line
+    format!(
+        "{} {action:<20} {:>7} {:<10} {:<16} {what}",
+        text("/@timestamp"),
+        text("/process/pid"),
+        text("/user/name"),
+        text("/process/name"),
+    )
 }
 
 #[cfg(test)]
@@ -124,13 +147,12 @@ mod tests {
         let json = serde_json::json!({
             "@timestamp": "2026-11-22T03:56:01Z",
             "event": {"action": "exec"},
-            "process": {"name": "sh", "pid": 7, "command_line": "sh -c \u{1b}[2J\nrm"},
+            "process": {"name": ["sh", "x"], "pid": 7, "command_line": "sh -c \u{1b}[2J\nrm"},
             "user": {"name": "root"},
         });
-        let event = Event::from_json(&Schema::new(), &json).unwrap();
         assert_eq!(
-            line(&event),
-            "2026-11-22T03:56:01.000Z exec                       7 root       sh               sh -c \\u{1b}[2J\\nrm"
+            line(&json),
+            "2026-11-22T03:56:01Z exec                       7 root       sh               sh -c \\u{1b}[2J\\nrm"
         );
     }
 }

@@ -46,6 +46,7 @@ use aya::{Ebpf, TestRun};
 use aya_log::EbpfLogger;
 use lapwing_common::{Connection, Kind};
 use lapwing_engine::{Event, Timestamp};
+use serde_json::json;
 
 pub(crate) use self::hook::{HookReport, HookState};
 pub(crate) use self::loss::KindCounts;
@@ -317,6 +318,30 @@ impl Source for Sensor {
 
     fn context(&mut self, event: &Event) -> Context {
         context::of(event, &self.table, &self.decoder, &mut self.hashes)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let status = Sensor::status(self);
+        let hooks = status.hooks.iter().map(|hook| {
+            json!({
+                "name": hook.name,
+                "state": hook.state.to_string(),
+                "method": hook.method,
+                "reason": hook.reason,
+            })
+        });
+        let records = status.records.iter().map(|(kind, counts)| {
+            json!({"name": kind, "seen": counts.seen, "lost": counts.lost, "delivered": counts.delivered})
+        });
+        json!({
+            "hooks": hooks.collect::<Vec<_>>(),
+            "records": records.collect::<Vec<_>>(),
+            "malformed": status.malformed,
+            "processes": status.processes,
+            "processes_evicted": status.table.evicted,
+            "processes_learned": status.table.learned,
+            "processes_swept": status.table.swept,
+        })
     }
 
     fn lost(&self, from: Timestamp, to: Timestamp) -> Option<u64> {

@@ -1,5 +1,11 @@
 //! Where events come from. A source knows no rule and no sink: a lane asks it for batches until there are none.
 
+pub(crate) mod cloudtrail;
+
+mod replay;
+
+pub(crate) use replay::Replay;
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,6 +25,11 @@ pub(crate) trait Source: Send {
     /// What the source knows beyond an event. It is asked only when an alert is made of the event.
     fn context(&mut self, _event: &Event) -> Context {
         Context::default()
+    }
+
+    /// How the source does, for `lapwing status`.
+    fn status(&self) -> serde_json::Value {
+        serde_json::Value::Null
     }
 
     /// How many records were lost between two times; `None` where the source cannot lose any.

@@ -65,7 +65,7 @@ impl Alert {
     }
 
     /// The events it was raised for, in order, without those that are missing.
-    pub fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
         let events = match &self.cause {
             Cause::Detection(finding) => finding.events.as_slice(),
             Cause::Suppressed(_) => &[],

@@ -56,6 +56,37 @@ impl Event {
         Ok(Self { rest, ..Self::new(time, own, Vec::new()) })
     }
 
+    /// Sets a flattened field, as a source does that builds its events itself: the object is kept for the alert, and
+    /// those of its leaves that some rule named become fields.
+    ///
+    /// # Errors
+    /// [`EventError::TooDeep`].
+    pub fn set_flattened(
+        &mut self,
+        schema: &Schema,
+        id: FieldId,
+        object: Map<String, Json>,
+    ) -> Result<(), EventError> {
+        let mut reader = Reader { schema, fields: Vec::new(), rest: Map::new() };
+        reader.leaves(&mut schema.name(id).to_owned(), &object, 1)?;
+        reader.fields.sort_by_key(|(id, _)| *id);
+        for chunk in reader.fields.chunk_by(|(left, _), (right, _)| left == right) {
+            match chunk {
+                [(id, value)] => self.own.set(*id, value.clone()),
+                several => self
+                    .own
+                    .set(several[0].0, Value::List(several.iter().map(|(_, value)| value.clone()).collect())),
+            };
+        }
+        self.keep(schema.name(id), Json::Object(object));
+        Ok(())
+    }
+
+    /// Keeps what the schema does not know under a dotted name: it is in the alert, and no rule can compare it.
+    pub fn keep(&mut self, name: &str, json: Json) {
+        self.rest.insert(name.to_owned(), json);
+    }
+
     /// The event as an ECS document.
     #[must_use]
     pub fn to_json(&self, schema: &Schema) -> Json {
@@ -185,6 +216,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Timestamp;
     use super::*;
     use crate::event::Timestamp;
 
@@ -225,6 +257,23 @@ mod tests {
         let event = Event::from_json(&schema, &json).unwrap();
         assert_eq!(event.get(id), Some(&"i-1".into()));
         assert_eq!(event.to_json(&schema)["aws"], json["aws"]);
+    }
+
+    #[test]
+    fn a_flattened_field_is_the_same_whether_set_or_read() {
+        let mut schema = Schema::new();
+        for leaf in ["instanceId", "tags.key"] {
+            schema
+                .define(&format!("aws.cloudtrail.flattened.request_parameters.{leaf}"), Type::Keyword)
+                .unwrap();
+        }
+        let object = serde_json::json!({"instanceId": "i-1", "tags": [{"key": "a"}, {"key": "b"}], "n": 1});
+        let json = serde_json::json!({"@timestamp": 0,
+            "aws": {"cloudtrail": {"flattened": {"request_parameters": object}}}});
+        let mut event = Event::new(Timestamp::default(), Fields::new(), Vec::new());
+        let Json::Object(object) = object else { unreachable!("written as an object above") };
+        event.set_flattened(&schema, field!("aws.cloudtrail.flattened.request_parameters"), object).unwrap();
+        assert_eq!(event, Event::from_json(&schema, &json).unwrap());
     }
 
     #[test]

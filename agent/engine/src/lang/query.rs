@@ -195,6 +195,17 @@ impl Query {
         single.into_iter().chain(stages.map(|stage| &stage.query))
     }
 
+    /// Every field that it names, in no order and maybe several times.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldId> {
+        let mut fields: Vec<_> = self.events().flat_map(EventQuery::fields).collect();
+        if let Self::Sequence(sequence) = self {
+            let stages = sequence.stages.iter().chain(&sequence.until);
+            fields.extend(stages.flat_map(|stage| &stage.keys).filter_map(|key| key.field));
+        }
+        fields
+    }
+
     /// The query in a form that says exactly what is run; for people and for tests, not to be read again.
     #[must_use]
     pub fn display<'a>(&'a self, schema: &'a Schema) -> impl fmt::Display + 'a {
@@ -203,10 +214,45 @@ impl Query {
 }
 
 impl EventQuery {
+    /// Every field that it names, in no order and maybe several times.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldId> {
+        let mut fields = Vec::new();
+        self.condition.collect_fields(&mut fields);
+        fields
+    }
+
     /// As [`Query::display`].
     #[must_use]
     pub fn display<'a>(&'a self, schema: &'a Schema) -> impl fmt::Display + 'a {
         Shown(self, schema)
+    }
+}
+
+impl Condition {
+    fn collect_fields(&self, fields: &mut Vec<FieldId>) {
+        match self {
+            Self::Always(_) => {}
+            Self::Not(inner) => inner.collect_fields(fields),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.collect_fields(fields)),
+            Self::Exists(expr) | Self::Test(expr, _) => expr.collect_fields(fields),
+        }
+    }
+}
+
+impl Expr {
+    fn collect_fields(&self, fields: &mut Vec<FieldId>) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Field(field) => fields.push(*field),
+            Self::Call { arguments, .. } => {
+                arguments.iter().for_each(|argument| argument.collect_fields(fields))
+            }
+            Self::Arithmetic(_, left, right) => {
+                left.collect_fields(fields);
+                right.collect_fields(fields);
+            }
+        }
     }
 }
 

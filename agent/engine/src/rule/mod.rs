@@ -12,6 +12,7 @@ mod set;
 pub use job::Job;
 pub use set::{Loaded, Report};
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,6 +188,21 @@ impl Kind {
 }
 
 impl Rule {
+    /// Every field that the rule looks at.
+    #[must_use]
+    pub fn fields(&self) -> BTreeSet<FieldId> {
+        let mut fields: BTreeSet<_> = match &self.kind {
+            Kind::Eql(query) => query.fields().into_iter().collect(),
+            kind => kind.events().into_iter().flat_map(EventQuery::fields).collect(),
+        };
+        match &self.kind {
+            Kind::NewTerms { fields: terms, .. } => fields.extend(terms),
+            Kind::MachineLearning { job, .. } => fields.extend([job.by].into_iter().chain(job.partition)),
+            Kind::Eql(_) | Kind::Query(_) => {}
+        }
+        fields
+    }
+
     /// Whether the rule reads a data stream such as `logs-endpoint.events.process-default`: one of its index patterns
     /// matches that name. A job's patterns are those of the job.
     #[must_use]

@@ -1,0 +1,433 @@
+//! Signed requests to AWS: credentials by the standard chain, roles, regions, endpoints. Nothing here knows a queue
+//! or a bucket.
+
+use std::net::IpAddr;
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use reqsign_aws_v4::{
+    AssumeRoleCredentialProvider, AssumeRoleWithWebIdentityCredentialProvider, Credential,
+    ECSCredentialProvider, EnvCredentialProvider, IMDSv2CredentialProvider, ProfileCredentialProvider,
+    RequestSigner,
+};
+use reqsign_core::{
+    Context, Error, HttpSend, OsEnv, ProvideCredential, ProvideCredentialDyn, Signer, StaticEnv,
+};
+use reqsign_file_read_tokio::TokioFileRead;
+use reqsign_http_send_reqwest::ReqwestHttpSend;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::config::QueueConfig;
+
+/// How long a host's metadata service may take; it answers within milliseconds or not at all.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long AWS may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long AWS may be silent within an answer: longer than a queue holds a request for messages.
+const READ_TIMEOUT: Duration = Duration::from_secs(40);
+/// Longest error document that is read, in bytes.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// Why AWS did not do what was asked.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub(crate) struct AwsError {
+    /// The status of the answer, where there was one.
+    pub(crate) status: Option<u16>,
+    /// AWS's name for the error, such as `NoSuchKey`.
+    pub(crate) code: String,
+    /// The region that the bucket lies in, where AWS tells that it was asked in another.
+    pub(crate) region: Option<String>,
+    message: String,
+}
+
+impl AwsError {
+    fn unanswered(message: String) -> Self {
+        Self { status: None, code: String::new(), region: None, message }
+    }
+}
+
+impl From<reqwest::Error> for AwsError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::unanswered(format!("no answer: {:#}", anyhow!(error.without_url())))
+    }
+}
+
+/// A client of AWS with one identity.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    signer: Signer<Credential>,
+    region: String,
+}
+
+impl Client {
+    /// A client for a queue and what its messages name.
+    ///
+    /// # Errors
+    /// That TLS cannot be set up, or that no region is to be found.
+    pub(crate) async fn new(config: &QueueConfig) -> Result<Self> {
+        let http = http_client()?;
+        let send = Send { aws: http.clone(), metadata: metadata_client()?, sts: sts_host(config)? };
+        let context = Context::new().with_file_read(TokioFileRead).with_http_send(send);
+        let context = match config.environment.clone() {
+            None => context.with_env(OsEnv),
+            Some(envs) => context.with_env(StaticEnv { home_dir: None, envs }),
+        };
+        let region = match config.region.clone().or_else(|| region_in(&host(&config.url)?).map(str::to_owned))
+        {
+            Some(region) => region,
+            None => discover_region(&context).await?,
+        };
+        let chain = Chain::new(config.profile.as_deref());
+        let base = Signer::new(context.clone(), chain, RequestSigner::new("sts", &region));
+        let signer = match &config.role_arn {
+            None => base,
+            Some(role) => {
+                let mut provider = AssumeRoleCredentialProvider::new(role.clone(), base)
+                    .with_role_session_name("lapwing".to_owned())
+                    .with_region(region.clone())
+                    .with_regional_sts_endpoint();
+                if let Some(id) = &config.external_id {
+                    provider = provider.with_external_id(id.clone());
+                }
+                Signer::new(context, provider, RequestSigner::new("sts", &region))
+            }
+        };
+        Ok(Self { http, signer, region })
+    }
+
+    /// The region that is asked unless another is named.
+    pub(crate) fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// Sends a signed request and gives the answer if it is a success.
+    ///
+    /// # Errors
+    /// See [`AwsError`].
+    pub(crate) async fn send(
+        &self,
+        service: &str,
+        region: &str,
+        request: http::Request<Bytes>,
+    ) -> Result<reqwest::Response, AwsError> {
+        let (mut parts, body) = request.into_parts();
+        // Services other than S3 refuse an unsigned body, which is what is signed without this.
+        let digest: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+        if let Ok(digest) = HeaderValue::from_str(&digest) {
+            parts.headers.insert("x-amz-content-sha256", digest);
+        }
+        let signer = self.signer.clone().with_request_signer(RequestSigner::new(service, region));
+        signer
+            .sign(&mut parts, None)
+            .await
+            .map_err(|error| AwsError::unanswered(format!("no credentials: {}", chain_of(&error))))?;
+        let request = reqwest::Request::try_from(http::Request::from_parts(parts, body))?;
+        let answer = self.http.execute(request).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(refusal(service, answer).await) }
+    }
+}
+
+/// A request with a JSON body, as SQS takes it.
+pub(crate) fn json_request(
+    url: &str,
+    target: &'static str,
+    body: &serde_json::Value,
+) -> Result<http::Request<Bytes>> {
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("x-amz-target"), HeaderValue::from_static(target));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0"));
+    let mut request = http::Request::new(Bytes::from(body.to_string()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = url.parse().context("it is no URL")?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// The host of an HTTP URL, with its port; `None` where the text is none.
+pub(crate) fn host(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let host = url.host_str()?.to_owned();
+    Some(url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
+}
+
+/// The region that a host of AWS names.
+pub(crate) fn region_in(host: &str) -> Option<&str> {
+    host.split('.').find(|label| {
+        let mut parts = label.rsplit('-');
+        let number =
+            parts.next().is_some_and(|part| part.len() == 1 && part.bytes().all(|b| b.is_ascii_digit()));
+        let words: Vec<_> = parts.collect();
+        number
+            && words.len() >= 2
+            && words.iter().all(|part| part.len() >= 2 && part.bytes().all(|b| b.is_ascii_lowercase()))
+    })
+}
+
+/// The end of the names of a region's hosts.
+pub(crate) fn suffix(region: &str) -> &'static str {
+    match region {
+        _ if region.starts_with("cn-") => "amazonaws.com.cn",
+        _ if region.starts_with("us-iso-") => "c2s.ic.gov",
+        _ if region.starts_with("us-isob-") => "sc2s.sgov.gov",
+        _ => "amazonaws.com",
+    }
+}
+
+async fn refusal(service: &str, answer: reqwest::Response) -> AwsError {
+    let status = answer.status().as_u16();
+    let region =
+        answer.headers().get("x-amz-bucket-region").and_then(|value| value.to_str().ok().map(str::to_owned));
+    let body = limited_text(answer).await;
+    let (code, text) = error_in(&body);
+    let cure =
+        CURES.iter().find(|(name, of, _)| code == *name && service == *of).map_or("", |(_, _, cure)| *cure);
+    let name = if code.is_empty() { format!("status {status}") } else { format!("{code} (status {status})") };
+    let message = format!("{}: {name}: {text}{cure}", service.to_uppercase());
+    AwsError { status: Some(status), code, region, message }
+}
+
+/// What helps against which error of which service.
+const CURES: &[(&str, &str, &str)] = &[
+    (
+        "AccessDenied",
+        "s3",
+        "; allow s3:GetObject on the bucket, and kms:Decrypt where it is encrypted by a key of its own",
+    ),
+    ("AccessDenied", "sqs", ALLOW_QUEUE),
+    ("AccessDeniedException", "sqs", ALLOW_QUEUE),
+    ("AWS.SimpleQueueService.NonExistentQueue", "sqs", "; check the queue's url and region"),
+    ("QueueDoesNotExist", "sqs", "; check the queue's url and region"),
+    ("ExpiredToken", "sqs", "; renew the credentials"),
+    ("RequestTimeTooSkewed", "s3", "; set this host's clock"),
+    ("SignatureDoesNotMatch", "sqs", "; check the secret key and this host's clock"),
+    ("SignatureDoesNotMatch", "s3", "; check the secret key and this host's clock"),
+];
+
+const ALLOW_QUEUE: &str =
+    "; allow sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue";
+
+async fn limited_text(mut answer: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > ERROR_BYTES_MAX {
+            break;
+        }
+    }
+    body.truncate(ERROR_BYTES_MAX);
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+/// The code and message of an error, in JSON as SQS writes it or in XML as S3 does.
+fn error_in(body: &str) -> (String, String) {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(body) {
+        let text = |name: &str| json.get(name).and_then(|value| value.as_str()).unwrap_or_default();
+        let code = text("__type").rsplit('#').next().unwrap_or_default();
+        let message = if text("message").is_empty() { text("Message") } else { text("message") };
+        return (code.to_owned(), message.to_owned());
+    }
+    let element = |name: &str| {
+        let (_, rest) = body.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text.to_owned())
+    };
+    (element("Code").unwrap_or_default(), element("Message").unwrap_or_default())
+}
+
+/// Where credentials are looked for, in this order, as AWS's own clients do.
+#[derive(Debug)]
+struct Chain(Vec<(&'static str, Box<dyn ProvideCredentialDyn<Credential = Credential>>)>);
+
+impl Chain {
+    fn new(profile: Option<&str>) -> Self {
+        let mut profiles = ProfileCredentialProvider::new();
+        if let Some(name) = profile {
+            profiles = profiles.with_profile(name);
+        }
+        Self(vec![
+            ("environment", Box::new(EnvCredentialProvider::new())),
+            ("profile", Box::new(profiles)),
+            ("web identity", Box::new(AssumeRoleWithWebIdentityCredentialProvider::new())),
+            ("container", Box::new(ECSCredentialProvider::new())),
+            ("instance metadata", Box::new(IMDSv2CredentialProvider::new())),
+        ])
+    }
+}
+
+impl ProvideCredential for Chain {
+    type Credential = Credential;
+
+    async fn provide_credential(&self, context: &Context) -> reqsign_core::Result<Option<Credential>> {
+        let mut reasons = Vec::new();
+        for (name, provider) in &self.0 {
+            match provider.provide_credential_dyn(context).await {
+                Ok(Some(credential)) => return Ok(Some(credential)),
+                Ok(None) => {}
+                Err(error) => reasons.push(format!("{name}: {}", chain_of(&error))),
+            }
+        }
+        reasons.push(
+            "attach a role to the instance, or set AWS_ACCESS_KEY_ID or AWS_PROFILE in the unit".to_owned(),
+        );
+        Err(Error::credential_invalid(reasons.join("; ")))
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+const SILENT: &str = "the metadata service does not answer: this is no EC2 instance, or its hop limit is too low for \
+                      a container (aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2)";
+
+/// Requests that credentials need: to STS, and to the metadata services of instances and containers.
+#[derive(Debug)]
+struct Send {
+    aws: reqwest::Client,
+    metadata: reqwest::Client,
+    /// Where STS is reached instead of its usual host: scheme and host.
+    sts: Option<http::uri::Parts>,
+}
+
+impl HttpSend for Send {
+    async fn http_send(&self, request: http::Request<Bytes>) -> reqsign_core::Result<http::Response<Bytes>> {
+        let local = request.uri().host().is_some_and(is_local);
+        if local {
+            let send = ReqwestHttpSend::new(self.metadata.clone()).http_send(request).await;
+            return send.map_err(|error| Error::unexpected(SILENT).with_source(error).set_retryable(true));
+        }
+        ReqwestHttpSend::new(self.aws.clone()).http_send(self.routed(request)?).await
+    }
+}
+
+impl Send {
+    /// The request as it goes to STS's configured host; the host that was signed stays in the header.
+    fn routed(&self, mut request: http::Request<Bytes>) -> reqsign_core::Result<http::Request<Bytes>> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        if let Some(sts) = self.sts.as_ref().filter(|_| host.starts_with("sts.")) {
+            let mut uri = request.uri().clone().into_parts();
+            uri.scheme.clone_from(&sts.scheme);
+            uri.authority.clone_from(&sts.authority);
+            let invalid = |_| Error::config_invalid("sts_endpoint is no URL");
+            *request.uri_mut() =
+                http::Uri::from_parts(uri).map_err(|_| Error::config_invalid("sts_endpoint is no URL"))?;
+            let host = HeaderValue::from_str(&host).map_err(invalid)?;
+            request.headers_mut().insert(header::HOST, host);
+        }
+        Ok(request)
+    }
+}
+
+/// Whether a host is this machine or its metadata service: no proxy lies between.
+fn is_local(host: &str) -> bool {
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_loopback(),
+        Ok(IpAddr::V6(address)) => {
+            address.is_unicast_link_local() || address.is_loopback() || address.is_unique_local()
+        }
+        Err(_) => host == "localhost",
+    }
+}
+
+fn sts_host(config: &QueueConfig) -> Result<Option<http::uri::Parts>> {
+    let region = config.region.as_deref().unwrap_or_default();
+    let url = match &config.sts_endpoint {
+        Some(url) => url.clone(),
+        None if config.fips && !region.is_empty() => format!("https://sts-fips.{region}.{}", suffix(region)),
+        None => return Ok(None),
+    };
+    let uri: http::Uri = url.parse().context("sts_endpoint is no URL")?;
+    Ok(Some(uri.into_parts()))
+}
+
+async fn discover_region(context: &Context) -> Result<String> {
+    if let Some(region) = context.env_var("AWS_REGION").or_else(|| context.env_var("AWS_DEFAULT_REGION")) {
+        return Ok(region);
+    }
+    let endpoint = context.env_var("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+    let endpoint = endpoint.as_deref().unwrap_or("http://169.254.169.254").trim_end_matches('/');
+    let ask = async |method: Method, path: &str, name: &'static str, value: &str| {
+        let request =
+            http::Request::builder().method(method).uri(format!("{endpoint}{path}")).header(name, value);
+        let answer = context.http_send_as_string(request.body(Bytes::new())?).await?;
+        anyhow::ensure!(answer.status().is_success(), "it answers with status {}", answer.status());
+        Ok(answer.into_body())
+    };
+    let found = async {
+        let ttl = "x-aws-ec2-metadata-token-ttl-seconds";
+        let token = ask(Method::PUT, "/latest/api/token", ttl, "60").await?;
+        ask(Method::GET, "/latest/meta-data/placement/region", "x-aws-ec2-metadata-token", &token).await
+    };
+    found
+        .await
+        .context("no region: set `region` of the queue, or AWS_REGION; the instance does not tell its own")
+}
+
+fn http_client() -> Result<reqwest::Client> {
+    static PROVIDER: Once = Once::new();
+    // Another part of the agent may have installed it already, which is as good.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let client = reqwest::Client::builder()
+        .user_agent(concat!("lapwing/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none());
+    client.build().context("TLS cannot be set up")
+}
+
+fn metadata_client() -> Result<reqwest::Client> {
+    let client = reqwest::Client::builder().no_proxy().timeout(METADATA_TIMEOUT);
+    client.redirect(reqwest::redirect::Policy::none()).build().context("HTTP cannot be set up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_are_found_in_hosts() {
+        for (host, region) in [
+            ("sqs.eu-central-1.amazonaws.com", Some("eu-central-1")),
+            ("us-gov-west-1.queue.amazonaws.com", Some("us-gov-west-1")),
+            ("vpce-0a1b-2c3d.sqs.ap-southeast-2.vpce.amazonaws.com", Some("ap-southeast-2")),
+            ("sqs.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+            ("queue.amazonaws.com", None),
+            ("127.0.0.1:5000", None),
+        ] {
+            assert_eq!(region_in(host), region, "{host}");
+        }
+    }
+
+    #[test]
+    fn errors_are_read_in_both_forms() {
+        let xml = "<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code><Message>gone</Message></Error>";
+        assert_eq!(error_in(xml), ("NoSuchKey".to_owned(), "gone".to_owned()));
+        let json = r#"{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no such queue"}"#;
+        assert_eq!(error_in(json), ("QueueDoesNotExist".to_owned(), "no such queue".to_owned()));
+        assert_eq!(error_in("<html>"), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn metadata_is_local() {
+        for (host, local) in
+            [("169.254.169.254", true), ("[fd00:ec2::254]", true), ("sts.amazonaws.com", false)]
+        {
+            assert_eq!(is_local(host), local, "{host}");
+        }
+    }
+}

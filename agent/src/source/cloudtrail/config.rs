@@ -1,0 +1,223 @@
+//! The section `[cloudtrail]` of the configuration.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::aws;
+
+/// Where CloudTrail's records come from and what is added to them. Without folders and queues the source is off.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Folders that are watched, with all folders below them, for files of a trail: `.json`, `.jsonl`, `.ndjson`,
+    /// gzip or not. A folder may appear later. Default: none.
+    pub(crate) folders: Vec<PathBuf>,
+    /// What happens to files that are there when a folder is seen first. Default: `all`.
+    pub(crate) start: Start,
+    /// How often the folders are looked through beside the kernel's notifications, which network file systems do not
+    /// give, in seconds. Default: 60.
+    pub(crate) rescan_secs: u64,
+    /// A GeoIP database in MaxMind's format (GeoLite2-City, GeoLite2-Country, DB-IP, …) for `source.geo.*`. It is
+    /// read again when it changes. Default: none, and rules that need a country cannot run.
+    pub(crate) geoip: Option<PathBuf>,
+    /// An ASN database in MaxMind's format for `source.as.*`. Default: none.
+    pub(crate) asn: Option<PathBuf>,
+    /// Whether each event keeps the record as AWS wrote it, in `event.original`. Default: false.
+    pub(crate) preserve_original_event: bool,
+    /// Queues that tell of new objects in S3.
+    pub(crate) queue: Vec<QueueConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            folders: Vec::new(),
+            start: Start::All,
+            rescan_secs: 60,
+            geoip: None,
+            asn: None,
+            preserve_original_event: false,
+            queue: Vec::new(),
+        }
+    }
+}
+
+/// What happens to files that are there when a folder is seen first.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Start {
+    /// They are read, oldest first, so that what learns from the past learns.
+    All,
+    /// They are passed over; only what is added from now on is read.
+    Now,
+}
+
+/// An SQS queue to which S3, SNS, EventBridge or CloudTrail tells of new objects.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueueConfig {
+    /// The queue's URL, such as `https://sqs.eu-central-1.amazonaws.com/111122223333/cloudtrail`.
+    pub(crate) url: String,
+    /// The queue's region. Default: the one in the URL, then `AWS_REGION`, then the instance's own.
+    pub(crate) region: Option<String>,
+    /// A role to assume for the queue and the bucket. Default: the agent's own credentials.
+    pub(crate) role_arn: Option<String>,
+    /// The external id that the role's trust policy asks for. Default: none.
+    pub(crate) external_id: Option<String>,
+    /// The profile of `~/.aws/config` that gives the credentials. Default: `AWS_PROFILE`, then `default`.
+    pub(crate) profile: Option<String>,
+    /// How long a message stays hidden from other readers unless it is extended, in seconds, 10 to 43,200.
+    /// Default: 300.
+    #[serde(default = "visibility_timeout_secs")]
+    pub(crate) visibility_timeout_secs: u32,
+    /// Whether S3's and STS's FIPS endpoints are used; the queue's is the one in its URL. Default: false.
+    #[serde(default)]
+    pub(crate) fips: bool,
+    /// Whether S3 is reached by IPv6 where there is IPv6. Default: false.
+    #[serde(default)]
+    pub(crate) dual_stack: bool,
+    /// The URL of SQS, where it is not that of the queue: a VPC endpoint, say.
+    pub(crate) endpoint: Option<String>,
+    /// The URL of S3, where it is not AWS's for the bucket's region. Buckets are then named in the path.
+    pub(crate) s3_endpoint: Option<String>,
+    /// The URL of STS, where it is not AWS's for the region.
+    pub(crate) sts_endpoint: Option<String>,
+    /// What tests take for the environment of the process.
+    #[serde(skip)]
+    pub(crate) environment: Option<HashMap<String, String>>,
+    /// How long tests let a queue hold a request when it has no message, in seconds.
+    #[serde(skip)]
+    pub(crate) poll_secs: Option<u32>,
+}
+
+fn visibility_timeout_secs() -> u32 {
+    300
+}
+
+impl Config {
+    /// Whether there is anything to read.
+    pub(crate) fn enabled(&self) -> bool {
+        !self.folders.is_empty() || !self.queue.is_empty()
+    }
+
+    /// How often the folders are looked through.
+    pub(crate) fn rescan(&self) -> Duration {
+        Duration::from_secs(self.rescan_secs)
+    }
+
+    /// What is wrong with the section, a sentence each, and the cure; empty when nothing is.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for folder in &self.folders {
+            let others = self.folders.iter().filter(|other| !std::ptr::eq(*other, folder));
+            if !folder.is_absolute() {
+                problems.push(format!("cloudtrail.folders: {} must be an absolute path", folder.display()));
+            }
+            for outer in others.filter(|other| folder.starts_with(other)) {
+                let (inner, outer) = (folder.display(), outer.display());
+                problems.push(format!("cloudtrail.folders: {inner} lies in {outer}, which is enough"));
+            }
+        }
+        if !(1..=86_400).contains(&self.rescan_secs) {
+            problems.push("cloudtrail.rescan_secs must be between 1 and 86400".to_owned());
+        }
+        for (name, path) in [("geoip", &self.geoip), ("asn", &self.asn)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                problems.push(format!("cloudtrail.{name}: {} must be an absolute path", path.display()));
+            }
+        }
+        for (index, queue) in self.queue.iter().enumerate() {
+            if self.queue[..index].iter().any(|other| other.url == queue.url) {
+                problems.push(format!("cloudtrail.queue: {} is given twice", queue.url));
+            }
+            problems.extend(
+                queue.problems().into_iter().map(|what| format!("cloudtrail.queue {}: {what}", queue.url)),
+            );
+        }
+        problems
+    }
+}
+
+impl QueueConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if aws::host(&self.url).is_none() || self.url.trim_end_matches('/').matches('/').count() < 4 {
+            problems.push("url must be https://HOST/ACCOUNT/QUEUE, as the SQS console shows it".to_owned());
+        }
+        let endpoints = [
+            ("endpoint", &self.endpoint),
+            ("s3_endpoint", &self.s3_endpoint),
+            ("sts_endpoint", &self.sts_endpoint),
+        ];
+        for (name, url) in endpoints {
+            if url.as_ref().is_some_and(|url| aws::host(url).is_none()) {
+                problems.push(format!(
+                    "{name} must be a URL such as https://vpce-0a1b.sqs.eu-central-1.vpce.amazonaws.com"
+                ));
+            }
+        }
+        match &self.role_arn {
+            Some(arn) if !(arn.starts_with("arn:") && arn.contains(":role/")) => {
+                problems.push(
+                    "role_arn must be a role's ARN such as arn:aws:iam::111122223333:role/lapwing".to_owned(),
+                );
+            }
+            None if self.external_id.is_some() => {
+                problems.push("external_id needs role_arn beside it".to_owned())
+            }
+            _ => {}
+        }
+        if !(10..=43_200).contains(&self.visibility_timeout_secs) {
+            problems.push("visibility_timeout_secs must be between 10 and 43200".to_owned());
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        toml::from_str::<Config>(text)
+            .map_or_else(|error| vec![error.message().to_owned()], |config| config.problems())
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_a_sentence() {
+        let queue = "https://sqs.eu-central-1.amazonaws.com/111122223333/trail";
+        for (text, told) in [
+            ("", vec![]),
+            ("folders = ['/a', '/b']\nstart = 'now'\ngeoip = '/g.mmdb'", vec![]),
+            ("folders = ['a']", vec!["cloudtrail.folders: a must be an absolute path"]),
+            ("folders = ['/a/b', '/a']", vec!["cloudtrail.folders: /a/b lies in /a, which is enough"]),
+            ("start = 'yesterday'", vec!["unknown variant `yesterday`, expected `all` or `now`"]),
+            ("rescan_secs = 0", vec!["cloudtrail.rescan_secs must be between 1 and 86400"]),
+            (&format!("[[queue]]\nurl = '{queue}'"), vec![]),
+            (
+                "[[queue]]\nurl = 'trail'",
+                vec![
+                    "cloudtrail.queue trail: url must be https://HOST/ACCOUNT/QUEUE, as the SQS console shows it",
+                ],
+            ),
+            (
+                &format!("[[queue]]\nurl = '{queue}'\nexternal_id = 'x'\nvisibility_timeout_secs = 1"),
+                vec![
+                    &format!("cloudtrail.queue {queue}: external_id needs role_arn beside it"),
+                    &format!(
+                        "cloudtrail.queue {queue}: visibility_timeout_secs must be between 10 and 43200"
+                    ),
+                ],
+            ),
+            (
+                &format!("[[queue]]\nurl = '{queue}'\n[[queue]]\nurl = '{queue}'"),
+                vec![&format!("cloudtrail.queue: {queue} is given twice")],
+            ),
+        ] {
+            assert_eq!(problems(text), told, "{text}");
+        }
+    }
+}

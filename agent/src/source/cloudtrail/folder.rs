@@ -1,0 +1,289 @@
+//! Files of a trail in folders: which one is read next, from where, and what is noted of it.
+//!
+//! A file is read as far as it goes. One that ends within a record is still being written, so it is looked at again
+//! when it changes; if it does not change for [`INCOMPLETE_WAIT`] it is broken. A broken file is set aside: its row
+//! says why, nothing is done to the file, and if it changes it is read on.
+
+use std::collections::BTreeSet;
+use std::fs::{File, Metadata};
+use std::io::{self, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use lapwing_engine::{Fields, Timestamp, field};
+
+use super::config::{Config, Start};
+use super::progress::{Known, Place, Progress, Stamp, Wanted};
+use super::records::{ReadError, Records};
+use super::status::Status;
+use super::tree::Tree;
+use crate::ledger::Change;
+
+/// Most files that wait to be read; where there are more, the oldest wait and the others are looked for again.
+const FILES_PENDING_MAX: usize = 16_384;
+/// How long the kernel's notifications may lie unread.
+const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a file may end within a record before it counts as broken.
+const INCOMPLETE_WAIT: Duration = Duration::from_secs(600);
+
+/// The folders' files.
+pub(crate) struct Folder {
+    pub(super) tree: Tree,
+    pub(super) progress: Progress,
+    /// Files to be read, oldest first.
+    pending: BTreeSet<Place>,
+    /// Whether files were left out of `pending` for want of room.
+    left_out: bool,
+    /// Whether the folders were looked through once.
+    looked: bool,
+    /// Files last changed by then are passed over; while the folders are looked through for the first time.
+    mute_until: Option<i64>,
+    /// Up to which change all files were seen, and are read once none is pending.
+    complete_until: Option<i64>,
+    /// Rows that are to be written before anything is read.
+    owed: Vec<Change>,
+    status: Arc<Status>,
+}
+
+/// A file that is being read.
+pub(crate) struct Reading {
+    /// What stands in it.
+    pub(crate) records: Records,
+    /// Fields that tell where an event was read.
+    pub(crate) origin: Arc<Fields>,
+    place: Place,
+    file: Arc<File>,
+    stamp: Stamp,
+}
+
+impl Folder {
+    /// The folders of `config`, with what the store's rows tell of them.
+    pub(crate) fn new(config: &Config, rows: Vec<(String, Vec<u8>)>, status: Arc<Status>) -> Self {
+        let mut progress = Progress::load(rows);
+        let mut owed = Vec::new();
+        let mute_until = (config.start == Start::Now && progress.is_new()).then(now_nanos);
+        if let Some(until) = mute_until {
+            progress.pass_over(until, &mut owed);
+        }
+        Self {
+            tree: Tree::new(config.folders.clone(), config.rescan(), Arc::clone(&status)),
+            progress,
+            pending: BTreeSet::new(),
+            left_out: false,
+            looked: false,
+            mute_until,
+            complete_until: None,
+            owed,
+            status,
+        }
+    }
+
+    /// Looks for files: takes the kernel's notifications and reads one directory where a look is due.
+    pub(crate) fn look(&mut self) {
+        let Self { tree, progress, pending, left_out, mute_until, .. } = self;
+        let mut unnamed = Vec::new();
+        let mut found = |path: PathBuf, metadata: &Metadata| match path.into_os_string().into_string() {
+            Ok(path) => {
+                let stamp = Stamp::of(metadata);
+                let place = (order(&path, stamp.modified), path);
+                // Of what is passed over only plain files matter: they may grow.
+                let muted =
+                    mute_until.is_some_and(|until| stamp.changed <= until) && !place.1.ends_with(".gz");
+                if muted || progress.wanted(&place, &stamp) != Wanted::No {
+                    pending.insert(place);
+                    if pending.len() > FILES_PENDING_MAX {
+                        pending.pop_last();
+                        *left_out = true;
+                    }
+                }
+            }
+            Err(path) => unnamed.push(PathBuf::from(path)),
+        };
+        tree.notified(&mut found);
+        if let Some(scanned) = tree.step(&mut found) {
+            self.looked = true;
+            self.complete_until = scanned.complete_until;
+        }
+        for path in unnamed {
+            self.tree.complain(
+                &path,
+                &io::Error::new(io::ErrorKind::InvalidFilename, "its name is not UTF-8; rename it"),
+            );
+        }
+    }
+
+    /// Whether there is something to do at once.
+    pub(crate) fn busy(&self) -> bool {
+        !self.pending.is_empty() || self.tree.scanning()
+    }
+
+    /// When to look again if nothing happens.
+    pub(crate) fn due(&self) -> Instant {
+        self.tree.due().min(Instant::now() + NOTICE_INTERVAL)
+    }
+
+    /// Opens the next file that is to be read, if there is one; rows that change by the way go to `changes`.
+    pub(crate) fn open(&mut self, changes: &mut Vec<Change>) -> Option<Reading> {
+        changes.append(&mut self.owed);
+        // The oldest file is known only when all have been seen.
+        if self.tree.scanning() && !self.looked {
+            return None;
+        }
+        while let Some(place) = self.pending.pop_first() {
+            match self.open_file(&place) {
+                Ok(Some(reading)) => return Some(reading),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.fail(&place.1, &error),
+            }
+        }
+        if std::mem::take(&mut self.left_out) {
+            self.looked = false;
+            self.tree.rescan();
+        } else if self.looked {
+            self.mute_until = None;
+            self.progress.forget(self.complete_until, None, changes);
+        }
+        None
+    }
+
+    fn open_file(&self, place: &Place) -> io::Result<Option<Reading>> {
+        let file = Arc::new(File::open(&place.1)?);
+        let stamp = Stamp::of(&file.metadata()?);
+        let known = match self.progress.wanted(place, &stamp) {
+            Wanted::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
+            // Read to the end without a word, so that what is added later is told from what is there.
+            Wanted::No if self.mute_until.is_some_and(|until| stamp.changed <= until) => {
+                Some(Known { records: u64::MAX, ..Known::default() })
+            }
+            Wanted::No => return Ok(None),
+        };
+        let records = match known {
+            Some(Known { offset: Some(offset), records, .. }) => {
+                (&*file).seek(SeekFrom::Start(offset))?;
+                Records::resumed(Arc::clone(&file), offset, records)
+            }
+            known => Records::new(Arc::clone(&file), known.map_or(0, |known| known.records))?,
+        };
+        let mut origin = Fields::new();
+        origin.set(field!("log.file.path"), place.1.as_str());
+        Ok(Some(Reading { records, origin: origin.into(), place: place.clone(), file, stamp }))
+    }
+
+    /// Notes how far a file was read that will be read on.
+    pub(crate) fn pause(&mut self, reading: &Reading, changes: &mut Vec<Change>) {
+        self.note(reading, false, None, changes);
+    }
+
+    /// Notes that nothing more is to be had of a file, and why; `refused` tells what was wrong with its records.
+    pub(crate) fn finish(
+        &mut self,
+        reading: &Reading,
+        end: Result<(), ReadError>,
+        refused: Option<String>,
+        changes: &mut Vec<Change>,
+    ) {
+        let path = &reading.place.1;
+        let quiet = Duration::from_nanos(u64::try_from(now_nanos() - reading.stamp.changed).unwrap_or(0));
+        let broken = match end {
+            Ok(()) => refused,
+            Err(ReadError::Io(error)) => return self.fail(path, &error),
+            Err(ReadError::Truncated(_)) if quiet < INCOMPLETE_WAIT => {
+                // It is looked at again when it changes, or when the folders are looked through.
+                self.complete_until = None;
+                return self.note(reading, false, None, changes);
+            }
+            Err(ReadError::Truncated(reason) | ReadError::Broken(reason)) => Some(reason),
+        };
+        match &broken {
+            Some(reason) => self.status.set_aside(path, reason),
+            None => self.status.files_read.one(),
+        }
+        self.note(reading, true, broken.as_deref(), changes);
+        self.tree.no_complaint(Path::new(path));
+        // The horizon follows a long first reading, but never over a file that is still to be read.
+        let next = self.pending.first();
+        if next.is_none_or(|next| *next > reading.place) {
+            let more = self.left_out || next.is_some();
+            self.progress.forget(self.complete_until, more.then_some(&reading.place), changes);
+        }
+    }
+
+    fn note(&mut self, reading: &Reading, done: bool, set_aside: Option<&str>, changes: &mut Vec<Change>) {
+        let (records, offset) = (reading.records.count(), reading.records.offset());
+        let known = Known { stamp: reading.stamp, records, offset, done, ..Known::default() };
+        let path = &reading.place.1;
+        if let Err(error) = self.progress.note(path, &reading.file, known, set_aside, changes) {
+            self.fail(path, &error);
+        }
+    }
+
+    /// A file cannot be read now; the next look through the folders finds it again.
+    fn fail(&mut self, path: &str, error: &io::Error) {
+        self.complete_until = None;
+        self.tree.complain(Path::new(path), error);
+    }
+}
+
+/// When a file's records were made, as far as its name or folder tells, or else when it was last written: in
+/// nanoseconds since 1970.
+fn order(path: &str, modified: i64) -> i64 {
+    named_time(path).or_else(|| dated_folder(path)).unwrap_or(modified)
+}
+
+/// The time in the name of a trail's file: `…_20261122T0355Z_….json.gz`.
+fn named_time(path: &str) -> Option<i64> {
+    let name = path.rsplit('/').next()?;
+    name.split('_').rev().find_map(|part| {
+        let (date, time) = part.strip_suffix('Z')?.split_once('T')?;
+        let digits =
+            |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(date, 8) || !digits(time, 4) {
+            return None;
+        }
+        let (year, month, day) = (&date[..4], &date[4..6], &date[6..]);
+        timestamp(&format!("{year}-{month}-{day}T{}:{}:00Z", &time[..2], &time[2..]))
+    })
+}
+
+/// The day in the folders of a trail: `…/2026/11/22/…`.
+fn dated_folder(path: &str) -> Option<i64> {
+    let parts: Vec<_> = path.split('/').collect();
+    let date = parts.windows(3).rev().find(|date| {
+        date.iter()
+            .zip([4, 2, 2])
+            .all(|(part, length)| part.len() == length && part.bytes().all(|b| b.is_ascii_digit()))
+    })?;
+    timestamp(&format!("{}T00:00:00Z", date.join("-")))
+}
+
+fn timestamp(text: &str) -> Option<i64> {
+    Timestamp::parse(text).map(Timestamp::as_nanos)
+}
+
+fn now_nanos() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_in_the_order_of_what_they_tell_of() {
+        let mut paths = [
+            "/t/AWSLogs/1/CloudTrail/us-east-1/2026/01/31/1_CloudTrail_us-east-1_20260131T2355Z_b.json.gz",
+            "/t/AWSLogs/1/CloudTrail/eu-west-1/2026/02/01/1_CloudTrail_eu-west-1_20260201T0005Z_a.json.gz",
+            "/t/AWSLogs/1/CloudTrail/ap-east-1/2026/02/02/own-name.json.gz",
+            "/t/20260203T0000_Z.json",
+        ];
+        let expected = paths;
+        paths.reverse();
+        paths.sort_by_key(|path| order(path, i64::MAX));
+        assert_eq!(paths, expected);
+        assert_eq!(order(expected[3], i64::MAX), i64::MAX, "neither name nor folder tells");
+        assert_eq!(named_time("/t/x_20261332T9999Z_y.json"), None);
+    }
+}

@@ -1,0 +1,448 @@
+//! Finds where one JSON record ends and the next begins, in a stream of any length and in bounded memory.
+//!
+//! A CloudTrail file is one object around an array of any size, so that a parser asked for the file would build the
+//! whole of it. This looks only at quotes and brackets, hands out the bytes of one record at a time, and leaves to
+//! the parser whether they are JSON. It knows nothing of what a record means.
+
+use std::io::{self, Read};
+
+use memchr::memchr2;
+use thiserror::Error;
+
+/// Longest record that is held, in bytes; AWS promises at most 1 MiB. A longer one is passed over and reported.
+pub(crate) const RECORD_BYTES_MAX: usize = 4 << 20;
+
+/// Deepest nesting of arrays around records, as in an array of `{"Records": […]}`.
+const LEVELS_MAX: usize = 4;
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 64 << 10;
+
+/// Members whose array holds the records: files of a trail, answers of `LookupEvents`, CloudWatch Logs' deliveries.
+const ENVELOPES: &[&str] = &["\"Records\"", "\"Events\"", "\"logEvents\""];
+
+/// One record's place and bytes.
+pub(crate) struct Frame<'a> {
+    /// Where it begins in the inflated stream, in bytes.
+    pub(crate) at: u64,
+    /// The record, or `None` if it is longer than [`RECORD_BYTES_MAX`].
+    pub(crate) bytes: Option<&'a [u8]>,
+}
+
+/// Why the stream cannot be read on.
+#[derive(Debug, Error)]
+pub(crate) enum FrameError {
+    /// The stream ends within a record or before the array around the records is closed.
+    #[error("it ends in the middle of a record at byte {at}")]
+    Truncated {
+        /// Where the unfinished record begins.
+        at: u64,
+    },
+    /// A byte that can begin no record.
+    #[error("it is not JSON at byte {at}: found `{}`", found.escape_ascii())]
+    Syntax {
+        /// Where it stands.
+        at: u64,
+        /// What it is.
+        found: u8,
+    },
+    /// The stream itself failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The records of a stream, one after the other.
+pub(crate) struct Frames<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    /// Where the unread part of the buffer begins, and where it ends.
+    next: usize,
+    filled: usize,
+    /// How many bytes of the stream went before the buffer.
+    passed: u64,
+    levels: Vec<Level>,
+    /// Where the last record ended, and whether all records so far stood by themselves.
+    settled: u64,
+    flat: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    /// An array at the top or in another array.
+    Array,
+    /// The array of an envelope; the rest of the envelope follows it.
+    Envelope,
+}
+
+impl<R: Read> Frames<R> {
+    /// The records of `reader`, whose first byte is byte `at` of the stream.
+    pub(crate) fn new(reader: R, at: u64) -> Self {
+        Self {
+            reader,
+            buffer: Vec::new(),
+            next: 0,
+            filled: 0,
+            passed: at,
+            levels: Vec::new(),
+            settled: at,
+            flat: true,
+        }
+    }
+
+    /// From which byte a later reader can go on behind the last record: none where records stand in an array.
+    pub(crate) fn offset(&self) -> Option<u64> {
+        self.flat.then_some(self.settled)
+    }
+
+    /// The next record; `None` at a proper end.
+    ///
+    /// # Errors
+    /// See [`FrameError`]. After an error other than of the reader there is nothing more to be had.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        loop {
+            let Some(byte) = self.first_byte()? else {
+                let at = self.position();
+                return if self.levels.is_empty() { Ok(None) } else { Err(FrameError::Truncated { at }) };
+            };
+            let at = self.position();
+            match byte {
+                b'[' if self.levels.len() < LEVELS_MAX => {
+                    self.next += 1;
+                    self.flat = false;
+                    self.levels.push(Level::Array);
+                }
+                b']' => match self.levels.pop() {
+                    Some(Level::Array) => self.next += 1,
+                    // The rest of the envelope is passed over as if it were the rest of a record.
+                    Some(Level::Envelope) => {
+                        self.next += 1;
+                        self.pass(at, Scan { depth: 1, ..Scan::default() })?;
+                    }
+                    None => return Err(FrameError::Syntax { at, found: byte }),
+                },
+                b'{' => match self.pass(at, Scan::default())? {
+                    Passed::Entered => self.flat = false,
+                    Passed::Record(length) => return Ok(Some(self.frame(at, length))),
+                },
+                b'"' | b'-' | b'0'..=b'9' | b'a'..=b'z' => {
+                    let length = self.scalar(at)?;
+                    return Ok(Some(self.frame(at, Some(length))));
+                }
+                _ => return Err(FrameError::Syntax { at, found: byte }),
+            }
+        }
+    }
+
+    fn position(&self) -> u64 {
+        self.passed + self.next as u64
+    }
+
+    fn frame(&mut self, at: u64, length: Option<usize>) -> Frame<'_> {
+        self.settled = self.position();
+        Frame { at, bytes: length.map(|length| &self.buffer[self.next - length..self.next]) }
+    }
+
+    /// The first byte that is no separator; it is not taken.
+    fn first_byte(&mut self) -> Result<Option<u8>, FrameError> {
+        loop {
+            while self.next < self.filled {
+                match self.buffer[self.next] {
+                    // White space, the comma of an array, the record separator of RFC 7464, a byte order mark.
+                    b' ' | b'\t' | b'\r' | b'\n' | b',' | 0x1e | 0xef | 0xbb | 0xbf => self.next += 1,
+                    byte => return Ok(Some(byte)),
+                }
+            }
+            if !self.fill(self.next)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Goes on to the end of the object in which `scan` stands, or into the array of records that it holds.
+    fn pass(&mut self, at: u64, mut scan: Scan) -> Result<Passed, FrameError> {
+        let mut start = self.next;
+        let mut held = true;
+        loop {
+            let (length, stop) = scan.run(&self.buffer[self.next..self.filled]);
+            self.next += length;
+            match stop {
+                Stop::Closed => return Ok(Passed::Record(held.then(|| self.next - start))),
+                Stop::Array => {
+                    let entered = held
+                        && self.levels.len() < LEVELS_MAX
+                        && ends_in_envelope(&self.buffer[start..self.next]);
+                    self.next += 1;
+                    if entered {
+                        self.levels.push(Level::Envelope);
+                        return Ok(Passed::Entered);
+                    }
+                    scan.depth += 1;
+                }
+                Stop::More => {
+                    held &= self.next - start <= RECORD_BYTES_MAX;
+                    let kept = if held { start } else { self.next };
+                    if !self.fill(kept)? {
+                        return Err(FrameError::Truncated { at });
+                    }
+                    start = 0;
+                }
+            }
+        }
+    }
+
+    /// Goes over a string, a number or a word, and tells its length.
+    fn scalar(&mut self, at: u64) -> Result<usize, FrameError> {
+        let mut start = self.next;
+        let quoted = self.buffer[start] == b'"';
+        let mut escaped = false;
+        self.next += 1;
+        loop {
+            while self.next < self.filled {
+                let byte = self.buffer[self.next];
+                match byte {
+                    b'"' if quoted && !escaped => {
+                        self.next += 1;
+                        return Ok(self.next - start);
+                    }
+                    b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}' if !quoted => {
+                        return Ok(self.next - start);
+                    }
+                    _ => escaped = quoted && byte == b'\\' && !escaped,
+                }
+                self.next += 1;
+            }
+            if self.next - start > RECORD_BYTES_MAX {
+                return Err(FrameError::Syntax { at, found: self.buffer[start] });
+            }
+            if !self.fill(start)? {
+                return if quoted { Err(FrameError::Truncated { at }) } else { Ok(self.next) };
+            }
+            start = 0;
+        }
+    }
+
+    /// Reads on, keeping what follows `kept`, which becomes the buffer's start; false at the stream's end.
+    fn fill(&mut self, kept: usize) -> Result<bool, FrameError> {
+        if kept > 0 {
+            self.buffer.copy_within(kept..self.filled, 0);
+        }
+        self.filled -= kept;
+        self.next -= kept;
+        self.passed += kept as u64;
+        if self.buffer.len() < self.filled + READ_BYTES {
+            self.buffer.resize(self.filled + READ_BYTES, 0);
+        } else if self.filled == 0 {
+            // One long record must not cost its length for ever.
+            self.buffer.truncate(READ_BYTES);
+            self.buffer.shrink_to(READ_BYTES);
+        }
+        loop {
+            match self.reader.read(&mut self.buffer[self.filled..]) {
+                Ok(length) => {
+                    self.filled += length;
+                    return Ok(length > 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+enum Passed {
+    /// The object is an envelope, and its array of records was entered.
+    Entered,
+    /// The object's length, unless it is too long to be held.
+    Record(Option<usize>),
+}
+
+/// Where in an object the reader stands.
+#[derive(Default)]
+struct Scan {
+    depth: usize,
+    string: bool,
+    escape: bool,
+}
+
+enum Stop {
+    /// All bytes were looked at.
+    More,
+    /// At the `[` of an array that is a member of the object.
+    Array,
+    /// Behind the object's `}`.
+    Closed,
+}
+
+impl Scan {
+    /// Looks at bytes until there is something to decide; tells how many it has seen.
+    fn run(&mut self, bytes: &[u8]) -> (usize, Stop) {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.escape {
+                self.escape = false;
+            } else if self.string {
+                let Some(length) = memchr2(b'"', b'\\', &bytes[at..]) else {
+                    return (bytes.len(), Stop::More);
+                };
+                at += length;
+                self.string = bytes[at] != b'"';
+                self.escape = self.string;
+            } else {
+                match bytes[at] {
+                    b'"' => self.string = true,
+                    b'[' if self.depth == 1 => return (at, Stop::Array),
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' if self.depth == 1 => return (at + 1, Stop::Closed),
+                    b'}' | b']' => self.depth -= 1,
+                    _ => {}
+                }
+            }
+            at += 1;
+        }
+        (at, Stop::More)
+    }
+}
+
+/// Whether an object's bytes up to a `[` end in the name of an envelope's member.
+fn ends_in_envelope(bytes: &[u8]) -> bool {
+    let Some(name) = bytes.trim_ascii_end().strip_suffix(b":").map(<[u8]>::trim_ascii_end) else {
+        return false;
+    };
+    ENVELOPES
+        .iter()
+        .any(|envelope| name.strip_suffix(envelope.as_bytes()).is_some_and(|before| !before.ends_with(b"\\")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Reads `text` in pieces of `step` bytes; a frame too long is told as `…`.
+    fn frames(text: &str, step: usize) -> (Vec<String>, String) {
+        struct Steps<'a>(&'a [u8], usize);
+        impl Read for Steps<'_> {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let length = self.1.min(out.len()).min(self.0.len());
+                out[..length].copy_from_slice(&self.0[..length]);
+                self.0 = &self.0[length..];
+                Ok(length)
+            }
+        }
+        let mut frames = Frames::new(Steps(text.as_bytes(), step), 0);
+        let mut found = Vec::new();
+        loop {
+            match frames.next() {
+                Ok(Some(Frame { bytes: Some(bytes), at })) => {
+                    assert_eq!(&text.as_bytes()[at as usize..][..bytes.len()], bytes);
+                    found.push(String::from_utf8(bytes.to_vec()).unwrap());
+                }
+                Ok(Some(_)) => found.push("…".to_owned()),
+                Ok(None) => return (found, String::new()),
+                Err(error) => return (found, error.to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn every_form_is_parted_into_its_records() {
+        let cases: &[(&str, &[&str], &str)] = &[
+            ("", &[], ""),
+            (r#"{"Records":[{"a":1},{"b":[2,{"c":"]}"}]}]}"#, &[r#"{"a":1}"#, r#"{"b":[2,{"c":"]}"}]}"#], ""),
+            (
+                r#"{"NextToken":"x[","Events" : [ {"a":1} ],"more":[1,{"Records":[{}]}]} {"z":0}"#,
+                &[r#"{"a":1}"#, r#"{"z":0}"#],
+                "",
+            ),
+            ("\u{feff}[{\"a\":1},\n{\"b\":2}]", &[r#"{"a":1}"#, r#"{"b":2}"#], ""),
+            ("{\"a\":1}\n{\"b\":2}\n", &[r#"{"a":1}"#, r#"{"b":2}"#], ""),
+            (
+                "{\"a\":1}\r\n{\"Records\":[{\"b\":2}]}\r\n{\"c\":3}",
+                &[r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#],
+                "",
+            ),
+            (
+                r#"{"a\"Records":[1],"b":{"Records":[{}]}}"#,
+                &[r#"{"a\"Records":[1],"b":{"Records":[{}]}}"#],
+                "",
+            ),
+            (r#"{"a\\":"\\\"}"}"#, &[r#"{"a\\":"\\\"}"}"#], ""),
+            (r#"{"Records":[null, 12, "x,]\"", {}]}"#, &["null", "12", r#""x,]\"""#, "{}"], ""),
+            ("{\"a\":1}\n{\"b\":", &[r#"{"a":1}"#], "it ends in the middle of a record at byte 8"),
+            (r#"{"Records":[{"a":1},"#, &[r#"{"a":1}"#], "it ends in the middle of a record at byte 20"),
+            (r#"{"Records":[{"a":1}]"#, &[r#"{"a":1}"#], "it ends in the middle of a record at byte 19"),
+            ("{\"a\":1}\n<xml>", &[r#"{"a":1}"#], "it is not JSON at byte 8: found `<`"),
+            ("]", &[], "it is not JSON at byte 0: found `]`"),
+            ("[[[[[", &[], "it is not JSON at byte 4: found `[`"),
+            ("\0", &[], "it is not JSON at byte 0: found `\\x00`"),
+        ];
+        for (text, records, error) in cases {
+            for step in [1, 7, 4096] {
+                let (found, failure) = frames(text, step);
+                assert_eq!(found, *records, "{text}");
+                assert_eq!(failure, *error, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_too_long_is_passed_over_and_its_memory_given_back() {
+        let long = "x".repeat(RECORD_BYTES_MAX + READ_BYTES);
+        let text = format!(r#"{{"Records":[{{"a":1}},{{"b":"{long}"}},{{"c":3}}]}}"#);
+        assert_eq!(frames(&text, usize::MAX).0, [r#"{"a":1}"#, "…", r#"{"c":3}"#]);
+        let mut stream = Frames::new(text.as_bytes(), 0);
+        while stream.next().unwrap().is_some() {}
+        assert!(stream.buffer.capacity() <= RECORD_BYTES_MAX + 3 * READ_BYTES);
+    }
+
+    #[test]
+    fn a_reader_may_begin_where_another_stopped() {
+        let text = "{\"a\":1}\n{\"b\":2}\n";
+        let mut first = Frames::new(text.as_bytes(), 0);
+        first.next().unwrap();
+        let at = first.offset().unwrap();
+        let mut second = Frames::new(&text.as_bytes()[at as usize..], at);
+        let frame = second.next().unwrap().unwrap();
+        assert_eq!((frame.at, frame.bytes), (8, Some(&b"{\"b\":2}"[..])));
+        let mut cut = Frames::new(&text.as_bytes()[..12], 0);
+        while let Ok(Some(_)) = cut.next() {}
+        assert_eq!(cut.offset(), Some(7), "an unfinished record is read again");
+        let mut array = Frames::new(&b"[{},"[..], 0);
+        array.next().unwrap();
+        assert_eq!(array.offset(), None);
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Into::into),
+            any::<i32>().prop_map(Into::into),
+            "[\\PC\\[\\]{}\"\\\\]{0,12}".prop_map(Into::into)
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::hash_map("[a-z\"\\\\]{0,8}", inner, 0..4)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_out_as_they_went_in(records in prop::collection::vec(json(), 0..6), step in 1_usize..40) {
+            let objects: Vec<_> = records.into_iter().filter(serde_json::Value::is_object).collect();
+            let text = serde_json::json!({"x": 1, "Records": objects, "y": [1]}).to_string();
+            let (found, failure) = frames(&text, step);
+            prop_assert_eq!(failure, "");
+            let read: Vec<serde_json::Value> = found.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+            prop_assert_eq!(read, objects);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut stream = Frames::new(&bytes[..], 0);
+            while let Ok(Some(_)) = stream.next() {}
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! CloudTrail: AWS's log of API calls, read from folders and from S3, as ECS events.
+//!
+//! A record goes `frames` (where it begins and ends) → `records` (what it is) → `seen` (whether it is new) → `ecs`
+//! (its event). Files come from `folder`, objects from `queue`. All of it runs on the lane's thread but for what
+//! waits on AWS: that runs on the runtime, and hands objects over through one bounded inbox.
+
+mod actions;
+mod aws;
+pub(crate) mod config;
+mod ecs;
+mod entities;
+mod folder;
+mod frames;
+mod geo;
+mod notification;
+mod progress;
+mod queue;
+pub(crate) mod records;
+pub(crate) mod replay;
+mod s3;
+mod seen;
+pub(crate) mod status;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tree;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use lapwing_engine::{Event, Fields, Schema, Timestamp};
+
+use self::config::Config;
+use self::ecs::Mapper;
+use self::folder::{Folder, Reading};
+use self::geo::Geo;
+use self::queue::{Delivery, Queues, Receipt};
+use self::records::{Found, NO_RECORD, ReadError, Records};
+use self::seen::Seen;
+use self::status::Status;
+use super::{Batch, Source};
+use crate::ledger::{Change, Checkpoint};
+
+/// Most events of a batch.
+const BATCH_EVENTS_MAX: usize = 256;
+/// About how many bytes of records a batch holds before it is handed over.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// The scopes of the store whose rows [`CloudTrail::open`] is given.
+pub(crate) const SCOPES: [&str; 2] = [progress::SCOPE, seen::SCOPE];
+
+/// What the source is told by others.
+enum Message {
+    /// An object of S3 is here to be read.
+    Delivery(Box<Delivery>),
+    /// The databases of places may have changed.
+    Reload,
+    /// The agent stops.
+    Stop,
+}
+
+/// What others can tell the source.
+#[derive(Clone)]
+pub(crate) struct Control(Sender<Message>);
+
+impl Control {
+    /// The agent stops: the source hands over what it has and ends. Told twice it does no harm.
+    pub(crate) fn stop(&self) {
+        // Where nobody listens it has ended already.
+        let _ = self.0.send(Message::Stop);
+    }
+
+    /// The configuration's files may have changed: the databases of places are looked at.
+    pub(crate) fn reload(&self) {
+        let _ = self.0.send(Message::Reload);
+    }
+}
+
+/// The source.
+pub(crate) struct CloudTrail {
+    mapper: Mapper,
+    seen: Seen,
+    folder: Option<Folder>,
+    queues: Queues,
+    inbox: Receiver<Message>,
+    control: Control,
+    deliveries: VecDeque<Box<Delivery>>,
+    reading: Option<Document>,
+    folders_turn: bool,
+    stopping: bool,
+    status: Arc<Status>,
+}
+
+/// What is being read.
+struct Document {
+    from: From,
+    /// How many of its records were refused, and why the first.
+    refused: u64,
+    refusal: Option<String>,
+}
+
+enum From {
+    Folder(Reading),
+    Queue { records: Records, origin: Arc<Fields>, name: String, receipt: Receipt },
+}
+
+/// A batch in the making.
+#[derive(Default)]
+struct Draft {
+    events: Vec<Event>,
+    changes: Vec<Change>,
+    receipts: Vec<Receipt>,
+    bytes: usize,
+}
+
+impl Draft {
+    fn is_full(&self) -> bool {
+        self.events.len() >= BATCH_EVENTS_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.changes.is_empty() && self.receipts.is_empty()
+    }
+}
+
+impl CloudTrail {
+    /// Opens the source. `rows` gives the store's rows of a scope, as key and value, for each of [`SCOPES`];
+    /// `directory` is the agent's own, for copies of databases and long objects. Queues run on `runtime`.
+    ///
+    /// # Errors
+    /// What the configuration cannot mean.
+    pub(crate) fn open(
+        config: &Config,
+        schema: Arc<Schema>,
+        mut rows: impl FnMut(&str) -> Result<Vec<(String, Vec<u8>)>>,
+        directory: &Path,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self> {
+        anyhow::ensure!(config.problems().is_empty(), "{}", config.problems().join("; "));
+        let status = Arc::new(Status::default());
+        let geo = Geo::open(config.geoip.as_deref(), config.asn.as_deref(), directory);
+        let files = rows(progress::SCOPE)?;
+        let folder = (!config.folders.is_empty()).then(|| Folder::new(config, files, Arc::clone(&status)));
+        let (sender, inbox) = channel();
+        let control = Control(sender);
+        let queues = Queues::start(&config.queue, &control, directory, &status, runtime);
+        Ok(Self {
+            mapper: Mapper::new(schema, geo, config.preserve_original_event),
+            seen: Seen::load(rows(seen::SCOPE)?),
+            folder,
+            queues,
+            inbox,
+            control,
+            deliveries: VecDeque::new(),
+            reading: None,
+            folders_turn: true,
+            stopping: false,
+            status,
+        })
+    }
+
+    /// What tells the source to stop or reload.
+    pub(crate) fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// The source's counters and alarms.
+    pub(crate) fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// Why rules over `source.geo.*` cannot run on these events, and the cure; `None` when they can.
+    pub(crate) fn geoip_missing(&self) -> Option<String> {
+        self.mapper.geo.missing()
+    }
+
+    /// Ends when every message of the queues is deleted or given back; to be awaited after the ledger has ended.
+    pub(crate) fn queues_ended(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        self.queues.ended()
+    }
+
+    /// Takes what came in, waiting until `until` if nothing did.
+    fn receive(&mut self, until: Option<Instant>) {
+        let first = match until {
+            None => self.inbox.try_recv(),
+            Some(until) => {
+                let wait = until.saturating_duration_since(Instant::now());
+                self.inbox.recv_timeout(wait).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => TryRecvError::Empty,
+                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+                })
+            }
+        };
+        let mut next = first;
+        while let Ok(message) = next {
+            match message {
+                Message::Delivery(delivery) => self.deliveries.push_back(delivery),
+                Message::Reload => self.mapper.geo.reload(),
+                Message::Stop => {
+                    self.stopping = true;
+                    self.queues.stop();
+                }
+            }
+            next = self.inbox.try_recv();
+        }
+    }
+
+    /// Opens what is read next: a file and an object in turn, so that neither waits for all of the other.
+    fn open_next(&mut self, draft: &mut Draft) -> bool {
+        self.folders_turn = !self.folders_turn || self.deliveries.is_empty();
+        let from = match self.folders_turn {
+            true => self.open_file(draft).or_else(|| self.open_object()),
+            false => self.open_object().or_else(|| self.open_file(draft)),
+        };
+        self.reading = from.map(|from| Document { from, refused: 0, refusal: None });
+        self.reading.is_some()
+    }
+
+    fn open_file(&mut self, draft: &mut Draft) -> Option<From> {
+        self.folder.as_mut()?.open(&mut draft.changes).map(From::Folder)
+    }
+
+    fn open_object(&mut self) -> Option<From> {
+        let Delivery { body, origin, name, receipt } = *self.deliveries.pop_front()?;
+        match Records::new(body, 0) {
+            Ok(records) => Some(From::Queue { records, origin, name, receipt }),
+            Err(error) => {
+                self.status.alarm(&name, &format!("its copy on disk cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Reads records into the draft until it is full or the document over.
+    fn read(&mut self, mut document: Document, draft: &mut Draft) {
+        let created = now();
+        while !draft.is_full() {
+            let (records, origin) = match &mut document.from {
+                From::Folder(reading) => (&mut reading.records, &reading.origin),
+                From::Queue { records, origin, .. } => (records, &*origin),
+            };
+            let record = match records.next() {
+                Ok(Some(Found::Record(record))) => record,
+                Ok(Some(Found::Digest)) => {
+                    self.status.objects_ignored.one();
+                    continue;
+                }
+                Ok(Some(Found::Other(_))) => {
+                    self.refuse(&mut document, NO_RECORD);
+                    continue;
+                }
+                Ok(Some(Found::Refused(reason))) => {
+                    self.refuse(&mut document, &reason);
+                    continue;
+                }
+                Ok(None) => return self.finish(document, Ok(()), draft),
+                Err(error) => return self.finish(document, Err(error), draft),
+            };
+            let id = record.get("eventID").and_then(|id| id.as_str());
+            if id.is_some_and(|id| !self.seen.insert(id)) {
+                self.status.duplicates.one();
+                continue;
+            }
+            draft.bytes += records.length();
+            match self.mapper.event(record, Some(origin), Some(created)) {
+                Ok(event) => {
+                    self.status.event(event.time());
+                    draft.events.push(event);
+                }
+                Err(reason) => self.refuse(&mut document, &reason),
+            }
+        }
+        if let (From::Folder(reading), Some(folder)) = (&document.from, &mut self.folder) {
+            folder.pause(reading, &mut draft.changes);
+        }
+        self.reading = Some(document);
+    }
+
+    fn refuse(&self, document: &mut Document, reason: &str) {
+        let records = match &document.from {
+            From::Folder(reading) => &reading.records,
+            From::Queue { records, .. } => records,
+        };
+        self.status.records_refused.one();
+        document.refused += 1;
+        document.refusal.get_or_insert_with(|| format!("{reason} at byte {}", records.at()));
+    }
+
+    fn finish(&mut self, document: Document, end: Result<(), ReadError>, draft: &mut Draft) {
+        let refused = document.refused_reason();
+        match document.from {
+            From::Folder(reading) => {
+                if let Some(folder) = &mut self.folder {
+                    folder.finish(&reading, end, refused, &mut draft.changes);
+                }
+            }
+            From::Queue { name, receipt, .. } => match end.map_err(|error| error.to_string()) {
+                Ok(()) => {
+                    match refused {
+                        Some(reason) => self.status.set_aside(&name, &reason),
+                        None => self.status.files_read.one(),
+                    }
+                    draft.receipts.push(receipt);
+                }
+                // The receipt is dropped, so that the message stays in the queue, whose redrive policy decides.
+                Err(reason) => self.status.set_aside(&name, &reason),
+            },
+        }
+    }
+}
+
+impl Source for CloudTrail {
+    fn next(&mut self, wait: Duration) -> Result<Option<Batch>> {
+        let until = Instant::now() + wait;
+        let mut draft = Draft::default();
+        loop {
+            self.receive(None);
+            if self.stopping {
+                break;
+            }
+            if let Some(folder) = &mut self.folder {
+                folder.look();
+            }
+            match self.reading.take() {
+                Some(document) => self.read(document, &mut draft),
+                None if self.open_next(&mut draft) => {}
+                None if self.folder.as_ref().is_some_and(Folder::busy) && Instant::now() < until => {}
+                None if !draft.is_empty() || Instant::now() >= until => break,
+                None => {
+                    self.receive(Some(self.folder.as_ref().map_or(until, |folder| folder.due()).min(until)))
+                }
+            }
+            if draft.is_full() {
+                break;
+            }
+        }
+        if self.stopping && draft.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(draft.into_batch(&mut self.seen)))
+    }
+}
+
+impl Draft {
+    fn into_batch(mut self, seen: &mut Seen) -> Batch {
+        self.changes.extend(seen.changes());
+        // Files tell of overlapping times, and records stand in a file in no order.
+        self.events.sort_by_key(Event::time);
+        let receipts = self.receipts;
+        let done: Option<Box<dyn FnOnce() + Send>> = match receipts.is_empty() {
+            true => None,
+            false => Some(Box::new(move || receipts.into_iter().for_each(Receipt::done))),
+        };
+        Batch { events: self.events, checkpoint: Checkpoint { changes: self.changes, done } }
+    }
+}
+
+impl Document {
+    fn refused_reason(&self) -> Option<String> {
+        let refusal = self.refusal.as_ref()?;
+        Some(match self.refused {
+            1 => format!("one of its records is refused: {refusal}"),
+            many => format!("{many} of its records are refused, the first: {refusal}"),
+        })
+    }
+}
+
+fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
+}

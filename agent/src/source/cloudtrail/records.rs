@@ -1,0 +1,302 @@
+//! CloudTrail's records out of a file or object of any form in which they come: a trail's files (gzip or not), one
+//! record a line, answers of `LookupEvents`, EventBridge's and CloudWatch Logs' wrappers. What is no record is told
+//! apart here, so that the mapping to ECS sees records only.
+
+use std::io::{self, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use serde_json::{Map, Value as Json};
+use thiserror::Error;
+
+use super::frames::{FrameError, Frames, RECORD_BYTES_MAX};
+
+/// Most that compressed data may inflate to, in bytes: trails deliver files of up to about 50 MB, and what grows
+/// beyond this is made to exhaust whoever reads it.
+pub(crate) const INFLATED_BYTES_MAX: u64 = 2 << 30;
+
+/// A CloudTrail record as AWS writes it.
+pub(crate) type Record = Map<String, Json>;
+
+/// What was found in the place of a record.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A record.
+    Record(Record),
+    /// A digest: CloudTrail's signature over other files, which is no activity.
+    Digest,
+    /// An object that is no record of CloudTrail's.
+    Other(Json),
+    /// What can be no record of anything, and why.
+    Refused(String),
+}
+
+/// What is wrong with an object that is not CloudTrail's.
+pub(crate) const NO_RECORD: &str = "an object is no CloudTrail record, which has eventTime and eventVersion";
+
+/// Why nothing more can be read from a stream.
+#[derive(Debug, Error)]
+pub(crate) enum ReadError {
+    /// It ends too early: it is still being written, or it was cut.
+    #[error("{0}")]
+    Truncated(String),
+    /// It is broken, and will not mend by growing.
+    #[error("{0}")]
+    Broken(String),
+    /// The device or network failed.
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+impl From<FrameError> for ReadError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Truncated { .. } => Self::Truncated(error.to_string()),
+            FrameError::Syntax { .. } => Self::Broken(error.to_string()),
+            FrameError::Io(error) => match error.kind() {
+                io::ErrorKind::UnexpectedEof => Self::Truncated("its gzip stream ends too early".to_owned()),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                    Self::Broken(format!("its gzip stream is broken: {error}"))
+                }
+                io::ErrorKind::FileTooLarge => Self::Broken(error.to_string()),
+                _ => Self::Io(error),
+            },
+        }
+    }
+}
+
+/// The records of one stream.
+pub(crate) struct Records {
+    frames: Frames<Box<dyn Read + Send>>,
+    count: u64,
+    /// How many records are passed over before one is handed out.
+    skip: u64,
+    compressed: bool,
+    /// Where the last record stood, and how long it was, in bytes.
+    last: (u64, usize),
+}
+
+impl Records {
+    /// The records of `reader`, inflated if it is compressed, but for the first `skip`.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub(crate) fn new(reader: impl Read + Send + 'static, skip: u64) -> io::Result<Self> {
+        let mut reader = io::BufReader::with_capacity(32 << 10, reader);
+        let compressed = io::BufRead::fill_buf(&mut reader)?.starts_with(&[0x1f, 0x8b]);
+        let reader: Box<dyn Read + Send> = match compressed {
+            true => Box::new(Limited { reader: MultiGzDecoder::new(reader), left: INFLATED_BYTES_MAX }),
+            false => Box::new(reader),
+        };
+        Ok(Self { frames: Frames::new(reader, 0), count: 0, skip, compressed, last: (0, 0) })
+    }
+
+    /// The records of plain text that begins with byte `at` of its stream, behind `count` records.
+    pub(crate) fn resumed(reader: impl Read + Send + 'static, at: u64, count: u64) -> Self {
+        Self { frames: Frames::new(Box::new(reader), at), count, skip: 0, compressed: false, last: (at, 0) }
+    }
+
+    /// How many places of records were passed, whatever stood there.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Where the last record began in the inflated stream, in bytes.
+    pub(crate) fn at(&self) -> u64 {
+        self.last.0
+    }
+
+    /// How long the last record was, in bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.last.1
+    }
+
+    /// From which byte of the file a later reader can go on, if from any.
+    pub(crate) fn offset(&self) -> Option<u64> {
+        self.frames.offset().filter(|_| !self.compressed)
+    }
+
+    /// What stands in the next place of a record; `None` at a proper end.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub(crate) fn next(&mut self) -> Result<Option<Found>, ReadError> {
+        while self.count < self.skip {
+            if self.frames.next()?.is_none() {
+                return Ok(None);
+            }
+            self.count += 1;
+        }
+        let Some(frame) = self.frames.next()? else {
+            return Ok(None);
+        };
+        self.count += 1;
+        self.last = (frame.at, frame.bytes.map_or(RECORD_BYTES_MAX, <[u8]>::len));
+        let found = match frame.bytes {
+            Some(bytes) => read(bytes),
+            None => Err(format!("a record is longer than {RECORD_BYTES_MAX} bytes")),
+        };
+        Ok(Some(found.unwrap_or_else(Found::Refused)))
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Found, String> {
+    match parse(bytes)? {
+        Json::Object(object) if is_record(&object) => Ok(Found::Record(object)),
+        Json::Object(object) if object.contains_key("digestS3Object") => Ok(Found::Digest),
+        Json::Object(mut object) => match wrapped(&object).and_then(|name| object.swap_remove(name)) {
+            Some(Json::Object(record)) => Ok(Found::Record(record)),
+            Some(Json::String(text)) => match parse(text.as_bytes())? {
+                Json::Object(record) if is_record(&record) => Ok(Found::Record(record)),
+                _ => Err(NO_RECORD.to_owned()),
+            },
+            _ => Ok(Found::Other(Json::Object(object))),
+        },
+        _ => Err("a record is not a JSON object".to_owned()),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Json, String> {
+    serde_json::from_slice(bytes).map_err(|error| format!("a record is not JSON ({error})"))
+}
+
+fn is_record(object: &Record) -> bool {
+    object.contains_key("eventTime") && object.contains_key("eventVersion")
+}
+
+/// The member that holds the record, of a wrapper around one.
+fn wrapped(object: &Record) -> Option<&'static str> {
+    if object.contains_key("@timestamp") {
+        // An ECS document, whose message may be anything.
+        return None;
+    }
+    // EventBridge's event, an element of LookupEvents' answer, a log event of CloudWatch Logs.
+    ["detail", "CloudTrailEvent", "message"].into_iter().find(|name| match object.get(*name) {
+        Some(Json::Object(record)) => is_record(record),
+        Some(Json::String(text)) => text.starts_with('{') && text.contains("\"eventVersion\""),
+        _ => false,
+    })
+}
+
+/// Ends with an error where a reader has given more than it may.
+struct Limited<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
+            let message = format!("it inflates to more than {INFLATED_BYTES_MAX} bytes");
+            io::Error::new(io::ErrorKind::FileTooLarge, message)
+        })?;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    const RECORD: &str = r#"{"eventVersion":"1.08","eventTime":"2026-11-22T03:00:00Z","eventName":"X"}"#;
+
+    fn read_all(bytes: Vec<u8>) -> String {
+        let mut records = Records::new(io::Cursor::new(bytes), 0).unwrap();
+        let mut told = Vec::new();
+        loop {
+            match records.next() {
+                Ok(Some(Found::Record(record))) => {
+                    told.push(record["eventName"].as_str().unwrap().to_owned())
+                }
+                Ok(Some(Found::Digest)) => told.push("digest".to_owned()),
+                Ok(Some(Found::Other(_))) => told.push(format!("other at {}", records.at())),
+                Ok(Some(Found::Refused(reason))) => told.push(format!("{reason} at {}", records.at())),
+                Ok(None) => return told.join("; "),
+                Err(error) => {
+                    told.push(format!("{error:?}"));
+                    return told.join("; ");
+                }
+            }
+        }
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        let quoted = serde_json::to_string(RECORD).unwrap();
+        for (text, told) in [
+            (format!(r#"{{"Records":[{RECORD},{RECORD}]}}"#), "X; X"),
+            (format!("[{RECORD}]"), "X"),
+            (format!("{RECORD}\n{RECORD}\n"), "X; X"),
+            (
+                format!(r#"{{"version":"0","detail-type":"AWS API Call via CloudTrail","detail":{RECORD}}}"#),
+                "X",
+            ),
+            (format!(r#"{{"Events":[{{"EventId":"1","CloudTrailEvent":{quoted}}}]}}"#), "X"),
+            (
+                format!(r#"{{"messageType":"DATA_MESSAGE","logEvents":[{{"id":"1","message":{quoted}}}]}}"#),
+                "X",
+            ),
+            (
+                r#"{"awsAccountId":"1","digestS3Object":"AWSLogs/1/CloudTrail-Digest/x","logFiles":[{}]}"#
+                    .into(),
+                "digest",
+            ),
+            (r#"{"Records":[]}"#.into(), ""),
+            (
+                format!(r#"{{"Records":[7,{{"a":1}},{RECORD}]}}"#),
+                "a record is not a JSON object at 12; other at 14; X",
+            ),
+            (
+                format!(r#"[{{"a":tru}},{RECORD}]"#),
+                "a record is not JSON (expected ident at line 1 column 9) at 1; X",
+            ),
+        ] {
+            assert_eq!(read_all(text.clone().into()), told, "{text}");
+            assert_eq!(read_all(gzip(&text)), told, "gzip of {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_told_from_what_is_broken() {
+        let whole = gzip(&format!(r#"{{"Records":[{RECORD}]}}"#));
+        let mut broken = whole.clone();
+        let trailer = broken.len() - 6;
+        broken[trailer] ^= 0xff;
+        assert_eq!(
+            read_all(whole[..whole.len() - 1].to_vec()),
+            r#"X; Truncated("its gzip stream ends too early")"#
+        );
+        assert_eq!(read_all(whole[..3].to_vec()), r#"Truncated("its gzip stream ends too early")"#);
+        assert!(read_all(broken).contains(r#"Broken("its gzip stream is broken"#));
+        let twice = [whole.clone(), whole].concat();
+        assert_eq!(read_all(twice), "X; X", "members of gzip follow one another");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_the_rest_read() {
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        let told = read_all(format!("[{deep},{RECORD}]").into());
+        assert!(told.starts_with("a record is not JSON (recursion limit exceeded"), "{told}");
+        assert!(told.ends_with("; X"), "{told}");
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_its_limit() {
+        let bomb = Limited { reader: io::repeat(b' '), left: 1 << 20 };
+        let mut records = Records::resumed(bomb, 0, 0);
+        assert!(
+            matches!(records.next(), Err(ReadError::Broken(reason)) if reason.contains("inflates to more"))
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Golden tests of the mapping: `mapping/NAME.json` is a record, `mapping/NAME.ecs` its event. `UPDATE_EXPECT=1`
+//! writes the events anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lapwing_engine::{Schema, Timestamp};
+use serde_json::Value as Json;
+
+use super::super::ecs::Mapper;
+use super::super::geo::Geo;
+use super::support::{write_cities, write_networks};
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/cloudtrail/tests/mapping");
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|ext| ext == "json")).collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
+
+fn mapper(folder: &Path, preserve_original: bool) -> Mapper {
+    write_cities(&folder.join("city.mmdb"));
+    write_networks(&folder.join("asn.mmdb"));
+    let geo = Geo::open(Some(&folder.join("city.mmdb")), Some(&folder.join("asn.mmdb")), folder);
+    assert_eq!((geo.missing(), geo.missing_asn()), (None, None));
+    Mapper::new(Arc::new(Schema::new()), geo, preserve_original)
+}
+
+#[test]
+fn records_become_the_events_that_rules_expect() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mapper = mapper(folder.path(), false);
+    let created = Timestamp::parse("2026-11-22T00:00:00Z");
+    for case in cases() {
+        let record: Json = serde_json::from_str(&std::fs::read_to_string(&case).unwrap()).unwrap();
+        let event = mapper.event(record.as_object().unwrap().clone(), None, created).unwrap();
+        let text = format!("{:#}\n", event.to_json(&Schema::new()));
+        let golden = case.with_extension("ecs");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&golden, &text).unwrap();
+        }
+        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+        assert_eq!(text, expected, "{} (UPDATE_EXPECT=1 accepts it)", golden.display());
+    }
+}
+
+#[test]
+fn every_value_of_a_record_is_somewhere_in_its_event() {
+    fn leaves(json: &Json, found: &mut Vec<String>) {
+        match json {
+            Json::Null => {}
+            Json::Array(array) => array.iter().for_each(|element| leaves(element, found)),
+            Json::Object(object) => object.values().for_each(|value| leaves(value, found)),
+            Json::String(text) if matches!(text.as_str(), "" | "none") => {}
+            Json::String(text) => found.push(text.clone()),
+            other => found.push(other.to_string()),
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut mapper = mapper(folder.path(), false);
+    for case in cases() {
+        let mut record: Json = serde_json::from_str(&std::fs::read_to_string(&case).unwrap()).unwrap();
+        let event = mapper.event(record.as_object().unwrap().clone(), None, None).unwrap();
+        // Times are written in another form.
+        record["eventTime"] = Json::Null;
+        if let Some(date) = record.pointer_mut("/userIdentity/sessionContext/attributes/creationDate") {
+            *date = Json::Null;
+        }
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        leaves(&record, &mut before);
+        leaves(&event.to_json(&Schema::new()), &mut after);
+        for leaf in before {
+            assert!(after.contains(&leaf), "{leaf} of {} is lost", case.display());
+        }
+    }
+}
+
+#[test]
+fn the_record_itself_is_kept_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mapper = mapper(folder.path(), true);
+    let record: Json = serde_json::from_str(&std::fs::read_to_string(&cases()[0]).unwrap()).unwrap();
+    let event = mapper.event(record.as_object().unwrap().clone(), None, None).unwrap();
+    let original = event.text(lapwing_engine::field!("event.original")).unwrap();
+    assert_eq!(serde_json::from_str::<Json>(original).unwrap(), record);
+}
+
+#[test]
+fn hostile_records_are_refused_or_mapped_but_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mapper = mapper(folder.path(), false);
+    for text in [
+        r#"{"eventVersion":1,"eventTime":7}"#,
+        r#"{"eventVersion":"1","eventTime":"tomorrow"}"#,
+        r#"{"eventVersion":"1","eventTime":"2026-01-01T00:00:00Z","userIdentity":"x","resources":{},"requestParameters":[],"sourceIPAddress":7}"#,
+        r#"{"eventVersion":"1","eventTime":"2026-01-01T00:00:00Z","userIdentity":{"type":"AssumedRole","arn":"arn:aws:sts::/"},"tlsDetails":{"tlsVersion":"v"}}"#,
+        r#"{"eventVersion":"1","eventTime":"2026-01-01T00:00:00Z","eventName":"\u0000\n\u001b[2J","resources":[1,{"ARN":{}}],"userAgent":"aws-cli/.."}"#,
+    ] {
+        let record: Json = serde_json::from_str(text).unwrap();
+        let _ = mapper.event(record.as_object().unwrap().clone(), None, None);
+    }
+}

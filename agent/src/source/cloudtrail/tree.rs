@@ -1,0 +1,318 @@
+//! Finds the files of a trail below the folders that are watched: by the kernel's notifications, and by looking
+//! through the folders from time to time, because notifications overflow and network file systems give none. It
+//! knows nothing of what was read of a file.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+
+use super::status::Status;
+
+/// Most directories that are watched by notification; the others are only looked through.
+const WATCHES_MAX: usize = 4_096;
+/// How long after its last change a directory without directories in it is watched. New files come to today's folder.
+const QUIET: Duration = Duration::from_secs(2 * 86_400);
+/// How long until a folder that is not there is looked for again.
+const MISSING_INTERVAL: Duration = Duration::from_secs(2);
+/// Most paths whose trouble is told once each.
+const COMPLAINTS_MAX: usize = 1_000;
+/// How coarse a file system's times may be, in nanoseconds: a file that comes within this of another may be told as
+/// having come with it.
+const COARSE_NANOS: i64 = 2_000_000_000;
+
+/// The folders.
+pub(crate) struct Tree {
+    roots: Vec<PathBuf>,
+    interval: Duration,
+    scan: Option<Scan>,
+    due: Instant,
+    inotify: Option<Inotify>,
+    watched: HashMap<WatchDescriptor, PathBuf>,
+    complaints: HashSet<PathBuf>,
+    status: Arc<Status>,
+    /// [`COARSE_NANOS`], or less in tests.
+    pub(crate) coarse_nanos: i64,
+}
+
+/// A look through the folders, directory by directory.
+#[derive(Default)]
+struct Scan {
+    directories: Vec<PathBuf>,
+    /// Directories that were read, by device and inode, since links may lead in circles.
+    read: HashSet<(u64, u64)>,
+    clean: bool,
+    started: i64,
+    newest_change: i64,
+}
+
+/// What a look through the folders found in the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scanned {
+    /// Every file that was last changed (`ctime`) by this time was seen, in nanoseconds since 1970; `None` where some
+    /// folder could not be read.
+    pub(crate) complete_until: Option<i64>,
+}
+
+impl Tree {
+    /// The folders `roots`, looked through every `interval`.
+    pub(crate) fn new(roots: Vec<PathBuf>, interval: Duration, status: Arc<Status>) -> Self {
+        let inotify = Inotify::init()
+            .inspect_err(|error| {
+                tracing::warn!(
+                    "cloudtrail: no notifications of new files ({error}; raise fs.inotify.max_user_instances), \
+                     folders are looked through every {} s",
+                    interval.as_secs()
+                );
+            })
+            .ok();
+        Self {
+            roots,
+            interval,
+            scan: None,
+            due: Instant::now(),
+            inotify,
+            watched: HashMap::new(),
+            complaints: HashSet::new(),
+            status,
+            coarse_nanos: COARSE_NANOS,
+        }
+    }
+
+    /// Looks through the folders as soon as possible.
+    pub(crate) fn rescan(&mut self) {
+        self.due = Instant::now();
+    }
+
+    /// Does one step of a look through the folders, if one is due: reads one directory and gives its files to
+    /// `found`. At the end of the last step it tells what was found.
+    pub(crate) fn step(&mut self, found: &mut impl FnMut(PathBuf, &Metadata)) -> Option<Scanned> {
+        if self.scan.is_none() {
+            if Instant::now() < self.due {
+                return None;
+            }
+            let started =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+            self.scan = Some(Scan {
+                directories: self.roots.iter().rev().cloned().collect(),
+                clean: true,
+                started: i64::try_from(started).unwrap_or(i64::MAX),
+                ..Scan::default()
+            });
+        }
+        let mut scan = self.scan.take()?;
+        if let Some(directory) = scan.directories.pop() {
+            self.read(&mut scan, &directory, found);
+        }
+        if !scan.directories.is_empty() {
+            self.scan = Some(scan);
+            return None;
+        }
+        let missing = self.roots.iter().any(|root| !root.exists());
+        self.due = Instant::now() + if missing { self.interval.min(MISSING_INTERVAL) } else { self.interval };
+        // The newest file's time is by the clock that new files' times are by, which may be a file server's.
+        let until = scan.started.min(scan.newest_change).saturating_sub(self.coarse_nanos);
+        Some(Scanned { complete_until: (scan.clean && !missing).then_some(until) })
+    }
+
+    /// Whether a look through the folders is under way.
+    pub(crate) fn scanning(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    /// When there is something to do next if nothing happens.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Gives what the kernel notified to `found`.
+    pub(crate) fn notified(&mut self, found: &mut impl FnMut(PathBuf, &Metadata)) {
+        let Some(mut inotify) = self.inotify.take() else {
+            return;
+        };
+        let mut buffer = [0; 8 << 10];
+        while let Ok(events) = inotify.read_events(&mut buffer) {
+            let mut any = false;
+            for event in events {
+                any = true;
+                self.event(event.wd, event.mask, event.name, found);
+            }
+            if !any {
+                break;
+            }
+        }
+        self.inotify = Some(inotify);
+    }
+
+    fn event(
+        &mut self,
+        watch: WatchDescriptor,
+        mask: EventMask,
+        name: Option<&OsStr>,
+        found: &mut impl FnMut(PathBuf, &Metadata),
+    ) {
+        if mask.contains(EventMask::Q_OVERFLOW) {
+            self.rescan();
+        } else if mask.contains(EventMask::IGNORED) {
+            self.watched.remove(&watch);
+        } else if mask.contains(EventMask::ISDIR) {
+            // A new directory may hold files already, so it is looked through, not only watched.
+            self.rescan();
+        } else if let (Some(directory), Some(name)) = (self.watched.get(&watch), name) {
+            let path = directory.join(name);
+            if is_candidate(&path)
+                && let Ok(metadata) = fs::metadata(&path)
+                && metadata.is_file()
+            {
+                found(path, &metadata);
+            }
+        }
+    }
+
+    fn read(&mut self, scan: &mut Scan, directory: &Path, found: &mut impl FnMut(PathBuf, &Metadata)) {
+        match self.read_directory(scan, directory, found) {
+            Ok(()) => self.no_complaint(directory),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                scan.clean = false;
+                self.complain(directory, &error);
+            }
+        }
+    }
+
+    fn read_directory(
+        &mut self,
+        scan: &mut Scan,
+        directory: &Path,
+        found: &mut impl FnMut(PathBuf, &Metadata),
+    ) -> io::Result<()> {
+        let metadata = fs::metadata(directory)?;
+        if !scan.read.insert((metadata.dev(), metadata.ino())) {
+            return Ok(());
+        }
+        // Watched before it is read, so that no file can come between.
+        let watch = self.watch(directory);
+        let before = scan.directories.len();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            // Links are followed. What vanishes meanwhile, or is a link to nothing, is no file.
+            match fs::metadata(&path) {
+                Ok(below) if below.is_dir() => scan.directories.push(path),
+                Ok(below) if below.is_file() && is_candidate(&path) => {
+                    scan.newest_change = scan.newest_change.max(changed(&below));
+                    found(path, &below);
+                }
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    scan.clean = false;
+                    self.complain(&path, &error);
+                }
+                _ => {}
+            }
+        }
+        let leaf = scan.directories.len() == before;
+        let quiet = metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > QUIET));
+        if let Some(watch) = watch.filter(|_| leaf && quiet) {
+            self.unwatch(watch);
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, directory: &Path) -> Option<WatchDescriptor> {
+        const WHAT: WatchMask = WatchMask::CLOSE_WRITE
+            .union(WatchMask::MODIFY)
+            .union(WatchMask::MOVED_TO)
+            .union(WatchMask::CREATE);
+        if self.watched.len() >= WATCHES_MAX {
+            return None;
+        }
+        match self.inotify.as_ref()?.watches().add(directory, WHAT | WatchMask::ONLYDIR) {
+            Ok(watch) => {
+                self.watched.insert(watch.clone(), directory.to_owned());
+                Some(watch)
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::StorageFull && self.complaints.insert(PathBuf::new()) {
+                    tracing::warn!(
+                        "cloudtrail: {} and further folders are looked through every {} s instead of watched; raise \
+                         fs.inotify.max_user_watches",
+                        directory.display(),
+                        self.interval.as_secs()
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn unwatch(&mut self, watch: WatchDescriptor) {
+        self.watched.remove(&watch);
+        if let Some(inotify) = &self.inotify {
+            // It may be gone with its directory already.
+            let _ = inotify.watches().remove(watch);
+        }
+    }
+
+    /// Tells of trouble with a path, once.
+    pub(crate) fn complain(&mut self, path: &Path, error: &io::Error) {
+        if self.complaints.len() < COMPLAINTS_MAX && self.complaints.insert(path.to_owned()) {
+            let cure = match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    "; let the user that lapwing runs as read it, with `setfacl -R -m u:lapwing:rX` say"
+                }
+                _ => "",
+            };
+            self.status.alarm(&path.display().to_string(), &format!("cannot be read: {error}{cure}"));
+        }
+    }
+
+    /// A path is well again.
+    pub(crate) fn no_complaint(&mut self, path: &Path) {
+        if self.complaints.remove(path) {
+            self.status.well(&path.display().to_string());
+        }
+    }
+}
+
+/// When a file's content or inode was last changed, in nanoseconds since 1970: nobody can set it back, so it tells
+/// when a file came.
+pub(crate) fn changed(metadata: &Metadata) -> i64 {
+    metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
+}
+
+/// Whether a path has the name of a file of a trail; digests are told by their folder.
+pub(crate) fn is_candidate(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    let known = [".json", ".jsonl", ".ndjson"].iter().any(|ending| name.ends_with(ending));
+    known && !name.starts_with('.') && !path.to_string_lossy().contains("/CloudTrail-Digest/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_trail_are_told_by_their_names() {
+        for (path, candidate) in [
+            (
+                "/t/AWSLogs/111122223333/CloudTrail/us-east-1/2026/11/22/111122223333_CloudTrail_us-east-1_20261122T0000Z_x.json.gz",
+                true,
+            ),
+            ("/t/AWSLogs/111122223333/CloudTrail-Insight/us-east-1/2026/11/22/a.json.gz", true),
+            ("/t/AWSLogs/111122223333/CloudTrail-Digest/us-east-1/2026/11/22/a.json.gz", false),
+            ("/t/events.ndjson", true),
+            ("/t/events.jsonl.gz", true),
+            ("/t/a.json.gz.6eF7b1C2", false),
+            ("/t/.a.json", false),
+            ("/t/notes.txt", false),
+        ] {
+            assert_eq!(is_candidate(Path::new(path)), candidate, "{path}");
+        }
+    }
+}
