@@ -49,9 +49,9 @@ pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The local port of a socket that still waits for an answer: run by user space, with the socket, its inode and its
-/// remote port as they were recorded. The socket may be gone and another may lie in its place, so all three are
-/// looked at; zero where they differ.
+/// The local port of a socket that waits for an answer, or whose answer went unseen: run by user space, with the
+/// socket, its inode and its remote port as they were recorded. The socket may be gone and another may lie in its
+/// place, so these are compared; zero where they differ.
 ///
 /// Written without the library's macro, whose programs all return zero: here what is returned is the answer.
 #[unsafe(no_mangle)]
@@ -59,9 +59,8 @@ pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
 fn port(ctx: *mut core::ffi::c_void) -> i32 {
     let ctx = RawTracePointContext::new(ctx);
     let (sock, inode, remote_port): (Address, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    let is_same = u32::from(read::<u8>(sock, &SOCK_STATE)) == TCP_SYN_SENT
-        && u64::from(socket::remote_port(sock)) == remote_port
-        && socket::inode(sock) == inode;
+    let is_same =
+        u64::from(socket::remote_port(sock)) == remote_port && inode != 0 && socket::inode(sock) == inode;
     if is_same { i32::from(socket::local_port(sock)) } else { 0 }
 }
 

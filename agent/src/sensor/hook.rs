@@ -148,7 +148,9 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
 
 /// Why alternatives were not taken, each with its name.
 fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
-    let each: Vec<_> = reasons.iter().map(|(method, error)| format!("{method}: {error}")).collect();
+    let mut each: Vec<_> = reasons.iter().map(|(method, error)| format!("{method}: {error}")).collect();
+    // Two prototypes of one function fail alike where it cannot be hooked at all.
+    each.dedup();
     (!each.is_empty()).then(|| each.join("; "))
 }
 

@@ -9,18 +9,30 @@ ip link set lo up
 read -r _ _ version _ </proc/version
 echo "KERNEL $version"
 
-# On a terminal the agent says how each hook is attached.
-lapwing events --json >/tmp/events 2>/dev/console &
+# Waits until a command succeeds, as long as the agent runs.
+wait_for() {
+    tries=0
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ $tries -gt 60 ] || ! kill -0 $agent; then
+            echo "SMOKE FAILED: the agent does not run"
+            poweroff -f
+        fi
+        sleep 1
+    done
+}
+
+# The agent itself says how each hook is attached.
+lapwing run --config /etc/lapwing.toml &
 agent=$!
-tries=0
-until grep -q already_running /tmp/events; do
-    tries=$((tries + 1))
-    if [ $tries -gt 60 ] || ! kill -0 $agent; then
-        echo "SMOKE FAILED: the agent does not run"
-        poweroff -f
-    fi
-    sleep 1
-done
+wait_for lapwing status --config /etc/lapwing.toml
+lapwing status --config /etc/lapwing.toml | grep -E 'state (attached|skipped|silent)'
+kill -TERM $agent
+wait $agent
+
+lapwing events --json >/tmp/events &
+agent=$!
+wait_for grep -q already_running /tmp/events
 
 /bin/true smoke ''
 sh -c 'kill -9 $$'
@@ -41,14 +53,14 @@ check() {
         result=FAILED
     fi
 }
-check 'fork' '"action":\["fork"\].*"executable":"/bin/busybox"'
+check 'fork' '"action":"fork".*"executable":"/bin/busybox"'
 check 'exec with its arguments, names and folder' \
-    '"action":\["exec"\].*"args":\["/bin/true","smoke",""\].*"executable":"/bin/busybox".*"name":\["busybox","true"\].*"working_directory":"/"'
-check 'parent of an exec' '"action":\["exec"\].*"args":\["/bin/true","smoke",""\].*"parent":\{.*"pid":1,'
-check 'end by a signal' '"action":\["end"\].*"exit_code":137'
+    '"action":"exec".*"args":\["/bin/true","smoke",""\].*"executable":"/bin/busybox".*"name":\["busybox","true"\].*"working_directory":"/"'
+check 'parent of an exec' '"action":"exec".*"args":\["/bin/true","smoke",""\].*"parent":\{.*"pid":1,'
+check 'end by a signal' '"action":"end".*"exit_code":137'
 check 'connection attempted, with both ports' \
-    '"action":\["connection_attempted"\].*"destination":\{"address":"127.0.0.1","ip":"127.0.0.1","port":4444\}|"destination":\{"address":"127.0.0.1","ip":"127.0.0.1","port":4444\}.*"action":\["connection_attempted"\].*"source":\{"address":"127.0.0.1","ip":"127.0.0.1","port":[1-9]'
-check 'connection over IPv6, refused' '"destination":\{"address":"::1","ip":"::1","port":4445\}.*"action":\["connection_attempted"\]'
-check 'connection accepted' '"destination":\{"address":"127.0.0.1","ip":"127.0.0.1","port":4444\}.*"action":\["connection_accepted"\]'
+    '"action":"connection_attempted".*"destination":\{"address":"127.0.0.1","ip":"127.0.0.1","port":4444\}|"destination":\{"address":"127.0.0.1","ip":"127.0.0.1","port":4444\}.*"action":"connection_attempted".*"source":\{"address":"127.0.0.1","ip":"127.0.0.1","port":[1-9]'
+check 'connection over IPv6, refused' '"destination":\{"address":"::1","ip":"::1","port":4445\}.*"action":"connection_attempted"'
+check 'connection accepted' '"destination":\{"address":"127.0.0.1","ip":"127.0.0.1","port":4444\}.*"action":"connection_accepted"'
 echo "SMOKE $result"
 poweroff -f

@@ -40,6 +40,10 @@ const KERNELS: [Kernel; 3] = [
 
 /// What the guest runs. It prints a line for each check, and the last one only where all went well.
 const INIT: &[u8] = include_bytes!("init.sh");
+/// The configuration of the guest's agent.
+const CONFIG: &[u8] =
+    b"state_dir = \"/tmp/state\"\n[rules]\npaths = []\n[alerts]\npath = \"/tmp/alerts.ndjson\"\n\
+    [control]\nsocket = \"/tmp/control\"\n";
 const PASSED: &str = "SMOKE PASSED";
 /// How long a guest may take. It takes a quarter of a minute.
 const GUEST_SECONDS_MAX: &str = "300";
@@ -200,6 +204,7 @@ fn initial(agent: &Path, busybox: &Path) -> Result<PathBuf> {
         archive.link(&format!("bin/{command}"), "busybox");
     }
     archive.file("etc/passwd", b"root:x:0:0::/:/bin/sh\n");
+    archive.file("etc/lapwing.toml", CONFIG);
     let path = shell::root().join("target/vm/initial.cpio");
     fs::write(&path, archive.end())?;
     Ok(path)

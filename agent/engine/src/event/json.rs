@@ -216,7 +216,6 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Timestamp;
     use super::*;
     use crate::event::Timestamp;
 
