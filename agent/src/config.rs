@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use crate::source::cloudtrail;
 use crate::{alert_log, control, log, rules, store};
 
 /// Where the configuration lies, where no other file is named.
@@ -22,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) rules: rules::Config,
     /// The events of this host.
     pub(crate) sensor: SensorConfig,
+    /// AWS's log of API calls.
+    pub(crate) cloudtrail: cloudtrail::config::Config,
     /// The alert log.
     pub(crate) alerts: alert_log::Config,
     /// What waits to be delivered.
@@ -51,6 +54,7 @@ impl Default for Config {
             log: log::Config::default(),
             rules: rules::Config::default(),
             sensor: SensorConfig::default(),
+            cloudtrail: cloudtrail::config::Config::default(),
             alerts: alert_log::Config::default(),
             spool: store::Config::default(),
             control: control::Config::default(),

@@ -11,7 +11,6 @@
 //! has and ends; with the last of them the ledger has no more senders and makes everything durable; the sinks have
 //! their time to deliver it; then all is over.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -27,11 +26,18 @@ use crate::lane::{self, Lane, LaneClient};
 use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
 use crate::sensor::Sensor;
 use crate::source::Source;
+use crate::source::cloudtrail::{CloudTrail, Control};
 use crate::{privileges, report, rules};
 
 /// The data streams of Elastic's that the sensor's events are.
 pub(crate) const SENSOR_STREAMS: [&str; 2] =
     ["logs-endpoint.events.process-default", "logs-endpoint.events.network-default"];
+/// The data streams of Elastic's that CloudTrail's events are.
+pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
+/// How late CloudTrail's events may come: AWS delivers them within about five minutes, and rarely in more than fifteen.
+const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
+/// How long CloudTrail must be quiet before the clock tells how far its stream has come.
+const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
 /// How long the sensor must be quiet before the clock tells how far its stream has come. Its events are here in a
 /// fraction of that.
 const SENSOR_QUIET: Duration = Duration::from_secs(1);
@@ -65,23 +71,44 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     if let Some(sensor) = sensor {
         running.push(lanes.start("sensor", sensor, &SENSOR_STREAMS, Duration::ZERO, SENSOR_QUIET)?);
     }
+    let mut cloudtrail = None;
+    if config.cloudtrail.enabled() {
+        let mut source = lanes.cloudtrail(&edges)?;
+        cloudtrail = Some((source.control(), source.queues_ended()));
+        running.push(lanes.start(
+            "cloudtrail",
+            source,
+            &CLOUDTRAIL_STREAMS,
+            CLOUDTRAIL_LATENESS,
+            CLOUDTRAIL_QUIET,
+        )?);
+    }
     if running.is_empty() {
         bail!("there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues");
     }
     let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
     serve(config, &edges, &clients, &schema, &loaded, &ledger.client, started)?;
-    let reopen = ledger.client.clone();
-    let stopped = stop.clone();
-    edges::on_signals(&edges.handle(), move || stopped.store(true, Relaxed), move || reopen.reopen())?;
+    let (control, queues_ended) = cloudtrail.unzip();
+    let stop = Stop { sensor: stop, cloudtrail: control.clone() };
+    let (reopen, stopped) = (ledger.client.clone(), stop.clone());
+    let reload = move || {
+        reopen.reopen();
+        control.iter().for_each(Control::reload);
+    };
+    edges::on_signals(&edges.handle(), move || stopped.all(), reload)?;
     edges::tell_service_manager(&edges.handle(), clients);
-    let edges = edges.start(async {})?;
+    let edges = edges.start(async move {
+        if let Some(queues_ended) = queues_ended {
+            queues_ended.await;
+        }
+    })?;
     tracing::info!("{} rules run on {} lanes", loaded.rules.len(), running.len());
 
     let mut outcome = Ok(());
     for lane in running {
         let ended = lane.thread.join().unwrap_or_else(|_| Err(anyhow!("a lane panicked")));
         // The agent does not go on with half of its sources: the service manager starts it anew.
-        stop.store(true, Relaxed);
+        stop.all();
         outcome = outcome.and(ended);
     }
     drop(ledger.sender);
@@ -89,6 +116,20 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     drop(ledger.client);
     let written = ledger.thread.join().unwrap_or_else(|_| Err(anyhow!("the ledger panicked")));
     outcome.and(written)
+}
+
+/// Tells every source that there is no more to come.
+#[derive(Clone)]
+struct Stop {
+    sensor: Arc<AtomicBool>,
+    cloudtrail: Option<Control>,
+}
+
+impl Stop {
+    fn all(&self) {
+        self.sensor.store(true, Relaxed);
+        self.cloudtrail.iter().for_each(Control::stop);
+    }
 }
 
 /// Reads the rules, and tells what is wrong with any.
@@ -112,6 +153,31 @@ struct Lanes<'a> {
 }
 
 impl Lanes<'_> {
+    /// Opens the CloudTrail source, and tells which rules cannot run on it.
+    fn cloudtrail(&self, edges: &Edges) -> Result<CloudTrail> {
+        let rows = |scope: &str| {
+            let mut rows = Vec::new();
+            self.client.rows(scope, |key, value| {
+                rows.push((key, value));
+                Ok(())
+            })?;
+            Ok(rows)
+        };
+        let config = &self.config.cloudtrail;
+        let source =
+            CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
+        if let Some(missing) = source.geoip_missing() {
+            for rule in rules::reading(self.rules, &CLOUDTRAIL_STREAMS) {
+                let places =
+                    rule.fields().into_iter().any(|field| self.schema.name(field).starts_with("source.geo."));
+                if places {
+                    tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
+                }
+            }
+        }
+        Ok(source)
+    }
+
     /// Starts a lane with the rules that read its data streams, and with what they knew when the agent stopped.
     fn start(
         &self,
@@ -163,9 +229,4 @@ fn serve(
     let server = Server::bind(&config.control.socket, lanes.to_vec(), schema.clone(), status)?;
     edges.handle().spawn(server.run());
     Ok(())
-}
-
-/// Whether an agent uses this state folder now.
-pub(crate) fn is_running(socket: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(socket).is_ok()
 }

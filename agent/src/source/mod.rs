@@ -2,9 +2,7 @@
 
 pub(crate) mod cloudtrail;
 
-mod replay;
-
-pub(crate) use replay::Replay;
+pub(crate) use cloudtrail::Replay;
 
 use std::time::Duration;
 

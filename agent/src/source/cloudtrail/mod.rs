@@ -16,7 +16,7 @@ mod notification;
 mod progress;
 mod queue;
 pub(crate) mod records;
-pub(crate) mod replay;
+mod replay;
 mod s3;
 mod seen;
 pub(crate) mod status;
@@ -37,9 +37,10 @@ use lapwing_engine::{Event, Fields, Schema, Timestamp};
 use self::config::Config;
 use self::ecs::Mapper;
 use self::folder::{Folder, Reading};
-use self::geo::Geo;
+pub(crate) use self::geo::Geo;
 use self::queue::{Delivery, Queues, Receipt};
 use self::records::{Found, NO_RECORD, ReadError, Records};
+pub(crate) use self::replay::Replay;
 use self::seen::Seen;
 use self::status::Status;
 use super::{Batch, Source};
@@ -342,6 +343,10 @@ impl Source for CloudTrail {
             return Ok(None);
         }
         Ok(Some(draft.into_batch(&mut self.seen)))
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!(self.status.report(now()))
     }
 }
 
