@@ -24,9 +24,6 @@ layout!(globals);
 /// Whether `sched_process_exit` says itself that the last thread ends (since 6.16).
 #[unsafe(no_mangle)]
 pub(crate) static EXIT_TELLS_LAST: Global<u32> = Global::new(0);
-/// How many parameters `inet_csk_accept` has: 4, and 2 since 6.10.
-#[unsafe(no_mangle)]
-pub(crate) static ACCEPT_PARAMETERS: Global<u32> = Global::new(2);
 /// Which controller's hierarchy names control groups; `ABSENT` for the unified one.
 #[unsafe(no_mangle)]
 pub(crate) static CGROUP_CONTROLLER: Global<u32> = Global::new(ABSENT);

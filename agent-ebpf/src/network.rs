@@ -49,9 +49,9 @@ pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The local port of a socket that still waits for an answer: run by user space, with the socket, its inode and its
-/// remote port as they were recorded. The socket may be gone and another may lie in its place, so all three are
-/// looked at; zero where they differ.
+/// The local port of a socket that waits for an answer, or whose answer went unseen: run by user space, with the
+/// socket, its inode and its remote port as they were recorded. The socket may be gone and another may lie in its
+/// place, so these are compared; zero where they differ.
 ///
 /// Written without the library's macro, whose programs all return zero: here what is returned is the answer.
 #[unsafe(no_mangle)]
@@ -59,21 +59,26 @@ pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
 fn port(ctx: *mut core::ffi::c_void) -> i32 {
     let ctx = RawTracePointContext::new(ctx);
     let (sock, inode, remote_port): (Address, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    let is_same = u32::from(read::<u8>(sock, &SOCK_STATE)) == TCP_SYN_SENT
-        && u64::from(socket::remote_port(sock)) == remote_port
-        && socket::inode(sock) == inode;
+    let is_same =
+        u64::from(socket::remote_port(sock)) == remote_port && inode != 0 && socket::inode(sock) == inode;
     if is_same { i32::from(socket::local_port(sock)) } else { 0 }
 }
 
-/// A process takes a connection.
+/// A process takes a connection. What the function returns follows its parameters, of which it had four.
 ///
 /// match-proto:v4.11:net/ipv4/inet_connection_sock.c:struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)
+#[fexit]
+pub(crate) fn accept_fexit_4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(4));
+    0
+}
+
+/// The same with two parameters.
+///
 /// match-proto:v6.10:net/ipv4/inet_connection_sock.c:struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)
 #[fexit]
-pub(crate) fn accept_fexit(ctx: FExitContext) -> i32 {
-    // What the function returns follows its parameters.
-    let sock = if ACCEPT_PARAMETERS.load() == 2 { ctx.arg(2) } else { ctx.arg(4) };
-    accepted(sock);
+pub(crate) fn accept_fexit_2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(2));
     0
 }
 

@@ -8,12 +8,15 @@
 //! time it is read, so that one look at the body of a loop serves for all its rounds.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
-use lapwing_common::{ARGS_BYTES_MAX, Exec, NAME_BYTES_MAX, NAMES_MAX, PATHS_BYTES_MAX, Span};
+use lapwing_common::{
+    ARGS_BYTES_MAX, Exec, NAME_BYTES_MAX, NAMES_MAX, PATHS_BYTES_MAX, RECORD_BYTES_MAX, Span,
+};
 
 use crate::layout::*;
 
 /// Bytes of arguments that are read at once; a chunk that is not in memory ends the reading.
 const CHUNK_BYTES: usize = 4096;
+const CHUNK_MASK: usize = 2 * CHUNK_BYTES - 1;
 
 /// A record of an exec that is being written, with its tail.
 pub(crate) struct Tail(*mut u8);
@@ -115,16 +118,15 @@ impl Tail {
             if done >= bytes {
                 break;
             }
-            let mut size = bytes - done;
-            if size > CHUNK_BYTES {
-                size = CHUNK_BYTES;
-            }
+            // Verifiers before 6.8 do not follow the comparison that makes this small; the mask, which the compiler
+            // must not see through, is what they understand.
+            let size = core::hint::black_box((bytes - done).min(CHUNK_BYTES)) & CHUNK_MASK;
             let end = self.len();
-            if end > PATHS_BYTES_MAX + ARGS_BYTES_MAX - CHUNK_BYTES {
+            if end > RECORD_BYTES_MAX - CHUNK_MASK {
                 mark |= Span::CUT;
                 break;
             }
-            // SAFETY: `CHUNK_BYTES` bytes from `end` on are inside the record's room, as was just looked at.
+            // SAFETY: `CHUNK_MASK` bytes from `end` on are inside the record's room, as was just looked at.
             let failed = unsafe {
                 bpf_probe_read_user(self.0.add(end).cast(), size as u32, from.wrapping_add(done).cast())
             };

@@ -16,7 +16,7 @@ fn an_accepted_connection_is_told() {
         let client = TcpStream::connect(address).unwrap();
         let (_stream, _) = listener.accept().unwrap();
         let event = event(&format!("accept at {address}"), |event| {
-            event["event"]["action"][0] == "connection_accepted"
+            event["event"]["action"] == "connection_accepted"
                 && event["destination"]["port"] == address.port()
         });
         assert_fields(

@@ -52,7 +52,7 @@ pub(crate) fn of(action: &str, pid: u32) -> Value {
 
 /// Whether it is the event of this action and process.
 pub(crate) fn is(event: &Value, action: &str, pid: u32) -> bool {
-    event["event"]["action"][0] == action && event["process"]["pid"] == pid
+    event["event"]["action"] == action && event["process"]["pid"] == pid
 }
 
 /// A field by its dotted name; null where it is absent.

@@ -22,7 +22,7 @@ fn attempted(port: u16) -> Value {
 }
 
 fn is_attempt(event: &Value, port: u16) -> bool {
-    event["event"]["action"][0] == "connection_attempted"
+    event["event"]["action"] == "connection_attempted"
         && event["process"]["pid"] == std::process::id()
         && event["destination"]["port"] == port
 }

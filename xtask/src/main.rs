@@ -6,6 +6,7 @@ mod build;
 mod setup;
 mod shell;
 mod toolchain;
+mod vm;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Verb {
     Build(build::Arguments),
     /// Measures what the agent costs the host's processes
     Bench(bench::Arguments),
+    /// Runs the agent on other kernels, in an emulator
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +50,6 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup => setup::run().map(drop),
         Verb::Build(arguments) => build::run(&arguments).map(drop),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Vm(arguments) => vm::run(&arguments),
     }
 }

@@ -77,8 +77,10 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     };
-    if !error.chain().any(closed) {
-        complain(&format!("lapwing: {error:#}"));
+    // Whoever read has seen enough.
+    if error.chain().any(closed) {
+        return ExitCode::SUCCESS;
     }
+    complain(&format!("lapwing: {error:#}"));
     ExitCode::FAILURE
 }

@@ -25,7 +25,6 @@ struct Kind(u32);
 
 impl Kind {
     const INT: Self = Self(1);
-    const POINTER: Self = Self(2);
     const ARRAY: Self = Self(3);
     const STRUCT: Self = Self(4);
     const UNION: Self = Self(5);
@@ -34,7 +33,6 @@ impl Kind {
     const VOLATILE: Self = Self(9);
     const CONST: Self = Self(10);
     const RESTRICT: Self = Self(11);
-    const FUNCTION: Self = Self(12);
     const PROTOTYPE: Self = Self(13);
     const VARIABLE: Self = Self(14);
     const SECTION: Self = Self(15);
@@ -102,13 +100,6 @@ impl<'a> Btf<'a> {
             id = ty;
         }
         Some(offset)
-    }
-
-    /// How many parameters a kernel function has.
-    pub(super) fn function_parameters(&self, name: &str) -> Option<u32> {
-        let function = self.find(Kind::FUNCTION, name)?;
-        let prototype = self.get(function.other)?;
-        (prototype.kind == Kind::PROTOTYPE).then_some(prototype.count)
     }
 
     /// How many parameters a tracepoint hands to its programs.
@@ -192,4 +183,140 @@ impl<'a> Btf<'a> {
 /// A number of four bytes at a place. BTF has the byte order of its kernel, and this runs on it.
 fn number(bytes: &[u8], place: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(place..place.checked_add(4)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Writes a BTF, so that tests have kernels of their own making.
+    #[derive(Default)]
+    pub(in crate::sensor) struct Builder {
+        types: Vec<u8>,
+        strings: Vec<u8>,
+        count: u32,
+    }
+
+    impl Builder {
+        pub(in crate::sensor) fn new() -> Self {
+            Self { strings: vec![0], ..Self::default() }
+        }
+
+        fn name(&mut self, name: &str) -> u32 {
+            if name.is_empty() {
+                return 0;
+            }
+            let place = self.strings.len() as u32;
+            self.strings.extend_from_slice(name.as_bytes());
+            self.strings.push(0);
+            place
+        }
+
+        /// Adds a type and returns its id.
+        fn add(&mut self, name: &str, kind: Kind, count: u32, other: u32, tail: &[u32]) -> u32 {
+            let name = self.name(name);
+            for number in [name, kind.0 << 24 | count, other].iter().chain(tail) {
+                self.types.extend_from_slice(&number.to_ne_bytes());
+            }
+            self.count += 1;
+            self.count
+        }
+
+        /// A number of four bytes.
+        pub(in crate::sensor) fn int(&mut self) -> u32 {
+            self.add("int", Kind::INT, 0, 4, &[32])
+        }
+
+        /// A structure of members: name, place in bytes, type.
+        pub(in crate::sensor) fn structure(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
+            self.compound(Kind::STRUCT, name, members)
+        }
+
+        fn compound(&mut self, kind: Kind, name: &str, members: &[(&str, u32, u32)]) -> u32 {
+            let tail: Vec<u32> =
+                members.iter().flat_map(|(name, place, ty)| [self.name(name), *ty, place * 8]).collect();
+            self.add(name, kind, members.len() as u32, 64, &tail)
+        }
+
+        /// A tracepoint with this many parameters of its programs.
+        pub(in crate::sensor) fn tracepoint(&mut self, name: &str, parameters: u32) {
+            let own = parameters + 1;
+            let prototype = self.add("", Kind::PROTOTYPE, own, 0, &vec![0; own as usize * 2]);
+            let pointer = self.add("", Kind(2), 0, prototype, &[]);
+            self.add(&format!("btf_trace_{name}"), Kind::TYPEDEF, 0, pointer, &[]);
+        }
+
+        pub(in crate::sensor) fn end(&self) -> Vec<u8> {
+            let mut bytes = MAGIC.to_ne_bytes().to_vec();
+            bytes.extend_from_slice(&[1, 0]);
+            let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
+            for number in [24, 0, types, types, strings] {
+                bytes.extend_from_slice(&number.to_ne_bytes());
+            }
+            bytes.extend_from_slice(&self.types);
+            bytes.extend_from_slice(&self.strings);
+            bytes
+        }
+    }
+
+    fn kernel() -> Vec<u8> {
+        let mut kernel = Builder::new();
+        let int = kernel.int();
+        let inner = kernel.structure("path", &[("mnt", 0, int), ("dentry", 8, int)]);
+        let constant = kernel.add("", Kind::CONST, 0, inner, &[]);
+        let typedef = kernel.add("path_t", Kind::TYPEDEF, 0, constant, &[]);
+        let union = kernel.compound(Kind::UNION, "", &[("left", 0, int), ("right", 0, int)]);
+        let anonymous = kernel.structure("", &[("start", 4, int), ("", 8, union)]);
+        kernel.structure("file", &[("mode", 0, int), ("f_path", 16, typedef), ("", 32, anonymous)]);
+        kernel.structure("file", &[("mode", 99, int)]);
+        let one = kernel.name("one_id");
+        let two = kernel.name("two_id");
+        kernel.add("ids", Kind::ENUM, 2, 4, &[one, 1, two, 2]);
+        kernel.tracepoint("sched_process_exit", 2);
+        kernel.end()
+    }
+
+    #[test]
+    fn members_are_found_through_everything_between() {
+        let bytes = kernel();
+        let btf = Btf::parse(&bytes).unwrap();
+        for (path, offset) in [
+            ("file.mode", Some(0)),
+            ("file.f_path", Some(16)),
+            ("file.f_path.dentry", Some(24)),
+            ("file.start", Some(36)),
+            ("file.right", Some(40)),
+            ("file.absent", None),
+            ("file.mode.below", None),
+            ("absent.mode", None),
+            ("file", None),
+        ] {
+            assert_eq!(btf.offset(path), offset, "{path}");
+        }
+        assert_eq!(btf.enumerator("ids", "two_id"), Some(2));
+        assert_eq!(btf.enumerator("ids", "three_id"), None);
+        assert_eq!(btf.tracepoint_parameters("sched_process_exit"), Some(2));
+        assert_eq!(btf.tracepoint_parameters("sched_process_fork"), None);
+    }
+
+    #[test]
+    fn broken_bytes_yield_nothing() {
+        let bytes = kernel();
+        assert!(Btf::parse(b"").is_none());
+        assert!(Btf::parse(b"not a BTF at all").is_none());
+        for len in 0..bytes.len() {
+            if let Some(btf) = Btf::parse(&bytes[..len]) {
+                btf.offset("file.f_path.dentry");
+            }
+        }
+        // Every byte wrong once: some lead types to themselves, or far outside.
+        for place in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0xff;
+            if let Some(btf) = Btf::parse(&bytes) {
+                btf.offset("file.f_path.dentry");
+                btf.enumerator("ids", "two_id");
+            }
+        }
+    }
 }

@@ -146,3 +146,59 @@ fn hash(file: File) -> Option<SmolStr> {
     }
     Some(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::sensor::host::Host;
+
+    /// This test's own process and a child of it, as an alert about them would have them.
+    #[test]
+    fn an_alert_has_hashes_ancestors_and_who_holds_the_socket() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", theirs.as_raw_fd())).unwrap();
+        let inode: i64 = link.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
+
+        let host = Host::new();
+        let mut table = Table::new(&host.boot_id);
+        let mut decoder = Decoder::new(host);
+        for running in snapshot::all(u64::MAX) {
+            table.add(running.origin);
+        }
+        let key = table.by_pid(std::process::id()).unwrap().key;
+        let mut event = decoder.already_running(&table, key, super::super::clock::now()).unwrap();
+        event.set(field!("lapwing.socket.inode"), inode);
+        let mut hashes = Hashes::default();
+        let context = of(&event, &table, &decoder, &mut hashes);
+        drop(ours);
+        child.wait().unwrap();
+
+        let own = Sha256::digest(fs::read("/proc/self/exe").unwrap());
+        let own: String = own.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = |id| context.fields.get(id).map(|value| value.to_text().into_owned());
+        assert_eq!(text(field!("process.hash.sha256")), Some(own));
+        assert_eq!(text(field!("lapwing.process.context")).as_deref(), Some("complete"));
+        let held = text(field!("lapwing.socket.held_by")).unwrap();
+        assert!(held.starts_with(&format!("{} (", child.id())) && held.ends_with("): stdin"), "{held}");
+        assert_eq!(context.fields.get(field!("lapwing.socket.stdio")), None, "this process holds it no more");
+        let parent = context.ancestors.first().unwrap();
+        assert_eq!(parent.get(field!("process.entity_id")), event.get(field!("process.parent.entity_id")));
+        assert_eq!(hashes.0.last().map(|(id, _)| id.size > 0), Some(true));
+    }
+
+    #[test]
+    fn what_is_not_known_is_said_so() {
+        let host = Host::new();
+        let table = Table::new(&host.boot_id);
+        let decoder = Decoder::new(host);
+        let event = Event::new(Default::default(), Fields::new(), Vec::new());
+        let context = of(&event, &table, &decoder, &mut Hashes::default());
+        assert_eq!(context.fields.get(field!("lapwing.process.context")), Some(&"unknown".into()));
+        assert!(context.ancestors.is_empty());
+    }
+}

@@ -56,7 +56,10 @@ pub(super) const HOOKS: &[Hook] = &[
     ]},
     // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little slower.
     Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, alternatives: &[
-        Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit", Attach::Fexit("inet_csk_accept"))] },
+        // Where the result lies follows from the prototype. The verifier takes the first for the old one only, so the
+        // order matters: the second would be taken for both.
+        Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_4", Attach::Fexit("inet_csk_accept"))] },
+        Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_2", Attach::Fexit("inet_csk_accept"))] },
         Alternative { method: "kretprobe/inet_csk_accept", programs: &[("accept_kretprobe", Attach::Kretprobe("inet_csk_accept"))] },
         Alternative { method: "tracepoint/sys_exit_accept4", programs: &[
             ("accept4_syscall", Attach::Syscall("sys_exit_accept4")),
@@ -123,22 +126,32 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
         });
         match attached {
             Ok(()) => {
+                // That it is not attached by another prototype of the same function is no news.
+                reasons.retain(|(method, _)| *method != alternative.method);
                 return HookReport {
                     name: hook.name,
                     state: HookState::Attached,
                     method: Some(alternative.method),
-                    reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+                    reason: joined(&reasons),
                 };
             }
             Err(error) => {
-                reasons.push(format!("{}: {error}", alternative.method));
+                reasons.push((alternative.method, error));
                 for (name, _) in alternative.programs {
                     unload(name, ebpf);
                 }
             }
         }
     }
-    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason: Some(reasons.join("; ")) }
+    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason: joined(&reasons) }
+}
+
+/// Why alternatives were not taken, each with its name.
+fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
+    let mut each: Vec<_> = reasons.iter().map(|(method, error)| format!("{method}: {error}")).collect();
+    // Two prototypes of one function fail alike where it cannot be hooked at all.
+    each.dedup();
+    (!each.is_empty()).then(|| each.join("; "))
 }
 
 /// Lets go of a program that was loaded and could not be attached, or not all of whose fellows could.
@@ -183,11 +196,17 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
     Ok(())
 }
 
-/// The innermost cause of an error, without the verifier's log, which goes to the log of the agent.
+/// The innermost cause of an error; of the verifier's log, which goes to the log of the agent, what it says last.
 fn brief(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
-        log::debug!("{verifier_log}");
-        return format!("the kernel refuses the program: {io_error}");
+        let text = verifier_log.to_string();
+        log::debug!("{text}");
+        let statistics = ["processed ", "verification time ", "stack depth "];
+        let is_verdict =
+            |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+        let verdict = text.lines().rfind(is_verdict);
+        let verdict = verdict.map(|line| format!(": {line}")).unwrap_or_default();
+        return format!("the kernel refuses the program: {io_error}{verdict}");
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {

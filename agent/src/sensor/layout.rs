@@ -42,7 +42,6 @@ layout!(rows);
 pub(super) struct Layout {
     offsets: Vec<u32>,
     exit_tells_last: u32,
-    accept_parameters: u32,
     cgroup_controller: u32,
 }
 
@@ -75,7 +74,6 @@ impl Layout {
                 .tracepoint_parameters("sched_process_exit")
                 .is_some_and(|count| count > 1)
                 .into(),
-            accept_parameters: btf.function_parameters("inet_csk_accept").unwrap_or(ABSENT),
             cgroup_controller: controller.unwrap_or(ABSENT),
         })
     }
@@ -85,10 +83,11 @@ impl Layout {
         for (row, offset) in ROWS.iter().zip(&self.offsets) {
             loader.override_global(row.global, offset, true);
         }
-        loader
-            .override_global("EXIT_TELLS_LAST", &self.exit_tells_last, true)
-            .override_global("ACCEPT_PARAMETERS", &self.accept_parameters, true)
-            .override_global("CGROUP_CONTROLLER", &self.cgroup_controller, true);
+        loader.override_global("EXIT_TELLS_LAST", &self.exit_tells_last, true).override_global(
+            "CGROUP_CONTROLLER",
+            &self.cgroup_controller,
+            true,
+        );
     }
 
     /// The optional members that this kernel does not have, for the log.
@@ -104,4 +103,102 @@ fn fits(path: &str, offset: u32) -> bool {
         let is_address = path.contains("v6");
         offset as usize + if is_address { 16 } else { 8 } <= *bytes
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::btf::tests::Builder;
+    use super::*;
+
+    /// A kernel whose structures have the members of these paths, four bytes apart, in the order of the paths.
+    fn kernel(paths: &[&str]) -> Vec<u8> {
+        /// Members by their names; what has none below it is a number.
+        #[derive(Default)]
+        struct Tree(BTreeMap<String, Tree>);
+        fn add(builder: &mut Builder, name: &str, tree: &Tree, int: u32) -> u32 {
+            let members: Vec<_> = tree
+                .0
+                .iter()
+                .map(|(name, below)| {
+                    let ty = if below.0.is_empty() { int } else { add(builder, "", below, int) };
+                    (name.as_str(), ty)
+                })
+                .collect();
+            let members: Vec<_> = members
+                .into_iter()
+                .enumerate()
+                .map(|(index, (name, ty))| (name, index as u32 * 4, ty))
+                .collect();
+            builder.structure(name, &members)
+        }
+        let mut root = Tree::default();
+        for path in paths {
+            path.split('.').fold(&mut root, |tree, part| tree.0.entry(part.to_owned()).or_default());
+        }
+        let mut builder = Builder::new();
+        let int = builder.int();
+        for (name, tree) in &root.0 {
+            add(&mut builder, name, tree, int);
+        }
+        builder.tracepoint("sched_process_exit", 1);
+        builder.end()
+    }
+
+    fn resolve(paths: &[&str]) -> Result<Layout, String> {
+        let bytes = kernel(paths);
+        Layout::resolve(&Btf::parse(&bytes).unwrap(), false)
+    }
+
+    fn of(layout: &Layout, global: &str) -> u32 {
+        let index = ROWS.iter().position(|row| row.global == global).unwrap();
+        layout.offsets[index]
+    }
+
+    fn first_paths() -> Vec<&'static str> {
+        ROWS.iter().map(|row| row.paths[0]).collect()
+    }
+
+    #[test]
+    fn a_kernel_that_has_everything_serves() {
+        let layout = resolve(&first_paths()).ok().unwrap();
+        assert_eq!(layout.absent().count(), 0);
+        assert_eq!(layout.exit_tells_last, 0);
+    }
+
+    #[test]
+    fn the_other_path_is_taken_where_a_member_was_renamed() {
+        let paths: Vec<_> = ROWS.iter().map(|row| row.paths[row.paths.len() - 1]).collect();
+        let layout = resolve(&paths).ok().unwrap();
+        assert_ne!(of(&layout, "KERNFS_PARENT"), ABSENT);
+        assert_ne!(of(&layout, "TASK_START"), ABSENT);
+    }
+
+    #[test]
+    fn what_is_required_and_missing_is_named() {
+        let without =
+            |gone: &str| -> Vec<_> { first_paths().into_iter().filter(|path| *path != gone).collect() };
+        assert_eq!(resolve(&without("task_struct.tgid")).err().as_deref(), Some("task_struct.tgid"));
+        let both = "task_struct.start_boottime or task_struct.real_start_time";
+        assert_eq!(resolve(&without("task_struct.start_boottime")).err().as_deref(), Some(both));
+        let layout = resolve(&without("task_struct.loginuid")).ok().unwrap();
+        assert_eq!(of(&layout, "TASK_LOGIN_UID"), ABSENT);
+        assert_eq!(layout.absent().collect::<Vec<_>>(), ["task_struct.loginuid"]);
+    }
+
+    #[test]
+    fn a_member_beyond_what_is_read_at_once_is_missing() {
+        assert!(fits("sock_common.skc_v6_daddr", 56));
+        assert!(!fits("sock_common.skc_v6_daddr", 88));
+        assert!(fits("task_struct.tgid", 5000));
+    }
+
+    /// The kernel that runs here, where it describes itself: nothing that is required may be missing from it.
+    #[test]
+    fn this_kernel_serves() {
+        let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else { return };
+        let layout = Layout::resolve(&Btf::parse(&bytes).unwrap(), false);
+        assert_eq!(layout.err(), None);
+    }
 }

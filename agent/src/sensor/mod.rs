@@ -36,6 +36,7 @@ mod host;
 mod names;
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -103,6 +104,9 @@ pub(crate) struct SensorStatus {
     pub(crate) hooks: Vec<HookReport>,
     /// Records by kind.
     pub(crate) records: Vec<(&'static str, KindCounts)>,
+    /// How often a program could not run because it was running on that processor already. Not each would have
+    /// made a record.
+    pub(crate) missed: u64,
     /// Records that could not be read.
     pub(crate) malformed: u64,
     /// Processes that are kept.
@@ -154,6 +158,7 @@ impl Sensor {
         SensorStatus {
             hooks: self.hooks.clone(),
             records: records.into_iter().map(|(kind, counts)| (name(kind), counts)).collect(),
+            missed: self.ebpf.as_ref().map_or(0, missed),
             malformed: self.malformed,
             processes: self.table.len(),
             table: self.table.counts(),
@@ -336,6 +341,7 @@ impl Source for Sensor {
         json!({
             "hooks": hooks.collect::<Vec<_>>(),
             "records": records.collect::<Vec<_>>(),
+            "missed": status.missed,
             "malformed": status.malformed,
             "processes": status.processes,
             "processes_evicted": status.table.evicted,
@@ -385,6 +391,17 @@ fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
     options.args[2] = record.socket.remote_port.into();
     let run = program.test_run(options);
     run.map_or(0, |result| u16::try_from(result.return_value).unwrap_or(0))
+}
+
+/// How often the kernel left a program out because it was running already, as it tells by their descriptors.
+fn missed(ebpf: &Ebpf) -> u64 {
+    let fds = ebpf.programs().filter_map(|(_, program)| Some(program.fd().ok()?.as_fd().as_raw_fd()));
+    let misses = fds.filter_map(|fd| {
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+        line.trim().parse::<u64>().ok()
+    });
+    misses.sum()
 }
 
 /// A kind's name in `lapwing status`.

@@ -121,7 +121,6 @@ pub(super) fn start() -> Result<Loaded, StartError> {
     let loaded = loader
         // The loader reads the kernel's BTF unasked; it needs none, for the programs have no relocations.
         .btf(None)
-        .verifier_log_level(aya::VerifierLogLevel::DISABLE)
         .map_max_entries("RECORDS", RING_BYTES)
         .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
         .override_global("FILL_MARK_BYTES", &fill_mark, true)

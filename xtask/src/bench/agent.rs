@@ -1,12 +1,15 @@
-//! The agent under measurement: a process of its own, looked at from outside.
+//! The agent under measurement: the whole of it, with the packaged rules, looked at from outside.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value as Json;
+
+use crate::shell;
 
 /// How long the agent may take to start and to end.
 const WAIT: Duration = Duration::from_secs(20);
@@ -18,40 +21,42 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// A running agent.
 pub(super) struct Agent {
     child: Child,
-    ended: bool,
+    binary: PathBuf,
+    config: PathBuf,
 }
 
 impl Agent {
     /// Starts it and waits until it is ready.
     pub(super) fn start(binary: &Path) -> Result<Self> {
+        let config = config()?;
         let mut command = Command::new(binary);
-        command.args(["events", "--json"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn().with_context(|| binary.display().to_string())?;
-        let agent = Self { child, ended: false };
+        command.arg("run").arg("--config").arg(&config);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.with_context(|| binary.display().to_string())?;
+        let agent = Self { child, binary: binary.to_owned(), config };
         let start = Instant::now();
-        // Its hooks are attached once it holds programs; then the snapshot follows.
-        while agent.bpf_nanos()?.1 < 4 {
+        while let Err(error) = agent.status() {
             if start.elapsed() > WAIT {
-                bail!("the agent did not start: run `{} events` to see why", binary.display());
+                let config = agent.config.display();
+                bail!("the agent did not start: run `{} run --config {config}`\n{error:#}", binary.display());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(50));
         }
         std::thread::sleep(SETTLE);
         Ok(agent)
     }
 
-    /// Nanoseconds that its kernel programs ran so far, as far as the kernel counts them, and how many there are.
-    pub(super) fn bpf_nanos(&self) -> Result<(u64, usize)> {
-        let (mut nanos, mut programs) = (0, 0);
+    /// Nanoseconds that its kernel programs ran so far, as far as the kernel counts them.
+    pub(super) fn bpf_nanos(&self) -> Result<u64> {
+        let mut nanos = 0;
         let folder = format!("/proc/{}/fdinfo", self.child.id());
         for entry in fs::read_dir(&folder).with_context(|| folder.clone())? {
             let text = fs::read_to_string(entry?.path()).unwrap_or_default();
             if text.contains("prog_type:") {
-                programs += 1;
                 nanos += number(&text, "run_time_ns:").unwrap_or(0);
             }
         }
-        Ok((nanos, programs))
+        Ok(nanos)
     }
 
     /// Seconds of processor time that it used so far.
@@ -68,34 +73,50 @@ impl Agent {
         Ok(number(&status, "VmRSS:").context("no VmRSS")? as f64 / 1024.0)
     }
 
-    /// Ends it and returns how many records it lost: it says so when it ends.
-    pub(super) fn end(mut self) -> Result<u64> {
-        self.signal(Signal::TERM);
-        self.ended = true;
-        let mut said = String::new();
-        if let Some(mut errors) = self.child.stderr.take() {
-            std::io::Read::read_to_string(&mut errors, &mut said)?;
-        }
-        self.child.wait()?;
-        said.lines()
-            .find_map(|line| line.split_once(" lost")?.0.rsplit(' ').next()?.parse().ok())
-            .with_context(|| format!("the agent did not tell what it lost: {said}"))
+    /// How many records it lost so far.
+    pub(super) fn lost(&self) -> Result<u64> {
+        Ok(lost(&serde_json::from_str(&self.status()?)?))
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // Gone already is as good.
-            let _ = kill_process(pid, signal);
-        }
+    fn status(&self) -> Result<String> {
+        shell::output(Command::new(&self.binary).args(["status", "--json", "--config"]).arg(&self.config))
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if !self.ended {
-            self.signal(Signal::KILL);
-            let _ = self.child.wait();
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // Gone already is as good.
+            let _ = kill_process(pid, Signal::TERM);
         }
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes the configuration of an agent that leaves the rest of the host alone.
+fn config() -> Result<PathBuf> {
+    let (root, folder) = (shell::root(), shell::root().join("target/bench"));
+    fs::create_dir_all(folder.join("state")).with_context(|| folder.display().to_string())?;
+    let path = folder.join("lapwing.toml");
+    let (rules, place) = (root.join("packaging/rules"), folder.display());
+    let text = format!(
+        "state_dir = \"{place}/state\"\n[rules]\npaths = [\"{}\"]\n[alerts]\npath = \"{place}/alerts.ndjson\"\n\
+         [control]\nsocket = \"{place}/control\"\n",
+        rules.display()
+    );
+    fs::write(&path, text).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+/// The sum of what the tables of records call lost, wherever in the status they stand.
+fn lost(status: &Json) -> u64 {
+    match status {
+        Json::Object(object) => {
+            let own = object.get("delivered").and(object.get("lost")).and_then(Json::as_u64).unwrap_or(0);
+            own + object.values().map(lost).sum::<u64>()
+        }
+        Json::Array(array) => array.iter().map(lost).sum(),
+        _ => 0,
     }
 }
 

@@ -145,7 +145,7 @@ fn measure_with(load: Load, binary: &Path) -> Result<(Run, Cost)> {
     let used = agent.cpu_seconds()? - cpu;
     let cpu_percent = used / start.elapsed().as_secs_f64() * 100.0;
     let rss_mib = agent.rss_mib()?;
-    Ok((run, Cost { cpu_percent, rss_mib, lost: agent.end()? }))
+    Ok((run, Cost { cpu_percent, rss_mib, lost: agent.lost()? }))
 }
 
 /// What the kernel programs take of one operation, by the kernel's own count. What the rest of the host does in that
@@ -155,13 +155,12 @@ fn bpf_nanos(load: Load, binary: &Path) -> Result<f64> {
     std::fs::write(BPF_STATS, "1").context(BPF_STATS)?;
     let measured = (|| {
         let agent = Agent::start(binary)?;
-        let (idle_start, idle_nanos) = (Instant::now(), agent.bpf_nanos()?.0);
+        let (idle_start, idle_nanos) = (Instant::now(), agent.bpf_nanos()?);
         std::thread::sleep(Duration::from_secs(2));
-        let idle_rate = (agent.bpf_nanos()?.0 - idle_nanos) as f64 / idle_start.elapsed().as_secs_f64();
-        let (start, nanos) = (Instant::now(), agent.bpf_nanos()?.0);
+        let idle_rate = (agent.bpf_nanos()? - idle_nanos) as f64 / idle_start.elapsed().as_secs_f64();
+        let (start, nanos) = (Instant::now(), agent.bpf_nanos()?);
         measure(load)?;
-        let used = (agent.bpf_nanos()?.0 - nanos) as f64 - idle_rate * start.elapsed().as_secs_f64();
-        agent.end()?;
+        let used = (agent.bpf_nanos()? - nanos) as f64 - idle_rate * start.elapsed().as_secs_f64();
         Ok(used / load.count() as f64)
     })();
     std::fs::write(BPF_STATS, before.trim()).context(BPF_STATS)?;
