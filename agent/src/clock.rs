@@ -36,6 +36,16 @@ pub(crate) fn deserialize_period<'de, D: Deserializer<'de>>(deserializer: D) -> 
     }
 }
 
+/// As [`deserialize_period`], for what has its default elsewhere.
+///
+/// # Errors
+/// As of [`period`].
+pub(crate) fn deserialize_some_period<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    deserialize_period(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

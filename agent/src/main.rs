@@ -5,6 +5,7 @@ mod alarm;
 mod alert_log;
 mod clock;
 mod ledger;
+mod sink;
 mod source;
 mod store;
 #[cfg(test)]
