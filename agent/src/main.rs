@@ -4,10 +4,12 @@
 mod alarm;
 mod alert_log;
 mod clock;
+mod command;
 mod ledger;
 mod sink;
 mod source;
 mod store;
+mod terminal;
 #[cfg(test)]
 mod testing;
 

@@ -9,6 +9,7 @@ mod files;
 mod forward;
 mod rotate;
 
+pub(crate) use backward::Backward;
 pub(crate) use forward::Forward;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -1,0 +1,3 @@
+//! The verbs of the program, a file each.
+
+pub(crate) mod alerts;
