@@ -133,7 +133,8 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    fn position(&self) -> u64 {
+    /// Where the next record is looked for, in bytes.
+    pub(crate) fn position(&self) -> u64 {
         self.passed + self.next as u64
     }
 
