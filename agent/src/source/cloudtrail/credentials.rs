@@ -36,8 +36,8 @@ pub(crate) async fn signer(
     config: &QueueConfig,
     http: reqwest::Client,
 ) -> Result<(Signer<Credential>, String)> {
-    let send = Send { aws: http, metadata: metadata_client()?, sts: sts_host(config)? };
-    let context = Context::new().with_file_read(TokioFileRead).with_http_send(send);
+    let send = Send { aws: http, metadata: metadata_client()?, sts: None };
+    let context = Context::new().with_file_read(TokioFileRead).with_http_send(send.clone());
     let context = match config.environment.clone() {
         None => context.with_env(OsEnv),
         Some(envs) => context.with_env(StaticEnv { home_dir: None, envs }),
@@ -46,6 +46,7 @@ pub(crate) async fn signer(
         Some(region) => region,
         None => discover_region(&context).await?,
     };
+    let context = context.with_http_send(Send { sts: sts_host(config, &region)?, ..send });
     let chain = Chain::new(config.profile.as_deref());
     let own = Signer::new(context.clone(), chain, RequestSigner::new("sts", &region));
     let Some(role) = &config.role_arn else {
@@ -118,12 +119,12 @@ const SILENT: &str = "the metadata service does not answer: this is no EC2 insta
                       a container (aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2)";
 
 /// Requests that credentials need: to STS, and to the metadata services of instances and containers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Send {
     aws: reqwest::Client,
     metadata: reqwest::Client,
-    /// Where STS is reached instead of its usual host: scheme and host.
-    sts: Option<http::uri::Parts>,
+    /// Where STS is reached instead of its usual host.
+    sts: Option<http::Uri>,
 }
 
 impl HttpSend for Send {
@@ -142,13 +143,12 @@ impl Send {
     fn routed(&self, mut request: http::Request<Bytes>) -> reqsign_core::Result<http::Request<Bytes>> {
         let host = request.uri().host().unwrap_or_default().to_owned();
         if let Some(sts) = self.sts.as_ref().filter(|_| host.starts_with("sts.")) {
+            let invalid = || Error::config_invalid("sts_endpoint is no URL");
             let mut uri = request.uri().clone().into_parts();
-            uri.scheme.clone_from(&sts.scheme);
-            uri.authority.clone_from(&sts.authority);
-            let invalid = |_| Error::config_invalid("sts_endpoint is no URL");
-            *request.uri_mut() =
-                http::Uri::from_parts(uri).map_err(|_| Error::config_invalid("sts_endpoint is no URL"))?;
-            let host = HeaderValue::from_str(&host).map_err(invalid)?;
+            uri.scheme = sts.scheme().cloned();
+            uri.authority = sts.authority().cloned();
+            *request.uri_mut() = http::Uri::from_parts(uri).map_err(|_| invalid())?;
+            let host = HeaderValue::from_str(&host).map_err(|_| invalid())?;
             request.headers_mut().insert(header::HOST, host);
         }
         Ok(request)
@@ -166,15 +166,13 @@ fn is_local(host: &str) -> bool {
     }
 }
 
-fn sts_host(config: &QueueConfig) -> Result<Option<http::uri::Parts>> {
-    let region = config.region.as_deref().unwrap_or_default();
+fn sts_host(config: &QueueConfig, region: &str) -> Result<Option<http::Uri>> {
     let url = match &config.sts_endpoint {
         Some(url) => url.clone(),
-        None if config.fips && !region.is_empty() => format!("https://sts-fips.{region}.{}", suffix(region)),
+        None if config.fips => format!("https://sts-fips.{region}.{}", suffix(region)),
         None => return Ok(None),
     };
-    let uri: http::Uri = url.parse().context("sts_endpoint is no URL")?;
-    Ok(Some(uri.into_parts()))
+    url.parse().map(Some).context("sts_endpoint is no URL")
 }
 
 async fn discover_region(context: &Context) -> Result<String> {

@@ -65,7 +65,8 @@ impl Records {
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, skip: u64) -> io::Result<Self> {
         let mut reader = io::BufReader::with_capacity(32 << 10, reader);
-        let compressed = io::BufRead::fill_buf(&mut reader)?.starts_with(&[0x1f, 0x8b]);
+        // A file of which there is one byte yet may be compressed too; no JSON begins so.
+        let compressed = matches!(io::BufRead::fill_buf(&mut reader)?, [0x1f] | [0x1f, 0x8b, ..]);
         let reader: Box<dyn Read + Send> = match compressed {
             true => Box::new(Limited { reader: MultiGzDecoder::new(reader), left: INFLATED_BYTES_MAX }),
             false => Box::new(reader),

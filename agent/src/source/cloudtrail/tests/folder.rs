@@ -53,6 +53,30 @@ fn files_are_read_wherever_and_however_they_appear() {
 }
 
 #[test]
+fn the_kernel_tells_of_files_without_a_look_through_the_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { folders: vec![folder.path().to_owned()], rescan_secs: 86_400, ..Config::default() };
+    let mut bench = Bench::new(config);
+    bench.settle();
+    fs::write(folder.path().join("a.json"), file(0..3)).unwrap();
+    bench.expect(0..3);
+    let today = day(folder.path(), "eu-west-1", 22);
+    fs::write(today.join("b.json.gz.part"), gzip(&file(3..6))).unwrap();
+    fs::rename(today.join("b.json.gz.part"), today.join("b.json.gz")).unwrap();
+    bench.expect(0..6);
+    append(&today.join("c.ndjson"), &lines(6..7, true));
+    bench.expect(0..7);
+    append(&today.join("c.ndjson"), &lines(7..9, true));
+    bench.expect(0..9);
+    // Another folder comes with everything that is in it.
+    let elsewhere = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();
+    fs::create_dir(elsewhere.path().join("x")).unwrap();
+    fs::write(elsewhere.path().join("x/d.json"), file(9..12)).unwrap();
+    fs::rename(elsewhere.path().join("x"), today.join("x")).unwrap();
+    bench.expect(0..12);
+}
+
+#[test]
 fn a_folder_may_appear_later_and_be_made_anew() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("not/yet");
@@ -105,7 +129,11 @@ fn growing_files_are_read_as_far_as_they_go() {
     append(&array, &text.as_bytes()[text.len() - 40..]);
     bench.expect(0..5);
     let bytes = gzip(&lines(5..400, false));
-    append(&zipped, &bytes[..bytes.len() / 2]);
+    for length in 0..4_usize {
+        append(&zipped, &bytes[length.saturating_sub(1)..length]);
+        bench.settle();
+    }
+    append(&zipped, &bytes[3..bytes.len() / 2]);
     bench.until("part of a compressed file", |bench| bench.calls.len() > 5);
     append(&zipped, &bytes[bytes.len() / 2..]);
     bench.expect(0..400);
