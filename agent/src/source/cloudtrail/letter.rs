@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::notification::{self, Object};
 use super::queue::{Pause, Queue};
 use super::s3::{Body, FetchError};
+use super::status::plain;
 use super::{Message, tree};
 
 /// How long a message is held when its object cannot be fetched, before it is left to the queue.
@@ -93,7 +94,7 @@ impl Letter {
                 let told = format!("{} is left to the queue's redrive policy: {reason}", self.message_id);
                 match tries {
                     ..=TRIES_MAX => queue.status.alarm(&place, &told),
-                    _ => tracing::info!("cloudtrail: {place}: {told} (received {tries} times)"),
+                    _ => tracing::info!("cloudtrail: {place}: {} (received {tries} times)", plain(&told)),
                 }
             }
         }
@@ -180,7 +181,7 @@ async fn fetch(
             }
             Err(FetchError::Gone) => {
                 queue.status.objects_gone.one();
-                tracing::warn!("cloudtrail: {name} is gone from its bucket");
+                tracing::warn!("cloudtrail: {} is gone from its bucket", plain(name));
                 return Ok(None);
             }
             Err(FetchError::Never(reason)) => {

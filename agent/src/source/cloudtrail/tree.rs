@@ -55,9 +55,10 @@ struct Scan {
 /// What a look through the folders found in the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scanned {
-    /// Every file that was last changed (`ctime`) by this time was seen, in nanoseconds since 1970; `None` where some
-    /// folder could not be read.
-    pub(crate) complete_until: Option<i64>,
+    /// Every file that could be seen and was last changed (`ctime`) by this time was seen, in nanoseconds since 1970.
+    pub(crate) until: i64,
+    /// Whether all folders were there and could be read.
+    pub(crate) complete: bool,
 }
 
 impl Tree {
@@ -118,7 +119,7 @@ impl Tree {
         self.due = Instant::now() + if missing { self.interval.min(MISSING_INTERVAL) } else { self.interval };
         // The newest file's time is by the clock that new files' times are by, which may be a file server's.
         let until = scan.started.min(scan.newest_change).saturating_sub(self.coarse_nanos);
-        Some(Scanned { complete_until: (scan.clean && !missing).then_some(until) })
+        Some(Scanned { until, complete: scan.clean && !missing })
     }
 
     /// Whether a look through the folders is under way.

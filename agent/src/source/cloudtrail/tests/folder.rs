@@ -239,6 +239,21 @@ fn a_record_in_two_files_is_told_once() {
 }
 
 #[test]
+fn a_folder_that_never_comes_does_not_make_the_others_memory_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let folders = vec![folder.path().to_owned(), "/nonexistent/lapwing".into()];
+    let mut bench = Bench::new(Config { folders, rescan_secs: 1, ..Config::default() });
+    bench.source().folder.as_mut().unwrap().progress.files_max = 50;
+    bench.source().folder.as_mut().unwrap().tree.coarse_nanos = 0;
+    for number in 0..400 {
+        fs::write(folder.path().join(format!("{number}.json")), lines(number..number + 1, false)).unwrap();
+    }
+    bench.expect(0..400);
+    bench.until("a bound", |bench| bench.file_rows().len() <= 101);
+    bench.expect(0..400);
+}
+
+#[test]
 fn thousands_of_files_are_read_once_in_bounded_memory_of_them() {
     let (folder, mut bench) = watched();
     let files = 3_000;
@@ -250,6 +265,7 @@ fn thousands_of_files_are_read_once_in_bounded_memory_of_them() {
     let bound = |bench: &mut Bench| {
         let folder = bench.source().folder.as_mut().unwrap();
         folder.progress.files_max = remembered;
+        folder.pending_max = 200;
         folder.tree.coarse_nanos = 0;
     };
     bound(&mut bench);
