@@ -152,7 +152,7 @@ mod tests {
         });
         assert_eq!(
             line(&json),
-            "2026-11-22T03:56:01Z exec                       7 root       sh               sh -c \\u{1b}[2J\\nrm"
+            "2026-11-22T03:56:01Z exec                       7 root       sh               sh -c \\x1b[2J\\nrm"
         );
     }
 }

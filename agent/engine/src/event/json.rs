@@ -58,28 +58,15 @@ impl Event {
 
     /// Sets a flattened field, as a source does that builds its events itself: the object is kept for the alert, and
     /// those of its leaves that some rule named become fields.
-    ///
-    /// # Errors
-    /// [`EventError::TooDeep`].
-    pub fn set_flattened(
-        &mut self,
-        schema: &Schema,
-        id: FieldId,
-        object: Map<String, Json>,
-    ) -> Result<(), EventError> {
-        let mut reader = Reader { schema, fields: Vec::new(), rest: Map::new() };
-        reader.leaves(&mut schema.name(id).to_owned(), &object, 1)?;
-        reader.fields.sort_by_key(|(id, _)| *id);
-        for chunk in reader.fields.chunk_by(|(left, _), (right, _)| left == right) {
-            match chunk {
-                [(id, value)] => self.own.set(*id, value.clone()),
-                several => self
-                    .own
-                    .set(several[0].0, Value::List(several.iter().map(|(_, value)| value.clone()).collect())),
+    pub fn set_flattened(&mut self, schema: &Schema, id: FieldId, object: Map<String, Json>) {
+        let object = Json::Object(object);
+        for leaf in leaves(schema, id, &object) {
+            match leaf {
+                (leaf, values) if values.len() == 1 => self.own.set(leaf, values[0].clone()),
+                (leaf, values) => self.own.set(leaf, Value::List(values.into())),
             };
         }
-        self.keep(schema.name(id), Json::Object(object));
-        Ok(())
+        self.keep(schema.name(id), object);
     }
 
     /// Keeps what the schema does not know under a dotted name: it is in the alert, and no rule can compare it.
@@ -137,6 +124,41 @@ fn insert(document: &mut Map<String, Json>, name: &str, value: Json) {
     }
 }
 
+/// The leaves of a flattened object that some rule named, with their values; what no rule named is not looked at.
+fn leaves(schema: &Schema, id: FieldId, object: &Json) -> Vec<(FieldId, Vec<Value>)> {
+    let above = schema.name(id).len() + 1;
+    let values = |leaf: &FieldId| {
+        let mut values = Vec::new();
+        collect(object, &schema.name(*leaf)[above..], &mut values);
+        (*leaf, values)
+    };
+    schema.leaves(id).iter().map(values).filter(|(_, values)| !values.is_empty()).collect()
+}
+
+/// Gathers the scalars under a dotted name, whether the dots part objects or stand in the names of members.
+fn collect(json: &Json, name: &str, values: &mut Vec<Value>) {
+    match json {
+        Json::Array(array) => array.iter().for_each(|element| collect(element, name, values)),
+        Json::Object(object) => {
+            for (key, value) in object {
+                match name.strip_prefix(key.as_str()) {
+                    Some("") => scalars(value, values),
+                    Some(rest) if rest.starts_with('.') => collect(value, &rest[1..], values),
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn scalars(json: &Json, values: &mut Vec<Value>) {
+    match json {
+        Json::Array(array) => array.iter().for_each(|element| scalars(element, values)),
+        scalar => values.extend(Value::from_json(Type::Flattened, scalar)),
+    }
+}
+
 struct Reader<'a> {
     schema: &'a Schema,
     fields: Vec<(FieldId, Value)>,
@@ -170,9 +192,11 @@ impl Reader<'_> {
         match (json, known) {
             (Json::Null, _) => {}
             (_, Some((_, Type::Point))) => self.keep(path, json),
-            (Json::Object(object), Some((_, Type::Flattened))) => {
+            (Json::Object(_), Some((id, Type::Flattened))) => {
                 self.keep(path, json);
-                self.leaves(path, object, depth)?;
+                for (leaf, values) in leaves(self.schema, id, json) {
+                    self.fields.extend(values.into_iter().map(|value| (leaf, value)));
+                }
             }
             (Json::Object(object), _) => self.object(path, object, depth)?,
             (Json::Array(array), _) => {
@@ -186,19 +210,6 @@ impl Reader<'_> {
             },
             (scalar, None) => self.keep(path, scalar),
         }
-        Ok(())
-    }
-
-    /// The leaves of a flattened object: those that some rule named are fields, the others are only kept.
-    fn leaves(
-        &mut self,
-        path: &mut String,
-        object: &Map<String, Json>,
-        depth: usize,
-    ) -> Result<(), EventError> {
-        let mut below = Reader { schema: self.schema, fields: Vec::new(), rest: Map::new() };
-        below.object(path, object, depth)?;
-        self.fields.append(&mut below.fields);
         Ok(())
     }
 
@@ -266,13 +277,16 @@ mod tests {
                 .define(&format!("aws.cloudtrail.flattened.request_parameters.{leaf}"), Type::Keyword)
                 .unwrap();
         }
-        let object = serde_json::json!({"instanceId": "i-1", "tags": [{"key": "a"}, {"key": "b"}], "n": 1});
+        let object = serde_json::json!({"instanceId": "i-1", "tags": [{"key": "a"}, {"key": ["b"]}],
+            "tags.key": "c", "instanceIdX": 1, "n": {"instanceId": 2}});
         let json = serde_json::json!({"@timestamp": 0,
             "aws": {"cloudtrail": {"flattened": {"request_parameters": object}}}});
         let mut event = Event::new(Timestamp::default(), Fields::new(), Vec::new());
         let Json::Object(object) = object else { unreachable!("written as an object above") };
-        event.set_flattened(&schema, field!("aws.cloudtrail.flattened.request_parameters"), object).unwrap();
+        event.set_flattened(&schema, field!("aws.cloudtrail.flattened.request_parameters"), object);
         assert_eq!(event, Event::from_json(&schema, &json).unwrap());
+        let tags = schema.id("aws.cloudtrail.flattened.request_parameters.tags.key").unwrap();
+        assert_eq!(event.get(tags), Some(&Value::texts(["a", "b", "c"])));
     }
 
     #[test]

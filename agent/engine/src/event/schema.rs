@@ -129,6 +129,7 @@ const fn compare(left: &[u8], right: &[u8]) -> i32 {
 pub struct Schema {
     defined: Vec<(SmolStr, Type)>,
     by_name: HashMap<SmolStr, FieldId>,
+    leaves: HashMap<FieldId, Vec<FieldId>>,
 }
 
 impl Schema {
@@ -150,7 +151,16 @@ impl Schema {
         let id = FieldId(u16::try_from(index).ok().filter(|_| index < Self::FIELDS_MAX)?);
         self.defined.push((name.into(), ty));
         self.by_name.insert(name.into(), id);
+        if let Some(above) = self.flattened_above(name) {
+            self.leaves.entry(above).or_default().push(id);
+        }
         Some(id)
+    }
+
+    /// The fields that were defined as leaves of a flattened field.
+    #[must_use]
+    pub fn leaves(&self, flattened: FieldId) -> &[FieldId] {
+        self.leaves.get(&flattened).map_or(&[], Vec::as_slice)
     }
 
     /// The id of the field with this name.
@@ -246,5 +256,9 @@ mod tests {
         let above = schema.flattened_above("aws.cloudtrail.flattened.request_parameters.instanceId");
         assert_eq!(above, schema.id("aws.cloudtrail.flattened.request_parameters"));
         assert_eq!(schema.flattened_above("process.name"), None);
+        let mut schema = schema;
+        let leaf = schema.define("labels.team", Type::Keyword).unwrap();
+        assert_eq!(schema.leaves(field!("labels")), [leaf]);
+        assert_eq!(schema.leaves(field!("process.name")), []);
     }
 }

@@ -1,30 +1,19 @@
-//! Signed requests to AWS: credentials by the standard chain, roles, regions, endpoints. Nothing here knows a queue
-//! or a bucket.
+//! Signed requests to AWS, and what its answers and hosts' names tell. Nothing here knows a queue or a bucket.
 
-use std::net::IpAddr;
 use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use reqsign_aws_v4::{
-    AssumeRoleCredentialProvider, AssumeRoleWithWebIdentityCredentialProvider, Credential,
-    ECSCredentialProvider, EnvCredentialProvider, IMDSv2CredentialProvider, ProfileCredentialProvider,
-    RequestSigner,
-};
-use reqsign_core::{
-    Context, Error, HttpSend, OsEnv, ProvideCredential, ProvideCredentialDyn, Signer, StaticEnv,
-};
-use reqsign_file_read_tokio::TokioFileRead;
-use reqsign_http_send_reqwest::ReqwestHttpSend;
+use reqsign_aws_v4::{Credential, RequestSigner};
+use reqsign_core::Signer;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::config::QueueConfig;
+use super::credentials;
 
-/// How long a host's metadata service may take; it answers within milliseconds or not at all.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long AWS may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long AWS may be silent within an answer: longer than a queue holds a request for messages.
@@ -72,32 +61,7 @@ impl Client {
     /// That TLS cannot be set up, or that no region is to be found.
     pub(crate) async fn new(config: &QueueConfig) -> Result<Self> {
         let http = http_client()?;
-        let send = Send { aws: http.clone(), metadata: metadata_client()?, sts: sts_host(config)? };
-        let context = Context::new().with_file_read(TokioFileRead).with_http_send(send);
-        let context = match config.environment.clone() {
-            None => context.with_env(OsEnv),
-            Some(envs) => context.with_env(StaticEnv { home_dir: None, envs }),
-        };
-        let region = match config.region.clone().or_else(|| region_in(&host(&config.url)?).map(str::to_owned))
-        {
-            Some(region) => region,
-            None => discover_region(&context).await?,
-        };
-        let chain = Chain::new(config.profile.as_deref());
-        let base = Signer::new(context.clone(), chain, RequestSigner::new("sts", &region));
-        let signer = match &config.role_arn {
-            None => base,
-            Some(role) => {
-                let mut provider = AssumeRoleCredentialProvider::new(role.clone(), base)
-                    .with_role_session_name("lapwing".to_owned())
-                    .with_region(region.clone())
-                    .with_regional_sts_endpoint();
-                if let Some(id) = &config.external_id {
-                    provider = provider.with_external_id(id.clone());
-                }
-                Signer::new(context, provider, RequestSigner::new("sts", &region))
-            }
-        };
+        let (signer, region) = credentials::signer(config, http.clone()).await?;
         Ok(Self { http, signer, region })
     }
 
@@ -123,10 +87,9 @@ impl Client {
             parts.headers.insert("x-amz-content-sha256", digest);
         }
         let signer = self.signer.clone().with_request_signer(RequestSigner::new(service, region));
-        signer
-            .sign(&mut parts, None)
-            .await
-            .map_err(|error| AwsError::unanswered(format!("no credentials: {}", chain_of(&error))))?;
+        signer.sign(&mut parts, None).await.map_err(|error| {
+            AwsError::unanswered(format!("no credentials: {}", credentials::chain_of(&error)))
+        })?;
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body))?;
         let answer = self.http.execute(request).await?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(service, answer).await) }
@@ -239,145 +202,6 @@ fn error_in(body: &str) -> (String, String) {
     (element("Code").unwrap_or_default(), element("Message").unwrap_or_default())
 }
 
-/// Where credentials are looked for, in this order, as AWS's own clients do.
-#[derive(Debug)]
-struct Chain(Vec<(&'static str, Box<dyn ProvideCredentialDyn<Credential = Credential>>)>);
-
-impl Chain {
-    fn new(profile: Option<&str>) -> Self {
-        let mut profiles = ProfileCredentialProvider::new();
-        if let Some(name) = profile {
-            profiles = profiles.with_profile(name);
-        }
-        Self(vec![
-            ("environment", Box::new(EnvCredentialProvider::new())),
-            ("profile", Box::new(profiles)),
-            ("web identity", Box::new(AssumeRoleWithWebIdentityCredentialProvider::new())),
-            ("container", Box::new(ECSCredentialProvider::new())),
-            ("instance metadata", Box::new(IMDSv2CredentialProvider::new())),
-        ])
-    }
-}
-
-impl ProvideCredential for Chain {
-    type Credential = Credential;
-
-    async fn provide_credential(&self, context: &Context) -> reqsign_core::Result<Option<Credential>> {
-        let mut reasons = Vec::new();
-        for (name, provider) in &self.0 {
-            match provider.provide_credential_dyn(context).await {
-                Ok(Some(credential)) => return Ok(Some(credential)),
-                Ok(None) => {}
-                Err(error) => reasons.push(format!("{name}: {}", chain_of(&error))),
-            }
-        }
-        reasons.push(
-            "attach a role to the instance, or set AWS_ACCESS_KEY_ID or AWS_PROFILE in the unit".to_owned(),
-        );
-        Err(Error::credential_invalid(reasons.join("; ")))
-    }
-}
-
-/// An error with its causes, on one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
-}
-
-const SILENT: &str = "the metadata service does not answer: this is no EC2 instance, or its hop limit is too low for \
-                      a container (aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2)";
-
-/// Requests that credentials need: to STS, and to the metadata services of instances and containers.
-#[derive(Debug)]
-struct Send {
-    aws: reqwest::Client,
-    metadata: reqwest::Client,
-    /// Where STS is reached instead of its usual host: scheme and host.
-    sts: Option<http::uri::Parts>,
-}
-
-impl HttpSend for Send {
-    async fn http_send(&self, request: http::Request<Bytes>) -> reqsign_core::Result<http::Response<Bytes>> {
-        let local = request.uri().host().is_some_and(is_local);
-        if local {
-            let send = ReqwestHttpSend::new(self.metadata.clone()).http_send(request).await;
-            return send.map_err(|error| Error::unexpected(SILENT).with_source(error).set_retryable(true));
-        }
-        ReqwestHttpSend::new(self.aws.clone()).http_send(self.routed(request)?).await
-    }
-}
-
-impl Send {
-    /// The request as it goes to STS's configured host; the host that was signed stays in the header.
-    fn routed(&self, mut request: http::Request<Bytes>) -> reqsign_core::Result<http::Request<Bytes>> {
-        let host = request.uri().host().unwrap_or_default().to_owned();
-        if let Some(sts) = self.sts.as_ref().filter(|_| host.starts_with("sts.")) {
-            let mut uri = request.uri().clone().into_parts();
-            uri.scheme.clone_from(&sts.scheme);
-            uri.authority.clone_from(&sts.authority);
-            let invalid = |_| Error::config_invalid("sts_endpoint is no URL");
-            *request.uri_mut() =
-                http::Uri::from_parts(uri).map_err(|_| Error::config_invalid("sts_endpoint is no URL"))?;
-            let host = HeaderValue::from_str(&host).map_err(invalid)?;
-            request.headers_mut().insert(header::HOST, host);
-        }
-        Ok(request)
-    }
-}
-
-/// Whether a host is this machine or its metadata service: no proxy lies between.
-fn is_local(host: &str) -> bool {
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_loopback(),
-        Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local() || address.is_loopback() || address.is_unique_local()
-        }
-        Err(_) => host == "localhost",
-    }
-}
-
-fn sts_host(config: &QueueConfig) -> Result<Option<http::uri::Parts>> {
-    let region = config.region.as_deref().unwrap_or_default();
-    let url = match &config.sts_endpoint {
-        Some(url) => url.clone(),
-        None if config.fips && !region.is_empty() => format!("https://sts-fips.{region}.{}", suffix(region)),
-        None => return Ok(None),
-    };
-    let uri: http::Uri = url.parse().context("sts_endpoint is no URL")?;
-    Ok(Some(uri.into_parts()))
-}
-
-async fn discover_region(context: &Context) -> Result<String> {
-    if let Some(region) = context.env_var("AWS_REGION").or_else(|| context.env_var("AWS_DEFAULT_REGION")) {
-        return Ok(region);
-    }
-    let endpoint = context.env_var("AWS_EC2_METADATA_SERVICE_ENDPOINT");
-    let endpoint = endpoint.as_deref().unwrap_or("http://169.254.169.254").trim_end_matches('/');
-    let ask = async |method: Method, path: &str, name: &'static str, value: &str| {
-        let request =
-            http::Request::builder().method(method).uri(format!("{endpoint}{path}")).header(name, value);
-        let answer = context.http_send_as_string(request.body(Bytes::new())?).await?;
-        anyhow::ensure!(answer.status().is_success(), "it answers with status {}", answer.status());
-        Ok(answer.into_body())
-    };
-    let found = async {
-        let ttl = "x-aws-ec2-metadata-token-ttl-seconds";
-        let token = ask(Method::PUT, "/latest/api/token", ttl, "60").await?;
-        ask(Method::GET, "/latest/meta-data/placement/region", "x-aws-ec2-metadata-token", &token).await
-    };
-    found
-        .await
-        .context("no region: set `region` of the queue, or AWS_REGION; the instance does not tell its own")
-}
-
 fn http_client() -> Result<reqwest::Client> {
     static PROVIDER: Once = Once::new();
     // Another part of the agent may have installed it already, which is as good.
@@ -388,11 +212,6 @@ fn http_client() -> Result<reqwest::Client> {
         .read_timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none());
     client.build().context("TLS cannot be set up")
-}
-
-fn metadata_client() -> Result<reqwest::Client> {
-    let client = reqwest::Client::builder().no_proxy().timeout(METADATA_TIMEOUT);
-    client.redirect(reqwest::redirect::Policy::none()).build().context("HTTP cannot be set up")
 }
 
 #[cfg(test)]
@@ -420,14 +239,5 @@ mod tests {
         let json = r#"{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no such queue"}"#;
         assert_eq!(error_in(json), ("QueueDoesNotExist".to_owned(), "no such queue".to_owned()));
         assert_eq!(error_in("<html>"), (String::new(), String::new()));
-    }
-
-    #[test]
-    fn metadata_is_local() {
-        for (host, local) in
-            [("169.254.169.254", true), ("[fd00:ec2::254]", true), ("sts.amazonaws.com", false)]
-        {
-            assert_eq!(is_local(host), local, "{host}");
-        }
     }
 }

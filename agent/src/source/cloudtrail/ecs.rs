@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::actions::action;
 use super::geo::Geo;
 use super::records::Record;
-use super::{entities, text};
+use super::{entities, identity, text};
 
 /// Longest text of a request, response or other object that is also given as a flattened object, in bytes: the
 /// longest term that Elasticsearch indexes.
@@ -75,11 +75,10 @@ impl Mapper {
                 fields.set_some(*id, Value::from_json(self.schema.ty(*id), &value));
             }
         }
-        account(&mut fields);
-        users(&mut fields, &record);
+        identity::set(&mut fields, &record);
         let shared = origin.into_iter().chain([&self.constants]).cloned().collect();
         let mut event = Event::new(time, fields, shared);
-        self.objects(&mut event, &mut record)?;
+        self.objects(&mut event, &mut record);
         if let Some((latitude, longitude)) = address.and_then(|address| self.geo.location(address)) {
             event.keep("source.geo.location", json!({"lat": latitude, "lon": longitude}));
         }
@@ -91,24 +90,19 @@ impl Mapper {
     }
 
     /// The members that are objects of any shape: as a text and flattened.
-    fn objects(&self, event: &mut Event, record: &mut Record) -> Result<(), String> {
+    fn objects(&self, event: &mut Event, record: &mut Record) {
         for (name, text_id, flattened_id) in OBJECTS {
             let Some(Json::Object(object)) = record.swap_remove(*name) else {
                 continue;
             };
-            let mut flattened = true;
-            if let Some(id) = text_id {
-                let text = text::of_object(&object);
-                flattened = text.len() <= FLATTENED_BYTES_MAX;
-                event.set(*id, text);
+            let text = text_id.map(|id| (id, text::of_object(&object)));
+            if text.as_ref().is_none_or(|(_, text)| text.len() <= FLATTENED_BYTES_MAX) {
+                event.set_flattened(&self.schema, *flattened_id, object);
             }
-            if flattened {
-                event
-                    .set_flattened(&self.schema, *flattened_id, object)
-                    .map_err(|error| format!("a record's {name}: {error}"))?;
+            if let Some((id, text)) = text {
+                event.set(id, text);
             }
         }
-        Ok(())
     }
 }
 
@@ -217,7 +211,8 @@ fn take(record: &mut Record, path: &[&str]) -> Option<Json> {
     object.swap_remove(*last)
 }
 
-fn at<'a>(record: &'a Record, path: &[&str]) -> Option<&'a str> {
+/// The text at a path.
+pub(crate) fn at<'a>(record: &'a Record, path: &[&str]) -> Option<&'a str> {
     let (first, rest) = path.split_first()?;
     rest.iter().try_fold(record.get(*first)?, |json, name| json.get(*name))?.as_str()
 }
@@ -339,75 +334,3 @@ const AWS_CLIENTS: &[&str] = &[
     "aws-sdk-ruby2",
     "s3fs",
 ];
-
-fn account(fields: &mut Fields) {
-    let account = fields
-        .get(field!("aws.cloudtrail.user_identity.account_id"))
-        .or_else(|| fields.get(field!("aws.cloudtrail.recipient_account_id")))
-        .cloned();
-    fields.set_some(field!("cloud.account.id"), account);
-}
-
-/// Who called, and whom the call was about.
-fn users(fields: &mut Fields, record: &Record) {
-    let get = |fields: &Fields, id| fields.get(id).and_then(Value::as_text).map(str::to_owned);
-    let kind = get(fields, field!("aws.cloudtrail.user_identity.type")).unwrap_or_default();
-    let assumed = matches!(kind.as_str(), "AssumedRole" | "FederatedUser");
-    let mut related = Vec::new();
-    let mut id = get(fields, field!("aws.cloudtrail.user_identity.principal_id"));
-    if kind == "IdentityCenterUser" {
-        id = id.or_else(|| get(fields, field!("aws.cloudtrail.user_identity.on_behalf_of.user_id")));
-    }
-    if assumed {
-        let issuer =
-            get(fields, field!("aws.cloudtrail.user_identity.session_context.session_issuer.user_name"));
-        fields.set_some(field!("user.name"), issuer);
-        let arn = get(fields, field!("aws.cloudtrail.user_identity.arn")).unwrap_or_default();
-        if let Some(session) = session_name(&arn) {
-            related.push(session.to_owned());
-            if let Some((name, _)) = session.split_once('@') {
-                related.push(name.to_owned());
-                fields.set(field!("user.email"), session);
-            }
-        }
-    }
-    if get(fields, field!("event.action")).as_deref() == Some("UserAuthentication")
-        && fields.get(field!("user.name")).is_none()
-    {
-        fields.set_some(field!("user.name"), at(record, &["additionalEventData", "UserName"]));
-    }
-    let target_id = at(record, &["responseElements", "user", "userId"]);
-    let target_name = at(record, &["requestParameters", "userName"]);
-    let new_name = at(record, &["requestParameters", "newUserName"]);
-    fields
-        .set_some(field!("user.id"), id)
-        .set_some(field!("user.target.id"), target_id)
-        .set_some(field!("user.target.name"), target_name)
-        .set_some(field!("user.changes.name"), new_name)
-        .set_some(field!("group.id"), at(record, &["responseElements", "group", "groupId"]))
-        .set_some(field!("group.name"), at(record, &["requestParameters", "groupName"]));
-    let name = get(fields, field!("user.name"));
-    if let Some(name) = name.as_deref().filter(|name| name.find('@') > Some(0))
-        && fields.get(field!("user.email")).is_none()
-    {
-        fields.set(field!("user.email"), name);
-    }
-    related.extend([target_name, new_name, target_id].into_iter().flatten().map(str::to_owned));
-    related.extend(get(fields, field!("user.id")).into_iter().chain(name));
-    let mut unique: Vec<String> = Vec::new();
-    for user in related {
-        if !unique.contains(&user) {
-            unique.push(user);
-        }
-    }
-    fields.set(field!("related.user"), Value::texts(unique));
-}
-
-/// The name of a session, which is the last part of an assumed role's ARN.
-fn session_name(arn: &str) -> Option<&str> {
-    let rest = arn.strip_prefix("arn:aws")?;
-    let rest = ["", "-us-gov", "-cn"]
-        .iter()
-        .find_map(|partition| rest.strip_prefix(partition)?.strip_prefix(":sts:"))?;
-    rest.rsplit_once('/').map(|(_, name)| name).filter(|name| !name.is_empty())
-}

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,17 +34,22 @@ pub(crate) struct Folder {
     pub(super) progress: Progress,
     /// Files to be read, oldest first.
     pending: BTreeSet<Place>,
-    /// Whether files were left out of `pending` for want of room.
-    left_out: bool,
+    /// The first of the files that were left out of `pending` for want of room, in the last look and the one under way.
+    left_out: Option<Place>,
+    left_out_now: Option<Place>,
     /// Whether the folders were looked through once.
     looked: bool,
     /// Files last changed by then are passed over; while the folders are looked through for the first time.
     mute_until: Option<i64>,
     /// Up to which change all files were seen, and are read once none is pending.
     complete_until: Option<i64>,
+    /// The same, but for files that could not be seen or read.
+    seen_until: Option<i64>,
     /// Rows that are to be written before anything is read.
     owed: Vec<Change>,
     status: Arc<Status>,
+    /// [`FILES_PENDING_MAX`], or less in tests.
+    pub(super) pending_max: usize,
 }
 
 /// A file that is being read.
@@ -70,18 +76,22 @@ impl Folder {
             tree: Tree::new(config.folders.clone(), config.rescan(), Arc::clone(&status)),
             progress,
             pending: BTreeSet::new(),
-            left_out: false,
+            left_out: None,
+            left_out_now: None,
             looked: false,
             mute_until,
             complete_until: None,
+            seen_until: None,
             owed,
             status,
+            pending_max: FILES_PENDING_MAX,
         }
     }
 
     /// Looks for files: takes the kernel's notifications and reads one directory where a look is due.
     pub(crate) fn look(&mut self) {
-        let Self { tree, progress, pending, left_out, mute_until, .. } = self;
+        let Self { tree, progress, pending, pending_max, mute_until, .. } = self;
+        let mut left_out: Option<Place> = None;
         let mut unnamed = Vec::new();
         let mut found = |path: PathBuf, metadata: &Metadata| match path.into_os_string().into_string() {
             Ok(path) => {
@@ -92,18 +102,22 @@ impl Folder {
                     mute_until.is_some_and(|until| stamp.changed <= until) && !place.1.ends_with(".gz");
                 if muted || progress.wanted(&place, &stamp) != Wanted::No {
                     pending.insert(place);
-                    if pending.len() > FILES_PENDING_MAX {
-                        pending.pop_last();
-                        *left_out = true;
+                    if pending.len() > *pending_max {
+                        left_out = first(left_out.take(), pending.pop_last());
                     }
                 }
             }
             Err(path) => unnamed.push(PathBuf::from(path)),
         };
         tree.notified(&mut found);
-        if let Some(scanned) = tree.step(&mut found) {
+        let scanned = tree.step(&mut found);
+        self.left_out = first(self.left_out.take(), left_out.clone());
+        self.left_out_now = first(self.left_out_now.take(), left_out);
+        if let Some(scanned) = scanned {
             self.looked = true;
-            self.complete_until = scanned.complete_until;
+            self.complete_until = scanned.complete.then_some(scanned.until);
+            self.seen_until = Some(scanned.until);
+            self.left_out = self.left_out_now.take();
         }
         for path in unnamed {
             self.tree.complain(
@@ -127,7 +141,7 @@ impl Folder {
     pub(crate) fn open(&mut self, changes: &mut Vec<Change>) -> Option<Reading> {
         changes.append(&mut self.owed);
         // The oldest file is known only when all have been seen.
-        if self.tree.scanning() && !self.looked {
+        if self.tree.scanning() && (!self.looked || self.left_out.is_some()) {
             return None;
         }
         while let Some(place) = self.pending.pop_first() {
@@ -138,19 +152,23 @@ impl Folder {
                 Err(error) => self.fail(&place.1, &error),
             }
         }
-        if std::mem::take(&mut self.left_out) {
-            self.looked = false;
+        if self.left_out.is_some() {
             self.tree.rescan();
         } else if self.looked {
             self.mute_until = None;
-            self.progress.forget(self.complete_until, None, changes);
+            self.progress.forget(self.until(), None, changes);
         }
         None
     }
 
     fn open_file(&self, place: &Place) -> io::Result<Option<Reading>> {
-        let file = Arc::new(File::open(&place.1)?);
-        let stamp = Stamp::of(&file.metadata()?);
+        // What was a file when it was seen may be a pipe by now, on which the lane must not wait.
+        let file = Arc::new(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&place.1)?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        let stamp = Stamp::of(&metadata);
         let known = match self.progress.wanted(place, &stamp) {
             Wanted::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
             // Read to the end without a word, so that what is added later is told from what is there.
@@ -203,26 +221,39 @@ impl Folder {
         self.note(reading, true, broken.as_deref(), changes);
         self.tree.no_complaint(Path::new(path));
         // The horizon follows a long first reading, but never over a file that is still to be read.
-        let next = self.pending.first();
-        if next.is_none_or(|next| *next > reading.place) {
-            let more = self.left_out || next.is_some();
-            self.progress.forget(self.complete_until, more.then_some(&reading.place), changes);
+        let next = first(self.pending.first().cloned(), self.left_out.clone());
+        if next.as_ref().is_none_or(|next| *next > reading.place) {
+            self.progress.forget(self.until(), next.map(|_| &reading.place), changes);
         }
     }
 
     fn note(&mut self, reading: &Reading, done: bool, set_aside: Option<&str>, changes: &mut Vec<Change>) {
         let (records, offset) = (reading.records.count(), reading.records.offset());
-        let known = Known { stamp: reading.stamp, records, offset, done, ..Known::default() };
+        let date = reading.place.0;
+        let known = Known { stamp: reading.stamp, records, offset, done, date, ..Known::default() };
         let path = &reading.place.1;
         if let Err(error) = self.progress.note(path, &reading.file, known, set_aside, changes) {
             self.fail(path, &error);
         }
     }
 
+    /// Up to which change files may be forgotten. Where a folder cannot be read for long, its files must not make the
+    /// table of the others grow without end.
+    fn until(&self) -> Option<i64> {
+        self.complete_until.or_else(|| self.seen_until.filter(|_| self.progress.is_overfull()))
+    }
+
     /// A file cannot be read now; the next look through the folders finds it again.
     fn fail(&mut self, path: &str, error: &io::Error) {
         self.complete_until = None;
         self.tree.complain(Path::new(path), error);
+    }
+}
+
+fn first(left: Option<Place>, right: Option<Place>) -> Option<Place> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(left.min(right)),
+        (left, right) => left.or(right),
     }
 }
 

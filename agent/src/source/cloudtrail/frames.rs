@@ -89,9 +89,10 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// From which byte a later reader can go on behind the last record: none where records stand in an array.
+    /// From which byte a later reader can go on behind the last record: none before the first, and none where records
+    /// stand in an array.
     pub(crate) fn offset(&self) -> Option<u64> {
-        self.flat.then_some(self.settled)
+        Some(self.settled).filter(|settled| self.flat && *settled > 0)
     }
 
     /// The next record; `None` at a proper end.
@@ -133,7 +134,8 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    fn position(&self) -> u64 {
+    /// Where the next record is looked for, in bytes.
+    pub(crate) fn position(&self) -> u64 {
         self.passed + self.next as u64
     }
 

@@ -7,11 +7,14 @@
 mod actions;
 mod aws;
 pub(crate) mod config;
+mod credentials;
 mod ecs;
 mod entities;
 mod folder;
 mod frames;
 mod geo;
+mod identity;
+mod letter;
 mod notification;
 mod progress;
 mod queue;
@@ -38,7 +41,8 @@ use self::config::Config;
 use self::ecs::Mapper;
 use self::folder::{Folder, Reading};
 pub(crate) use self::geo::Geo;
-use self::queue::{Delivery, Queues, Receipt};
+use self::letter::{Delivery, Receipt};
+use self::queue::Queues;
 use self::records::{Found, NO_RECORD, ReadError, Records};
 pub(crate) use self::replay::Replay;
 use self::seen::Seen;
@@ -98,15 +102,15 @@ pub(crate) struct CloudTrail {
 
 /// What is being read.
 struct Document {
-    from: From,
+    opened: Opened,
     /// How many of its records were refused, and why the first.
     refused: u64,
     refusal: Option<String>,
 }
 
-enum From {
-    Folder(Reading),
-    Queue { records: Records, origin: Arc<Fields>, name: String, receipt: Receipt },
+enum Opened {
+    File(Reading),
+    Object { records: Records, origin: Arc<Fields>, name: String, receipt: Receipt },
 }
 
 /// A batch in the making.
@@ -213,22 +217,22 @@ impl CloudTrail {
     /// Opens what is read next: a file and an object in turn, so that neither waits for all of the other.
     fn open_next(&mut self, draft: &mut Draft) -> bool {
         self.folders_turn = !self.folders_turn || self.deliveries.is_empty();
-        let from = match self.folders_turn {
+        let opened = match self.folders_turn {
             true => self.open_file(draft).or_else(|| self.open_object()),
             false => self.open_object().or_else(|| self.open_file(draft)),
         };
-        self.reading = from.map(|from| Document { from, refused: 0, refusal: None });
+        self.reading = opened.map(|opened| Document { opened, refused: 0, refusal: None });
         self.reading.is_some()
     }
 
-    fn open_file(&mut self, draft: &mut Draft) -> Option<From> {
-        self.folder.as_mut()?.open(&mut draft.changes).map(From::Folder)
+    fn open_file(&mut self, draft: &mut Draft) -> Option<Opened> {
+        self.folder.as_mut()?.open(&mut draft.changes).map(Opened::File)
     }
 
-    fn open_object(&mut self) -> Option<From> {
+    fn open_object(&mut self) -> Option<Opened> {
         let Delivery { body, origin, name, receipt } = *self.deliveries.pop_front()?;
         match Records::new(body, 0) {
-            Ok(records) => Some(From::Queue { records, origin, name, receipt }),
+            Ok(records) => Some(Opened::Object { records, origin, name, receipt }),
             Err(error) => {
                 self.status.alarm(&name, &format!("its copy on disk cannot be read: {error}"));
                 None
@@ -236,70 +240,73 @@ impl CloudTrail {
         }
     }
 
-    /// Reads records into the draft until it is full or the document over.
-    fn read(&mut self, mut document: Document, draft: &mut Draft) {
+    /// Reads records into the draft until it is full, the time is over or the document is.
+    fn read(&mut self, mut document: Document, draft: &mut Draft, until: Instant) {
         let created = now();
-        while !draft.is_full() {
-            let (records, origin) = match &mut document.from {
-                From::Folder(reading) => (&mut reading.records, &reading.origin),
-                From::Queue { records, origin, .. } => (records, &*origin),
-            };
-            let record = match records.next() {
-                Ok(Some(Found::Record(record))) => record,
-                Ok(Some(Found::Digest)) => {
-                    self.status.objects_ignored.one();
-                    continue;
-                }
-                Ok(Some(Found::Other(_))) => {
-                    self.refuse(&mut document, NO_RECORD);
-                    continue;
-                }
-                Ok(Some(Found::Refused(reason))) => {
-                    self.refuse(&mut document, &reason);
-                    continue;
-                }
-                Ok(None) => return self.finish(document, Ok(()), draft),
+        loop {
+            match self.read_record(&mut document, draft, created) {
+                Ok(true) => {}
+                Ok(false) => return self.finish(document, Ok(()), draft),
                 Err(error) => return self.finish(document, Err(error), draft),
-            };
-            let id = record.get("eventID").and_then(|id| id.as_str());
-            if id.is_some_and(|id| !self.seen.insert(id)) {
-                self.status.duplicates.one();
-                continue;
             }
-            draft.bytes += records.length();
-            match self.mapper.event(record, Some(origin), Some(created)) {
-                Ok(event) => {
-                    self.status.event(event.time());
-                    draft.events.push(event);
-                }
-                Err(reason) => self.refuse(&mut document, &reason),
+            if draft.is_full() || Instant::now() >= until {
+                break;
             }
         }
-        if let (From::Folder(reading), Some(folder)) = (&document.from, &mut self.folder) {
+        if let (Opened::File(reading), Some(folder)) = (&document.opened, &mut self.folder) {
             folder.pause(reading, &mut draft.changes);
         }
         self.reading = Some(document);
     }
 
-    fn refuse(&self, document: &mut Document, reason: &str) {
-        let records = match &document.from {
-            From::Folder(reading) => &reading.records,
-            From::Queue { records, .. } => records,
+    /// Reads one record; false at the document's end.
+    fn read_record(
+        &mut self,
+        document: &mut Document,
+        draft: &mut Draft,
+        created: Timestamp,
+    ) -> Result<bool, ReadError> {
+        let (records, origin) = document.opened.parts();
+        let record = match records.next()? {
+            None => return Ok(false),
+            Some(Found::Record(record)) => Ok(record),
+            Some(Found::Digest) => {
+                self.status.objects_ignored.one();
+                return Ok(true);
+            }
+            Some(Found::Other(_)) => Err(NO_RECORD.to_owned()),
+            Some(Found::Refused(reason)) => Err(reason),
         };
-        self.status.records_refused.one();
-        document.refused += 1;
-        document.refusal.get_or_insert_with(|| format!("{reason} at byte {}", records.at()));
+        let id = record.as_ref().ok().and_then(|record| record.get("eventID")?.as_str());
+        if id.is_some_and(|id| !self.seen.insert(id)) {
+            self.status.duplicates.one();
+            return Ok(true);
+        }
+        draft.bytes += records.length();
+        let at = records.at();
+        match record.and_then(|record| self.mapper.event(record, Some(origin), Some(created))) {
+            Ok(event) => {
+                self.status.event(event.time());
+                draft.events.push(event);
+            }
+            Err(reason) => {
+                self.status.records_refused.one();
+                document.refused += 1;
+                document.refusal.get_or_insert_with(|| format!("{reason} at byte {at}"));
+            }
+        }
+        Ok(true)
     }
 
     fn finish(&mut self, document: Document, end: Result<(), ReadError>, draft: &mut Draft) {
         let refused = document.refused_reason();
-        match document.from {
-            From::Folder(reading) => {
+        match document.opened {
+            Opened::File(reading) => {
                 if let Some(folder) = &mut self.folder {
                     folder.finish(&reading, end, refused, &mut draft.changes);
                 }
             }
-            From::Queue { name, receipt, .. } => match end.map_err(|error| error.to_string()) {
+            Opened::Object { name, receipt, .. } => match end.map_err(|error| error.to_string()) {
                 Ok(()) => {
                     match refused {
                         Some(reason) => self.status.set_aside(&name, &reason),
@@ -327,15 +334,16 @@ impl Source for CloudTrail {
                 folder.look();
             }
             match self.reading.take() {
-                Some(document) => self.read(document, &mut draft),
+                Some(document) => self.read(document, &mut draft, until),
                 None if self.open_next(&mut draft) => {}
-                None if self.folder.as_ref().is_some_and(Folder::busy) && Instant::now() < until => {}
-                None if !draft.is_empty() || Instant::now() >= until => break,
+                None if Instant::now() >= until => break,
+                None if self.folder.as_ref().is_some_and(Folder::busy) => {}
+                None if !draft.is_empty() => break,
                 None => {
                     self.receive(Some(self.folder.as_ref().map_or(until, |folder| folder.due()).min(until)))
                 }
             }
-            if draft.is_full() {
+            if draft.is_full() || (!draft.is_empty() && Instant::now() >= until) {
                 break;
             }
         }
@@ -361,6 +369,15 @@ impl Draft {
             false => Some(Box::new(move || receipts.into_iter().for_each(Receipt::done))),
         };
         Batch { events: self.events, checkpoint: Checkpoint { changes: self.changes, done } }
+    }
+}
+
+impl Opened {
+    fn parts(&mut self) -> (&mut Records, &Arc<Fields>) {
+        match self {
+            Self::File(reading) => (&mut reading.records, &reading.origin),
+            Self::Object { records, origin, .. } => (records, origin),
+        }
     }
 }
 

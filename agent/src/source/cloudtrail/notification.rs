@@ -54,11 +54,11 @@ fn told(body: &str, envelopes: usize) -> Option<Vec<Object>> {
     }
     if let Some(bucket) = text("/s3Bucket") {
         let keys = json.get("s3ObjectKey")?.as_array()?.iter().map(Json::as_str);
-        return keys.map(|key| Some(object(bucket, key?, None))).collect();
+        return keys.map(|key| object(bucket, key?, None)).collect();
     }
     if text("/source") == Some("aws.s3") {
         let created = text("/detail-type") == Some("Object Created");
-        let named = object(text("/detail/bucket/name")?, text("/detail/object/key")?, text("/region"));
+        let named = object(text("/detail/bucket/name")?, text("/detail/object/key")?, text("/region"))?;
         return Some(created.then_some(named).into_iter().collect());
     }
     None
@@ -72,11 +72,20 @@ fn of_s3(record: &Json) -> Option<Option<Object>> {
     }
     let key = text("/s3/object/key")?.replace('+', " ");
     let key = percent_decode_str(&key).decode_utf8().ok()?;
-    Some(Some(object(text("/s3/bucket/name")?, &key, text("/awsRegion"))))
+    object(text("/s3/bucket/name")?, &key, text("/awsRegion")).map(Some)
 }
 
-fn object(bucket: &str, key: &str, region: Option<&str>) -> Object {
-    Object { bucket: bucket.to_owned(), key: key.to_owned(), region: region.map(str::to_owned) }
+/// An object, if its bucket and region have names that AWS gives. They become part of a host's name, to which
+/// credentials are sent, and whoever may write to the queue must not choose that host.
+fn object(bucket: &str, key: &str, region: Option<&str>) -> Option<Object> {
+    let plain = |text: &str, others: &[u8]| {
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || others.contains(byte);
+        !text.is_empty() && text.len() <= 255 && text.as_bytes().iter().all(allowed)
+    };
+    if !plain(bucket, b".-_") || !region.is_none_or(|region| plain(region, b"-")) {
+        return None;
+    }
+    Some(Object { bucket: bucket.to_owned(), key: key.to_owned(), region: region.map(str::to_owned) })
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! A file is known by its path; its inode tells that it was renamed, and a hash of its beginning that it is still the
 //! same file. What is remembered is bounded by [`FILES_REMEMBERED_MAX`]. Before a file is forgotten a horizon is
 //! drawn: a time of change (`ctime`, which nobody can set back) up to which every file was read. A file beyond the
-//! horizon that is not remembered was read long ago.
+//! horizon that is not remembered was read long ago. (A folder that is moved in whole keeps its files' times; if so
+//! many files were read that some are forgotten, such a folder's files are taken for read.)
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -19,8 +20,9 @@ use crate::ledger::Change;
 /// Where the rows lie in the store.
 pub(crate) const SCOPE: &str = "cloudtrail/folder";
 
-/// Most files that are remembered one by one.
-const FILES_REMEMBERED_MAX: usize = 32_768;
+/// Most files that are remembered one by one: what a table of 32,768 places holds, in about 4 MiB. A trail of one
+/// account over all regions makes some 5,000 files a day.
+const FILES_REMEMBERED_MAX: usize = 28_000;
 /// How many bytes at a file's beginning tell that it is the same file.
 const HEAD_BYTES: usize = 1_024;
 /// The key of the horizon's row; the files' keys are hexadecimal.
@@ -48,6 +50,8 @@ pub(crate) struct Known {
     pub(crate) offset: Option<u64>,
     /// Whether there was nothing more to be read.
     pub(crate) done: bool,
+    /// The file's date in the order of reading.
+    pub(crate) date: i64,
     /// The file's beginning; [`Progress::note`] reads it.
     pub(crate) head: Head,
 }
@@ -147,6 +151,11 @@ impl Progress {
         self.files.is_empty() && self.horizon == Horizon::default()
     }
 
+    /// Whether twice as many files are remembered as should be.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.files.len() > 2 * self.files_max
+    }
+
     /// What is to be done about a file.
     pub(crate) fn wanted(&self, place: &Place, stamp: &Stamp) -> Wanted {
         if let Some(known) = self.files.get(&key(&place.1)) {
@@ -226,8 +235,10 @@ impl Progress {
             // A late file of an early date: the horizon must not come back to it.
             return;
         }
-        let mut old: Vec<_> =
-            self.files.iter().filter(|(_, known)| known.done && known.stamp.changed <= until).collect();
+        let beyond = |known: &Known| {
+            known.done && known.stamp.changed <= until && through.is_none_or(|place| known.date < place.0)
+        };
+        let mut old: Vec<_> = self.files.iter().filter(|(_, known)| beyond(known)).collect();
         // A quarter at once, so that it is seldom done.
         let excess = self.files.len() - self.files_max * 3 / 4;
         old.sort_unstable_by_key(|(_, known)| known.stamp.changed);
@@ -308,7 +319,7 @@ mod tests {
     fn read(progress: &mut Progress, dates: std::ops::Range<i64>, changed: i64, changes: &mut Vec<Change>) {
         for date in dates {
             let stamp = stamp(date.unsigned_abs(), changed);
-            let known = Known { stamp, done: true, ..Known::default() };
+            let known = Known { stamp, done: true, date, ..Known::default() };
             progress.remember(&place(date).1, known, None, changes);
         }
     }

@@ -47,23 +47,6 @@ pub(crate) enum ReadError {
     Io(io::Error),
 }
 
-impl From<FrameError> for ReadError {
-    fn from(error: FrameError) -> Self {
-        match error {
-            FrameError::Truncated { .. } => Self::Truncated(error.to_string()),
-            FrameError::Syntax { .. } => Self::Broken(error.to_string()),
-            FrameError::Io(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof => Self::Truncated("its gzip stream ends too early".to_owned()),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                    Self::Broken(format!("its gzip stream is broken: {error}"))
-                }
-                io::ErrorKind::FileTooLarge => Self::Broken(error.to_string()),
-                _ => Self::Io(error),
-            },
-        }
-    }
-}
-
 /// The records of one stream.
 pub(crate) struct Records {
     frames: Frames<Box<dyn Read + Send>>,
@@ -82,7 +65,8 @@ impl Records {
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, skip: u64) -> io::Result<Self> {
         let mut reader = io::BufReader::with_capacity(32 << 10, reader);
-        let compressed = io::BufRead::fill_buf(&mut reader)?.starts_with(&[0x1f, 0x8b]);
+        // A file of which there is one byte yet may be compressed too; no JSON begins so.
+        let compressed = matches!(io::BufRead::fill_buf(&mut reader)?, [0x1f] | [0x1f, 0x8b, ..]);
         let reader: Box<dyn Read + Send> = match compressed {
             true => Box::new(Limited { reader: MultiGzDecoder::new(reader), left: INFLATED_BYTES_MAX }),
             false => Box::new(reader),
@@ -121,13 +105,17 @@ impl Records {
     /// See [`ReadError`].
     pub(crate) fn next(&mut self) -> Result<Option<Found>, ReadError> {
         while self.count < self.skip {
-            if self.frames.next()?.is_none() {
-                return Ok(None);
+            match self.frames.next() {
+                Ok(Some(_)) => self.count += 1,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(read_error(error, self.frames.position())),
             }
-            self.count += 1;
         }
-        let Some(frame) = self.frames.next()? else {
-            return Ok(None);
+        let at = self.frames.position();
+        let frame = match self.frames.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(read_error(error, at)),
         };
         self.count += 1;
         self.last = (frame.at, frame.bytes.map_or(RECORD_BYTES_MAX, <[u8]>::len));
@@ -136,6 +124,24 @@ impl Records {
             None => Err(format!("a record is longer than {RECORD_BYTES_MAX} bytes")),
         };
         Ok(Some(found.unwrap_or_else(Found::Refused)))
+    }
+}
+
+/// What an error means for the whole stream; `at` is where in what it holds, in bytes.
+fn read_error(error: FrameError, at: u64) -> ReadError {
+    match error {
+        FrameError::Truncated { .. } => ReadError::Truncated(error.to_string()),
+        FrameError::Syntax { .. } => ReadError::Broken(error.to_string()),
+        FrameError::Io(error) => match error.kind() {
+            io::ErrorKind::UnexpectedEof => ReadError::Truncated(format!(
+                "its gzip stream ends too early, behind byte {at} of what it holds"
+            )),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => ReadError::Broken(format!(
+                "its gzip stream is broken behind byte {at} of what it holds: {error}"
+            )),
+            io::ErrorKind::FileTooLarge => ReadError::Broken(error.to_string()),
+            _ => ReadError::Io(error),
+        },
     }
 }
 
@@ -273,12 +279,18 @@ mod tests {
         let mut broken = whole.clone();
         let trailer = broken.len() - 6;
         broken[trailer] ^= 0xff;
-        assert_eq!(
-            read_all(whole[..whole.len() - 1].to_vec()),
-            r#"X; Truncated("its gzip stream ends too early")"#
-        );
-        assert_eq!(read_all(whole[..3].to_vec()), r#"Truncated("its gzip stream ends too early")"#);
-        assert!(read_all(broken).contains(r#"Broken("its gzip stream is broken"#));
+        let cut = "its gzip stream ends too early, behind byte";
+        for (bytes, told) in [
+            (
+                whole[..whole.len() - 1].to_vec(),
+                format!("X; Truncated(\"{cut} {} of what it holds\")", RECORD.len() + 12),
+            ),
+            (whole[..3].to_vec(), format!("Truncated(\"{cut} 0 of what it holds\")")),
+        ] {
+            assert_eq!(read_all(bytes), told);
+        }
+        let told = read_all(broken);
+        assert!(told.starts_with("X; Broken(\"its gzip stream is broken behind byte 86"), "{told}");
         let twice = [whole.clone(), whole].concat();
         assert_eq!(read_all(twice), "X; X", "members of gzip follow one another");
     }

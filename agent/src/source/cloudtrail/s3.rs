@@ -27,9 +27,7 @@ const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').
 #[derive(Clone)]
 pub(crate) struct Buckets {
     client: Client,
-    endpoint: Option<String>,
-    fips: bool,
-    dual_stack: bool,
+    hosts: Hosts,
     directory: PathBuf,
     /// Regions that S3 told of buckets. Held for a look only, never over a request.
     regions: Arc<Mutex<HashMap<String, String>>>,
@@ -86,9 +84,11 @@ impl Buckets {
     pub(crate) fn new(client: Client, config: &QueueConfig, directory: &Path) -> Self {
         Self {
             client,
-            endpoint: config.s3_endpoint.clone(),
-            fips: config.fips,
-            dual_stack: config.dual_stack,
+            hosts: Hosts {
+                endpoint: config.s3_endpoint.clone(),
+                fips: config.fips,
+                dual_stack: config.dual_stack,
+            },
             directory: directory.to_owned(),
             regions: Arc::default(),
         }
@@ -119,24 +119,8 @@ impl Buckets {
 
     async fn ask(&self, object: &Object, region: &str) -> Result<reqwest::Response, AwsError> {
         let mut request = http::Request::new(Bytes::new());
-        *request.uri_mut() = self.url(object, region).parse().unwrap_or_default();
+        *request.uri_mut() = self.hosts.url(object, region).parse().unwrap_or_default();
         self.client.send("s3", region, request).await
-    }
-
-    fn url(&self, object: &Object, region: &str) -> String {
-        let key = utf8_percent_encode(&object.key, KEY);
-        let bucket = &object.bucket;
-        if let Some(endpoint) = &self.endpoint {
-            return format!("{}/{bucket}/{key}", endpoint.trim_end_matches('/'));
-        }
-        let service = if self.fips { "s3-fips" } else { "s3" };
-        let stack = if self.dual_stack { ".dualstack" } else { "" };
-        let host = format!("{service}{stack}.{region}.{}", suffix(region));
-        // A name with dots is covered by no certificate when it stands before the host.
-        match bucket.contains('.') {
-            true => format!("https://{host}/{bucket}/{key}"),
-            false => format!("https://{bucket}.{host}/{key}"),
-        }
     }
 
     async fn copy(&self, mut answer: reqwest::Response) -> Result<Body, FetchError> {
@@ -180,5 +164,62 @@ impl Buckets {
             Ok(file)
         };
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
+    }
+}
+
+/// Where S3 is reached.
+#[derive(Clone, Default)]
+struct Hosts {
+    endpoint: Option<String>,
+    fips: bool,
+    dual_stack: bool,
+}
+
+impl Hosts {
+    fn url(&self, object: &Object, region: &str) -> String {
+        let key = utf8_percent_encode(&object.key, KEY);
+        let bucket = &object.bucket;
+        if let Some(endpoint) = &self.endpoint {
+            return format!("{}/{bucket}/{key}", endpoint.trim_end_matches('/'));
+        }
+        let service = if self.fips { "s3-fips" } else { "s3" };
+        let stack = if self.dual_stack { ".dualstack" } else { "" };
+        let host = format!("{service}{stack}.{region}.{}", suffix(region));
+        // A name with dots is covered by no certificate when it stands before the host.
+        match bucket.contains('.') {
+            true => format!("https://{host}/{bucket}/{key}"),
+            false => format!("https://{bucket}.{host}/{key}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_its_url() {
+        let plain = Hosts::default();
+        let both = Hosts { fips: true, dual_stack: true, ..Hosts::default() };
+        let own = Hosts { endpoint: Some("http://127.0.0.1:5000/".into()), ..Hosts::default() };
+        for (hosts, bucket, region, url) in [
+            (&plain, "logs", "eu-west-1", "https://logs.s3.eu-west-1.amazonaws.com/a/b%20%2B%C3%A9.gz"),
+            (
+                &plain,
+                "my.logs",
+                "cn-north-1",
+                "https://s3.cn-north-1.amazonaws.com.cn/my.logs/a/b%20%2B%C3%A9.gz",
+            ),
+            (
+                &both,
+                "logs",
+                "us-gov-west-1",
+                "https://logs.s3-fips.dualstack.us-gov-west-1.amazonaws.com/a/b%20%2B%C3%A9.gz",
+            ),
+            (&own, "logs", "eu-west-1", "http://127.0.0.1:5000/logs/a/b%20%2B%C3%A9.gz"),
+        ] {
+            let object = Object { bucket: bucket.to_owned(), key: "a/b +é.gz".to_owned(), region: None };
+            assert_eq!(hosts.url(&object, region), url);
+        }
     }
 }

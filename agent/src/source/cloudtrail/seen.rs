@@ -15,9 +15,9 @@ pub(crate) const SCOPE: &str = "cloudtrail/seen";
 
 /// Ids in a block.
 const BLOCK_IDS: usize = 256;
-/// Blocks in the ring: the ids of the last 65,536 records are known. Trails overlap by minutes, and a busy account
-/// makes some ten records a second.
-const BLOCKS: u64 = 256;
+/// Blocks in the ring: the ids of the last 56,320 records are known, which a set of 65,536 places holds, in about
+/// 2 MiB. Trails overlap by minutes, and a busy account makes some ten records a second.
+const BLOCKS: u64 = 220;
 /// The first byte of a row.
 const VERSION: u8 = 1;
 

@@ -1,5 +1,6 @@
 //! What `lapwing status` tells of the source: counters, written by the lane and the queues, read by anyone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -94,6 +95,7 @@ impl Status {
 
     /// Something is wrong at `place` until [`Self::well`] is said of it. It is logged when it is news.
     pub(crate) fn alarm(&self, place: &str, what: &str) {
+        let (place, what) = (&*plain(place), &*plain(what));
         let mut alarms = lock(&self.alarms);
         if alarms.get(place).is_some_and(|known| known == what) {
             return;
@@ -108,6 +110,7 @@ impl Status {
 
     /// All is well at `place` again.
     pub(crate) fn well(&self, place: &str) {
+        let place = &*plain(place);
         if lock(&self.alarms).remove(place).is_some() {
             tracing::info!("cloudtrail: {place}: works again");
         }
@@ -115,9 +118,18 @@ impl Status {
 
     /// A file or object is set aside.
     pub(crate) fn set_aside(&self, place: &str, reason: &str) {
+        let (place, reason) = (&*plain(place), &*plain(reason));
         self.files_set_aside.one();
         tracing::warn!("cloudtrail: {place} is set aside: {reason}");
         *lock(&self.last_error) = Some(format!("{place}: {reason}"));
+    }
+}
+
+/// A text without control characters, which names of files and objects may hold, and which drive a terminal.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    match text.contains(char::is_control) {
+        true => text.replace(char::is_control, "\u{fffd}").into(),
+        false => text.into(),
     }
 }
 
@@ -136,11 +148,11 @@ mod tests {
         status.event(Timestamp::from_millis(40_000));
         status.event(Timestamp::from_millis(10_000));
         status.alarm("queue q", "access denied");
-        status.alarm("queue r", "throttled");
+        status.alarm("queue r", "throttled\n\u{1b}[2J");
         status.well("queue r");
         let report = status.report(Timestamp::from_millis(100_000));
         assert_eq!((report.records, report.lag_secs), (2, Some(60)));
         assert_eq!(report.alarms.keys().collect::<Vec<_>>(), ["queue q"]);
-        assert_eq!(report.last_error.as_deref(), Some("queue r: throttled"));
+        assert_eq!(report.last_error.as_deref(), Some("queue r: throttled\u{fffd}\u{fffd}[2J"));
     }
 }

@@ -55,9 +55,10 @@ struct Scan {
 /// What a look through the folders found in the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scanned {
-    /// Every file that was last changed (`ctime`) by this time was seen, in nanoseconds since 1970; `None` where some
-    /// folder could not be read.
-    pub(crate) complete_until: Option<i64>,
+    /// Every file that could be seen and was last changed (`ctime`) by this time was seen, in nanoseconds since 1970.
+    pub(crate) until: i64,
+    /// Whether all folders were there and could be read.
+    pub(crate) complete: bool,
 }
 
 impl Tree {
@@ -118,7 +119,7 @@ impl Tree {
         self.due = Instant::now() + if missing { self.interval.min(MISSING_INTERVAL) } else { self.interval };
         // The newest file's time is by the clock that new files' times are by, which may be a file server's.
         let until = scan.started.min(scan.newest_change).saturating_sub(self.coarse_nanos);
-        Some(Scanned { complete_until: (scan.clean && !missing).then_some(until) })
+        Some(Scanned { until, complete: scan.clean && !missing })
     }
 
     /// Whether a look through the folders is under way.
@@ -285,12 +286,15 @@ pub(crate) fn changed(metadata: &Metadata) -> i64 {
     metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
 }
 
-/// Whether a path has the name of a file of a trail; digests are told by their folder.
+/// Whether a path has the name of a file of a trail. Where AWS laid out the folders they tell: other services' logs
+/// lie beside a trail's, and so do its digests.
 pub(crate) fn is_candidate(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let name = name.strip_suffix(".gz").unwrap_or(name);
     let known = [".json", ".jsonl", ".ndjson"].iter().any(|ending| name.ends_with(ending));
-    known && !name.starts_with('.') && !path.to_string_lossy().contains("/CloudTrail-Digest/")
+    let folders = path.to_string_lossy();
+    let of_trail = !folders.contains("/AWSLogs/") || folders.contains("/CloudTrail");
+    known && of_trail && !name.starts_with('.') && !folders.contains("/CloudTrail-Digest/")
 }
 
 #[cfg(test)]
@@ -306,6 +310,9 @@ mod tests {
             ),
             ("/t/AWSLogs/111122223333/CloudTrail-Insight/us-east-1/2026/11/22/a.json.gz", true),
             ("/t/AWSLogs/111122223333/CloudTrail-Digest/us-east-1/2026/11/22/a.json.gz", false),
+            ("/t/AWSLogs/o-0a1b2c/111122223333/CloudTrail/us-east-1/2026/11/22/a.json.gz", true),
+            ("/t/AWSLogs/111122223333/Config/us-east-1/2026/11/22/ConfigHistory/a.json.gz", false),
+            ("/t/AWSLogs/111122223333/GuardDuty/us-east-1/2026/11/22/a.jsonl.gz", false),
             ("/t/events.ndjson", true),
             ("/t/events.jsonl.gz", true),
             ("/t/a.json.gz.6eF7b1C2", false),

@@ -53,6 +53,30 @@ fn files_are_read_wherever_and_however_they_appear() {
 }
 
 #[test]
+fn the_kernel_tells_of_files_without_a_look_through_the_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { folders: vec![folder.path().to_owned()], rescan_secs: 86_400, ..Config::default() };
+    let mut bench = Bench::new(config);
+    bench.settle();
+    fs::write(folder.path().join("a.json"), file(0..3)).unwrap();
+    bench.expect(0..3);
+    let today = day(folder.path(), "eu-west-1", 22);
+    fs::write(today.join("b.json.gz.part"), gzip(&file(3..6))).unwrap();
+    fs::rename(today.join("b.json.gz.part"), today.join("b.json.gz")).unwrap();
+    bench.expect(0..6);
+    append(&today.join("c.ndjson"), &lines(6..7, true));
+    bench.expect(0..7);
+    append(&today.join("c.ndjson"), &lines(7..9, true));
+    bench.expect(0..9);
+    // Another folder comes with everything that is in it.
+    let elsewhere = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();
+    fs::create_dir(elsewhere.path().join("x")).unwrap();
+    fs::write(elsewhere.path().join("x/d.json"), file(9..12)).unwrap();
+    fs::rename(elsewhere.path().join("x"), today.join("x")).unwrap();
+    bench.expect(0..12);
+}
+
+#[test]
 fn a_folder_may_appear_later_and_be_made_anew() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("not/yet");
@@ -105,7 +129,11 @@ fn growing_files_are_read_as_far_as_they_go() {
     append(&array, &text.as_bytes()[text.len() - 40..]);
     bench.expect(0..5);
     let bytes = gzip(&lines(5..400, false));
-    append(&zipped, &bytes[..bytes.len() / 2]);
+    for length in 0..4_usize {
+        append(&zipped, &bytes[length.saturating_sub(1)..length]);
+        bench.settle();
+    }
+    append(&zipped, &bytes[3..bytes.len() / 2]);
     bench.until("part of a compressed file", |bench| bench.calls.len() > 5);
     append(&zipped, &bytes[bytes.len() / 2..]);
     bench.expect(0..400);
@@ -211,6 +239,21 @@ fn a_record_in_two_files_is_told_once() {
 }
 
 #[test]
+fn a_folder_that_never_comes_does_not_make_the_others_memory_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let folders = vec![folder.path().to_owned(), "/nonexistent/lapwing".into()];
+    let mut bench = Bench::new(Config { folders, rescan_secs: 1, ..Config::default() });
+    bench.source().folder.as_mut().unwrap().progress.files_max = 50;
+    bench.source().folder.as_mut().unwrap().tree.coarse_nanos = 0;
+    for number in 0..400 {
+        fs::write(folder.path().join(format!("{number}.json")), lines(number..number + 1, false)).unwrap();
+    }
+    bench.expect(0..400);
+    bench.until("a bound", |bench| bench.file_rows().len() <= 101);
+    bench.expect(0..400);
+}
+
+#[test]
 fn thousands_of_files_are_read_once_in_bounded_memory_of_them() {
     let (folder, mut bench) = watched();
     let files = 3_000;
@@ -222,6 +265,7 @@ fn thousands_of_files_are_read_once_in_bounded_memory_of_them() {
     let bound = |bench: &mut Bench| {
         let folder = bench.source().folder.as_mut().unwrap();
         folder.progress.files_max = remembered;
+        folder.pending_max = 200;
         folder.tree.coarse_nanos = 0;
     };
     bound(&mut bench);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lapwing_engine::{Schema, Timestamp};
-use serde_json::Value as Json;
+use proptest::prelude::*;
+use serde_json::{Map, Value as Json};
 
 use super::super::ecs::Mapper;
 use super::super::geo::Geo;
@@ -101,5 +102,77 @@ fn hostile_records_are_refused_or_mapped_but_never_panic() {
     ] {
         let record: Json = serde_json::from_str(text).unwrap();
         let _ = mapper.event(record.as_object().unwrap().clone(), None, None);
+    }
+}
+
+/// Members of records, where values of any shape are put.
+const NAMES: &[&str] = &[
+    "eventName",
+    "eventSource",
+    "sourceIPAddress",
+    "userAgent",
+    "userIdentity",
+    "type",
+    "arn",
+    "sessionContext",
+    "sessionIssuer",
+    "onBehalfOf",
+    "requestParameters",
+    "responseElements",
+    "additionalEventData",
+    "resources",
+    "ARN",
+    "tlsDetails",
+    "tlsVersion",
+    "userName",
+    "user",
+    "instancesSet",
+    "items",
+    "errorCode",
+    "readOnly",
+    "ConsoleLogin",
+];
+
+fn member() -> impl Strategy<Value = Json> {
+    let words = [
+        "AssumedRole",
+        "ConsoleLogin",
+        "sts.amazonaws.com",
+        "ec2.amazonaws.com",
+        "RunInstances",
+        "i-1",
+        "none",
+        "arn:aws:sts::1:assumed-role/a/b@c",
+        "arn:",
+        "@",
+        "v",
+        "2001:db8::1",
+        "aws-cli/1..2",
+    ];
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        "\\PC{0,6}".prop_map(Json::from),
+        prop::sample::select(words.to_vec()).prop_map(Json::from),
+    ];
+    leaf.prop_recursive(4, 48, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            prop::collection::vec((prop::sample::select(NAMES.to_vec()), inner), 0..6).prop_map(|members| {
+                members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_record_panics(members in prop::collection::vec((prop::sample::select(NAMES.to_vec()), member()), 0..12)) {
+        let mut record: Map<String, Json> = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        record.insert("eventTime".into(), "2026-11-21T00:00:00Z".into());
+        let mut mapper = Mapper::new(Arc::new(Schema::new()), Geo::default(), true);
+        let event = mapper.event(record, None, None).unwrap();
+        prop_assert!(event.to_json(&Schema::new()).is_object());
     }
 }
