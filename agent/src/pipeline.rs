@@ -174,12 +174,8 @@ impl Lanes<'_> {
         let source =
             CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
         if let Some(missing) = source.geoip_missing() {
-            for rule in rules::reading(self.rules, &CLOUDTRAIL_STREAMS) {
-                let places =
-                    rule.fields().into_iter().any(|field| self.schema.name(field).starts_with("source.geo."));
-                if places {
-                    tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
-                }
+            for rule in rules::needing_places(&rules::reading(self.rules, &CLOUDTRAIL_STREAMS), self.schema) {
+                tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
             }
         }
         Ok(source)
