@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketType, connect, socket};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::agent::{all, binary, events, field, ready};
+use crate::agent::{all, binary, event, events, field, ready};
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), signal).unwrap();
@@ -31,10 +31,20 @@ fn start() -> (Child, BufReader<std::process::ChildStdout>) {
 fn what_is_lost_is_counted_and_told() {
     let (mut child, mut out) = start();
     signal(&child, Signal::STOP);
-    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    for _ in 0..20_000 {
-        // Refused: two records each, and no port is used up.
-        let _ = connect(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap(), &closed);
+    // The other tests' agent sees all this too: each time it is waited until it has caught up.
+    for _ in 0..30 {
+        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        for _ in 0..500 {
+            // Refused: two records each, and no port is used up.
+            let _ = connect(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap(), &closed);
+        }
+        let last = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let _ = connect(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap(), &last);
+        event("the last of many connections", |event| {
+            event["event"]["action"] == "connection_attempted"
+                && event["process"]["pid"] == std::process::id()
+                && event["destination"]["port"] == last.port()
+        });
     }
     signal(&child, Signal::CONT);
     let told = std::thread::spawn(move || {

@@ -494,3 +494,147 @@ fn entry_type(process: &Process, parent: Option<&Process>) -> Option<&'static st
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensor::snapshot::{NO_CREDENTIALS, NO_PLACE};
+    use smol_str::format_smolstr;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A table in which `parents` ran before: a number, the parent's, the executable, the session and its terminal.
+    fn table(running: &[(u32, u32, &str, u32, u32)]) -> Table {
+        let mut table = Table::new("boot");
+        for (pid, parent, executable, sid, tty) in running {
+            let image = Image::of_procfs(executable, vec![SmolStr::new(executable)], "/", "");
+            table.add(Origin {
+                pid: *pid,
+                start: u64::from(*pid) * SECOND,
+                parent: (*parent != 0).then(|| Key::new(*parent, u64::from(*parent) * SECOND)),
+                parent_pid: *parent,
+                image: Arc::new(image),
+                credentials: NO_CREDENTIALS,
+                place: Place { sid: *sid, tty: *tty, ..NO_PLACE },
+            });
+        }
+        table
+    }
+
+    fn key(pid: u32) -> Key {
+        Key::new(pid, u64::from(pid) * SECOND)
+    }
+
+    fn expire(table: &mut Table, seconds: u64) {
+        table.expire(seconds * SECOND);
+    }
+
+    #[test]
+    fn a_parent_stays_as_long_as_its_child_lives() {
+        let mut table =
+            table(&[(1, 0, "/sbin/init", 0, 0), (10, 1, "/bin/sh", 0, 0), (11, 10, "/bin/nc", 0, 0)]);
+        assert!(table.end(key(10), 100 * SECOND));
+        assert!(!table.end(key(10), 100 * SECOND), "it ends once");
+        expire(&mut table, 1000);
+        assert_eq!(table.ancestors(key(11)).map(|process| process.key.pid).collect::<Vec<_>>(), [10, 1]);
+        table.end(key(11), 1000 * SECOND);
+        expire(&mut table, 1001);
+        assert_eq!(table.len(), 3, "both may still be asked for");
+        expire(&mut table, 1100);
+        assert_eq!(table.len(), 1, "both are gone, and their parent lives");
+        assert!(table.by_pid(11).is_none());
+    }
+
+    #[test]
+    fn ended_processes_are_bounded_by_number() {
+        let mut table = table(&[(1, 0, "/sbin/init", 0, 0)]);
+        for pid in 2..10_000 {
+            let image = Arc::new(Image::unknown(format_smolstr!("{pid}")));
+            let start = u64::from(pid) * SECOND;
+            let (credentials, place) = (NO_CREDENTIALS, NO_PLACE);
+            table.add(Origin { pid, start, parent: Some(key(1)), parent_pid: 1, image, credentials, place });
+            table.end(key(pid), SECOND);
+            expire(&mut table, 1);
+        }
+        assert_eq!(table.len(), LINGERING_MAX + 1);
+        assert_eq!(table.counts().evicted, 0, "they went in their turn");
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_another_process() {
+        let mut table = table(&[(1, 0, "/sbin/init", 0, 0), (7, 1, "/bin/sh", 0, 0)]);
+        table.end(key(7), 8 * SECOND);
+        let again = Origin {
+            pid: 7,
+            start: 9 * SECOND,
+            parent: Some(key(1)),
+            parent_pid: 1,
+            image: Arc::new(Image::unknown("again".into())),
+            credentials: NO_CREDENTIALS,
+            place: NO_PLACE,
+        };
+        let again = table.add(again);
+        assert_ne!(table.entity_id(key(7)), table.entity_id(again));
+        assert_eq!(table.by_pid(7).map(|process| process.key), Some(again));
+        assert!(table.get(key(7)).is_some(), "the first may still be named by a late record");
+        expire(&mut table, 100);
+        assert_eq!(table.by_pid(7).map(|process| process.key), Some(again));
+    }
+
+    #[test]
+    fn entity_ids_differ_by_boot_and_can_be_read_back() {
+        let table = table(&[]);
+        let id = table.entity_id(key(7));
+        assert_eq!(table.key(&id), Some(key(7)));
+        assert_ne!(Table::new("another boot").entity_id(key(7)), id);
+        assert_eq!(Table::new("another boot").key(&id), None);
+        assert_eq!(table.key("no id"), None);
+        // One tick of the clock is as fine as /proc tells it, so that snapshot and records agree.
+        assert_eq!(table.entity_id(Key::new(7, 7 * SECOND + 9_999_999)), id);
+        assert_ne!(table.entity_id(Key::new(7, 7 * SECOND + 10_000_000)), id);
+    }
+
+    #[test]
+    fn entries_are_told_by_how_they_began() {
+        let tty = TTY_MAJOR << 20 | 1;
+        let pts = 136 << 20;
+        let table = table(&[
+            (1, 0, "/sbin/init", 1, 0),
+            (2, 0, "", 0, 0),
+            (3, 2, "", 0, 0),
+            (10, 1, "/usr/sbin/cron", 10, 0),
+            (11, 10, "/bin/sh", 10, 0),
+            (20, 1, "/usr/sbin/sshd", 20, 0),
+            (21, 20, "/usr/sbin/sshd", 20, 0),
+            (22, 21, "/bin/bash", 22, pts),
+            (23, 22, "/usr/bin/curl", 22, pts),
+            (30, 1, "/usr/bin/containerd-shim-runc-v2", 30, 0),
+            (31, 30, "/usr/sbin/nginx", 31, 0),
+            (32, 31, "/usr/sbin/nginx", 31, 0),
+            (40, 1, "/bin/login", 40, tty),
+            (41, 40, "/bin/bash", 40, tty),
+            (50, 1, "/sbin/agetty", 50, tty),
+            (60, 10, "/usr/bin/ssm-session-worker", 60, 0),
+            (61, 60, "/bin/sh", 61, pts),
+        ]);
+        for (pid, leader, kind) in [
+            (1, 1, "init"),
+            (2, 2, "kthread"),
+            (3, 3, "kthread"),
+            (10, 10, "init"),
+            (11, 10, "init"),
+            (21, 20, "init"),
+            (22, 22, "sshd"),
+            (23, 22, "sshd"),
+            (31, 31, "container"),
+            (32, 31, "container"),
+            (40, 40, "console"),
+            (41, 40, "console"),
+            (50, 50, "terminal"),
+            (61, 61, "ssm"),
+        ] {
+            let entry = table.by_pid(pid).and_then(|process| process.entry);
+            assert_eq!(entry, Some((key(leader), kind)), "{pid}");
+        }
+    }
+}

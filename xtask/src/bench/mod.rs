@@ -8,7 +8,7 @@ mod agent;
 mod load;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// The agent that is measured; one is built unless named
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// Only runs the load and prints each time in nanoseconds; what the measurement itself calls
     #[arg(long, hide = true)]
     only_load: bool,
@@ -68,7 +71,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !shell::is_root() {
         bail!("measuring the agent needs root: run `sudo -E cargo xtask bench …`");
     }
-    let binary = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
+    let binary = match &arguments.agent {
+        Some(agent) => agent.clone(),
+        None => build::run(&build::Arguments { release: true, ..build::Arguments::default() })?,
+    };
     let (mut pairs, mut costs) = (Vec::new(), Vec::new());
     for pair in 1..=arguments.pairs.max(1) {
         wait_for_quiet();

@@ -1,0 +1,330 @@
+//! What one process looks like in events, in each of the roles it has in its own and in others'.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use lapwing_common::{ABSENT, Descriptor, Namespace};
+use lapwing_engine::{FieldId, Fields, Value, field};
+use smol_str::{SmolStr, ToSmolStr};
+
+use super::Decoder;
+use crate::sensor::container;
+use crate::sensor::image::Image;
+use crate::sensor::process::{Process, Table};
+
+/// What a process looks like in events, made when it is needed first.
+#[derive(Default)]
+pub(in crate::sensor) struct Blocks {
+    process: OnceCell<Arc<Fields>>,
+    network: OnceCell<Arc<Fields>>,
+    roles: [OnceCell<Arc<Fields>>; ROLES.len()],
+}
+
+/// The fields by which one process is described in a role.
+struct Role {
+    args: FieldId,
+    args_count: FieldId,
+    command_line: FieldId,
+    entity_id: FieldId,
+    executable: FieldId,
+    group_id: FieldId,
+    group_name: FieldId,
+    interactive: FieldId,
+    name: FieldId,
+    pid: FieldId,
+    real_group_id: FieldId,
+    real_group_name: FieldId,
+    real_user_id: FieldId,
+    real_user_name: FieldId,
+    saved_group_id: FieldId,
+    saved_user_id: FieldId,
+    start: FieldId,
+    tty_major: FieldId,
+    tty_minor: FieldId,
+    effective: FieldId,
+    permitted: FieldId,
+    user_id: FieldId,
+    user_name: FieldId,
+    vpid: FieldId,
+    working_directory: FieldId,
+}
+
+macro_rules! role {
+    ($prefix:literal) => {
+        const {
+            Role {
+                args: FieldId::of(concat!($prefix, ".args")),
+                args_count: FieldId::of(concat!($prefix, ".args_count")),
+                command_line: FieldId::of(concat!($prefix, ".command_line")),
+                entity_id: FieldId::of(concat!($prefix, ".entity_id")),
+                executable: FieldId::of(concat!($prefix, ".executable")),
+                group_id: FieldId::of(concat!($prefix, ".group.id")),
+                group_name: FieldId::of(concat!($prefix, ".group.name")),
+                interactive: FieldId::of(concat!($prefix, ".interactive")),
+                name: FieldId::of(concat!($prefix, ".name")),
+                pid: FieldId::of(concat!($prefix, ".pid")),
+                real_group_id: FieldId::of(concat!($prefix, ".real_group.id")),
+                real_group_name: FieldId::of(concat!($prefix, ".real_group.name")),
+                real_user_id: FieldId::of(concat!($prefix, ".real_user.id")),
+                real_user_name: FieldId::of(concat!($prefix, ".real_user.name")),
+                saved_group_id: FieldId::of(concat!($prefix, ".saved_group.id")),
+                saved_user_id: FieldId::of(concat!($prefix, ".saved_user.id")),
+                start: FieldId::of(concat!($prefix, ".start")),
+                tty_major: FieldId::of(concat!($prefix, ".tty.char_device.major")),
+                tty_minor: FieldId::of(concat!($prefix, ".tty.char_device.minor")),
+                effective: FieldId::of(concat!($prefix, ".thread.capabilities.effective")),
+                permitted: FieldId::of(concat!($prefix, ".thread.capabilities.permitted")),
+                user_id: FieldId::of(concat!($prefix, ".user.id")),
+                user_name: FieldId::of(concat!($prefix, ".user.name")),
+                vpid: FieldId::of(concat!($prefix, ".vpid")),
+                working_directory: FieldId::of(concat!($prefix, ".working_directory")),
+            }
+        }
+    };
+}
+
+const ITSELF: Role = role!("process");
+pub(super) const PARENT: usize = 0;
+pub(super) const GROUP_LEADER: usize = 1;
+pub(super) const SESSION_LEADER: usize = 2;
+pub(super) const ENTRY_LEADER: usize = 3;
+const ROLES: [Role; 4] = [
+    role!("process.parent"),
+    role!("process.group_leader"),
+    role!("process.session_leader"),
+    role!("process.entry_leader"),
+];
+
+impl Decoder {
+    pub(super) fn role_block(&self, role: usize, process: &Process) -> Arc<Fields> {
+        let make = || {
+            let mut fields = Fields::with_capacity(24);
+            self.describe_as(&ROLES[role], process, &mut fields);
+            if role == ENTRY_LEADER {
+                let kind = process.entry.map(|(_, kind)| kind);
+                fields.set_some(field!("process.entry_leader.entry_meta.type"), kind);
+            }
+            Arc::new(fields)
+        };
+        process.blocks.roles[role].get_or_init(make).clone()
+    }
+
+    pub(super) fn process_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
+        let make = || {
+            let mut fields = Fields::with_capacity(72);
+            self.describe_as(&ITSELF, process, &mut fields);
+            self.describe_relations(table, process, &mut fields);
+            self.describe_user(process, &mut fields);
+            describe_image(process, &mut fields);
+            describe_place(table, process, &mut fields);
+            Arc::new(fields)
+        };
+        process.blocks.process.get_or_init(make).clone()
+    }
+
+    /// What a network event says of its process: exactly what Defend's say.
+    pub(super) fn network_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
+        let make = || {
+            let image = &process.image;
+            let mut fields = Fields::with_capacity(24);
+            fields.set(field!("process.name"), image.name.clone());
+            fields.set_some(field!("process.executable"), known(&image.executable));
+            fields.set_some(field!("process.command_line"), known(&image.command_line));
+            fields.set(field!("process.pid"), process.key.pid);
+            let (effective, permitted) = (process.credentials.effective, process.credentials.permitted);
+            fields.set(field!("process.thread.capabilities.effective"), capabilities(effective));
+            fields.set(field!("process.thread.capabilities.permitted"), capabilities(permitted));
+            self.describe_relations(table, process, &mut fields);
+            self.describe_user(process, &mut fields);
+            container(table, process, &mut fields);
+            Arc::new(fields)
+        };
+        process.blocks.network.get_or_init(make).clone()
+    }
+
+    fn describe_as(&self, role: &Role, process: &Process, fields: &mut Fields) {
+        let (image, credentials, place) = (&process.image, &process.credentials, &process.place);
+        fields.set(role.args, image.args.clone());
+        fields.set(role.args_count, image.args_count);
+        fields.set_some(role.command_line, known(&image.command_line));
+        fields.set(role.entity_id, process.entity_id.clone());
+        fields.set_some(role.executable, known(&image.executable));
+        fields.set(role.name, image.name.clone());
+        fields.set(role.pid, process.key.pid);
+        fields.set(role.start, self.clock.wall(process.start));
+        fields.set_some(role.working_directory, known(&image.directory));
+        fields.set(role.interactive, place.tty != 0);
+        if place.tty != 0 {
+            fields.set(role.tty_major, place.tty >> 20);
+            fields.set(role.tty_minor, place.tty & 0xf_ffff);
+        }
+        if place.vpid != 0 && place.vpid != process.key.pid {
+            fields.set(role.vpid, place.vpid);
+        }
+        if credentials.euid != ABSENT {
+            fields.set(role.user_id, credentials.euid.to_smolstr());
+            fields.set_some(role.user_name, self.names.user(credentials.euid));
+            fields.set(role.group_id, credentials.egid.to_smolstr());
+            fields.set_some(role.group_name, self.names.group(credentials.egid));
+            fields.set(role.real_user_id, credentials.uid.to_smolstr());
+            fields.set_some(role.real_user_name, self.names.user(credentials.uid));
+            fields.set(role.real_group_id, credentials.gid.to_smolstr());
+            fields.set_some(role.real_group_name, self.names.group(credentials.gid));
+            fields.set(role.saved_user_id, credentials.suid.to_smolstr());
+            fields.set(role.saved_group_id, credentials.sgid.to_smolstr());
+            fields.set(role.effective, capabilities(credentials.effective));
+            fields.set(role.permitted, capabilities(credentials.permitted));
+        }
+    }
+
+    /// The names of the processes that this one belongs to.
+    fn describe_relations(&self, table: &Table, process: &Process, fields: &mut Fields) {
+        fields.set(field!("process.entity_id"), process.entity_id.clone());
+        if let Some(parent) = process.parent {
+            let parent_id = table.entity_id(parent);
+            fields.set(field!("process.parent.entity_id"), parent_id.clone());
+            let known = table.ancestors(process.key).map(|ancestor| ancestor.entity_id.clone());
+            let mut ancestry: Vec<_> = known.collect();
+            if ancestry.is_empty() {
+                ancestry.push(parent_id);
+            }
+            fields.set(field!("process.Ext.ancestry"), Value::texts(ancestry));
+        }
+        let own = &process.entity_id;
+        if let Some(leader) = table.by_pid(process.place.pgid) {
+            fields.set(field!("process.group_leader.entity_id"), leader.entity_id.clone());
+            fields.set(field!("process.group_leader.same_as_process"), leader.entity_id == *own);
+        }
+        if let Some(leader) = table.by_pid(process.place.sid) {
+            fields.set(field!("process.session_leader.entity_id"), leader.entity_id.clone());
+            fields.set(field!("process.session_leader.same_as_process"), leader.entity_id == *own);
+            let parent = leader.parent.map(|parent| table.entity_id(parent));
+            fields.set_some(field!("process.session_leader.parent.entity_id"), parent);
+        }
+        if let Some((entry, _)) = process.entry {
+            let id = table.entity_id(entry);
+            fields.set(field!("process.entry_leader.same_as_process"), id == *own);
+            fields.set(field!("process.entry_leader.entity_id"), id);
+            let parent =
+                table.get(entry).and_then(|entry| entry.parent).map(|parent| table.entity_id(parent));
+            fields.set_some(field!("process.entry_leader.parent.entity_id"), parent);
+        }
+    }
+
+    fn describe_user(&self, process: &Process, fields: &mut Fields) {
+        let credentials = &process.credentials;
+        if credentials.euid == ABSENT {
+            return;
+        }
+        fields.set(field!("group.Ext.real.id"), credentials.gid.to_smolstr());
+        fields.set_some(field!("group.Ext.real.name"), self.names.group(credentials.gid));
+        fields.set(field!("group.id"), credentials.egid.to_smolstr());
+        fields.set_some(field!("group.name"), self.names.group(credentials.egid));
+        fields.set(field!("user.Ext.real.id"), credentials.uid.to_smolstr());
+        fields.set_some(field!("user.Ext.real.name"), self.names.user(credentials.uid));
+        fields.set(field!("user.id"), credentials.euid.to_smolstr());
+        fields.set_some(field!("user.name"), self.names.user(credentials.euid));
+    }
+}
+
+fn describe_image(process: &Process, fields: &mut Fields) {
+    let image = &process.image;
+    if image.is_cut && !image.is_unknown() {
+        fields.set(field!("lapwing.process.args_truncated"), true);
+        fields.set(field!("process.Ext.command_line_truncated"), true);
+    }
+    fields.set(field!("lapwing.process.comm"), image.comm.clone());
+    fields.set_some(field!("lapwing.process.script"), image.script.clone());
+    if let Some(previous) = process.previous.as_deref().filter(|previous| !Image::is_unknown(previous)) {
+        fields.set(field!("process.previous.args"), previous.args.clone());
+        fields.set(field!("process.previous.args_count"), previous.args_count);
+        fields.set(field!("process.previous.executable"), previous.executable.clone());
+    }
+    let stdio = process.stdio.as_ref();
+    for (index, [ty, inode_field]) in STDIO.into_iter().enumerate() {
+        let descriptor = stdio.map(|stdio| stdio[index]).filter(|descriptor| descriptor.mode != 0);
+        fields.set_some(ty, descriptor.map(descriptor_type));
+        fields.set_some(inode_field, descriptor.map(|descriptor| inode(descriptor.inode)));
+    }
+}
+
+const STDIO: [[FieldId; 2]; 3] = [
+    [field!("lapwing.process.stdin.type"), field!("lapwing.process.stdin.inode")],
+    [field!("lapwing.process.stdout.type"), field!("lapwing.process.stdout.inode")],
+    [field!("lapwing.process.stderr.type"), field!("lapwing.process.stderr.inode")],
+];
+
+fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
+    let (place, credentials) = (&process.place, &process.credentials);
+    let known = |number: u32| (number != ABSENT).then_some(number);
+    fields.set_some(field!("lapwing.process.loginuid"), known(credentials.login_uid));
+    fields.set_some(field!("lapwing.process.session_id"), known(credentials.session_id));
+    for (id, namespace) in [
+        (field!("lapwing.process.namespace.cgroup"), Namespace::Cgroup),
+        (field!("lapwing.process.namespace.ipc"), Namespace::Ipc),
+        (field!("lapwing.process.namespace.mnt"), Namespace::Mount),
+        (field!("lapwing.process.namespace.net"), Namespace::Network),
+        (field!("lapwing.process.namespace.pid"), Namespace::Pid),
+        (field!("lapwing.process.namespace.user"), Namespace::User),
+        (field!("lapwing.process.namespace.uts"), Namespace::Uts),
+    ] {
+        let inode = place.namespaces[namespace as usize];
+        fields.set_some(id, (inode != 0).then_some(inode));
+    }
+    if place.cgroup != 0 {
+        fields.set(field!("lapwing.process.cgroup.id"), inode(place.cgroup));
+        fields.set_some(field!("lapwing.process.cgroup.path"), table.cgroup(place.cgroup).cloned());
+    }
+    fields.set(field!("process.pgid"), place.pgid);
+    fields.set_some(field!("process.parent.pid"), process.parent.map(|parent| parent.pid));
+    container(table, process, fields);
+}
+
+fn container(table: &Table, process: &Process, fields: &mut Fields) {
+    let id = table.cgroup(process.place.cgroup).and_then(|path| container::id(path));
+    fields.set_some(field!("container.id"), id);
+}
+
+/// What kind of file a descriptor stands for.
+fn descriptor_type(descriptor: Descriptor) -> &'static str {
+    /// `/dev/null`'s number.
+    const NULL: u32 = 1 << 20 | 3;
+    match descriptor.mode & 0o170_000 {
+        0o010_000 => "pipe",
+        0o020_000 if descriptor.device == NULL => "null",
+        0o020_000 => "char_device",
+        0o040_000 => "directory",
+        0o060_000 => "block_device",
+        0o100_000 => "file",
+        0o140_000 => "socket",
+        _ => "other",
+    }
+}
+
+/// A number of the kernel's as events have numbers.
+pub(super) fn inode(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn known(text: &SmolStr) -> Option<SmolStr> {
+    (!text.is_empty()).then(|| text.clone())
+}
+
+/// The names of capabilities. Most processes have none or all that there are.
+fn capabilities(bits: u64) -> Value {
+    Value::texts(
+        CAPABILITIES.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, name)| *name),
+    )
+}
+
+/// By their bits; `include/uapi/linux/capability.h`.
+#[rustfmt::skip]
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
+    "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+];
