@@ -1,5 +1,5 @@
-//! Reads the log onwards from a position, through rotated and compressed files to its end: what the store missed
-//! is found so.
+//! Reads the log onwards from a position, through rotated and compressed files to its end: what the store
+//! missed is found so.
 
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// Starts after `position`; where its file is gone, or there is no position, with the oldest line there is. The
-    /// second value says whether the position was found.
+    /// Starts after `position`; where its file is gone, or there is no position, with the oldest line there
+    /// is. The second value says whether the position was found.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -34,8 +34,8 @@ impl Forward {
         &self.position
     }
 
-    /// Reads the next line, without its end, into `line`; `false` at the end of the log, where it can be asked again
-    /// later. A last line without an end is still being written, unless its file is not the last.
+    /// Reads the next line, without its end, into `line`; `false` at the end of the log, where it can be
+    /// asked again later. A last line without an end is still being written, unless its file is not the last.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -61,17 +61,21 @@ impl Forward {
 
     /// Opens the file of the position; where it is gone, the oldest file, and says `false`.
     fn open(&mut self) -> io::Result<bool> {
-        let files = fingerprints(files::list(&self.log)?)?;
-        let found = files.iter().find(|(fingerprint, _)| *fingerprint == self.position.file);
-        if let Some((_, file)) = found {
-            self.reader = Some(files::open_at(&file.path, self.position.offset)?);
-            return Ok(true);
+        loop {
+            let files = fingerprints(files::list(&self.log)?)?;
+            let found = files.iter().find(|(fingerprint, _)| *fingerprint == self.position.file);
+            let Some((fingerprint, file)) = found.or(files.first()) else { return Ok(false) };
+            let offset = if found.is_some() { self.position.offset } else { 0 };
+            match files::open_at(&file.path, offset) {
+                // It was renamed or compressed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => {
+                    self.reader = Some(other?);
+                    self.position = Position { file: fingerprint.clone(), offset };
+                    return Ok(found.is_some());
+                }
+            }
         }
-        if let Some((fingerprint, file)) = files.into_iter().next() {
-            self.position = Position { file: fingerprint, offset: 0 };
-            self.reader = Some(files::open_at(&file.path, 0)?);
-        }
-        Ok(false)
     }
 
     /// The file written after that of the position.
@@ -120,8 +124,8 @@ fn fingerprints(files: Vec<LogFile>) -> io::Result<Vec<(String, LogFile)>> {
     Ok(known)
 }
 
-/// Reads up to and with the next line's end; of a line that is too long only the end is kept. Says how many bytes
-/// it went on. The end of a damaged compressed file is an end.
+/// Reads up to and with the next line's end; of a line that is too long only the end is kept. Says how many
+/// bytes it went on. The end of a damaged compressed file is an end.
 fn read_line(mut reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let mut length = 0;

@@ -105,8 +105,9 @@ fn ten_thousand_alerts_of_two_lanes_stay_in_order() {
     }
 }
 
-/// What a crash, or somebody, can do to the files of an agent that is not running, after it has logged alerts 0 to 9
-/// and its sink has delivered 0 to 4. Whatever it is, 5 to 9 and what came later are then to be delivered in order.
+/// What a crash, or somebody, can do to the files of an agent that is not running, after it has logged alerts
+/// 0 to 9 and its sink has delivered 0 to 4. Whatever it is, 5 to 9 and what came later are then to be
+/// delivered in order.
 #[test]
 fn nothing_is_lost_whatever_was_done_while_the_agent_was_down() {
     type Tamper = fn(&Host);
@@ -290,7 +291,8 @@ fn clients_learn_that_nothing_more_comes() {
     assert_eq!(host.start().unwrap().client().report().alerts_spooled, 0, "and keeps what they say");
 }
 
-/// Where the log's disk is full lanes wait and nothing is lost: when there is room again every line is there, whole.
+/// Where the log's disk is full lanes wait and nothing is lost: when there is room again every line is there,
+/// whole.
 #[test]
 fn a_full_disk_is_waited_for() {
     if !is_root() {
@@ -317,7 +319,7 @@ fn a_full_disk_is_waited_for() {
                 client.report().alarms.iter().any(|alarm| alarm.contains("free space"))
             });
             assert_eq!(ledger.spooled(0)[..3], ids(0..3), "{folder}: requests are answered");
-            wait_until("much is held", || client.report().alerts_held > 500);
+            wait_until("much is held", || client.report().alerts_held > 100);
             assert!(!lane.is_finished(), "{folder}: the lane waits");
             client.acknowledge("siem", 2);
             fs::remove_file(ballast).unwrap();

@@ -1,5 +1,5 @@
-//! Elasticsearch and OpenSearch: `_bulk` with the operation `create` and the alert's id, which data streams take as
-//! well as plain indices, and which makes a second delivery a conflict instead of a second alert.
+//! Elasticsearch and OpenSearch: `_bulk` with the operation `create` and the alert's id, which data streams
+//! take as well as plain indices, and which makes a second delivery a conflict instead of a second alert.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -70,8 +70,8 @@ pub(super) struct Elasticsearch {
     gzip: bool,
 }
 
-/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and what its
-/// reason begins with. They are tried again until somebody has seen to the cluster.
+/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and
+/// what its reason begins with. They are tried again until somebody has seen to the cluster.
 const NOT_THE_ALERT: &[(&str, &str)] = &[
     ("illegal_argument_exception", "no write index is defined"),
     ("illegal_argument_exception", "pipeline with id"),
@@ -233,8 +233,8 @@ fn check_index(index: &str) -> Result<()> {
         || index.chars().any(|c| c.is_uppercase() || c.is_whitespace() || "\\/*?\"<>|,#:".contains(c));
     ensure!(
         !wrong,
-        "`index` is `{index}`; the name of a data stream or index is lower case, without blanks and \\ / * ? \" < > | , # :, \
-         and does not begin with - _ + ."
+        "`index` is `{index}`; the name of a data stream or index is lower case, without blanks and any of \
+         \\ / * ? \" < > | , # :, and does not begin with - _ + ."
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Requests as every sink makes them: TLS, certificates, credentials, proxies and time limits, and errors in words
-//! that say what to do.
+//! Requests as every sink makes them: TLS, certificates, credentials, proxies and time limits, and errors in
+//! words that say what to do.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -72,8 +72,8 @@ pub(super) enum Credentials {
     },
 }
 
-/// A client that is built when it is first needed, so that a certificate that is missing is trouble, and no reason
-/// not to start.
+/// A client that is built when it is first needed, so that a certificate that is missing is trouble, and no
+/// reason not to start.
 pub(super) struct Http {
     config: Config,
     credentials: Credentials,

@@ -1,5 +1,5 @@
-//! `_bulk` against servers that speak it, with nginx before them for what they lack, and against answers that no
-//! server here gives on demand.
+//! `_bulk` against servers that speak it, with nginx before them for what they lack, and against answers that
+//! no server here gives on demand.
 
 use serde_json::{Value, json};
 
@@ -56,8 +56,8 @@ fn alerts_are_created_once_each() {
     }
 }
 
-/// The template gives our alert its types, on a server that refuses what does not fit them; and an alert that does not
-/// fit is set aside while the others go on.
+/// The template gives our alert its types, on a server that refuses what does not fit them; and an alert that
+/// does not fit is set aside while the others go on.
 #[test]
 fn the_shipped_template_takes_our_alerts() {
     if !private_network() {
@@ -67,7 +67,8 @@ fn the_shipped_template_takes_our_alerts() {
     let mut template: Value =
         serde_json::from_str(include_str!("../../../../packaging/elasticsearch/index-template.json"))
             .unwrap();
-    // This server has neither data streams nor pipelines, and here a value that does not fit is to be an error.
+    // This server has neither data streams nor pipelines, and here a value that does not fit is to be an
+    // error.
     template.as_object_mut().unwrap().remove("data_stream");
     let settings = template["template"]["settings"].as_object_mut().unwrap();
     settings.remove("index.default_pipeline");
@@ -134,10 +135,13 @@ fn a_data_stream_takes_them_too() {
     agent.raise(0..5);
     agent.wait_until_delivered("siem");
     assert_eq!(indexed("logs-lapwing.alerts-default"), ids(0..5));
+    let found = curl(&[&format!("{DIRECT}/logs-lapwing.alerts-default/_search?size=1")]);
+    assert!(found["hits"]["hits"][0]["_source"]["event"]["ingested"].is_string(), "{found}");
     agent.stop();
 }
 
-/// TLS by a certificate authority of one's own, an API key, a limit of size and one of rate, as a proxy enforces them.
+/// TLS by a certificate authority of one's own, an API key, a limit of size and one of rate, as a proxy
+/// enforces them.
 #[test]
 fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
     if !private_network() {
@@ -231,8 +235,8 @@ fn the_next_node_is_tried() {
     agent.stop();
 }
 
-/// Answers of clusters in trouble, as documented; no server here can be brought to give them. After each the cluster
-/// takes everything, and what was sent then must be what was not taken before.
+/// Answers of clusters in trouble, as documented; no server here can be brought to give them. After each the
+/// cluster takes everything, and what was sent then must be what was not taken before.
 #[test]
 fn each_item_is_judged_by_itself() {
     if !private_network() {
