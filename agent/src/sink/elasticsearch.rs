@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -123,15 +123,9 @@ impl Elasticsearch {
             }
             urls.push(url);
         }
-        let credentials = match (&config.api_key, &config.username, &config.password) {
-            (None, None, None) => Credentials::None,
-            (Some(key), None, None) => Credentials::ApiKey(key.clone()),
-            (None, Some(username), Some(password)) => {
-                Credentials::Basic { username: username.clone(), password: password.clone() }
-            }
-            (Some(_), ..) => bail!("`api_key` and `username` exclude each other"),
-            _ => bail!("`username` and `password` go together"),
-        };
+        let key = config.api_key.clone().map(Credentials::ApiKey);
+        let (username, password) = (config.username.as_ref(), config.password.as_ref());
+        let credentials = Credentials::of("api_key", key, username, password)?;
         let http = Http::new(&config.http, credentials, &urls)?;
         Ok(Self { http, urls, node: AtomicUsize::new(0), gzip: config.gzip })
     }

@@ -86,7 +86,8 @@ fn ids(numbers: std::ops::Range<u64>) -> Vec<String> {
 /// A webhook to the receiver that is tried again soon, with these further lines.
 fn hook(lines: &str) -> String {
     format!(
-        "[[sink]]\ntype = \"webhook\"\nname = \"hook\"\nurl = \"http://127.0.0.1:8080/in\"\nretry_delay_max = \"50ms\"\n{lines}\n"
+        "[[sink]]\ntype = \"webhook\"\nname = \"hook\"\nurl = \"http://127.0.0.1:8080/in\"\n\
+         retry_delay_max = \"50ms\"\n{lines}\n"
     )
 }
 

@@ -112,15 +112,9 @@ const SAMPLE: &str = r#"{"@timestamp": "2026-01-01T00:00:00.000Z", "message": "N
 impl Webhook {
     pub(super) fn new(config: &Config) -> Result<Self> {
         let url = http::url("url", &config.url)?;
-        let credentials = match (&config.bearer, &config.username, &config.password) {
-            (None, None, None) => Credentials::None,
-            (Some(token), None, None) => Credentials::Bearer(token.clone()),
-            (None, Some(username), Some(password)) => {
-                Credentials::Basic { username: username.clone(), password: password.clone() }
-            }
-            (Some(_), ..) => bail!("`bearer` and `username` exclude each other"),
-            _ => bail!("`username` and `password` go together"),
-        };
+        let token = config.bearer.clone().map(Credentials::Bearer);
+        let (username, password) = (config.username.as_ref(), config.password.as_ref());
+        let credentials = Credentials::of("bearer", token, username, password)?;
         let content_type = config.content_type.as_deref().unwrap_or(match config.format {
             Some(Format::Ndjson) => "application/x-ndjson",
             _ => "application/json",
