@@ -8,7 +8,7 @@ use super::Position;
 use super::files::{self, LogFile};
 
 /// Longest line that is read; a longer one is passed over.
-const LINE_BYTES_MAX: usize = 64 << 20;
+const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Lines of the log in the order in which they were written.
 pub(crate) struct Forward {
@@ -40,6 +40,7 @@ impl Forward {
     /// # Errors
     /// The log cannot be read.
     pub(crate) fn next_line(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
+        let mut next = None;
         loop {
             if self.reader.is_none() {
                 self.open()?;
@@ -51,11 +52,21 @@ impl Forward {
                 return Ok(true);
             }
             self.reader = None;
-            let Some(next) = self.following()? else { return Ok(false) };
-            self.position = Position { file: next, offset: 0 };
-            if length > 0 {
-                return Ok(true);
-            }
+            next = match next {
+                // The file may have grown after its end was read and before the next one was begun: look
+                // again.
+                None => match self.following()? {
+                    None => return Ok(false),
+                    next => next,
+                },
+                Some(file) => {
+                    self.position = Position { file, offset: 0 };
+                    if length > 0 {
+                        return Ok(true);
+                    }
+                    None
+                }
+            };
         }
     }
 

@@ -1,5 +1,6 @@
-//! How much memory and time delivery takes, in a process of its own. Memory is held to a limit; times are printed, for
-//! whoever asks: `LAPWING_MEASURE=100000 cargo test --release -p lapwing measure -- --nocapture`.
+//! How much memory and time delivery takes, in a process of its own. Memory is held to a limit; times are
+//! printed, for whoever asks: `LAPWING_MEASURE=100000 cargo test --release -p lapwing measure --
+//! --nocapture`.
 
 use std::env;
 use std::process::Command;
