@@ -302,7 +302,7 @@ fn a_full_disk_is_waited_for() {
         std::thread::spawn(move || {
             let host = Host::new();
             let small = host.path().join(folder);
-            mount_small(&small, "size=2m");
+            let _mount = mount_small(&small, "size=2m");
             let ledger = host.start().unwrap();
             raise(&ledger, 0..3);
             let ballast = small.join("ballast");
@@ -344,7 +344,7 @@ fn what_a_full_disk_does_not_take_at_the_end_is_told() {
     std::thread::spawn(|| {
         let host = Host::new();
         let small = host.path().join("log");
-        mount_small(&small, "size=1m");
+        let _mount = mount_small(&small, "size=1m");
         let ledger = host.start().unwrap();
         fill(&small.join("ballast"));
         ledger.sender().commit(commit([alert(1), alert(2)])).unwrap();
@@ -375,7 +375,7 @@ fn a_folder_that_cannot_be_written_is_named_with_the_cure() {
     for (folder, expected) in [("log", "check `alerts.path`"), ("state", "check `state_dir`")] {
         std::thread::spawn(move || {
             let host = Host::new();
-            mount_small(&host.path().join(folder), "size=1m,ro");
+            let _mount = mount_small(&host.path().join(folder), "size=1m,ro");
             let error = format!("{:#}", host.start().err().unwrap());
             assert!(error.contains(expected) && error.contains("Read-only file system"), "{error}");
         })
