@@ -1,5 +1,5 @@
-//! Trouble that lasts: told in the agent's own log when it begins, again from time to time, and when it is over,
-//! but never once for each attempt. Whoever reports the agent's state reads it here.
+//! Trouble that lasts: told in the agent's own log when it begins, again from time to time, and when it is
+//! over, but never once for each attempt. Whoever reports the agent's state reads it here.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

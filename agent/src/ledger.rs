@@ -1,10 +1,10 @@
-//! The thread that owns what is on disk: the alert log and the store. Whoever has something to keep sends it here,
-//! in order, and everything in one [`Commit`] becomes durable together.
+//! The thread that owns what is on disk: the alert log and the store. Whoever has something to keep sends it
+//! here, in order, and everything in one [`Commit`] becomes durable together.
 //!
-//! Lanes hold a [`LedgerSender`], whose [`commit`](LedgerSender::commit) waits while the disk does; sinks and commands
-//! hold a [`LedgerClient`], whose requests never wait behind commits. When the last sender is dropped the ledger
-//! makes everything durable and tells the clients that nothing more comes; when the last client is dropped the thread
-//! ends, and what it returns says whether anything was lost.
+//! Lanes hold a [`LedgerSender`], whose [`commit`](LedgerSender::commit) waits while the disk does; sinks and
+//! commands hold a [`LedgerClient`], whose requests never wait behind commits. When the last sender is
+//! dropped the ledger makes everything durable and tells the clients that nothing more comes; when the last
+//! client is dropped the thread ends, and what it returns says whether anything was lost.
 
 mod follow;
 mod status;
@@ -60,8 +60,8 @@ pub(crate) struct Checkpoint {
     pub(crate) done: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// What becomes durable together: first the alerts' lines in the log, synced; then, in one transaction, the alerts
-/// in the spool and all changes.
+/// What becomes durable together: first the alerts' lines in the log, synced; then, in one transaction, the
+/// alerts in the spool and all changes.
 #[derive(Default)]
 pub(crate) struct Commit {
     /// Alerts in the order in which they were raised. One whose id is already known is not written again.
@@ -114,7 +114,8 @@ pub(crate) fn start(settings: &Settings) -> Result<Started> {
 pub(crate) struct LedgerSender(Sender<Commit>);
 
 impl LedgerSender {
-    /// Hands over what is to become durable. It waits while too much is waiting already: the disk is slow, or full.
+    /// Hands over what is to become durable. It waits while too much is waiting already: the disk is slow, or
+    /// full.
     ///
     /// # Errors
     /// The ledger has ended, which it does before its senders only when something is broken.
@@ -159,7 +160,8 @@ impl LedgerClient {
         self.ask(|reply| Request::Cursor { sink: sink.to_owned(), reply })?.await.map_err(|_| unreadable())
     }
 
-    /// A sink has delivered everything up to this alert. After a crash it may be asked to deliver some of it again.
+    /// A sink has delivered everything up to this alert. After a crash it may be asked to deliver some of it
+    /// again.
     pub(crate) fn acknowledge(&self, sink: &str, sequence: i64) {
         // A ledger that has ended needs no acknowledgement: the alerts are delivered again.
         let _ = self.requests.send(Request::Acknowledge { sink: sink.to_owned(), sequence });
@@ -170,8 +172,8 @@ impl LedgerClient {
         let _ = self.requests.send(Request::Reopen);
     }
 
-    /// Gives every row of a scope to `each`, in the order of their keys, not holding them all in memory. It blocks,
-    /// and is for threads, not for tasks.
+    /// Gives every row of a scope to `each`, in the order of their keys, not holding them all in memory. It
+    /// blocks, and is for threads, not for tasks.
     ///
     /// # Errors
     /// The store cannot be read, the ledger has ended, or the error of `each`.

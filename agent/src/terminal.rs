@@ -1,5 +1,5 @@
-//! Text for people: whatever an attacker puts into an argument or a file name must not move the cursor, hide a line or
-//! turn the order of letters around on the terminal of whoever investigates.
+//! Text for people: whatever an attacker puts into an argument or a file name must not move the cursor, hide
+//! a line or turn the order of letters around on the terminal of whoever investigates.
 
 use std::borrow::Cow;
 use std::env;
@@ -103,8 +103,8 @@ impl Screen {
     }
 }
 
-/// The text with everything that is not a visible character written out: control characters as `\n` or `\x1b`, the
-/// marks that turn text around or take no space as `\u{202e}`. A backslash stays as it is.
+/// The text with everything that is not a visible character written out: control characters as `\n` or
+/// `\x1b`, the marks that turn text around or take no space as `\u{202e}`. A backslash stays as it is.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);

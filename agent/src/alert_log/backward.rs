@@ -1,5 +1,5 @@
-//! Reads the log backwards, newest line first, through rotated and compressed files, holding one window of one file
-//! in memory: a responder asks for the last alerts of a log that may be far larger than the memory.
+//! Reads the log backwards, newest line first, through rotated and compressed files, holding one window of
+//! one file in memory: a responder asks for the last alerts of a log that may be far larger than the memory.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Reads the log onwards from a position, through rotated and compressed files to its end: what the store missed
-//! is found so.
+//! Reads the log onwards from a position, through rotated and compressed files to its end: what the store
+//! missed is found so.
 
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::Position;
 use super::files::{self, LogFile};
 
 /// Longest line that is read; a longer one is passed over.
-const LINE_BYTES_MAX: usize = 64 << 20;
+const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Lines of the log in the order in which they were written.
 pub(crate) struct Forward {
@@ -18,8 +18,8 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// Starts after `position`; where its file is gone, or there is no position, with the oldest line there is. The
-    /// second value says whether the position was found.
+    /// Starts after `position`; where its file is gone, or there is no position, with the oldest line there
+    /// is. The second value says whether the position was found.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -34,12 +34,13 @@ impl Forward {
         &self.position
     }
 
-    /// Reads the next line, without its end, into `line`; `false` at the end of the log, where it can be asked again
-    /// later. A last line without an end is still being written, unless its file is not the last.
+    /// Reads the next line, without its end, into `line`; `false` at the end of the log, where it can be
+    /// asked again later. A last line without an end is still being written, unless its file is not the last.
     ///
     /// # Errors
     /// The log cannot be read.
     pub(crate) fn next_line(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
+        let mut next = None;
         loop {
             if self.reader.is_none() {
                 self.open()?;
@@ -51,27 +52,41 @@ impl Forward {
                 return Ok(true);
             }
             self.reader = None;
-            let Some(next) = self.following()? else { return Ok(false) };
-            self.position = Position { file: next, offset: 0 };
-            if length > 0 {
-                return Ok(true);
-            }
+            next = match next {
+                // The file may have grown after its end was read and before the next one was begun: look
+                // again.
+                None => match self.following()? {
+                    None => return Ok(false),
+                    next => next,
+                },
+                Some(file) => {
+                    self.position = Position { file, offset: 0 };
+                    if length > 0 {
+                        return Ok(true);
+                    }
+                    None
+                }
+            };
         }
     }
 
     /// Opens the file of the position; where it is gone, the oldest file, and says `false`.
     fn open(&mut self) -> io::Result<bool> {
-        let files = fingerprints(files::list(&self.log)?)?;
-        let found = files.iter().find(|(fingerprint, _)| *fingerprint == self.position.file);
-        if let Some((_, file)) = found {
-            self.reader = Some(files::open_at(&file.path, self.position.offset)?);
-            return Ok(true);
+        loop {
+            let files = fingerprints(files::list(&self.log)?)?;
+            let found = files.iter().find(|(fingerprint, _)| *fingerprint == self.position.file);
+            let Some((fingerprint, file)) = found.or(files.first()) else { return Ok(false) };
+            let offset = if found.is_some() { self.position.offset } else { 0 };
+            match files::open_at(&file.path, offset) {
+                // It was renamed or compressed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => {
+                    self.reader = Some(other?);
+                    self.position = Position { file: fingerprint.clone(), offset };
+                    return Ok(found.is_some());
+                }
+            }
         }
-        if let Some((fingerprint, file)) = files.into_iter().next() {
-            self.position = Position { file: fingerprint, offset: 0 };
-            self.reader = Some(files::open_at(&file.path, 0)?);
-        }
-        Ok(false)
     }
 
     /// The file written after that of the position.
@@ -120,8 +135,8 @@ fn fingerprints(files: Vec<LogFile>) -> io::Result<Vec<(String, LogFile)>> {
     Ok(known)
 }
 
-/// Reads up to and with the next line's end; of a line that is too long only the end is kept. Says how many bytes
-/// it went on. The end of a damaged compressed file is an end.
+/// Reads up to and with the next line's end; of a line that is too long only the end is kept. Says how many
+/// bytes it went on. The end of a damaged compressed file is an end.
 fn read_line(mut reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let mut length = 0;

@@ -1,8 +1,10 @@
-//! The alert log: one JSON object a line, for responders and collectors, on the host whatever happens upstream.
+//! The alert log: one JSON object a line, for responders and collectors, on the host whatever happens
+//! upstream.
 //!
-//! What is promised: a line is whole, however the disk fills or the agent is killed; after [`AlertLog::sync`] it is
-//! on disk; rotation, ours or logrotate's with or without a signal, tears and loses none. A position names a file by
-//! its first line, so that it holds when the file is renamed, copied or compressed. The log knows no store.
+//! What is promised: a line is whole, however the disk fills or the agent is killed; after [`AlertLog::sync`]
+//! it is on disk; rotation, ours or logrotate's with or without a signal, tears and loses none. A position
+//! names a file by its first line, so that it holds when the file is renamed, copied or compressed. The log
+//! knows no store.
 
 mod backward;
 mod files;
@@ -125,8 +127,8 @@ impl AlertLog {
         self.lines.push(b'\n');
     }
 
-    /// Writes the lines that were added and waits until they are on disk. After an error it is to be called again: it
-    /// goes on in the middle of a line where it stopped.
+    /// Writes the lines that were added and waits until they are on disk. After an error it is to be called
+    /// again: it goes on in the middle of a line where it stopped.
     ///
     /// # Errors
     /// The lines are not on disk: it is full, say.
@@ -135,7 +137,8 @@ impl AlertLog {
             return Ok(());
         }
         if self.doubtful {
-            // The kernel may have forgotten what it could not write, and the next sync would succeed without it.
+            // The kernel may have forgotten what it could not write, and the next sync would succeed without
+            // it.
             self.file.set_len(self.synced)?;
             self.written = 0;
             self.doubtful = false;
@@ -238,8 +241,9 @@ fn open(path: &Path) -> io::Result<Opened> {
     })
 }
 
-/// A crash, or a power cut, can leave a last line without its end. It was never reported as written, and whoever reads
-/// the log expects whole lines; what is left of it goes to the agent's own log. Returns the length of the rest.
+/// A crash, or a power cut, can leave a last line without its end. It was never reported as written, and
+/// whoever reads the log expects whole lines; what is left of it goes to the agent's own log. Returns the
+/// length of the rest.
 fn cut_torn_line(file: &File, path: &Path) -> io::Result<u64> {
     let length = file.metadata()?.len();
     let mut end = length;
@@ -259,8 +263,8 @@ fn cut_torn_line(file: &File, path: &Path) -> io::Result<u64> {
     if whole < length {
         let mut torn = vec![0; (length - whole).min(TORN_BYTES_SHOWN) as usize];
         file.read_exact_at(&mut torn, whole)?;
-        let torn = torn.escape_ascii();
-        tracing::warn!(%torn, "alert log {}: a line of {} bytes without an end is cut off", path.display(), length - whole);
+        let (torn, bytes) = (torn.escape_ascii(), length - whole);
+        tracing::warn!(%torn, "alert log {}: a line without an end is cut off, {bytes} bytes", path.display());
         file.set_len(whole)?;
         file.sync_all()?;
     }

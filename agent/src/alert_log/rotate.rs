@@ -1,5 +1,5 @@
-//! Renames the log when it is large or old, compresses what was renamed and deletes what is too old. Renaming is the
-//! writer's; compressing takes its time, so it is done on a thread that comes and goes.
+//! Renames the log when it is large or old, compresses what was renamed and deletes what is too old. Renaming
+//! is the writer's; compressing takes its time, so it is done on a thread that comes and goes.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -46,7 +46,8 @@ impl Rotation {
         }
     }
 
-    /// Compresses and deletes rotated files on a thread of its own. While one still runs the next rotation will do.
+    /// Compresses and deletes rotated files on a thread of its own. While one still runs the next rotation
+    /// will do.
     pub(super) fn tidy(&mut self) {
         if self.running.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;

@@ -87,8 +87,8 @@ fn a_torn_line_is_cut_and_whole_ones_stay() {
     }
 }
 
-/// Positions taken after each line are good for reading on whatever happens to the files, and readers see each line
-/// once, in order.
+/// Positions taken after each line are good for reading on whatever happens to the files, and readers see
+/// each line once, in order.
 #[test]
 fn positions_survive_rotation_compression_and_copies() {
     type Rotate = fn(&Path, &mut AlertLog);

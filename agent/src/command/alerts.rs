@@ -38,7 +38,8 @@ pub(crate) struct Args {
     /// Show this alert whole; the beginning of its id is enough
     #[arg(value_name = "ID", conflicts_with_all = ["since", "rule", "severity", "limit", "follow"])]
     id: Option<String>,
-    /// Only alerts of this last length of time (`2h`, `7d`), or since a time (`2026-11-22T03:00:00Z`, `2026-11-22`)
+    /// Only alerts of this last length of time (`2h`, `7d`), or since a time (`2026-11-22T03:00:00Z`,
+    /// `2026-11-22`)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
     /// Only alerts of this rule: a part of its name, or its id

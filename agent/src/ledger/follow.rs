@@ -1,5 +1,5 @@
-//! The store follows the log. Normally both get an alert in one go; after a crash between the two, and while the
-//! spool is full, the log is ahead, and what the store lacks is read from there.
+//! The store follows the log. Normally both get an alert in one go; after a crash between the two, and while
+//! the spool is full, the log is ahead, and what the store lacks is read from there.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::store::{Place, Reach, Store};
 
 /// How much of the log is taken over in one transaction.
 const FOLLOW_BYTES_MAX: usize = 4 << 20;
-/// How old an alert may be to be sent when the store does not know how far the log was taken over: it is new, or the
-/// file it had come to is gone.
+/// How old an alert may be to be sent when the store does not know how far the log was taken over: it is new,
+/// or the file it had come to is gone.
 const RESEND_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// What taking over came to.
@@ -31,7 +31,8 @@ pub(super) enum Taken {
     Full,
 }
 
-/// Takes over what the log has and the store does not, at start. What finds no room stays in the log, and is known.
+/// Takes over what the log has and the store does not, at start. What finds no room stays in the log, and is
+/// known.
 pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
     let position = store.position(Reach::Taken)?;
     let was_empty = position == Some(Position::default());
@@ -98,7 +99,8 @@ fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
     Ok(changes.commit()?)
 }
 
-/// Reads a line of the log as far as delivery needs it. What is no alert was torn by a crash, or put there by others.
+/// Reads a line of the log as far as delivery needs it. What is no alert was torn by a crash, or put there by
+/// others.
 fn read(line: &[u8]) -> Option<AlertDocument> {
     #[derive(Deserialize)]
     struct Line {

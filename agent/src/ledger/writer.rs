@@ -1,7 +1,7 @@
 //! The ledger's thread: it takes what waits, writes it to the log, then to the store, then says so.
 //!
-//! What the disk does not take is held in memory and tried again; while much is held, commits wait in the inbox and
-//! lanes behind it, and requests are answered all the same.
+//! What the disk does not take is held in memory and tried again; while much is held, commits wait in the
+//! inbox and lanes behind it, and requests are answered all the same.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -22,7 +22,7 @@ use crate::alert_log::AlertLog;
 use crate::store::{Place, Reach, Store};
 
 /// How much is taken from the inbox before it is written.
-const HELD_BYTES_MAX: usize = 4 << 20;
+const HELD_BYTES_MAX: usize = 1 << 20;
 /// How long after a failure the disk is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long the disk is tried at the end before what it does not take is given up.

@@ -1,5 +1,5 @@
-//! How long to wait before trying again: exponential, with full jitter, so that a thousand hosts do not return at the
-//! same moment to a server that has just recovered.
+//! How long to wait before trying again: exponential, with full jitter, so that a thousand hosts do not
+//! return at the same moment to a server that has just recovered.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Where alerts go that upstream will never take: a file of one JSON object a line, each with the alert and the
-//! reason, for whoever repairs the cause and sends them by hand. The alert log has them as well.
+//! Where alerts go that upstream will never take: a file of one JSON object a line, each with the alert and
+//! the reason, for whoever repairs the cause and sends them by hand. The alert log has them as well.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

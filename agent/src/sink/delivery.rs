@@ -1,5 +1,6 @@
 //! The life of a sink: read, send, judge, acknowledge, and wait where that is all that can be done.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -21,9 +22,9 @@ pub(super) async fn deliver(sink: Sink, ledger: LedgerClient) {
         tokio::time::sleep(FLUSH_MAX).await;
     };
     let backoff = Backoff::new(sink.retry_delay_max);
-    let mut courier = Courier { backoff, sink, ledger, spooled: spooled.clone() };
+    let mut courier = Courier { backoff, sink, ledger, spooled: spooled.clone(), delivered: 0 };
     tokio::select! {
-        () = courier.run() => {}
+        _ = courier.run() => {}
         () = end => {}
     }
 }
@@ -37,44 +38,40 @@ struct Courier {
     sink: Sink,
     ledger: LedgerClient,
     spooled: watch::Receiver<i64>,
+    /// The number of the last alert before which all are delivered or set aside.
+    delivered: i64,
     backoff: Backoff,
 }
 
-/// The agent stops while there is trouble: what is left is delivered by the next run.
+/// The agent stops, and everything is delivered; or there is trouble, and the next run delivers what is left.
 struct Stopped;
 
 impl Courier {
-    async fn run(&mut self) {
-        let Ok(mut position) = self.cursor().await else { return };
+    async fn run(&mut self) -> Result<Infallible, Stopped> {
+        self.start().await?;
         loop {
-            let newest = *self.spooled.borrow_and_update();
-            self.sink.status.waiting.store(newest.saturating_sub(position).max(0).unsigned_abs(), Relaxed);
-            let batch = self.ledger.read(position, self.sink.count_max, self.sink.bytes_max).await;
-            match batch.as_deref() {
-                Ok([]) => {
-                    if self.spooled.changed().await.is_err() {
-                        return;
-                    }
-                }
-                Ok([.., last]) => {
-                    position = last.sequence;
-                    if self.settle(batch.unwrap_or_default()).await.is_err() {
-                        return;
-                    }
-                }
-                Err(_) => {
-                    if self.pause(None).await.is_err() {
-                        return;
-                    }
-                }
-            }
+            self.step().await?;
         }
     }
 
-    async fn cursor(&mut self) -> Result<i64, Stopped> {
+    /// Delivers a batch, or waits for one.
+    async fn step(&mut self) -> Result<(), Stopped> {
+        self.spooled.mark_unchanged();
+        self.count_waiting();
+        match self.ledger.read(self.delivered, self.sink.count_max, self.sink.bytes_max).await {
+            Ok(batch) if batch.is_empty() => self.spooled.changed().await.map_err(|_| Stopped),
+            Ok(batch) => self.settle(batch).await,
+            Err(_) => self.pause(None).await,
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), Stopped> {
         loop {
             match self.ledger.cursor(&self.sink.name).await {
-                Ok(cursor) => return Ok(cursor),
+                Ok(cursor) => {
+                    self.delivered = cursor;
+                    return Ok(());
+                }
                 Err(_) => self.pause(None).await?,
             }
         }
@@ -99,8 +96,8 @@ impl Courier {
             };
             let busy;
             (alerts, busy) = self.judge(alerts, verdicts).await?;
-            let settled = alerts.first().map_or(last, |left| left.sequence - 1);
-            self.ledger.acknowledge(&self.sink.name, settled);
+            self.delivered = alerts.first().map_or(last, |left| left.sequence - 1);
+            self.ledger.acknowledge(&self.sink.name, self.delivered);
             match busy {
                 Some(reason) => self.wait_out(reason.into()).await?,
                 None => {
@@ -112,7 +109,8 @@ impl Courier {
         Ok(())
     }
 
-    /// Does what the verdicts say, and returns the alerts that are still to be delivered, and why, where upstream said.
+    /// Does what the verdicts say, and returns the alerts that are still to be delivered, and why, where
+    /// upstream said.
     async fn judge(
         &mut self,
         alerts: Vec<Spooled>,
@@ -153,7 +151,13 @@ impl Courier {
     async fn wait_out(&mut self, trouble: Trouble) -> Result<(), Stopped> {
         self.sink.status.retries.fetch_add(1, Relaxed);
         self.sink.status.trouble.raise(trouble.message);
+        self.count_waiting();
         self.pause(trouble.after).await
+    }
+
+    fn count_waiting(&self) {
+        let waiting = self.spooled.borrow().saturating_sub(self.delivered);
+        self.sink.status.waiting.store(waiting.max(0).unsigned_abs(), Relaxed);
     }
 
     async fn pause(&mut self, asked: Option<Duration>) -> Result<(), Stopped> {

@@ -1,11 +1,11 @@
-//! Elasticsearch and OpenSearch: `_bulk` with the operation `create` and the alert's id, which data streams take as
-//! well as plain indices, and which makes a second delivery a conflict instead of a second alert.
+//! Elasticsearch and OpenSearch: `_bulk` with the operation `create` and the alert's id, which data streams
+//! take as well as plain indices, and which makes a second delivery a conflict instead of a second alert.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -70,8 +70,8 @@ pub(super) struct Elasticsearch {
     gzip: bool,
 }
 
-/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and what its
-/// reason begins with. They are tried again until somebody has seen to the cluster.
+/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and
+/// what its reason begins with. They are tried again until somebody has seen to the cluster.
 const NOT_THE_ALERT: &[(&str, &str)] = &[
     ("illegal_argument_exception", "no write index is defined"),
     ("illegal_argument_exception", "pipeline with id"),
@@ -123,15 +123,9 @@ impl Elasticsearch {
             }
             urls.push(url);
         }
-        let credentials = match (&config.api_key, &config.username, &config.password) {
-            (None, None, None) => Credentials::None,
-            (Some(key), None, None) => Credentials::ApiKey(key.clone()),
-            (None, Some(username), Some(password)) => {
-                Credentials::Basic { username: username.clone(), password: password.clone() }
-            }
-            (Some(_), ..) => bail!("`api_key` and `username` exclude each other"),
-            _ => bail!("`username` and `password` go together"),
-        };
+        let key = config.api_key.clone().map(Credentials::ApiKey);
+        let (username, password) = (config.username.as_ref(), config.password.as_ref());
+        let credentials = Credentials::of("api_key", key, username, password)?;
         let http = Http::new(&config.http, credentials, &urls)?;
         Ok(Self { http, urls, node: AtomicUsize::new(0), gzip: config.gzip })
     }
@@ -233,8 +227,8 @@ fn check_index(index: &str) -> Result<()> {
         || index.chars().any(|c| c.is_uppercase() || c.is_whitespace() || "\\/*?\"<>|,#:".contains(c));
     ensure!(
         !wrong,
-        "`index` is `{index}`; the name of a data stream or index is lower case, without blanks and \\ / * ? \" < > | , # :, \
-         and does not begin with - _ + ."
+        "`index` is `{index}`; the name of a data stream or index is lower case, without blanks and any of \
+         \\ / * ? \" < > | , # :, and does not begin with - _ + ."
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Requests as every sink makes them: TLS, certificates, credentials, proxies and time limits, and errors in words
-//! that say what to do.
+//! Requests as every sink makes them: TLS, certificates, credentials, proxies and time limits, and errors in
+//! words that say what to do.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -72,8 +72,30 @@ pub(super) enum Credentials {
     },
 }
 
-/// A client that is built when it is first needed, so that a certificate that is missing is trouble, and no reason
-/// not to start.
+impl Credentials {
+    /// What a configuration says: a token, given under `key`, or a user with a password.
+    ///
+    /// # Errors
+    /// It says both, or half of one.
+    pub(super) fn of(
+        key: &str,
+        token: Option<Self>,
+        username: Option<&String>,
+        password: Option<&Secret>,
+    ) -> Result<Self> {
+        match (token, username, password) {
+            (token, None, None) => Ok(token.unwrap_or(Self::None)),
+            (Some(_), ..) => bail!("`{key}` and `username` exclude each other"),
+            (None, Some(username), Some(password)) => {
+                Ok(Self::Basic { username: username.clone(), password: password.clone() })
+            }
+            _ => bail!("`username` and `password` go together"),
+        }
+    }
+}
+
+/// A client that is built when it is first needed, so that a certificate that is missing is trouble, and no
+/// reason not to start.
 pub(super) struct Http {
     config: Config,
     credentials: Credentials,

@@ -1,9 +1,9 @@
 //! Upstream: alerts leave the host here, in order for each sink, at least once.
 //!
-//! A sink reads the spool from its own cursor, sends, and acknowledges. What upstream cannot take now is sent again,
-//! with an alarm, for as long as it takes: no credentials, no permission and no server are reasons to wait, never to
-//! drop. Only an alert that upstream refuses by itself is set aside, in a file, with the reason. A sink knows no rule
-//! and no source, and nothing waits for it.
+//! A sink reads the spool from its own cursor, sends, and acknowledges. What upstream cannot take now is sent
+//! again, with an alarm, for as long as it takes: no credentials, no permission and no server are reasons to
+//! wait, never to drop. Only an alert that upstream refuses by itself is set aside, in a file, with the
+//! reason. A sink knows no rule and no source, and nothing waits for it.
 
 mod backoff;
 mod dead_letter;

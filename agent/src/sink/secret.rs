@@ -1,5 +1,5 @@
-//! Keys and passwords: in the configuration, in a file, or given by systemd; read when they are needed, so that a new
-//! one is used without a restart, and never printed.
+//! Keys and passwords: in the configuration, in a file, or given by systemd; read when they are needed, so
+//! that a new one is used without a restart, and never printed.
 
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 #[serde(
     untagged,
     deny_unknown_fields,
-    expecting = "must be a text, or `{ file = \"/path\" }`, or `{ credential = \"name\" }` of systemd's LoadCredential="
+    expecting = "must be a text, or `{ file = \"/path\" }`, or `{ credential = \"name\" }` of systemd"
 )]
 pub(crate) enum Secret {
     /// Here.
@@ -40,7 +40,10 @@ impl Secret {
             Self::File { file } => read(file)?,
             Self::Credential { credential } => {
                 let directory = env::var_os("CREDENTIALS_DIRECTORY").with_context(|| {
-                    format!("the credential `{credential}` is not there: add `LoadCredential={credential}:/path` to the unit")
+                    format!(
+                        "the credential `{credential}` is not there: add `LoadCredential={credential}:/path` to \
+                         the unit"
+                    )
                 })?;
                 ensure!(
                     !credential.contains('/'),

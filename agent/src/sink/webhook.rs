@@ -1,6 +1,6 @@
-//! A webhook: alerts as a JSON array, as lines, or as a template makes them, so that chat, paging and ticket systems
-//! need no code of ours. What is sent can be signed as Standard Webhooks describes (<https://www.standardwebhooks.com>),
-//! for which receivers find libraries in most languages.
+//! A webhook: alerts as a JSON array, as lines, or as a template makes them, so that chat, paging and ticket
+//! systems need no code of ours. What is sent can be signed as Standard Webhooks describes
+//! (<https://www.standardwebhooks.com>), for which receivers find libraries in most languages.
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,8 +36,8 @@ pub(crate) struct Config {
     pub(crate) method: Verb,
     /// What is sent. Default: `json`; not with a template.
     pub(crate) format: Option<Format>,
-    /// A template in the language of Jinja; it sees `alerts`, a list, and `alert`, the first of them. In a JSON body
-    /// `{{ value }}` writes a value as JSON, texts with their quotes.
+    /// A template in the language of Jinja; it sees `alerts`, a list, and `alert`, the first of them. In a
+    /// JSON body `{{ value }}` writes a value as JSON, texts with their quotes.
     pub(crate) template: Option<String>,
     /// A file that holds such a template.
     pub(crate) template_file: Option<PathBuf>,
@@ -50,8 +50,8 @@ pub(crate) struct Config {
     /// The password of `username`.
     pub(crate) password: Option<Secret>,
     /// The key by which requests are signed: a text, or base64 after `whsec_`. The signature is in the header
-    /// `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over the header `webhook-id`, a dot, the header
-    /// `webhook-timestamp`, which is the time of sending in seconds since 1970, a dot, and the body.
+    /// `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over the header `webhook-id`, a dot, the
+    /// header `webhook-timestamp`, which is the time of sending in seconds since 1970, a dot, and the body.
     pub(crate) signing_key: Option<Secret>,
     /// How much goes into one request.
     #[serde(default)]
@@ -106,20 +106,15 @@ enum Body {
 const TEMPLATE_JSON: &str = "template.json";
 const TEMPLATE_TEXT: &str = "template.txt";
 /// What a template is tried on: the least that an alert holds.
-const SAMPLE: &str = r#"{"@timestamp": "2026-01-01T00:00:00.000Z", "message": "Name of a rule", "event": {"id": "0", "kind": "alert", "severity": 47}}"#;
+const SAMPLE: &str = r#"{"@timestamp": "2026-01-01T00:00:00.000Z", "message": "Name of a rule",
+    "event": {"id": "0", "kind": "alert", "severity": 47}}"#;
 
 impl Webhook {
     pub(super) fn new(config: &Config) -> Result<Self> {
         let url = http::url("url", &config.url)?;
-        let credentials = match (&config.bearer, &config.username, &config.password) {
-            (None, None, None) => Credentials::None,
-            (Some(token), None, None) => Credentials::Bearer(token.clone()),
-            (None, Some(username), Some(password)) => {
-                Credentials::Basic { username: username.clone(), password: password.clone() }
-            }
-            (Some(_), ..) => bail!("`bearer` and `username` exclude each other"),
-            _ => bail!("`username` and `password` go together"),
-        };
+        let token = config.bearer.clone().map(Credentials::Bearer);
+        let (username, password) = (config.username.as_ref(), config.password.as_ref());
+        let credentials = Credentials::of("bearer", token, username, password)?;
         let content_type = config.content_type.as_deref().unwrap_or(match config.format {
             Some(Format::Ndjson) => "application/x-ndjson",
             _ => "application/json",
@@ -159,7 +154,8 @@ impl Webhook {
         };
         match self.http.send(self.method.clone(), self.url.clone(), headers, body).await {
             Ok(response) if response.is_success() => Answer::Judged(vec![Verdict::Delivered; alerts.len()]),
-            // These say that the content is wrong. Any other says more about the receiver or the configuration.
+            // These say that the content is wrong. Any other says more about the receiver or the
+            // configuration.
             Ok(response) if matches!(response.status, 400 | 413 | 422) => Answer::Refused(response.summary()),
             Ok(response) => Answer::Trouble(response.trouble(&self.url.origin().ascii_serialization())),
             Err(trouble) => Answer::Trouble(trouble),
@@ -186,7 +182,13 @@ impl Body {
         let documents = alerts.iter().map(|alert| &alert.json[..]);
         match self {
             Self::Plain(Format::Json) => {
-                Ok([b"[", documents.collect::<Vec<_>>().join(&b","[..]).as_slice(), b"]"].concat().into())
+                let mut array = b"[".to_vec();
+                for (index, json) in documents.enumerate() {
+                    array.extend_from_slice(if index == 0 { b"" } else { b"," });
+                    array.extend_from_slice(json);
+                }
+                array.push(b']');
+                Ok(array.into())
             }
             Self::Plain(Format::Ndjson) => {
                 Ok(documents.flat_map(|json| [json, b"\n"]).collect::<Vec<_>>().concat().into())
@@ -220,7 +222,8 @@ fn render<'a>(environment: &Environment, documents: impl Iterator<Item = &'a [u8
     let text = template.render(context! { alert => alerts.first(), alerts })?;
     if name == TEMPLATE_JSON {
         serde_json::from_str::<serde::de::IgnoredAny>(&text).context(
-            "what it makes is no JSON; `{{ value }}` writes texts with their quotes, so do not put it between quotes",
+            "what it makes is no JSON; `{{ value }}` writes texts with their quotes, so do not put it between \
+             quotes",
         )?;
     }
     Ok(text)

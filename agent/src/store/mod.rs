@@ -1,9 +1,9 @@
-//! What must survive: state of rules and sources, the alerts that are still to be delivered, how far each sink has
-//! come. One SQLite file, one owner, one transaction for all that belongs together.
+//! What must survive: state of rules and sources, the alerts that are still to be delivered, how far each
+//! sink has come. One SQLite file, one owner, one transaction for all that belongs together.
 //!
-//! It is WAL with full sync: what a call returned from is on disk, and a responder can read it with `sqlite3` while
-//! the agent runs. The store knows no rule and no network; where an alert does not fit any more it only remembers
-//! that the document is in the log.
+//! It is WAL with full sync: what a call returned from is on disk, and a responder can read it with `sqlite3`
+//! while the agent runs. The store knows no rule and no network; where an alert does not fit any more it only
+//! remembers that the document is in the log.
 
 mod schema;
 mod spool;
@@ -37,8 +37,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// How much the alerts that wait may take; what comes then is delivered from the alert log later, as long as the
-    /// log keeps it. Default: `256 MiB`.
+    /// How much the alerts that wait may take; what comes then is delivered from the alert log later, as long
+    /// as the log keeps it. Default: `256 MiB`.
     pub(crate) size_max: ByteSize,
 }
 
@@ -83,8 +83,8 @@ pub(crate) struct Changes<'a> {
 }
 
 impl Store {
-    /// Opens the store in a state directory, creating both, for sinks of these names. A sink that is new begins with
-    /// the next alert; one that is no longer named is forgotten.
+    /// Opens the store in a state directory, creating both, for sinks of these names. A sink that is new
+    /// begins with the next alert; one that is no longer named is forgotten.
     ///
     /// # Errors
     /// Another agent uses the directory; the file cannot be used, is damaged, or is of a newer version.
@@ -99,11 +99,8 @@ impl Store {
         let path = directory.join(FILE);
         let (connection, spool) = connect(&path, config, sinks)
             .with_context(|| format!("cannot use the store {}", path.display()))
-            .map_err(|error| match error.downcast_ref::<rusqlite::Error>() {
-                Some(cause) => match cure(cause, &path) {
-                    Some(cure) => error.context(cure),
-                    None => error,
-                },
+            .map_err(|error| match error.downcast_ref().and_then(|cause| cure(cause, &path)) {
+                Some(cure) => error.context(cure),
                 None => error,
             })?;
         Ok(Self { path, connection, spool, _lock: lock })
@@ -222,7 +219,8 @@ fn lock(directory: &Path) -> Result<File> {
         // The number is a courtesy; the lock says all that counts.
         let _ = file.read_to_string(&mut holder);
         bail!(
-            "another lapwing (process {}) uses the state directory {}: stop it, or give this one a `state_dir` of its own",
+            "another lapwing (process {}) uses the state directory {}: stop it, or give this one a `state_dir` of \
+             its own",
             holder.trim(),
             directory.display()
         );
@@ -261,12 +259,14 @@ fn cure(error: &rusqlite::Error, path: &Path) -> Option<String> {
     Some(match error.sqlite_error_code()? {
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => format!(
             "the store {path} is damaged: stop the agent, move the file and those beside it that begin with its \
-             name away, and start again; alerts of the last day are then sent from the alert log, and rules learn anew"
+             name away, and start again; alerts of the last day are then sent from the alert log, and rules learn \
+             anew"
         ),
         ErrorCode::DiskFull => format!("the store {path} cannot grow: free space on its file system"),
         ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
             format!(
-                "the store {path} cannot be written: check who may write there and whether its file system is mounted read-only"
+                "the store {path} cannot be written: check who may write there, and whether its file system is \
+                 mounted read-only"
             )
         }
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {

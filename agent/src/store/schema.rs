@@ -6,8 +6,8 @@ use rusqlite::Connection;
 /// Marks a database as ours: the letters `LWNG`.
 const APPLICATION_ID: i32 = 0x4c57_4e47;
 
-/// What made each version from the one before; the version is the number of steps taken. A released step never
-/// changes: what it made lies on disks.
+/// What made each version from the one before; the version is the number of steps taken. A released step
+/// never changes: what it made lies on disks.
 pub(super) const STEPS: &[&str] = &["
     -- What must survive a restart: rule state, cursors of sources. Each owner has a scope.
     CREATE TABLE state (
@@ -26,7 +26,6 @@ pub(super) const STEPS: &[&str] = &["
         place INTEGER NOT NULL,
         document BLOB
     );
-    CREATE INDEX alert_undone ON alert (place, sequence) WHERE place <> 0;
 
     -- Up to which alert each sink has delivered.
     CREATE TABLE cursor (

@@ -1,7 +1,9 @@
-//! The alerts in the store: by id, so that a repetition is told, and, for those that are still to be delivered, whole.
+//! The alerts in the store: by id, so that a repetition is told, and, for those that are still to be
+//! delivered, whole.
 //!
-//! Each alert has a sequence number that is never used again; a sink's cursor is the number up to which it has
-//! delivered. When every sink is past an alert its document is dropped and only its id stays, for a while.
+//! Each alert has a sequence number that is never used again; a sink's cursor is the number up to which it
+//! has delivered. When every sink is past an alert its document is dropped and only its id stays, for a
+//! while.
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -16,7 +18,7 @@ const ALERTS_BETWEEN_PRUNES: i64 = 1024;
 /// How many free pages the file keeps for what comes; the others are given back.
 const FREE_PAGES_KEPT: i64 = 4096;
 
-// Values of the column `place`; only the last two are in its index.
+// Values of the column `place`.
 const DONE: i64 = 0;
 const SPOOLED: i64 = 1;
 const LOGGED: i64 = 2;
@@ -76,7 +78,7 @@ impl Extent {
             .collect::<rusqlite::Result<Vec<_>>>()?
         {
             if !sinks.contains(&sink) {
-                tracing::info!("sink {sink} is no longer configured: what it did not deliver is dropped");
+                tracing::warn!("sink {sink} is no longer configured: what it did not deliver is dropped");
                 transaction.execute("DELETE FROM cursor WHERE sink = ?1", [sink])?;
             }
         }
@@ -86,7 +88,7 @@ impl Extent {
                 params![sink, last],
             )?;
         }
-        let of = |place| extent(&transaction, place, i64::MAX);
+        let of = |place| extent(&transaction, place, 0, i64::MAX);
         let ((count, bytes), (waiting, _)) = (of(SPOOLED)?, of(LOGGED)?);
         let after = Self {
             bytes,
@@ -128,8 +130,8 @@ impl Store {
         Ok(cursor.unwrap_or(0))
     }
 
-    /// The alerts after number `after`, in order, as many as fit; always at least one where there is one. One whose
-    /// document is in the log only ends the list.
+    /// The alerts after number `after`, in order, as many as fit; always at least one where there is one. One
+    /// whose document is in the log only ends the list.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -177,8 +179,8 @@ impl Store {
         self.spool.missed
     }
 
-    /// Whether documents from the log may be taken again: the spool is half empty, so that the log is not read for
-    /// every alert that leaves it.
+    /// Whether documents from the log may be taken again: the spool is half empty, so that the log is not
+    /// read for every alert that leaves it.
     pub(crate) fn has_room(&self) -> bool {
         let Extent { bytes, bytes_max, refused, .. } = self.spool;
         bytes == 0 || (bytes <= bytes_max / 2 && bytes < refused)
@@ -186,8 +188,9 @@ impl Store {
 }
 
 impl Changes<'_> {
-    /// Takes an alert that is in the log, its document too if `place` is the spool and there is room, and says where
-    /// the document is. An alert whose document is here already, or was delivered, changes nothing.
+    /// Takes an alert that is in the log, its document too if `place` is the spool and there is room, and
+    /// says where the document is. An alert whose document is here already, or was delivered, changes
+    /// nothing.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -203,12 +206,12 @@ impl Changes<'_> {
             .optional()?;
         let bytes = alert.json.len() as u64;
         let full = self.after.bytes > 0 && self.after.bytes + bytes > self.after.bytes_max;
+        if full {
+            self.after.refused = self.after.bytes;
+        }
         match known {
             Some((_, DONE | SPOOLED)) => return Ok(Place::Spool),
-            Some(_) if full || place == Place::Log => {
-                self.after.refused = self.after.bytes;
-                return Ok(Place::Log);
-            }
+            Some(_) if full || place == Place::Log => return Ok(Place::Log),
             Some((sequence, _)) => {
                 self.transaction
                     .prepare_cached("UPDATE alert SET place = 1, document = ?2 WHERE sequence = ?1")?
@@ -218,7 +221,6 @@ impl Changes<'_> {
             None if full || place == Place::Log => {
                 self.insert(alert, LOGGED, None)?;
                 self.after.waiting += 1;
-                self.after.refused = self.after.bytes;
                 return Ok(Place::Log);
             }
             None => self.insert(alert, SPOOLED, Some(&alert.json))?,
@@ -247,7 +249,8 @@ impl Changes<'_> {
         self.release()
     }
 
-    /// The end of the log was reached: documents that are still only there are not there any more. Says how many.
+    /// The end of the log was reached: documents that are still only there are not there any more. Says how
+    /// many.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -259,12 +262,15 @@ impl Changes<'_> {
     }
 
     fn insert(&mut self, alert: &AlertDocument, place: i64, document: Option<&[u8]>) -> rusqlite::Result<()> {
-        self.transaction
+        let inserted = self
+            .transaction
             .prepare_cached(
                 "INSERT OR IGNORE INTO alert (id, time, place, document) VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute(params![alert.id, alert.time.as_nanos(), place, document])?;
-        self.after.last = self.transaction.last_insert_rowid();
+        if inserted > 0 {
+            self.after.last = self.transaction.last_insert_rowid();
+        }
         if self.after.last - self.after.pruned >= ALERTS_BETWEEN_PRUNES {
             self.prune()?;
         }
@@ -291,13 +297,15 @@ impl Changes<'_> {
         if released <= self.after.released {
             return Ok(());
         }
-        let of = |place| extent(&self.transaction, place, released);
+        let before = self.after.released;
+        let of = |place| extent(&self.transaction, place, before, released);
         let ((count, bytes), (waiting, _)) = (of(SPOOLED)?, of(LOGGED)?);
         self.transaction
             .prepare_cached(
-                "UPDATE alert SET place = 0, document = NULL WHERE place <> 0 AND sequence <= ?1",
+                "UPDATE alert SET place = 0, document = NULL
+                 WHERE place <> 0 AND sequence > ?1 AND sequence <= ?2",
             )?
-            .execute([released])?;
+            .execute([before, released])?;
         self.after.released = released;
         self.after.count = self.after.count.saturating_sub(count);
         self.after.bytes = self.after.bytes.saturating_sub(bytes);
@@ -315,13 +323,14 @@ impl Changes<'_> {
     }
 }
 
-/// How many alerts up to a number have this place, and their documents' bytes.
-fn extent(connection: &Connection, place: i64, sequence: i64) -> rusqlite::Result<(u64, u64)> {
+/// How many alerts after one number and up to another have this place, and their documents' bytes.
+fn extent(connection: &Connection, place: i64, after: i64, to: i64) -> rusqlite::Result<(u64, u64)> {
     connection
         .prepare_cached(
-            "SELECT count(*), coalesce(sum(length(document)), 0) FROM alert WHERE place = ?1 AND sequence <= ?2",
+            "SELECT count(*), coalesce(sum(length(document)), 0) FROM alert
+             WHERE place = ?1 AND sequence > ?2 AND sequence <= ?3",
         )?
-        .query_row([place, sequence], |row| {
+        .query_row([place, after, to], |row| {
             Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
         })
 }

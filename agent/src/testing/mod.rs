@@ -177,7 +177,7 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// Gives this thread, and those it starts, mounts of their own, and mounts a small file system at `path`.
-pub(crate) fn mount_small(path: &Path, options: &str) {
+pub(crate) fn mount_small(path: &Path, options: &str) -> Mount {
     use nix::mount::{MsFlags, mount};
     let none = None::<&str>;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
@@ -188,4 +188,14 @@ pub(crate) fn mount_small(path: &Path, options: &str) {
         None => (options, MsFlags::empty()),
     };
     mount(Some("none"), path, Some("tmpfs"), flags, Some(options)).unwrap();
+    Mount(path.to_owned())
+}
+
+/// A mount that is gone when it is dropped, so that the folder around it can be deleted.
+pub(crate) struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
 }

@@ -1,8 +1,8 @@
-//! Real servers for tests, each on the loopback of a network of the test's own: ports never collide, and what a server
-//! does reaches nobody.
+//! Real servers for tests, each on the loopback of a network of the test's own: ports never collide, and what
+//! a server does reaches nobody.
 //!
-//! They are fetched on first use into `test-servers` below Cargo's target folder: two from PyPI that speak `_bulk`, and
-//! nginx from the distribution.
+//! They are fetched on first use into `test-servers` below Cargo's target folder: two from PyPI that speak
+//! `_bulk`, and nginx from the distribution.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,7 +19,8 @@ use super::{is_root, wait_until};
 /// What is installed, exactly.
 const PACKAGES: &[&str] = &["noida-db==0.2.3", "osmem-server==0.1.6", "standardwebhooks==1.1.0"];
 
-/// Gives this thread, and what it starts, a network of their own. Says `false`, and why, where that cannot be.
+/// Gives this thread, and what it starts, a network of their own. Says `false`, and why, where that cannot
+/// be.
 pub(crate) fn private_network() -> bool {
     if !is_root() {
         return false;
@@ -141,7 +142,8 @@ pub(crate) fn curl(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("curl {arguments:?}: {output:?}"))
 }
 
-/// Makes a certificate authority and a certificate for `localhost` and 127.0.0.1, `name.pem` and `name.key` each.
+/// Makes a certificate authority and a certificate for `localhost` and 127.0.0.1, `name.pem` and `name.key`
+/// each.
 pub(crate) fn certificates(folder: &Path) {
     let script = "
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem

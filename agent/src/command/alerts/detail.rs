@@ -1,5 +1,5 @@
-//! One alert whole, in the order in which it is asked about at night: what is it, is it complete, what happened, who
-//! started whom, and what to do now.
+//! One alert whole, in the order in which it is asked about at night: what is it, is it complete, what
+//! happened, who started whom, and what to do now.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Reads alert documents as far as they are shown. What a document lacks is left out: the log may be older than we are.
+//! Reads alert documents as far as they are shown. What a document lacks is left out: the log may be older
+//! than we are.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! The promise of the whole: an agent that is killed at any moment, with an upstream that comes and goes, a spool that
-//! overflows and a log that rotates, has every alert of its log upstream in the end, once.
+//! The promise of the whole: an agent that is killed at any moment, with an upstream that comes and goes, a
+//! spool that overflows and a log that rotates, has every alert of its log upstream in the end, once.
 
 use std::env;
 use std::process::{Child, Command, Stdio};
@@ -45,7 +45,8 @@ fn no_alert_is_lost_however_often_the_agent_is_killed() {
     let rounds = env::var(ROUNDS.0).map_or(ROUNDS.1, |rounds| rounds.parse().unwrap());
     let _upstream = opensearch();
     let proxy = || {
-        let server = "server { listen 127.0.0.1:9443; client_max_body_size 2m; location / { proxy_pass http://127.0.0.1:9200; } }";
+        let server = "server { listen 127.0.0.1:9443; client_max_body_size 2m;
+            location / { proxy_pass http://127.0.0.1:9200; } }";
         nginx(folder.path(), server)
     };
     let mut door = Some(proxy());

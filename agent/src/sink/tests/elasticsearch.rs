@@ -1,5 +1,5 @@
-//! `_bulk` against servers that speak it, with nginx before them for what they lack, and against answers that no
-//! server here gives on demand.
+//! `_bulk` against servers that speak it, with nginx before them for what they lack, and against answers that
+//! no server here gives on demand.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,8 @@ use crate::testing::servers::{self, certificates, curl, nginx, opensearch};
 /// A sink that is tried again soon, to this URL, with these further lines.
 fn siem(url: &str, lines: &str) -> String {
     format!(
-        "[[sink]]\ntype = \"elasticsearch\"\nname = \"siem\"\nurls = [\"{url}\"]\nindex = \"alerts\"\nretry_delay_max = \"50ms\"\n{lines}\n"
+        "[[sink]]\ntype = \"elasticsearch\"\nname = \"siem\"\nurls = [\"{url}\"]\nindex = \"alerts\"\n\
+         retry_delay_max = \"50ms\"\n{lines}\n"
     )
 }
 
@@ -56,8 +57,8 @@ fn alerts_are_created_once_each() {
     }
 }
 
-/// The template gives our alert its types, on a server that refuses what does not fit them; and an alert that does not
-/// fit is set aside while the others go on.
+/// The template gives our alert its types, on a server that refuses what does not fit them; and an alert that
+/// does not fit is set aside while the others go on.
 #[test]
 fn the_shipped_template_takes_our_alerts() {
     if !private_network() {
@@ -67,7 +68,8 @@ fn the_shipped_template_takes_our_alerts() {
     let mut template: Value =
         serde_json::from_str(include_str!("../../../../packaging/elasticsearch/index-template.json"))
             .unwrap();
-    // This server has neither data streams nor pipelines, and here a value that does not fit is to be an error.
+    // This server has neither data streams nor pipelines, and here a value that does not fit is to be an
+    // error.
     template.as_object_mut().unwrap().remove("data_stream");
     let settings = template["template"]["settings"].as_object_mut().unwrap();
     settings.remove("index.default_pipeline");
@@ -134,10 +136,13 @@ fn a_data_stream_takes_them_too() {
     agent.raise(0..5);
     agent.wait_until_delivered("siem");
     assert_eq!(indexed("logs-lapwing.alerts-default"), ids(0..5));
+    let found = curl(&[&format!("{DIRECT}/logs-lapwing.alerts-default/_search?size=1")]);
+    assert!(found["hits"]["hits"][0]["_source"]["event"]["ingested"].is_string(), "{found}");
     agent.stop();
 }
 
-/// TLS by a certificate authority of one's own, an API key, a limit of size and one of rate, as a proxy enforces them.
+/// TLS by a certificate authority of one's own, an API key, a limit of size and one of rate, as a proxy
+/// enforces them.
 #[test]
 fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
     if !private_network() {
@@ -231,47 +236,27 @@ fn the_next_node_is_tried() {
     agent.stop();
 }
 
-/// Answers of clusters in trouble, as documented; no server here can be brought to give them. After each the cluster
-/// takes everything, and what was sent then must be what was not taken before.
-#[test]
-fn each_item_is_judged_by_itself() {
-    if !private_network() {
-        return;
-    }
-    let bulk = |items: &[(u64, Value)]| {
-        let items: Vec<_> = items
-            .iter()
-            .map(|(status, error)| json!({"create": {"status": status, "error": error}}))
-            .collect();
-        json!({"status": 200, "body": json!({"errors": true, "items": items}).to_string()})
-    };
+/// What a cluster answers to three alerts, which of them are to be sent again, and how many are set aside.
+fn troubles() -> Vec<(&'static str, Value, Vec<u64>, u64)> {
     let ok = || (201, Value::Null);
     let error = |status: u64, kind: &str, reason: &str| (status, json!({"type": kind, "reason": reason}));
     let busy =
         || error(429, "es_rejected_execution_exception", "rejected execution of coordinating operation");
-    let cases = [
+    let first = |status, kind, reason| bulk(&[error(status, kind, reason), ok(), ok()]);
+    vec![
         ("busy", bulk(&[ok(), busy(), busy()]), vec![1, 2], 0),
         ("conflict", bulk(&[error(409, "version_conflict_engine_exception", ""), ok(), busy()]), vec![2], 0),
-        ("unavailable", bulk(&[error(503, "unavailable_shards_exception", ""), ok(), ok()]), vec![0], 0),
+        ("unavailable", first(503, "unavailable_shards_exception", ""), vec![0], 0),
         ("blocked", bulk(&[ok(), error(403, "cluster_block_exception", ""), ok()]), vec![1], 0),
-        ("no permission", bulk(&[error(403, "security_exception", ""), ok(), ok()]), vec![0], 0),
-        ("no index", bulk(&[error(404, "index_not_found_exception", ""), ok(), ok()]), vec![0], 0),
+        ("no permission", first(403, "security_exception", ""), vec![0], 0),
+        ("no index", first(404, "index_not_found_exception", ""), vec![0], 0),
         (
             "no pipeline",
-            bulk(&[
-                error(400, "illegal_argument_exception", "pipeline with id [x] does not exist"),
-                ok(),
-                ok(),
-            ]),
+            first(400, "illegal_argument_exception", "pipeline with id [x] does not"),
             vec![0],
             0,
         ),
-        (
-            "too many shards",
-            bulk(&[error(400, "validation_exception", "this cluster currently has"), ok(), ok()]),
-            vec![0],
-            0,
-        ),
+        ("too many shards", first(400, "validation_exception", "this cluster currently has"), vec![0], 0),
         (
             "unmappable",
             bulk(&[ok(), error(400, "document_parsing_exception", "failed to parse"), busy()]),
@@ -281,30 +266,43 @@ fn each_item_is_judged_by_itself() {
         ("no bulk answer", json!({"status": 200, "body": "<html>Please log in</html>"}), vec![0, 1, 2], 0),
         ("too few items", bulk(&[ok()]), vec![0, 1, 2], 0),
         ("whole request", json!({"status": 503, "body": "{}"}), vec![0, 1, 2], 0),
-        ("bad request", json!({"status": 400, "body": "{}"}), vec![0, 1, 2], 0),
-    ];
-    for (name, answer, again, set_aside) in cases {
+        ("whole request refused", json!({"status": 400, "body": "{}"}), vec![0, 1, 2], 0),
+    ]
+}
+
+/// An answer to `_bulk` with these items.
+fn bulk(items: &[(u64, Value)]) -> Value {
+    let create = |(status, error): &(u64, Value)| json!({"create": {"status": status, "error": error}});
+    let items: Vec<_> = items.iter().map(create).collect();
+    json!({"status": 200, "body": json!({"errors": true, "items": items}).to_string()})
+}
+
+/// Answers of clusters in trouble, as documented; no server here can be brought to give them. After each the
+/// cluster takes everything, and what was sent then must be what was not taken before.
+#[test]
+fn each_item_is_judged_by_itself() {
+    if !private_network() {
+        return;
+    }
+    for (name, answer, again, set_aside) in troubles() {
         let mut host = Host::new();
         let receiver = Receiver::start(host.path());
-        let all = bulk(&again.iter().map(|_| ok()).collect::<Vec<_>>());
-        receiver.answer([answer, all]);
-        let agent =
-            Agent::start(&mut host, &siem("http://127.0.0.1:8080/base/", "gzip = false\npipeline = \"p q\""));
+        receiver.answer([answer, bulk(&vec![(201, Value::Null); again.len()])]);
+        let url = "http://127.0.0.1:8080/base/";
+        let agent = Agent::start(&mut host, &siem(url, "gzip = false\npipeline = \"p q\""));
         agent.raise(0..3);
         agent.wait_until_delivered("siem");
         let requests = receiver.requests();
         assert_eq!(requests.len(), 2, "{name}");
-        assert_eq!(
-            requests[0].line(),
-            "POST /base/alerts/_bulk?filter_path=items.*.status%2Citems.*.error&pipeline=p+q"
-        );
+        let query = "filter_path=items.*.status%2Citems.*.error&pipeline=p+q";
+        assert_eq!(requests[0].line(), format!("POST /base/alerts/_bulk?{query}"));
         let body = requests[1].body();
         let operations: Vec<Value> =
             body.lines().step_by(2).map(|line| serde_json::from_str(line).unwrap()).collect();
         let expected: Vec<_> = again.iter().map(|number| json!({"create": {"_id": id(*number)}})).collect();
         assert_eq!(operations, expected, "{name}");
-        assert_eq!(agent.report("siem").set_aside, set_aside, "{name}");
-        assert!(agent.report("siem").retries > 0, "{name}");
+        let report = agent.report("siem");
+        assert!(report.set_aside == set_aside && report.retries > 0, "{name}: {report:?}");
         agent.stop();
     }
 }

@@ -110,7 +110,8 @@ fn headers_and_credentials_are_sent() {
     }
 }
 
-/// Answers that say more about the receiver than about the alert: each is followed by a success, and nothing is lost.
+/// Answers that say more about the receiver than about the alert: each is followed by a success, and nothing
+/// is lost.
 #[test]
 fn whatever_may_pass_is_waited_for() {
     if !private_network() {
