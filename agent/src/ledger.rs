@@ -1,10 +1,37 @@
 //! The thread that owns what is on disk: the alert log and the store. Whoever has something to keep sends it here,
 //! in order, and everything in one [`Commit`] becomes durable together.
+//!
+//! Lanes hold a [`LedgerSender`], whose [`commit`](LedgerSender::commit) waits while the disk does; sinks and commands
+//! hold a [`LedgerClient`], whose requests never wait behind commits. When the last sender is dropped the ledger
+//! makes everything durable and tells the clients that nothing more comes; when the last client is dropped the thread
+//! ends, and what it returns says whether anything was lost.
 
+mod follow;
+mod status;
+mod writer;
+
+pub(crate) use status::{Report, Status};
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded, unbounded};
 use lapwing_engine::Timestamp;
+use tokio::sync::{oneshot, watch};
+
+use crate::store::Spooled;
+use crate::{alert_log, store};
+
+/// How many commits wait in the inbox before their senders do.
+const COMMITS_WAITING_MAX: usize = 64;
+/// How many rows of state are read at once.
+const ROWS_READ_MAX: usize = 1024;
 
 /// An alert as it is written and delivered.
+#[derive(Clone, Debug)]
 pub(crate) struct AlertDocument {
     /// The stable id: the same cause gives the same id, so that a second delivery can be told.
     pub(crate) id: String,
@@ -42,3 +69,149 @@ pub(crate) struct Commit {
     /// State of rules that changed with these alerts, and the source's checkpoint.
     pub(crate) checkpoint: Checkpoint,
 }
+
+/// What the ledger is started with.
+pub(crate) struct Settings<'a> {
+    /// The alert log.
+    pub(crate) alerts: &'a alert_log::Config,
+    /// The spool.
+    pub(crate) spool: &'a store::Config,
+    /// Where the store is.
+    pub(crate) state_dir: &'a Path,
+    /// The names of the sinks, each of which has a cursor in the store.
+    pub(crate) sinks: &'a [String],
+}
+
+/// A ledger at work.
+pub(crate) struct Started {
+    /// For lanes.
+    pub(crate) sender: LedgerSender,
+    /// For sinks and commands.
+    pub(crate) client: LedgerClient,
+    /// The thread; it is joined after the last sender and the last client are dropped.
+    pub(crate) thread: JoinHandle<Result<()>>,
+}
+
+/// Opens the log and the store, brings the store up to the log, and starts the thread.
+///
+/// # Errors
+/// Log or store cannot be used; the message says why and what to do.
+pub(crate) fn start(settings: &Settings) -> Result<Started> {
+    let (commits, commits_in) = bounded(COMMITS_WAITING_MAX);
+    let (requests, requests_in) = unbounded();
+    let (wake, spooled) = watch::channel(0);
+    let status = Arc::new(Status::new(&settings.alerts.path));
+    let writer = writer::Writer::open(settings, commits_in, requests_in, wake, Arc::clone(&status))?;
+    let thread = std::thread::Builder::new()
+        .name("ledger".to_owned())
+        .spawn(move || writer.run())
+        .context("cannot start the thread `ledger`")?;
+    Ok(Started { sender: LedgerSender(commits), client: LedgerClient { requests, spooled, status }, thread })
+}
+
+/// What lanes hold.
+#[derive(Clone)]
+pub(crate) struct LedgerSender(Sender<Commit>);
+
+impl LedgerSender {
+    /// Hands over what is to become durable. It waits while too much is waiting already: the disk is slow, or full.
+    ///
+    /// # Errors
+    /// The ledger has ended, which it does before its senders only when something is broken.
+    pub(crate) fn commit(&self, commit: Commit) -> Result<()> {
+        self.0.send(commit).map_err(|_| anyhow!("the ledger has ended"))
+    }
+}
+
+/// What sinks and commands hold.
+#[derive(Clone)]
+pub(crate) struct LedgerClient {
+    requests: Sender<Request>,
+    spooled: watch::Receiver<i64>,
+    status: Arc<Status>,
+}
+
+/// What the ledger is asked.
+enum Request {
+    Read { after: i64, count_max: usize, bytes_max: usize, reply: oneshot::Sender<Vec<Spooled>> },
+    Acknowledge { sink: String, sequence: i64 },
+    Cursor { sink: String, reply: oneshot::Sender<i64> },
+    Rows { scope: String, after: Option<String>, reply: oneshot::Sender<Vec<(String, Vec<u8>)>> },
+    Reopen,
+}
+
+impl LedgerClient {
+    /// The alerts after number `after`, in order, as many as fit; none where none are left.
+    ///
+    /// # Errors
+    /// The store cannot be read now, or the ledger has ended.
+    pub(crate) async fn read(&self, after: i64, count_max: usize, bytes_max: usize) -> Result<Vec<Spooled>> {
+        self.ask(|reply| Request::Read { after, count_max, bytes_max, reply })?
+            .await
+            .map_err(|_| unreadable())
+    }
+
+    /// Up to which alert a sink has delivered.
+    ///
+    /// # Errors
+    /// The store cannot be read now, or the ledger has ended.
+    pub(crate) async fn cursor(&self, sink: &str) -> Result<i64> {
+        self.ask(|reply| Request::Cursor { sink: sink.to_owned(), reply })?.await.map_err(|_| unreadable())
+    }
+
+    /// A sink has delivered everything up to this alert. After a crash it may be asked to deliver some of it again.
+    pub(crate) fn acknowledge(&self, sink: &str, sequence: i64) {
+        // A ledger that has ended needs no acknowledgement: the alerts are delivered again.
+        let _ = self.requests.send(Request::Acknowledge { sink: sink.to_owned(), sequence });
+    }
+
+    /// Opens the alert log anew, as after a rename by logrotate.
+    pub(crate) fn reopen(&self) {
+        let _ = self.requests.send(Request::Reopen);
+    }
+
+    /// Gives every row of a scope to `each`, in the order of their keys, not holding them all in memory. It blocks,
+    /// and is for threads, not for tasks.
+    ///
+    /// # Errors
+    /// The store cannot be read, the ledger has ended, or the error of `each`.
+    pub(crate) fn rows(
+        &self,
+        scope: &str,
+        mut each: impl FnMut(String, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let mut after = None;
+        loop {
+            let request = |reply| Request::Rows { scope: scope.to_owned(), after: after.take(), reply };
+            let rows = self.ask(request)?.blocking_recv().map_err(|_| unreadable())?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (key, value) in rows {
+                each(key, value)?;
+            }
+        }
+    }
+
+    /// Changes whenever there is something new to read, and is closed when nothing more comes.
+    pub(crate) fn spooled(&self) -> watch::Receiver<i64> {
+        self.spooled.clone()
+    }
+
+    /// Counters and alarms; it never waits for the disk.
+    pub(crate) fn report(&self) -> Report {
+        self.status.report()
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<oneshot::Receiver<T>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| anyhow!("the ledger has ended"))?;
+        Ok(answer)
+    }
+}
+
+fn unreadable() -> anyhow::Error {
+    anyhow!("the store cannot be read; the log says why")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,36 @@
 //! Lapwing: a host sensor that runs detection rules where events happen.
 #![allow(dead_code, reason = "the skeleton: what is declared here is used by the modules that follow")]
 
+mod alarm;
+mod alert;
+mod alert_log;
+mod clock;
+mod command;
+mod config;
+mod control;
+mod edges;
+mod fixture;
+mod lane;
 mod ledger;
+mod log;
+mod pipeline;
+mod privileges;
+mod report;
+mod rules;
+mod sensor;
 mod source;
+mod store;
+mod terminal;
+#[cfg(test)]
+mod testing;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match command::Args::parse().run() {
+        Ok(code) => code,
+        Err(error) => command::fail(&error),
+    }
+}

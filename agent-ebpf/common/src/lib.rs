@@ -1,2 +1,333 @@
-//! The wire.
+//! The wire: what the kernel programs hand to user space, and what user space hands to them when it loads them.
+//!
+//! A record is a [`Header`], the fixed part of its kind, and for some kinds a tail of variable length whose pieces the
+//! fixed part names by [`Span`]s. Every field has an explicit width and a place that no compiler chooses: no `bool`,
+//! no enum, no hidden padding. Numbers of kinds are never reused. It knows neither ECS nor how a record comes about.
 #![no_std]
+
+pub mod layout;
+
+/// The version of this format, in every record. A reader refuses any other.
+pub const VERSION: u16 = 1;
+
+/// What a record tells. The numbers leave room for later kinds of the same subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Kind(pub u16);
+
+impl Kind {
+    /// A new process: [`Fork`].
+    pub const FORK: Self = Self(10);
+    /// A process runs another program: [`Exec`].
+    pub const EXEC: Self = Self(20);
+    /// The last thread of a process ended: [`Exit`].
+    pub const EXIT: Self = Self(30);
+    /// A TCP socket sends its first SYN: [`Connection`]. The source port is not known yet.
+    pub const CONNECT: Self = Self(40);
+    /// That socket got an answer or was given up: [`Connected`]. Its source port is known.
+    pub const CONNECTED: Self = Self(50);
+    /// A process took a connection from a listening socket: [`Connection`].
+    pub const ACCEPT: Self = Self(60);
+
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::FORK, Self::EXEC, Self::EXIT, Self::CONNECT, Self::CONNECTED, Self::ACCEPT];
+
+    /// The kind's place in [`Counts`].
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        (self.0 / 10) as usize % SLOTS
+    }
+}
+
+/// Places in [`Counts`].
+pub const SLOTS: usize = 16;
+
+/// What one processor counted of each kind: `seen` is every record that was made, `lost` those for which the ring had
+/// no room. What was delivered is the difference.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Counts {
+    /// Records made, by [`Kind::slot`].
+    pub seen: [u64; SLOTS],
+    /// Records for which there was no room, by [`Kind::slot`].
+    pub lost: [u64; SLOTS],
+}
+
+/// Most bytes of arguments that a record holds; longer ones are cut and marked.
+pub const ARGS_BYTES_MAX: usize = 48 * 1024;
+/// Most bytes that a record holds before its arguments: the fixed part and the paths.
+pub const PATHS_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of a record.
+pub const RECORD_BYTES_MAX: usize = PATHS_BYTES_MAX + ARGS_BYTES_MAX;
+/// Most bytes of one name on a path, with its end mark. No file system of Linux has longer names.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Most names on a path; of a deeper one the upper folders are missing and [`Span::CUT`] is set.
+pub const NAMES_MAX: usize = 64;
+
+macro_rules! wire {
+    ($($(#[$doc:meta])* $name:ident: $size:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        #[cfg_attr(
+            feature = "user",
+            derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+        )]
+        #[repr(C)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $ty,)*
+        }
+        const _: () = assert!(size_of::<$name>() == $size, "the wire is law");
+        const _: () = assert!(align_of::<$name>() <= 8, "records lie at multiples of eight bytes");
+    )*};
+}
+
+wire! {
+    /// What every record begins with.
+    Header: 24 {
+        /// A [`Kind`].
+        kind: u16,
+        /// [`VERSION`].
+        version: u16,
+        /// Bytes of the whole record, this header included.
+        len: u32,
+        /// When it was written: nanoseconds since boot, suspended time included.
+        time: u64,
+        /// The processor it was written on.
+        cpu: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// Who did it.
+    Task: 48 {
+        /// The process: the thread group's id in the initial namespace.
+        pid: u32,
+        /// The thread, in the initial namespace.
+        thread: u32,
+        /// When the process was made: nanoseconds since boot. With `pid` it names the process.
+        start: u64,
+        /// When its parent was made.
+        parent_start: u64,
+        /// Its parent at this moment; for a fork, the parent it was born to.
+        parent: u32,
+        /// Zero.
+        reserved: u32,
+        /// The thread's name, ended by a zero where shorter.
+        comm: [u8; 16],
+    }
+
+    /// What it may do.
+    Credentials: 48 {
+        /// Real user id.
+        uid: u32,
+        /// Real group id.
+        gid: u32,
+        /// Effective user id.
+        euid: u32,
+        /// Effective group id.
+        egid: u32,
+        /// Saved user id.
+        suid: u32,
+        /// Saved group id.
+        sgid: u32,
+        /// The user who logged in; [`ABSENT`] where none did or the kernel keeps no audit.
+        login_uid: u32,
+        /// The audit session; [`ABSENT`] likewise.
+        session_id: u32,
+        /// Effective capabilities, a bit each.
+        effective: u64,
+        /// Permitted capabilities, a bit each.
+        permitted: u64,
+    }
+
+    /// Where it runs.
+    Place: 56 {
+        /// The process group.
+        pgid: u32,
+        /// The session.
+        sid: u32,
+        /// The controlling terminal's device, major above and minor in the lower 20 bits; zero where there is none.
+        tty: u32,
+        /// The process's id in its own namespace.
+        vpid: u32,
+        /// The inode of each namespace, as [`Namespace`] numbers them; zero where it is not known.
+        namespaces: [u32; 8],
+        /// The control group's id.
+        cgroup: u64,
+    }
+
+    /// A piece of the tail: a text ended by a zero, or a path as its names, each ended by a zero, the last first.
+    Span: 8 {
+        /// Where it begins, from the record's beginning.
+        offset: u32,
+        /// Its bytes in the lower 24 bits, and [`Span::CUT`] and its like above.
+        len: u32,
+    }
+
+    /// What a file descriptor stands for; all zero where it is closed.
+    Descriptor: 16 {
+        /// The inode's number.
+        inode: u64,
+        /// `st_mode`, of which the upper bits tell the type.
+        mode: u32,
+        /// The kernel's device number, for devices.
+        device: u32,
+    }
+
+    /// A process was made.
+    Fork: 192 {
+        /// [`Kind::FORK`].
+        header: Header,
+        /// The new process.
+        child: Task,
+        /// The new process's.
+        credentials: Credentials,
+        /// The new process's.
+        place: Place,
+        /// The process that forked; the parent of the new one is another where `CLONE_PARENT` was asked for.
+        forker: u32,
+        /// Zero.
+        reserved: u32,
+        /// When the process that forked was made.
+        forker_start: u64,
+    }
+
+    /// A process began to run a program.
+    Exec: 280 {
+        /// [`Kind::EXEC`].
+        header: Header,
+        /// The process.
+        task: Task,
+        /// With the new program.
+        credentials: Credentials,
+        /// With the new program.
+        place: Place,
+        /// Standard input, output and error.
+        stdio: [Descriptor; 3],
+        /// How many arguments there are, also of those that did not fit.
+        args_count: u32,
+        /// Bytes of all arguments, also of those that did not fit.
+        args_bytes: u32,
+        /// The file that was asked for, as it was written.
+        filename: Span,
+        /// The file that the kernel runs: for a script its interpreter, as it was written.
+        interpreter: Span,
+        /// The file that the kernel runs, resolved: a path.
+        executable: Span,
+        /// The working directory: a path.
+        directory: Span,
+        /// The control group's path, where its id was not sent before.
+        cgroup: Span,
+        /// The arguments, each ended by a zero.
+        args: Span,
+    }
+
+    /// The last thread of a process ended.
+    Exit: 80 {
+        /// [`Kind::EXIT`].
+        header: Header,
+        /// The process.
+        task: Task,
+        /// As `wait` tells it: the exit code above eight bits of the signal.
+        status: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// Two ends of a TCP socket and what tells it from others.
+    Socket: 64 {
+        /// The kernel's address of it: tells sockets apart while they live, and is never shown.
+        id: u64,
+        /// The inode's number, by which file descriptors name it; zero where it has none.
+        inode: u64,
+        /// The local address in the network's order of bytes; an IPv4 one in the first word.
+        local: [u32; 4],
+        /// The remote address likewise.
+        remote: [u32; 4],
+        /// The local port; zero where it is not chosen yet.
+        local_port: u16,
+        /// The remote port.
+        remote_port: u16,
+        /// 2 for IPv4, also where the socket is of IPv6, and 10 for IPv6.
+        family: u16,
+        /// Zero.
+        reserved: u16,
+        /// The network namespace's inode.
+        namespace: u32,
+        /// Zero.
+        reserved_too: u32,
+    }
+
+    /// A process connects or accepted.
+    Connection: 144 {
+        /// [`Kind::CONNECT`] or [`Kind::ACCEPT`].
+        header: Header,
+        /// The process.
+        task: Task,
+        /// The socket.
+        socket: Socket,
+        /// The effective user.
+        euid: u32,
+        /// The effective group.
+        egid: u32,
+    }
+
+    /// What became of a socket that connects.
+    Connected: 40 {
+        /// [`Kind::CONNECTED`].
+        header: Header,
+        /// [`Socket::id`] of the record before.
+        socket: u64,
+        /// The local port.
+        local_port: u16,
+        /// The remote port.
+        remote_port: u16,
+        /// The state it went to: 1 established, 7 closed.
+        state: u32,
+    }
+}
+
+/// What a number is that the kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+impl Span {
+    /// Nothing.
+    pub const EMPTY: Self = Self { offset: 0, len: 0 };
+    /// More belongs here than there was room for.
+    pub const CUT: u32 = 1 << 31;
+    /// A path's last name has no folder any more: the file was deleted.
+    pub const DELETED: u32 = 1 << 30;
+    /// The path belongs to no mounted file system: an anonymous file such as a memfd.
+    pub const ANONYMOUS: u32 = 1 << 29;
+    /// A part could not be read from memory.
+    pub const UNREADABLE: u32 = 1 << 28;
+    /// The bits of `len` that count bytes.
+    pub const LEN: u32 = (1 << 24) - 1;
+
+    /// Whether one of the marks above is set.
+    #[must_use]
+    pub const fn has(self, mark: u32) -> bool {
+        self.len & mark != 0
+    }
+}
+
+/// The places in [`Place::namespaces`].
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub enum Namespace {
+    /// Control groups.
+    Cgroup = 0,
+    /// System V and POSIX messages.
+    Ipc = 1,
+    /// Mounts.
+    Mount = 2,
+    /// Network.
+    Network = 3,
+    /// Processes.
+    Pid = 4,
+    /// Users.
+    User = 5,
+    /// Host name.
+    Uts = 6,
+}

@@ -1,9 +1,23 @@
 //! Detection rules over ECS events.
 //!
 //! Rules and events go in, alerts come out. The engine performs no I/O, reads no clock and spawns no thread: the
-//! same rules and events give the same alerts, live, replayed and in a test.
+//! same rules and events give the same alerts, live, replayed and in a test. The pieces, each knowing only those before
+//! it:
+//!
+//! - [`event`]: what happened, as ECS fields with types;
+//! - [`lang`]: EQL and KQL, both to one typed query, with diagnostics;
+//! - [`rule`]: Elastic's rule files to rules that can run;
+//! - [`detect`]: matchers, and detectors for sequences, new terms and rare values;
+//! - [`Engine`]: all of them together. Start reading there; it has an example.
 #![forbid(unsafe_code)]
 
+pub mod detect;
 pub mod event;
+pub mod lang;
+pub mod rule;
 
+mod engine;
+
+pub use engine::{Alert, Cause, Counters, Engine, Options, Output, StateChange, Suppressed};
 pub use event::{Event, EventError, FieldId, Fields, Schema, Timestamp, Type, Value};
+pub use rule::{Loaded, Report, Rule};

@@ -2,6 +2,8 @@
 
 pub(crate) mod cloudtrail;
 
+pub(crate) use cloudtrail::Replay;
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,6 +23,11 @@ pub(crate) trait Source: Send {
     /// What the source knows beyond an event. It is asked only when an alert is made of the event.
     fn context(&mut self, _event: &Event) -> Context {
         Context::default()
+    }
+
+    /// How the source does, for `lapwing status`.
+    fn status(&self) -> serde_json::Value {
+        serde_json::Value::Null
     }
 
     /// How many records were lost between two times; `None` where the source cannot lose any.

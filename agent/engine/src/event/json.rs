@@ -227,8 +227,8 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Timestamp;
     use super::*;
+    use crate::event::Timestamp;
 
     fn read(text: &str) -> Event {
         Event::from_json(&Schema::new(), &serde_json::from_str(text).unwrap()).unwrap()

@@ -30,6 +30,12 @@ impl Fields {
         Self::default()
     }
 
+    /// No fields yet, and room for this many.
+    #[must_use]
+    pub fn with_capacity(count: usize) -> Self {
+        Self(Vec::with_capacity(count))
+    }
+
     /// Sets a field's value, in place of an earlier one. An empty list sets nothing.
     pub fn set(&mut self, id: FieldId, value: impl Into<Value>) -> &mut Self {
         let value = value.into();

@@ -169,6 +169,12 @@ impl From<i64> for Value {
     }
 }
 
+impl From<i32> for Value {
+    fn from(number: i32) -> Self {
+        Self::Long(number.into())
+    }
+}
+
 impl From<u32> for Value {
     fn from(number: u32) -> Self {
         Self::Long(number.into())
@@ -208,8 +214,8 @@ mod tests {
         let read = |ty, json: &str| Value::from_json(ty, &serde_json::from_str(json).unwrap());
         assert_eq!(read(Type::Keyword, "1000"), Some("1000".into()));
         assert_eq!(read(Type::Keyword, "true"), Some("true".into()));
-        assert_eq!(read(Type::Long, "\"22\""), Some(22_i64.into()));
-        assert_eq!(read(Type::Long, "22.9"), Some(22_i64.into()));
+        assert_eq!(read(Type::Long, "\"22\""), Some(22.into()));
+        assert_eq!(read(Type::Long, "22.9"), Some(22.into()));
         assert_eq!(read(Type::Boolean, "\"true\""), Some(true.into()));
         assert_eq!(read(Type::Ip, "\"::ffff:10.0.0.1\""), Some(Value::Ip([10, 0, 0, 1].into())));
         assert_eq!(read(Type::Ip, "\"ec2.amazonaws.com\""), None);

@@ -10,15 +10,17 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use lapwing_engine::{Fields, Timestamp, field};
+use rustix::fs::OFlags;
 
 use super::config::{Config, Start};
 use super::progress::{Known, Place, Progress, Stamp, Wanted};
 use super::records::{ReadError, Records};
 use super::status::Status;
 use super::tree::Tree;
+use crate::clock;
 use crate::ledger::Change;
 
 /// Most files that wait to be read; where there are more, the oldest wait and the others are looked for again.
@@ -163,7 +165,9 @@ impl Folder {
 
     fn open_file(&self, place: &Place) -> io::Result<Option<Reading>> {
         // What was a file when it was seen may be a pipe by now, on which the lane must not wait.
-        let file = Arc::new(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&place.1)?);
+        let file = Arc::new(
+            File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(&place.1)?,
+        );
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Ok(None);
@@ -294,8 +298,7 @@ fn timestamp(text: &str) -> Option<i64> {
 }
 
 fn now_nanos() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+    clock::now().as_nanos()
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::notification::{self, Object};
 use super::queue::{Pause, Queue};
 use super::s3::{Body, FetchError};
-use super::status::plain;
 use super::{Message, tree};
+use crate::terminal::plain;
 
 /// How long a message is held when its object cannot be fetched, before it is left to the queue.
 const HOLD: Duration = Duration::from_secs(900);

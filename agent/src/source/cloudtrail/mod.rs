@@ -19,7 +19,7 @@ mod notification;
 mod progress;
 mod queue;
 pub(crate) mod records;
-pub(crate) mod replay;
+mod replay;
 mod s3;
 mod seen;
 pub(crate) mod status;
@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lapwing_engine::{Event, Fields, Schema, Timestamp};
@@ -40,13 +40,15 @@ use lapwing_engine::{Event, Fields, Schema, Timestamp};
 use self::config::Config;
 use self::ecs::Mapper;
 use self::folder::{Folder, Reading};
-use self::geo::Geo;
+pub(crate) use self::geo::Geo;
 use self::letter::{Delivery, Receipt};
 use self::queue::Queues;
 use self::records::{Found, NO_RECORD, ReadError, Records};
+pub(crate) use self::replay::Replay;
 use self::seen::Seen;
 use self::status::Status;
 use super::{Batch, Source};
+use crate::clock;
 use crate::ledger::{Change, Checkpoint};
 
 /// Most events of a batch.
@@ -241,7 +243,7 @@ impl CloudTrail {
 
     /// Reads records into the draft until it is full, the time is over or the document is.
     fn read(&mut self, mut document: Document, draft: &mut Draft, until: Instant) {
-        let created = now();
+        let created = clock::now();
         loop {
             match self.read_record(&mut document, draft, created) {
                 Ok(true) => {}
@@ -351,6 +353,10 @@ impl Source for CloudTrail {
         }
         Ok(Some(draft.into_batch(&mut self.seen)))
     }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!(self.status.report(clock::now()))
+    }
 }
 
 impl Draft {
@@ -384,9 +390,4 @@ impl Document {
             many => format!("{many} of its records are refused, the first: {refusal}"),
         })
     }
-}
-
-fn now() -> Timestamp {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_nanos(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -1,12 +1,13 @@
 //! What `lapwing status` tells of the source: counters, written by the lane and the queues, read by anyone.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lapwing_engine::Timestamp;
 use serde::Serialize;
+
+use crate::terminal::plain;
 
 /// Most alarms that are told at once; further ones are only in the log.
 const ALARMS_MAX: usize = 32;
@@ -125,14 +126,6 @@ impl Status {
     }
 }
 
-/// A text without control characters, which names of files and objects may hold, and which drive a terminal.
-pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    match text.contains(char::is_control) {
-        true => text.replace(char::is_control, "\u{fffd}").into(),
-        false => text.into(),
-    }
-}
-
 /// What a lock holds is whole after every statement, so a panic elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -153,6 +146,6 @@ mod tests {
         let report = status.report(Timestamp::from_millis(100_000));
         assert_eq!((report.records, report.lag_secs), (2, Some(60)));
         assert_eq!(report.alarms.keys().collect::<Vec<_>>(), ["queue q"]);
-        assert_eq!(report.last_error.as_deref(), Some("queue r: throttled\u{fffd}\u{fffd}[2J"));
+        assert_eq!(report.last_error.as_deref(), Some("queue r: throttled\\n\\u{1b}[2J"));
     }
 }

@@ -1,0 +1,83 @@
+//! The one way into the ring. Whoever has a record hands it over here, so that each is counted: made, or lost because
+//! there was no room.
+//!
+//! The reader polls. To wake it for each record costs more than everything else that happens here, so it is woken only
+//! when much is unread.
+
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use lapwing_common::{Counts, Header, Kind, RECORD_BYTES_MAX, VERSION};
+
+use crate::layout::FILL_MARK_BYTES;
+
+/// The ring. Its size is set when it is loaded.
+#[map]
+static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// What was made and what was lost.
+#[map]
+static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room to build one large record for each processor. A per-processor array could not hold values of this size.
+#[map]
+static SCRATCH: Array<[u64; RECORD_BYTES_MAX / 8]> = Array::with_max_entries(1, 0);
+
+/// How far above the fill mark records still wake the reader: enough of them that it cannot be missed, and then no
+/// more, so that a reader that is behind is not slowed by being told so.
+const WAKE_BYTES: u64 = 64 * 1024;
+
+/// This processor's room for a large record. Only one program may use it: programs of one kind do not interrupt each
+/// other, those of different kinds do.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<*mut u8> {
+    // SAFETY: the helper has no preconditions.
+    let processor = unsafe { bpf_get_smp_processor_id() };
+    SCRATCH.get_ptr_mut(processor as u32).map(<*mut _>::cast)
+}
+
+/// A header for a record of this kind; its time is set when it is written.
+#[inline(always)]
+pub(crate) fn header(kind: Kind) -> Header {
+    Header { kind: kind.0, version: VERSION, len: 0, time: 0, cpu: 0, reserved: 0 }
+}
+
+/// Writes a record of fixed size. Whether there was room.
+#[inline(always)]
+pub(crate) fn emit<T>(kind: Kind, record: &mut T) -> bool {
+    let record = core::ptr::from_mut(record);
+    // SAFETY: every record begins with its header, and `T` is as long as `size_of` says.
+    unsafe { write(kind, record.cast(), size_of::<T>() as u64) }
+}
+
+/// Writes a record with a tail, of `len` bytes in all. Whether there was room.
+///
+/// # Safety
+/// `record` points to a header and `len` bytes that may be read.
+#[inline(always)]
+pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
+    // SAFETY: as promised by the caller, and the helpers have no preconditions.
+    unsafe {
+        (*record).len = len as u32;
+        (*record).cpu = bpf_get_smp_processor_id() as u32;
+        (*record).time = bpf_ktime_get_boot_ns();
+        let ring = (&raw const RECORDS).cast_mut().cast();
+        let wake = if must_wake() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+        let fits = bpf_ringbuf_output(ring, record.cast(), len, u64::from(wake)) == 0;
+        if let Some(counts) = COUNTS.get_ptr_mut(0) {
+            (*counts).seen[kind.slot()] += 1;
+            if !fits {
+                (*counts).lost[kind.slot()] += 1;
+            }
+        }
+        fits
+    }
+}
+
+#[inline(always)]
+fn must_wake() -> bool {
+    let mark = FILL_MARK_BYTES.load();
+    let unread = RECORDS.query(u64::from(BPF_RB_AVAIL_DATA));
+    unread >= mark && unread - mark < WAKE_BYTES
+}

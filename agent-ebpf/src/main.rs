@@ -1,0 +1,35 @@
+//! What of Lapwing runs in the kernel: it watches processes and connections, and hands over records. It judges
+//! nothing, and of what it sees leaves nothing out: rules are user space's matter.
+//!
+//! `process` and `network` hold the programs, a function each; `task`, `socket` and `path` read what the records tell;
+//! `layout` knows where it lies, and only `emit` writes to the ring.
+#![no_std]
+#![no_main]
+
+mod network;
+mod process;
+
+mod path;
+mod socket;
+mod task;
+
+mod emit;
+mod layout;
+
+/// Logs for the programs' own debugging; nothing at all unless built with the feature `log`.
+#[macro_export]
+macro_rules! trace {
+    ($($argument:tt)*) => {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!($($argument)*);
+    };
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,151 @@
+//! Connections: connect, accept.
+
+use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, tracepoint};
+use aya_ebpf::programs::{
+    BtfTracePointContext, FExitContext, RawTracePointContext, RetProbeContext, TracePointContext,
+};
+use lapwing_common::{Connected, Connection, Kind};
+
+use crate::emit::{self, emit};
+use crate::layout::*;
+use crate::process::current;
+use crate::{socket, task, trace};
+
+/// match-proto:v4.16:include/net/tcp_states.h:enum
+const TCP_SYN_SENT: u32 = 2;
+const TCP_CLOSE: u32 = 7;
+/// The bits of `st_mode` that tell the type, and a socket's.
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+/// Where the return value lies in the record of a system call's exit.
+/// match-proto:v2.6.30:include/trace/syscall.h:struct syscall_trace_exit
+const SYSCALL_RETURN: usize = 16;
+
+/// A TCP socket changes its state. From closed to "SYN sent" it goes in the process that connects, whichever way it
+/// asked for it; only then its port is chosen, so that the next change tells it.
+///
+/// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint]
+pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
+    let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    if old == TCP_CLOSE && new == TCP_SYN_SENT {
+        connection(Kind::CONNECT, ctx.arg(0));
+        trace!(&ctx, "connect");
+    } else if old == TCP_SYN_SENT {
+        let sock: Address = ctx.arg(0);
+        if socket::is_tcp(sock) {
+            emit(
+                Kind::CONNECTED,
+                &mut Connected {
+                    header: emit::header(Kind::CONNECTED),
+                    socket: sock as u64,
+                    local_port: socket::local_port(sock),
+                    remote_port: socket::remote_port(sock),
+                    state: new,
+                },
+            );
+        }
+    }
+    0
+}
+
+/// The local port of a socket that waits for an answer, or whose answer went unseen: run by user space, with the
+/// socket, its inode and its remote port as they were recorded. The socket may be gone and another may lie in its
+/// place, so these are compared; zero where they differ.
+///
+/// Written without the library's macro, whose programs all return zero: here what is returned is the answer.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/port")]
+fn port(ctx: *mut core::ffi::c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let (sock, inode, remote_port): (Address, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let is_same =
+        u64::from(socket::remote_port(sock)) == remote_port && inode != 0 && socket::inode(sock) == inode;
+    if is_same { i32::from(socket::local_port(sock)) } else { 0 }
+}
+
+/// A process takes a connection. What the function returns follows its parameters, of which it had four.
+///
+/// match-proto:v4.11:net/ipv4/inet_connection_sock.c:struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)
+#[fexit]
+pub(crate) fn accept_fexit_4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(4));
+    0
+}
+
+/// The same with two parameters.
+///
+/// match-proto:v6.10:net/ipv4/inet_connection_sock.c:struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)
+#[fexit]
+pub(crate) fn accept_fexit_2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(2));
+    0
+}
+
+/// The same without trampolines.
+#[kretprobe]
+pub(crate) fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    accepted(ctx.ret());
+    0
+}
+
+/// The same without either: at the end of the system call, by way of the descriptor that it returns.
+///
+/// match-proto:v2.6.28:net/socket.c:SYSCALL_DEFINE4(accept4, int, fd, struct sockaddr __user *, upeer_sockaddr, int __user *, upeer_addrlen, int, flags)
+#[tracepoint]
+pub(crate) fn accept4_syscall(ctx: TracePointContext) -> u32 {
+    descriptor_accepted(&ctx);
+    0
+}
+
+/// match-proto:v2.6.28:net/socket.c:SYSCALL_DEFINE3(accept, int, fd, struct sockaddr __user *, upeer_sockaddr, int __user *, upeer_addrlen)
+#[tracepoint]
+pub(crate) fn accept_syscall(ctx: TracePointContext) -> u32 {
+    descriptor_accepted(&ctx);
+    0
+}
+
+#[inline(always)]
+fn descriptor_accepted(ctx: &TracePointContext) {
+    // SAFETY: the record of a system call's exit is longer than this.
+    let Ok(descriptor) = (unsafe { ctx.read_at::<i64>(SYSCALL_RETURN) }) else { return };
+    if descriptor < 0 {
+        return;
+    }
+    let file = task::file(current(), descriptor as u32);
+    let mode: u16 = read(read(file, &FILE_INODE), &INODE_MODE);
+    if mode & S_IFMT == S_IFSOCK {
+        accepted(read(read(file, &FILE_PRIVATE), &SOCKET_SK));
+    }
+}
+
+#[inline(always)]
+fn accepted(sock: Address) {
+    if sock.is_null() {
+        return;
+    }
+    let family: u16 = read(sock, &SOCK_FAMILY);
+    // AF_INET or AF_INET6: Unix sockets are accepted by the same system call.
+    if family == 2 || family == 10 {
+        connection(Kind::ACCEPT, sock);
+    }
+}
+
+#[inline(always)]
+fn connection(kind: Kind, sock: Address) {
+    if !socket::is_tcp(sock) {
+        return;
+    }
+    let current = current();
+    let [.., euid, egid] = task::ids(read(current, &TASK_CRED));
+    emit(
+        kind,
+        &mut Connection {
+            header: emit::header(kind),
+            task: task::identity(current),
+            socket: socket::ends(sock),
+            euid,
+            egid,
+        },
+    );
+}

@@ -1,0 +1,68 @@
+//! What a TCP socket tells of itself.
+
+use lapwing_common::Socket;
+use lapwing_common::layout::SOCK_COMMON_BYTES;
+
+use crate::layout::*;
+
+/// `AF_INET` and `AF_INET6`.
+const IPV4: u16 = 2;
+const IPV6: u16 = 10;
+/// `IPPROTO_TCP`. The state tracepoint fires for SCTP and for the outer sockets of MPTCP as well.
+const TCP: u16 = 6;
+/// Whether it is a TCP socket.
+#[inline(always)]
+pub(crate) fn is_tcp(sock: Address) -> bool {
+    read::<u16>(sock, &SOCK_PROTOCOL) == TCP
+}
+
+/// Both ends of the socket; where it speaks IPv4 over an IPv6 socket, the ends of IPv4.
+#[inline(always)]
+pub(crate) fn ends(sock: Address) -> Socket {
+    let common = Window::<SOCK_COMMON_BYTES>::of(sock);
+    let remote: [u32; 4] = common.get(&SOCK_V6_DADDR);
+    let is_ipv6 = common.get::<u16>(&SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let short = |field| [common.get(field), 0, 0, 0];
+    let namespace = common.get::<u64>(&SOCK_NET) as Address;
+    Socket {
+        id: sock as u64,
+        inode: inode(sock),
+        local: if is_ipv6 { common.get(&SOCK_V6_SADDR) } else { short(&SOCK_SADDR) },
+        remote: if is_ipv6 { remote } else { short(&SOCK_DADDR) },
+        local_port: local_port(sock),
+        remote_port: u16::from_be(common.get(&SOCK_DPORT)),
+        family: if is_ipv6 { IPV6 } else { IPV4 },
+        reserved: 0,
+        namespace: read_or(namespace, &NET_INUM, 0),
+        reserved_too: 0,
+    }
+}
+
+/// The local port; zero where none was chosen yet.
+#[inline(always)]
+pub(crate) fn local_port(sock: Address) -> u16 {
+    u16::from_be(read(sock, &INET_SPORT))
+}
+
+/// The remote port.
+#[inline(always)]
+pub(crate) fn remote_port(sock: Address) -> u16 {
+    u16::from_be(read(sock, &SOCK_DPORT))
+}
+
+/// The number by which file descriptors name the socket; zero where it has none.
+#[inline(always)]
+pub(crate) fn inode(sock: Address) -> u64 {
+    let socket: Address = read(sock, &SOCK_SOCKET);
+    if socket.is_null() {
+        return 0;
+    }
+    // The socket is the first member of what it was allocated in, the inode the second.
+    read(at(socket, &SOCKET_ALLOC_INODE), &INODE_INO)
+}
+
+/// Whether an IPv6 address is one of IPv4 in it.
+#[inline(always)]
+fn is_mapped(address: [u32; 4]) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == u32::from_be(0xffff)
+}

@@ -1,0 +1,108 @@
+//! What runs rules: matchers for single events, and detectors for what needs memory, over one bounded store.
+
+mod matcher;
+mod new_terms;
+mod pattern;
+mod rare;
+mod sequence;
+mod window;
+
+pub use matcher::Matcher;
+pub use new_terms::NewTerms;
+pub use rare::{Detection, Rare};
+pub use sequence::SequenceDetector;
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use crate::event::{Event, Timestamp, Value};
+
+/// What orders events: time, then `event.sequence`, then arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ordinal {
+    /// When it happened.
+    pub time: Timestamp,
+    /// The event's own number among those of the same time.
+    pub sequence: u64,
+    /// The engine's number, in the order in which events came.
+    pub arrival: u64,
+}
+
+/// An event that matched one or several of a rule's event queries.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its place in the order of events.
+    pub ordinal: Ordinal,
+    /// The event queries it matched, by their index in [`Query::events`](crate::lang::Query::events), ascending.
+    pub parts: Vec<usize>,
+}
+
+/// What a detector found: the cause of an alert.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Finding {
+    /// The events in the order of the rule's stages; `None` where a stage asks for no event.
+    pub events: Vec<Option<Arc<Event>>>,
+    /// What the events of a sequence agree in; `None` for an optional key that is absent.
+    pub keys: Vec<Option<SmolStr>>,
+    /// The terms that are new.
+    pub new_terms: Vec<Value>,
+    /// How rare it is.
+    pub anomaly: Option<Anomaly>,
+}
+
+/// How rare something is, in the terms of Elastic's anomaly records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Anomaly {
+    /// The job.
+    pub job_id: SmolStr,
+    /// From 0 to 100; the more, the rarer.
+    pub record_score: f64,
+    /// How probable something this rare or rarer was.
+    pub probability: f64,
+    /// The start of the time span it was judged in.
+    pub bucket: Timestamp,
+    /// The value that is rare.
+    pub by_value: SmolStr,
+    /// Among what it is rare.
+    pub partition_value: Option<SmolStr>,
+    /// How many time spans had been learned for this partition.
+    pub buckets_learned: u64,
+}
+
+/// A row of a detector's memory that changed and must survive a restart; `None` deletes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The row's key within the rule.
+    pub key: String,
+    /// What it holds now.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What a detector gives back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// What was found, in order.
+    pub found: Vec<Finding>,
+    /// What changed, in order.
+    pub changes: Vec<Change>,
+}
+
+/// Bytes and entries a detector may hold; what is over a limit pushes out the oldest, which is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of events and keys that one sequence rule holds.
+    pub sequence_bytes_max: usize,
+    /// Terms that one new_terms rule remembers.
+    pub terms_max: usize,
+    /// Values, over all partitions, that one rare job remembers.
+    pub rare_values_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sequence_bytes_max: 4 << 20, terms_max: 100_000, rare_values_max: 100_000 }
+    }
+}

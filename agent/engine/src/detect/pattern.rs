@@ -1,0 +1,210 @@
+//! Texts and patterns made ready for comparing, with or without regard to case.
+
+use smol_str::SmolStr;
+
+use crate::lang::query::{Wildcard, WildcardPart};
+
+/// Folds case so that texts that differ in nothing else become equal: each character to lower case by itself, as
+/// Elasticsearch's case-insensitive terms do. What is already folded is not copied.
+pub(super) fn fold<'a>(text: &'a str, scratch: &'a mut String) -> &'a str {
+    if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        return text;
+    }
+    scratch.clear();
+    scratch.extend(text.chars().map(fold_char));
+    scratch
+}
+
+fn fold_char(c: char) -> char {
+    let mut lower = c.to_lowercase();
+    match (lower.next(), lower.next()) {
+        (Some(lower), None) => lower,
+        _ => c,
+    }
+}
+
+/// A pattern as it is run. The common shapes are told apart because they need no walk over parts.
+#[derive(Clone, Debug)]
+pub(super) enum Pattern {
+    Exact(SmolStr),
+    Prefix(SmolStr),
+    Suffix(SmolStr),
+    Contains(SmolStr),
+    Anything,
+    /// Segments between `*`; a text matches where they are found in it one after the other.
+    Segments {
+        segments: Vec<Segment>,
+        open_start: bool,
+        open_end: bool,
+    },
+}
+
+/// What stands between two `*`.
+#[derive(Clone, Debug)]
+pub(super) enum Segment {
+    Text(SmolStr),
+    /// With `?` in it: `None` stands for any character.
+    Characters(Vec<Option<char>>),
+}
+
+impl Pattern {
+    /// Makes a pattern ready. Where case is not regarded, the texts it is asked about must be folded.
+    pub(super) fn new(wildcard: &Wildcard, insensitive: bool) -> Self {
+        let text = |text: &SmolStr| {
+            if insensitive { fold(text, &mut String::new()).into() } else { text.clone() }
+        };
+        use WildcardPart::{Many, Text};
+        match wildcard.0.as_slice() {
+            [] => Self::Exact(SmolStr::default()),
+            [Many] => Self::Anything,
+            [Text(exact)] => Self::Exact(text(exact)),
+            [Text(start), Many] => Self::Prefix(text(start)),
+            [Many, Text(end)] => Self::Suffix(text(end)),
+            [Many, Text(part), Many] => Self::Contains(text(part)),
+            parts => Self::Segments {
+                segments: parts
+                    .split(|part| *part == Many)
+                    .filter(|segment| !segment.is_empty())
+                    .map(|segment| Segment::new(segment, insensitive))
+                    .collect(),
+                open_start: parts.first() == Some(&Many),
+                open_end: parts.last() == Some(&Many),
+            },
+        }
+    }
+
+    /// Whether the pattern matches the text from end to end.
+    pub(super) fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => text == exact,
+            Self::Prefix(start) => text.starts_with(start.as_str()),
+            Self::Suffix(end) => text.ends_with(end.as_str()),
+            Self::Contains(part) => text.contains(part.as_str()),
+            Self::Anything => true,
+            Self::Segments { segments, open_start, open_end } => {
+                walk(segments, text, *open_start, *open_end).is_some()
+            }
+        }
+    }
+}
+
+/// Finds the segments in the text one after the other, each as early as it can be: the earliest place leaves the most
+/// room for those after it, so no choice is ever taken back. The last one, where the end is closed, is looked for at
+/// the end.
+fn walk(segments: &[Segment], text: &str, open_start: bool, open_end: bool) -> Option<()> {
+    let mut rest = text;
+    for (index, segment) in segments.iter().enumerate() {
+        let first = index == 0 && !open_start;
+        let last = index + 1 == segments.len() && !open_end;
+        rest = match (first, last) {
+            (true, false) => &rest[segment.at_start(rest)?..],
+            (true, true) => &rest[segment.at_start(rest).filter(|length| *length == rest.len())?..],
+            (false, true) => &rest[rest.len() - segment.at_end(rest)?..][..0],
+            (false, false) => &rest[segment.find_end(rest)?..],
+        };
+    }
+    Some(())
+}
+
+impl Segment {
+    fn new(parts: &[WildcardPart], insensitive: bool) -> Self {
+        if let [WildcardPart::Text(text)] = parts {
+            return Self::Text(if insensitive {
+                fold(text, &mut String::new()).into()
+            } else {
+                text.clone()
+            });
+        }
+        let characters = parts.iter().flat_map(|part| match part {
+            WildcardPart::Text(text) => {
+                text.chars().map(|c| Some(if insensitive { fold_char(c) } else { c })).collect()
+            }
+            WildcardPart::One | WildcardPart::Many => vec![None],
+        });
+        Self::Characters(characters.collect())
+    }
+
+    /// How many bytes of the text's start it matches.
+    fn at_start(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Text(start) => text.starts_with(start.as_str()).then_some(start.len()),
+            Self::Characters(wanted) => {
+                let mut found = text.chars();
+                let fits = wanted.iter().all(|wanted| {
+                    found.next().is_some_and(|found| wanted.is_none_or(|wanted| wanted == found))
+                });
+                fits.then_some(text.len() - found.as_str().len())
+            }
+        }
+    }
+
+    /// How many bytes of the text's end it matches.
+    fn at_end(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Text(end) => text.ends_with(end.as_str()).then_some(end.len()),
+            Self::Characters(wanted) => {
+                let mut found = text.chars();
+                let fits = wanted.iter().rev().all(|wanted| {
+                    found.next_back().is_some_and(|found| wanted.is_none_or(|wanted| wanted == found))
+                });
+                fits.then_some(text.len() - found.as_str().len())
+            }
+        }
+    }
+
+    /// Where the earliest match ends.
+    fn find_end(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Text(part) => text.find(part.as_str()).map(|start| start + part.len()),
+            Self::Characters(_) => text
+                .char_indices()
+                .find_map(|(start, _)| self.at_start(&text[start..]).map(|length| start + length)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_from_end_to_end() {
+        for (pattern, matching, others) in [
+            ("curl", &["curl"][..], &["curl1", "acurl", "Curl", ""][..]),
+            ("python*", &["python", "python3.11"], &["apython"]),
+            ("*.sh", &[".sh", "a.sh"], &["a.shx"]),
+            (
+                "*import*pty*spawn*",
+                &["import pty;pty.spawn()", "ximportptyspawn"],
+                &["pty import spawn", "import pty"],
+            ),
+            ("/etc/rc*.d/*", &["/etc/rc.d/x", "/etc/rc2.d/"], &["/etc/rc2.d", "/etc/rc2d/x"]),
+            ("a*b*b", &["abb", "a--b--b"], &["ab", "abbc"]),
+            ("?", &["a", "é"], &["", "ab"]),
+            ("a?c*", &["abc", "aécd"], &["ac", "abd"]),
+            ("*?", &["a", "ab"], &[""]),
+            ("*b?d*f?", &["abcdef1", "bxdfff"], &["abcdef", "bdf1"]),
+            ("*a*a", &["aa", "aba"], &["a"]),
+            ("a*a", &["aa", "aba"], &["a"]),
+            ("*", &["", "x"], &[]),
+            ("", &[""], &["x"]),
+        ] {
+            let pattern_ready = Pattern::new(&Wildcard::parse(pattern, true), false);
+            for text in matching {
+                assert!(pattern_ready.matches(text), "{pattern} matches {text}");
+            }
+            for text in others {
+                assert!(!pattern_ready.matches(text), "{pattern} does not match {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn case_is_folded_character_by_character() {
+        let pattern = Pattern::new(&Wildcard::parse("*PyTHÖN?x*", true), true);
+        let mut scratch = String::new();
+        assert!(pattern.matches(fold("…pYthön3X…", &mut scratch)));
+        assert_eq!(fold("plain", &mut String::new()), "plain");
+        assert_eq!(fold("İ", &mut String::new()), "İ", "what has no single lower case stays");
+    }
+}

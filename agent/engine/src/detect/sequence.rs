@@ -1,0 +1,286 @@
+//! `sequence`: events in order that agree in their keys, as Elasticsearch matches them.
+//!
+//! For each key there is at most one sequence waiting at each stage. An event is shown to the last stage first, so
+//! that it never fills two stages of one sequence; a newer sequence that reaches a stage takes the place of the one
+//! waiting there. Missing events (`![…]`) are remembered by key and looked up when all other stages are met, the ones
+//! after the last stage when the span is over.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+
+use super::window::Window;
+use super::{Finding, Findings, Hit, Limits, Ordinal};
+use crate::event::{Event, Timestamp};
+use crate::lang::query::{Key, Sequence, Stage};
+
+/// What the events of one sequence agree in.
+type JoinKey = Arc<[Option<SmolStr>]>;
+
+/// Most keys that one event with multi-valued fields takes part under.
+const JOIN_KEYS_MAX: usize = 256;
+/// Most events remembered of those that must be missing.
+const MISSING_HELD_MAX: usize = 65_536;
+/// Most complete sequences that wait to see whether what must be missing after them is.
+const WAITING_MAX: usize = 16_384;
+
+/// The memory of one sequence rule.
+#[derive(Debug)]
+pub struct SequenceDetector {
+    stages: Vec<Stage>,
+    /// The stages that are not missing, by their place in `stages`.
+    positive: Vec<usize>,
+    until: Option<Stage>,
+    maxspan: Option<Duration>,
+    /// Sequences by key and the positive stage they have reached, each at the time of its first event.
+    partial: Window<(JoinKey, usize), Vec<Member>>,
+    missing: Missing,
+    /// Complete but for what must be missing after them, earliest first.
+    waiting: VecDeque<(JoinKey, Vec<Member>)>,
+    discarded: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    event: Arc<Event>,
+    ordinal: Ordinal,
+}
+
+impl SequenceDetector {
+    /// A detector that has seen nothing.
+    #[must_use]
+    pub fn new(sequence: &Sequence, limits: Limits) -> Self {
+        Self {
+            stages: sequence.stages.clone(),
+            positive: (0..sequence.stages.len()).filter(|index| !sequence.stages[*index].missing).collect(),
+            until: sequence.until.clone(),
+            maxspan: sequence.maxspan,
+            partial: Window::new(limits.sequence_bytes_max),
+            missing: Missing::default(),
+            waiting: VecDeque::new(),
+            discarded: 0,
+        }
+    }
+
+    /// Takes an event that matched some of the stages, the last of which is `until` where there is one.
+    pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
+        let until_part = self.stages.len();
+        for &part in hit.parts.iter().rev().filter(|part| **part < until_part) {
+            for key in join_keys(&self.stages[part].keys, &hit.event) {
+                match self.positive.binary_search(&part) {
+                    Ok(stage) => self.step(stage, key, hit, findings),
+                    Err(_) => self.missing.remember(key, part, hit.ordinal),
+                }
+            }
+        }
+        if let Some(until) = self.until.as_ref().filter(|_| hit.parts.last() == Some(&until_part)) {
+            for key in join_keys(&until.keys, &hit.event) {
+                self.end(&key, hit.ordinal);
+            }
+        }
+    }
+
+    /// Shows an event to a positive stage: it starts a sequence, moves one on or completes it.
+    fn step(&mut self, stage: usize, key: JoinKey, hit: &Hit, findings: &mut Findings) {
+        let mut members = Vec::new();
+        if stage > 0 {
+            let before = (key.clone(), stage - 1);
+            match self.partial.get(&before) {
+                Some((_, members)) if members.last().is_some_and(|last| last.ordinal < hit.ordinal) => {}
+                _ => return,
+            }
+            let Some(reached) = self.partial.remove(&before) else { return };
+            let span = hit.ordinal.time.since(reached[0].ordinal.time);
+            if self.maxspan.is_some_and(|maxspan| span > maxspan) {
+                return;
+            }
+            members = reached;
+        }
+        members.push(Member { event: hit.event.clone(), ordinal: hit.ordinal });
+        if stage + 1 == self.positive.len() {
+            self.complete(key, members, findings);
+        } else {
+            let first = members[0].ordinal.time;
+            let cost = cost(&key, &members);
+            self.partial.insert((key, stage), first, cost, members);
+        }
+    }
+
+    /// All positive stages are met.
+    fn complete(&mut self, key: JoinKey, members: Vec<Member>, findings: &mut Findings) {
+        for (stage, pair) in members.windows(2).enumerate() {
+            let between = self.positive[stage] + 1..self.positive[stage + 1];
+            if self.missing.any(&key, between, |found| pair[0].ordinal < found && found < pair[1].ordinal) {
+                return;
+            }
+        }
+        if self.after().is_empty() {
+            if !self.preceded(&key, &members) {
+                findings.found.push(self.finding(&key, &members));
+            }
+            return;
+        }
+        if self.waiting.len() == WAITING_MAX {
+            self.waiting.pop_front();
+            self.discarded += 1;
+        }
+        self.waiting.push_back((key, members));
+    }
+
+    /// Stages that must be missing before the first positive one.
+    fn before(&self) -> std::ops::Range<usize> {
+        0..self.positive[0]
+    }
+
+    /// Stages that must be missing after the last positive one.
+    fn after(&self) -> std::ops::Range<usize> {
+        self.positive[self.positive.len() - 1] + 1..self.stages.len()
+    }
+
+    fn maxspan(&self) -> Duration {
+        self.maxspan.unwrap_or(Duration::MAX)
+    }
+
+    /// Whether something that must be missing came before the first event and within the span of the last.
+    fn preceded(&self, key: &JoinKey, members: &[Member]) -> bool {
+        let (first, last) = (members[0].ordinal, members[members.len() - 1].ordinal);
+        let start = last.time - self.maxspan();
+        self.missing.any(key, self.before(), |found| start <= found.time && found < first)
+    }
+
+    /// Whether something that must be missing came after the last event and within the span of the first. Where
+    /// something must be missing on both sides, only a pair of both within the span counts, as in Elasticsearch.
+    fn enclosed(&self, key: &JoinKey, members: &[Member]) -> bool {
+        let (first, last) = (members[0].ordinal, members[members.len() - 1].ordinal);
+        let end = first.time + self.maxspan();
+        self.missing.any(key, self.after(), |after| {
+            last < after
+                && after.time <= end
+                && (self.before().is_empty()
+                    || self.missing.any(key, self.before(), |before| {
+                        before < first && after.time.since(before.time) <= self.maxspan()
+                    }))
+        })
+    }
+
+    /// Ends the sequences of this key whose last event is not after the given one.
+    fn end(&mut self, key: &JoinKey, ordinal: Ordinal) {
+        for stage in 0..self.positive.len() {
+            let place = (key.clone(), stage);
+            let members = self.partial.get(&place).map(|(_, members)| members);
+            if members.and_then(|members| members.last()).is_some_and(|last| last.ordinal <= ordinal) {
+                self.partial.remove(&place);
+            }
+        }
+    }
+
+    /// Tells that no event before `now` will come any more.
+    pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
+        let Some(maxspan) = self.maxspan else { return };
+        self.partial.expire(now - maxspan);
+        while let Some((key, members)) =
+            self.waiting.pop_front_if(|(_, members)| members[0].ordinal.time + maxspan < now)
+        {
+            if !self.enclosed(&key, &members) {
+                findings.found.push(self.finding(&key, &members));
+            }
+        }
+        // A leading one reaches back a span from an event that may itself wait a span.
+        self.missing.forget(now - maxspan.saturating_mul(2));
+    }
+
+    fn finding(&self, key: &JoinKey, members: &[Member]) -> Finding {
+        let mut members = members.iter();
+        let events = self.stages.iter().map(|stage| {
+            if stage.missing { None } else { members.next().map(|member| member.event.clone()) }
+        });
+        Finding { events: events.collect(), keys: key.to_vec(), ..Finding::default() }
+    }
+
+    /// Sequences that were given up because of a limit.
+    pub(crate) fn discarded(&self) -> u64 {
+        self.discarded + self.partial.evicted() + self.missing.discarded
+    }
+
+    /// Bytes held by sequences that are not complete.
+    pub(crate) fn bytes(&self) -> usize {
+        self.partial.cost()
+    }
+}
+
+/// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
+/// where a field is absent that is not optional.
+fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
+    let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
+    for key in keys {
+        let mut values: Vec<Option<SmolStr>> = Vec::new();
+        for value in key.field.map_or(&[][..], |field| event.values(field)) {
+            let value = Some(value.key());
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        if values.is_empty() && key.optional {
+            values.push(None);
+        }
+        combinations = combinations
+            .iter()
+            .flat_map(|combination| {
+                values.iter().map(|value| [combination.as_slice(), std::slice::from_ref(value)].concat())
+            })
+            .take(JOIN_KEYS_MAX)
+            .collect();
+    }
+    combinations.into_iter().map(Into::into).collect()
+}
+
+fn cost(key: &JoinKey, members: &[Member]) -> usize {
+    let key: usize = key.iter().flatten().map(|value| value.len() + size_of::<SmolStr>()).sum();
+    // The window itself holds a key and a place twice.
+    key * 2 + 128 + members.iter().map(|member| size_of::<Member>() + member.event.own_bytes()).sum::<usize>()
+}
+
+/// Events that must be missing, by key and stage, in order.
+#[derive(Debug, Default)]
+struct Missing {
+    seen: HashMap<(JoinKey, usize), VecDeque<Ordinal>>,
+    /// Under which key the events were put in, in the order in which they came.
+    order: VecDeque<(Ordinal, (JoinKey, usize))>,
+    discarded: u64,
+}
+
+impl Missing {
+    fn remember(&mut self, key: JoinKey, stage: usize, ordinal: Ordinal) {
+        if self.order.len() == MISSING_HELD_MAX {
+            self.drop_first();
+            self.discarded += 1;
+        }
+        self.seen.entry((key.clone(), stage)).or_default().push_back(ordinal);
+        self.order.push_back((ordinal, (key, stage)));
+    }
+
+    fn any(&self, key: &JoinKey, stages: std::ops::Range<usize>, wanted: impl Fn(Ordinal) -> bool) -> bool {
+        stages.into_iter().any(|stage| {
+            let seen = self.seen.get(&(key.clone(), stage));
+            seen.is_some_and(|seen| seen.iter().any(|ordinal| wanted(*ordinal)))
+        })
+    }
+
+    fn forget(&mut self, before: Timestamp) {
+        while self.order.front().is_some_and(|(ordinal, _)| ordinal.time < before) {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        let Some((_, place)) = self.order.pop_front() else { return };
+        if let Some(seen) = self.seen.get_mut(&place) {
+            seen.pop_front();
+            if seen.is_empty() {
+                self.seen.remove(&place);
+            }
+        }
+    }
+}

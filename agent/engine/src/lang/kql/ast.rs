@@ -1,0 +1,44 @@
+//! What a query says, as it is written.
+
+use crate::lang::Span;
+use crate::lang::eql::ast::Comparison;
+use crate::lang::query::Wildcard;
+
+/// A condition and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    /// What it is.
+    pub kind: QueryKind,
+    /// Where it stands.
+    pub span: Span,
+    /// Whether parentheses stand around it.
+    pub parenthesized: bool,
+}
+
+/// The kinds of condition.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryKind {
+    /// All of them hold.
+    And(Vec<Query>),
+    /// One of them holds.
+    Or(Vec<Query>),
+    /// It does not hold.
+    Not(Box<Query>),
+    /// `field: value`.
+    Is(Literal, Literal),
+    /// `field < value` and the like.
+    Range(Literal, Comparison, Literal),
+    /// Nothing at all: an empty query matches every event.
+    Everything,
+}
+
+/// A field's name or a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Literal {
+    /// The text; where it is not quoted, `*` is a wildcard.
+    pub text: Wildcard,
+    /// Whether it stands in quotation marks.
+    pub quoted: bool,
+    /// Where it stands.
+    pub span: Span,
+}

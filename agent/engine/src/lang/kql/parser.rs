@@ -1,0 +1,202 @@
+//! KQL tokens to AST: one function for each production of Kibana's grammar.
+
+use super::ast::{Literal, Query, QueryKind};
+use super::lexer::Token;
+use crate::lang::NESTING_MAX;
+use crate::lang::diagnostic::{Diagnostic, Span, code};
+use crate::lang::eql::ast::Comparison;
+use crate::lang::query::{Wildcard, WildcardPart};
+
+type Result<T> = std::result::Result<T, Diagnostic>;
+
+/// Reads a whole query.
+pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<Query> {
+    let mut parser = Parser { tokens, next: 0, depth: 0 };
+    if *parser.peek() == Token::End {
+        return Ok(Query { kind: QueryKind::Everything, span: parser.span(), parenthesized: false });
+    }
+    let query = parser.list(&mut Parser::clause)?;
+    match parser.peek() {
+        Token::End => Ok(query),
+        _ => Err(parser.unexpected("`and`, `or` or the end of the query")),
+    }
+}
+
+struct Parser {
+    tokens: Vec<(Token, Span)>,
+    next: usize,
+    depth: usize,
+}
+
+/// What a list of conditions is made of: clauses, or values of one field.
+type Item<'a> = &'a mut dyn FnMut(&mut Parser) -> Result<Query>;
+
+impl Parser {
+    fn peek(&self) -> &Token {
+        &self.tokens[self.next].0
+    }
+
+    fn span(&self) -> Span {
+        self.tokens[self.next].1
+    }
+
+    fn last_span(&self) -> Span {
+        self.tokens[self.next.saturating_sub(1)].1
+    }
+
+    fn eat(&mut self, token: &Token) -> bool {
+        let found = self.peek() == token;
+        if found {
+            self.next += 1;
+        }
+        found
+    }
+
+    fn unexpected(&self, wanted: &str) -> Diagnostic {
+        let found = match self.peek() {
+            Token::End => "the end of the query".to_owned(),
+            Token::And => "`and`".to_owned(),
+            Token::Or => "`or`".to_owned(),
+            Token::Not => "`not`".to_owned(),
+            Token::Word(_) | Token::Quoted(_) => "a value".to_owned(),
+            Token::Symbol(symbol) => format!("`{symbol}`"),
+        };
+        Diagnostic::new(code::UNEXPECTED, self.span(), format!("expected {wanted}, found {found}"))
+            .label(format!("expected {wanted}"))
+    }
+
+    fn deeper<T>(&mut self, production: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth == NESTING_MAX {
+            let message = format!("nested more than {NESTING_MAX} deep");
+            return Err(Diagnostic::new(code::TOO_DEEP, self.span(), message));
+        }
+        self.depth += 1;
+        let result = production(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// `list = conjunction ("or" conjunction)*`
+    fn list(&mut self, item: Item<'_>) -> Result<Query> {
+        self.joined(&Token::Or, QueryKind::Or, &mut |parser| parser.conjunction(item))
+    }
+
+    /// `conjunction = negation ("and" negation)*`
+    fn conjunction(&mut self, item: Item<'_>) -> Result<Query> {
+        self.joined(&Token::And, QueryKind::And, &mut |parser| parser.negation(item))
+    }
+
+    fn joined(&mut self, word: &Token, kind: fn(Vec<Query>) -> QueryKind, part: Item<'_>) -> Result<Query> {
+        let first = part(self)?;
+        if self.peek() != word {
+            return Ok(first);
+        }
+        let mut parts = vec![first];
+        while self.eat(word) {
+            parts.push(part(self)?);
+        }
+        let span = parts[0].span.to(self.last_span());
+        Ok(Query { kind: kind(parts), span, parenthesized: false })
+    }
+
+    /// `negation = "not" item | item`
+    fn negation(&mut self, item: Item<'_>) -> Result<Query> {
+        let start = self.span();
+        if !self.eat(&Token::Not) {
+            return item(self);
+        }
+        let inner = self.deeper(item)?;
+        let span = start.to(self.last_span());
+        Ok(Query { kind: QueryKind::Not(Box::new(inner)), span, parenthesized: false })
+    }
+
+    fn in_parentheses(&mut self, item: Item<'_>) -> Result<Query> {
+        let mut inner = self.deeper(|parser| parser.list(item))?;
+        if !self.eat(&Token::Symbol(")")) {
+            return Err(self.unexpected("`)`"));
+        }
+        inner.parenthesized = true;
+        Ok(inner)
+    }
+
+    /// `clause = "(" list ")" | field ":" values | field range value`
+    fn clause(&mut self) -> Result<Query> {
+        if self.eat(&Token::Symbol("(")) {
+            return self.in_parentheses(&mut Self::clause);
+        }
+        let field = self.literal("a field or `(`")?;
+        let Token::Symbol(symbol) = *self.peek() else { return Err(free_text(&field)) };
+        let comparison = match symbol {
+            ":" => None,
+            "<" => Some(Comparison::Less),
+            "<=" => Some(Comparison::LessOrEqual),
+            ">" => Some(Comparison::Greater),
+            ">=" => Some(Comparison::GreaterOrEqual),
+            _ => return Err(free_text(&field)),
+        };
+        self.next += 1;
+        match comparison {
+            None => {
+                let mut values = self.values(&field)?;
+                values.span = field.span.to(values.span);
+                Ok(values)
+            }
+            Some(comparison) => {
+                let value = self.literal("a value")?;
+                let span = field.span.to(value.span);
+                Ok(Query { kind: QueryKind::Range(field, comparison, value), span, parenthesized: false })
+            }
+        }
+    }
+
+    /// `values = "(" list of values ")" | value`
+    fn values(&mut self, field: &Literal) -> Result<Query> {
+        if *self.peek() == Token::Symbol("{") {
+            let message = "a group of nested fields (`field: { … }`) is not supported yet";
+            return Err(Diagnostic::new(code::UNSUPPORTED, self.span(), message));
+        }
+        if self.eat(&Token::Symbol("(")) {
+            return self.in_parentheses(&mut |parser| parser.values(field));
+        }
+        let value = self.literal("a value")?;
+        let span = value.span;
+        Ok(Query { kind: QueryKind::Is(field.clone(), value), span, parenthesized: false })
+    }
+
+    /// `literal = quoted | word+`: words up to a keyword or symbol are one text with its blanks.
+    fn literal(&mut self, wanted: &str) -> Result<Literal> {
+        let start = self.span();
+        match self.peek().clone() {
+            Token::Quoted(text) => {
+                self.next += 1;
+                return Ok(Literal { text, quoted: true, span: start });
+            }
+            Token::Word(_) => {}
+            _ => return Err(self.unexpected(wanted)),
+        }
+        let mut parts: Vec<WildcardPart> = Vec::new();
+        while let Token::Word(word) = self.peek().clone() {
+            if !parts.is_empty() {
+                let blanks = self.span().start - self.last_span().end;
+                push(&mut parts, WildcardPart::Text(" ".repeat(blanks).into()));
+            }
+            word.0.into_iter().for_each(|part| push(&mut parts, part));
+            self.next += 1;
+        }
+        Ok(Literal { text: Wildcard(parts), quoted: false, span: start.to(self.last_span()) })
+    }
+}
+
+/// Appends a part, texts next to each other becoming one.
+fn push(parts: &mut Vec<WildcardPart>, part: WildcardPart) {
+    if let (Some(WildcardPart::Text(before)), WildcardPart::Text(after)) = (parts.last_mut(), &part) {
+        *before = smol_str::format_smolstr!("{before}{after}");
+    } else {
+        parts.push(part);
+    }
+}
+
+fn free_text(literal: &Literal) -> Diagnostic {
+    let message = "a value without a field is not supported yet";
+    Diagnostic::new(code::UNSUPPORTED, literal.span, message).help("name the field: `field: value`")
+}

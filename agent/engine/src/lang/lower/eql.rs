@@ -1,0 +1,457 @@
+//! EQL's AST to the typed query.
+
+use ipnet::IpNet;
+
+use super::lint::{Alternative, mixed_and_or};
+use super::{Lowering, convert};
+use crate::event::{Schema, Type, Value};
+use crate::lang::diagnostic::{Diagnostic, Span, code};
+use crate::lang::eql::ast::{
+    Comparison, Expr as Ast, ExprKind, Filter, Key as AstKey, Literal, Name, Operator,
+};
+use crate::lang::eql::ast::{Query as AstQuery, Sequence as AstSequence, Stage as AstStage};
+use crate::lang::function::{Argument, Function, Gives};
+use crate::lang::query::{Condition, EventQuery, Expr, Key, Query, Sequence, Stage, Test, Wildcard};
+use crate::lang::suggest::nearest;
+
+/// The typed query and its warnings, or everything that is wrong with it.
+pub(in crate::lang) fn lower(
+    ast: &AstQuery,
+    schema: &mut Schema,
+) -> Result<(Query, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut lowering = Lowering::new(schema);
+    let query = match ast {
+        AstQuery::Event(filter) => lowering.filter(filter).map(Query::Event),
+        AstQuery::Sequence(sequence) => lowering.sequence(sequence).map(Query::Sequence),
+    };
+    lowering.finish(query)
+}
+
+/// What an expression's values are, as far as can be told before there are any.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Null,
+    Of(Type),
+}
+
+impl Lowering<'_> {
+    fn sequence(&mut self, ast: &AstSequence) -> Option<Sequence> {
+        let positive = ast.stages.iter().filter(|stage| !stage.missing).count();
+        let wrong = if ast.stages.len() < 2 {
+            Some("a sequence needs two stages at least")
+        } else if positive == 0 {
+            Some("a sequence needs a stage that is not missing")
+        } else if positive < ast.stages.len() && ast.maxspan.is_none() {
+            Some("a sequence with a missing event needs `with maxspan`")
+        } else if ast.until.as_ref().is_some_and(|until| until.missing) {
+            Some("`until` cannot be a missing event")
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            self.report(Diagnostic::new(code::BAD_SEQUENCE, ast.span, wrong));
+            return None;
+        }
+        let shared = self.keys(&ast.by);
+        let stages: Vec<_> = ast.stages.iter().map(|stage| self.stage(stage, shared.as_deref())).collect();
+        let until = ast.until.as_ref().map(|stage| self.stage(stage, shared.as_deref()));
+        self.same_key_count(ast);
+        Some(Sequence {
+            stages: stages.into_iter().collect::<Option<_>>()?,
+            until: until.map_or(Some(None), |until| until.map(Some))?,
+            maxspan: ast.maxspan,
+        })
+    }
+
+    fn same_key_count(&mut self, ast: &AstSequence) {
+        let wanted = ast.stages[0].by.len();
+        for stage in ast.stages.iter().chain(&ast.until) {
+            if stage.by.len() != wanted {
+                let message = format!(
+                    "the first stage is joined by {wanted} fields of its own, this one by {}",
+                    stage.by.len()
+                );
+                let fault = Diagnostic::new(code::BAD_KEYS, stage.span, message);
+                self.report(fault.help("give every stage the same number of `by` fields"));
+            }
+        }
+    }
+
+    fn stage(&mut self, ast: &AstStage, shared: Option<&[Key]>) -> Option<Stage> {
+        let query = self.filter(&ast.filter);
+        let own = self.keys(&ast.by)?;
+        Some(Stage { query: query?, keys: [shared?, &own].concat(), missing: ast.missing })
+    }
+
+    fn keys(&mut self, ast: &[AstKey]) -> Option<Vec<Key>> {
+        let keys: Vec<_> = ast.iter().map(|key| self.key(&key.field)).collect();
+        keys.into_iter().collect()
+    }
+
+    fn key(&mut self, name: &Name) -> Option<Key> {
+        if name.optional {
+            return Some(Key { field: self.lookup(&name.text), optional: true });
+        }
+        self.field(&name.text, name.span).map(|field| Key { field: Some(field), optional: false })
+    }
+
+    fn filter(&mut self, ast: &Filter) -> Option<EventQuery> {
+        let condition = self.condition(&ast.condition)?;
+        Some(EventQuery { category: ast.category.as_deref().map(Into::into), condition })
+    }
+
+    fn condition(&mut self, ast: &Ast) -> Option<Condition> {
+        match &ast.kind {
+            ExprKind::Not(inner) => self.condition(inner).map(|inner| Condition::Not(Box::new(inner))),
+            ExprKind::And(parts) => self.conditions(parts).map(Condition::All),
+            ExprKind::Or(parts) => {
+                let alternatives: Vec<_> = parts.iter().map(alternative).collect();
+                mixed_and_or(&alternatives).into_iter().for_each(|warning| self.report(warning));
+                self.conditions(parts).map(Condition::Any)
+            }
+            ExprKind::Literal(Literal::Boolean(truth)) => Some(Condition::Always(*truth)),
+            ExprKind::Compare(comparison, left, right) => self.compare(*comparison, left, right, ast.span),
+            ExprKind::Match { operator, value, list, negated } => {
+                let condition = self.matching(*operator, value, list)?;
+                Some(if *negated { Condition::Not(Box::new(condition)) } else { condition })
+            }
+            ExprKind::Call { name, arguments, .. } if name.eq_ignore_ascii_case("cidrMatch") => {
+                self.cidr_match(arguments, ast.span)
+            }
+            _ => {
+                let (expr, kind) = self.expression(ast)?;
+                match kind {
+                    Kind::Null => Some(Condition::Always(false)),
+                    Kind::Of(Type::Boolean) => Some(is_true(expr)),
+                    Kind::Of(ty) => {
+                        let message =
+                            format!("this is {} and neither true nor false", kind_name(Kind::Of(ty)));
+                        self.report(
+                            Diagnostic::new(code::NOT_BOOLEAN, ast.span, message)
+                                .label("expected a condition"),
+                        );
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn conditions(&mut self, parts: &[Ast]) -> Option<Vec<Condition>> {
+        let parts: Vec<_> = parts.iter().map(|part| self.condition(part)).collect();
+        parts.into_iter().collect()
+    }
+
+    /// An expression that is computed, and of what kind its values are.
+    fn expression(&mut self, ast: &Ast) -> Option<(Expr, Kind)> {
+        match &ast.kind {
+            ExprKind::Literal(literal) => {
+                let value = constant(literal);
+                let kind = value.as_ref().map_or(Kind::Null, |value| Kind::Of(type_of(value)));
+                Some((Expr::Constant(value), kind))
+            }
+            ExprKind::Field(name) => self.field_expression(name),
+            ExprKind::Call { name, insensitive, arguments } => {
+                self.call(name, *insensitive, arguments, ast.span)
+            }
+            ExprKind::Negative(inner) => {
+                let (inner, kind) = self.number(inner)?;
+                let zero = Expr::Constant(Some(Value::Long(0)));
+                let operator = crate::lang::eql::ast::Arithmetic::Subtract;
+                Some((Expr::Arithmetic(operator, Box::new(zero), Box::new(inner)), kind))
+            }
+            ExprKind::Arithmetic(operator, left, right) => {
+                let (left, right) = (self.number(left), self.number(right));
+                let ((left, _), (right, _)) = (left?, right?);
+                Some((Expr::Arithmetic(*operator, Box::new(left), Box::new(right)), Kind::Of(Type::Double)))
+            }
+            _ => {
+                let message = "a condition is used as a value, which is not supported yet";
+                self.report(Diagnostic::new(code::UNSUPPORTED, ast.span, message));
+                None
+            }
+        }
+    }
+
+    fn field_expression(&mut self, name: &Name) -> Option<(Expr, Kind)> {
+        let found =
+            if name.optional { self.lookup(&name.text) } else { Some(self.field(&name.text, name.span)?) };
+        Some(match found {
+            None => (Expr::Constant(None), Kind::Null),
+            Some(field) => (Expr::Field(field), Kind::Of(self.schema.ty(field))),
+        })
+    }
+
+    fn number(&mut self, ast: &Ast) -> Option<(Expr, Kind)> {
+        let (expr, kind) = self.expression(ast)?;
+        self.argument_fits(Argument::Number, kind, ast.span, "arithmetic").then_some((expr, kind))
+    }
+
+    fn call(&mut self, name: &str, insensitive: bool, arguments: &[Ast], span: Span) -> Option<(Expr, Kind)> {
+        let Some(function) = Function::named(name) else {
+            let fault = Diagnostic::new(code::UNKNOWN_FUNCTION, span, format!("unknown function `{name}`"));
+            self.report(match nearest(name, Function::names()) {
+                Some(near) => fault.help(format!("did you mean `{near}`?")),
+                None => fault,
+            });
+            return None;
+        };
+        if insensitive && !function.has_insensitive_form() {
+            let message = format!("`{}` has no form with `~`", function.name());
+            self.report(Diagnostic::new(code::ARGUMENTS, span, message));
+            return None;
+        }
+        if arguments.len() < function.required()
+            || function.takes(arguments.len().saturating_sub(1)).is_none()
+        {
+            let message =
+                format!("`{}` takes other arguments than these {}", function.name(), arguments.len());
+            self.report(Diagnostic::new(code::ARGUMENTS, span, message));
+            return None;
+        }
+        let mut lowered = Vec::new();
+        for (index, argument) in arguments.iter().enumerate() {
+            let (expr, kind) = self.expression(argument)?;
+            let wanted = function.takes(index)?;
+            if !self.argument_fits(wanted, kind, argument.span, &format!("`{}`", function.name())) {
+                return None;
+            }
+            lowered.push(expr);
+        }
+        let ty = match function.gives() {
+            Gives::Boolean => Type::Boolean,
+            Gives::Number => Type::Double,
+            Gives::Text => Type::Keyword,
+        };
+        Some((Expr::Call { function, insensitive, arguments: lowered }, Kind::Of(ty)))
+    }
+
+    fn argument_fits(&mut self, wanted: Argument, kind: Kind, span: Span, whose: &str) -> bool {
+        let fits = match (wanted, kind) {
+            (Argument::Any, _) | (_, Kind::Null) => true,
+            (Argument::Number, Kind::Of(ty)) => matches!(ty, Type::Long | Type::Double),
+            (Argument::Text, Kind::Of(ty)) => matches!(ty, Type::Keyword | Type::Text | Type::Flattened),
+            (Argument::Boolean, Kind::Of(ty)) => ty == Type::Boolean,
+            (Argument::Ip, Kind::Of(ty)) => ty == Type::Ip,
+        };
+        if !fits {
+            let wanted = match wanted {
+                Argument::Any => "anything",
+                Argument::Number => "a number",
+                Argument::Text => "text",
+                Argument::Boolean => "true or false",
+                Argument::Ip => "an address",
+            };
+            let message = format!("{whose} takes {wanted} here, and this is {}", kind_name(kind));
+            self.report(Diagnostic::new(code::ARGUMENTS, span, message).label(format!("expected {wanted}")));
+        }
+        fits
+    }
+
+    fn compare(&mut self, comparison: Comparison, left: &Ast, right: &Ast, span: Span) -> Option<Condition> {
+        let (left_expr, left_kind) = self.expression(left)?;
+        let (right_expr, right_kind) = self.expression(right)?;
+        let (comparison, expr, kind, constant, place) = match (left_expr, right_expr) {
+            (expr, Expr::Constant(constant)) => (comparison, expr, left_kind, constant, right.span),
+            (Expr::Constant(constant), expr) => (comparison.flipped(), expr, right_kind, constant, left.span),
+            _ => {
+                let fault =
+                    Diagnostic::new(code::FIELD_TO_FIELD, span, "two fields are compared with each other");
+                self.report(fault.help("one side must be a constant"));
+                return None;
+            }
+        };
+        let Some(constant) = constant else { return Some(against_null(comparison, expr)) };
+        let test = match kind {
+            Kind::Null => return Some(Condition::Always(false)),
+            Kind::Of(ty) => self.test(comparison, &expr, ty, &constant, place)?,
+        };
+        Some(match (comparison, &expr) {
+            (Comparison::NotEqual, Expr::Field(_)) => Condition::Not(Box::new(Condition::Test(expr, test))),
+            // A comparison with what a function makes of an absent field holds in neither form.
+            (Comparison::NotEqual, _) => Condition::All(vec![
+                Condition::Exists(expr.clone()),
+                Condition::Not(Box::new(Condition::Test(expr, test))),
+            ]),
+            _ => Condition::Test(expr, test),
+        })
+    }
+
+    fn test(
+        &mut self,
+        comparison: Comparison,
+        expr: &Expr,
+        ty: Type,
+        constant: &Value,
+        span: Span,
+    ) -> Option<Test> {
+        let name = self.name_of(expr);
+        let value = self.constant(&name, ty, constant, span)?;
+        match comparison {
+            Comparison::Equal | Comparison::NotEqual => {
+                Some(Test::OneOf { values: vec![value], insensitive: false })
+            }
+            _ if ty == Type::Boolean => {
+                let message = format!("`{name}` is true or false and has no order");
+                self.report(Diagnostic::new(code::TYPES, span, message));
+                None
+            }
+            _ => Some(Test::Order(comparison, value)),
+        }
+    }
+
+    fn name_of(&self, expr: &Expr) -> String {
+        match expr {
+            Expr::Field(field) => self.schema.name(*field).to_owned(),
+            Expr::Call { function, .. } => format!("{}(…)", function.name()),
+            _ => "this".to_owned(),
+        }
+    }
+
+    fn matching(&mut self, operator: Operator, value: &Ast, list: &[Ast]) -> Option<Condition> {
+        let (expr, kind) = self.expression(value)?;
+        let Kind::Of(ty) = kind else { return Some(Condition::Always(false)) };
+        let mut constants = Vec::new();
+        for entry in list {
+            match self.expression(entry)?.0 {
+                Expr::Constant(Some(constant)) => constants.push((constant, entry.span)),
+                _ => {
+                    let message = "a list holds constants only, and no null";
+                    self.report(Diagnostic::new(code::TYPES, entry.span, message));
+                    return None;
+                }
+            }
+        }
+        let name = self.name_of(&expr);
+        let test = match operator {
+            Operator::In { insensitive } => {
+                let values: Vec<_> =
+                    constants.iter().map(|(value, span)| self.constant(&name, ty, value, *span)).collect();
+                Test::OneOf { values: values.into_iter().collect::<Option<_>>()?, insensitive }
+            }
+            Operator::Like { insensitive } => self.like(&name, ty, &constants, insensitive)?,
+            Operator::Regex { .. } => {
+                let message = "`regex` is not supported yet";
+                self.report(Diagnostic::new(code::UNSUPPORTED, value.span, message));
+                return None;
+            }
+        };
+        Some(Condition::Test(expr, test))
+    }
+
+    /// Patterns; those for a field that is no text have no wildcards and are values.
+    fn like(&mut self, name: &str, ty: Type, patterns: &[(Value, Span)], insensitive: bool) -> Option<Test> {
+        let mut texts = Vec::new();
+        for (pattern, span) in patterns {
+            let Value::Text(text) = pattern else {
+                let message = format!("`{name}` is matched with patterns, which are strings");
+                self.report(
+                    Diagnostic::new(code::TYPES, *span, message).help("use `==` or `in` for other constants"),
+                );
+                return None;
+            };
+            texts.push((text, *span));
+        }
+        let textual = matches!(ty, Type::Keyword | Type::Text | Type::Flattened);
+        let wildcards: Vec<_> = texts.iter().map(|(text, _)| Wildcard::parse(text, true)).collect();
+        if textual && wildcards.iter().any(|wildcard| wildcard.as_text().is_none()) {
+            return Some(Test::Like { patterns: wildcards, insensitive });
+        }
+        let values: Vec<_> =
+            patterns.iter().map(|(pattern, span)| self.constant(name, ty, pattern, *span)).collect();
+        Some(Test::OneOf { values: values.into_iter().collect::<Option<_>>()?, insensitive })
+    }
+
+    /// `cidrMatch(address, network, …)`
+    fn cidr_match(&mut self, arguments: &[Ast], span: Span) -> Option<Condition> {
+        let (expr, kind) = self.call("cidrMatch", false, arguments, span)?;
+        let Expr::Call { arguments: lowered, .. } = expr else { return None };
+        let mut lowered = lowered.into_iter();
+        let address = lowered.next()?;
+        debug_assert!(kind == Kind::Of(Type::Boolean));
+        let mut networks = Vec::new();
+        for (argument, ast) in lowered.zip(&arguments[1..]) {
+            let network = match &argument {
+                Expr::Constant(Some(Value::Text(text))) => network(text),
+                _ => None,
+            };
+            let Some(network) = network else {
+                let fault = Diagnostic::new(code::ARGUMENTS, ast.span, "this is no network");
+                self.report(fault.help("write networks like \"10.0.0.0/8\" or \"fd00::/8\""));
+                return None;
+            };
+            networks.push(network);
+        }
+        Some(Condition::Test(address, Test::Within(networks)))
+    }
+}
+
+/// Reads a network; an address alone is the network of that address.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| match convert(Type::Ip, &text.into())? {
+        Value::Ip(address) => Some(address.into()),
+        _ => None,
+    })
+}
+
+fn alternative(ast: &Ast) -> Alternative {
+    let list = match &ast.kind {
+        ExprKind::And(parts) if !ast.parenthesized => parts.as_slice(),
+        _ => &[],
+    };
+    let negated = |part: &Ast| {
+        matches!(part.kind, ExprKind::Not(_) | ExprKind::Match { negated: true, .. })
+            || matches!(part.kind, ExprKind::Compare(Comparison::NotEqual, ..))
+    };
+    Alternative { bare_and: !list.is_empty(), excludes: list.iter().any(negated), span: ast.span }
+}
+
+fn is_true(expr: Expr) -> Condition {
+    Condition::Test(expr, Test::OneOf { values: vec![Value::Boolean(true)], insensitive: false })
+}
+
+/// `expr == null` and the like: the only comparisons with null that can hold.
+fn against_null(comparison: Comparison, expr: Expr) -> Condition {
+    let exists = match expr {
+        Expr::Constant(value) => Condition::Always(value.is_some()),
+        expr => Condition::Exists(expr),
+    };
+    match comparison {
+        Comparison::Equal => Condition::Not(Box::new(exists)),
+        Comparison::NotEqual => exists,
+        _ => Condition::Always(false),
+    }
+}
+
+fn constant(literal: &Literal) -> Option<Value> {
+    match literal {
+        Literal::Null => None,
+        Literal::Boolean(truth) => Some(Value::Boolean(*truth)),
+        Literal::Long(number) => Some(Value::Long(*number)),
+        Literal::Double(number) => Some(Value::Double(*number)),
+        Literal::Text(text) => Some(text.as_str().into()),
+    }
+}
+
+fn type_of(value: &Value) -> Type {
+    match value {
+        Value::Long(_) => Type::Long,
+        Value::Double(_) => Type::Double,
+        Value::Boolean(_) => Type::Boolean,
+        Value::Ip(_) => Type::Ip,
+        Value::Date(_) => Type::Date,
+        Value::Text(_) | Value::List(_) => Type::Keyword,
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Null => "null",
+        Kind::Of(Type::Keyword | Type::Text | Type::Flattened) => "text",
+        Kind::Of(Type::Long | Type::Double) => "a number",
+        Kind::Of(Type::Boolean) => "true or false",
+        Kind::Of(Type::Ip) => "an address",
+        Kind::Of(Type::Date) => "a time",
+        Kind::Of(Type::Point) => "a place",
+    }
+}

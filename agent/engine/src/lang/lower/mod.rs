@@ -1,0 +1,97 @@
+//! AST to typed query: names are looked up, types checked, sugar taken off. Both languages meet here.
+
+pub(super) mod eql;
+pub(super) mod kql;
+
+mod lint;
+
+use super::diagnostic::{Diagnostic, Span, code};
+use super::suggest::nearest;
+use super::{DIAGNOSTICS_MAX, Severity};
+use crate::event::{FieldId, Schema, Type, Value};
+
+/// What is found out about one query while it is lowered.
+struct Lowering<'a> {
+    schema: &'a mut Schema,
+    found: Vec<Diagnostic>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(schema: &'a mut Schema) -> Self {
+        Self { schema, found: Vec::new() }
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        if self.found.len() < DIAGNOSTICS_MAX && !self.found.contains(&diagnostic) {
+            self.found.push(diagnostic);
+        }
+    }
+
+    /// The query and its warnings, or everything that is wrong.
+    fn finish<T>(self, query: Option<T>) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let failed = self.found.iter().any(|diagnostic| diagnostic.severity() == Severity::Error);
+        match query {
+            Some(query) if !failed => Ok((query, self.found)),
+            _ => Err(self.found),
+        }
+    }
+
+    /// Finds a field; a leaf of a flattened field becomes one by being named.
+    fn lookup(&mut self, name: &str) -> Option<FieldId> {
+        if let Some(id) = self.schema.id(name) {
+            return Some(id);
+        }
+        self.schema.flattened_above(name)?;
+        self.schema.define(name, Type::Keyword)
+    }
+
+    /// Finds a field that must be there.
+    fn field(&mut self, name: &str, span: Span) -> Option<FieldId> {
+        let found = self.lookup(name);
+        if found.is_none() {
+            let fault = Diagnostic::new(code::UNKNOWN_FIELD, span, format!("unknown field `{name}`"));
+            let fault = match nearest(name, self.schema.names()) {
+                Some(near) => fault.label("no event has this field").help(format!("did you mean `{near}`?")),
+                None => fault.label("no event has this field"),
+            };
+            self.report(fault);
+        }
+        found
+    }
+
+    /// A constant as a value of a field's type; a fault where no value of that type can ever equal it.
+    fn constant(&mut self, field: &str, ty: Type, constant: &Value, span: Span) -> Option<Value> {
+        let value = convert(ty, constant);
+        if value.is_none() {
+            let message = format!(
+                "`{field}` is of type {} and can never equal {}",
+                ty.name(),
+                match constant {
+                    Value::Text(text) => format!("{text:?}"),
+                    other => other.to_text().into_owned(),
+                }
+            );
+            self.report(
+                Diagnostic::new(code::TYPES, span, message)
+                    .label(format!("not a value of type {}", ty.name())),
+            );
+        }
+        value
+    }
+}
+
+/// A constant as a value of this type, where it can be one.
+fn convert(ty: Type, constant: &Value) -> Option<Value> {
+    match (ty, constant) {
+        (Type::Long, Value::Long(_))
+        | (Type::Double, Value::Double(_))
+        | (Type::Boolean, Value::Boolean(_))
+        | (Type::Keyword | Type::Text | Type::Flattened, Value::Text(_)) => Some(constant.clone()),
+        (Type::Double, Value::Long(number)) => Some(Value::Double(*number as f64)),
+        // Ordering a whole number by a fraction is meant; both are numbers to what compares them.
+        (Type::Long, Value::Double(_)) => Some(constant.clone()),
+        (Type::Date, Value::Long(millis)) => Some(crate::Timestamp::from_millis(*millis).into()),
+        (Type::Boolean, Value::Long(_)) => None,
+        (ty, constant) => Value::parse(ty, &constant.to_text()),
+    }
+}

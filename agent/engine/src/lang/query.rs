@@ -1,0 +1,414 @@
+//! The typed query: fields are found, types fit, sugar is gone. What runs rules is made from this.
+
+use std::fmt;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use smol_str::SmolStr;
+
+use super::eql::ast::{Arithmetic, Comparison};
+use super::function::Function;
+use crate::event::{FieldId, Schema, Value};
+
+/// What a rule looks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// Single events.
+    Event(EventQuery),
+    /// Several events in order.
+    Sequence(Sequence),
+}
+
+/// Events of a category for which a condition holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventQuery {
+    /// The value that `event.category` must have among its values; `None` where it is not asked.
+    pub category: Option<SmolStr>,
+    /// What must hold.
+    pub condition: Condition,
+}
+
+/// Stages that must be met in order by events that agree in the stages' keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// The stages.
+    pub stages: Vec<Stage>,
+    /// What ends a sequence before it is complete.
+    pub until: Option<Stage>,
+    /// Longest time from the first to the last event.
+    pub maxspan: Option<Duration>,
+}
+
+/// One stage of a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Which event it is.
+    pub query: EventQuery,
+    /// The keys, those of the whole sequence first.
+    pub keys: Vec<Key>,
+    /// Whether no such event may be there.
+    pub missing: bool,
+}
+
+/// A join key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The field; `None` where an optional field is not known, so that it is absent from every event.
+    pub field: Option<FieldId>,
+    /// Whether events without the field take part, agreeing among themselves.
+    pub optional: bool,
+}
+
+/// Something that holds for an event or does not: there is no third, and what is absent makes every test false.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// Holds for every event, or for none.
+    Always(bool),
+    /// Holds where the other does not.
+    Not(Box<Self>),
+    /// Holds where all of them do.
+    All(Vec<Self>),
+    /// Holds where one of them does.
+    Any(Vec<Self>),
+    /// It is there.
+    Exists(Expr),
+    /// One of its values passes the test.
+    Test(Expr, Test),
+}
+
+/// What one value is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Test {
+    /// It equals one of these.
+    OneOf {
+        /// Of the type of what is tested.
+        values: Vec<Value>,
+        /// Whether case is not regarded.
+        insensitive: bool,
+    },
+    /// It is matched from end to end by one of these patterns, in which `*` stands for any characters and, in EQL,
+    /// `?` for one.
+    Like {
+        /// The patterns.
+        patterns: Vec<Wildcard>,
+        /// Whether case is not regarded.
+        insensitive: bool,
+    },
+    /// It is an address in one of these networks.
+    Within(Vec<IpNet>),
+    /// It lies on this side of a value of its type.
+    Order(Comparison, Value),
+    /// Its words hold these, next to each other in this order where `phrase`, else anywhere and any one of them.
+    Words {
+        /// In lower case.
+        words: Vec<SmolStr>,
+        /// Whether they must stand next to each other.
+        phrase: bool,
+    },
+}
+
+/// A pattern with wildcards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wildcard(pub Vec<WildcardPart>);
+
+/// A part of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WildcardPart {
+    /// These characters.
+    Text(SmolStr),
+    /// Any characters, or none: `*`.
+    Many,
+    /// One character: `?`.
+    One,
+}
+
+impl Wildcard {
+    /// Reads a pattern in which `*`, and `?` too where `one` says so, are wildcards, and nothing escapes them.
+    #[must_use]
+    pub fn parse(text: &str, one: bool) -> Self {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = rest.find(|c| c == '*' || (one && c == '?')).unwrap_or(rest.len());
+            if end > 0 {
+                parts.push(WildcardPart::Text(rest[..end].into()));
+            }
+            match rest[end..].chars().next() {
+                Some('*') if parts.last() != Some(&WildcardPart::Many) => parts.push(WildcardPart::Many),
+                Some('?') => parts.push(WildcardPart::One),
+                _ => {}
+            }
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+        Self(parts)
+    }
+
+    /// The text it stands for, where it has no wildcard.
+    #[must_use]
+    pub fn as_text(&self) -> Option<SmolStr> {
+        match self.0.as_slice() {
+            [] => Some(SmolStr::default()),
+            [WildcardPart::Text(text)] => Some(text.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Wildcard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            WildcardPart::Text(text) => f.write_str(text),
+            WildcardPart::Many => f.write_str("*"),
+            WildcardPart::One => f.write_str("?"),
+        })
+    }
+}
+
+/// Something that is computed from an event: a value, several or none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// Always the same; `None` is null.
+    Constant(Option<Value>),
+    /// The field's values.
+    Field(FieldId),
+    /// What the function makes of its arguments.
+    Call {
+        /// Which function.
+        function: Function,
+        /// Whether it compares without regard to case.
+        insensitive: bool,
+        /// What it is given.
+        arguments: Vec<Self>,
+    },
+    /// A sum and the like.
+    Arithmetic(Arithmetic, Box<Self>, Box<Self>),
+}
+
+impl Query {
+    /// Every event query in it: the only one, or the stages' in order and `until`'s last.
+    pub fn events(&self) -> impl Iterator<Item = &EventQuery> {
+        let (single, sequence) = match self {
+            Self::Event(query) => (Some(query), None),
+            Self::Sequence(sequence) => (None, Some(sequence)),
+        };
+        let stages = sequence.into_iter().flat_map(|sequence| sequence.stages.iter().chain(&sequence.until));
+        single.into_iter().chain(stages.map(|stage| &stage.query))
+    }
+
+    /// Every field that it names, in no order and maybe several times.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldId> {
+        let mut fields: Vec<_> = self.events().flat_map(EventQuery::fields).collect();
+        if let Self::Sequence(sequence) = self {
+            let stages = sequence.stages.iter().chain(&sequence.until);
+            fields.extend(stages.flat_map(|stage| &stage.keys).filter_map(|key| key.field));
+        }
+        fields
+    }
+
+    /// The query in a form that says exactly what is run; for people and for tests, not to be read again.
+    #[must_use]
+    pub fn display<'a>(&'a self, schema: &'a Schema) -> impl fmt::Display + 'a {
+        Shown(self, schema)
+    }
+}
+
+impl EventQuery {
+    /// Every field that it names, in no order and maybe several times.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldId> {
+        let mut fields = Vec::new();
+        self.condition.collect_fields(&mut fields);
+        fields
+    }
+
+    /// As [`Query::display`].
+    #[must_use]
+    pub fn display<'a>(&'a self, schema: &'a Schema) -> impl fmt::Display + 'a {
+        Shown(self, schema)
+    }
+}
+
+impl Condition {
+    fn collect_fields(&self, fields: &mut Vec<FieldId>) {
+        match self {
+            Self::Always(_) => {}
+            Self::Not(inner) => inner.collect_fields(fields),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.collect_fields(fields)),
+            Self::Exists(expr) | Self::Test(expr, _) => expr.collect_fields(fields),
+        }
+    }
+}
+
+impl Expr {
+    fn collect_fields(&self, fields: &mut Vec<FieldId>) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Field(field) => fields.push(*field),
+            Self::Call { arguments, .. } => {
+                arguments.iter().for_each(|argument| argument.collect_fields(fields))
+            }
+            Self::Arithmetic(_, left, right) => {
+                left.collect_fields(fields);
+                right.collect_fields(fields);
+            }
+        }
+    }
+}
+
+struct Shown<'a, T>(&'a T, &'a Schema);
+
+impl fmt::Display for Shown<'_, Query> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(query, schema) = self;
+        match query {
+            Query::Event(query) => Shown(query, schema).fmt(f),
+            Query::Sequence(sequence) => {
+                f.write_str("sequence")?;
+                if let Some(maxspan) = sequence.maxspan {
+                    write!(f, " within {maxspan:?}")?;
+                }
+                for stage in &sequence.stages {
+                    write!(f, "\n  {}", Shown(stage, schema))?;
+                }
+                sequence.until.iter().try_for_each(|stage| write!(f, "\nuntil\n  {}", Shown(stage, schema)))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Shown<'_, Stage> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(stage, schema) = self;
+        write!(f, "{}[{}]", if stage.missing { "!" } else { "" }, Shown(&stage.query, schema))?;
+        for (index, key) in stage.keys.iter().enumerate() {
+            let name = key.field.map_or("(unknown)", |field| schema.name(field));
+            let (lead, mark) = (if index == 0 { " by " } else { ", " }, if key.optional { "?" } else { "" });
+            write!(f, "{lead}{mark}{name}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Shown<'_, EventQuery> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(query, schema) = self;
+        write!(f, "{} where ", query.category.as_deref().unwrap_or("any"))?;
+        Shown(&query.condition, schema).fmt(f)
+    }
+}
+
+impl fmt::Display for Shown<'_, Condition> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(condition, schema) = self;
+        match condition {
+            Condition::Always(truth) => write!(f, "{truth}"),
+            Condition::Not(inner) => write!(f, "not {}", Shown(&**inner, schema)),
+            Condition::All(parts) => listed(f, parts, schema, " and "),
+            Condition::Any(parts) => listed(f, parts, schema, " or "),
+            Condition::Exists(expr) => write!(f, "exists {}", Shown(expr, schema)),
+            Condition::Test(expr, test) => write!(f, "{} {test}", Shown(expr, schema)),
+        }
+    }
+}
+
+fn listed(f: &mut fmt::Formatter<'_>, parts: &[Condition], schema: &Schema, word: &str) -> fmt::Result {
+    f.write_str("(")?;
+    for (index, part) in parts.iter().enumerate() {
+        write!(f, "{}{}", if index == 0 { "" } else { word }, Shown(part, schema))?;
+    }
+    f.write_str(")")
+}
+
+impl fmt::Display for Shown<'_, Expr> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(expr, schema) = self;
+        match expr {
+            Expr::Constant(None) => f.write_str("null"),
+            Expr::Constant(Some(value)) => write!(f, "{}", Quoted(value)),
+            Expr::Field(field) => f.write_str(schema.name(*field)),
+            Expr::Call { function, insensitive, arguments } => {
+                write!(f, "{}{}(", function.name(), if *insensitive { "~" } else { "" })?;
+                for (index, argument) in arguments.iter().enumerate() {
+                    write!(f, "{}{}", if index == 0 { "" } else { ", " }, Shown(argument, schema))?;
+                }
+                f.write_str(")")
+            }
+            Expr::Arithmetic(operator, left, right) => {
+                let sign = match operator {
+                    Arithmetic::Add => "+",
+                    Arithmetic::Subtract => "-",
+                    Arithmetic::Multiply => "*",
+                    Arithmetic::Divide => "/",
+                    Arithmetic::Modulo => "%",
+                };
+                write!(f, "({} {sign} {})", Shown(&**left, schema), Shown(&**right, schema))
+            }
+        }
+    }
+}
+
+struct Quoted<'a>(&'a Value);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Value::Text(text) => write!(f, "{text:?}"),
+            value => f.write_str(&value.to_text()),
+        }
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = |insensitive: &bool| if *insensitive { "~" } else { "" };
+        let joined = |texts: Vec<String>| texts.join(", ");
+        match self {
+            Self::OneOf { values, insensitive } => {
+                let values = values.iter().map(|value| Quoted(value).to_string()).collect();
+                write!(f, "in{} ({})", mark(insensitive), joined(values))
+            }
+            Self::Like { patterns, insensitive } => {
+                let patterns = patterns.iter().map(|pattern| format!("{:?}", pattern.to_string())).collect();
+                write!(f, "like{} ({})", mark(insensitive), joined(patterns))
+            }
+            Self::Within(networks) => {
+                write!(f, "within ({})", joined(networks.iter().map(ToString::to_string).collect()))
+            }
+            Self::Order(comparison, value) => write!(f, "{comparison} {}", Quoted(value)),
+            Self::Words { words, phrase } => {
+                write!(f, "{} {:?}", if *phrase { "phrase" } else { "words" }, words.join(" "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_are_read() {
+        for (text, one, parts) in
+            [("a*b?c", true, 5), ("a?", false, 1), ("***", true, 1), ("", true, 0), ("*é?*", true, 4)]
+        {
+            let pattern = Wildcard::parse(text, one);
+            assert_eq!(pattern.0.len(), parts, "{text}");
+        }
+        assert_eq!(Wildcard::parse("a**b", true).to_string(), "a*b");
+        assert_eq!(Wildcard::parse("plain", true).as_text().as_deref(), Some("plain"));
+    }
+}

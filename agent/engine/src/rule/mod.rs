@@ -1,0 +1,249 @@
+//! Rules and the jobs that some of them name, read from TOML files as Elastic publishes them.
+//!
+//! What a rule says is taken whole or the rule is refused by name: nothing that would change its meaning is passed
+//! over. A file that is wrong never keeps another from being read.
+
+mod document;
+mod job;
+mod keys;
+mod load;
+mod set;
+
+pub use job::Job;
+pub use set::{Loaded, Report};
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::FieldId;
+use crate::lang::{EventQuery, Query};
+
+/// Longest rule file that is read, in bytes.
+pub const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// A detection rule that can run.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// `rule_id`: stays the same over versions of the rule.
+    pub id: String,
+    /// What it is called.
+    pub name: String,
+    /// What it detects.
+    pub description: String,
+    /// Who wrote it.
+    pub author: Vec<String>,
+    /// Under which licence its text is.
+    pub license: Option<String>,
+    /// Which version of the rule it is, where it says so.
+    pub version: Option<i64>,
+    /// How bad it is when it fires.
+    pub severity: Severity,
+    /// The same from 0 to 100.
+    pub risk_score: i64,
+    /// Free words to find it by.
+    pub tags: Vec<String>,
+    /// Pages to read.
+    pub references: Vec<String>,
+    /// What fires it without being an attack.
+    pub false_positives: Vec<String>,
+    /// The investigation guide, in Markdown.
+    pub note: Option<String>,
+    /// What it means in MITRE ATT&CK.
+    pub threat: Vec<Threat>,
+    /// Elasticsearch indices it reads; they tell which sources here it listens to.
+    pub index: Vec<String>,
+    /// Whether it runs.
+    pub enabled: bool,
+    /// How often it would run in the Elastic stack; here the length of the window of `max_signals`.
+    pub interval: Duration,
+    /// How far back a run would look in the Elastic stack.
+    pub lookback: Duration,
+    /// Most alerts in one interval.
+    pub max_signals: u32,
+    /// What it looks for.
+    pub kind: Kind,
+    /// The text of its query; empty for a machine learning rule.
+    pub query: String,
+    /// The file it was read from.
+    pub file: Arc<str>,
+}
+
+/// How bad it is when a rule fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// `low`
+    Low,
+    /// `medium`
+    Medium,
+    /// `high`
+    High,
+    /// `critical`
+    Critical,
+}
+
+impl Severity {
+    /// All of them with their names and the numbers that Elastic gives them, from low to critical.
+    pub const ALL: [(Self, &str, u8); 4] = [
+        (Self::Low, "low", 21),
+        (Self::Medium, "medium", 47),
+        (Self::High, "high", 73),
+        (Self::Critical, "critical", 99),
+    ];
+
+    /// The severity of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known, _)| *known == name).map(|(severity, _, _)| *severity)
+    }
+
+    /// Its name, as in rule files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Its number, as in `event.severity`: 21, 47, 73 or 99.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        Self::ALL[self as usize].2
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A tactic and techniques of a framework.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Threat {
+    /// `MITRE ATT&CK`.
+    pub framework: String,
+    /// The tactic.
+    pub tactic: Reference,
+    /// The techniques, each with its sub-techniques.
+    pub techniques: Vec<(Reference, Vec<Reference>)>,
+}
+
+/// An entry of a threat framework.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reference {
+    /// Such as `T1059.004`.
+    pub id: String,
+    /// Such as `Unix Shell`.
+    pub name: String,
+    /// Its page.
+    pub reference: String,
+}
+
+/// What a rule looks for, by its type.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// `eql`: events or sequences of events.
+    Eql(Query),
+    /// `query`: every event that matches.
+    Query(EventQuery),
+    /// `new_terms`: events that match and bring a term not seen for a while.
+    NewTerms {
+        /// Which events.
+        query: EventQuery,
+        /// The fields whose values together are a term.
+        fields: Vec<FieldId>,
+        /// How long a term counts as seen.
+        history: Duration,
+    },
+    /// `machine_learning`: anomalies of a job.
+    MachineLearning {
+        /// The job.
+        job: Arc<Job>,
+        /// Anomalies below this score do not count.
+        anomaly_threshold: f64,
+    },
+}
+
+impl Kind {
+    /// The type's name in rule files.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Eql(_) => "eql",
+            Self::Query(_) => "query",
+            Self::NewTerms { .. } => "new_terms",
+            Self::MachineLearning { .. } => "machine_learning",
+        }
+    }
+
+    /// Every event query of the rule, in the order of its stages.
+    #[must_use]
+    pub fn events(&self) -> Vec<&EventQuery> {
+        match self {
+            Self::Eql(query) => query.events().collect(),
+            Self::Query(query) | Self::NewTerms { query, .. } => vec![query],
+            Self::MachineLearning { job, .. } => vec![&job.query],
+        }
+    }
+}
+
+impl Rule {
+    /// Every field that the rule looks at.
+    #[must_use]
+    pub fn fields(&self) -> BTreeSet<FieldId> {
+        let mut fields: BTreeSet<_> = match &self.kind {
+            Kind::Eql(query) => query.fields().into_iter().collect(),
+            kind => kind.events().into_iter().flat_map(EventQuery::fields).collect(),
+        };
+        match &self.kind {
+            Kind::NewTerms { fields: terms, .. } => fields.extend(terms),
+            Kind::MachineLearning { job, .. } => fields.extend([job.by].into_iter().chain(job.partition)),
+            Kind::Eql(_) | Kind::Query(_) => {}
+        }
+        fields
+    }
+
+    /// Whether the rule reads a data stream such as `logs-endpoint.events.process-default`: one of its index patterns
+    /// matches that name. A job's patterns are those of the job.
+    #[must_use]
+    pub fn reads(&self, data_stream: &str) -> bool {
+        let patterns = match &self.kind {
+            Kind::MachineLearning { job, .. } => &job.index,
+            _ => &self.index,
+        };
+        patterns.iter().any(|pattern| index_matches(pattern, data_stream))
+    }
+}
+
+/// Whether an index pattern, in which `*` stands for anything, matches a name.
+fn index_matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(start) else { return false };
+    let mut parts: Vec<_> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        match name.find(part) {
+            Some(at) => name = &name[at + part.len()..],
+            None => return false,
+        }
+    }
+    name.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_patterns_match_names() {
+        let name = "logs-endpoint.events.process-default";
+        for pattern in
+            ["logs-endpoint.events.*", "logs-*", "logs-endpoint.events.process*", "*", "l*process*t", name]
+        {
+            assert!(index_matches(pattern, name), "{pattern}");
+        }
+        for pattern in ["logs-endpoint.events.network*", "auditbeat-*", "logs", "*x*", "logs-*-defaul"] {
+            assert!(!index_matches(pattern, name), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What detectors find in streams of events.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lapwing_engine::{Alert, Cause, Engine, Event, Loaded, Options, Output, Schema, field};
+use serde_json::{Value as Json, json};
+
+const NEW_TERMS: &str = r#"
+    type = "new_terms"
+    query = 'event.category: process'
+    [rule.new_terms]
+    field = "new_terms_fields"
+    value = ["host.id", "user.id"]
+    [[rule.new_terms.history_window_start]]
+    field = "history_window_start"
+    value = "now-7d"
+"#;
+
+const RARE: &str = r#"
+    type = "machine_learning"
+    machine_learning_job_id = "job"
+    anomaly_threshold = 50
+    [job]
+    id = "job"
+    description = "actions that are rare in a country"
+    function = "rare"
+    by_field_name = "event.action"
+    partition_field_name = "source.geo.country_iso_code"
+    bucket_span = "15m"
+    query = 'event.dataset: aws.cloudtrail'
+"#;
+
+#[test]
+fn sequences() {
+    let text = include_str!("sequences.txt");
+    let mut failed = Vec::new();
+    for block in text.split("\n\n").map(str::trim).filter(|block| !block.starts_with('#')) {
+        let mut lines = block.lines();
+        let (title, query, events) = (lines.next().unwrap(), lines.next().unwrap(), lines.next().unwrap());
+        let expected: Vec<_> = lines.map(|line| line.trim_start_matches("> ").to_owned()).collect();
+        let found = sequence_alerts(query, events);
+        if found != expected {
+            failed.push(format!("{title}: expected {expected:?}, found {found:?}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn sequence_alerts(query: &str, events: &str) -> Vec<String> {
+    let mut engine = engine(&format!("type = 'eql'\nquery = '''\n{query}'''"), Options::default());
+    let mut output = Output::default();
+    for name in events.split(' ') {
+        let (category, rest) = name.split_once('@').unwrap();
+        let (seconds, key) = rest.split_once('/').map_or((rest, None), |(seconds, key)| (seconds, Some(key)));
+        let mut event = json!({"@timestamp": seconds.parse::<i64>().unwrap() * 1000, "event.category": category,
+            "event.id": name});
+        if let Some(key) = key {
+            event["user.id"] = key.split('+').collect();
+        }
+        push(&mut engine, event, &mut output);
+    }
+    engine.finish(&mut output);
+    output.alerts.iter().map(names).collect()
+}
+
+fn names(alert: &Alert) -> String {
+    let Cause::Detection(finding) = &alert.cause else { return "suppressed".to_owned() };
+    let name = |event: &Event| event.text(field!("event.id")).unwrap_or_default().to_owned();
+    let names: Vec<_> = finding
+        .events
+        .iter()
+        .map(|event| event.as_ref().map_or("_".to_owned(), |event| name(event)))
+        .collect();
+    names.join(" ")
+}
+
+#[test]
+fn late_events_take_their_place_within_the_lateness() {
+    let rule = "type = 'eql'\nquery = 'sequence [a where true] [b where true]'";
+    let event = |category, seconds: i64| json!({"@timestamp": seconds * 1000, "event.category": category, "event.id": category});
+    for (lateness, alerts) in [(0, 0), (5, 1)] {
+        let mut engine =
+            engine(rule, Options { lateness: Duration::from_secs(lateness), ..Options::default() });
+        let mut output = Output::default();
+        for event in [event("b", 3), event("a", 1), event("z", 100)] {
+            push(&mut engine, event, &mut output);
+        }
+        assert_eq!(output.alerts.len(), alerts, "lateness {lateness}");
+    }
+}
+
+#[test]
+fn sequences_are_bounded() {
+    let rule = "type = 'eql'\nquery = 'sequence by user.id [a where true] [b where true]'";
+    let mut engine = engine(rule, Options::default());
+    let mut output = Output::default();
+    for number in 0..100_000_i64 {
+        let event = json!({"@timestamp": number, "event.category": "a", "user.id": number.to_string()});
+        push(&mut engine, event, &mut output);
+    }
+    let counters = engine.counters();
+    assert!(counters.discarded > 0 && counters.sequence_bytes <= 4 << 20, "{counters:?}");
+}
+
+#[test]
+fn a_term_is_new_once_in_its_window_and_over_restarts() {
+    let process = |day: i64, user: &str| json!({"@timestamp": day * 86_400_000, "event.category": "process", "host.id": "h", "user.id": user});
+    let mut first = engine(NEW_TERMS, Options::default());
+    let mut output = Output::default();
+    for (day, user, alerts) in [(1, "0", 1), (1, "0", 1), (2, "1", 2), (7, "0", 2)] {
+        push(&mut first, process(day, user), &mut output);
+        assert_eq!(output.alerts.len(), alerts, "day {day} user {user}");
+    }
+    // The sighting of day 7 prolonged it; user 1 was last seen on day 2.
+    let mut second = engine(NEW_TERMS, Options::default());
+    restore(&mut second, &output);
+    for (day, user, alerts) in [(10, "0", 2), (10, "1", 3), (18, "0", 4)] {
+        push(&mut second, process(day, user), &mut output);
+        assert_eq!(output.alerts.len(), alerts, "day {day} user {user} after the restart");
+    }
+    let Cause::Detection(finding) = &output.alerts[0].cause else { panic!("no detection") };
+    assert_eq!(finding.new_terms, ["h".into(), "0".into()]);
+}
+
+#[test]
+fn terms_of_the_learning_time_are_not_told() {
+    let mut engine = engine(NEW_TERMS, Options { learn: Duration::from_secs(3600), ..Options::default() });
+    let mut output = Output::default();
+    for (minute, user, alerts) in [(0, "0", 0), (30, "1", 0), (60, "2", 1), (61, "1", 1)] {
+        let event = json!({"@timestamp": minute * 60_000, "event.category": "process", "host.id": "h", "user.id": user});
+        push(&mut engine, event, &mut output);
+        assert_eq!(output.alerts.len(), alerts, "minute {minute} user {user}");
+    }
+}
+
+#[test]
+fn a_rare_action_of_a_known_country_is_found() {
+    let call = |bucket: i64, country: &str, action: &str| {
+        json!({"@timestamp": bucket * 900_000, "event.dataset": "aws.cloudtrail", "event.action": action,
+            "source.geo.country_iso_code": country, "event.id": format!("{bucket}{country}{action}")})
+    };
+    let history = |engine: &mut Engine, output: &mut Output| {
+        for bucket in 0..40 {
+            for action in 0..12 {
+                push(engine, call(bucket, "DE", &format!("Describe{action}")), output);
+            }
+        }
+    };
+    let mut first = engine(RARE, Options::default());
+    let mut output = Output::default();
+    history(&mut first, &mut output);
+    let mut second = engine(RARE, Options::default());
+    restore(&mut second, &output);
+    // A country without a history, whatever comes from it, tells nothing; one with a history tells what is new in it.
+    for engine in [&mut first, &mut second] {
+        let mut output = Output::default();
+        push(engine, call(40, "KP", "StopLogging"), &mut output);
+        push(engine, call(41, "DE", "StopLogging"), &mut output);
+        engine.finish(&mut output);
+        assert_eq!(output.alerts.len(), 1);
+        let Cause::Detection(finding) = &output.alerts[0].cause else { panic!("no detection") };
+        let anomaly = finding.anomaly.as_ref().unwrap();
+        assert_eq!(
+            (anomaly.by_value.as_str(), anomaly.partition_value.as_deref()),
+            ("StopLogging", Some("DE"))
+        );
+        assert_eq!(anomaly.buckets_learned, 40);
+        assert!(anomaly.record_score > 50.0 && anomaly.probability < 0.0026, "{anomaly:?}");
+    }
+}
+
+#[test]
+fn too_many_alerts_become_one_that_counts_them() {
+    let mut engine =
+        engine("type = 'query'\nquery = 'event.category: a'\nmax_signals = 3", Options::default());
+    let mut output = Output::default();
+    for second in 0..10 {
+        push(&mut engine, json!({"@timestamp": second * 1000, "event.category": "a"}), &mut output);
+    }
+    push(&mut engine, json!({"@timestamp": 400_000, "event.category": "a"}), &mut output);
+    let kinds: Vec<_> =
+        output.alerts.iter().map(|alert| matches!(alert.cause, Cause::Suppressed(_))).collect();
+    assert_eq!(kinds, [false, false, false, true, false]);
+    let Cause::Suppressed(suppressed) = output.alerts[3].cause else { panic!("no summary") };
+    assert_eq!(suppressed.count, 7);
+}
+
+#[test]
+fn the_same_cause_gives_the_same_id() {
+    let run = |id: &str| {
+        let mut engine = engine("type = 'query'\nquery = 'event.category: a'", Options::default());
+        let mut output = Output::default();
+        push(&mut engine, json!({"@timestamp": 1, "event.category": "a", "event.id": id}), &mut output);
+        push(&mut engine, json!({"@timestamp": 1, "event.category": "a", "user.id": id}), &mut output);
+        output.alerts.into_iter().map(|alert| alert.id).collect::<Vec<_>>()
+    };
+    assert_eq!(run("x"), run("x"));
+    let (x, y) = (run("x"), run("y"));
+    assert!(x[0] != y[0] && x[1] != y[1] && x[0] != x[1]);
+}
+
+/// An engine with one rule of these lines.
+fn engine(lines: &str, options: Options) -> Engine {
+    let file = format!(
+        "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\nrisk_score = 21\n{lines}"
+    );
+    let mut schema = Schema::new();
+    let loaded = Loaded::read([("rule.toml", file.as_bytes())], &mut schema);
+    assert_eq!(loaded.rules.len(), 1, "{:?}", loaded.reports);
+    Engine::new(schema.into(), &loaded.rules, options)
+}
+
+/// Gives an engine what another one wanted kept.
+fn restore(engine: &mut Engine, output: &Output) {
+    let mut rows = BTreeMap::new();
+    for row in &output.changes {
+        match &row.change.value {
+            Some(value) => rows.insert((&row.rule_id, &row.change.key), value),
+            None => rows.remove(&(&row.rule_id, &row.change.key)),
+        };
+    }
+    rows.into_iter().for_each(|((rule_id, key), value)| engine.restore(rule_id, key, value));
+}
+
+/// Shows an event to the engine, whose clock is the latest event.
+fn push(engine: &mut Engine, event: Json, output: &mut Output) {
+    let event = Event::from_json(engine.schema(), &event).unwrap();
+    let time = event.time();
+    engine.push(event, output);
+    engine.advance(time, output);
+}

@@ -1,0 +1,63 @@
+//! What the agent asks the clock, and lengths of time as people write them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::{SignedDuration, SpanRelativeTo};
+use lapwing_engine::Timestamp;
+use serde::{Deserialize, Deserializer, de};
+
+/// The time now.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_nanos(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
+}
+
+/// Reads a length of time such as `90s`, `2h 30m` or `7d`; a day is 24 hours.
+///
+/// # Errors
+/// The text is no length of time, or a negative one.
+pub(crate) fn period(text: &str) -> Result<Duration> {
+    let span: jiff::Span =
+        text.parse().ok().context("must be a length of time such as `30s`, `2h` or `7d`")?;
+    let length: SignedDuration = span.to_duration(SpanRelativeTo::days_are_24_hours())?;
+    length.try_into().ok().context("must not be negative")
+}
+
+/// For `#[serde(deserialize_with)]`: a [`period`] that is longer than nothing.
+///
+/// # Errors
+/// As of [`period`].
+pub(crate) fn deserialize_period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match period(&text) {
+        Ok(Duration::ZERO) => Err(de::Error::custom(format!("`{text}` must be longer than nothing"))),
+        Ok(length) => Ok(length),
+        Err(error) => Err(de::Error::custom(format!("`{text}` {error}"))),
+    }
+}
+
+/// For `#[serde(deserialize_with)]`: a [`period`] that may be nothing.
+///
+/// # Errors
+/// As of [`period`].
+pub(crate) fn deserialize_period_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    period(&text).map_err(|error| de::Error::custom(format!("`{text}` {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_read_as_people_write_them() {
+        for (text, seconds) in [("90s", 90), ("2h 30m", 9000), ("2h30m", 9000), ("7d", 604_800), ("0s", 0)] {
+            assert_eq!(period(text).ok(), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "soon", "-5s", "5", "1 month"] {
+            assert!(period(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `lapwing events`: what happens, as it happens: one JSON object a line in a pipe or with `--json`, one readable line
+//! an event on a terminal. The events are those of the agent that runs; where none does, a sensor is started for them.
+
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lapwing_engine::Schema;
+use serde_json::Value as Json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::complain;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::control::{self, Answer, Request};
+use crate::sensor::{HookState, KindCounts, Sensor};
+use crate::source::Source as _;
+use crate::terminal::plain;
+
+/// How long to wait for events before looking whether to stop.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Print events as they happen
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A condition that the events must meet, in KQL, such as `process.name: curl and event.action: exec`
+    #[arg(value_name = "KQL")]
+    filter: Option<String>,
+    /// One JSON object a line, also on a terminal
+    #[arg(long)]
+    json: bool,
+    /// The configuration file; where it is not there, a sensor is started
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+/// Prints events until a signal ends it or nobody reads any more.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let mut out =
+        Output { out: BufWriter::new(io::stdout()), as_json: args.json || !io::stdout().is_terminal() };
+    let config = if args.config.exists() { Config::read(&args.config)? } else { Config::default() };
+    let request = Request::Events { query: args.filter.clone() };
+    match control::ask(&config.control.socket, &request)? {
+        Some(answer) => out.print_agents(answer)?,
+        None => out.print_sensors(args.filter.as_deref())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Output<W: Write> {
+    out: W,
+    as_json: bool,
+}
+
+impl<W: Write> Output<W> {
+    fn print_agents(&mut self, answer: Answer) -> Result<()> {
+        for document in answer {
+            let document = document?;
+            match document.get("missed").and_then(Json::as_u64) {
+                Some(missed) => complain(&format!("{missed} events came faster than they were read")),
+                None => self.print(&document)?,
+            }
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn print_sensors(&mut self, filter: Option<&str>) -> Result<()> {
+        let schema = Schema::new();
+        let filter = filter.map(|filter| control::filter(filter, &schema)).transpose()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
+        }
+        let mut sensor = Sensor::start(stop)?;
+        for hook in sensor.hooks().iter().filter(|hook| hook.state != HookState::Attached) {
+            complain(&format!(
+                "{} {}: {}",
+                hook.name,
+                hook.state,
+                hook.reason.as_deref().unwrap_or_default()
+            ));
+        }
+        while let Some(batch) = sensor.next(WAIT)? {
+            for event in &batch.events {
+                if filter.as_ref().is_none_or(|filter| filter.matches(event)) {
+                    self.print(&event.to_json(&schema))?;
+                }
+            }
+            self.out.flush()?;
+        }
+        let counts = sensor.status().records;
+        let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts)| of(counts)).sum::<u64>();
+        let (seen, read, lost) =
+            (sum(|counts| counts.seen), sum(|counts| counts.delivered), sum(|counts| counts.lost));
+        complain(&format!("records: {seen} seen, {read} read, {lost} lost"));
+        Ok(())
+    }
+
+    fn print(&mut self, document: &Json) -> io::Result<()> {
+        if self.as_json { writeln!(self.out, "{document}") } else { writeln!(self.out, "{}", line(document)) }
+    }
+}
+
+/// An event for a person: when, what, who, and what it is about.
+fn line(event: &Json) -> String {
+    let text = |pointer: &str| match event.pointer(pointer) {
+        Some(Json::String(text)) => plain(text).into_owned(),
+        Some(Json::Array(values)) => {
+            values.first().and_then(Json::as_str).map(plain).unwrap_or_default().into_owned()
+        }
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    let action = text("/event/action");
+    let what = match action.as_str() {
+        "connection_attempted" | "connection_accepted" => format!(
+            "{}:{} -> {}:{} {}",
+            text("/source/ip"),
+            text("/source/port"),
+            text("/destination/ip"),
+            text("/destination/port"),
+            text("/process/command_line"),
+        ),
+        "records_lost" => format!("{} records", text("/lapwing/lost/records")),
+        "end" => format!("{} exit code {}", text("/process/executable"), text("/process/exit_code")),
+        _ => text("/process/command_line"),
+    };
+    format!(
+        "{} {action:<20} {:>7} {:<10} {:<16} {what}",
+        text("/@timestamp"),
+        text("/process/pid"),
+        text("/user/name"),
+        text("/process/name"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_whatever_it_tells() {
+        let json = serde_json::json!({
+            "@timestamp": "2026-11-22T03:56:01Z",
+            "event": {"action": "exec"},
+            "process": {"name": ["sh", "x"], "pid": 7, "command_line": "sh -c \u{1b}[2J\nrm"},
+            "user": {"name": "root"},
+        });
+        assert_eq!(
+            line(&json),
+            "2026-11-22T03:56:01Z exec                       7 root       sh               sh -c \\u{1b}[2J\\nrm"
+        );
+    }
+}

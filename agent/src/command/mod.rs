@@ -1,0 +1,86 @@
+//! The commands, a file each.
+
+mod check;
+mod events;
+mod replay;
+mod run;
+mod status;
+mod test;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// A host sensor that runs detection rules where events happen.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the configuration, the rules and this host before anything runs
+    Check(check::Args),
+    /// Print events as they happen
+    Events(events::Args),
+    /// Run the rules over recorded events and print the alerts
+    Replay(replay::Args),
+    /// Run the agent in the foreground
+    Run(run::Args),
+    /// Show how the running agent does
+    Status(status::Args),
+    /// Run the tests that lie beside rules
+    Test(test::Args),
+}
+
+impl Args {
+    /// Does what the command line asks for.
+    ///
+    /// # Errors
+    /// What kept it from being done.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Check(args) => check::run(&args),
+            Command::Events(args) => events::run(&args),
+            Command::Replay(args) => replay::run(&args),
+            Command::Run(args) => run::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Test(args) => test::run(&args),
+        }
+    }
+}
+
+/// Writes a line to standard output. A reader that has gone away ends the command without a fuss.
+fn print(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    Ok(writeln!(out, "{line}")?)
+}
+
+/// Writes a line to standard error; where that fails there is nobody left to tell.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Whether standard error takes colours.
+fn styled() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Says in one sentence what kept the command from being done.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    // Whoever read has seen enough.
+    if error.chain().any(closed) {
+        return ExitCode::SUCCESS;
+    }
+    complain(&format!("lapwing: {error:#}"));
+    ExitCode::FAILURE
+}

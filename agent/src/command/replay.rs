@@ -1,0 +1,136 @@
+//! `lapwing replay`: recorded events through the same rules and engine as live ones.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lapwing_engine::{Engine, Options, Output, Schema, Timestamp};
+
+use super::{complain, print, styled};
+use crate::alert::{self, Evidence};
+use crate::config::{Config, DEFAULT_PATH};
+use crate::source::Replay;
+use crate::source::cloudtrail::Geo;
+use crate::terminal::plain;
+use crate::{report, rules};
+
+/// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
+/// its files are.
+const LATENESS: Duration = Duration::from_secs(900);
+
+/// Most events that could not be read of which each is told.
+const REFUSED_TOLD_MAX: u64 = 20;
+
+/// Run the rules over recorded events and print the alerts
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// ECS events (NDJSON or a JSON array) or CloudTrail files; `-` reads standard input
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Rules to run instead of those of the configuration
+    #[arg(long, value_name = "PATH")]
+    rules: Vec<PathBuf>,
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let config = if args.config.exists() || args.rules.is_empty() {
+        Config::read(&args.config)?
+    } else {
+        Config::default()
+    };
+    let paths = if args.rules.is_empty() { &config.rules.paths } else { &args.rules };
+    let mut schema = Schema::new();
+    let loaded = rules::load(paths, &mut schema)?;
+    loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
+    let schema = Arc::new(schema);
+    let options = Options { lateness: LATENESS, ..Options::default() };
+    let mut replaying = Replaying {
+        engine: Engine::new(schema.clone(), &loaded.rules, options),
+        schema,
+        output: Output::default(),
+        latest: Timestamp::MIN,
+        refused: 0,
+        json: args.json,
+    };
+    for file in &args.files {
+        let (name, reader) = open(file)?;
+        replaying.run(&name, reader, &config)?;
+    }
+    replaying.engine.finish(&mut replaying.output);
+    replaying.tell()?;
+    if replaying.refused > 0 {
+        complain(&format!("{} events could not be read", replaying.refused));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A replay under way: its clock is the latest event.
+struct Replaying {
+    engine: Engine,
+    schema: Arc<Schema>,
+    output: Output,
+    latest: Timestamp,
+    refused: u64,
+    json: bool,
+}
+
+impl Replaying {
+    fn run(&mut self, name: &str, reader: Box<dyn std::io::Read + Send>, config: &Config) -> Result<()> {
+        let cloudtrail = &config.cloudtrail;
+        let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
+        for event in Replay::new(reader, name, self.schema.clone(), geo)? {
+            match event {
+                Ok(event) => {
+                    self.latest = self.latest.max(event.time());
+                    self.engine.push(event, &mut self.output);
+                    self.engine.advance(self.latest, &mut self.output);
+                    self.tell()?;
+                }
+                Err(error) => {
+                    self.refused += 1;
+                    if self.refused <= REFUSED_TOLD_MAX {
+                        complain(&format!("{error:#}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the alerts that were raised.
+    fn tell(&mut self) -> Result<()> {
+        self.output.changes.clear();
+        for raised in self.output.alerts.drain(..) {
+            let document = alert::document(&raised, &self.schema, &Evidence::default());
+            let text = String::from_utf8_lossy(&document.json);
+            if self.json {
+                print(&text)?;
+            } else {
+                let document: serde_json::Value = serde_json::from_str(&text)?;
+                let reason = document["event"]["reason"].as_str().unwrap_or_default();
+                let line = format!("{} {} {}: {reason}", raised.time, raised.rule.severity, raised.rule.name);
+                print(&plain(&line))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(file: &Path) -> Result<(String, Box<dyn std::io::Read + Send>)> {
+    if file == Path::new("-") {
+        return Ok(("standard input".to_owned(), Box::new(std::io::stdin())));
+    }
+    let name = file.display().to_string();
+    let opened = std::fs::File::open(file).with_context(|| format!("{name} cannot be read"))?;
+    Ok((name, Box::new(opened)))
+}

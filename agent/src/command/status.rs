@@ -1,0 +1,92 @@
+//! `lapwing status`: how the agent does that runs on this host.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value as Json;
+
+use super::print;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::control::{self, Request};
+use crate::terminal::plain;
+
+/// Show how the running agent does
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let socket = Config::read(&args.config)?.control.socket;
+    let Some(mut answer) = control::ask(&socket, &Request::Status)? else {
+        bail!("no agent listens on {}: start it, as with `systemctl start lapwing`", socket.display());
+    };
+    let status = answer.next().context("the agent gave no answer")??;
+    if args.json {
+        print(&status.to_string())?;
+    } else {
+        let mut lines = Vec::new();
+        describe(&status, 0, &mut lines);
+        print(&lines.join("\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The status as an indented outline; lists of objects are tables in which each object is a line.
+fn describe(json: &Json, depth: usize, lines: &mut Vec<String>) {
+    let Json::Object(object) = json else { return };
+    let indent = "  ".repeat(depth);
+    for (name, value) in object {
+        let name = name.replace('_', " ");
+        match value {
+            Json::Null => {}
+            Json::Object(inner) if inner.values().all(|value| !value.is_object() && !value.is_array()) => {
+                lines.push(format!("{indent}{name}: {}", row(value)));
+            }
+            Json::Object(_) => {
+                lines.push(format!("{indent}{name}"));
+                describe(value, depth + 1, lines);
+            }
+            Json::Array(entries) if entries.iter().any(nested) => {
+                for entry in entries {
+                    lines.push(format!("{indent}{name}"));
+                    describe(entry, depth + 1, lines);
+                }
+            }
+            Json::Array(entries) if entries.iter().any(Json::is_object) => {
+                lines.push(format!("{indent}{name}"));
+                lines.extend(entries.iter().map(|entry| format!("{indent}  {}", row(entry))));
+            }
+            value => lines.push(format!("{indent}{name}: {}", scalar(value))),
+        }
+    }
+}
+
+fn nested(json: &Json) -> bool {
+    json.as_object().is_some_and(|object| object.values().any(|value| value.is_object() || value.is_array()))
+}
+
+fn row(json: &Json) -> String {
+    let object = json.as_object().into_iter().flatten();
+    let parts = object.filter(|(_, value)| !value.is_null());
+    parts
+        .map(|(name, value)| format!("{} {}", name.replace('_', " "), scalar(value)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn scalar(json: &Json) -> String {
+    match json {
+        Json::String(text) => plain(text).into_owned(),
+        Json::Array(values) if values.is_empty() => "none".to_owned(),
+        Json::Array(values) => values.iter().map(scalar).collect::<Vec<_>>().join(", "),
+        value => value.to_string(),
+    }
+}

@@ -1,0 +1,75 @@
+//! The configuration file. Each section's type lives with what it configures.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::source::cloudtrail;
+use crate::{alert_log, control, log, rules, store};
+
+/// Where the configuration lies, where no other file is named.
+pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
+
+/// The whole configuration. Every key has a default, and an unknown key is an error.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The folder for what must survive a restart. Default: `/var/lib/lapwing`.
+    pub(crate) state_dir: PathBuf,
+    /// What the agent says about itself.
+    pub(crate) log: log::Config,
+    /// What is detected.
+    pub(crate) rules: rules::Config,
+    /// The events of this host.
+    pub(crate) sensor: SensorConfig,
+    /// AWS's log of API calls.
+    pub(crate) cloudtrail: cloudtrail::config::Config,
+    /// The alert log.
+    pub(crate) alerts: alert_log::Config,
+    /// What waits to be delivered.
+    pub(crate) spool: store::Config,
+    /// How commands reach the agent.
+    pub(crate) control: control::Config,
+}
+
+/// `[sensor]`: the events of this host.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SensorConfig {
+    /// Whether this host is watched. Default: `true`.
+    pub(crate) enabled: bool,
+}
+
+impl Default for SensorConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/lapwing".into(),
+            log: log::Config::default(),
+            rules: rules::Config::default(),
+            sensor: SensorConfig::default(),
+            cloudtrail: cloudtrail::config::Config::default(),
+            alerts: alert_log::Config::default(),
+            spool: store::Config::default(),
+            control: control::Config::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// Names the file, and the line and key where something is wrong in it.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the configuration {} cannot be read", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("the configuration {} is wrong", path.display()))
+    }
+}

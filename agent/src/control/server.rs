@@ -1,0 +1,163 @@
+//! The agent's end of the control socket.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use lapwing_engine::detect::Matcher;
+use lapwing_engine::lang::kql;
+use lapwing_engine::{Event, Schema};
+use serde_json::{Value as Json, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use super::Request;
+use crate::lane::{LaneClient, Subscriber};
+
+/// Longest request that is read, in bytes.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+/// How long a client may take to say what it wants.
+const REQUEST_WAIT: Duration = Duration::from_secs(5);
+/// Most events that wait for a client; it misses those that come then.
+const EVENTS_WAITING_MAX: usize = 8192;
+
+/// Answers clients.
+pub(crate) struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    lanes: Vec<LaneClient>,
+    schema: Arc<Schema>,
+    status: Box<dyn Fn() -> Json + Send + Sync>,
+}
+
+impl Server {
+    /// Takes the socket. One that nobody listens to any more, as a killed agent leaves it, is taken over.
+    ///
+    /// # Errors
+    /// Another agent listens there, or the socket cannot be made.
+    pub(crate) fn bind(
+        path: &Path,
+        lanes: Vec<LaneClient>,
+        schema: Arc<Schema>,
+        status: impl Fn() -> Json + Send + Sync + 'static,
+    ) -> Result<Self> {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("another agent listens on {}; stop it, or set control.socket", path.display());
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let _ = std::fs::remove_file(path);
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot close {} to others", path.display()))?;
+        let shared = Arc::new(Shared { lanes, schema, status: Box::new(status) });
+        Ok(Self { listener, path: path.to_owned(), shared })
+    }
+
+    /// Answers clients until it is dropped.
+    pub(crate) async fn run(self) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let shared = self.shared.clone();
+                    tokio::spawn(async move {
+                        // A client that goes away before its answer is complete is its own affair.
+                        let _ = shared.serve(stream).await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("control socket: {error}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Shared {
+    async fn serve(&self, stream: UnixStream) -> Result<()> {
+        let (reader, mut writer) = stream.into_split();
+        let mut line = String::new();
+        let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
+        tokio::time::timeout(REQUEST_WAIT, reader.read_line(&mut line)).await??;
+        let answer = match serde_json::from_str(&line) {
+            Ok(Request::Status) => self.status().await,
+            Ok(Request::Events { query }) => match self.filter(query.as_deref()) {
+                Ok(filter) => return self.events(&mut writer, filter).await,
+                Err(error) => json!({"error": format!("{error:#}")}),
+            },
+            Err(error) => json!({"error": format!("the agent does not understand the request: {error}")}),
+        };
+        Ok(writer.write_all(format!("{answer}\n").as_bytes()).await?)
+    }
+
+    async fn status(&self) -> Json {
+        let mut status = (self.status)();
+        let mut lanes = Vec::new();
+        for lane in &self.lanes {
+            lanes.extend(lane.status().await);
+        }
+        status["lanes"] = lanes.into();
+        status
+    }
+
+    fn filter(&self, query: Option<&str>) -> Result<Option<Matcher>> {
+        let Some(query) = query else { return Ok(None) };
+        filter(query, &self.schema).map(Some)
+    }
+
+    async fn events(&self, writer: &mut (impl AsyncWrite + Unpin), filter: Option<Matcher>) -> Result<()> {
+        let (sender, mut events) = mpsc::channel::<Arc<Event>>(EVENTS_WAITING_MAX);
+        let missed = Arc::new(AtomicU64::new(0));
+        for lane in &self.lanes {
+            lane.subscribe(Subscriber { events: sender.clone(), missed: missed.clone() });
+        }
+        drop(sender);
+        while let Some(event) = events.recv().await {
+            let missed = missed.swap(0, Relaxed);
+            if missed > 0 {
+                writer.write_all(format!("{}\n", json!({"missed": missed})).as_bytes()).await?;
+            }
+            if filter.as_ref().is_none_or(|filter| filter.matches(&event)) {
+                writer.write_all(format!("{}\n", event.to_json(&self.schema)).as_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A condition in KQL, made ready.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn filter(query: &str, schema: &Schema) -> Result<Matcher> {
+    match kql::parse(query, &mut schema.clone()) {
+        Ok((query, _)) => Ok(Matcher::new(&query)),
+        Err(faults) => {
+            let faults: Vec<_> = faults
+                .iter()
+                .map(|fault| match &fault.help {
+                    Some(help) => format!("{}: {} ({help})", fault.code.id, fault.message),
+                    None => format!("{}: {}", fault.code.id, fault.message),
+                })
+                .collect();
+            bail!("the filter is wrong: {}", faults.join("; "))
+        }
+    }
+}

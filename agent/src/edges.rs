@@ -1,0 +1,120 @@
+//! The edges: one thread with a tokio runtime for everything that waits on the outside world: signals, the service
+//! manager, the control socket, sinks and queues.
+
+use std::future::Future;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sd_notify::NotifyState;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::lane::LaneClient;
+
+/// The runtime before its thread runs: what is to be spawned at the start is spawned on its handle.
+pub(crate) struct Edges(Runtime);
+
+/// The thread at work. It ends when it is told that the lanes have, after the sinks have had their time to finish.
+pub(crate) struct Running {
+    thread: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Edges {
+    /// Makes the runtime.
+    ///
+    /// # Errors
+    /// The kernel has no room for it.
+    pub(crate) fn new() -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        Ok(Self(runtime.context("cannot start the tokio runtime")?))
+    }
+
+    /// Spawns tasks on the runtime.
+    pub(crate) fn handle(&self) -> Handle {
+        self.0.handle().clone()
+    }
+
+    /// Starts the thread. `finish` is what must be complete, or has been given its time, before it ends.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(self, finish: impl Future<Output = ()> + Send + 'static) -> Result<Running> {
+        let (end, ended) = oneshot::channel();
+        let work = move || {
+            self.0.block_on(async move {
+                // An agent that is gone without a word has ended too.
+                let _ = ended.await;
+                finish.await;
+            });
+        };
+        let thread = std::thread::Builder::new().name("edges".to_owned()).spawn(work);
+        Ok(Running { thread: thread.context("cannot start the thread `edges`")?, end })
+    }
+}
+
+impl Running {
+    /// Lets the sinks finish, then ends the thread.
+    pub(crate) fn finish(self) {
+        // A thread that has ended already needs not be told, and one that panicked has said so.
+        let _ = self.end.send(());
+        let _ = self.thread.join();
+    }
+}
+
+/// Calls `stop` on SIGTERM and SIGINT, and `reopen` on SIGHUP.
+///
+/// # Errors
+/// The signals cannot be caught.
+pub(crate) fn on_signals(
+    handle: &Handle,
+    stop: impl Fn() + Send + 'static,
+    reopen: impl Fn() + Send + 'static,
+) -> Result<()> {
+    let _runtime = handle.enter();
+    let caught = |kind| signal(kind).context("cannot catch signals");
+    let (mut terminate, mut interrupt, mut hangup) =
+        (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?, caught(SignalKind::hangup())?);
+    handle.spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    reopen();
+                    continue;
+                }
+            }
+            notify(&[NotifyState::Stopping]);
+            stop();
+        }
+    });
+    Ok(())
+}
+
+/// Tells the service manager that the agent is ready, and from then on, where it wants to be told, that every lane is
+/// alive: each must have come round since the last time.
+pub(crate) fn tell_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
+    notify(&[NotifyState::Ready]);
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    handle.spawn(async move {
+        let mut before: Vec<_> = lanes.iter().map(LaneClient::beats).collect();
+        loop {
+            tokio::time::sleep(limit.max(Duration::from_secs(2)) / 2).await;
+            let now: Vec<_> = lanes.iter().map(LaneClient::beats).collect();
+            match before.iter().zip(&now).find(|(before, now)| before == now) {
+                None => notify(&[NotifyState::Watchdog]),
+                Some((_, (lane, _))) => tracing::error!("lane {lane} does not come round"),
+            }
+            before = now;
+        }
+    });
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("the service manager cannot be told: {error}");
+    }
+}

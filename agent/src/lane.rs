@@ -1,0 +1,244 @@
+//! A lane: one thread that owns a source and the engine that judges its events.
+//!
+//! From a record to a finished alert nothing here waits for anybody but the ledger, and nothing is locked. Others ask
+//! the lane through its inbox, which it looks into between two batches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use lapwing_engine::{Alert, Counters, Engine, Event, Output, Schema, Timestamp};
+use serde_json::{Value as Json, json};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::alert::{self, Evidence};
+use crate::clock;
+use crate::ledger::{AlertDocument, Change, Commit, LedgerSender};
+use crate::source::{Batch, Source};
+
+/// How long a lane waits for events before it looks into its inbox.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// What a lane is made of.
+pub(crate) struct Lane {
+    /// Its name, which is that of its thread too.
+    pub(crate) name: &'static str,
+    /// Where its events come from.
+    pub(crate) source: Box<dyn Source>,
+    /// What judges them.
+    pub(crate) engine: Engine,
+    /// Where its alerts go.
+    pub(crate) ledger: LedgerSender,
+    /// How long it must be quiet before the clock tells how far the stream has come, and not its events.
+    pub(crate) quiet: Duration,
+}
+
+/// What others hold of a lane at work.
+pub(crate) struct Running {
+    /// The thread; it ends with the source.
+    pub(crate) thread: JoinHandle<Result<()>>,
+    /// For those who ask it something.
+    pub(crate) client: LaneClient,
+}
+
+/// Asks a lane.
+#[derive(Clone)]
+pub(crate) struct LaneClient {
+    name: &'static str,
+    inbox: Sender<Request>,
+    beats: Arc<AtomicU64>,
+}
+
+/// Somebody who wants to see the events.
+pub(crate) struct Subscriber {
+    /// Where they go; one that does not take them in time misses them.
+    pub(crate) events: mpsc::Sender<Arc<Event>>,
+    /// How many it missed.
+    pub(crate) missed: Arc<AtomicU64>,
+}
+
+enum Request {
+    Status(oneshot::Sender<Json>),
+    Subscribe(Subscriber),
+}
+
+impl LaneClient {
+    /// How the lane does, as JSON; `None` where it has ended.
+    pub(crate) async fn status(&self) -> Option<Json> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Request::Status(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// Shows the lane's events to somebody from now on.
+    pub(crate) fn subscribe(&self, subscriber: Subscriber) {
+        // A lane that has ended has no more events.
+        let _ = self.inbox.send(Request::Subscribe(subscriber));
+    }
+
+    /// The lane's name, and a number that grows as long as it lives.
+    pub(crate) fn beats(&self) -> (&'static str, u64) {
+        (self.name, self.beats.load(Relaxed))
+    }
+}
+
+impl Lane {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(self) -> Result<Running> {
+        let (inbox, requests) = unbounded();
+        let client = LaneClient { name: self.name, inbox, beats: Arc::default() };
+        let name = self.name;
+        let mut work = Work {
+            schema: self.engine.schema().clone(),
+            lane: self,
+            requests,
+            subscribers: Vec::new(),
+            output: Output::default(),
+            clock: Clock::new(),
+            alerts: 0,
+            beats: client.beats.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work.run().with_context(|| format!("lane {name}")))
+            .with_context(|| format!("cannot start the thread `{name}`"))?;
+        Ok(Running { thread, client })
+    }
+}
+
+/// A lane at work.
+struct Work {
+    lane: Lane,
+    schema: Arc<Schema>,
+    requests: Receiver<Request>,
+    subscribers: Vec<Subscriber>,
+    output: Output,
+    clock: Clock,
+    alerts: u64,
+    beats: Arc<AtomicU64>,
+}
+
+impl Work {
+    fn run(&mut self) -> Result<()> {
+        while let Some(batch) = self.lane.source.next(WAIT)? {
+            self.beats.fetch_add(1, Relaxed);
+            self.serve();
+            self.judge(batch)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, batch: Batch) -> Result<()> {
+        for event in batch.events {
+            let event = Arc::new(event);
+            self.clock.see(event.time());
+            self.show(&event);
+            self.lane.engine.push(event, &mut self.output);
+        }
+        if let Some(now) = self.clock.now(self.lane.quiet) {
+            self.lane.engine.advance(now, &mut self.output);
+        }
+        let alerts = std::mem::take(&mut self.output.alerts);
+        let changes = std::mem::take(&mut self.output.changes);
+        let mut checkpoint = batch.checkpoint;
+        checkpoint.changes.splice(
+            0..0,
+            changes.into_iter().map(|changed| Change {
+                scope: scope(&changed.rule_id),
+                key: changed.change.key,
+                value: changed.change.value,
+            }),
+        );
+        if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
+            return Ok(());
+        }
+        self.alerts += alerts.len() as u64;
+        let alerts = alerts.iter().map(|alert| self.document(alert)).collect();
+        self.lane.ledger.commit(Commit { alerts, checkpoint })
+    }
+
+    fn document(&mut self, alert: &Alert) -> AlertDocument {
+        let source = &mut self.lane.source;
+        let first = alert.events().map(|event| event.time()).min().unwrap_or(alert.time);
+        let evidence = Evidence {
+            context: alert::last_event(alert).map(|event| source.context(event)).unwrap_or_default(),
+            lost_records: source.lost(first, alert.time),
+            created: Some(clock::now()),
+        };
+        alert::document(alert, &self.schema, &evidence)
+    }
+
+    /// Shows an event to those who asked for them; those who have gone are forgotten.
+    fn show(&mut self, event: &Arc<Event>) {
+        self.subscribers.retain(|subscriber| match subscriber.events.try_send(event.clone()) {
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                subscriber.missed.fetch_add(1, Relaxed);
+                true
+            }
+            Ok(()) => true,
+        });
+    }
+
+    /// Answers what was asked since the last batch.
+    fn serve(&mut self) {
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Subscribe(subscriber) => self.subscribers.push(subscriber),
+                // Who asked may have gone.
+                Request::Status(reply) => drop(reply.send(self.status())),
+            }
+        }
+    }
+
+    fn status(&self) -> Json {
+        let Counters { events, discarded, released_early, sequence_bytes } = self.lane.engine.counters();
+        json!({
+            "name": self.lane.name,
+            "rules": self.lane.engine.rules().count(),
+            "events": events,
+            "alerts": self.alerts,
+            "discarded": discarded,
+            "released_early": released_early,
+            "sequence_bytes": sequence_bytes,
+            "source": self.lane.source.status(),
+        })
+    }
+}
+
+/// The scope of a rule's rows in the store.
+pub(crate) fn scope(rule_id: &str) -> String {
+    format!("rule/{rule_id}")
+}
+
+/// How far the stream has come: as far as its latest event, or, where none came for a while, as the clock less that
+/// while. An event of the future does not carry it beyond the clock.
+struct Clock {
+    latest: Timestamp,
+    seen: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { latest: Timestamp::MIN, seen: Instant::now() }
+    }
+
+    fn see(&mut self, time: Timestamp) {
+        self.latest = self.latest.max(time);
+        self.seen = Instant::now();
+    }
+
+    fn now(&mut self, quiet: Duration) -> Option<Timestamp> {
+        let clock = clock::now();
+        if self.seen.elapsed() >= quiet {
+            self.latest = self.latest.max(clock - quiet);
+        }
+        (self.latest > Timestamp::MIN).then(|| self.latest.min(clock))
+    }
+}

@@ -1,0 +1,123 @@
+//! The store follows the log. Normally both get an alert in one go; after a crash between the two, and while the
+//! spool is full, the log is ahead, and what the store lacks is read from there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use lapwing_engine::Timestamp;
+use serde::Deserialize;
+
+use super::AlertDocument;
+use crate::alert_log::{Forward, Position};
+use crate::clock;
+use crate::store::{Place, Store};
+
+/// How much of the log is taken over in one transaction.
+const FOLLOW_BYTES_MAX: usize = 4 << 20;
+/// How old an alert may be to be sent when the store does not know how far the log was taken over: it is new, or the
+/// file it had come to is gone.
+const RESEND_AGE_MAX: Duration = Duration::from_hours(24);
+
+/// What taking over came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// There is more to take.
+    Some,
+    /// The store has everything that the log has.
+    All,
+    /// The spool is full.
+    Full,
+}
+
+/// Takes over what the log has and the store does not, at start. What finds no room stays in the log, and is known.
+pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
+    let position = store.position()?;
+    let was_empty = position == Some(Position::default());
+    let (_, found) = Forward::new(log.to_owned(), position)?;
+    let since = if found || was_empty { Timestamp::MIN } else { clock::now() - RESEND_AGE_MAX };
+    loop {
+        match take_over(log, store, since)? {
+            Taken::Some => {}
+            Taken::All => return Ok(Taken::All),
+            Taken::Full => {
+                know_the_rest(log, store)?;
+                return Ok(Taken::Full);
+            }
+        }
+    }
+}
+
+/// Reads on in the log from where the store is. The spool gets alerts that are not older than `since`.
+pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Result<Taken> {
+    let (mut reader, _) = Forward::new(log.to_owned(), store.position()?)?;
+    let mut changes = store.change()?;
+    let mut position = reader.position().clone();
+    let (mut line, mut bytes) = (Vec::new(), 0);
+    let taken = loop {
+        if bytes >= FOLLOW_BYTES_MAX {
+            break Taken::Some;
+        }
+        if !reader.next_line(&mut line)? {
+            break Taken::All;
+        }
+        bytes += line.len();
+        match read(&line) {
+            Some(alert) if alert.time < since => changes.recall(&alert)?,
+            Some(alert) if changes.alert(&alert, Place::Spool)? == Place::Log => break Taken::Full,
+            _ => {}
+        }
+        position.clone_from(reader.position());
+    };
+    changes.position(&position)?;
+    if taken == Taken::All {
+        let missed = changes.miss()?;
+        if missed > 0 {
+            tracing::error!(
+                "{missed} alerts were rotated out of the log before they could be delivered upstream"
+            );
+        }
+    }
+    changes.commit()?;
+    Ok(taken)
+}
+
+/// Remembers the ids of what does not fit, so that an alert that is raised again is told as a repetition.
+fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
+    let (mut reader, _) = Forward::new(log.to_owned(), store.position()?)?;
+    let mut changes = store.change()?;
+    let mut line = Vec::new();
+    while reader.next_line(&mut line)? {
+        if let Some(alert) = read(&line) {
+            changes.alert(&alert, Place::Log)?;
+        }
+    }
+    Ok(changes.commit()?)
+}
+
+/// Reads a line of the log as far as delivery needs it. What is no alert was torn by a crash, or put there by others.
+fn read(line: &[u8]) -> Option<AlertDocument> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(rename = "@timestamp")]
+        time: String,
+        event: Event,
+    }
+    #[derive(Deserialize)]
+    struct Event {
+        id: String,
+    }
+    let read = serde_json::from_slice(line).ok();
+    let alert = read.and_then(|Line { time, event }| {
+        Some(AlertDocument {
+            id: event.id,
+            time: Timestamp::parse(&time)?,
+            json: Bytes::copy_from_slice(line),
+        })
+    });
+    if alert.is_none() {
+        tracing::warn!("a line of {} bytes in the alert log is no alert and is left out", line.len());
+    }
+    alert
+}

@@ -1,0 +1,383 @@
+//! Log and store together: what is durable, in which order, and what crashes, full disks and rotation leave.
+
+use std::fs;
+use std::process::Command;
+use std::sync::mpsc;
+
+use bytesize::ByteSize;
+
+use super::*;
+use crate::clock;
+use crate::testing::{
+    Host, Ledger, alert, alert_of, commit, id, is_root, mount_small, reverse_shell, wait_until,
+};
+
+fn ids(numbers: std::ops::Range<u64>) -> Vec<String> {
+    numbers.map(id).collect()
+}
+
+fn raise(ledger: &Ledger, numbers: std::ops::Range<u64>) {
+    ledger.commit(commit(numbers.map(alert)));
+}
+
+fn change(key: &str, value: &str) -> Change {
+    Change { scope: "rule/r1".to_owned(), key: key.to_owned(), value: Some(value.as_bytes().to_vec()) }
+}
+
+fn rows(ledger: &Ledger) -> Vec<(String, Vec<u8>)> {
+    let mut rows = Vec::new();
+    let each = |key, value| {
+        rows.push((key, value));
+        Ok(())
+    };
+    ledger.client().rows("rule/r1", each).unwrap();
+    rows
+}
+
+#[test]
+fn a_commit_is_durable_as_one() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    let (done, wait) = mpsc::channel();
+    let log = host.alerts.path.clone();
+    let checkpoint = Checkpoint {
+        changes: vec![change("cursor", "7")],
+        done: Some(Box::new(move || done.send(fs::read(log).unwrap()).unwrap())),
+    };
+    ledger.sender().commit(Commit { alerts: vec![alert(1)], checkpoint }).unwrap();
+    let logged = wait.recv().unwrap();
+    assert!(logged.ends_with(b"}\n"), "the line is in the log when it is said to be");
+    assert_eq!(ledger.spooled(0), [id(1)]);
+    assert_eq!(rows(&ledger), [("cursor".to_owned(), b"7".to_vec())]);
+    ledger.stop().unwrap();
+    let ledger = host.start().unwrap();
+    assert_eq!(ledger.spooled(0), [id(1)]);
+    assert_eq!(rows(&ledger).len(), 1);
+}
+
+#[test]
+fn an_alert_that_is_known_is_not_written_again() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    ledger.commit(commit([alert(1), alert(1), alert(2)]));
+    ledger.commit(commit([alert(2), alert(3)]));
+    ledger.stop().unwrap();
+    let ledger = host.start().unwrap();
+    ledger.commit(commit([alert(1), alert(4)]));
+    assert_eq!(host.logged(), ids(1..5));
+    assert_eq!(ledger.spooled(0), ids(1..5));
+    assert_eq!(ledger.client().report().alerts_repeated, 1);
+}
+
+#[test]
+fn state_is_read_whole_however_much_it_is() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    let changes: Vec<_> = (0..ROWS_READ_MAX * 2 + 1).map(|row| change(&format!("{row:06}"), "x")).collect();
+    let count = changes.len();
+    ledger.commit(Commit { checkpoint: Checkpoint { changes, done: None }, ..Commit::default() });
+    let rows = rows(&ledger);
+    assert_eq!(rows.len(), count);
+    assert!(rows.is_sorted());
+}
+
+#[test]
+fn ten_thousand_alerts_of_two_lanes_stay_in_order() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    let lanes = [0, 100_000].map(|first| {
+        let sender = ledger.sender().clone();
+        std::thread::spawn(move || {
+            for number in first..first + 5000 {
+                sender.commit(commit([alert(number)])).unwrap();
+            }
+        })
+    });
+    lanes.into_iter().for_each(|lane| lane.join().unwrap());
+    ledger.stop().unwrap();
+    let ledger = host.start().unwrap();
+    let (logged, spooled) = (host.logged(), ledger.spooled(0));
+    assert_eq!(logged.len(), 10_000);
+    assert_eq!(logged, spooled);
+    for lane in [ids(0..5000), ids(100_000..105_000)] {
+        let of_lane: Vec<_> = logged.iter().filter(|id| lane.contains(id)).cloned().collect();
+        assert!(of_lane == lane);
+    }
+}
+
+/// What a crash, or somebody, can do to the files of an agent that is not running, after it has logged alerts 0 to 9
+/// and its sink has delivered 0 to 4. Whatever it is, 5 to 9 and what came later are then to be delivered in order.
+#[test]
+fn nothing_is_lost_whatever_was_done_while_the_agent_was_down() {
+    type Tamper = fn(&Host);
+    let cases: [(&str, Tamper, std::ops::Range<u64>); 6] = [
+        ("nothing", |_| {}, 5..10),
+        ("crash between log and store", |host| append(host, 10..13), 5..13),
+        (
+            "torn line",
+            |host| {
+                append(host, 10..12);
+                let torn = [fs::read(&host.alerts.path).unwrap(), alert(12).json[..500].to_vec()].concat();
+                fs::write(&host.alerts.path, torn).unwrap();
+            },
+            5..12,
+        ),
+        (
+            "a line of garbage",
+            |host| {
+                let garbage = [fs::read(&host.alerts.path).unwrap(), b"\0\0{}\n[1]\n\n".to_vec()].concat();
+                fs::write(&host.alerts.path, garbage).unwrap();
+                append(host, 10..12);
+            },
+            5..12,
+        ),
+        (
+            "rotated",
+            |host| {
+                append(host, 10..12);
+                fs::rename(&host.alerts.path, host.alerts.path.with_extension("ndjson.1")).unwrap();
+                append(host, 12..14);
+            },
+            5..14,
+        ),
+        (
+            "rotated and compressed",
+            |host| {
+                append(host, 10..12);
+                let rotated = host.alerts.path.with_extension("ndjson.1");
+                fs::rename(&host.alerts.path, &rotated).unwrap();
+                assert!(Command::new("gzip").arg(rotated).status().unwrap().success());
+                append(host, 12..14);
+            },
+            5..14,
+        ),
+    ];
+    for (name, tamper, expected) in cases {
+        let host = Host::new();
+        let ledger = host.start().unwrap();
+        raise(&ledger, 0..10);
+        ledger.client().acknowledge("siem", 5);
+        ledger.stop().unwrap();
+        tamper(&host);
+        let ledger = host.start().unwrap();
+        let cursor = crate::testing::block_on(ledger.client().cursor("siem")).unwrap();
+        assert_eq!(ledger.spooled(cursor), ids(expected.clone()), "{name}");
+        // What was taken over from the log is known.
+        raise(&ledger, expected.end - 1..expected.end + 1);
+        assert_eq!(ledger.spooled(cursor), ids(expected.start..expected.end + 1), "{name}");
+    }
+}
+
+fn append(host: &Host, numbers: std::ops::Range<u64>) {
+    let mut log = fs::OpenOptions::new().create(true).append(true).open(&host.alerts.path).unwrap();
+    for number in numbers {
+        std::io::Write::write_all(&mut log, &[&alert(number).json[..], b"\n"].concat()).unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_is_older_than_the_log_catches_up() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    raise(&ledger, 0..5);
+    ledger.stop().unwrap();
+    let (store, backup) = (host.state_dir().join("lapwing.db"), host.folder.path().join("backup.db"));
+    fs::copy(&store, &backup).unwrap();
+    let ledger = host.start().unwrap();
+    raise(&ledger, 5..10);
+    ledger.client().acknowledge("siem", 10);
+    ledger.stop().unwrap();
+    fs::copy(&backup, &store).unwrap();
+    let ledger = host.start().unwrap();
+    assert_eq!(ledger.spooled(0), ids(0..10));
+}
+
+#[test]
+fn beside_a_lost_store_the_alerts_of_the_last_day_are_sent_again() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    let mut document = reverse_shell();
+    document["@timestamp"] = (clock::now() - std::time::Duration::from_hours(25)).to_string().into();
+    let old = alert_of(1, &document.to_string());
+    ledger.commit(commit([old.clone(), alert(2)]));
+    ledger.stop().unwrap();
+    fs::remove_dir_all(host.state_dir()).unwrap();
+    let ledger = host.start().unwrap();
+    assert_eq!(ledger.spooled(0), [id(2)]);
+    ledger.commit(commit([old, alert(2), alert(3)]));
+    assert_eq!(host.logged(), [id(1), id(2), id(3)], "all of the log is known");
+}
+
+#[test]
+fn a_full_spool_goes_on_from_the_log() {
+    let bytes = alert(0).json.len() as u64;
+    for (name, restart) in [("running", false), ("restarted", true)] {
+        let mut host = Host::new();
+        host.spool.size_max = ByteSize::b(bytes * 10 + 100);
+        // Every few alerts, so that what is read back lies in compressed files.
+        host.alerts.rotate_size = ByteSize::b(bytes * 7);
+        host.alerts.files_kept = 100;
+        let mut ledger = host.start().unwrap();
+        for first in (0..100).step_by(5) {
+            raise(&ledger, first..first + 5);
+        }
+        assert_eq!(ledger.client().report().alerts_in_log_only, 90, "{name}");
+        assert!(ledger.client().report().alarms[0].contains("it is full: "), "{name}");
+        let (mut delivered, mut after) = (Vec::new(), 0);
+        while delivered.len() < 100 {
+            let alerts = crate::testing::block_on(ledger.client().read(after, 3, usize::MAX)).unwrap();
+            if let Some(last) = alerts.last() {
+                after = last.sequence;
+                ledger.client().acknowledge("siem", after);
+            }
+            delivered.extend(alerts.into_iter().map(|alert| alert.id));
+            if restart {
+                ledger.stop().unwrap();
+                ledger = host.start().unwrap();
+            } else if delivered.len() < 100 {
+                wait_until("there is more", || !ledger.spooled(after).is_empty());
+            }
+        }
+        assert_eq!(delivered, ids(0..100), "{name}");
+        let report = ledger.client().report();
+        assert_eq!((report.alerts_in_log_only, report.alerts_missed), (0, 0), "{name}: {report:?}");
+        assert!(report.alarms.is_empty(), "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn what_is_rotated_away_before_it_is_delivered_is_counted() {
+    let bytes = alert(0).json.len() as u64;
+    let mut host = Host::new();
+    host.spool.size_max = ByteSize::b(bytes * 4 + 100);
+    let ledger = host.start().unwrap();
+    raise(&ledger, 0..10);
+    fs::remove_file(&host.alerts.path).unwrap();
+    raise(&ledger, 10..12);
+    ledger.client().acknowledge("siem", 4);
+    wait_until("it is noticed", || ledger.client().report().alerts_missed == 6);
+    assert_eq!(ledger.spooled(4), ids(10..12));
+}
+
+#[test]
+fn the_log_is_opened_anew_on_request() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    raise(&ledger, 0..2);
+    fs::rename(&host.alerts.path, host.alerts.path.with_extension("ndjson.1")).unwrap();
+    ledger.client().reopen();
+    wait_until("the file is there", || host.alerts.path.exists());
+    raise(&ledger, 2..4);
+    assert_eq!(fs::read_to_string(&host.alerts.path).unwrap().lines().count(), 2);
+    assert_eq!(host.logged(), ids(0..4));
+}
+
+#[test]
+fn clients_learn_that_nothing_more_comes() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    let (client, mut spooled) = (ledger.client().clone(), ledger.client().spooled());
+    let sender = ledger.sender().clone();
+    let stop = std::thread::spawn(|| ledger.stop());
+    sender.commit(commit([alert(1)])).unwrap();
+    drop(sender);
+    crate::testing::block_on(async { while spooled.changed().await.is_ok() {} });
+    let last = crate::testing::block_on(client.read(0, 9, usize::MAX)).unwrap();
+    assert_eq!(last.len(), 1, "it answers until the last client is gone");
+    client.acknowledge("siem", last[0].sequence);
+    drop(client);
+    stop.join().unwrap().unwrap();
+    assert_eq!(host.start().unwrap().client().report().alerts_spooled, 0, "and keeps what they say");
+}
+
+/// Where the log's disk is full lanes wait and nothing is lost: when there is room again every line is there, whole.
+#[test]
+fn a_full_disk_is_waited_for() {
+    if !is_root() {
+        return;
+    }
+    for folder in ["log", "state"] {
+        std::thread::spawn(move || {
+            let host = Host::new();
+            let small = host.folder.path().join(folder);
+            mount_small(&small, "size=2m");
+            let ledger = host.start().unwrap();
+            raise(&ledger, 0..3);
+            let ballast = small.join("ballast");
+            let full = fill(&ballast);
+            assert_eq!(full, std::io::ErrorKind::StorageFull);
+            let sender = ledger.sender().clone();
+            let lane = std::thread::spawn(move || {
+                for number in 3..3000 {
+                    sender.commit(commit([alert(number)])).unwrap();
+                }
+            });
+            let client = ledger.client();
+            wait_until("the alarm is raised", || {
+                client.report().alarms.iter().any(|alarm| alarm.contains("free space"))
+            });
+            assert_eq!(ledger.spooled(0)[..3], ids(0..3), "{folder}: requests are answered");
+            wait_until("much is held", || client.report().alerts_held > 500);
+            assert!(!lane.is_finished(), "{folder}: the lane waits");
+            client.acknowledge("siem", 2);
+            fs::remove_file(ballast).unwrap();
+            // The rest needs more than the small disk has; it is made larger as an administrator would.
+            let remount = format!("mount -o remount,size=64m {}", small.display());
+            assert!(Command::new("sh").args(["-c", &remount]).status().unwrap().success());
+            lane.join().unwrap();
+            ledger.stop().unwrap();
+            assert_eq!(host.logged(), ids(0..3000), "{folder}");
+            assert_eq!(host.start().unwrap().spooled(2), ids(2..3000), "{folder}");
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_at_the_end_is_told() {
+    if !is_root() {
+        return;
+    }
+    std::thread::spawn(|| {
+        let host = Host::new();
+        let small = host.folder.path().join("log");
+        mount_small(&small, "size=1m");
+        let ledger = host.start().unwrap();
+        fill(&small.join("ballast"));
+        ledger.sender().commit(commit([alert(1), alert(2)])).unwrap();
+        let error = ledger.stop().unwrap_err().to_string();
+        assert!(
+            error.starts_with("2 alerts and 0 changes of state could not be kept: cannot be written"),
+            "{error}"
+        );
+    })
+    .join()
+    .unwrap();
+}
+
+fn fill(ballast: &Path) -> std::io::ErrorKind {
+    let mut file = fs::File::create(ballast).unwrap();
+    loop {
+        if let Err(error) = std::io::Write::write_all(&mut file, &[0; 512]) {
+            return error.kind();
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named_with_the_cure() {
+    if !is_root() {
+        return;
+    }
+    for (folder, expected) in [("log", "check `alerts.path`"), ("state", "check `state_dir`")] {
+        std::thread::spawn(move || {
+            let host = Host::new();
+            mount_small(&host.folder.path().join(folder), "size=1m,ro");
+            let error = format!("{:#}", host.start().err().unwrap());
+            assert!(error.contains(expected) && error.contains("Read-only file system"), "{error}");
+        })
+        .join()
+        .unwrap();
+    }
+}

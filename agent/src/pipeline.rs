@@ -1,0 +1,232 @@
+//! The agent: who runs, who talks to whom, and who stops first.
+//!
+//! ```text
+//! sensor ────▶ lane ─┐                     ┌─▶ sinks ─▶ upstream
+//!                    ├─▶ ledger ─▶ store ──┤
+//! cloudtrail ▶ lane ─┘      └─▶ alert log  └─▶ lapwing status
+//! ```
+//!
+//! A lane is a thread with a source and an engine. The ledger is a thread that owns the alert log and the store. What
+//! waits on the outside world runs on the edges' runtime. On SIGTERM the sources end; each lane hands over what it
+//! has and ends; with the last of them the ledger has no more senders and makes everything durable; the sinks have
+//! their time to deliver it; then all is over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use lapwing_engine::{Engine, Loaded, Options, Rule, Schema};
+use serde_json::json;
+
+use crate::config::Config;
+use crate::control::Server;
+use crate::edges::{self, Edges};
+use crate::lane::{self, Lane, LaneClient};
+use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
+use crate::sensor::Sensor;
+use crate::source::Source;
+use crate::source::cloudtrail::{CloudTrail, Control};
+use crate::{privileges, report, rules};
+
+/// The data streams of Elastic's that the sensor's events are.
+pub(crate) const SENSOR_STREAMS: [&str; 2] =
+    ["logs-endpoint.events.process-default", "logs-endpoint.events.network-default"];
+/// The data streams of Elastic's that CloudTrail's events are.
+pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
+/// How late CloudTrail's events may come: AWS delivers them within about five minutes, and rarely in more than fifteen.
+const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
+/// How long CloudTrail must be quiet before the clock tells how far its stream has come.
+const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
+/// How long the sensor must be quiet before the clock tells how far its stream has come. Its events are here in a
+/// fraction of that.
+const SENSOR_QUIET: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// What kept it from running: said before anything is started where it can be known then.
+pub(crate) fn run(config: &Config) -> Result<()> {
+    let started = Instant::now();
+    let (loaded, schema) = load(config)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let sensor = if config.sensor.enabled { Some(Sensor::start(stop.clone())?) } else { None };
+    privileges::drop_needless()?;
+
+    let ledger = ledger::start(&Settings {
+        alerts: &config.alerts,
+        spool: &config.spool,
+        state_dir: &config.state_dir,
+        sinks: &[],
+    })?;
+    let edges = Edges::new()?;
+    let lanes = Lanes {
+        config,
+        schema: &schema,
+        rules: &loaded.rules,
+        sender: &ledger.sender,
+        client: &ledger.client,
+    };
+    let mut running = Vec::new();
+    if let Some(sensor) = sensor {
+        running.push(lanes.start("sensor", sensor, &SENSOR_STREAMS, Duration::ZERO, SENSOR_QUIET)?);
+    }
+    let mut cloudtrail = None;
+    if config.cloudtrail.enabled() {
+        let mut source = lanes.cloudtrail(&edges)?;
+        cloudtrail = Some((source.control(), source.queues_ended()));
+        running.push(lanes.start(
+            "cloudtrail",
+            source,
+            &CLOUDTRAIL_STREAMS,
+            CLOUDTRAIL_LATENESS,
+            CLOUDTRAIL_QUIET,
+        )?);
+    }
+    if running.is_empty() {
+        bail!("there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues");
+    }
+    let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
+    serve(config, &edges, &clients, &schema, &loaded, &ledger.client, started)?;
+    let (control, queues_ended) = cloudtrail.unzip();
+    let stop = Stop { sensor: stop, cloudtrail: control.clone() };
+    let (reopen, stopped) = (ledger.client.clone(), stop.clone());
+    let reload = move || {
+        reopen.reopen();
+        control.iter().for_each(Control::reload);
+    };
+    edges::on_signals(&edges.handle(), move || stopped.all(), reload)?;
+    edges::tell_service_manager(&edges.handle(), clients);
+    let edges = edges.start(async move {
+        if let Some(queues_ended) = queues_ended {
+            queues_ended.await;
+        }
+    })?;
+    tracing::info!("{} rules run on {} lanes", loaded.rules.len(), running.len());
+
+    let mut outcome = Ok(());
+    for lane in running {
+        let ended = lane.thread.join().unwrap_or_else(|_| Err(anyhow!("a lane panicked")));
+        // The agent does not go on with half of its sources: the service manager starts it anew.
+        stop.all();
+        outcome = outcome.and(ended);
+    }
+    drop(ledger.sender);
+    edges.finish();
+    drop(ledger.client);
+    let written = ledger.thread.join().unwrap_or_else(|_| Err(anyhow!("the ledger panicked")));
+    outcome.and(written)
+}
+
+/// Tells every source that there is no more to come.
+#[derive(Clone)]
+struct Stop {
+    sensor: Arc<AtomicBool>,
+    cloudtrail: Option<Control>,
+}
+
+impl Stop {
+    fn all(&self) {
+        self.sensor.store(true, Relaxed);
+        self.cloudtrail.iter().for_each(Control::stop);
+    }
+}
+
+/// Reads the rules, and tells what is wrong with any.
+fn load(config: &Config) -> Result<(Loaded, Arc<Schema>)> {
+    let mut schema = Schema::new();
+    let loaded = rules::load(&config.rules.paths, &mut schema)?;
+    for found in &loaded.reports {
+        let level = if found.is_fault() { "refused" } else { "warning" };
+        tracing::warn!("rule file {level}:\n{}", report::render(found, false));
+    }
+    Ok((loaded, Arc::new(schema)))
+}
+
+/// What lanes are made with.
+struct Lanes<'a> {
+    config: &'a Config,
+    schema: &'a Arc<Schema>,
+    rules: &'a [Arc<Rule>],
+    sender: &'a LedgerSender,
+    client: &'a LedgerClient,
+}
+
+impl Lanes<'_> {
+    /// Opens the CloudTrail source, and tells which rules cannot run on it.
+    fn cloudtrail(&self, edges: &Edges) -> Result<CloudTrail> {
+        let rows = |scope: &str| {
+            let mut rows = Vec::new();
+            self.client.rows(scope, |key, value| {
+                rows.push((key, value));
+                Ok(())
+            })?;
+            Ok(rows)
+        };
+        let config = &self.config.cloudtrail;
+        let source =
+            CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
+        if let Some(missing) = source.geoip_missing() {
+            for rule in rules::reading(self.rules, &CLOUDTRAIL_STREAMS) {
+                let places =
+                    rule.fields().into_iter().any(|field| self.schema.name(field).starts_with("source.geo."));
+                if places {
+                    tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
+                }
+            }
+        }
+        Ok(source)
+    }
+
+    /// Starts a lane with the rules that read its data streams, and with what they knew when the agent stopped.
+    fn start(
+        &self,
+        name: &'static str,
+        source: impl Source + 'static,
+        data_streams: &[&str],
+        lateness: Duration,
+        quiet: Duration,
+    ) -> Result<lane::Running> {
+        let options = Options { lateness, learn: self.config.rules.learn, ..Options::default() };
+        let mut engine = Engine::new(self.schema.clone(), &rules::reading(self.rules, data_streams), options);
+        let ids: Vec<_> = engine.rules().map(|rule| rule.id.clone()).collect();
+        for id in ids {
+            let mut restore = |key: String, value: Vec<u8>| {
+                engine.restore(&id, &key, &value);
+                Ok(())
+            };
+            self.client.rows(&lane::scope(&id), &mut restore).with_context(|| format!("rule {id}"))?;
+        }
+        Lane { name, source: Box::new(source), engine, ledger: self.sender.clone(), quiet }.start()
+    }
+}
+
+/// Opens the control socket.
+fn serve(
+    config: &Config,
+    edges: &Edges,
+    lanes: &[LaneClient],
+    schema: &Arc<Schema>,
+    loaded: &Loaded,
+    ledger: &LedgerClient,
+    started: Instant,
+) -> Result<()> {
+    let refused = loaded.reports.iter().filter(|found| found.is_fault()).count();
+    let enabled = loaded.rules.iter().filter(|rule| rule.enabled).count();
+    let rules = json!({"loaded": loaded.rules.len(), "enabled": enabled, "refused_files": refused});
+    let ledger = ledger.clone();
+    let status = move || {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_seconds": started.elapsed().as_secs(),
+            "rules": rules,
+            "ledger": ledger.report(),
+        })
+    };
+    let _runtime = edges.handle();
+    let _entered = _runtime.enter();
+    let server = Server::bind(&config.control.socket, lanes.to_vec(), schema.clone(), status)?;
+    edges.handle().spawn(server.run());
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Rule files on disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use lapwing_engine::{Loaded, Rule, Schema};
+use serde::Deserialize;
+
+/// Most files that are read.
+const FILES_MAX: usize = 20_000;
+/// Deepest folder that is looked into.
+const DEPTH_MAX: usize = 16;
+/// What the names of files with tests of rules end with; they hold no rules.
+pub(crate) const TESTS: &str = ".test.toml";
+
+/// `[rules]`: what is detected.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Folders and files of rules and of the jobs that they name. Default: `/etc/lapwing/rules`.
+    pub(crate) paths: Vec<PathBuf>,
+    /// For how long after a new_terms rule's first match terms are only learned and not told, such as `"24h"`.
+    /// Default: `"0s"`, so that the first sighting of a term after the installation is an alert.
+    #[serde(deserialize_with = "crate::clock::deserialize_period_or_none")]
+    pub(crate) learn: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { paths: vec!["/etc/lapwing/rules".into()], learn: Duration::ZERO }
+    }
+}
+
+/// Reads the rules of all files below the given paths, in the order of their names.
+///
+/// # Errors
+/// A path that cannot be read. What is wrong with a file is in the result and keeps no other from being read.
+pub(crate) fn load(paths: &[PathBuf], schema: &mut Schema) -> Result<Loaded> {
+    let mut files = Vec::new();
+    for path in paths {
+        collect(path, DEPTH_MAX, &mut files)?;
+    }
+    files.sort();
+    files.dedup();
+    let mut contents = Vec::new();
+    for file in &files {
+        let bytes =
+            std::fs::read(file).with_context(|| format!("rule file {} cannot be read", file.display()))?;
+        contents.push((file.display().to_string(), bytes));
+    }
+    Ok(Loaded::read(contents.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), schema))
+}
+
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    let named = || format!("rules cannot be read from {}", path.display());
+    if std::fs::metadata(path).with_context(named)?.is_file() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    if depth == 0 {
+        bail!("{} lies more than {DEPTH_MAX} folders deep; move the rules further up", path.display());
+    }
+    for entry in std::fs::read_dir(path).with_context(named)? {
+        let entry = entry.with_context(named)?.path();
+        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let rules = name.ends_with(".toml") && !name.ends_with(TESTS);
+        if !name.starts_with('.') && (entry.is_dir() || rules) {
+            collect(&entry, depth - 1, files)?;
+        }
+        if files.len() > FILES_MAX {
+            bail!("{} holds more than {FILES_MAX} rule files", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The enabled rules that read one of these data streams.
+pub(crate) fn reading(rules: &[Arc<Rule>], data_streams: &[&str]) -> Vec<Arc<Rule>> {
+    let reads = |rule: &&Arc<Rule>| rule.enabled && data_streams.iter().any(|stream| rule.reads(stream));
+    rules.iter().filter(reads).cloned().collect()
+}

@@ -1,0 +1,117 @@
+//! The canary: at the start the agent forks, execs, connects and accepts once itself, and every hook must show it.
+//! A tracepoint that exists and never fires is told so, instead of a silence that looks like peace.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use super::hook::{HOOKS, HookReport, HookState};
+use super::record::Record;
+
+/// What the agent did, by which its records are told from all others.
+pub(super) struct Canary {
+    own: u32,
+    child: u32,
+    port: u16,
+    seen: [bool; HOOKS.len()],
+    /// Why a part could not be done: no hook is silent for that.
+    undone: Vec<(&'static str, String)>,
+}
+
+impl Canary {
+    /// Does it all.
+    pub(super) fn fly() -> Self {
+        let mut canary = Self {
+            own: std::process::id(),
+            child: 0,
+            port: 0,
+            seen: [false; HOOKS.len()],
+            undone: Vec::new(),
+        };
+        match canary.connect() {
+            Ok(port) => canary.port = port,
+            Err(error) => {
+                canary.undone.push(("connect", error.to_string()));
+                canary.undone.push(("accept", error.to_string()));
+            }
+        }
+        match spawn() {
+            Ok(child) => canary.child = child,
+            Err(error) => {
+                for name in ["fork", "exec", "exit"] {
+                    canary.undone.push((name, error.to_string()));
+                }
+            }
+        }
+        canary
+    }
+
+    /// Whether a record comes from the canary. It is then noted, and no event is made of it.
+    pub(super) fn takes(&mut self, record: &Record<'_>) -> bool {
+        let is_own = |pid: u32, port: u16| pid == self.own && port == self.port && port != 0;
+        let is_child = |pid: u32| pid == self.child && pid != 0;
+        let is_it = match record {
+            Record::Fork(fork) => is_child(fork.child.pid),
+            Record::Exec(exec) => is_child(exec.fixed.task.pid),
+            Record::Exit(exit) => is_child(exit.task.pid),
+            Record::Connect(connect) => is_own(connect.task.pid, connect.socket.remote_port),
+            Record::Accept(accept) => is_own(accept.task.pid, accept.socket.local_port),
+            Record::Connected(_) => false,
+        };
+        if is_it {
+            let kind = lapwing_common::Kind(record.header().kind);
+            for (hook, seen) in HOOKS.iter().zip(&mut self.seen) {
+                *seen |= hook.yields.contains(&kind);
+            }
+        }
+        is_it
+    }
+
+    /// Whether every attached hook has shown it.
+    pub(super) fn is_seen(&self, hooks: &[HookReport]) -> bool {
+        self.unseen(hooks).next().is_none()
+    }
+
+    /// Marks the hooks that did not show it.
+    pub(super) fn judge(&self, hooks: &mut [HookReport]) {
+        let unseen: Vec<_> = self.unseen(hooks).collect();
+        for report in hooks.iter_mut().filter(|report| unseen.contains(&report.name)) {
+            report.state = HookState::Silent;
+            report.reason = Some("the agent's own test did not come through it".to_owned());
+        }
+        for report in hooks.iter_mut() {
+            if let Some((_, error)) = self.undone.iter().find(|(name, _)| *name == report.name) {
+                report.reason = Some(format!("attached and not tested: {error}"));
+            }
+        }
+    }
+
+    fn unseen(&self, hooks: &[HookReport]) -> impl Iterator<Item = &'static str> {
+        let attached =
+            |name| hooks.iter().any(|report| report.name == name && report.state == HookState::Attached);
+        let undone = |name| self.undone.iter().any(|(undone, _)| *undone == name);
+        HOOKS
+            .iter()
+            .zip(&self.seen)
+            .filter(move |(hook, seen)| !**seen && attached(hook.name) && !undone(hook.name))
+            .map(|(hook, _)| hook.name)
+    }
+
+    /// Connects to itself over loopback.
+    fn connect(&self) -> std::io::Result<u16> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let _stream = TcpStream::connect(address)?;
+        listener.accept()?;
+        Ok(address.port())
+    }
+}
+
+/// Runs this very program, which prints its version and ends.
+fn spawn() -> std::io::Result<u32> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    child.wait()?;
+    Ok(pid)
+}

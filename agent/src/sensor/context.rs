@@ -1,0 +1,204 @@
+//! What an alert is told beyond its events: the whole of the process, its ancestors, hashes of what they run, and
+//! which of their standard descriptors is the very socket.
+//!
+//! This reads files and `/proc`, which nothing on the way of an event does: it is asked only when there is an alert.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+
+use lapwing_common::Namespace;
+use lapwing_engine::{Event, Fields, Value, field};
+use sha2::{Digest, Sha256};
+use smol_str::{SmolStr, format_smolstr};
+
+use super::clock::Clock;
+use super::decode::Decoder;
+use super::process::{Process, Table};
+use super::snapshot;
+use crate::source::Context;
+
+/// Largest executable that is hashed. Reading it holds up the sensor, so this bounds how long.
+const HASH_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most hashes that are remembered.
+const HASHES_MAX: usize = 256;
+
+/// Hashes of executables, the one that was asked for last at the end.
+#[derive(Default)]
+pub(super) struct Hashes(Vec<(FileId, SmolStr)>);
+
+/// A file with this content: what changes when it is written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Everything that is known of the event's process.
+pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder, hashes: &mut Hashes) -> Context {
+    let key = event.text(field!("process.entity_id")).and_then(|id| table.key(id));
+    let Some(process) = key.and_then(|key| table.get(key)) else {
+        let mut fields = Fields::new();
+        fields.set(field!("lapwing.process.context"), "unknown");
+        return Context { fields, ancestors: Vec::new() };
+    };
+    let mut fields = decoder.describe(table, process);
+    fields.set(field!("lapwing.process.context"), "complete");
+    fields.set_some(field!("process.hash.sha256"), hashes.of(process, decoder.clock));
+    if let Some(socket) = event.get(field!("lapwing.socket.inode")) {
+        describe_holders(table, process, &socket.to_text(), &mut fields);
+    }
+    let ancestors = table.ancestors(process.key).map(|ancestor| {
+        let mut fields = decoder.describe_alone(table, ancestor);
+        fields.set_some(field!("process.hash.sha256"), hashes.of(ancestor, decoder.clock));
+        fields
+    });
+    Context { ancestors: ancestors.collect(), fields }
+}
+
+/// Tells which standard descriptors are the socket: those of the process, now and as its program started with them,
+/// and those of the processes that it made.
+fn describe_holders(table: &Table, process: &Process, socket: &str, fields: &mut Fields) {
+    let mut own = descriptors(process, socket);
+    for (index, name) in STDIO.into_iter().enumerate() {
+        let started = process.stdio.is_some_and(|stdio| {
+            stdio[index].mode & 0o170_000 == 0o140_000 && stdio[index].inode.to_string() == socket
+        });
+        if started && !own.contains(&name) {
+            own.push(name);
+        }
+    }
+    fields.set(field!("lapwing.socket.stdio"), Value::texts(own));
+    let others = table.children(process.key).filter_map(|child| {
+        let held = descriptors(child, socket);
+        let name = child.image.name.to_text();
+        (!held.is_empty()).then(|| format_smolstr!("{} ({name}): {}", child.key.pid, held.join(", ")))
+    });
+    fields.set(field!("lapwing.socket.held_by"), Value::texts(others));
+}
+
+const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
+
+/// Which standard descriptors of a living process are this socket.
+fn descriptors(process: &Process, socket: &str) -> Vec<&'static str> {
+    let wanted = format!("socket:[{socket}]");
+    let is_it = |number: &usize| {
+        fs::read_link(format!("/proc/{}/fd/{number}", process.key.pid))
+            .is_ok_and(|target| target.as_os_str() == &*wanted)
+    };
+    (0..STDIO.len()).filter(is_it).map(|number| STDIO[number]).collect()
+}
+
+impl Hashes {
+    /// The hash of what a process runs; `None` where it is too large, gone, or no longer what it was.
+    fn of(&mut self, process: &Process, clock: Clock) -> Option<SmolStr> {
+        let file = executable(process, clock)?;
+        let metadata =
+            file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= HASH_BYTES_MAX)?;
+        let id = FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        let hash = match self.0.iter().position(|(known, _)| *known == id) {
+            Some(index) => self.0.remove(index).1,
+            None => hash(file)?,
+        };
+        if self.0.len() == HASHES_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((id, hash.clone()));
+        Some(hash)
+    }
+}
+
+/// The file that a process runs. Of one that ended, its path is opened, if it meant the same file to it as it does to
+/// us, and if the file was not changed since.
+fn executable(process: &Process, clock: Clock) -> Option<File> {
+    if snapshot::read(process.key).is_some() {
+        return File::open(format!("/proc/{}/exe", process.key.pid)).ok();
+    }
+    let own = fs::metadata("/proc/self/ns/mnt").ok()?.ino();
+    if u64::from(process.place.namespaces[Namespace::Mount as usize]) != own {
+        return None;
+    }
+    let file = File::open(&process.image.executable).ok()?;
+    let metadata = file.metadata().ok()?;
+    let changed = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
+    (changed <= clock.wall(process.start).as_nanos()).then_some(file)
+}
+
+fn hash(file: File) -> Option<SmolStr> {
+    let mut hasher = Sha256::new();
+    let mut chunk = [0; 16 * 1024];
+    // A file that grows while it is read is not what was asked for beyond this.
+    let mut file = file.take(HASH_BYTES_MAX);
+    loop {
+        match file.read(&mut chunk).ok()? {
+            0 => break,
+            count => hasher.update(&chunk[..count]),
+        }
+    }
+    Some(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::sensor::host::Host;
+
+    /// This test's own process and a child of it, as an alert about them would have them.
+    #[test]
+    fn an_alert_has_hashes_ancestors_and_who_holds_the_socket() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", theirs.as_raw_fd())).unwrap();
+        let inode: i64 = link.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
+
+        let host = Host::new();
+        let mut table = Table::new(&host.boot_id);
+        let mut decoder = Decoder::new(host);
+        for running in snapshot::all(u64::MAX) {
+            table.add(running.origin);
+        }
+        let key = table.by_pid(std::process::id()).unwrap().key;
+        let mut event = decoder.already_running(&table, key, super::super::clock::now()).unwrap();
+        event.set(field!("lapwing.socket.inode"), inode);
+        let mut hashes = Hashes::default();
+        let context = of(&event, &table, &decoder, &mut hashes);
+        drop(ours);
+        child.wait().unwrap();
+
+        let own = Sha256::digest(fs::read("/proc/self/exe").unwrap());
+        let own: String = own.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = |id| context.fields.get(id).map(|value| value.to_text().into_owned());
+        assert_eq!(text(field!("process.hash.sha256")), Some(own));
+        assert_eq!(text(field!("lapwing.process.context")).as_deref(), Some("complete"));
+        let held = text(field!("lapwing.socket.held_by")).unwrap();
+        assert!(held.starts_with(&format!("{} (", child.id())) && held.ends_with("): stdin"), "{held}");
+        assert_eq!(context.fields.get(field!("lapwing.socket.stdio")), None, "this process holds it no more");
+        let parent = context.ancestors.first().unwrap();
+        assert_eq!(parent.get(field!("process.entity_id")), event.get(field!("process.parent.entity_id")));
+        assert_eq!(hashes.0.last().map(|(id, _)| id.size > 0), Some(true));
+    }
+
+    #[test]
+    fn what_is_not_known_is_said_so() {
+        let host = Host::new();
+        let table = Table::new(&host.boot_id);
+        let decoder = Decoder::new(host);
+        let event = Event::new(Default::default(), Fields::new(), Vec::new());
+        let context = of(&event, &table, &decoder, &mut Hashes::default());
+        assert_eq!(context.fields.get(field!("lapwing.process.context")), Some(&"unknown".into()));
+        assert!(context.ancestors.is_empty());
+    }
+}

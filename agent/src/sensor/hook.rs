@@ -1,0 +1,254 @@
+//! The hooks: a table of what is watched and by which programs, the attaching of them, and what became of it.
+//!
+//! Each row has alternatives in the order in which they are tried. Tracepoints that BTF describes come first: every
+//! supported kernel has them, with kprobes off, trampolines off and under lockdown, and they need no perf event.
+
+use std::fmt;
+use std::path::Path;
+
+use aya::programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, TracePoint};
+use aya::{Btf, Ebpf};
+use lapwing_common::Kind;
+
+/// One thing that is watched.
+pub(crate) struct Hook {
+    /// Its name in `lapwing status` and the log.
+    pub(crate) name: &'static str,
+    /// The records that it yields; one of the first kind shows that it works.
+    pub(super) yields: &'static [Kind],
+    /// Whether the agent refuses to start without it.
+    is_required: bool,
+    /// How it can be attached, best first.
+    alternatives: &'static [Alternative],
+}
+
+/// One way to watch it: all of these programs.
+struct Alternative {
+    method: &'static str,
+    programs: &'static [(&'static str, Attach)],
+}
+
+/// Where a program is attached.
+enum Attach {
+    /// A tracepoint, by BTF.
+    Tracepoint(&'static str),
+    /// The return of a kernel function, by trampoline.
+    Fexit(&'static str),
+    /// The same by kprobe.
+    Kretprobe(&'static str),
+    /// The end of a system call, by perf event.
+    Syscall(&'static str),
+}
+
+#[rustfmt::skip]
+pub(super) const HOOKS: &[Hook] = &[
+    Hook { name: "fork", yields: &[Kind::FORK], is_required: true, alternatives: &[
+        Alternative { method: "tp_btf/sched_process_fork", programs: &[("fork", Attach::Tracepoint("sched_process_fork"))] },
+    ]},
+    Hook { name: "exec", yields: &[Kind::EXEC], is_required: true, alternatives: &[
+        Alternative { method: "tp_btf/sched_process_exec", programs: &[("exec", Attach::Tracepoint("sched_process_exec"))] },
+    ]},
+    Hook { name: "exit", yields: &[Kind::EXIT], is_required: true, alternatives: &[
+        Alternative { method: "tp_btf/sched_process_exit", programs: &[("exit", Attach::Tracepoint("sched_process_exit"))] },
+    ]},
+    Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED], is_required: true, alternatives: &[
+        Alternative { method: "tp_btf/inet_sock_set_state", programs: &[("connect", Attach::Tracepoint("inet_sock_set_state"))] },
+    ]},
+    // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little slower.
+    Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, alternatives: &[
+        // Where the result lies follows from the prototype. The verifier takes the first for the old one only, so the
+        // order matters: the second would be taken for both.
+        Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_4", Attach::Fexit("inet_csk_accept"))] },
+        Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_2", Attach::Fexit("inet_csk_accept"))] },
+        Alternative { method: "kretprobe/inet_csk_accept", programs: &[("accept_kretprobe", Attach::Kretprobe("inet_csk_accept"))] },
+        Alternative { method: "tracepoint/sys_exit_accept4", programs: &[
+            ("accept4_syscall", Attach::Syscall("sys_exit_accept4")),
+            ("accept_syscall", Attach::Syscall("sys_exit_accept")),
+        ]},
+    ]},
+];
+
+/// What became of a hook.
+#[derive(Clone, Debug)]
+pub(crate) struct HookReport {
+    /// The hook's name.
+    pub(crate) name: &'static str,
+    /// Whether it works.
+    pub(crate) state: HookState,
+    /// The alternative that is attached.
+    pub(crate) method: Option<&'static str>,
+    /// Why it does not work, or why not by a better alternative; what each said.
+    pub(crate) reason: Option<String>,
+}
+
+/// Whether a hook works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HookState {
+    /// It is attached and the agent saw its own canary by it.
+    Attached,
+    /// It could not be attached.
+    Skipped,
+    /// It is attached, and the canary did not come through it.
+    Silent,
+}
+
+impl fmt::Display for HookState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Attached => "attached",
+            Self::Skipped => "skipped",
+            Self::Silent => "silent",
+        })
+    }
+}
+
+/// Attaches every hook by its first alternative that works.
+///
+/// # Errors
+/// The report of a required hook that no alternative attaches.
+pub(super) fn attach_all(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<HookReport>, HookReport> {
+    let tracefs = Tracefs::mount_where_missing();
+    let reports = HOOKS.iter().map(|hook| {
+        let report = attach(hook, ebpf, btf);
+        if hook.is_required && report.state == HookState::Skipped { Err(report) } else { Ok(report) }
+    });
+    let reports = reports.collect();
+    drop(tracefs);
+    reports
+}
+
+fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
+    let mut reasons = Vec::new();
+    for alternative in hook.alternatives {
+        let attached = alternative.programs.iter().try_for_each(|(name, place)| {
+            let program = ebpf.program_mut(name).ok_or_else(|| "it is not in the object".to_owned())?;
+            attach_program(program, place, btf).map_err(|error| brief(&error))
+        });
+        match attached {
+            Ok(()) => {
+                // That it is not attached by another prototype of the same function is no news.
+                reasons.retain(|(method, _)| *method != alternative.method);
+                return HookReport {
+                    name: hook.name,
+                    state: HookState::Attached,
+                    method: Some(alternative.method),
+                    reason: joined(&reasons),
+                };
+            }
+            Err(error) => {
+                reasons.push((alternative.method, error));
+                for (name, _) in alternative.programs {
+                    unload(name, ebpf);
+                }
+            }
+        }
+    }
+    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason: joined(&reasons) }
+}
+
+/// Why alternatives were not taken, each with its name.
+fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
+    let mut each: Vec<_> = reasons.iter().map(|(method, error)| format!("{method}: {error}")).collect();
+    // Two prototypes of one function fail alike where it cannot be hooked at all.
+    each.dedup();
+    (!each.is_empty()).then(|| each.join("; "))
+}
+
+/// Lets go of a program that was loaded and could not be attached, or not all of whose fellows could.
+fn unload(name: &str, ebpf: &mut Ebpf) {
+    let Some(program) = ebpf.program_mut(name) else { return };
+    let unloaded = match program {
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::BtfTracePoint(program) => program.unload(),
+        _ => Ok(()),
+    };
+    if let Err(error) = unloaded {
+        // It was not even loaded.
+        log::debug!("{name}: {error}");
+    }
+}
+
+fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<(), ProgramError> {
+    match place {
+        Attach::Tracepoint(name) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+        }
+        Attach::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, btf)?;
+            program.attach()?;
+        }
+        Attach::Kretprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(*function, 0)?;
+        }
+        Attach::Syscall(name) => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            program.attach("syscalls", name)?;
+        }
+    }
+    Ok(())
+}
+
+/// The innermost cause of an error; of the verifier's log, which goes to the log of the agent, what it says last.
+fn brief(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let text = verifier_log.to_string();
+        log::debug!("{text}");
+        let statistics = ["processed ", "verification time ", "stack depth "];
+        let is_verdict =
+            |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+        let verdict = text.lines().rfind(is_verdict);
+        let verdict = verdict.map(|line| format!(": {line}")).unwrap_or_default();
+        return format!("the kernel refuses the program: {io_error}{verdict}");
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// tracefs, which tells the numbers of tracepoints; mounted for as long as this lives where the host does not have it.
+struct Tracefs {
+    is_ours: bool,
+}
+
+impl Tracefs {
+    const PLACE: &str = "/sys/kernel/tracing";
+
+    fn mount_where_missing() -> Self {
+        use rustix::mount::{MountFlags, mount};
+        let is_there = Path::new(Self::PLACE).join("events").exists();
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+        Self { is_ours: !is_there && mount("lapwing", Self::PLACE, "tracefs", flags, None).is_ok() }
+    }
+}
+
+impl Drop for Tracefs {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // Left mounted it does no harm.
+            let _ = rustix::mount::unmount(Self::PLACE, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_comes_from_one_hook() {
+        for kind in Kind::ALL {
+            let hooks = HOOKS.iter().filter(|hook| hook.yields.contains(&kind)).count();
+            assert_eq!(hooks, 1, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A program that runs in a process: the executable, the names it goes by, its arguments. A fork shares its parent's.
+
+use lapwing_engine::Value;
+use smol_str::{SmolStr, format_smolstr};
+
+use super::record::ExecRecord;
+
+/// What the kernel appends to the path of a file that has no name any more.
+const DELETED: &str = " (deleted)";
+/// Bytes of a thread's name, without its end mark.
+const COMM_BYTES: usize = 15;
+
+/// A program with its arguments, as it was started.
+#[derive(Debug, PartialEq)]
+pub(super) struct Image {
+    /// The resolved path of the file that was mapped, from the root of the process's mount namespace.
+    pub(super) executable: SmolStr,
+    /// Its base name; and, where it was run by another name, a script's or a link's, that one second.
+    pub(super) name: Value,
+    /// The arguments, empty ones included; bytes that are no UTF-8 are replaced.
+    pub(super) args: Value,
+    /// How many arguments there were, also where some did not fit into the record.
+    pub(super) args_count: i64,
+    /// The arguments joined by blanks.
+    pub(super) command_line: SmolStr,
+    /// The working directory at the time.
+    pub(super) directory: SmolStr,
+    /// The thread's name.
+    pub(super) comm: SmolStr,
+    /// The script that was run, where an interpreter runs it.
+    pub(super) script: Option<SmolStr>,
+    /// Whether arguments are missing or cut.
+    pub(super) is_cut: bool,
+}
+
+impl Image {
+    /// The program of an exec.
+    pub(super) fn of_exec(record: &ExecRecord<'_>) -> Self {
+        let executable = lossy(&record.path(record.fixed.executable));
+        let filename = lossy(record.text(record.fixed.filename));
+        let is_script = record.fixed.interpreter.len != 0;
+        let args: Vec<SmolStr> = record.args().map(lossy).collect();
+        Self {
+            name: names(&executable, called_name(&filename)),
+            executable,
+            args_count: record.fixed.args_count.into(),
+            command_line: command_line(&args),
+            args: Value::texts(args),
+            directory: lossy(&record.path(record.fixed.directory)),
+            comm: comm(&record.fixed.task.comm),
+            script: is_script.then_some(filename),
+            is_cut: record.is_cut(),
+        }
+    }
+
+    /// The program of a process that was running before, as `/proc` shows it.
+    ///
+    /// By what name it was run is not kept there. The kernel sets the thread's name to it, cut to fifteen bytes, so
+    /// an argument that begins so tells it; a process that renamed itself has one name then.
+    pub(super) fn of_procfs(executable: &str, args: Vec<SmolStr>, directory: &str, comm: &str) -> Self {
+        let called = args.iter().take(2).map(|arg| base(arg)).find(|name| {
+            name.as_bytes()[..name.len().min(COMM_BYTES)] == *comm.as_bytes() && !comm.is_empty()
+        });
+        let called = called.map(SmolStr::new);
+        let is_script = args.get(1).is_some_and(|script| Some(base(script)) == called.as_deref());
+        Self {
+            executable: executable.into(),
+            name: names(executable, called.as_deref()),
+            args_count: i64::try_from(args.len()).unwrap_or(i64::MAX),
+            command_line: command_line(&args),
+            script: args.get(1).filter(|_| is_script).cloned(),
+            args: Value::texts(args),
+            directory: directory.into(),
+            comm: comm.into(),
+            is_cut: false,
+        }
+    }
+
+    /// What is left where the record of its start was lost and the process is gone: the thread's name.
+    pub(super) fn unknown(comm: SmolStr) -> Self {
+        Self {
+            executable: SmolStr::default(),
+            name: Value::Text(comm.clone()),
+            args: Value::List([].into()),
+            args_count: 0,
+            command_line: SmolStr::default(),
+            directory: SmolStr::default(),
+            comm,
+            script: None,
+            is_cut: true,
+        }
+    }
+
+    /// Whether nothing is known of it but the thread's name. A kernel thread has no more.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.executable.is_empty()
+    }
+}
+
+/// A thread's name as text.
+pub(super) fn comm(bytes: &[u8; 16]) -> SmolStr {
+    lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
+/// The name of an executable, without its folder and without the mark of a deleted file.
+pub(super) fn executable_name(path: &str) -> &str {
+    base(path.strip_suffix(DELETED).unwrap_or(path))
+}
+
+/// The base name by which a file was run. A descriptor's number is no name.
+fn called_name(filename: &str) -> Option<&str> {
+    let below_descriptor = filename.strip_prefix("/dev/fd/").or_else(|| {
+        let process = filename.strip_prefix("/proc/")?;
+        process.split_once("/fd/").map(|(_, rest)| rest)
+    });
+    match below_descriptor {
+        None => Some(base(filename)),
+        // `execveat` with a folder and a path below it.
+        Some(rest) => rest.split_once('/').map(|(_, path)| base(path)),
+    }
+}
+
+fn names(executable: &str, called: Option<&str>) -> Value {
+    let name = executable_name(executable);
+    match called {
+        Some(called) if !called.is_empty() && called != name => Value::texts([name, called]),
+        _ => name.into(),
+    }
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn command_line(args: &[SmolStr]) -> SmolStr {
+    match args {
+        [] => SmolStr::default(),
+        [only] => only.clone(),
+        [first, second] => format_smolstr!("{first} {second}"),
+        several => several.join(" ").into(),
+    }
+}
+
+fn lossy(bytes: &[u8]) -> SmolStr {
+    String::from_utf8_lossy(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_has_the_names_people_type() {
+        for (executable, filename, expected) in [
+            ("/usr/bin/curl", "/usr/bin/curl", &["curl"][..]),
+            ("/usr/bin/python3.11", "/usr/bin/aws", &["python3.11", "aws"]),
+            ("/usr/bin/nc.traditional", "/bin/nc", &["nc.traditional", "nc"]),
+            ("/usr/bin/gawk", "awk", &["gawk", "awk"]),
+            ("/memfd:payload (deleted)", "/dev/fd/3", &["memfd:payload"]),
+            ("/memfd:payload (deleted)", "/proc/self/fd/3", &["memfd:payload"]),
+            ("/memfd:payload (deleted)", "/proc/77/fd/3", &["memfd:payload"]),
+            ("/tmp/x (deleted)", "/tmp/x", &["x"]),
+            ("/usr/bin/busybox", "/dev/fd/4/wget", &["busybox", "wget"]),
+        ] {
+            let name = names(executable, called_name(filename));
+            assert_eq!(name.elements(), Value::texts(expected.iter().copied()).elements(), "{filename}");
+        }
+    }
+
+    #[test]
+    fn a_running_program_is_named_by_what_agrees() {
+        for (executable, args, comm, expected) in [
+            ("/usr/bin/bash", &["-bash"][..], "bash", &["bash"][..]),
+            (
+                "/usr/bin/python3.11",
+                &["/usr/bin/python3", "/usr/bin/aws", "ssm"],
+                "aws",
+                &["python3.11", "aws"],
+            ),
+            ("/usr/bin/nc.traditional", &["nc", "-l"], "nc", &["nc.traditional", "nc"]),
+            ("/usr/sbin/nginx", &["nginx: worker process"], "nginx", &["nginx"]),
+            (
+                "/usr/bin/python3.11",
+                &["python3", "/opt/a-long-name-of-a-script.py"],
+                "a-long-name-of-",
+                &["python3.11", "a-long-name-of-a-script.py"],
+            ),
+            ("/usr/bin/evil", &["evil"], "kworker/0:1", &["evil"]),
+        ] {
+            let image = Image::of_procfs(executable, args.iter().map(SmolStr::new).collect(), "/", comm);
+            assert_eq!(image.name.elements(), Value::texts(expected.iter().copied()).elements(), "{args:?}");
+        }
+    }
+}

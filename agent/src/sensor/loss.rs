@@ -1,0 +1,95 @@
+//! What was lost: the one place where it can happen is the ring, and this keeps the account.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use aya::maps::{MapData, PerCpuArray};
+use lapwing_common::{Counts, Kind, SLOTS};
+
+use super::start::PodCounts;
+
+/// How often the counters are read while nothing asks for them.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Most windows with losses that are remembered, a second each at least. What an alert spans is far shorter.
+const WINDOWS_MAX: usize = 1024;
+
+/// The account.
+pub(super) struct Losses {
+    counts: PerCpuArray<MapData, PodCounts>,
+    looked: Instant,
+    looked_at: u64,
+    total: u64,
+    /// From when to when, in nanoseconds since boot, how many were lost.
+    windows: VecDeque<(u64, u64, u64)>,
+}
+
+/// Of one kind of record: made in the kernel, lost for want of room, and come through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KindCounts {
+    /// Records that the kernel programs made.
+    pub(crate) seen: u64,
+    /// Records for which the ring had no room.
+    pub(crate) lost: u64,
+    /// Records that were read. Once nothing is under way, `seen == delivered + lost`.
+    pub(crate) delivered: u64,
+}
+
+impl Losses {
+    pub(super) fn new(counts: PerCpuArray<MapData, PodCounts>) -> Self {
+        let now = super::clock::now();
+        Self { counts, looked: Instant::now(), looked_at: now, total: 0, windows: VecDeque::new() }
+    }
+
+    /// Looks now and then, or at once. Returns how many were lost since the last look that found any, and in all.
+    pub(super) fn look(&mut self, now: u64, at_once: bool) -> Option<(u64, u64)> {
+        if self.looked.elapsed() < LOOK_EVERY && !at_once {
+            return None;
+        }
+        let total = self.lost_total();
+        let (from, lost) = (self.looked_at, total.saturating_sub(self.total));
+        (self.looked, self.looked_at, self.total) = (Instant::now(), now, total);
+        if lost == 0 {
+            return None;
+        }
+        if self.windows.len() == WINDOWS_MAX {
+            self.windows.pop_front();
+        }
+        self.windows.push_back((from, now, lost));
+        Some((lost, total))
+    }
+
+    /// How many records may have been lost between two times since boot.
+    pub(super) fn between(&self, from: u64, to: u64) -> u64 {
+        let known = self.windows.iter().filter(|(start, end, _)| *start <= to && *end >= from);
+        let known: u64 = known.map(|(_, _, lost)| lost).sum();
+        let is_open = to >= self.looked_at;
+        known + if is_open { self.lost_total().saturating_sub(self.total) } else { 0 }
+    }
+
+    /// The account by kind.
+    pub(super) fn by_kind(&self, delivered: &[u64; SLOTS]) -> Vec<(Kind, KindCounts)> {
+        let sums = self.sums();
+        let of = |kind: Kind| {
+            let slot = kind.slot();
+            KindCounts { seen: sums.seen[slot], lost: sums.lost[slot], delivered: delivered[slot] }
+        };
+        Kind::ALL.into_iter().map(|kind| (kind, of(kind))).collect()
+    }
+
+    /// All records that were lost.
+    pub(super) fn lost_total(&self) -> u64 {
+        self.sums().lost.iter().sum()
+    }
+
+    fn sums(&self) -> Counts {
+        let mut sums = Counts { seen: [0; SLOTS], lost: [0; SLOTS] };
+        // The map exists as long as this does; a reading that fails adds nothing and is made again.
+        for PodCounts(counts) in self.counts.get(&0, 0).iter().flat_map(|values| values.iter()) {
+            for slot in 0..SLOTS {
+                sums.seen[slot] += counts.seen[slot];
+                sums.lost[slot] += counts.lost[slot];
+            }
+        }
+        sums
+    }
+}

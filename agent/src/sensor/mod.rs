@@ -1,0 +1,427 @@
+//! The live source: what happens on this host, as events.
+//!
+//! ```text
+//! start ─▶ hook          the programs run in the kernel, each hook tested by a canary
+//! ring ─▶ record ─▶ process ─▶ decode ─▶ events
+//! ```
+//!
+//! It knows no rule, no alert and no other source. Between the ring and the event nothing waits and nothing is locked.
+//!
+//! # Privileges
+//! At the start: CAP_BPF and CAP_PERFMON for the programs; CAP_SYS_ADMIN where `accept` is hooked by its system call
+//! (a perf event, and tracefs), which no other hook needs; CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
+//! For the snapshot, and for as long as it runs: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to read `/proc/PID/exe`,
+//! `cwd`, `fd` and `ns` of others. After the start, CAP_BPF alone is needed of the first two, and only to read the
+//! port of a connection that has no answer yet; CAP_KILL is not needed, a probe by signal 0 may be refused.
+
+mod btf;
+mod canary;
+mod hook;
+mod layout;
+mod start;
+
+mod loss;
+mod record;
+mod ring;
+
+mod clock;
+mod image;
+mod process;
+mod snapshot;
+
+mod container;
+mod context;
+mod decode;
+mod host;
+mod names;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use aya::programs::{RawTracePoint, RawTracePointRunOptions};
+use aya::{Ebpf, TestRun};
+use aya_log::EbpfLogger;
+use lapwing_common::{Connection, Kind};
+use lapwing_engine::{Event, Timestamp};
+use serde_json::json;
+
+pub(crate) use self::hook::{HookReport, HookState};
+pub(crate) use self::loss::KindCounts;
+pub(crate) use self::process::TableCounts;
+pub(crate) use self::start::StartError;
+
+use self::canary::Canary;
+use self::context::Hashes;
+use self::decode::Decoder;
+use self::host::Host;
+use self::image::Image;
+use self::loss::Losses;
+use self::process::{Key, TICK_NANOS, Table};
+use self::record::Record;
+use self::ring::Ring;
+use crate::source::{Batch, Context, Source};
+
+/// Bytes of the ring. Its pages count twice in the agent's memory, for they are mapped twice. `docs/benchmarks.md`
+/// says what this size was chosen by.
+pub(super) const RING_BYTES: u32 = 2 * 1024 * 1024;
+/// How long an event may wait for the port of a connection: the process that connects can be held up between the two
+/// moments at which the connection and its port are recorded.
+const PORT_WAIT_NANOS: u64 = 20_000_000;
+/// How long the start waits for the canary.
+const CANARY_WAIT: Duration = Duration::from_secs(2);
+/// Most events of the snapshot in one batch.
+const SNAPSHOT_BATCH: usize = 256;
+
+/// The sensor, running.
+pub(crate) struct Sensor {
+    /// Keeps the programs attached, and reads ports by one of them; nothing once the sensor stops.
+    ebpf: Option<Ebpf>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    hooks: Vec<HookReport>,
+    ring: Ring,
+    losses: Losses,
+    canary: Canary,
+    table: Table,
+    decoder: Decoder,
+    hashes: Hashes,
+    /// Processes of the snapshot that were not told yet.
+    running: Vec<Key>,
+    stop: Arc<AtomicBool>,
+    is_stopped: bool,
+    malformed: u64,
+    /// Ports of sockets, used within one batch.
+    ports: HashMap<u64, u16>,
+}
+
+/// How the sensor does, for `lapwing status`.
+#[derive(Clone, Debug)]
+pub(crate) struct SensorStatus {
+    /// Every hook.
+    pub(crate) hooks: Vec<HookReport>,
+    /// Records by kind.
+    pub(crate) records: Vec<(&'static str, KindCounts)>,
+    /// How often a program could not run because it was running on that processor already. Not each would have
+    /// made a record.
+    pub(crate) missed: u64,
+    /// Records that could not be read.
+    pub(crate) malformed: u64,
+    /// Processes that are kept.
+    pub(crate) processes: usize,
+    /// What the process table counted.
+    pub(crate) table: TableCounts,
+}
+
+impl Sensor {
+    /// Attaches the hooks, tests them, and takes the snapshot. Once `stop` is set, the source ends.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(crate) fn start(stop: Arc<AtomicBool>) -> Result<Self, StartError> {
+        let loaded = start::start()?;
+        let attached = clock::now();
+        let ring = Ring::new(loaded.ring).map_err(|error| StartError::Io("epoll", error))?;
+        let host = Host::new();
+        let mut sensor = Self {
+            ebpf: Some(loaded.ebpf),
+            logger: loaded.logger,
+            hooks: loaded.hooks,
+            ring,
+            losses: Losses::new(loaded.counts),
+            canary: Canary::fly(),
+            table: Table::new(&host.boot_id),
+            decoder: Decoder::new(host),
+            hashes: Hashes::default(),
+            running: Vec::new(),
+            stop,
+            is_stopped: false,
+            malformed: 0,
+            ports: HashMap::new(),
+        };
+        sensor.test();
+        sensor.take_snapshot(attached);
+        trim();
+        Ok(sensor)
+    }
+
+    /// What became of each hook.
+    pub(crate) fn hooks(&self) -> &[HookReport] {
+        &self.hooks
+    }
+
+    /// How the sensor does.
+    pub(crate) fn status(&self) -> SensorStatus {
+        let records = self.losses.by_kind(self.ring.delivered());
+        SensorStatus {
+            hooks: self.hooks.clone(),
+            records: records.into_iter().map(|(kind, counts)| (name(kind), counts)).collect(),
+            missed: self.ebpf.as_ref().map_or(0, missed),
+            malformed: self.malformed,
+            processes: self.table.len(),
+            table: self.table.counts(),
+        }
+    }
+
+    /// Waits until every hook has shown the canary. What else is read meanwhile stays in the ring's buffer.
+    fn test(&mut self) {
+        let start = Instant::now();
+        while !self.canary.is_seen(&self.hooks) && start.elapsed() < CANARY_WAIT {
+            self.ring.wait(Duration::from_millis(1));
+            self.ring.take();
+            for record in self.ring.later().flat_map(Record::parse) {
+                self.canary.takes(&record);
+            }
+        }
+        self.canary.judge(&mut self.hooks);
+        for report in &self.hooks {
+            let reason = report.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let method = report.method.unwrap_or("no method");
+            log::info!("hook {}: {} by {method}{reason}", report.name, report.state);
+        }
+    }
+
+    /// Takes in what ran before the hooks were attached. What was made since comes by its records, though within one
+    /// tick of the clock it is not known which was first.
+    fn take_snapshot(&mut self, attached: u64) {
+        for running in snapshot::all(attached + TICK_NANOS) {
+            if let Some(path) = running.cgroup {
+                self.table.name_cgroup(running.origin.place.cgroup, path);
+            }
+            let is_old = running.origin.start < attached;
+            let key = self.table.add(running.origin);
+            if is_old {
+                self.running.push(key);
+            }
+        }
+        self.running.reverse();
+    }
+
+    /// The snapshot's events, some at a time.
+    fn tell_running(&mut self) -> Vec<Event> {
+        let now = clock::now();
+        let rest = self.running.len().saturating_sub(SNAPSHOT_BATCH);
+        let keys = self.running.split_off(rest);
+        let events =
+            keys.into_iter().rev().filter_map(|key| self.decoder.already_running(&self.table, key, now));
+        events.collect()
+    }
+
+    /// Turns the records that are ready into events.
+    fn decode(&mut self) -> Vec<Event> {
+        let mut ports = self.find_ports();
+        let mut events = Vec::with_capacity(ports.len());
+        for bytes in self.ring.ready() {
+            let record = match Record::parse(bytes) {
+                Ok(record) => record,
+                Err(error) => {
+                    self.malformed += 1;
+                    log::warn!("{error}");
+                    continue;
+                }
+            };
+            let port = if matches!(record, Record::Connect(_)) { ports.pop() } else { None };
+            if self.canary.takes(&record) {
+                continue;
+            }
+            let time = record.header().time;
+            let (table, decoder) = (&mut self.table, &mut self.decoder);
+            events.extend(match record {
+                Record::Fork(fork) => {
+                    let key = table.fork(fork);
+                    decoder.fork(table, key, time)
+                }
+                Record::Exec(exec) => {
+                    if exec.fixed.cgroup.len != 0 {
+                        let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
+                        table.name_cgroup(exec.fixed.place.cgroup, path);
+                    }
+                    let key = table.exec(&exec, Image::of_exec(&exec));
+                    decoder.exec(table, key, time)
+                }
+                Record::Exit(exit) => {
+                    let key = table.find(&exit.task);
+                    let event = if table.end(key, time) { decoder.end(table, key, exit) } else { None };
+                    table.slim(key);
+                    event
+                }
+                Record::Connect(connect) => {
+                    let key = table.find(&connect.task);
+                    table.act_as(key, connect.euid, connect.egid);
+                    let port = port
+                        .filter(|port| *port != 0)
+                        .unwrap_or_else(|| read_port(self.ebpf.as_ref(), connect));
+                    decoder.connect(table, key, connect, port)
+                }
+                Record::Accept(accept) => {
+                    let key = table.find(&accept.task);
+                    table.act_as(key, accept.euid, accept.egid);
+                    decoder.accept(table, key, accept)
+                }
+                Record::Connected(_) => None,
+            });
+        }
+        events
+    }
+
+    /// The local ports of the connections that are ready, the last one first; zero where it cannot be known. One that
+    /// may still be told holds back what follows it, for a moment.
+    fn find_ports(&mut self) -> Vec<u16> {
+        let mut ports = known_ports(&self.ring, &mut self.ports);
+        let hold_before = clock::now().saturating_sub(PORT_WAIT_NANOS);
+        let mut left = ports.len();
+        let mut hold = None;
+        for (index, bytes) in self.ring.ready().enumerate() {
+            let Ok(Record::Connect(connect)) = Record::parse(bytes) else { continue };
+            left -= 1;
+            if ports[left] == 0 {
+                ports[left] = read_port(self.ebpf.as_ref(), connect);
+            }
+            if ports[left] == 0 && connect.header.time > hold_before {
+                hold = Some(index);
+                break;
+            }
+        }
+        if let Some(index) = hold {
+            self.ring.hold_from(index);
+            ports.drain(..=left);
+        }
+        ports
+    }
+}
+
+impl Source for Sensor {
+    fn next(&mut self, wait: Duration) -> Result<Option<Batch>> {
+        if !self.running.is_empty() {
+            return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
+        }
+        if self.is_stopped && self.ring.is_empty() {
+            return Ok(None);
+        }
+        if self.stop.load(Ordering::Relaxed) && !self.is_stopped {
+            self.is_stopped = true;
+            // Ends the kernel programs, so that what is in the ring now is the last.
+            self.ebpf = None;
+        }
+        self.ring.wait(wait);
+        self.ring.drain();
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        self.decoder.clock.follow();
+        self.decoder.names.refresh();
+        let mut events = self.decode();
+        let now = clock::now();
+        self.table.expire(now);
+        if let Some((lost, total)) = self.losses.look(now, self.is_stopped) {
+            events.push(self.decoder.lost(lost, total, now));
+        }
+        Ok(Some(Batch { events, ..Batch::default() }))
+    }
+
+    fn context(&mut self, event: &Event) -> Context {
+        context::of(event, &self.table, &self.decoder, &mut self.hashes)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let status = Sensor::status(self);
+        let hooks = status.hooks.iter().map(|hook| {
+            json!({
+                "name": hook.name,
+                "state": hook.state.to_string(),
+                "method": hook.method,
+                "reason": hook.reason,
+            })
+        });
+        let records = status.records.iter().map(|(kind, counts)| {
+            json!({"name": kind, "seen": counts.seen, "lost": counts.lost, "delivered": counts.delivered})
+        });
+        json!({
+            "hooks": hooks.collect::<Vec<_>>(),
+            "records": records.collect::<Vec<_>>(),
+            "missed": status.missed,
+            "malformed": status.malformed,
+            "processes": status.processes,
+            "processes_evicted": status.table.evicted,
+            "processes_learned": status.table.learned,
+            "processes_swept": status.table.swept,
+        })
+    }
+
+    fn lost(&self, from: Timestamp, to: Timestamp) -> Option<u64> {
+        let clock = self.decoder.clock;
+        Some(self.losses.between(clock.since_boot(from), clock.since_boot(to)))
+    }
+}
+
+/// The ports of the connections that are ready, the last one first; zero where no answer told it yet. A socket is
+/// used again and again, so that the records are gone through from the newest back.
+fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
+    ports.clear();
+    let mut found = Vec::new();
+    let later = ring.later().rev().map(|bytes| (bytes, false));
+    let ready = ring.ready().rev().map(|bytes| (bytes, true));
+    for (bytes, is_ready) in later.chain(ready) {
+        match Record::parse(bytes) {
+            Ok(Record::Connected(connected)) => {
+                ports.insert(connected.socket, connected.local_port);
+            }
+            Ok(Record::Connect(connect)) => {
+                let port = ports.remove(&connect.socket.id).unwrap_or(connect.socket.local_port);
+                if is_ready {
+                    found.push(port);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.
+fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
+    let Some(Ok(program)) = ebpf.and_then(|ebpf| ebpf.program("port")).map(<&RawTracePoint>::try_from) else {
+        return 0;
+    };
+    let mut options = RawTracePointRunOptions::new();
+    options.args[0] = record.socket.id;
+    options.args[1] = record.socket.inode;
+    options.args[2] = record.socket.remote_port.into();
+    let run = program.test_run(options);
+    run.map_or(0, |result| u16::try_from(result.return_value).unwrap_or(0))
+}
+
+/// How often the kernel left a program out because it was running already, as it tells by their descriptors.
+fn missed(ebpf: &Ebpf) -> u64 {
+    let fds = ebpf.programs().filter_map(|(_, program)| Some(program.fd().ok()?.as_fd().as_raw_fd()));
+    let misses = fds.filter_map(|fd| {
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+        line.trim().parse::<u64>().ok()
+    });
+    misses.sum()
+}
+
+/// A kind's name in `lapwing status`.
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::FORK => "fork",
+        Kind::EXEC => "exec",
+        Kind::EXIT => "exit",
+        Kind::CONNECT => "connect",
+        Kind::CONNECTED => "connected",
+        Kind::ACCEPT => "accept",
+        _ => "unknown",
+    }
+}
+
+/// Gives the memory of the start back: the kernel's BTF is parsed there, tens of megabytes.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it has no preconditions.
+        unsafe { libc::malloc_trim(0) };
+    }
+}

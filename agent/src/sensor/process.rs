@@ -1,0 +1,496 @@
+//! The process table: which processes there are, who made whom, and what each runs.
+//!
+//! It is fed by records, and by `/proc` only for what ran before the agent and for what a lost record would have told.
+//! A process that ended stays while late records may name it and while a child needs it as its parent. It knows the
+//! wire and no ECS.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use lapwing_common::{Credentials, Descriptor, Fork, Place, Task};
+use rustix::process::{Pid, test_kill_process};
+use sha2::{Digest, Sha256};
+use smol_str::{SmolStr, ToSmolStr};
+
+use super::decode::Blocks;
+use super::image::{self, Image};
+use super::record::ExecRecord;
+use super::snapshot;
+
+/// Most processes that are kept, living and ended. Beyond it the ones that ended first go, counted.
+const PROCESSES_MAX: usize = 65_536;
+/// How long a process is kept after its end, and how many are at most: late records may name it, and alerts ask for it.
+const LINGER_NANOS: u64 = 30_000_000_000;
+const LINGERING_MAX: usize = 4096;
+/// How often it is looked whether processes whose end was lost are gone.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Most ancestors of a process that are told.
+const ANCESTORS_MAX: usize = 20;
+/// A tick of the clock in which `/proc` tells when a process started; the kernel fixes it for user space.
+pub(super) const TICK_NANOS: u64 = 10_000_000;
+
+/// What names a process on this host since it was booted: a number is used again, but not within one tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) pid: u32,
+    ticks: u64,
+}
+
+/// A process.
+pub(super) struct Process {
+    pub(super) key: Key,
+    /// Unique over reuse of numbers and over reboots; the same after `execve` and after a restart of the agent.
+    pub(super) entity_id: SmolStr,
+    /// When it was made, in nanoseconds since boot.
+    pub(super) start: u64,
+    /// The process it was born to, as it was then: being adopted changes nothing.
+    pub(super) parent: Option<Key>,
+    pub(super) parent_pid: u32,
+    pub(super) image: Arc<Image>,
+    /// What it ran before; at first what its parent ran.
+    pub(super) previous: Option<Arc<Image>>,
+    pub(super) credentials: Credentials,
+    pub(super) place: Place,
+    /// Standard input, output and error as they were when the program started.
+    pub(super) stdio: Option<[Descriptor; 3]>,
+    /// The process with which the session, login or service began, and what kind of beginning that was.
+    pub(super) entry: Option<(Key, &'static str)>,
+    /// What it looks like in events.
+    pub(super) blocks: Blocks,
+    life: Life,
+    children: u32,
+}
+
+/// How far a process has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It runs.
+    Alive,
+    /// It ended, and is kept for a while.
+    Lingering,
+    /// It is kept only for its children.
+    Past,
+}
+
+/// What is known of a process from its first record or from `/proc`.
+pub(super) struct Origin {
+    pub(super) pid: u32,
+    /// Nanoseconds since boot, at least as fine as a tick.
+    pub(super) start: u64,
+    pub(super) parent: Option<Key>,
+    pub(super) parent_pid: u32,
+    pub(super) image: Arc<Image>,
+    pub(super) credentials: Credentials,
+    pub(super) place: Place,
+}
+
+/// The processes of this host.
+pub(super) struct Table {
+    processes: HashMap<Key, Process>,
+    /// The process that has, or had last, each number.
+    current: HashMap<u32, Key>,
+    /// Those that ended, in that order.
+    ended: VecDeque<(u64, Key)>,
+    cgroups: HashMap<u64, SmolStr>,
+    boot: [u8; 8],
+    swept: Instant,
+    counts: TableCounts,
+}
+
+/// What the table counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TableCounts {
+    /// Processes that were dropped because there were too many.
+    pub(crate) evicted: u64,
+    /// Processes whose first record was lost and which were learned from a later one.
+    pub(crate) learned: u64,
+    /// Processes that were found gone although no record told their end.
+    pub(crate) swept: u64,
+}
+
+impl Key {
+    pub(super) fn new(pid: u32, start: u64) -> Self {
+        Self { pid, ticks: start / TICK_NANOS }
+    }
+
+    /// The process that an entity id names, on whichever host and boot.
+    pub(super) fn parse(entity_id: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(entity_id).ok().filter(|bytes| bytes.len() == 20)?;
+        let pid = u32::from_le_bytes(bytes[8..12].try_into().ok()?);
+        Some(Self { pid, ticks: u64::from_le_bytes(bytes[12..].try_into().ok()?) })
+    }
+
+    /// The process that a record names.
+    pub(super) fn of(task: &Task) -> Self {
+        Self::new(task.pid, task.start)
+    }
+
+    /// The parent that a record names; the first processes have none.
+    pub(super) fn parent_of(task: &Task) -> Option<Self> {
+        (task.parent != 0).then(|| Self::new(task.parent, task.parent_start))
+    }
+}
+
+impl Table {
+    pub(super) fn new(boot_id: &str) -> Self {
+        let mut boot = [0; 8];
+        boot.copy_from_slice(&Sha256::digest(boot_id)[..8]);
+        Self {
+            processes: HashMap::new(),
+            current: HashMap::new(),
+            ended: VecDeque::new(),
+            cgroups: HashMap::new(),
+            boot,
+            swept: Instant::now(),
+            counts: TableCounts::default(),
+        }
+    }
+
+    /// A process, while it is known.
+    pub(super) fn get(&self, key: Key) -> Option<&Process> {
+        self.processes.get(&key)
+    }
+
+    /// The process that has this number, or had it last.
+    pub(super) fn by_pid(&self, pid: u32) -> Option<&Process> {
+        self.get(*self.current.get(&pid)?)
+    }
+
+    /// The name of an entity, whether or not it is known.
+    pub(super) fn entity_id(&self, key: Key) -> SmolStr {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&self.boot);
+        bytes[8..12].copy_from_slice(&key.pid.to_le_bytes());
+        bytes[12..].copy_from_slice(&key.ticks.to_le_bytes());
+        STANDARD.encode(bytes).to_smolstr()
+    }
+
+    /// The process of this boot that an entity id names.
+    pub(super) fn key(&self, entity_id: &str) -> Option<Key> {
+        Key::parse(entity_id).filter(|key| self.entity_id(*key) == entity_id)
+    }
+
+    /// The process's parent, its parent, and so on.
+    pub(super) fn ancestors(&self, key: Key) -> impl Iterator<Item = &Process> {
+        let parent = |process: &Process| self.get(process.parent?);
+        std::iter::successors(self.get(key).and_then(parent), move |process| parent(process))
+            .take(ANCESTORS_MAX)
+    }
+
+    /// The processes that live and were made by this one or its offspring.
+    pub(super) fn children(&self, key: Key) -> impl Iterator<Item = &Process> {
+        self.processes
+            .values()
+            .filter(move |process| process.parent == Some(key) && process.life == Life::Alive)
+    }
+
+    /// The path of a control group, where a record told it.
+    pub(super) fn cgroup(&self, id: u64) -> Option<&SmolStr> {
+        self.cgroups.get(&id)
+    }
+
+    /// Remembers the path of a control group.
+    pub(super) fn name_cgroup(&mut self, id: u64, path: SmolStr) {
+        // As many as the kernel side remembers to have sent; beyond it begins anew.
+        const CGROUPS_MAX: usize = 4096;
+        if self.cgroups.len() >= CGROUPS_MAX && !self.cgroups.contains_key(&id) {
+            self.cgroups.clear();
+        }
+        self.cgroups.insert(id, path);
+    }
+
+    /// What was counted.
+    pub(super) fn counts(&self) -> TableCounts {
+        self.counts
+    }
+
+    /// How many processes are kept.
+    pub(super) fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Adds a process that ran before the agent did.
+    pub(super) fn add(&mut self, origin: Origin) -> Key {
+        let key = Key::new(origin.pid, origin.start);
+        let process = Process {
+            key,
+            entity_id: self.entity_id(key),
+            start: origin.start,
+            parent: origin.parent,
+            parent_pid: origin.parent_pid,
+            image: origin.image,
+            previous: None,
+            credentials: origin.credentials,
+            place: origin.place,
+            stdio: None,
+            entry: None,
+            blocks: Blocks::default(),
+            life: Life::Alive,
+            children: 0,
+        };
+        self.insert(process);
+        self.enter(key);
+        key
+    }
+
+    /// A process was made.
+    pub(super) fn fork(&mut self, record: &Fork) -> Key {
+        let forker = Key::new(record.forker, record.forker_start);
+        let image = match self.processes.get(&forker) {
+            Some(forker) => forker.image.clone(),
+            None => self.learn_image(forker, &record.child),
+        };
+        let parent = self.parent(&record.child);
+        let key = self.add(Origin {
+            pid: record.child.pid,
+            start: record.child.start,
+            parent,
+            parent_pid: record.child.parent,
+            image: image.clone(),
+            credentials: record.credentials,
+            place: record.place,
+        });
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.previous = Some(image);
+        }
+        key
+    }
+
+    /// A process runs another program.
+    pub(super) fn exec(&mut self, record: &ExecRecord<'_>, image: Image) -> Key {
+        let (fixed, image) = (record.fixed, Arc::new(image));
+        let key = Key::of(&fixed.task);
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.previous = Some(std::mem::replace(&mut process.image, image));
+            process.credentials = fixed.credentials;
+            process.place = fixed.place;
+        } else {
+            self.counts.learned += 1;
+            let parent = self.parent(&fixed.task);
+            let (pid, start, parent_pid) = (fixed.task.pid, fixed.task.start, fixed.task.parent);
+            let (credentials, place) = (fixed.credentials, fixed.place);
+            self.add(Origin { pid, start, parent, parent_pid, image, credentials, place });
+        }
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.stdio = Some(fixed.stdio);
+            process.blocks = Blocks::default();
+        }
+        self.enter(key);
+        key
+    }
+
+    /// A process ended at this time. Whether it had not ended before.
+    pub(super) fn end(&mut self, key: Key, time: u64) -> bool {
+        match self.processes.get_mut(&key) {
+            Some(process) if process.life == Life::Alive => {
+                process.life = Life::Lingering;
+                self.ended.push_back((time, key));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The process that a record names. Where its beginning was lost, `/proc` tells what there is, or the record.
+    pub(super) fn find(&mut self, task: &Task) -> Key {
+        let key = Key::of(task);
+        if self.processes.contains_key(&key) {
+            return key;
+        }
+        self.counts.learned += 1;
+        let parent = self.parent(task);
+        let origin = snapshot::read(key).unwrap_or_else(|| Origin {
+            pid: task.pid,
+            start: task.start,
+            parent,
+            parent_pid: task.parent,
+            image: Arc::new(Image::unknown(image::comm(&task.comm))),
+            credentials: snapshot::NO_CREDENTIALS,
+            place: snapshot::NO_PLACE,
+        });
+        self.add(Origin { parent, ..origin })
+    }
+
+    /// A process acts as this user and group now; it may have become another since its program started.
+    pub(super) fn act_as(&mut self, key: Key, euid: u32, egid: u32) {
+        if let Some(process) = self.processes.get_mut(&key)
+            && (process.credentials.euid, process.credentials.egid) != (euid, egid)
+        {
+            (process.credentials.euid, process.credentials.egid) = (euid, egid);
+            process.blocks = Blocks::default();
+        }
+    }
+
+    /// The events of a process that ended are told: what it looks like in them is made again should it be needed.
+    pub(super) fn slim(&mut self, key: Key) {
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.blocks = Blocks::default();
+            process.previous = None;
+        }
+    }
+
+    /// Forgets what ended long enough before `now`, and now and then looks for what ended unseen.
+    pub(super) fn expire(&mut self, now: u64) {
+        while let Some((time, key)) = self.ended.front().copied() {
+            if time.saturating_add(LINGER_NANOS) > now && self.ended.len() <= LINGERING_MAX {
+                break;
+            }
+            self.ended.pop_front();
+            if let Some(process) = self.processes.get_mut(&key) {
+                process.life = Life::Past;
+            }
+            self.release(key);
+        }
+        if self.swept.elapsed() >= SWEEP_EVERY {
+            self.swept = Instant::now();
+            self.sweep(now);
+        }
+    }
+
+    /// The parent that a record names, learned where it is not known.
+    fn parent(&mut self, task: &Task) -> Option<Key> {
+        let parent = Key::parent_of(task)?;
+        if !self.processes.contains_key(&parent)
+            && let Some(origin) = snapshot::read(parent)
+        {
+            self.counts.learned += 1;
+            let grandparent = self.current.get(&origin.parent_pid).copied();
+            self.add(Origin { parent: grandparent, ..origin });
+        }
+        Some(parent)
+    }
+
+    fn learn_image(&mut self, key: Key, task: &Task) -> Arc<Image> {
+        self.counts.learned += 1;
+        match snapshot::read(key) {
+            Some(origin) => origin.image,
+            None => Arc::new(Image::unknown(image::comm(&task.comm))),
+        }
+    }
+
+    fn insert(&mut self, process: Process) {
+        if self.processes.len() >= PROCESSES_MAX {
+            self.evict();
+        }
+        let (key, parent) = (process.key, process.parent);
+        self.current.insert(key.pid, key);
+        if self.processes.insert(key, process).is_none()
+            && let Some(parent) = parent.and_then(|parent| self.processes.get_mut(&parent))
+        {
+            parent.children += 1;
+        }
+    }
+
+    /// Finds out with which process the session, login or service began. The rules are those by which Elastic's
+    /// sensors fill `process.entry_leader`; what none of them names began where its parent did.
+    fn enter(&mut self, key: Key) {
+        let Some(process) = self.get(key) else { return };
+        let parent = process.parent.and_then(|parent| self.get(parent));
+        let entry = match entry_type(process, parent) {
+            Some(kind) => Some((key, kind)),
+            None => parent.and_then(|parent| parent.entry).or(process.entry),
+        };
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.entry = entry;
+        }
+    }
+
+    /// Removes a process that is past, unless a child needs it, and then its parent if it waited only for that.
+    fn release(&mut self, key: Key) {
+        let mut next = Some(key);
+        while let Some(key) = next.take() {
+            let is_needed = |process: &Process| process.life != Life::Past || process.children > 0;
+            if self.get(key).is_none_or(is_needed) {
+                return;
+            }
+            next = self.remove(key);
+        }
+    }
+
+    /// Removes a process and returns its parent.
+    fn remove(&mut self, key: Key) -> Option<Key> {
+        let parent = self.processes.remove(&key)?.parent;
+        if self.current.get(&key.pid) == Some(&key) {
+            self.current.remove(&key.pid);
+        }
+        let parent = parent?;
+        let process = self.processes.get_mut(&parent)?;
+        process.children = process.children.saturating_sub(1);
+        Some(parent)
+    }
+
+    fn evict(&mut self) {
+        let ended = std::iter::from_fn(|| self.ended.pop_front()).map(|(_, key)| key);
+        let oldest = ended.into_iter().find(|key| self.processes.contains_key(key));
+        // With nothing that ended, any one must go.
+        if let Some(key) = oldest.or_else(|| self.processes.keys().next().copied()) {
+            self.counts.evicted += 1;
+            self.remove(key);
+        }
+    }
+
+    /// Ends processes that are gone although no record told it.
+    fn sweep(&mut self, now: u64) {
+        let is_gone = |process: &&Process| {
+            let pid = i32::try_from(process.key.pid).ok().and_then(Pid::from_raw);
+            let is_reused = self.current.get(&process.key.pid) != Some(&process.key);
+            process.life == Life::Alive
+                && (is_reused
+                    || pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH)))
+        };
+        let gone: Vec<_> = self.processes.values().filter(is_gone).map(|process| process.key).collect();
+        for key in gone {
+            self.counts.swept += 1;
+            self.end(key, now);
+        }
+    }
+}
+
+impl Process {
+    /// Whether the process leads its session.
+    pub(super) fn is_session_leader(&self) -> bool {
+        self.place.sid == self.key.pid
+    }
+
+    fn is_named(&self, names: &[&str]) -> bool {
+        self.image.name.elements().iter().any(|name| name.as_text().is_some_and(|name| names.contains(&name)))
+    }
+}
+
+/// Majors of terminals: consoles and serial lines, and the eight of pseudo-terminals.
+const TTY_MAJOR: u32 = 4;
+const PTS_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// What kind of beginning a process is; `None` where it goes on what its parent began.
+fn entry_type(process: &Process, parent: Option<&Process>) -> Option<&'static str> {
+    let is_child_of = |names: &[&str]| parent.is_some_and(|parent| parent.is_named(names));
+    let starts_with = |prefix: &str| {
+        let name = parent.map(|parent| image::executable_name(&parent.image.executable));
+        name.is_some_and(|name| name.starts_with(prefix))
+    };
+    let (leads, major) = (process.is_session_leader(), process.place.tty >> 20);
+    if process.key.pid == 2 || process.parent_pid == 2 {
+        Some("kthread")
+    } else if process.key.pid == 1 {
+        Some("init")
+    } else if leads && major == TTY_MAJOR && process.is_named(&["login"]) {
+        Some("console")
+    } else if leads && PTS_MAJORS.contains(&major) && is_child_of(&["ssm-session-worker"]) {
+        Some("ssm")
+    } else if is_child_of(&["sshd", "sshd-session"]) && !process.is_named(&["sshd", "sshd-session"]) {
+        Some("sshd")
+    } else if ["containerd-shim", "runc", "conmon"].into_iter().any(starts_with)
+        && !process.is_named(&["runc", "conmon"])
+    {
+        Some("container")
+    } else if leads && major == TTY_MAJOR {
+        Some("terminal")
+    } else if process.parent_pid == 1 {
+        Some("init")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,184 @@
+//! The reader of the ring. It polls, for wake-ups are most of a sensor's cost, and puts records in the order of their
+//! times, for processors write to the ring in an order of their own.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+use lapwing_common::{Header, Kind, SLOTS};
+use rustix::event::{Timespec, epoll};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::clock;
+
+/// How long the reader waits while records come.
+const WAIT_BUSY: Duration = Duration::from_millis(10);
+/// How long it waits at most when none come. With [`WAIT_BUSY`] and [`SLACK_NANOS`] it bounds how late an event is.
+const WAIT_IDLE: Duration = Duration::from_millis(40);
+/// How long a record is held back: one that was written before it, on another processor, is in the ring by then.
+const SLACK_NANOS: u64 = 1_000_000;
+/// How much is taken from the ring at once, so that memory stays bounded; the rest is taken the next time.
+const BUFFER_BYTES_MAX: usize = 512 * 1024;
+
+/// The reader.
+pub(super) struct Ring {
+    ring: RingBuf<MapData>,
+    poll: OwnedFd,
+    wait: Duration,
+    /// Records one after the other, each at a multiple of eight bytes.
+    buffer: Vec<u64>,
+    /// Where they begin, those to be handed out first.
+    pending: Vec<Place>,
+    /// How many of `pending` are handed out now.
+    ready: usize,
+    delivered: [u64; SLOTS],
+    is_full: bool,
+}
+
+/// A record's place in the buffer.
+#[derive(Clone, Copy)]
+struct Place {
+    time: u64,
+    cpu: u32,
+    /// In words of the buffer.
+    start: u32,
+    words: u32,
+    len: u32,
+}
+
+impl Ring {
+    /// Takes over the ring.
+    ///
+    /// # Errors
+    /// Where the system gives no epoll.
+    pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // Edge-triggered: data alone does not end the wait, only a wake-up does, which the kernel side sends when
+        // the ring fills.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&poll, ring.as_fd(), epoll::EventData::new_u64(0), flags)?;
+        Ok(Self {
+            ring,
+            poll,
+            wait: WAIT_BUSY,
+            buffer: Vec::new(),
+            pending: Vec::new(),
+            ready: 0,
+            delivered: [0; SLOTS],
+            is_full: false,
+        })
+    }
+
+    /// Waits for the next time to look, at most `wait_max`, or until the ring fills.
+    pub(super) fn wait(&mut self, wait_max: Duration) {
+        if self.is_full {
+            return;
+        }
+        let wait = self.wait.min(wait_max);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
+        // A signal or an error ends the wait early, which does no harm.
+        let _ = epoll::wait(
+            &self.poll,
+            &mut [epoll::Event { flags: epoll::EventFlags::IN, data: epoll::EventData::new_u64(0) }],
+            Some(&timeout),
+        );
+    }
+
+    /// Takes what is in the ring and makes ready what is old enough to be in order. The records that were ready
+    /// before are gone.
+    pub(super) fn drain(&mut self) {
+        self.forget_ready();
+        self.take();
+        self.wait = if self.pending.is_empty() { (self.wait * 2).min(WAIT_IDLE) } else { WAIT_BUSY };
+        let old = clock::now().saturating_sub(SLACK_NANOS);
+        self.ready = self.pending.partition_point(|place| place.time <= old);
+    }
+
+    /// Takes what is in the ring, and makes nothing ready.
+    pub(super) fn take(&mut self) {
+        let known = self.pending.len();
+        self.is_full = false;
+        while let Some(item) = self.ring.next() {
+            if let Some(place) = append(&mut self.buffer, &item) {
+                self.delivered[place.0.slot()] += 1;
+                self.pending.push(place.1);
+            }
+            if self.buffer.len() * 8 > BUFFER_BYTES_MAX {
+                self.is_full = true;
+                break;
+            }
+        }
+        if self.pending.len() > known {
+            // Stable: of one time and one processor, the order of the ring.
+            self.pending.sort_by_key(|place| (place.time, place.cpu));
+        }
+    }
+
+    /// The records that are ready, oldest first.
+    pub(super) fn ready(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.pending[..self.ready].iter().map(|place| self.bytes(place))
+    }
+
+    /// Leaves the records from this one on for the next time.
+    pub(super) fn hold_from(&mut self, index: usize) {
+        self.ready = self.ready.min(index);
+    }
+
+    /// The records that were taken and are not ready, oldest first.
+    pub(super) fn later(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.pending[self.ready..].iter().map(|place| self.bytes(place))
+    }
+
+    /// Whether nothing is left to be handed out beyond what is ready now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready == self.pending.len() && !self.is_full
+    }
+
+    /// How many records of each kind came through, by [`Kind::slot`].
+    pub(super) fn delivered(&self) -> &[u64; SLOTS] {
+        &self.delivered
+    }
+
+    fn bytes(&self, place: &Place) -> &[u8] {
+        let words = &self.buffer[place.start as usize..(place.start + place.words) as usize];
+        &words.as_bytes()[..place.len as usize]
+    }
+
+    /// Drops what was handed out and moves the rest to the front.
+    fn forget_ready(&mut self) {
+        self.pending.drain(..self.ready);
+        self.ready = 0;
+        if self.pending.is_empty() {
+            self.buffer.clear();
+            // After a burst the room goes back.
+            if self.buffer.capacity() * 8 > BUFFER_BYTES_MAX / 4 {
+                self.buffer.shrink_to(BUFFER_BYTES_MAX / 64);
+            }
+            return;
+        }
+        let mut kept = Vec::new();
+        for place in &mut self.pending {
+            let start = place.start as usize;
+            place.start = kept.len() as u32;
+            kept.extend_from_slice(&self.buffer[start..start + place.words as usize]);
+        }
+        self.buffer = kept;
+    }
+}
+
+/// Copies a record into the buffer; `None` where it is too short to be one.
+fn append(buffer: &mut Vec<u64>, bytes: &[u8]) -> Option<(Kind, Place)> {
+    let (header, _) = Header::read_from_prefix(bytes).ok()?;
+    let (start, words) = (buffer.len(), bytes.len().div_ceil(8));
+    buffer.resize(start + words, 0);
+    buffer[start..].as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
+    let place = Place {
+        time: header.time,
+        cpu: header.cpu,
+        start: u32::try_from(start).ok()?,
+        words: u32::try_from(words).ok()?,
+        len: u32::try_from(bytes.len()).ok()?,
+    };
+    Some((Kind(header.kind), place))
+}

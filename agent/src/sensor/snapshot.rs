@@ -1,0 +1,180 @@
+//! What runs already: processes as `/proc` shows them, at the start and where a record was lost.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lapwing_common::{ABSENT, Credentials, Namespace, Place};
+use procfs::process::{Process, Stat};
+use smol_str::SmolStr;
+
+use super::image::Image;
+use super::process::{Key, Origin, TICK_NANOS};
+
+/// Most bytes of a process's arguments that are read, as many as a record holds.
+const ARGS_BYTES_MAX: usize = lapwing_common::ARGS_BYTES_MAX;
+
+/// Credentials of which nothing is known.
+pub(super) const NO_CREDENTIALS: Credentials = Credentials {
+    uid: ABSENT,
+    gid: ABSENT,
+    euid: ABSENT,
+    egid: ABSENT,
+    suid: ABSENT,
+    sgid: ABSENT,
+    login_uid: ABSENT,
+    session_id: ABSENT,
+    effective: 0,
+    permitted: 0,
+};
+/// A place of which nothing is known.
+pub(super) const NO_PLACE: Place = Place { pgid: 0, sid: 0, tty: 0, vpid: 0, namespaces: [0; 8], cgroup: 0 };
+
+/// A process and the path of its control group.
+pub(super) struct Running {
+    pub(super) origin: Origin,
+    pub(super) cgroup: Option<SmolStr>,
+}
+
+/// Every process that was made before this time since boot, parents before their children.
+pub(super) fn all(before: u64) -> Vec<Running> {
+    let mut found: HashMap<u32, Running> = HashMap::new();
+    for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+        // A process that ends meanwhile is not there, as it would not be a moment later.
+        if let Some(running) = running(&process)
+            && running.origin.start < before
+        {
+            found.insert(running.origin.pid, running);
+        }
+    }
+    let keys: HashMap<u32, Key> =
+        found.values().map(|running| (running.origin.pid, key(&running.origin))).collect();
+    let mut all: Vec<_> = found.into_values().collect();
+    for running in &mut all {
+        running.origin.parent = keys.get(&running.origin.parent_pid).copied();
+    }
+    // A parent was made before its child; in one tick of the clock the smaller number was, but for an overflow.
+    all.sort_by_key(|running| (running.origin.start, running.origin.pid));
+    all
+}
+
+/// One process, if it still runs; its parent is left to the caller.
+pub(super) fn read(wanted: Key) -> Option<Origin> {
+    let process = Process::new(i32::try_from(wanted.pid).ok()?).ok()?;
+    Some(running(&process)?.origin).filter(|origin| key(origin) == wanted)
+}
+
+fn key(origin: &Origin) -> Key {
+    Key::new(origin.pid, origin.start)
+}
+
+fn running(process: &Process) -> Option<Running> {
+    let stat = process.stat().ok()?;
+    let image = image(process, &stat);
+    let cgroup = cgroup(process);
+    let mut place = place(process, &stat);
+    if let Some((folder, _)) = &cgroup {
+        place.cgroup = fs::metadata(folder).map_or(0, |folder| folder.ino());
+    }
+    let origin = Origin {
+        pid: u32::try_from(process.pid).ok()?,
+        start: stat.starttime.saturating_mul(TICK_NANOS),
+        parent: None,
+        parent_pid: u32::try_from(stat.ppid).ok()?,
+        image: Arc::new(image),
+        credentials: credentials(process)?,
+        place,
+    };
+    Some(Running { origin, cgroup: cgroup.map(|(_, path)| path) })
+}
+
+fn image(process: &Process, stat: &Stat) -> Image {
+    let text = |path: PathBuf| SmolStr::from(String::from_utf8_lossy(path.as_os_str().as_bytes()));
+    match process.exe() {
+        Ok(executable) => {
+            let directory = process.cwd().map(text).unwrap_or_default();
+            Image::of_procfs(&text(executable), args(process.pid), &directory, &stat.comm)
+        }
+        // A kernel thread has no executable.
+        Err(_) => Image::unknown(SmolStr::new(&stat.comm)),
+    }
+}
+
+/// The arguments with empty ones, which the library leaves out.
+fn args(pid: i32) -> Vec<SmolStr> {
+    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    bytes.truncate(ARGS_BYTES_MAX);
+    match bytes.strip_suffix(&[0]).unwrap_or(&bytes) {
+        [] => Vec::new(),
+        args => args.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into()).collect(),
+    }
+}
+
+fn credentials(process: &Process) -> Option<Credentials> {
+    let status = process.status().ok()?;
+    let number = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/{}/{name}", process.pid));
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(ABSENT)
+    };
+    Some(Credentials {
+        uid: status.ruid,
+        gid: status.rgid,
+        euid: status.euid,
+        egid: status.egid,
+        suid: status.suid,
+        sgid: status.sgid,
+        login_uid: number("loginuid"),
+        session_id: number("sessionid"),
+        effective: status.capeff,
+        permitted: status.capprm,
+    })
+}
+
+fn place(process: &Process, stat: &Stat) -> Place {
+    let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
+    let (major, minor) = stat.tty_nr();
+    let inner = process.status().ok().and_then(|status| status.nspid?.last().copied());
+    let mut namespaces = [0; 8];
+    if let Ok(found) = process.namespaces() {
+        for (name, namespace) in [
+            ("cgroup", Namespace::Cgroup),
+            ("ipc", Namespace::Ipc),
+            ("mnt", Namespace::Mount),
+            ("net", Namespace::Network),
+            ("pid", Namespace::Pid),
+            ("user", Namespace::User),
+            ("uts", Namespace::Uts),
+        ] {
+            let inode = found.0.get(OsStr::new(name)).map_or(0, |found| found.identifier);
+            namespaces[namespace as usize] = u32::try_from(inode).unwrap_or(0);
+        }
+    }
+    Place {
+        pgid: unsigned(stat.pgrp),
+        sid: unsigned(stat.session),
+        tty: unsigned(major) << 20 | unsigned(minor) & 0xf_ffff,
+        vpid: inner.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+        namespaces,
+        cgroup: 0,
+    }
+}
+
+/// The control group's folder and path: of the `pids` controller where it has a hierarchy of its own, else the
+/// unified one, as the kernel side chooses.
+fn cgroup(process: &Process) -> Option<(PathBuf, SmolStr)> {
+    let groups = process.cgroups().ok()?;
+    let pids = groups.0.iter().find(|group| group.controllers.iter().any(|controller| controller == "pids"));
+    let (group, roots) = match pids {
+        Some(group) => (group, &["/sys/fs/cgroup/pids"][..]),
+        None => (
+            groups.0.iter().find(|group| group.hierarchy == 0)?,
+            &["/sys/fs/cgroup/unified", "/sys/fs/cgroup"][..],
+        ),
+    };
+    let folder = roots.iter().map(PathBuf::from).find(|root| root.is_dir())?;
+    Some((folder.join(group.pathname.trim_start_matches('/')), SmolStr::new(&group.pathname)))
+}

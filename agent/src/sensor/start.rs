@@ -1,0 +1,234 @@
+//! The start: from the object in this binary to programs that run in the kernel, or one sentence that says what is
+//! wrong and what cures it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::programs::RawTracePoint;
+use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use aya_log::EbpfLogger;
+use lapwing_common::{Counts, SLOTS};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use thiserror::Error;
+
+use super::hook::{self, HookReport};
+use super::layout::Layout;
+use super::{RING_BYTES, btf};
+
+/// The kernel programs; empty where this binary was built without them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
+/// The oldest kernel whose ring buffer, BTF and helpers serve.
+const KERNEL_MIN: (u32, u32) = (5, 10);
+/// From this kernel on memory of BPF counts for the control group, and no longer against `RLIMIT_MEMLOCK`.
+const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// `PROC_PID_INIT_INO`: the namespace in which records number processes.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// Why the sensor does not start. Each says what cures it.
+#[derive(Debug, Error)]
+pub(crate) enum StartError {
+    /// A plain `cargo build`.
+    #[error("this binary was built without the kernel programs: build it with `cargo xtask build`")]
+    Stub,
+    /// Before 5.10.
+    #[error("the kernel is {0}, and Lapwing needs 5.10 or later: boot a newer kernel")]
+    KernelTooOld(String),
+    /// No BTF.
+    #[error(
+        "the kernel does not describe its types ({BTF}: {0}): boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, \
+         as Debian's, Ubuntu's and Amazon's are"
+    )]
+    NoBtf(io::Error),
+    /// BTF that cannot be read.
+    #[error("{BTF} is no BTF of this machine's byte order: boot the distribution's own kernel")]
+    BadBtf,
+    /// Not root.
+    #[error("{0} is missing: run as root, or give the service CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
+    Privileges(&'static str),
+    /// A container with a process namespace of its own.
+    #[error(
+        "this runs in a process namespace of its own and could not tell processes apart: run on the host, or with `--pid=host`"
+    )]
+    Namespace,
+    /// A kernel that counts BPF memory as locked.
+    #[error(
+        "the limit for locked memory cannot be raised ({0}): set `LimitMEMLOCK=infinity` in the unit, or run as root"
+    )]
+    Memlock(io::Error),
+    /// A kernel that has renamed or removed what the programs read.
+    #[error(
+        "this kernel has no {0}: report its version, {1}, to Lapwing and boot an earlier kernel until then"
+    )]
+    Layout(String, String),
+    /// `bpf()` is forbidden by a seccomp filter, a container or lockdown.
+    #[error(
+        "the kernel refuses BPF ({0}): run on the host itself, and allow the system calls `bpf` and `perf_event_open` to the service"
+    )]
+    Refused(String),
+    /// A hook that is required.
+    #[error("the hook `{name}` cannot be attached: {reason}; run `lapwing check` for all of them")]
+    Hook {
+        /// Its name.
+        name: &'static str,
+        /// What each alternative said.
+        reason: String,
+    },
+    /// Anything else of the machine.
+    #[error("{0}: {1}")]
+    Io(&'static str, io::Error),
+}
+
+/// Programs that run, and what they are read by.
+pub(super) struct Loaded {
+    /// Keeps the programs attached.
+    pub(super) ebpf: Ebpf,
+    pub(super) ring: RingBuf<MapData>,
+    pub(super) counts: PerCpuArray<MapData, PodCounts>,
+    pub(super) hooks: Vec<HookReport>,
+    /// What the programs log for their own debugging; nothing unless they were built to.
+    pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// [`Counts`] as they lie in the kernel's map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct PodCounts(pub(super) Counts);
+
+const _: () = assert!(size_of::<PodCounts>() == 2 * 8 * SLOTS);
+// SAFETY: two arrays of numbers, without padding, as was just asserted.
+unsafe impl Pod for PodCounts {}
+
+/// Loads and attaches everything.
+///
+/// # Errors
+/// See [`StartError`].
+pub(super) fn start() -> Result<Loaded, StartError> {
+    let kernel = check_host()?;
+    let layout = layout(&kernel)?;
+    for member in layout.absent() {
+        log::info!("this kernel has no {member}: what it tells stays empty");
+    }
+    let fill_mark = u64::from(RING_BYTES) / 4;
+    let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
+    let mut loader = EbpfLoader::new();
+    layout.set(&mut loader);
+    let loaded = loader
+        // The loader reads the kernel's BTF unasked; it needs none, for the programs have no relocations.
+        .btf(None)
+        .map_max_entries("RECORDS", RING_BYTES)
+        .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
+        .override_global("FILL_MARK_BYTES", &fill_mark, true)
+        .load(OBJECT);
+    let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
+    let kernel_btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
+    let hooks = hook::attach_all(&mut ebpf, &kernel_btf).map_err(|report| StartError::Hook {
+        name: report.name,
+        reason: report.reason.unwrap_or_default(),
+    })?;
+    load_port(&mut ebpf);
+    // Only programs that were built to log have a map for it.
+    let logger = EbpfLogger::init(&mut ebpf).ok();
+    let refused = |error: &dyn std::error::Error| StartError::Refused(causes(error));
+    let mut map = |name| ebpf.take_map(name).ok_or(StartError::Stub);
+    let ring = RingBuf::try_from(map("RECORDS")?).map_err(|error| refused(&error))?;
+    let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
+    Ok(Loaded { ebpf, ring, counts, hooks, logger })
+}
+
+/// Whether this host can run the programs at all. Returns the kernel's version.
+fn check_host() -> Result<String, StartError> {
+    if OBJECT.is_empty() {
+        return Err(StartError::Stub);
+    }
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let version = version(&kernel);
+    if version < KERNEL_MIN {
+        return Err(StartError::KernelTooOld(kernel));
+    }
+    check_capabilities()?;
+    // Without /proc nothing is known of it, and something else will fail.
+    if fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
+        return Err(StartError::Namespace);
+    }
+    if version < KERNEL_WITHOUT_MEMLOCK {
+        setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })
+            .map_err(|error| StartError::Memlock(error.into()))?;
+    }
+    Ok(kernel)
+}
+
+/// Major and minor of a release such as `6.1.0-56-cloud-amd64`.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn check_capabilities() -> Result<(), StartError> {
+    let status = fs::read_to_string("/proc/self/status")
+        .map_err(|error| StartError::Io("/proc/self/status", error))?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    let has = |capability: u32| effective >> capability & 1 == 1 || effective >> CAP_SYS_ADMIN & 1 == 1;
+    match (has(CAP_BPF), has(CAP_PERFMON)) {
+        (true, true) => Ok(()),
+        (false, _) => Err(StartError::Privileges("CAP_BPF")),
+        (true, false) => Err(StartError::Privileges("CAP_PERFMON")),
+    }
+}
+
+fn layout(kernel: &str) -> Result<Layout, StartError> {
+    let bytes = fs::read(BTF).map_err(StartError::NoBtf)?;
+    let btf = btf::Btf::parse(&bytes).ok_or(StartError::BadBtf)?;
+    Layout::resolve(&btf, has_cgroups_v1()).map_err(|missing| StartError::Layout(missing, kernel.to_owned()))
+}
+
+/// Whether containers are told apart by control groups of version 1: the `pids` controller then has a hierarchy.
+fn has_cgroups_v1() -> bool {
+    let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let pids = table.lines().find_map(|line| line.strip_prefix("pids\t"));
+    pids.and_then(|rest| rest.split('\t').next()).is_some_and(|hierarchy| hierarchy != "0")
+}
+
+/// Loads what reads the port of a socket that waits for an answer. Without it such a port stays unknown.
+fn load_port(ebpf: &mut Ebpf) {
+    let program: Option<&mut RawTracePoint> =
+        ebpf.program_mut("port").and_then(|program| program.try_into().ok());
+    if let Some(Err(error)) = program.map(RawTracePoint::load) {
+        log::warn!("source ports of connections without an answer stay unknown: {error}");
+    }
+}
+
+/// An error with its causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_have_versions() {
+        for (release, numbers) in
+            [("6.18.44-fc-v669", (6, 18)), ("5.10.0-30-amd64", (5, 10)), ("7.0-rc1", (7, 0)), ("odd", (0, 0))]
+        {
+            assert_eq!(version(release), numbers, "{release}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What must survive: state of rules and sources, the alerts that are still to be delivered, how far each sink has
+//! come. One SQLite file, one owner, one transaction for all that belongs together.
+//!
+//! It is WAL with full sync: what a call returned from is on disk, and a responder can read it with `sqlite3` while
+//! the agent runs. The store knows no rule and no network; where an alert does not fit any more it only remembers
+//! that the document is in the log.
+
+mod schema;
+mod spool;
+
+pub(crate) use spool::{Place, Spooled};
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytesize::ByteSize;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+use serde::Deserialize;
+
+use crate::alert_log::Position;
+use crate::ledger::Change;
+
+/// The store's file in the state directory.
+const FILE: &str = "lapwing.db";
+/// Held by the agent that uses the state directory.
+const LOCK: &str = "lapwing.lock";
+/// How long an agent that is just ending may still hold the lock.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// How long a responder's `sqlite3` may hold us up.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// The `[spool]` section: alerts that wait to be delivered upstream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// How much the alerts that wait may take; what comes then is delivered from the alert log later, as long as the
+    /// log keeps it. Default: `256 MiB`.
+    pub(crate) size_max: ByteSize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { size_max: ByteSize::mib(256) }
+    }
+}
+
+/// The store, open and locked.
+pub(crate) struct Store {
+    path: PathBuf,
+    connection: Connection,
+    spool: spool::Extent,
+    _lock: File,
+}
+
+/// Changes that are made together, or not at all.
+pub(crate) struct Changes<'a> {
+    transaction: Transaction<'a>,
+    spool: &'a mut spool::Extent,
+    /// What `spool` becomes if the changes are made.
+    after: spool::Extent,
+}
+
+impl Store {
+    /// Opens the store in a state directory, creating both, for sinks of these names. A sink that is new begins with
+    /// the next alert; one that is no longer named is forgotten.
+    ///
+    /// # Errors
+    /// Another agent uses the directory; the file cannot be used, is damaged, or is of a newer version.
+    pub(crate) fn open(directory: &Path, config: &Config, sinks: &[String]) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
+            format!(
+                "cannot create the state directory {}: check `state_dir` and who may write there",
+                directory.display()
+            )
+        })?;
+        let lock = lock(directory)?;
+        let path = directory.join(FILE);
+        let (connection, spool) = connect(&path, config, sinks)
+            .with_context(|| format!("cannot use the store {}", path.display()))
+            .map_err(|error| match error.downcast_ref::<rusqlite::Error>() {
+                Some(cause) => match cure(cause, &path) {
+                    Some(cure) => error.context(cure),
+                    None => error,
+                },
+                None => error,
+            })?;
+        Ok(Self { path, connection, spool, _lock: lock })
+    }
+
+    /// Begins changes that are made together by [`Changes::commit`].
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn change(&mut self) -> rusqlite::Result<Changes<'_>> {
+        let transaction = self.connection.transaction()?;
+        Ok(Changes { transaction, after: self.spool.clone(), spool: &mut self.spool })
+    }
+
+    /// Up to which place of the alert log everything was taken over; `None` in a new store.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn position(&self) -> rusqlite::Result<Option<Position>> {
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Position { file: row.get(0)?, offset: row.get::<_, i64>(1)?.unsigned_abs() })
+        };
+        self.connection.query_row("SELECT file, offset FROM log_position", [], read).optional()
+    }
+
+    /// Up to `count_max` rows of a scope whose keys come after `after`, in the order of their keys.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn rows(
+        &self,
+        scope: &str,
+        after: Option<&str>,
+        count_max: usize,
+    ) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT key, value FROM state WHERE scope = ?1 AND (?2 IS NULL OR key > ?2) ORDER BY key LIMIT ?3",
+        )?;
+        let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
+        statement.query_map(params![scope, after, count_max], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    }
+
+    /// Says what an error of the store means and what cures it.
+    pub(crate) fn explain(&self, error: &rusqlite::Error) -> String {
+        match cure(error, &self.path) {
+            Some(cure) => format!("{cure} ({error})"),
+            None => format!("the store {} cannot be used: {error}", self.path.display()),
+        }
+    }
+}
+
+impl Changes<'_> {
+    /// Sets or deletes a row of the state.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn state(&self, change: &Change) -> rusqlite::Result<()> {
+        let Change { scope, key, value } = change;
+        match value {
+            Some(value) => self
+                .transaction
+                .prepare_cached("REPLACE INTO state (scope, key, value) VALUES (?1, ?2, ?3)")?
+                .execute(params![scope, key, value])?,
+            None => self
+                .transaction
+                .prepare_cached("DELETE FROM state WHERE scope = ?1 AND key = ?2")?
+                .execute(params![scope, key])?,
+        };
+        Ok(())
+    }
+
+    /// Remembers up to which place of the alert log everything was taken over.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn position(&self, position: &Position) -> rusqlite::Result<()> {
+        let offset = i64::try_from(position.offset).unwrap_or(i64::MAX);
+        self.transaction
+            .prepare_cached("REPLACE INTO log_position (rowid, file, offset) VALUES (1, ?1, ?2)")?
+            .execute(params![position.file, offset])?;
+        Ok(())
+    }
+
+    /// Makes the changes and waits until they are on disk.
+    ///
+    /// # Errors
+    /// The store cannot be written; nothing was changed.
+    pub(crate) fn commit(self) -> rusqlite::Result<()> {
+        self.transaction.commit()?;
+        *self.spool = self.after;
+        Ok(())
+    }
+}
+
+/// One agent a state directory: two would deliver each other's alerts.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| {
+            format!("cannot write {}: check `state_dir` and who may write there", path.display())
+        })?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    while file.try_lock().is_err() {
+        if Instant::now() < deadline {
+            std::thread::sleep(LOCK_WAIT / 20);
+            continue;
+        }
+        let mut holder = String::new();
+        // The number is a courtesy; the lock says all that counts.
+        let _ = file.read_to_string(&mut holder);
+        bail!(
+            "another lapwing (process {}) uses the state directory {}: stop it, or give this one a `state_dir` of its own",
+            holder.trim(),
+            directory.display()
+        );
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("cannot write {}: is its file system full?", path.display()))?;
+    Ok(file)
+}
+
+fn connect(path: &Path, config: &Config, sinks: &[String]) -> Result<(Connection, spool::Extent)> {
+    // SQLite would make it readable to others; the files beside it get the mode of this one.
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    // Before anything is set, which would change a file that is not ours.
+    schema::format(&connection, schema::STEPS)?;
+    connection.execute_batch(
+        "PRAGMA auto_vacuum = INCREMENTAL;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA journal_size_limit = 8388608;
+         PRAGMA cache_size = -1024;
+         PRAGMA cell_size_check = ON;
+         PRAGMA trusted_schema = OFF;",
+    )?;
+    schema::migrate(&mut connection, schema::STEPS)?;
+    let spool = spool::Extent::open(&mut connection, config.size_max.as_u64(), sinks)?;
+    Ok((connection, spool))
+}
+
+/// What an operator can do about an error, where something can be said.
+fn cure(error: &rusqlite::Error, path: &Path) -> Option<String> {
+    let path = path.display();
+    Some(match error.sqlite_error_code()? {
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => format!(
+            "the store {path} is damaged: stop the agent, move the file and those beside it that begin with its \
+             name away, and start again; alerts of the last day are then sent from the alert log, and rules learn anew"
+        ),
+        ErrorCode::DiskFull => format!("the store {path} cannot grow: free space on its file system"),
+        ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+            format!(
+                "the store {path} cannot be written: check who may write there and whether its file system is mounted read-only"
+            )
+        }
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            format!("the store {path} is locked by another program: end what else has it open")
+        }
+        ErrorCode::SystemIoFailure => format!("the store {path} cannot be read or written: check its disk"),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! The alerts in the store: by id, so that a repetition is told, and, for those that are still to be delivered, whole.
+//!
+//! Each alert has a sequence number that is never used again; a sink's cursor is the number up to which it has
+//! delivered. When every sink is past an alert its document is dropped and only its id stays, for a while.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Changes, Store};
+use crate::ledger::AlertDocument;
+
+/// How many alerts are known by their ids, newest first; an older one that is raised again is a new one.
+const ALERTS_KNOWN_MAX: i64 = 100_000;
+/// How many alerts come before those that are too old are looked for.
+const ALERTS_BETWEEN_PRUNES: i64 = 1024;
+/// How many free pages the file keeps for what comes; the others are given back.
+const FREE_PAGES_KEPT: i64 = 4096;
+
+// Values of the column `place`; only the last two are in its index.
+const DONE: i64 = 0;
+const SPOOLED: i64 = 1;
+const LOGGED: i64 = 2;
+
+/// An alert that is to be delivered.
+pub(crate) struct Spooled {
+    /// Its number: a sink that has delivered it acknowledges this one.
+    pub(crate) sequence: i64,
+    /// Its stable id.
+    pub(crate) id: String,
+    /// The whole document, one line of JSON.
+    pub(crate) json: Bytes,
+}
+
+/// Where the document of an alert is, for the sinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the store, or nowhere because no sink needs it.
+    Spool,
+    /// In the alert log only.
+    Log,
+}
+
+/// How much is in the spool; kept in memory, so that no commit counts rows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extent {
+    bytes: u64,
+    bytes_max: u64,
+    count: u64,
+    /// Alerts whose documents are in the log only.
+    waiting: u64,
+    /// Alerts that were lost upstream because the log no longer had them.
+    missed: u64,
+    /// How much was in the spool when something last did not fit.
+    refused: u64,
+    sinks: usize,
+    /// Up to here every sink has delivered.
+    released: i64,
+    last: i64,
+    pruned: i64,
+}
+
+impl Extent {
+    pub(super) fn open(
+        connection: &mut Connection,
+        bytes_max: u64,
+        sinks: &[String],
+    ) -> rusqlite::Result<Self> {
+        let transaction = connection.transaction()?;
+        let last = transaction
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'alert'", [], |row| row.get(0))
+            .optional()?
+            .unwrap_or(0);
+        for sink in transaction
+            .prepare("SELECT sink FROM cursor")?
+            .query_map([], |row| row.get::<_, String>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?
+        {
+            if !sinks.contains(&sink) {
+                tracing::info!("sink {sink} is no longer configured: what it did not deliver is dropped");
+                transaction.execute("DELETE FROM cursor WHERE sink = ?1", [sink])?;
+            }
+        }
+        for sink in sinks {
+            transaction.execute(
+                "INSERT OR IGNORE INTO cursor (sink, sequence) VALUES (?1, ?2)",
+                params![sink, last],
+            )?;
+        }
+        let of = |place| extent(&transaction, place, i64::MAX);
+        let ((count, bytes), (waiting, _)) = (of(SPOOLED)?, of(LOGGED)?);
+        let after = Self {
+            bytes,
+            bytes_max,
+            count,
+            waiting,
+            sinks: sinks.len(),
+            last,
+            refused: u64::MAX,
+            ..Self::default()
+        };
+        let mut spool = Self::default();
+        let mut changes = Changes { transaction, spool: &mut spool, after };
+        changes.release()?;
+        changes.commit()?;
+        Ok(spool)
+    }
+}
+
+impl Store {
+    /// Whether an alert of this id was taken before.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn knows(&self, id: &str) -> rusqlite::Result<bool> {
+        self.connection.prepare_cached("SELECT 1 FROM alert WHERE id = ?1")?.exists([id])
+    }
+
+    /// Up to which alert a sink has delivered.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn cursor(&self, sink: &str) -> rusqlite::Result<i64> {
+        let cursor = self
+            .connection
+            .prepare_cached("SELECT sequence FROM cursor WHERE sink = ?1")?
+            .query_row([sink], |row| row.get(0))
+            .optional()?;
+        Ok(cursor.unwrap_or(0))
+    }
+
+    /// The alerts after number `after`, in order, as many as fit; always at least one where there is one. One whose
+    /// document is in the log only ends the list.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn read(
+        &self,
+        after: i64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> rusqlite::Result<Vec<Spooled>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT sequence, id, document FROM alert WHERE place <> 0 AND sequence > ?1 ORDER BY sequence",
+        )?;
+        let mut rows = statement.query([after])?;
+        let (mut alerts, mut bytes) = (Vec::new(), 0);
+        while alerts.len() < count_max {
+            let Some(row) = rows.next()? else { break };
+            let Some(document) = row.get_ref(2)?.as_blob_or_null()? else { break };
+            bytes += document.len();
+            if bytes > bytes_max && !alerts.is_empty() {
+                break;
+            }
+            let json = Bytes::copy_from_slice(document);
+            alerts.push(Spooled { sequence: row.get(0)?, id: row.get(1)?, json });
+        }
+        Ok(alerts)
+    }
+
+    /// The number of the newest alert, delivered or not.
+    pub(crate) fn last(&self) -> i64 {
+        self.spool.last
+    }
+
+    /// How many alerts are in the spool, and their bytes.
+    pub(crate) fn spooled(&self) -> (u64, u64) {
+        (self.spool.count, self.spool.bytes)
+    }
+
+    /// How many alerts are to be delivered whose documents are in the log only.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.spool.waiting
+    }
+
+    /// How many alerts of this run can no longer be delivered: the log was rotated away.
+    pub(crate) fn missed(&self) -> u64 {
+        self.spool.missed
+    }
+
+    /// Whether documents from the log may be taken again: the spool is half empty, so that the log is not read for
+    /// every alert that leaves it.
+    pub(crate) fn has_room(&self) -> bool {
+        let Extent { bytes, bytes_max, refused, .. } = self.spool;
+        bytes == 0 || (bytes <= bytes_max / 2 && bytes < refused)
+    }
+}
+
+impl Changes<'_> {
+    /// Takes an alert that is in the log, its document too if `place` is the spool and there is room, and says where
+    /// the document is. An alert whose document is here already, or was delivered, changes nothing.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn alert(&mut self, alert: &AlertDocument, place: Place) -> rusqlite::Result<Place> {
+        if self.after.sinks == 0 {
+            self.recall(alert)?;
+            return Ok(Place::Spool);
+        }
+        let known = self
+            .transaction
+            .prepare_cached("SELECT sequence, place FROM alert WHERE id = ?1")?
+            .query_row([&alert.id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+            .optional()?;
+        let bytes = alert.json.len() as u64;
+        let full = self.after.bytes > 0 && self.after.bytes + bytes > self.after.bytes_max;
+        match known {
+            Some((_, DONE | SPOOLED)) => return Ok(Place::Spool),
+            Some(_) if full || place == Place::Log => {
+                self.after.refused = self.after.bytes;
+                return Ok(Place::Log);
+            }
+            Some((sequence, _)) => {
+                self.transaction
+                    .prepare_cached("UPDATE alert SET place = 1, document = ?2 WHERE sequence = ?1")?
+                    .execute(params![sequence, &alert.json[..]])?;
+                self.after.waiting -= 1;
+            }
+            None if full || place == Place::Log => {
+                self.insert(alert, LOGGED, None)?;
+                self.after.waiting += 1;
+                self.after.refused = self.after.bytes;
+                return Ok(Place::Log);
+            }
+            None => self.insert(alert, SPOOLED, Some(&alert.json))?,
+        }
+        self.after.bytes += bytes;
+        self.after.count += 1;
+        Ok(Place::Spool)
+    }
+
+    /// Remembers an alert that is not to be delivered.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn recall(&mut self, alert: &AlertDocument) -> rusqlite::Result<()> {
+        self.insert(alert, DONE, None)
+    }
+
+    /// A sink has delivered everything up to this number.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn acknowledge(&mut self, sink: &str, sequence: i64) -> rusqlite::Result<()> {
+        self.transaction
+            .prepare_cached("UPDATE cursor SET sequence = max(sequence, ?2) WHERE sink = ?1")?
+            .execute(params![sink, sequence])?;
+        self.release()
+    }
+
+    /// The end of the log was reached: documents that are still only there are not there any more. Says how many.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn miss(&mut self) -> rusqlite::Result<u64> {
+        let missed = self.transaction.execute("UPDATE alert SET place = 0 WHERE place = 2", [])? as u64;
+        self.after.waiting = 0;
+        self.after.missed += missed;
+        Ok(missed)
+    }
+
+    fn insert(&mut self, alert: &AlertDocument, place: i64, document: Option<&[u8]>) -> rusqlite::Result<()> {
+        self.transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO alert (id, time, place, document) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![alert.id, alert.time.as_nanos(), place, document])?;
+        self.after.last = self.transaction.last_insert_rowid();
+        if self.after.last - self.after.pruned >= ALERTS_BETWEEN_PRUNES {
+            self.prune()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest alerts, but none whose document is here.
+    fn prune(&mut self) -> rusqlite::Result<()> {
+        let oldest = self.after.last - ALERTS_KNOWN_MAX;
+        let missed =
+            self.transaction.execute("DELETE FROM alert WHERE sequence <= ?1 AND place = 2", [oldest])?
+                as u64;
+        self.transaction.execute("DELETE FROM alert WHERE sequence <= ?1 AND place = 0", [oldest])?;
+        self.after.pruned = self.after.last;
+        self.after.waiting -= missed;
+        self.after.missed += missed;
+        Ok(())
+    }
+
+    /// Drops the documents that every sink has delivered.
+    fn release(&mut self) -> rusqlite::Result<()> {
+        let all = self.transaction.query_row("SELECT min(sequence) FROM cursor", [], |row| row.get(0));
+        let released = all.map(|cursor: Option<i64>| cursor.unwrap_or(i64::MAX))?;
+        if released <= self.after.released {
+            return Ok(());
+        }
+        let of = |place| extent(&self.transaction, place, released);
+        let ((count, bytes), (waiting, _)) = (of(SPOOLED)?, of(LOGGED)?);
+        self.transaction
+            .prepare_cached(
+                "UPDATE alert SET place = 0, document = NULL WHERE place <> 0 AND sequence <= ?1",
+            )?
+            .execute([released])?;
+        self.after.released = released;
+        self.after.count = self.after.count.saturating_sub(count);
+        self.after.bytes = self.after.bytes.saturating_sub(bytes);
+        self.after.waiting = self.after.waiting.saturating_sub(waiting);
+        self.give_back()
+    }
+
+    /// Gives the file system back what a long outage took.
+    fn give_back(&self) -> rusqlite::Result<()> {
+        let free: i64 = self.transaction.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        if free <= 2 * FREE_PAGES_KEPT {
+            return Ok(());
+        }
+        self.transaction.execute_batch(&format!("PRAGMA incremental_vacuum({FREE_PAGES_KEPT})"))
+    }
+}
+
+/// How many alerts up to a number have this place, and their documents' bytes.
+fn extent(connection: &Connection, place: i64, sequence: i64) -> rusqlite::Result<(u64, u64)> {
+    connection
+        .prepare_cached(
+            "SELECT count(*), coalesce(sum(length(document)), 0) FROM alert WHERE place = ?1 AND sequence <= ?2",
+        )?
+        .query_row([place, sequence], |row| {
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+        })
+}

@@ -1,0 +1,233 @@
+//! The store on its own: what is kept, what is refused, and what becomes of alerts that do not fit.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::ledger::AlertDocument;
+use crate::testing::{alert, id};
+
+fn open(directory: &Path, size_max: u64, sinks: &[&str]) -> Result<Store> {
+    let sinks: Vec<String> = sinks.iter().map(|&sink| sink.to_owned()).collect();
+    Store::open(directory, &Config { size_max: ByteSize::b(size_max) }, &sinks)
+}
+
+fn spool(store: &mut Store, numbers: std::ops::Range<u64>) -> Vec<Place> {
+    let mut changes = store.change().unwrap();
+    let places = numbers.map(|number| changes.alert(&alert(number), Place::Spool).unwrap()).collect();
+    changes.commit().unwrap();
+    places
+}
+
+fn ids(store: &Store, after: i64) -> Vec<String> {
+    store.read(after, usize::MAX, usize::MAX).unwrap().into_iter().map(|alert| alert.id).collect()
+}
+
+fn refusal(directory: &Path) -> String {
+    format!("{:#}", open(directory, 1 << 20, &["siem"]).err().unwrap())
+}
+
+#[test]
+fn state_is_kept_by_scope_and_read_in_pages() {
+    let folder = TempDir::new().unwrap();
+    let change = |scope: &str, key: &str, value: Option<&str>| Change {
+        scope: scope.to_owned(),
+        key: key.to_owned(),
+        value: value.map(|value| value.as_bytes().to_vec()),
+    };
+    let mut store = open(folder.path(), 1 << 20, &[]).unwrap();
+    let changes = store.change().unwrap();
+    for (scope, key, value) in [
+        ("a", "1", Some("x")),
+        ("a", "2", Some("y")),
+        ("b", "1", Some("z")),
+        ("a", "1", Some("w")),
+        ("b", "1", None),
+    ] {
+        changes.state(&change(scope, key, value)).unwrap();
+    }
+    changes.commit().unwrap();
+    store.change().unwrap().state(&change("a", "3", Some("never committed"))).unwrap();
+    drop(store);
+    let store = open(folder.path(), 1 << 20, &[]).unwrap();
+    let row = |key: &str, value: &str| (key.to_owned(), value.as_bytes().to_vec());
+    assert_eq!(store.rows("a", None, 1).unwrap(), [row("1", "w")]);
+    assert_eq!(store.rows("a", Some("1"), 9).unwrap(), [row("2", "y")]);
+    assert_eq!(store.rows("b", None, 9).unwrap(), []);
+}
+
+#[test]
+fn only_the_agent_can_read_it() {
+    let folder = TempDir::new().unwrap();
+    let directory = folder.path().join("deep/state");
+    let mut store = open(&directory, 1 << 20, &["siem"]).unwrap();
+    spool(&mut store, 0..1);
+    for entry in fs::read_dir(&directory).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+    }
+}
+
+#[test]
+fn one_agent_a_state_directory() {
+    let folder = TempDir::new().unwrap();
+    let first = open(folder.path(), 1 << 20, &[]).unwrap();
+    let refused = refusal(folder.path());
+    assert!(refused.contains(&format!("another lapwing (process {})", std::process::id())), "{refused}");
+    drop(first);
+    open(folder.path(), 1 << 20, &[]).unwrap();
+}
+
+#[test]
+fn foreign_damaged_and_newer_files_are_refused_and_left_alone() {
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil, &str); 4] = [
+        (
+            "newer",
+            |path| Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap(),
+            "format 99",
+        ),
+        (
+            "foreign",
+            |path| {
+                fs::remove_file(path).unwrap();
+                Connection::open(path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+            },
+            "a database of another program",
+        ),
+        (
+            "no database",
+            |path| fs::write(path, [b'x'; 8192]).unwrap(),
+            "is damaged: stop the agent, move the file",
+        ),
+        (
+            "torn",
+            |path| {
+                let mut bytes = fs::read(path).unwrap();
+                for byte in &mut bytes[100..] {
+                    *byte ^= 0x5a;
+                }
+                fs::write(path, bytes).unwrap();
+            },
+            "is damaged: stop the agent, move the file",
+        ),
+    ];
+    for (name, spoil, expected) in cases {
+        let folder = TempDir::new().unwrap();
+        drop(open(folder.path(), 1 << 20, &["siem"]).unwrap());
+        let path = folder.path().join(FILE);
+        spoil(&path);
+        let before = fs::read(&path).unwrap();
+        let refused = refusal(folder.path());
+        assert!(refused.contains(expected), "{name}: {refused}");
+        assert!(fs::read(&path).unwrap() == before, "{name}: the file was changed");
+    }
+}
+
+#[test]
+fn an_older_store_is_brought_up_to_date() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(FILE);
+    let mut connection = Connection::open(&path).unwrap();
+    schema::migrate(&mut connection, schema::STEPS).unwrap();
+    connection.execute("INSERT INTO state VALUES ('rule', 'k', x'01')", []).unwrap();
+    let mut steps = schema::STEPS.to_vec();
+    steps.push("ALTER TABLE state ADD COLUMN note TEXT; CREATE TABLE more (x);");
+    schema::migrate(&mut connection, &steps).unwrap();
+    let kept: (Vec<u8>, Option<String>) = connection
+        .query_row("SELECT value, note FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(kept, (vec![1], None));
+    // A step that fails leaves the version before it.
+    steps.push("CREATE TABLE fine (x); CREATE TABLE more (x);");
+    assert!(schema::migrate(&mut connection, &steps).is_err());
+    steps.pop();
+    schema::migrate(&mut connection, &steps).unwrap();
+    assert!(schema::migrate(&mut connection, schema::STEPS).is_err(), "an older program refuses it");
+}
+
+#[test]
+fn an_alert_is_spooled_until_every_sink_has_it() {
+    let folder = TempDir::new().unwrap();
+    let mut store = open(folder.path(), 1 << 20, &["a", "b"]).unwrap();
+    spool(&mut store, 0..3);
+    spool(&mut store, 1..4);
+    assert_eq!(ids(&store, 0), [id(0), id(1), id(2), id(3)], "each once, in order");
+    let last = store.read(0, 3, usize::MAX).unwrap().pop().unwrap().sequence;
+    for (sink, spooled) in [("a", 4), ("b", 1)] {
+        let mut changes = store.change().unwrap();
+        changes.acknowledge(sink, last).unwrap();
+        changes.commit().unwrap();
+        assert_eq!(store.spooled().0, spooled, "after {sink}");
+    }
+    assert_eq!(ids(&store, last), [id(3)]);
+    assert!(store.knows(&id(0)).unwrap() && !store.knows(&id(9)).unwrap());
+    drop(store);
+    // A sink that is gone holds nothing up, and one that is new begins with what comes.
+    let mut store = open(folder.path(), 1 << 20, &["a", "c"]).unwrap();
+    spool(&mut store, 4..5);
+    assert_eq!(ids(&store, store.cursor("a").unwrap()), [id(3), id(4)]);
+    assert_eq!(ids(&store, store.cursor("c").unwrap()), [id(4)]);
+    drop(store);
+    let store = open(folder.path(), 1 << 20, &[]).unwrap();
+    assert_eq!(store.spooled(), (0, 0), "nobody waits for it");
+}
+
+#[test]
+fn batches_hold_as_much_as_fits_and_at_least_one() {
+    let folder = TempDir::new().unwrap();
+    let mut store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
+    spool(&mut store, 0..5);
+    let bytes = alert(0).json.len();
+    for (count_max, bytes_max, expected) in
+        [(2, usize::MAX, 2), (9, bytes * 3, 3), (9, bytes * 3 - 1, 2), (9, 1, 1)]
+    {
+        assert_eq!(store.read(0, count_max, bytes_max).unwrap().len(), expected);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_left_in_the_log_and_keeps_its_place() {
+    let folder = TempDir::new().unwrap();
+    let bytes = alert(0).json.len() as u64;
+    let mut store = open(folder.path(), bytes * 4, &["siem"]).unwrap();
+    let places = spool(&mut store, 0..6);
+    assert_eq!(places, [[Place::Spool; 4].as_slice(), &[Place::Log; 2]].concat());
+    assert_eq!((store.spooled().0, store.waiting()), (4, 2));
+    assert_eq!(ids(&store, 0).len(), 4);
+    assert!(!store.has_room());
+    let mut changes = store.change().unwrap();
+    changes.acknowledge("siem", 3).unwrap();
+    changes.commit().unwrap();
+    assert!(store.has_room());
+    // What comes later does not overtake.
+    let mut changes = store.change().unwrap();
+    assert_eq!(changes.alert(&alert(6), Place::Log).unwrap(), Place::Log);
+    changes.commit().unwrap();
+    assert_eq!(ids(&store, 3), [id(3)]);
+    assert_eq!(spool(&mut store, 4..7), [Place::Spool; 3]);
+    assert_eq!(ids(&store, 3), [id(3), id(4), id(5), id(6)]);
+    assert_eq!(store.waiting(), 0);
+}
+
+#[test]
+fn known_alerts_are_bounded() {
+    let folder = TempDir::new().unwrap();
+    let mut store = open(folder.path(), 1 << 20, &[]).unwrap();
+    let oldest = alert(0);
+    let mut changes = store.change().unwrap();
+    changes.recall(&oldest).unwrap();
+    // As if so many had come in between.
+    changes
+        .transaction
+        .execute("UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'alert'", [])
+        .unwrap();
+    for number in 1..3000 {
+        changes.recall(&AlertDocument { id: id(number), ..oldest.clone() }).unwrap();
+    }
+    changes.commit().unwrap();
+    assert!(!store.knows(&oldest.id).unwrap());
+    assert!(store.knows(&id(1)).unwrap() && store.knows(&id(2999)).unwrap());
+}

@@ -1,0 +1,58 @@
+//! The rules for this host, set off by real tools: an agent runs on the live kernel, tools do in network namespaces
+//! what attackers do, and the alerts are read from its log. It takes root and the kernel programs inside the agent.
+#![expect(clippy::expect_used, reason = "a test that cannot go on stops")]
+
+/// Requests to the instance metadata service.
+mod imds;
+/// Reverse and bind shells.
+mod reverse_shell;
+/// Commands sent by Systems Manager.
+mod send_command;
+
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lapwing_stage::{Agent, Hosts, Settings};
+
+/// How long a tool may take; what hangs longer is ended.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The hosts and the agent that watches: one for all tests, which take turns.
+struct Stage {
+    hosts: Hosts,
+    agent: Agent,
+}
+
+static STAGE: LazyLock<Mutex<Stage>> = LazyLock::new(|| {
+    let hosts = Hosts::new().expect("hosts in network namespaces");
+    Mutex::new(Stage { hosts, agent: agent() })
+});
+
+fn stage() -> MutexGuard<'static, Stage> {
+    STAGE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An agent with the rules of the project and a history of its own.
+fn agent() -> Agent {
+    Agent::start(Settings {
+        program: env!("CARGO_BIN_EXE_lapwing").into(),
+        rules: project().join("packaging/rules"),
+        configuration: String::new(),
+    })
+    .expect("an agent")
+}
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder").to_owned()
+}
+
+/// Whether a tool is there; a test without its tool says so and is counted as skipped.
+fn is_there(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(tool).exists());
+    if !found {
+        eprintln!("skipped: `{tool}` is not installed");
+    }
+    found
+}

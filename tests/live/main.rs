@@ -1,0 +1,29 @@
+//! The sensor on this machine's kernel: things are done, and the events that come of them are looked at whole.
+//!
+//! `cargo xtask test` runs these as root with the kernel programs built in; a plain `cargo test` leaves them out. One
+//! agent serves all of them. A test that hooks something new belongs into the module of its hook.
+#![expect(
+    clippy::unwrap_used,
+    reason = "all of this is test code, and clippy takes only its test functions for such"
+)]
+
+/// Doing what is watched: processes and sockets by the system calls themselves.
+mod act;
+/// The agent under test and its events.
+mod agent;
+
+/// Row `accept`: connections from the other side.
+mod accept;
+/// Row `connect`: every way in which a process can open a TCP connection.
+mod connect;
+/// Row `exec`: what runs, by which name, with which arguments, where.
+mod exec;
+/// Row `exit`: how processes end.
+mod exit;
+/// Row `fork`: who was born to whom.
+mod fork;
+
+/// Namespaces and control groups: what a container is made of.
+mod container;
+/// The account of records, and how the agent starts and stops.
+mod run;

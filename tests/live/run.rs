@@ -1,0 +1,106 @@
+//! The account of records, and how the agent starts and stops.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType, connect, socket};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::agent::{all, binary, events, field, ready};
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Starts an agent of its own and waits for its first event.
+fn start() -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = events().spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    assert!(first.contains("already_running"), "{first}");
+    (child, out)
+}
+
+/// Every record is either read or told as lost: here the agent is held while far more is recorded than has room.
+#[test]
+fn what_is_lost_is_counted_and_told() {
+    let (mut child, mut out) = start();
+    signal(&child, Signal::STOP);
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    for _ in 0..20_000 {
+        // Refused: two records each, and no port is used up.
+        let _ = connect(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap(), &closed);
+    }
+    signal(&child, Signal::CONT);
+    let told = std::thread::spawn(move || {
+        let mut told = 0;
+        let mut line = String::new();
+        while out.read_line(&mut line).unwrap() > 0 {
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"]["action"] == "records_lost" {
+                told += field(&event, "lapwing.lost.records").as_u64().unwrap();
+                assert_eq!(event["event"]["category"][0], "host");
+            }
+            line.clear();
+        }
+        told
+    });
+    // It looks for losses every second, and once more at its end.
+    signal(&child, Signal::TERM);
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success());
+    let line = said.lines().find(|line| line.starts_with("records: ")).expect("the account at the end");
+    let numbers: Vec<u64> =
+        line.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
+    let [seen, read, lost] = numbers[..] else { panic!("{line}") };
+    assert!(lost > 0, "{line}");
+    assert_eq!(seen, read + lost, "{line}");
+    assert_eq!(told.join().unwrap(), lost);
+}
+
+#[test]
+fn a_closed_pipe_ends_it() {
+    let (mut child, out) = start();
+    drop(out);
+    let start = Instant::now();
+    loop {
+        // Something happens, so that it writes and finds the pipe closed.
+        let _ = Command::new("/bin/true").status();
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "it still runs");
+    }
+}
+
+#[test]
+fn without_privileges_it_says_what_is_missing() {
+    let mut command = Command::new(binary());
+    command.arg("events").uid(65534).gid(65534).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("CAP_BPF is missing: run as root"), "{said}");
+}
+
+#[test]
+fn what_ran_before_is_told_first() {
+    ready();
+    let own = std::process::id();
+    let told = all(|event| event["event"]["action"] == "already_running" && event["process"]["pid"] == own);
+    assert_eq!(told.len(), 1);
+    let event = &told[0];
+    assert_eq!(event["event"]["type"][0], "info");
+    assert_eq!(event["process"]["executable"], std::env::current_exe().unwrap().to_str().unwrap());
+    // The same process by a record has the same name.
+    let child = crate::agent::of("fork", crate::act::forked(|| 0).0);
+    assert_eq!(field(&child, "process.parent.entity_id"), field(event, "process.entity_id"));
+}

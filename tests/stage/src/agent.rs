@@ -1,0 +1,255 @@
+//! An agent that runs, with a folder of its own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+use crate::wait::until;
+
+/// How long an agent may take to become ready: it tests its hooks and looks at every process.
+const READY: Duration = Duration::from_secs(30);
+/// How long an agent may take to end.
+const END: Duration = Duration::from_secs(30);
+
+/// What an agent is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The program.
+    pub program: PathBuf,
+    /// Its rules.
+    pub rules: PathBuf,
+    /// What else its configuration says, in TOML; sections that the stage writes itself are `rules`, `alerts` and
+    /// `control`.
+    pub configuration: String,
+}
+
+/// A running agent. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    settings: Settings,
+    folder: TempDir,
+}
+
+/// An alert as it stands in the log.
+#[derive(Clone, Debug)]
+pub struct Alert {
+    /// The document.
+    pub document: Json,
+    /// When its line was seen in the log.
+    pub seen: SystemTime,
+}
+
+impl Alert {
+    /// The name of the rule.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        self.document["message"].as_str().unwrap_or_default()
+    }
+
+    /// The text at a place of the document, such as `/destination/ip`.
+    #[must_use]
+    pub fn text(&self, pointer: &str) -> &str {
+        self.document.pointer(pointer).and_then(Json::as_str).unwrap_or_default()
+    }
+}
+
+impl Agent {
+    /// Starts an agent and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready; what it said is part of the error.
+    pub fn start(settings: Settings) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lapwing-").tempdir().context("no temporary folder")?;
+        let own = folder.path().display();
+        let configuration = format!(
+            "state_dir = \"{own}/state\"\n{}\n[rules]\npaths = [\"{}\"]\n[alerts]\npath = \"{own}/alerts.ndjson\"\n\
+             [control]\nsocket = \"{own}/control.sock\"\n",
+            settings.configuration,
+            settings.rules.display(),
+        );
+        fs::write(folder.path().join("lapwing.toml"), configuration).context("the configuration")?;
+        let child = spawn(&settings, folder.path())?;
+        let mut agent = Self { child, settings, folder };
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// The folder in which everything of the agent lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A command of the program, about this agent.
+    #[must_use]
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.settings.program);
+        command.arg(verb).arg("--config").arg(self.folder.path().join("lapwing.toml"));
+        command
+    }
+
+    /// What `lapwing status --json` says.
+    ///
+    /// # Errors
+    /// It says nothing.
+    pub fn status(&self) -> Result<Json> {
+        let output = self.command("status").arg("--json").output().context("lapwing status")?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// What the agent said on standard error.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
+    }
+
+    /// All alerts in the log.
+    ///
+    /// # Errors
+    /// The log cannot be read or a line of it is no JSON.
+    pub fn alerts(&self) -> Result<Vec<Alert>> {
+        let path = self.folder.path().join("alerts.ndjson");
+        let mut alerts = Vec::new();
+        read_alerts(&path, &mut 0, &mut alerts)?;
+        Ok(alerts)
+    }
+
+    /// Waits until the log holds an alert, of those that were not there when `from` bytes of it were, for which
+    /// `wanted` holds.
+    ///
+    /// # Errors
+    /// It does not come; what came instead is part of the error.
+    pub fn wait_for(&self, what: &str, from: u64, wanted: impl Fn(&Alert) -> bool) -> Result<Alert> {
+        self.wait_for_within(what, from, Duration::from_secs(10), wanted)
+    }
+
+    /// As [`wait_for`](Self::wait_for), with another patience.
+    ///
+    /// # Errors
+    /// As of [`wait_for`](Self::wait_for).
+    pub fn wait_for_within(
+        &self,
+        what: &str,
+        from: u64,
+        patience: Duration,
+        wanted: impl Fn(&Alert) -> bool,
+    ) -> Result<Alert> {
+        let path = self.folder.path().join("alerts.ndjson");
+        let (mut place, mut came) = (from, Vec::new());
+        let found = until(what, patience, || {
+            let before = came.len();
+            read_alerts(&path, &mut place, &mut came)?;
+            Ok(came[before..].iter().find(|alert| wanted(alert)).cloned())
+        });
+        found.with_context(|| {
+            let came: Vec<_> = came.iter().map(|alert| alert.text("/event/reason").to_owned()).collect();
+            format!("alerts that came: {came:?}; the agent said:\n{}", self.log())
+        })
+    }
+
+    /// How long the log is now, in bytes.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        fs::metadata(self.folder.path().join("alerts.ndjson")).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Tells the agent to end, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not end, or not well.
+    pub fn stop(&mut self) -> Result<()> {
+        self.signal("TERM")?;
+        let status = self.wait()?;
+        if !status.success() {
+            bail!("the agent ended with {status}:\n{}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Kills the agent.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal("KILL")?;
+        self.wait().map(drop)
+    }
+
+    /// Starts it again after it has ended, with what it left behind.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn start_again(&mut self) -> Result<()> {
+        self.child = spawn(&self.settings, self.folder.path())?;
+        self.wait_until_ready()
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        status.context("kill").map(drop)
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        let child = &mut self.child;
+        until("the end of the agent", END, || Ok(child.try_wait()?))
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let socket = self.folder.path().join("control.sock");
+        let child = &mut self.child;
+        let ready = until("the agent", READY, || match child.try_wait()? {
+            Some(status) => bail!("the agent ended with {status}"),
+            None => Ok(std::os::unix::net::UnixStream::connect(&socket).ok()),
+        });
+        ready.map(drop).with_context(|| format!("the agent is not ready; it said:\n{}", self.log()))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(settings: &Settings, folder: &Path) -> Result<Child> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("agent.log"))?;
+    Command::new(&settings.program)
+        .arg("run")
+        .arg("--config")
+        .arg(folder.join("lapwing.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("{} cannot be started", settings.program.display()))
+}
+
+/// Reads the whole lines of a log from `place` on, and moves it behind them.
+fn read_alerts(path: &Path, place: &mut u64, alerts: &mut Vec<Alert>) -> Result<()> {
+    let Ok(mut file) = fs::File::open(path) else { return Ok(()) };
+    file.seek(SeekFrom::Start(*place))?;
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+        *place += line.len() as u64;
+        let document = serde_json::from_slice(&line).context("a line of the alert log is no JSON")?;
+        alerts.push(Alert { document, seen: SystemTime::now() });
+        line.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! A stage for the agent: two hosts in network namespaces, an agent that runs, and what it alerts.
+//!
+//! Tests, the demo and benchmarks act on it with real tools. Everything on it is gone when its values are dropped.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod hosts;
+mod wait;
+
+pub use agent::{Agent, Alert, Settings};
+pub use hosts::{Host, Hosts, IMDS, IMDS_IPV6, socket};
+pub use wait::until;

@@ -1,0 +1,73 @@
+//! `cargo xtask build`: the kernel programs first, then the agent with their object inside.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::setup::{self, Tools};
+use crate::shell::{self, step};
+
+#[derive(Args, Default)]
+pub(crate) struct Arguments {
+    /// Optimised, as it is shipped
+    #[arg(long)]
+    pub(crate) release: bool,
+    /// Kernel programs that log what they do, for their own debugging (`RUST_LOG=debug` shows it)
+    #[arg(long)]
+    pub(crate) kernel_log: bool,
+}
+
+/// The environment variable by which the agent's build script is told where the object lies.
+pub(crate) const OBJECT: &str = "LAPWING_EBPF_OBJECT";
+
+/// Builds both and returns where the agent lies.
+///
+/// # Errors
+/// Where a tool is missing, or what does not compile.
+pub(crate) fn run(arguments: &Arguments) -> Result<PathBuf> {
+    let object = object(&setup::run()?, arguments)?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--package", "lapwing", "--bin", "lapwing"]).current_dir(shell::root());
+    if arguments.release {
+        cargo.arg("--release");
+    }
+    step("building the agent", cargo.env(OBJECT, &object))?;
+    Ok(target().join(if arguments.release { "release" } else { "debug" }).join("lapwing"))
+}
+
+/// Builds the kernel programs, always optimised: the verifier takes nothing else. Returns where their object lies.
+///
+/// # Errors
+/// What does not compile.
+pub(crate) fn object(tools: &Tools, arguments: &Arguments) -> Result<PathBuf> {
+    const TARGET: &str = "bpfel-unknown-none";
+    let target_folder = target().join("ebpf");
+    let flags = [
+        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
+        "-Cdebuginfo=2".to_owned(),
+        format!("-Clinker={}", tools.linker.display()),
+        "-Clink-arg=--btf".to_owned(),
+    ];
+    let mut cargo = tools.compiler.cargo();
+    cargo.args(["build", "--release", "--bins", "--target", TARGET]).args(tools.compiler.flags());
+    cargo.arg("--target-dir").arg(&target_folder).current_dir(shell::root().join("agent-ebpf"));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    // Set by the cargo that runs this program for the target of the agent; here they would mislead.
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_TARGET").env_remove("RUSTUP_TOOLCHAIN");
+    if arguments.kernel_log {
+        cargo.args(["--features", "log"]);
+    }
+    step("building the kernel programs", &mut cargo)?;
+    // The debug information was needed to make BTF of it; left in, it would be most of what the agent carries.
+    let object = target_folder.join("lapwing-ebpf.o");
+    let mut strip = Command::new(&tools.objcopy);
+    strip.arg("--strip-debug").arg(target_folder.join(TARGET).join("release/lapwing-ebpf")).arg(&object);
+    shell::output(&mut strip)?;
+    object.canonicalize().with_context(|| object.display().to_string())
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
+}
