@@ -47,6 +47,16 @@ pub(crate) fn deserialize_period_or_none<'de, D: Deserializer<'de>>(
     period(&text).map_err(|error| de::Error::custom(format!("`{text}` {error}")))
 }
 
+/// As [`deserialize_period`], for what has its default elsewhere.
+///
+/// # Errors
+/// As of [`period`].
+pub(crate) fn deserialize_some_period<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    deserialize_period(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use crate::source::cloudtrail;
-use crate::{alert_log, control, log, rules, store};
+use crate::{alert_log, control, log, rules, sink, store};
 
 /// Where the configuration lies, where no other file is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) alerts: alert_log::Config,
     /// What waits to be delivered.
     pub(crate) spool: store::Config,
+    /// Where alerts are delivered: any number of `[[sink]]` sections.
+    pub(crate) sink: Vec<sink::Config>,
     /// How commands reach the agent.
     pub(crate) control: control::Config,
 }
@@ -57,6 +59,7 @@ impl Default for Config {
             cloudtrail: cloudtrail::config::Config::default(),
             alerts: alert_log::Config::default(),
             spool: store::Config::default(),
+            sink: Vec::new(),
             control: control::Config::default(),
         }
     }

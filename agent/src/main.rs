@@ -18,6 +18,7 @@ mod privileges;
 mod report;
 mod rules;
 mod sensor;
+mod sink;
 mod source;
 mod store;
 mod terminal;

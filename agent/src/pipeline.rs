@@ -25,6 +25,7 @@ use crate::edges::{self, Edges};
 use crate::lane::{self, Lane, LaneClient};
 use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
 use crate::sensor::Sensor;
+use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
 use crate::{privileges, report, rules};
@@ -49,15 +50,17 @@ const SENSOR_QUIET: Duration = Duration::from_secs(1);
 pub(crate) fn run(config: &Config) -> Result<()> {
     let started = Instant::now();
     let (loaded, schema) = load(config)?;
+    let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let sensor = if config.sensor.enabled { Some(Sensor::start(stop.clone())?) } else { None };
     privileges::drop_needless()?;
 
+    let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();
     let ledger = ledger::start(&Settings {
         alerts: &config.alerts,
         spool: &config.spool,
         state_dir: &config.state_dir,
-        sinks: &[],
+        sinks: &names,
     })?;
     let edges = Edges::new()?;
     let lanes = Lanes {
@@ -87,7 +90,9 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         bail!("there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues");
     }
     let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
-    serve(config, &edges, &clients, &schema, &loaded, &ledger.client, started)?;
+    let about = About { config, loaded: &loaded, schema: &schema, sinks: &sinks, started };
+    about.serve(&edges, &clients, &ledger.client)?;
+    let delivered = edges.handle().spawn(sink::run(sinks, ledger.client.clone()));
     let (control, queues_ended) = cloudtrail.unzip();
     let stop = Stop { sensor: stop, cloudtrail: control.clone() };
     let (reopen, stopped) = (ledger.client.clone(), stop.clone());
@@ -98,6 +103,8 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     edges::on_signals(&edges.handle(), move || stopped.all(), reload)?;
     edges::tell_service_manager(&edges.handle(), clients);
     let edges = edges.start(async move {
+        // A task that panicked has said so.
+        let _ = delivered.await;
         if let Some(queues_ended) = queues_ended {
             queues_ended.await;
         }
@@ -166,13 +173,10 @@ impl Lanes<'_> {
         let config = &self.config.cloudtrail;
         let source =
             CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
-        if let Some(missing) = source.geoip_missing() {
-            for rule in rules::reading(self.rules, &CLOUDTRAIL_STREAMS) {
-                let places =
-                    rule.fields().into_iter().any(|field| self.schema.name(field).starts_with("source.geo."));
-                if places {
-                    tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
-                }
+        for rule in rules::reading(self.rules, &CLOUDTRAIL_STREAMS) {
+            let missing = rule.fields().into_iter().find_map(|field| source.missing(self.schema.name(field)));
+            if let Some(missing) = missing {
+                tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
             }
         }
         Ok(source)
@@ -201,32 +205,38 @@ impl Lanes<'_> {
     }
 }
 
-/// Opens the control socket.
-fn serve(
-    config: &Config,
-    edges: &Edges,
-    lanes: &[LaneClient],
-    schema: &Arc<Schema>,
-    loaded: &Loaded,
-    ledger: &LedgerClient,
+/// What the status tells beside what lanes say of themselves.
+struct About<'a> {
+    config: &'a Config,
+    loaded: &'a Loaded,
+    schema: &'a Arc<Schema>,
+    sinks: &'a [Sink],
     started: Instant,
-) -> Result<()> {
-    let refused = loaded.reports.iter().filter(|found| found.is_fault()).count();
-    let enabled = loaded.rules.iter().filter(|rule| rule.enabled).count();
-    let rules = json!({"loaded": loaded.rules.len(), "enabled": enabled, "refused_files": refused});
-    let ledger = ledger.clone();
-    let status = move || {
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "uptime_seconds": started.elapsed().as_secs(),
-            "rules": rules,
-            "ledger": ledger.report(),
-        })
-    };
-    let _runtime = edges.handle();
-    let _entered = _runtime.enter();
-    let server = Server::bind(&config.control.socket, lanes.to_vec(), schema.clone(), status)?;
-    edges.handle().spawn(server.run());
-    Ok(())
+}
+
+impl About<'_> {
+    /// Opens the control socket.
+    fn serve(&self, edges: &Edges, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
+        let started = self.started;
+        let refused = self.loaded.reports.iter().filter(|found| found.is_fault()).count();
+        let enabled = self.loaded.rules.iter().filter(|rule| rule.enabled).count();
+        let rules = json!({"loaded": self.loaded.rules.len(), "enabled": enabled, "refused_files": refused});
+        let sinks: Vec<_> = self.sinks.iter().map(Sink::status).collect();
+        let ledger = ledger.clone();
+        let status = move || {
+            json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "pid": std::process::id(),
+                "uptime_seconds": started.elapsed().as_secs(),
+                "rules": rules,
+                "ledger": ledger.report(),
+                "sinks": sinks.iter().map(|sink| sink.report()).collect::<Vec<_>>(),
+            })
+        };
+        let runtime = edges.handle();
+        let _entered = runtime.enter();
+        let server = Server::bind(&self.config.control.socket, lanes.to_vec(), self.schema.clone(), status)?;
+        runtime.spawn(server.run());
+        Ok(())
+    }
 }

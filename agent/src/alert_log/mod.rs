@@ -9,6 +9,7 @@ mod files;
 mod forward;
 mod rotate;
 
+pub(crate) use backward::Backward;
 pub(crate) use forward::Forward;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -31,6 +32,9 @@ const DIRECTORY_MODE: u32 = 0o750;
 /// How much of a torn line the agent's own log keeps.
 const TORN_BYTES_SHOWN: u64 = 16 << 10;
 
+/// Where the log is, where the configuration does not say.
+pub(crate) const PATH: &str = "/var/log/lapwing/alerts.ndjson";
+
 /// The `[alerts]` section.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -51,7 +55,7 @@ pub(crate) struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            path: "/var/log/lapwing/alerts.ndjson".into(),
+            path: PATH.into(),
             rotate_size: ByteSize::mib(50),
             rotate_age: Duration::from_hours(30 * 24),
             files_kept: 12,

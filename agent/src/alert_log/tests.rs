@@ -3,7 +3,6 @@
 use std::fs;
 use std::process::Command;
 
-use super::backward::Backward;
 use super::*;
 
 struct Folder(PathBuf);

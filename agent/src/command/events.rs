@@ -18,7 +18,7 @@ use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Answer, Request};
 use crate::sensor::{HookState, KindCounts, Sensor};
 use crate::source::Source as _;
-use crate::terminal::plain;
+use crate::terminal::escape;
 
 /// How long to wait for events before looking whether to stop.
 const WAIT: Duration = Duration::from_millis(100);
@@ -108,9 +108,9 @@ impl<W: Write> Output<W> {
 /// An event for a person: when, what, who, and what it is about.
 fn line(event: &Json) -> String {
     let text = |pointer: &str| match event.pointer(pointer) {
-        Some(Json::String(text)) => plain(text).into_owned(),
+        Some(Json::String(text)) => escape(text).into_owned(),
         Some(Json::Array(values)) => {
-            values.first().and_then(Json::as_str).map(plain).unwrap_or_default().into_owned()
+            values.first().and_then(Json::as_str).map(escape).unwrap_or_default().into_owned()
         }
         Some(value) => value.to_string(),
         None => String::new(),
@@ -152,7 +152,7 @@ mod tests {
         });
         assert_eq!(
             line(&json),
-            "2026-11-22T03:56:01Z exec                       7 root       sh               sh -c \\u{1b}[2J\\nrm"
+            "2026-11-22T03:56:01Z exec                       7 root       sh               sh -c \\x1b[2J\\nrm"
         );
     }
 }

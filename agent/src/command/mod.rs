@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod alerts;
 mod check;
 mod events;
 mod replay;
@@ -23,6 +24,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the alerts of this host
+    Alerts(alerts::Args),
     /// Check the configuration, the rules and this host before anything runs
     Check(check::Args),
     /// Print events as they happen
@@ -44,6 +47,7 @@ impl Args {
     /// What kept it from being done.
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Alerts(args) => alerts::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Events(args) => events::run(&args),
             Command::Replay(args) => replay::run(&args),

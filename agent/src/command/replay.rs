@@ -13,7 +13,7 @@ use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::source::Replay;
 use crate::source::cloudtrail::Geo;
-use crate::terminal::plain;
+use crate::terminal::escape;
 use crate::{report, rules};
 
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
@@ -119,7 +119,7 @@ impl Replaying {
                 let document: serde_json::Value = serde_json::from_str(&text)?;
                 let reason = document["event"]["reason"].as_str().unwrap_or_default();
                 let line = format!("{} {} {}: {reason}", raised.time, raised.rule.severity, raised.rule.name);
-                print(&plain(&line))?;
+                print(&escape(&line))?;
             }
         }
         Ok(())

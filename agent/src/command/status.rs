@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::print;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
-use crate::terminal::plain;
+use crate::terminal::escape;
 
 /// Show how the running agent does
 #[derive(Debug, clap::Args)]
@@ -84,7 +84,7 @@ fn row(json: &Json) -> String {
 
 fn scalar(json: &Json) -> String {
     match json {
-        Json::String(text) => plain(text).into_owned(),
+        Json::String(text) => escape(text).into_owned(),
         Json::Array(values) if values.is_empty() => "none".to_owned(),
         Json::Array(values) => values.iter().map(scalar).collect::<Vec<_>>().join(", "),
         value => value.to_string(),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::AlertDocument;
 use crate::alert_log::{Forward, Position};
 use crate::clock;
-use crate::store::{Place, Store};
+use crate::store::{Place, Reach, Store};
 
 /// How much of the log is taken over in one transaction.
 const FOLLOW_BYTES_MAX: usize = 4 << 20;
@@ -33,7 +33,7 @@ pub(super) enum Taken {
 
 /// Takes over what the log has and the store does not, at start. What finds no room stays in the log, and is known.
 pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
-    let position = store.position()?;
+    let position = store.position(Reach::Taken)?;
     let was_empty = position == Some(Position::default());
     let (_, found) = Forward::new(log.to_owned(), position)?;
     let since = if found || was_empty { Timestamp::MIN } else { clock::now() - RESEND_AGE_MAX };
@@ -51,7 +51,7 @@ pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
 
 /// Reads on in the log from where the store is. The spool gets alerts that are not older than `since`.
 pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Result<Taken> {
-    let (mut reader, _) = Forward::new(log.to_owned(), store.position()?)?;
+    let (mut reader, _) = Forward::new(log.to_owned(), store.position(Reach::Taken)?)?;
     let mut changes = store.change()?;
     let mut position = reader.position().clone();
     let (mut line, mut bytes) = (Vec::new(), 0);
@@ -70,8 +70,9 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
         }
         position.clone_from(reader.position());
     };
-    changes.position(&position)?;
+    changes.position(Reach::Taken, &position)?;
     if taken == Taken::All {
+        changes.position(Reach::Known, &position)?;
         let missed = changes.miss()?;
         if missed > 0 {
             tracing::error!(
@@ -85,7 +86,7 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
 
 /// Remembers the ids of what does not fit, so that an alert that is raised again is told as a repetition.
 fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
-    let (mut reader, _) = Forward::new(log.to_owned(), store.position()?)?;
+    let (mut reader, _) = Forward::new(log.to_owned(), store.position(Reach::Known)?)?;
     let mut changes = store.change()?;
     let mut line = Vec::new();
     while reader.next_line(&mut line)? {
@@ -93,6 +94,7 @@ fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
             changes.alert(&alert, Place::Log)?;
         }
     }
+    changes.position(Reach::Known, reader.position())?;
     Ok(changes.commit()?)
 }
 

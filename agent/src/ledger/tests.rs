@@ -181,7 +181,7 @@ fn a_store_that_is_older_than_the_log_catches_up() {
     let ledger = host.start().unwrap();
     raise(&ledger, 0..5);
     ledger.stop().unwrap();
-    let (store, backup) = (host.state_dir().join("lapwing.db"), host.folder.path().join("backup.db"));
+    let (store, backup) = (host.state_dir().join("lapwing.db"), host.path().join("backup.db"));
     fs::copy(&store, &backup).unwrap();
     let ledger = host.start().unwrap();
     raise(&ledger, 5..10);
@@ -299,7 +299,7 @@ fn a_full_disk_is_waited_for() {
     for folder in ["log", "state"] {
         std::thread::spawn(move || {
             let host = Host::new();
-            let small = host.folder.path().join(folder);
+            let small = host.path().join(folder);
             mount_small(&small, "size=2m");
             let ledger = host.start().unwrap();
             raise(&ledger, 0..3);
@@ -341,7 +341,7 @@ fn what_a_full_disk_does_not_take_at_the_end_is_told() {
     }
     std::thread::spawn(|| {
         let host = Host::new();
-        let small = host.folder.path().join("log");
+        let small = host.path().join("log");
         mount_small(&small, "size=1m");
         let ledger = host.start().unwrap();
         fill(&small.join("ballast"));
@@ -373,7 +373,7 @@ fn a_folder_that_cannot_be_written_is_named_with_the_cure() {
     for (folder, expected) in [("log", "check `alerts.path`"), ("state", "check `state_dir`")] {
         std::thread::spawn(move || {
             let host = Host::new();
-            mount_small(&host.folder.path().join(folder), "size=1m,ro");
+            mount_small(&host.path().join(folder), "size=1m,ro");
             let error = format!("{:#}", host.start().err().unwrap());
             assert!(error.contains(expected) && error.contains("Read-only file system"), "{error}");
         })

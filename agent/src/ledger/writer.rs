@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::follow::{self, Taken};
 use super::{AlertDocument, Change, Commit, ROWS_READ_MAX, Request, Settings, Status};
 use crate::alert_log::AlertLog;
-use crate::store::{Place, Store};
+use crate::store::{Place, Reach, Store};
 
 /// How much is taken from the inbox before it is written.
 const HELD_BYTES_MAX: usize = 4 << 20;
@@ -279,11 +279,13 @@ impl Writer {
         for (sink, sequence) in &self.held.cursors {
             changes.acknowledge(sink, *sequence)?;
         }
-        if !behind
-            && !self.held.alerts.is_empty()
+        if !self.held.alerts.is_empty()
             && let Some(position) = self.log.position()
         {
-            changes.position(&position)?;
+            changes.position(Reach::Known, &position)?;
+            if !behind {
+                changes.position(Reach::Taken, &position)?;
+            }
         }
         changes.commit()?;
         self.status.store.clear();

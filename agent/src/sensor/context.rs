@@ -178,10 +178,12 @@ mod tests {
         drop(ours);
         child.wait().unwrap();
 
-        let own = Sha256::digest(fs::read("/proc/self/exe").unwrap());
-        let own: String = own.iter().map(|byte| format!("{byte:02x}")).collect();
+        let own = fs::read("/proc/self/exe").unwrap();
+        let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        // The program of the tests, unoptimised, may be larger than what is hashed.
+        let own: Option<String> = (own.len() as u64 <= HASH_BYTES_MAX).then(|| hash(&own));
         let text = |id| context.fields.get(id).map(|value| value.to_text().into_owned());
-        assert_eq!(text(field!("process.hash.sha256")), Some(own));
+        assert_eq!(text(field!("process.hash.sha256")), own);
         assert_eq!(text(field!("lapwing.process.context")).as_deref(), Some("complete"));
         let held = text(field!("lapwing.socket.held_by")).unwrap();
         assert!(held.starts_with(&format!("{} (", child.id())) && held.ends_with("): stdin"), "{held}");

@@ -48,6 +48,24 @@ impl Default for Config {
     }
 }
 
+/// How far the store has come in the alert log. The two differ while the spool is full.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reach {
+    /// The ids of all alerts up to there are known.
+    Known,
+    /// The documents of all alerts up to there were taken over.
+    Taken,
+}
+
+impl Reach {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Taken => "taken",
+        }
+    }
+}
+
 /// The store, open and locked.
 pub(crate) struct Store {
     path: PathBuf,
@@ -100,15 +118,16 @@ impl Store {
         Ok(Changes { transaction, after: self.spool.clone(), spool: &mut self.spool })
     }
 
-    /// Up to which place of the alert log everything was taken over; `None` in a new store.
+    /// How far the store has come in the alert log; `None` in a new store.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(crate) fn position(&self) -> rusqlite::Result<Option<Position>> {
+    pub(crate) fn position(&self, reach: Reach) -> rusqlite::Result<Option<Position>> {
         let read = |row: &rusqlite::Row<'_>| {
             Ok(Position { file: row.get(0)?, offset: row.get::<_, i64>(1)?.unsigned_abs() })
         };
-        self.connection.query_row("SELECT file, offset FROM log_position", [], read).optional()
+        let select = "SELECT file, offset FROM log_position WHERE reach = ?1";
+        self.connection.query_row(select, [reach.name()], read).optional()
     }
 
     /// Up to `count_max` rows of a scope whose keys come after `after`, in the order of their keys.
@@ -157,15 +176,15 @@ impl Changes<'_> {
         Ok(())
     }
 
-    /// Remembers up to which place of the alert log everything was taken over.
+    /// Remembers how far the store has come in the alert log.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub(crate) fn position(&self, position: &Position) -> rusqlite::Result<()> {
+    pub(crate) fn position(&self, reach: Reach, position: &Position) -> rusqlite::Result<()> {
         let offset = i64::try_from(position.offset).unwrap_or(i64::MAX);
         self.transaction
-            .prepare_cached("REPLACE INTO log_position (rowid, file, offset) VALUES (1, ?1, ?2)")?
-            .execute(params![position.file, offset])?;
+            .prepare_cached("REPLACE INTO log_position (reach, file, offset) VALUES (?1, ?2, ?3)")?
+            .execute(params![reach.name(), position.file, offset])?;
         Ok(())
     }
 

@@ -34,11 +34,12 @@ pub(super) const STEPS: &[&str] = &["
         sequence INTEGER NOT NULL
     ) WITHOUT ROWID;
 
-    -- Up to which place the documents of the alert log were taken over; one row.
+    -- Up to which place of the alert log alerts are known, and up to which their documents were taken over.
     CREATE TABLE log_position (
+        reach TEXT PRIMARY KEY,
         file TEXT NOT NULL,
         offset INTEGER NOT NULL
-    );
+    ) WITHOUT ROWID;
 "];
 
 /// The format of a store that was made by this many [`STEPS`].

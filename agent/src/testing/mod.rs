@@ -1,6 +1,8 @@
 //! What the tests of delivery share: alerts as the agent writes them, and folders that go away.
 
-use std::path::PathBuf;
+pub(crate) mod servers;
+
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use lapwing_engine::Timestamp;
@@ -57,28 +59,36 @@ pub(crate) fn id_of(json: &[u8]) -> String {
     serde_json::from_slice::<Alert>(json).unwrap().event.id
 }
 
-/// What an installed agent has on disk, in a folder that goes away.
+/// What an installed agent has on disk.
 pub(crate) struct Host {
-    pub(crate) folder: TempDir,
+    root: PathBuf,
     pub(crate) alerts: alert_log::Config,
     pub(crate) spool: store::Config,
     pub(crate) sinks: Vec<String>,
+    _folder: Option<TempDir>,
 }
 
 impl Host {
-    /// A host whose agent has one sink, `siem`.
+    /// A host in a folder that goes away, whose agent has one sink, `siem`.
     pub(crate) fn new() -> Self {
-        Self::at(TempDir::with_prefix("lapwing-").unwrap())
+        let folder = TempDir::with_prefix("lapwing-").unwrap();
+        let host = Self::at(folder.path());
+        Self { _folder: Some(folder), ..host }
     }
 
-    fn at(folder: TempDir) -> Self {
-        let alerts =
-            alert_log::Config { path: folder.path().join("log/alerts.ndjson"), ..Default::default() };
-        Self { alerts, folder, spool: store::Config::default(), sinks: vec!["siem".to_owned()] }
+    /// The same in a folder that stays.
+    pub(crate) fn at(root: &Path) -> Self {
+        let alerts = alert_log::Config { path: root.join("log/alerts.ndjson"), ..Default::default() };
+        let sinks = vec!["siem".to_owned()];
+        Self { root: root.to_owned(), alerts, spool: store::Config::default(), sinks, _folder: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.root.join("state")
     }
 
     /// Starts a ledger on this host.
@@ -167,7 +177,7 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// Gives this thread, and those it starts, mounts of their own, and mounts a small file system at `path`.
-pub(crate) fn mount_small(path: &std::path::Path, options: &str) {
+pub(crate) fn mount_small(path: &Path, options: &str) {
     use nix::mount::{MsFlags, mount};
     let none = None::<&str>;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapwing_engine::{Fields, Timestamp, field};
-use rustix::fs::OFlags;
 
 use super::config::{Config, Start};
 use super::progress::{Known, Place, Progress, Stamp, Wanted};
@@ -165,9 +164,7 @@ impl Folder {
 
     fn open_file(&self, place: &Place) -> io::Result<Option<Reading>> {
         // What was a file when it was seen may be a pipe by now, on which the lane must not wait.
-        let file = Arc::new(
-            File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(&place.1)?,
-        );
+        let file = Arc::new(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&place.1)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Ok(None);

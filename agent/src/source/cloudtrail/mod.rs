@@ -56,9 +56,6 @@ const BATCH_EVENTS_MAX: usize = 256;
 /// About how many bytes of records a batch holds before it is handed over.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// The scopes of the store whose rows [`CloudTrail::open`] is given.
-pub(crate) const SCOPES: [&str; 2] = [progress::SCOPE, seen::SCOPE];
-
 /// What the source is told by others.
 enum Message {
     /// An object of S3 is here to be read.
@@ -134,8 +131,7 @@ impl Draft {
 }
 
 impl CloudTrail {
-    /// Opens the source. `rows` gives the store's rows of a scope, as key and value, for each of [`SCOPES`];
-    /// `directory` is the agent's own, for copies of databases and long objects. Queues run on `runtime`.
+    /// Opens the source. `rows` gives the store's rows of a scope, as key and value; `directory` is the agent's own, for copies of databases and long objects. Queues run on `runtime`.
     ///
     /// # Errors
     /// What the configuration cannot mean.
@@ -174,14 +170,13 @@ impl CloudTrail {
         self.control.clone()
     }
 
-    /// The source's counters and alarms.
-    pub(crate) fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status)
-    }
-
-    /// Why rules over `source.geo.*` cannot run on these events, and the cure; `None` when they can.
-    pub(crate) fn geoip_missing(&self) -> Option<String> {
-        self.mapper.geo.missing()
+    /// Why rules over the field `name` cannot run on these events, and the cure; `None` when they can.
+    pub(crate) fn missing(&self, name: &str) -> Option<String> {
+        match name {
+            _ if name.starts_with("source.geo.") => self.mapper.geo.missing(),
+            _ if name.starts_with("source.as.") => self.mapper.geo.missing_asn(),
+            _ => None,
+        }
     }
 
     /// Ends when every message of the queues is deleted or given back; to be awaited after the ledger has ended.

@@ -1,0 +1,240 @@
+//! Elasticsearch and OpenSearch: `_bulk` with the operation `create` and the alert's id, which data streams take as
+//! well as plain indices, and which makes a second delivery a conflict instead of a second alert.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+
+use super::http::{Credentials, Http, Response};
+use super::secret::Secret;
+use super::{Answer, Batch, Verdict, http};
+use crate::clock;
+use crate::store::Spooled;
+
+/// A `[[sink]]` section of type `elasticsearch`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The sink's name.
+    pub(crate) name: String,
+    /// URLs of the nodes of one cluster; where one cannot be reached the next is tried.
+    pub(crate) urls: Vec<String>,
+    /// The data stream or index. Default: `logs-lapwing.alerts-default`, a data stream.
+    #[serde(default = "default_index")]
+    pub(crate) index: String,
+    /// The ingest pipeline. Default: the one that the index or its template names.
+    pub(crate) pipeline: Option<String>,
+    /// An API key, encoded or as `id:key`.
+    pub(crate) api_key: Option<Secret>,
+    /// The user, with `password`, in place of an API key.
+    pub(crate) username: Option<String>,
+    /// The password of `username`.
+    pub(crate) password: Option<Secret>,
+    /// Whether requests are compressed. Default: true.
+    #[serde(default = "yes")]
+    pub(crate) gzip: bool,
+    /// How much goes into one request.
+    #[serde(default)]
+    pub(crate) batch: Batch,
+    /// The longest wait between two attempts. Default: `30s`.
+    #[serde(default, deserialize_with = "clock::deserialize_some_period")]
+    pub(crate) retry_delay_max: Option<Duration>,
+    /// How requests are made.
+    #[serde(default)]
+    pub(crate) http: http::Config,
+}
+
+fn default_index() -> String {
+    "logs-lapwing.alerts-default".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A cluster.
+pub(super) struct Elasticsearch {
+    http: Http,
+    /// The `_bulk` endpoint of each node.
+    urls: Vec<Url>,
+    /// The node that is used, until it cannot be reached.
+    node: AtomicUsize,
+    gzip: bool,
+}
+
+/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and what its
+/// reason begins with. They are tried again until somebody has seen to the cluster.
+const NOT_THE_ALERT: &[(&str, &str)] = &[
+    ("illegal_argument_exception", "no write index is defined"),
+    ("illegal_argument_exception", "pipeline with id"),
+    ("index_closed_exception", ""),
+    ("invalid_index_name_exception", ""),
+    ("validation_exception", ""),
+];
+
+#[derive(Deserialize)]
+struct Bulk {
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    create: Created,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    status: u16,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    reason: String,
+    caused_by: Option<Box<Self>>,
+}
+
+impl Elasticsearch {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        ensure!(!config.urls.is_empty(), "`urls` must hold the URL of at least one node");
+        check_index(&config.index)?;
+        let mut urls = Vec::new();
+        for text in &config.urls {
+            let mut url = http::url("urls", text)?;
+            url.path_segments_mut()
+                .ok()
+                .with_context(|| format!("`urls`: `{text}` cannot be a base"))?
+                .pop_if_empty()
+                .extend([&config.index, "_bulk"]);
+            url.query_pairs_mut().append_pair("filter_path", "items.*.status,items.*.error");
+            if let Some(pipeline) = &config.pipeline {
+                url.query_pairs_mut().append_pair("pipeline", pipeline);
+            }
+            urls.push(url);
+        }
+        let credentials = match (&config.api_key, &config.username, &config.password) {
+            (None, None, None) => Credentials::None,
+            (Some(key), None, None) => Credentials::ApiKey(key.clone()),
+            (None, Some(username), Some(password)) => {
+                Credentials::Basic { username: username.clone(), password: password.clone() }
+            }
+            (Some(_), ..) => bail!("`api_key` and `username` exclude each other"),
+            _ => bail!("`username` and `password` go together"),
+        };
+        let http = Http::new(&config.http, credentials, &urls)?;
+        Ok(Self { http, urls, node: AtomicUsize::new(0), gzip: config.gzip })
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.http.check()
+    }
+
+    pub(super) async fn send(&self, alerts: &[Spooled]) -> Answer {
+        let node = self.node.load(Relaxed);
+        let url = &self.urls[node % self.urls.len()];
+        let (headers, body) = match self.body(alerts) {
+            Ok(request) => request,
+            Err(error) => return Answer::Refused(format!("cannot be sent: {error}")),
+        };
+        let answer = match self.http.send(Method::POST, url.clone(), headers, body).await {
+            Ok(response) => judge(&response, alerts.len(), &url.origin().ascii_serialization()),
+            Err(trouble) => Answer::Trouble(trouble),
+        };
+        if matches!(answer, Answer::Trouble(_)) {
+            self.node.store(node.wrapping_add(1), Relaxed);
+        }
+        answer
+    }
+
+    fn body(&self, alerts: &[Spooled]) -> std::io::Result<(HeaderMap, Bytes)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        if !self.gzip {
+            return Ok((headers, lines(alerts, Vec::new())?.into()));
+        }
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let body = lines(alerts, GzEncoder::new(Vec::new(), Compression::fast()))?.finish()?;
+        Ok((headers, body.into()))
+    }
+}
+
+/// For each alert the operation and the document.
+fn lines<W: Write>(alerts: &[Spooled], mut to: W) -> std::io::Result<W> {
+    for Spooled { id, json, .. } in alerts {
+        serde_json::to_writer(&mut to, &serde_json::json!({"create": {"_id": id}}))?;
+        to.write_all(b"\n")?;
+        to.write_all(json)?;
+        to.write_all(b"\n")?;
+    }
+    Ok(to)
+}
+
+fn judge(response: &Response, count: usize, place: &str) -> Answer {
+    if response.status == 413 {
+        return Answer::Refused(format!("larger than {place} takes ({})", response.summary()));
+    }
+    if !response.is_success() {
+        return Answer::Trouble(response.trouble(place));
+    }
+    match serde_json::from_slice::<Bulk>(&response.body) {
+        Ok(bulk) if bulk.items.len() == count => {
+            Answer::Judged(bulk.items.into_iter().map(|item| verdict(item.create)).collect())
+        }
+        _ => Answer::Trouble(
+            format!("{place} does not answer as Elasticsearch does: {}; check `urls`", response.summary())
+                .into(),
+        ),
+    }
+}
+
+fn verdict(Created { status, error }: Created) -> Verdict {
+    let reason = || {
+        error.as_ref().map_or_else(|| status.to_string(), |error| format!("{status} {}", error.describe()))
+    };
+    match status {
+        200..300 => Verdict::Delivered,
+        409 => Verdict::Known,
+        400 if !error.as_ref().is_some_and(Refusal::is_not_of_the_alert) => Verdict::Rejected(reason()),
+        _ => Verdict::Busy(format!("the cluster does not take an alert: {}", reason())),
+    }
+}
+
+impl Refusal {
+    fn is_not_of_the_alert(&self) -> bool {
+        NOT_THE_ALERT.iter().any(|(kind, reason)| self.kind == *kind && self.reason.starts_with(reason))
+    }
+
+    /// The error and its causes.
+    fn describe(&self) -> String {
+        let own = format!("{}: {}", self.kind, self.reason);
+        match &self.caused_by {
+            Some(cause) => format!("{own}; {}", cause.describe()),
+            None => own,
+        }
+    }
+}
+
+/// Elasticsearch would refuse a bad name for each alert; this says so once.
+fn check_index(index: &str) -> Result<()> {
+    let wrong = index.is_empty()
+        || index.len() > 255
+        || index.starts_with(['-', '_', '+', '.'])
+        || index.chars().any(|c| c.is_uppercase() || c.is_whitespace() || "\\/*?\"<>|,#:".contains(c));
+    ensure!(
+        !wrong,
+        "`index` is `{index}`; the name of a data stream or index is lower case, without blanks and \\ / * ? \" < > | , # :, \
+         and does not begin with - _ + ."
+    );
+    Ok(())
+}

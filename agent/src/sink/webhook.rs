@@ -1,0 +1,258 @@
+//! A webhook: alerts as a JSON array, as lines, or as a template makes them, so that chat, paging and ticket systems
+//! need no code of ours. What is sent can be signed as Standard Webhooks describes (<https://www.standardwebhooks.com>),
+//! for which receivers find libraries in most languages.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::http::{Credentials, Http};
+use super::secret::Secret;
+use super::{Answer, Batch, Verdict, http};
+use crate::clock;
+use crate::store::Spooled;
+
+/// A `[[sink]]` section of type `webhook`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The sink's name.
+    pub(crate) name: String,
+    /// Where requests go.
+    pub(crate) url: String,
+    /// The request's method. Default: `post`.
+    #[serde(default)]
+    pub(crate) method: Verb,
+    /// What is sent. Default: `json`; not with a template.
+    pub(crate) format: Option<Format>,
+    /// A template in the language of Jinja; it sees `alerts`, a list, and `alert`, the first of them. In a JSON body
+    /// `{{ value }}` writes a value as JSON, texts with their quotes.
+    pub(crate) template: Option<String>,
+    /// A file that holds such a template.
+    pub(crate) template_file: Option<PathBuf>,
+    /// The body's type. Default: that of the format; `application/json` for a template.
+    pub(crate) content_type: Option<String>,
+    /// A token sent as `Authorization: Bearer …`.
+    pub(crate) bearer: Option<Secret>,
+    /// The user, with `password`, in place of a token.
+    pub(crate) username: Option<String>,
+    /// The password of `username`.
+    pub(crate) password: Option<Secret>,
+    /// The key by which requests are signed: a text, or base64 after `whsec_`. The signature is in the header
+    /// `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over the header `webhook-id`, a dot, the header
+    /// `webhook-timestamp`, which is the time of sending in seconds since 1970, a dot, and the body.
+    pub(crate) signing_key: Option<Secret>,
+    /// How much goes into one request.
+    #[serde(default)]
+    pub(crate) batch: Batch,
+    /// The longest wait between two attempts. Default: `30s`.
+    #[serde(default, deserialize_with = "clock::deserialize_some_period")]
+    pub(crate) retry_delay_max: Option<Duration>,
+    /// How requests are made.
+    #[serde(default)]
+    pub(crate) http: http::Config,
+}
+
+/// A method that carries a body.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verb {
+    /// POST.
+    #[default]
+    Post,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+}
+
+/// What a body without a template is.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// An array of alerts.
+    Json,
+    /// An alert a line.
+    Ndjson,
+}
+
+/// A receiver.
+pub(super) struct Webhook {
+    http: Http,
+    url: Url,
+    method: Method,
+    body: Body,
+    content_type: HeaderValue,
+    signing_key: Option<Secret>,
+}
+
+enum Body {
+    Plain(Format),
+    Template(Box<Environment<'static>>),
+}
+
+/// The template's name; by its end values are written as JSON.
+const TEMPLATE_JSON: &str = "template.json";
+const TEMPLATE_TEXT: &str = "template.txt";
+/// What a template is tried on: the least that an alert holds.
+const SAMPLE: &str = r#"{"@timestamp": "2026-01-01T00:00:00.000Z", "message": "Name of a rule", "event": {"id": "0", "kind": "alert", "severity": 47}}"#;
+
+impl Webhook {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let url = http::url("url", &config.url)?;
+        let credentials = match (&config.bearer, &config.username, &config.password) {
+            (None, None, None) => Credentials::None,
+            (Some(token), None, None) => Credentials::Bearer(token.clone()),
+            (None, Some(username), Some(password)) => {
+                Credentials::Basic { username: username.clone(), password: password.clone() }
+            }
+            (Some(_), ..) => bail!("`bearer` and `username` exclude each other"),
+            _ => bail!("`username` and `password` go together"),
+        };
+        let content_type = config.content_type.as_deref().unwrap_or(match config.format {
+            Some(Format::Ndjson) => "application/x-ndjson",
+            _ => "application/json",
+        });
+        Ok(Self {
+            http: Http::new(&config.http, credentials, std::slice::from_ref(&url))?,
+            url,
+            method: match config.method {
+                Verb::Post => Method::POST,
+                Verb::Put => Method::PUT,
+                Verb::Patch => Method::PATCH,
+            },
+            body: body(config, content_type)?,
+            content_type: HeaderValue::try_from(content_type)
+                .with_context(|| format!("`content_type`: `{content_type}` cannot stand in a header"))?,
+            signing_key: config.signing_key.clone(),
+        })
+    }
+
+    pub(super) fn has_template(&self) -> bool {
+        matches!(self.body, Body::Template(_))
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.signing_key.as_ref().map(key).transpose()?;
+        self.http.check()
+    }
+
+    pub(super) async fn send(&self, alerts: &[Spooled]) -> Answer {
+        let body = match self.body.of(alerts) {
+            Ok(body) => body,
+            Err(error) => return Answer::Refused(format!("the template does not work for it: {error:#}")),
+        };
+        let headers = match self.headers(alerts, &body) {
+            Ok(headers) => headers,
+            Err(error) => return Answer::Trouble(format!("{error:#}").into()),
+        };
+        match self.http.send(self.method.clone(), self.url.clone(), headers, body).await {
+            Ok(response) if response.is_success() => Answer::Judged(vec![Verdict::Delivered; alerts.len()]),
+            // These say that the content is wrong. Any other says more about the receiver or the configuration.
+            Ok(response) if matches!(response.status, 400 | 413 | 422) => Answer::Refused(response.summary()),
+            Ok(response) => Answer::Trouble(response.trouble(&self.url.origin().ascii_serialization())),
+            Err(trouble) => Answer::Trouble(trouble),
+        }
+    }
+
+    fn headers(&self, alerts: &[Spooled], body: &[u8]) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, self.content_type.clone());
+        let id = message_id(alerts);
+        headers.insert("webhook-id", HeaderValue::try_from(&id)?);
+        if let Some(secret) = &self.signing_key {
+            let time = (clock::now().as_millis() / 1000).to_string();
+            let signature = signature(&key(secret)?, &id, &time, body)?;
+            headers.insert("webhook-timestamp", HeaderValue::try_from(&time)?);
+            headers.insert("webhook-signature", HeaderValue::try_from(format!("v1,{signature}"))?);
+        }
+        Ok(headers)
+    }
+}
+
+impl Body {
+    fn of(&self, alerts: &[Spooled]) -> Result<Bytes> {
+        let documents = alerts.iter().map(|alert| &alert.json[..]);
+        match self {
+            Self::Plain(Format::Json) => {
+                Ok([b"[", documents.collect::<Vec<_>>().join(&b","[..]).as_slice(), b"]"].concat().into())
+            }
+            Self::Plain(Format::Ndjson) => {
+                Ok(documents.flat_map(|json| [json, b"\n"]).collect::<Vec<_>>().concat().into())
+            }
+            Self::Template(environment) => Ok(render(environment, documents)?.into()),
+        }
+    }
+}
+
+fn body(config: &Config, content_type: &str) -> Result<Body> {
+    let source = match (&config.template, &config.template_file, config.format) {
+        (None, None, format) => return Ok(Body::Plain(format.unwrap_or(Format::Json))),
+        (Some(source), None, None) => source.clone(),
+        (None, Some(path), None) => fs::read_to_string(path)
+            .with_context(|| format!("`template_file`: cannot read {}", path.display()))?,
+        (Some(_), Some(_), _) => bail!("`template` and `template_file` exclude each other"),
+        _ => bail!("`format` and a template exclude each other"),
+    };
+    let name = if content_type.contains("json") { TEMPLATE_JSON } else { TEMPLATE_TEXT };
+    let mut environment = Environment::new();
+    // An alert lacks many a field that another has.
+    environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+    environment.add_template_owned(name, source).context("the template cannot be read")?;
+    render(&environment, [SAMPLE.as_bytes()].into_iter()).context("the template does not work")?;
+    Ok(Body::Template(Box::new(environment)))
+}
+
+fn render<'a>(environment: &Environment, documents: impl Iterator<Item = &'a [u8]>) -> Result<String> {
+    let alerts: Vec<Value> = documents.map(serde_json::from_slice).collect::<Result<_, _>>()?;
+    let (name, template) = environment.templates().next().context("there is no template")?;
+    let text = template.render(context! { alert => alerts.first(), alerts })?;
+    if name == TEMPLATE_JSON {
+        serde_json::from_str::<serde::de::IgnoredAny>(&text).context(
+            "what it makes is no JSON; `{{ value }}` writes texts with their quotes, so do not put it between quotes",
+        )?;
+    }
+    Ok(text)
+}
+
+/// The same alerts have the same id when they are sent again, so that a receiver can tell.
+fn message_id(alerts: &[Spooled]) -> String {
+    let mut hash = Sha256::new();
+    for alert in alerts {
+        hash.update(&alert.id);
+        hash.update(b"\n");
+    }
+    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("lapwing_{hex}")
+}
+
+fn key(secret: &Secret) -> Result<Vec<u8>> {
+    let text = secret.read()?;
+    let key = match text.strip_prefix("whsec_") {
+        Some(encoded) => BASE64_STANDARD
+            .decode(encoded)
+            .ok()
+            .with_context(|| format!("{secret:?}: what follows `whsec_` is no base64"))?,
+        None => text.into_bytes(),
+    };
+    ensure!(key.len() >= 16, "{secret:?} is shorter than 16 bytes, which is too easy to guess");
+    Ok(key)
+}
+
+fn signature(key: &[u8], id: &str, time: &str, body: &[u8]) -> Result<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key)?;
+    mac.update(format!("{id}.{time}.").as_bytes());
+    mac.update(body);
+    Ok(BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+}
