@@ -173,9 +173,8 @@ impl Lanes<'_> {
         let config = &self.config.cloudtrail;
         let source =
             CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
-        for rule in rules::reading(self.rules, &CLOUDTRAIL_STREAMS) {
-            let missing = rule.fields().into_iter().find_map(|field| source.missing(self.schema.name(field)));
-            if let Some(missing) = missing {
+        if let Some(missing) = source.geoip_missing() {
+            for rule in rules::needing_places(&rules::reading(self.rules, &CLOUDTRAIL_STREAMS), self.schema) {
                 tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
             }
         }

@@ -81,3 +81,10 @@ pub(crate) fn reading(rules: &[Arc<Rule>], data_streams: &[&str]) -> Vec<Arc<Rul
     let reads = |rule: &&Arc<Rule>| rule.enabled && data_streams.iter().any(|stream| rule.reads(stream));
     rules.iter().filter(reads).cloned().collect()
 }
+
+/// Those of the rules that look at where an address is.
+pub(crate) fn needing_places(rules: &[Arc<Rule>], schema: &Schema) -> Vec<Arc<Rule>> {
+    let looks =
+        |rule: &Arc<Rule>| rule.fields().into_iter().any(|id| schema.name(id).starts_with("source.geo."));
+    rules.iter().filter(|rule| looks(rule)).cloned().collect()
+}

@@ -3,6 +3,8 @@
 
 mod bench;
 mod build;
+mod demo;
+mod needs;
 mod setup;
 mod shell;
 mod toolchain;
@@ -30,6 +32,8 @@ enum Verb {
     Build(build::Arguments),
     /// Measures what the agent costs the host's processes
     Bench(bench::Arguments),
+    /// Sets off each of the five detections, for real, on this host
+    Demo,
     /// Runs the agent on other kernels, in an emulator
     Vm(vm::Arguments),
 }
@@ -50,6 +54,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup => setup::run().map(drop),
         Verb::Build(arguments) => build::run(&arguments).map(drop),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Demo => demo::run(),
         Verb::Vm(arguments) => vm::run(&arguments),
     }
 }

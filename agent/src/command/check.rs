@@ -1,15 +1,21 @@
 //! `lapwing check`: what would go wrong, before it does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
-use lapwing_engine::Schema;
-use serde_json::json;
+use anyhow::{Context as _, Result};
+use lapwing_engine::{Loaded, Rule, Schema};
+use serde_json::{Value as Json, json};
 
 use super::{complain, print, styled};
 use crate::config::{Config, DEFAULT_PATH};
-use crate::{report, rules};
+use crate::control::{self, Request};
+use crate::pipeline::{CLOUDTRAIL_STREAMS, SENSOR_STREAMS};
+use crate::sensor::{HookReport, Sensor};
+use crate::source::cloudtrail::Geo;
+use crate::{report, rules, sink};
 
 /// Check the configuration, the rules and this host before anything runs
 #[derive(Debug, clap::Args)]
@@ -25,19 +31,152 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// What was found.
+#[derive(Default)]
+struct Found {
+    /// What would keep the agent from running, or a part of it; a sentence each, with the cure.
+    problems: Vec<String>,
+    /// What it would run without.
+    notes: Vec<String>,
+    hooks: Vec<HookReport>,
+}
+
 /// Runs it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let paths =
-        if args.rules.is_empty() { Config::read(&args.config)?.rules.paths } else { args.rules.clone() };
+    let config = if args.rules.is_empty() { Some(Config::read(&args.config)?) } else { None };
+    let paths = config.as_ref().map_or(&args.rules, |config| &config.rules.paths);
     let mut schema = Schema::new();
-    let loaded = rules::load(&paths, &mut schema)?;
-    let refused = loaded.reports.iter().filter(|found| found.is_fault()).count();
-    if args.json {
-        let faults: Vec<_> = loaded.reports.iter().flat_map(report::to_json).collect();
-        print(&json!({"loaded": loaded.rules.len(), "refused": refused, "faults": faults.len(), "found": faults}).to_string())?;
-    } else {
-        loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
-        print(&format!("{} rules can run, {refused} files are refused", loaded.rules.len()))?;
+    let loaded = rules::load(paths, &mut schema)?;
+    let mut found = Found::default();
+    if let Some(config) = &config {
+        found.check(config, &loaded, &schema);
     }
-    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if args.json {
+        print(&to_json(&loaded, &found).to_string())?;
+    } else {
+        tell(&loaded, &found)?;
+    }
+    let refused = loaded.reports.iter().any(lapwing_engine::Report::is_fault);
+    Ok(if refused || !found.problems.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl Found {
+    /// Tries whatever the agent would do with this configuration.
+    fn check(&mut self, config: &Config, loaded: &Loaded, schema: &Schema) {
+        self.problems.extend(config.cloudtrail.problems());
+        match sink::sinks(&config.sink, &config.state_dir.join("dead-letters")) {
+            Err(error) => self.problem(&error),
+            Ok(sinks) => {
+                let checks: Vec<_> = sinks.iter().map(sink::Sink::check).collect();
+                checks.into_iter().for_each(|checked| self.check_one(checked));
+            }
+        }
+        for folder in [Some(config.state_dir.as_path()), config.alerts.path.parent()].into_iter().flatten() {
+            self.check_one(writable(folder));
+        }
+        match control::ask(&config.control.socket, &Request::Status) {
+            Err(error) => self.problem(&error),
+            Ok(Some(_)) => {
+                self.notes.push(format!("an agent runs: it listens on {}", config.control.socket.display()))
+            }
+            Ok(None) => {}
+        }
+        if config.sensor.enabled {
+            match Sensor::start(Arc::new(AtomicBool::new(true))) {
+                Ok(sensor) => self.hooks = sensor.hooks().to_vec(),
+                Err(error) => self.problem(&error.into()),
+            }
+        } else if !config.cloudtrail.enabled() {
+            self.problems.push(
+                "there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues"
+                    .to_owned(),
+            );
+        }
+        self.check_places(config, loaded, schema);
+        for rule in loaded.rules.iter().filter(|rule| rule.enabled && lanes(rule).is_empty()) {
+            self.notes.push(format!(
+                "rule \"{}\" reads nothing that this agent has: its index is {:?}",
+                rule.name, rule.index
+            ));
+        }
+    }
+
+    /// Rules that need places do nothing without a database of them.
+    fn check_places(&mut self, config: &Config, loaded: &Loaded, schema: &Schema) {
+        let cloudtrail = &config.cloudtrail;
+        let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &config.state_dir);
+        let Some(missing) = geo.missing().filter(|_| cloudtrail.enabled()) else { return };
+        for rule in rules::needing_places(&rules::reading(&loaded.rules, &CLOUDTRAIL_STREAMS), schema) {
+            self.notes.push(format!("rule \"{}\" cannot run: {missing}", rule.name));
+        }
+    }
+
+    fn check_one(&mut self, checked: Result<()>) {
+        if let Err(error) = checked {
+            self.problem(&error);
+        }
+    }
+
+    fn problem(&mut self, error: &anyhow::Error) {
+        self.problems.push(format!("{error:#}"));
+    }
+}
+
+/// Whether files can be made in a folder, or in the nearest one above it that is there.
+fn writable(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    tempfile::tempfile_in(there).map(drop).with_context(|| {
+        format!(
+            "nothing can be written to {}; run as the agent's user, or set another folder",
+            there.display()
+        )
+    })
+}
+
+/// The lanes on which a rule runs.
+fn lanes(rule: &Rule) -> Vec<&'static str> {
+    let lanes: [(&str, &[&str]); 2] = [("sensor", &SENSOR_STREAMS), ("cloudtrail", &CLOUDTRAIL_STREAMS)];
+    let reads = |streams: &[&str]| streams.iter().any(|stream| rule.reads(stream));
+    lanes.iter().filter(|(_, streams)| reads(streams)).map(|(name, _)| *name).collect()
+}
+
+fn to_json(loaded: &Loaded, found: &Found) -> Json {
+    let faults: Vec<_> = loaded.reports.iter().flat_map(report::to_json).collect();
+    let rules = loaded.rules.iter().map(|rule| {
+        json!({
+            "id": rule.id,
+            "name": rule.name,
+            "file": &*rule.file,
+            "type": rule.kind.name(),
+            "enabled": rule.enabled,
+            "lanes": lanes(rule),
+        })
+    });
+    let hooks = found.hooks.iter().map(|hook| {
+        json!({"name": hook.name, "state": hook.state.to_string(), "method": hook.method, "reason": hook.reason})
+    });
+    json!({
+        "loaded": loaded.rules.len(),
+        "refused": loaded.reports.iter().filter(|report| report.is_fault()).count(),
+        "faults": faults.len(),
+        "rules": rules.collect::<Vec<_>>(),
+        "diagnostics": faults,
+        "hooks": hooks.collect::<Vec<_>>(),
+        "problems": found.problems,
+        "notes": found.notes,
+    })
+}
+
+fn tell(loaded: &Loaded, found: &Found) -> Result<()> {
+    loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
+    let refused = loaded.reports.iter().filter(|report| report.is_fault()).count();
+    print(&format!("{} rules can run, {refused} files are refused", loaded.rules.len()))?;
+    for hook in &found.hooks {
+        let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
+        let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        print(&format!("hook {}: {}{method}{reason}", hook.name, hook.state))?;
+    }
+    found.notes.iter().try_for_each(|note| print(&format!("note: {note}")))?;
+    found.problems.iter().for_each(|problem| complain(&format!("problem: {problem}")));
+    if found.problems.is_empty() { Ok(()) } else { print(&format!("{} problems", found.problems.len())) }
 }

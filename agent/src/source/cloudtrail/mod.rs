@@ -170,13 +170,9 @@ impl CloudTrail {
         self.control.clone()
     }
 
-    /// Why rules over the field `name` cannot run on these events, and the cure; `None` when they can.
-    pub(crate) fn missing(&self, name: &str) -> Option<String> {
-        match name {
-            _ if name.starts_with("source.geo.") => self.mapper.geo.missing(),
-            _ if name.starts_with("source.as.") => self.mapper.geo.missing_asn(),
-            _ => None,
-        }
+    /// Why rules over `source.geo.*` cannot run on these events, and the cure; `None` when they can.
+    pub(crate) fn geoip_missing(&self) -> Option<String> {
+        self.mapper.geo.missing()
     }
 
     /// Ends when every message of the queues is deleted or given back; to be awaited after the ledger has ended.

@@ -1,0 +1,149 @@
+//! `cargo xtask demo`: the agent on this host's kernel, and each of its five detections set off for real.
+//!
+//! Two hosts in network namespaces stand for the host that is attacked and the one far away. Real tools attack; the
+//! alerts are read from the agent's log and shown as a responder sees them.
+
+mod act;
+mod cloud;
+mod tools;
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use lapwing_stage::{Agent, Alert, Hosts, Settings};
+
+use self::cloud::Cloud;
+use self::tools::Tools;
+use crate::shell::{self, say};
+use crate::{build, needs};
+
+/// How long an alert may take. The slowest tool, the AWS command line, takes seconds to come to the point.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the demo shows: the rules, in the order of their numbers, and what sets them off.
+#[rustfmt::skip]
+const DETECTIONS: &[Detection] = &[
+    Detection {
+        rule: "AWS SSM `SendCommand` with Run Shell Command Parameters",
+        act: "the AWS command line sends a shell command to an instance",
+        run: act::send_command,
+    },
+    Detection {
+        rule: "Potential Reverse Shell via Suspicious Child Process",
+        act: "netcat ties a shell to a host far away",
+        run: act::reverse_shell,
+    },
+    Detection {
+        rule: "Unusual Instance Metadata Service (IMDS) API Request",
+        act: "curl asks the instance metadata service for credentials",
+        run: act::imds_request,
+    },
+    Detection {
+        rule: "AWS EC2 Instance Connect SSH Public Key Uploaded",
+        act: "CloudTrail delivers a file: a key was pushed to an instance",
+        run: cloud::key_upload,
+    },
+    Detection {
+        rule: "Unusual Country For an AWS Command",
+        act: "CloudTrail delivers a file: a call that its country never made",
+        run: cloud::rare_country,
+    },
+];
+
+struct Detection {
+    rule: &'static str,
+    act: &'static str,
+    /// Sets it off. It returns when the cause was there, where the alert does not say so itself.
+    run: fn(&Scene) -> Result<Option<SystemTime>>,
+}
+
+/// What acts are made on.
+struct Scene {
+    hosts: Hosts,
+    agent: Agent,
+    cloud: Cloud,
+    tools: Tools,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// Not every detection fired once; the sentence says which did not.
+pub(crate) fn run() -> Result<()> {
+    if !shell::is_root() {
+        bail!(
+            "the demo loads kernel programs and makes network namespaces: run it as root, `sudo cargo xtask demo`"
+        );
+    }
+    needs::install()?;
+    let tools = Tools::install()?;
+    let program = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
+    say("starting the agent on this host's kernel");
+    let hosts = Hosts::new()?;
+    let cloud = Cloud::new()?;
+    let rules = shell::root().join("packaging/rules");
+    let agent = Agent::start(Settings { program, rules, configuration: cloud.configuration() })?;
+    let scene = Scene { hosts, agent, cloud, tools };
+
+    let mut fired = 0;
+    for (number, detection) in DETECTIONS.iter().enumerate() {
+        show(&format!("\n{} of {}: {}", number + 1, DETECTIONS.len(), detection.act))?;
+        match scene.play(detection) {
+            Ok(()) => fired += 1,
+            Err(error) => show(&format!("   MISSING: {error:#}"))?,
+        }
+    }
+    let doubled = scene.doubled()?;
+    show(&format!("\n{fired} of {} detections fired", DETECTIONS.len()))?;
+    match (fired == DETECTIONS.len(), doubled.as_slice()) {
+        (true, []) => Ok(()),
+        (false, _) => bail!("{} detections did not fire", DETECTIONS.len() - fired),
+        (true, doubled) => bail!("these fired more than once: {}", doubled.join(", ")),
+    }
+}
+
+impl Scene {
+    fn play(&self, detection: &Detection) -> Result<()> {
+        let mark = self.agent.mark();
+        let cause = (detection.run)(self)?;
+        let alert = self
+            .agent
+            .wait_for_within("its alert", mark, PATIENCE, |alert| alert.rule() == detection.rule)?;
+        let cause = match cause {
+            Some(cause) => cause,
+            None => time_of(&alert)?,
+        };
+        let delay = alert.seen.duration_since(cause).unwrap_or_default();
+        show(&self.told(&alert)?)?;
+        show(&format!("   {:.0} ms from the cause to the alert on disk", delay.as_secs_f64() * 1000.0))
+    }
+
+    /// The alert as `lapwing alerts` shows it.
+    fn told(&self, alert: &Alert) -> Result<String> {
+        let id = alert.text("/lapwing/alert/id");
+        let whole = shell::output(self.agent.command("alerts").arg(id))?;
+        // The guide is the rule's, and the same every time.
+        let guide = whole.find("\nGuide").or_else(|| whole.find("\nInvestigation guide"));
+        let told = &whole[..guide.unwrap_or(whole.len())];
+        Ok(told.lines().map(|line| format!("   {line}")).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Rules of the demo that fired more than once.
+    fn doubled(&self) -> Result<Vec<&'static str>> {
+        let alerts = self.agent.alerts()?;
+        let count = |rule: &str| alerts.iter().filter(|alert| alert.rule() == rule).count();
+        Ok(DETECTIONS.iter().map(|detection| detection.rule).filter(|rule| count(rule) > 1).collect())
+    }
+}
+
+/// When the last event of an alert happened, by the kernel's clock.
+fn time_of(alert: &Alert) -> Result<SystemTime> {
+    let text = alert.text("/@timestamp");
+    let time: jiff::Timestamp = text.parse().with_context(|| format!("{text} is no time"))?;
+    Ok(time.into())
+}
+
+fn show(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("standard output is closed")
+}

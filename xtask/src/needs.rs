@@ -1,0 +1,140 @@
+//! What tests use of the machine: a table, and the installing of what is missing.
+//!
+//! Root on Debian or Ubuntu gets it installed; everyone else is told what is missing and by which command it comes.
+//! A test whose tool is missing all the same says so and is counted as skipped.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::shell::{self, output, say, step};
+
+/// Something that tests use.
+struct Need {
+    /// How it is seen to be there.
+    probe: Probe,
+    /// Debian's package that holds it.
+    package: &'static str,
+    /// What is tested with it.
+    serves: &'static str,
+}
+
+enum Probe {
+    Program(&'static str),
+    File(&'static str),
+    PythonModule(&'static str),
+}
+
+#[rustfmt::skip]
+const NEEDS: &[Need] = &[
+    Need { probe: Probe::Program("nc.traditional"), package: "netcat-traditional", serves: "reverse shells" },
+    Need { probe: Probe::Program("ncat"), package: "ncat", serves: "reverse shells" },
+    Need { probe: Probe::Program("telnet"), package: "telnet", serves: "reverse shells" },
+    Need { probe: Probe::Program("perl"), package: "perl", serves: "reverse shells" },
+    Need { probe: Probe::Program("python3"), package: "python3", serves: "reverse shells, servers from PyPI" },
+    Need { probe: Probe::Program("ruby"), package: "ruby", serves: "reverse shells" },
+    Need { probe: Probe::Program("lua5.4"), package: "lua5.4", serves: "reverse shells" },
+    Need { probe: Probe::File("/usr/share/lua/5.4/socket.lua"), package: "lua-socket", serves: "reverse shells" },
+    Need { probe: Probe::Program("php"), package: "php-cli", serves: "reverse shells" },
+    Need { probe: Probe::Program("gawk"), package: "gawk", serves: "reverse shells" },
+    Need { probe: Probe::Program("openssl"), package: "openssl", serves: "reverse shells, servers with TLS" },
+    Need { probe: Probe::Program("curl"), package: "curl", serves: "requests of instance metadata" },
+    Need { probe: Probe::Program("wget"), package: "wget", serves: "requests of instance metadata" },
+    Need { probe: Probe::Program("ip"), package: "iproute2", serves: "hosts in network namespaces" },
+    Need { probe: Probe::PythonModule("ensurepip"), package: "python3-venv", serves: "servers from PyPI" },
+    Need { probe: Probe::Program("nginx"), package: "nginx-light", serves: "servers with TLS, limits and credentials" },
+    Need { probe: Probe::Program("debootstrap"), package: "debootstrap", serves: "the installed service" },
+    Need { probe: Probe::Program("systemd-nspawn"), package: "systemd-container", serves: "the installed service" },
+];
+
+/// Where Debian's packages ask whether they may start their services.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs what is missing, or says what is.
+///
+/// # Errors
+/// Never where something stays missing, for the tests that need it say so; only where the machine itself fails.
+pub(crate) fn install() -> Result<()> {
+    let missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_there()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> =
+        missing.iter().map(|need| need.package).collect::<BTreeSet<_>>().into_iter().collect();
+    let command = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    if !shell::exists("apt-get") || !shell::is_root() {
+        let serves: Vec<_> =
+            missing.iter().map(|need| format!("{} ({})", need.package, need.serves)).collect();
+        say(&format!("missing for tests: {}", serves.join(", ")));
+        say(&format!("where there is apt, `sudo {command}` installs it"));
+        return Ok(());
+    }
+    let quiet = QuietServices::begin()?;
+    if let Err(error) = apt_install(&packages) {
+        say(&format!("not everything that tests use could be installed by `{command}`: {error:#}"));
+    }
+    drop(quiet);
+    Ok(())
+}
+
+impl Need {
+    fn is_there(&self) -> bool {
+        match self.probe {
+            // Not every shell has the folders of system programs in its path.
+            Probe::Program(name) => shell::exists(name) || Path::new("/usr/sbin").join(name).is_file(),
+            Probe::File(path) => Path::new(path).is_file(),
+            Probe::PythonModule(name) => {
+                output(Command::new("python3").args(["-c", &format!("import {name}")])).is_ok()
+            }
+        }
+    }
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    let install = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-q", "install", "-y", "--no-install-recommends"]).args(packages);
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        apt
+    };
+    let what = format!("installing what tests use: {}", packages.join(" "));
+    step(&what, &mut install()).or_else(|_| {
+        // The lists of a fresh machine are empty or old.
+        step("updating the list of packages", Command::new("apt-get").args(["-qq", "update"]))?;
+        step(&what, &mut install())
+    })
+}
+
+/// While this lives, packages that are installed do not start their services: what tests use, they start themselves.
+struct QuietServices {
+    is_ours: bool,
+}
+
+impl QuietServices {
+    fn begin() -> Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
+        match file {
+            Ok(mut file) => file.write_all(b"#!/bin/sh\nexit 101\n").context(POLICY)?,
+            // The machine has a policy of its own.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Ok(Self { is_ours: false });
+            }
+            Err(error) => return Err(error).context(POLICY),
+        }
+        Ok(Self { is_ours: true })
+    }
+}
+
+impl Drop for QuietServices {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // It was there a moment ago; who removed it wanted it gone too.
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
