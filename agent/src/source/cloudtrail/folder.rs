@@ -10,7 +10,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use lapwing_engine::{Fields, Timestamp, field};
 
@@ -19,6 +19,7 @@ use super::progress::{Known, Place, Progress, Stamp, Wanted};
 use super::records::{ReadError, Records};
 use super::status::Status;
 use super::tree::Tree;
+use crate::clock;
 use crate::ledger::Change;
 
 /// Most files that wait to be read; where there are more, the oldest wait and the others are looked for again.
@@ -294,8 +295,7 @@ fn timestamp(text: &str) -> Option<i64> {
 }
 
 fn now_nanos() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+    clock::now().as_nanos()
 }
 
 #[cfg(test)]

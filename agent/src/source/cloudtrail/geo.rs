@@ -34,18 +34,13 @@ impl Geo {
 
     /// Why rules over `source.geo.*` cannot run, and the cure; `None` when they can.
     pub(crate) fn missing(&self) -> Option<String> {
-        Database::missing(
-            self.places.as_ref(),
-            "no GeoIP database; set `cloudtrail.geoip` to a file in MaxMind's format",
-        )
-    }
-
-    /// Why rules over `source.as.*` cannot run, and the cure; `None` when they can.
-    pub(crate) fn missing_asn(&self) -> Option<String> {
-        Database::missing(
-            self.networks.as_ref(),
-            "no ASN database; set `cloudtrail.asn` to a file in MaxMind's format",
-        )
+        match &self.places {
+            None => {
+                Some("no GeoIP database; set `cloudtrail.geoip` to a file in MaxMind's format".to_owned())
+            }
+            Some(Database { reader: Some(_), .. }) => None,
+            Some(database) => database.failure.clone(),
+        }
     }
 
     /// Looks at the databases at the next lookup, without waiting for the interval.
@@ -133,14 +128,6 @@ impl Database {
         };
         database.refresh();
         database
-    }
-
-    fn missing(database: Option<&Self>, unset: &str) -> Option<String> {
-        match database {
-            None => Some(unset.to_owned()),
-            Some(Self { reader: Some(_), .. }) => None,
-            Some(database) => database.failure.clone(),
-        }
     }
 
     /// Opens the file if it is another than the one that was opened, at most once an interval.

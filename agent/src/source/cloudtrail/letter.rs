@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::notification::{self, Object};
 use super::queue::{Pause, Queue};
 use super::s3::{Body, FetchError};
-use super::status::plain;
 use super::{Message, tree};
+use crate::terminal::escape;
 
 /// How long a message is held when its object cannot be fetched, before it is left to the queue.
 const HOLD: Duration = Duration::from_secs(900);
@@ -94,7 +94,7 @@ impl Letter {
                 let told = format!("{} is left to the queue's redrive policy: {reason}", self.message_id);
                 match tries {
                     ..=TRIES_MAX => queue.status.alarm(&place, &told),
-                    _ => tracing::info!("cloudtrail: {place}: {} (received {tries} times)", plain(&told)),
+                    _ => tracing::info!("cloudtrail: {place}: {} (received {tries} times)", escape(&told)),
                 }
             }
         }
@@ -181,7 +181,7 @@ async fn fetch(
             }
             Err(FetchError::Gone) => {
                 queue.status.objects_gone.one();
-                tracing::warn!("cloudtrail: {} is gone from its bucket", plain(name));
+                tracing::warn!("cloudtrail: {} is gone from its bucket", escape(name));
                 return Ok(None);
             }
             Err(FetchError::Never(reason)) => {

@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lapwing_engine::{Event, Fields, Schema, Timestamp};
@@ -48,15 +48,13 @@ pub(crate) use self::replay::Replay;
 use self::seen::Seen;
 use self::status::Status;
 use super::{Batch, Source};
+use crate::clock;
 use crate::ledger::{Change, Checkpoint};
 
 /// Most events of a batch.
 const BATCH_EVENTS_MAX: usize = 256;
 /// About how many bytes of records a batch holds before it is handed over.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-
-/// The scopes of the store whose rows [`CloudTrail::open`] is given.
-pub(crate) const SCOPES: [&str; 2] = [progress::SCOPE, seen::SCOPE];
 
 /// What the source is told by others.
 enum Message {
@@ -133,8 +131,7 @@ impl Draft {
 }
 
 impl CloudTrail {
-    /// Opens the source. `rows` gives the store's rows of a scope, as key and value, for each of [`SCOPES`];
-    /// `directory` is the agent's own, for copies of databases and long objects. Queues run on `runtime`.
+    /// Opens the source. `rows` gives the store's rows of a scope, as key and value; `directory` is the agent's own, for copies of databases and long objects. Queues run on `runtime`.
     ///
     /// # Errors
     /// What the configuration cannot mean.
@@ -171,11 +168,6 @@ impl CloudTrail {
     /// What tells the source to stop or reload.
     pub(crate) fn control(&self) -> Control {
         self.control.clone()
-    }
-
-    /// The source's counters and alarms.
-    pub(crate) fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status)
     }
 
     /// Why rules over `source.geo.*` cannot run on these events, and the cure; `None` when they can.
@@ -242,7 +234,7 @@ impl CloudTrail {
 
     /// Reads records into the draft until it is full, the time is over or the document is.
     fn read(&mut self, mut document: Document, draft: &mut Draft, until: Instant) {
-        let created = now();
+        let created = clock::now();
         loop {
             match self.read_record(&mut document, draft, created) {
                 Ok(true) => {}
@@ -354,7 +346,7 @@ impl Source for CloudTrail {
     }
 
     fn status(&self) -> serde_json::Value {
-        serde_json::json!(self.status.report(now()))
+        serde_json::json!(self.status.report(clock::now()))
     }
 }
 
@@ -389,9 +381,4 @@ impl Document {
             many => format!("{many} of its records are refused, the first: {refusal}"),
         })
     }
-}
-
-fn now() -> Timestamp {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_nanos(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
 }

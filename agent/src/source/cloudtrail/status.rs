@@ -1,12 +1,13 @@
 //! What `lapwing status` tells of the source: counters, written by the lane and the queues, read by anyone.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lapwing_engine::Timestamp;
 use serde::Serialize;
+
+use crate::terminal::escape;
 
 /// Most alarms that are told at once; further ones are only in the log.
 const ALARMS_MAX: usize = 32;
@@ -95,7 +96,7 @@ impl Status {
 
     /// Something is wrong at `place` until [`Self::well`] is said of it. It is logged when it is news.
     pub(crate) fn alarm(&self, place: &str, what: &str) {
-        let (place, what) = (&*plain(place), &*plain(what));
+        let (place, what) = (&*escape(place), &*escape(what));
         let mut alarms = lock(&self.alarms);
         if alarms.get(place).is_some_and(|known| known == what) {
             return;
@@ -110,7 +111,7 @@ impl Status {
 
     /// All is well at `place` again.
     pub(crate) fn well(&self, place: &str) {
-        let place = &*plain(place);
+        let place = &*escape(place);
         if lock(&self.alarms).remove(place).is_some() {
             tracing::info!("cloudtrail: {place}: works again");
         }
@@ -118,18 +119,10 @@ impl Status {
 
     /// A file or object is set aside.
     pub(crate) fn set_aside(&self, place: &str, reason: &str) {
-        let (place, reason) = (&*plain(place), &*plain(reason));
+        let (place, reason) = (&*escape(place), &*escape(reason));
         self.files_set_aside.one();
         tracing::warn!("cloudtrail: {place} is set aside: {reason}");
         *lock(&self.last_error) = Some(format!("{place}: {reason}"));
-    }
-}
-
-/// A text without control characters, which names of files and objects may hold, and which drive a terminal.
-pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    match text.contains(char::is_control) {
-        true => text.replace(char::is_control, "\u{fffd}").into(),
-        false => text.into(),
     }
 }
 
@@ -153,6 +146,6 @@ mod tests {
         let report = status.report(Timestamp::from_millis(100_000));
         assert_eq!((report.records, report.lag_secs), (2, Some(60)));
         assert_eq!(report.alarms.keys().collect::<Vec<_>>(), ["queue q"]);
-        assert_eq!(report.last_error.as_deref(), Some("queue r: throttled\u{fffd}\u{fffd}[2J"));
+        assert_eq!(report.last_error.as_deref(), Some("queue r: throttled\\n\\x1b[2J"));
     }
 }

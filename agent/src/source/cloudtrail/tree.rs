@@ -9,11 +9,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
 use super::status::Status;
+use crate::clock;
 
 /// Most directories that are watched by notification; the others are only looked through.
 const WATCHES_MAX: usize = 4_096;
@@ -98,12 +99,10 @@ impl Tree {
             if Instant::now() < self.due {
                 return None;
             }
-            let started =
-                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
             self.scan = Some(Scan {
                 directories: self.roots.iter().rev().cloned().collect(),
                 clean: true,
-                started: i64::try_from(started).unwrap_or(i64::MAX),
+                started: clock::now().as_nanos(),
                 ..Scan::default()
             });
         }

@@ -85,11 +85,6 @@ fn what_is_missing_is_told_with_the_cure() {
     let told = missing(Some(&broken));
     assert!(told.contains("broken.mmdb: is not a database in MaxMind's format; download it again"), "{told}");
     assert!(missing(Some(folder.path())).ends_with(": is not a file"));
-    let geo = Geo::open(None, None, folder.path());
-    assert_eq!(
-        geo.missing_asn().unwrap(),
-        "no ASN database; set `cloudtrail.asn` to a file in MaxMind's format"
-    );
 }
 
 #[test]

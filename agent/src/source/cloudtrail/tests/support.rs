@@ -156,7 +156,7 @@ impl Bench {
     }
 
     pub(super) fn report(&mut self) -> Report {
-        self.source().status().report(Timestamp::parse("2026-11-21T11:00:00Z").unwrap())
+        self.source().status.report(Timestamp::parse("2026-11-21T11:00:00Z").unwrap())
     }
 
     /// Stops the source as the agent does, and waits until its queues gave back what they hold.
