@@ -1,7 +1,7 @@
 //! The kernel's clock and ours: records carry nanoseconds since boot, events carry wall time.
 
 use lapwing_engine::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 /// Turns the kernel's boot clock into wall time.
 #[derive(Clone, Copy)]
@@ -40,14 +40,15 @@ impl Clock {
 
 /// Nanoseconds since boot, suspended time included: the clock of the records.
 pub(super) fn now() -> u64 {
-    u64::try_from(nanos(ClockId::Boottime)).unwrap_or(0)
+    u64::try_from(nanos(ClockId::CLOCK_BOOTTIME)).unwrap_or(0)
 }
 
 fn offset() -> i64 {
-    nanos(ClockId::Realtime).saturating_sub(nanos(ClockId::Boottime))
+    nanos(ClockId::CLOCK_REALTIME).saturating_sub(nanos(ClockId::CLOCK_BOOTTIME))
 }
 
 fn nanos(clock: ClockId) -> i64 {
-    let time = clock_gettime(clock);
-    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+    // Both clocks are there on every kernel that can run this.
+    clock_gettime(clock)
+        .map_or(0, |time| time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))
 }

@@ -166,7 +166,7 @@ fn unload(name: &str, ebpf: &mut Ebpf) {
     };
     if let Err(error) = unloaded {
         // It was not even loaded.
-        log::debug!("{name}: {error}");
+        tracing::debug!("{name}: {error}");
     }
 }
 
@@ -200,7 +200,7 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
 fn brief(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let text = verifier_log.to_string();
-        log::debug!("{text}");
+        tracing::debug!("{text}");
         let statistics = ["processed ", "verification time ", "stack depth "];
         let is_verdict =
             |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
@@ -224,10 +224,11 @@ impl Tracefs {
     const PLACE: &str = "/sys/kernel/tracing";
 
     fn mount_where_missing() -> Self {
-        use rustix::mount::{MountFlags, mount};
+        use nix::mount::{MsFlags, mount};
         let is_there = Path::new(Self::PLACE).join("events").exists();
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
-        Self { is_ours: !is_there && mount("lapwing", Self::PLACE, "tracefs", flags, None).is_ok() }
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+        let mounted = || mount(Some("lapwing"), Self::PLACE, Some("tracefs"), flags, None::<&str>).is_ok();
+        Self { is_ours: !is_there && mounted() }
     }
 }
 
@@ -235,7 +236,7 @@ impl Drop for Tracefs {
     fn drop(&mut self) {
         if self.is_ours {
             // Left mounted it does no harm.
-            let _ = rustix::mount::unmount(Self::PLACE, rustix::mount::UnmountFlags::DETACH);
+            let _ = nix::mount::umount2(Self::PLACE, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }

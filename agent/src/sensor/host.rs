@@ -1,9 +1,11 @@
 //! What every event says of the host and of the agent.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::IpAddr;
 
 use lapwing_engine::{Fields, Value, field};
+use nix::sys::utsname::{UtsName, uname};
 use smol_str::SmolStr;
 
 /// The host's name for itself, by which rules and responders tell hosts apart.
@@ -21,12 +23,16 @@ pub(super) struct Host {
 impl Host {
     /// Looks at the host.
     pub(super) fn new() -> Self {
-        let system = rustix::system::uname();
+        // There is no kernel that cannot tell its name.
+        let system = uname().ok();
+        let part = |of: fn(&UtsName) -> &OsStr| {
+            system.as_ref().map(|name| SmolStr::from(of(name).to_string_lossy()))
+        };
         let release =
             fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
         let release = release.unwrap_or_default();
         let boot_id = text(BOOT_ID).unwrap_or_default();
-        let name = SmolStr::from(system.nodename().to_string_lossy());
+        let name = part(UtsName::nodename).unwrap_or_default();
         // Without a machine id, as in some containers, the host's name must do.
         let id = text(MACHINE_ID).filter(|id| !id.is_empty()).unwrap_or_else(|| name.clone());
         let mut fields = Fields::new();
@@ -34,7 +40,7 @@ impl Host {
         fields.set(field!("agent.name"), name.clone());
         fields.set(field!("agent.type"), "lapwing");
         fields.set(field!("agent.version"), env!("CARGO_PKG_VERSION"));
-        fields.set(field!("host.architecture"), SmolStr::from(system.machine().to_string_lossy()));
+        fields.set_some(field!("host.architecture"), part(UtsName::machine));
         fields.set(field!("host.boot.id"), boot_id.clone());
         fields.set(field!("host.hostname"), name.clone());
         fields.set(field!("host.id"), id);
@@ -42,7 +48,7 @@ impl Host {
         fields.set(field!("host.name"), name);
         fields.set_some(field!("host.os.full"), setting(&release, "PRETTY_NAME"));
         fields.set_some(field!("host.os.family"), family(&release));
-        fields.set(field!("host.os.kernel"), SmolStr::from(system.release().to_string_lossy()));
+        fields.set_some(field!("host.os.kernel"), part(UtsName::release));
         fields.set_some(field!("host.os.name"), setting(&release, "NAME"));
         fields.set_some(field!("host.os.platform"), setting(&release, "ID"));
         fields.set(field!("host.os.type"), "linux");

@@ -179,7 +179,7 @@ impl Sensor {
         for report in &self.hooks {
             let reason = report.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             let method = report.method.unwrap_or("no method");
-            log::info!("hook {}: {} by {method}{reason}", report.name, report.state);
+            tracing::info!("hook {}: {} by {method}{reason}", report.name, report.state);
         }
     }
 
@@ -218,7 +218,7 @@ impl Sensor {
                 Ok(record) => record,
                 Err(error) => {
                     self.malformed += 1;
-                    log::warn!("{error}");
+                    tracing::warn!("{error}");
                     continue;
                 }
             };

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lapwing_common::{Credentials, Descriptor, Fork, Place, Task};
-use rustix::process::{Pid, test_kill_process};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 use smol_str::{SmolStr, ToSmolStr};
 
@@ -435,11 +437,10 @@ impl Table {
     /// Ends processes that are gone although no record told it.
     fn sweep(&mut self, now: u64) {
         let is_gone = |process: &&Process| {
-            let pid = i32::try_from(process.key.pid).ok().and_then(Pid::from_raw);
+            let pid = i32::try_from(process.key.pid).ok().map(Pid::from_raw);
             let is_reused = self.current.get(&process.key.pid) != Some(&process.key);
             process.life == Life::Alive
-                && (is_reused
-                    || pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH)))
+                && (is_reused || pid.is_some_and(|pid| kill(pid, None) == Err(Errno::ESRCH)))
         };
         let gone: Vec<_> = self.processes.values().filter(is_gone).map(|process| process.key).collect();
         for key in gone {

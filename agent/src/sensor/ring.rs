@@ -2,12 +2,12 @@
 //! times, for processors write to the ring in an order of their own.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use lapwing_common::{Header, Kind, SLOTS};
-use rustix::event::{Timespec, epoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::clock;
@@ -24,7 +24,7 @@ const BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// The reader.
 pub(super) struct Ring {
     ring: RingBuf<MapData>,
-    poll: OwnedFd,
+    poll: Epoll,
     wait: Duration,
     /// Records one after the other, each at a multiple of eight bytes.
     buffer: Vec<u64>,
@@ -53,11 +53,11 @@ impl Ring {
     /// # Errors
     /// Where the system gives no epoll.
     pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         // Edge-triggered: data alone does not end the wait, only a wake-up does, which the kernel side sends when
         // the ring fills.
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&poll, ring.as_fd(), epoll::EventData::new_u64(0), flags)?;
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        poll.add(ring.as_fd(), EpollEvent::new(flags, 0))?;
         Ok(Self {
             ring,
             poll,
@@ -76,13 +76,9 @@ impl Ring {
             return;
         }
         let wait = self.wait.min(wait_max);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
+        let timeout = EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO);
         // A signal or an error ends the wait early, which does no harm.
-        let _ = epoll::wait(
-            &self.poll,
-            &mut [epoll::Event { flags: epoll::EventFlags::IN, data: epoll::EventData::new_u64(0) }],
-            Some(&timeout),
-        );
+        let _ = self.poll.wait(&mut [EpollEvent::empty()], timeout);
     }
 
     /// Takes what is in the ring and makes ready what is old enough to be in order. The records that were ready

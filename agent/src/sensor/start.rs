@@ -10,7 +10,7 @@ use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
 use lapwing_common::{Counts, SLOTS};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
 use super::hook::{self, HookReport};
@@ -112,7 +112,7 @@ pub(super) fn start() -> Result<Loaded, StartError> {
     let kernel = check_host()?;
     let layout = layout(&kernel)?;
     for member in layout.absent() {
-        log::info!("this kernel has no {member}: what it tells stays empty");
+        tracing::info!("this kernel has no {member}: what it tells stays empty");
     }
     let fill_mark = u64::from(RING_BYTES) / 4;
     let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
@@ -146,7 +146,8 @@ fn check_host() -> Result<String, StartError> {
     if OBJECT.is_empty() {
         return Err(StartError::Stub);
     }
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = nix::sys::utsname::uname().map_err(|error| StartError::Io("uname", error.into()))?;
+    let kernel = kernel.release().to_string_lossy().into_owned();
     let version = version(&kernel);
     if version < KERNEL_MIN {
         return Err(StartError::KernelTooOld(kernel));
@@ -157,7 +158,7 @@ fn check_host() -> Result<String, StartError> {
         return Err(StartError::Namespace);
     }
     if version < KERNEL_WITHOUT_MEMLOCK {
-        setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
             .map_err(|error| StartError::Memlock(error.into()))?;
     }
     Ok(kernel)
@@ -200,7 +201,7 @@ fn load_port(ebpf: &mut Ebpf) {
     let program: Option<&mut RawTracePoint> =
         ebpf.program_mut("port").and_then(|program| program.try_into().ok());
     if let Some(Err(error)) = program.map(RawTracePoint::load) {
-        log::warn!("source ports of connections without an answer stay unknown: {error}");
+        tracing::warn!("source ports of connections without an answer stay unknown: {error}");
     }
 }
 
