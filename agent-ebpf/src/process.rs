@@ -69,7 +69,7 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
         let fs: Address = read(task, &TASK_FS);
         (*record).directory = path::span(tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT)));
         let cgroup = (*record).place.cgroup;
-        let is_known = CGROUPS.get_ptr(&cgroup).is_some();
+        let is_known = CGROUPS.get_ptr(cgroup).is_some();
         (*record).cgroup = if is_known { Span::EMPTY } else { path::span(tail.cgroup(task::cgroup(task))) };
         let mm: Address = read(task, &TASK_MM);
         let (start, end): (u64, u64) = (read(mm, &MM_ARG_START), read(mm, &MM_ARG_END));
@@ -80,7 +80,7 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
         let len = tail.len() as u64;
         if len <= RECORD_BYTES_MAX as u64 && emit::write(Kind::EXEC, record.cast(), len) && !is_known {
             // Only now: a path that found no room must be sent again.
-            let _ = CGROUPS.insert(&cgroup, &1, 0);
+            let _ = CGROUPS.insert(cgroup, 1, 0);
         }
     }
     0

@@ -76,3 +76,51 @@ impl Config {
         toml::from_str(&text).with_context(|| format!("the configuration {} is wrong", path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the package installs as `/etc/lapwing/lapwing.toml`.
+    const PACKAGED: &str = include_str!("../../packaging/lapwing.toml");
+
+    /// The lines with this before them, without it; the others as they are where they are no comment.
+    fn uncommented(mark: &str) -> String {
+        let line = |line: &'static str| match line.strip_prefix(mark) {
+            Some(code) if !code.starts_with([' ', '#']) => Some(code),
+            _ => Some(line).filter(|line| !line.starts_with('#')),
+        };
+        PACKAGED.lines().filter_map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    fn read(text: &str) -> Config {
+        toml::from_str(text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn the_packaged_configuration_tells_the_defaults() {
+        let default = format!("{:#?}", Config::default());
+        assert_eq!(format!("{:#?}", read(PACKAGED)), default, "as it is");
+        assert_eq!(format!("{:#?}", read(&uncommented("#"))), default, "with every key");
+    }
+
+    #[test]
+    fn the_packaged_configuration_has_every_key() {
+        let default = format!("{:#?}", Config::default());
+        for key in default.lines().filter_map(|line| line.trim().split_once(": ")).map(|(key, _)| key) {
+            let is_there = |line: &str| {
+                let line = line.trim_start_matches(['#', ' ']);
+                line.starts_with(&format!("{key} = ")) || line.trim_matches(['[', ']']) == key
+            };
+            assert!(PACKAGED.lines().any(is_there), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_packaged_configuration_are_right() {
+        let config = read(&uncommented("#     "));
+        assert_eq!(config.cloudtrail.problems(), Vec::<String>::new());
+        assert_eq!(config.cloudtrail.queue.len(), 1);
+        assert_eq!(config.sink.len(), 3);
+    }
+}

@@ -19,7 +19,8 @@ pub(crate) const TESTS: &str = ".test.toml";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Folders and files of rules and of the jobs that they name. Default: `/etc/lapwing/rules`.
+    /// Folders and files of rules and of the jobs that they name. Default: the package's, `/usr/share/lapwing/rules`,
+    /// and the user's own, `/etc/lapwing/rules`.
     pub(crate) paths: Vec<PathBuf>,
     /// For how long after a new_terms rule's first match terms are only learned and not told, such as `"24h"`.
     /// Default: `"0s"`, so that the first sighting of a term after the installation is an alert.
@@ -29,7 +30,8 @@ pub(crate) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { paths: vec!["/etc/lapwing/rules".into()], learn: Duration::ZERO }
+        let paths = vec!["/usr/share/lapwing/rules".into(), "/etc/lapwing/rules".into()];
+        Self { paths, learn: Duration::ZERO }
     }
 }
 

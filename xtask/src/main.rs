@@ -3,12 +3,21 @@
 
 mod bench;
 mod build;
+mod check;
 mod demo;
-mod needs;
+mod package;
+mod run;
 mod setup;
-mod shell;
-mod toolchain;
+mod test;
 mod vm;
+
+mod needs;
+mod shell;
+mod targets;
+mod third_party;
+mod tidy;
+mod toolchain;
+mod tools;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,10 +45,18 @@ enum Verb {
     Demo,
     /// Runs the agent on other kernels, in an emulator
     Vm(vm::Arguments),
+    /// Checks format, lints, documentation, licences, advisories, rules and the rules of the house
+    Check(check::Arguments),
+    /// Makes the Debian package
+    Package(package::Arguments),
+    /// Runs the agent live, in the foreground
+    Run(run::Arguments),
+    /// Runs every test, as root also those on the live kernel
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().verb) {
+    match act(Arguments::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nowhere is left to report to when standard error is closed.
@@ -49,12 +66,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb) -> Result<()> {
+fn act(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup => setup::run().map(drop),
         Verb::Build(arguments) => build::run(&arguments).map(drop),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::Vm(arguments) => vm::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
+        Verb::Package(arguments) => {
+            package::run(&arguments).map(|package| shell::say(&package.display().to_string()))
+        }
+        Verb::Run(arguments) => run::run(&arguments),
+        Verb::Test(arguments) => test::run(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Arguments::command().debug_assert();
     }
 }

@@ -7,8 +7,9 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
-use lapwing_common::Namespace;
 use lapwing_engine::{Event, Fields, Value, field};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
 use sha2::{Digest, Sha256};
 use smol_str::{SmolStr, format_smolstr};
 
@@ -117,17 +118,21 @@ impl Hashes {
     }
 }
 
-/// The file that a process runs. Of one that ended, its path is opened, if it meant the same file to it as it does to
-/// us, and if the file was not changed since.
+/// The file that a process runs. Of one that ended, its path is opened, if it saw the host's files, and if the file was
+/// not changed since. The service sees fewer files than the host (`PrivateTmp=`), so the path is init's.
 fn executable(process: &Process, clock: Clock) -> Option<File> {
     if snapshot::read(process.key).is_some() {
         return File::open(format!("/proc/{}/exe", process.key.pid)).ok();
     }
-    let own = fs::metadata("/proc/self/ns/mnt").ok()?.ino();
-    if u64::from(process.place.namespaces[Namespace::Mount as usize]) != own {
+    let host = fs::metadata("/proc/1/ns/mnt").ok()?.ino();
+    if u64::from(process.mount_namespace()) != host {
         return None;
     }
-    let file = File::open(&process.image.executable).ok()?;
+    let root = open("/proc/1/root", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    // A link where the file was would lead to another file, and to one that is old enough.
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC).resolve(resolve);
+    let file = File::from(openat2(root, process.image.executable.as_str(), how).ok()?);
     let metadata = file.metadata().ok()?;
     let changed = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
     (changed <= clock.wall(process.start).as_nanos()).then_some(file)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{Credentials, Descriptor, Fork, Place, Task};
+use lapwing_common::{Credentials, Descriptor, Fork, Namespace, Place, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -451,6 +451,11 @@ impl Table {
 }
 
 impl Process {
+    /// Which files it sees.
+    pub(super) fn mount_namespace(&self) -> u32 {
+        self.place.namespaces[Namespace::Mount as usize]
+    }
+
     /// Whether the process leads its session.
     pub(super) fn is_session_leader(&self) -> bool {
         self.place.sid == self.key.pid

