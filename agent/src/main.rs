@@ -1,5 +1,4 @@
 //! Lapwing: a host sensor that runs detection rules where events happen.
-#![allow(dead_code, reason = "the skeleton: what is declared here is used by the modules that follow")]
 
 mod alarm;
 mod alert;

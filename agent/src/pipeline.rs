@@ -11,6 +11,7 @@
 //! has and ends; with the last of them the ledger has no more senders and makes everything durable; the sinks have
 //! their time to deliver it; then all is over.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -70,25 +71,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         sender: &ledger.sender,
         client: &ledger.client,
     };
-    let mut running = Vec::new();
-    if let Some(sensor) = sensor {
-        running.push(lanes.start("sensor", sensor, &SENSOR_STREAMS, Duration::ZERO, SENSOR_QUIET)?);
-    }
-    let mut cloudtrail = None;
-    if config.cloudtrail.enabled() {
-        let mut source = lanes.cloudtrail(&edges)?;
-        cloudtrail = Some((source.control(), source.queues_ended()));
-        running.push(lanes.start(
-            "cloudtrail",
-            source,
-            &CLOUDTRAIL_STREAMS,
-            CLOUDTRAIL_LATENESS,
-            CLOUDTRAIL_QUIET,
-        )?);
-    }
-    if running.is_empty() {
-        bail!("there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues");
-    }
+    let Sources { running, cloudtrail } = lanes.start_all(sensor, &edges)?;
     let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
     let about = About { config, loaded: &loaded, schema: &schema, sinks: &sinks, started };
     about.serve(&edges, &clients, &ledger.client)?;
@@ -159,7 +142,36 @@ struct Lanes<'a> {
     client: &'a LedgerClient,
 }
 
+/// Ends when every queue has put back what it will not read any more.
+type QueuesEnded = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The sources that run, each on a lane of its own.
+struct Sources {
+    running: Vec<lane::Running>,
+    /// How CloudTrail's is told what to do, and the end of what it does with queues.
+    cloudtrail: Option<(Control, QueuesEnded)>,
+}
+
 impl Lanes<'_> {
+    /// Starts the lane of every source that there is.
+    fn start_all(&self, sensor: Option<Sensor>, edges: &Edges) -> Result<Sources> {
+        let mut running = Vec::new();
+        if let Some(sensor) = sensor {
+            running.push(self.start("sensor", sensor, &SENSOR_STREAMS, Duration::ZERO, SENSOR_QUIET)?);
+        }
+        let mut cloudtrail = None;
+        if self.config.cloudtrail.enabled() {
+            let mut source = self.cloudtrail(edges)?;
+            cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
+            let (lateness, quiet) = (CLOUDTRAIL_LATENESS, CLOUDTRAIL_QUIET);
+            running.push(self.start("cloudtrail", source, &CLOUDTRAIL_STREAMS, lateness, quiet)?);
+        }
+        if running.is_empty() {
+            bail!("there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues");
+        }
+        Ok(Sources { running, cloudtrail })
+    }
+
     /// Opens the CloudTrail source, and tells which rules cannot run on it.
     fn cloudtrail(&self, edges: &Edges) -> Result<CloudTrail> {
         let rows = |scope: &str| {

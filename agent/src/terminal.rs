@@ -68,6 +68,7 @@ impl Screen {
     }
 
     /// No terminal: a file or a pipe.
+    #[cfg(test)]
     pub(crate) const fn plain() -> Self {
         Self { width: None, colour: false }
     }

@@ -47,12 +47,18 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder").to_owned()
 }
 
+/// Says why a test cannot run, in the words that `cargo xtask test` counts.
+#[expect(clippy::print_stderr, reason = "the test harness captures what this prints, and nothing else")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// Whether a tool is there; a test without its tool says so and is counted as skipped.
 fn is_there(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(tool).exists());
     if !found {
-        eprintln!("skipped: `{tool}` is not installed");
+        skipped(&format!("`{tool}` is not installed"));
     }
     found
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Child;
 
-use lapwing_stage::{Alert, Host, until};
+use lapwing_stage::{Alert, until};
 
 use crate::{PATIENCE, Stage, is_there, stage};
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use lapwing_stage::Agent;
 
 use crate::reverse_shell::end;
-use crate::{PATIENCE, Stage, agent, project, stage};
+use crate::{PATIENCE, Stage, agent, project, skipped, stage};
 
 const RULE: &str = "AWS SSM `SendCommand` with Run Shell Command Parameters";
 
@@ -34,7 +34,7 @@ static AWS: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         let installed = environment
             && made(Command::new(folder.join("bin/pip")).args(["install", "--quiet", "awscli==1.45.11"]));
         if !installed {
-            eprintln!("skipped: the AWS command line cannot be installed from PyPI; install python3-venv");
+            skipped("the AWS command line cannot be installed from PyPI; install python3-venv");
             return None;
         }
     }
