@@ -41,8 +41,6 @@ struct Role {
     start: FieldId,
     tty_major: FieldId,
     tty_minor: FieldId,
-    effective: FieldId,
-    permitted: FieldId,
     user_id: FieldId,
     user_name: FieldId,
     vpid: FieldId,
@@ -72,8 +70,6 @@ macro_rules! role {
                 start: FieldId::of(concat!($prefix, ".start")),
                 tty_major: FieldId::of(concat!($prefix, ".tty.char_device.major")),
                 tty_minor: FieldId::of(concat!($prefix, ".tty.char_device.minor")),
-                effective: FieldId::of(concat!($prefix, ".thread.capabilities.effective")),
-                permitted: FieldId::of(concat!($prefix, ".thread.capabilities.permitted")),
                 user_id: FieldId::of(concat!($prefix, ".user.id")),
                 user_name: FieldId::of(concat!($prefix, ".user.name")),
                 vpid: FieldId::of(concat!($prefix, ".vpid")),
@@ -115,6 +111,7 @@ impl Decoder {
             self.describe_as(&ITSELF, process, &mut fields);
             self.describe_relations(table, process, &mut fields);
             self.describe_user(process, &mut fields);
+            describe_capabilities(process, &mut fields);
             describe_image(process, &mut fields);
             describe_place(table, process, &mut fields);
             Arc::new(fields)
@@ -131,9 +128,7 @@ impl Decoder {
             fields.set_some(field!("process.executable"), known(&image.executable));
             fields.set_some(field!("process.command_line"), known(&image.command_line));
             fields.set(field!("process.pid"), process.key.pid);
-            let (effective, permitted) = (process.credentials.effective, process.credentials.permitted);
-            fields.set(field!("process.thread.capabilities.effective"), capabilities(effective));
-            fields.set(field!("process.thread.capabilities.permitted"), capabilities(permitted));
+            describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
             self.describe_user(process, &mut fields);
             container(table, process, &mut fields);
@@ -172,8 +167,6 @@ impl Decoder {
             fields.set_some(role.real_group_name, self.names.group(credentials.gid));
             fields.set(role.saved_user_id, credentials.suid.to_smolstr());
             fields.set(role.saved_group_id, credentials.sgid.to_smolstr());
-            fields.set(role.effective, capabilities(credentials.effective));
-            fields.set(role.permitted, capabilities(credentials.permitted));
         }
     }
 
@@ -224,6 +217,15 @@ impl Decoder {
         fields.set_some(field!("user.Ext.real.name"), self.names.user(credentials.uid));
         fields.set(field!("user.id"), credentials.euid.to_smolstr());
         fields.set_some(field!("user.name"), self.names.user(credentials.euid));
+    }
+}
+
+/// Of the process itself only, not of its relatives: the names of all capabilities are a kilobyte.
+fn describe_capabilities(process: &Process, fields: &mut Fields) {
+    let credentials = &process.credentials;
+    if credentials.euid != ABSENT {
+        fields.set(field!("process.thread.capabilities.effective"), capabilities(credentials.effective));
+        fields.set(field!("process.thread.capabilities.permitted"), capabilities(credentials.permitted));
     }
 }
 
