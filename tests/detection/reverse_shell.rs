@@ -223,4 +223,8 @@ impl Drop for Ended {
 pub(crate) fn end(child: Child) {
     let mut child = Ended(child);
     let _ = until("its end", PATIENCE, || Ok(child.0.try_wait()?));
+    // A tool with -e is a shell by the time that it is asked about: what is told is what connected.
+    let args = alert.document["process"]["args"].as_array().expect("arguments");
+    let args: Vec<_> = args.iter().filter_map(serde_json::Value::as_str).collect();
+    assert_eq!(alert.text("/process/command_line"), args.join(" "));
 }

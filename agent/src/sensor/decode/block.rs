@@ -96,6 +96,7 @@ impl Decoder {
         let make = || {
             let mut fields = Fields::with_capacity(24);
             self.describe_as(&ROLES[role], process, &mut fields);
+            describe_program_as(&ROLES[role], &process.image, &mut fields);
             if role == ENTRY_LEADER {
                 let kind = process.entry.map(|(_, kind)| kind);
                 fields.set_some(field!("process.entry_leader.entry_meta.type"), kind);
@@ -106,17 +107,31 @@ impl Decoder {
     }
 
     pub(super) fn process_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
-        let make = || {
-            let mut fields = Fields::with_capacity(72);
-            self.describe_as(&ITSELF, process, &mut fields);
-            self.describe_relations(table, process, &mut fields);
-            self.describe_user(process, &mut fields);
-            describe_capabilities(process, &mut fields);
-            describe_image(process, &mut fields);
-            describe_place(table, process, &mut fields);
-            Arc::new(fields)
-        };
+        let make = || Arc::new(self.process_fields(table, process, Some(&process.image)));
         process.blocks.process.get_or_init(make).clone()
+    }
+
+    /// What a process looks like that runs this program, its own or an earlier one.
+    pub(super) fn process_fields(
+        &self,
+        table: &Table,
+        process: &Process,
+        image: Option<&Arc<Image>>,
+    ) -> Fields {
+        let mut fields = Fields::with_capacity(72);
+        self.describe_as(&ITSELF, process, &mut fields);
+        self.describe_relations(table, process, &mut fields);
+        self.describe_user(process, &mut fields);
+        describe_capabilities(process, &mut fields);
+        describe_place(table, process, &mut fields);
+        if let Some(image) = image {
+            describe_program_as(&ITSELF, image, &mut fields);
+            describe_program(image, &mut fields);
+            if Arc::ptr_eq(image, &process.image) {
+                describe_start(process, &mut fields);
+            }
+        }
+        fields
     }
 
     /// What a network event says of its process: exactly what Defend's say.
@@ -138,16 +153,10 @@ impl Decoder {
     }
 
     fn describe_as(&self, role: &Role, process: &Process, fields: &mut Fields) {
-        let (image, credentials, place) = (&process.image, &process.credentials, &process.place);
-        fields.set(role.args, image.args.clone());
-        fields.set(role.args_count, image.args_count);
-        fields.set_some(role.command_line, known(&image.command_line));
+        let (credentials, place) = (&process.credentials, &process.place);
         fields.set(role.entity_id, process.entity_id.clone());
-        fields.set_some(role.executable, known(&image.executable));
-        fields.set(role.name, image.name.clone());
         fields.set(role.pid, process.key.pid);
         fields.set(role.start, self.clock.wall(process.start));
-        fields.set_some(role.working_directory, known(&image.directory));
         fields.set(role.interactive, place.tty != 0);
         if place.tty != 0 {
             fields.set(role.tty_major, place.tty >> 20);
@@ -229,14 +238,26 @@ fn describe_capabilities(process: &Process, fields: &mut Fields) {
     }
 }
 
-fn describe_image(process: &Process, fields: &mut Fields) {
-    let image = &process.image;
+fn describe_program_as(role: &Role, image: &Image, fields: &mut Fields) {
+    fields.set(role.args, image.args.clone());
+    fields.set(role.args_count, image.args_count);
+    fields.set_some(role.command_line, known(&image.command_line));
+    fields.set_some(role.executable, known(&image.executable));
+    fields.set(role.name, image.name.clone());
+    fields.set_some(role.working_directory, known(&image.directory));
+}
+
+fn describe_program(image: &Image, fields: &mut Fields) {
     if image.is_cut && !image.is_unknown() {
         fields.set(field!("lapwing.process.args_truncated"), true);
         fields.set(field!("process.Ext.command_line_truncated"), true);
     }
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
     fields.set_some(field!("lapwing.process.script"), image.script.clone());
+}
+
+/// How the program that a process runs was started: in place of which, and with what descriptors.
+fn describe_start(process: &Process, fields: &mut Fields) {
     if let Some(previous) = process.previous.as_deref().filter(|previous| !Image::is_unknown(previous)) {
         fields.set(field!("process.previous.args"), previous.args.clone());
         fields.set(field!("process.previous.args_count"), previous.args_count);
