@@ -69,6 +69,7 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));
         (*record).interpreter = interpreter(&tail, binprm);
         let file: Address = read(binprm, &BINPRM_FILE);
+        (*record).executable_inode = read(read(file, &FILE_INODE), &INODE_INO);
         (*record).executable = path::span(tail.path(read(file, &FILE_DENTRY), read(file, &FILE_MNT)));
         let fs: Address = read(task, &TASK_FS);
         (*record).directory = path::span(tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT)));
