@@ -30,7 +30,7 @@ pub(crate) struct Evidence {
 /// Makes the document of an alert.
 pub(crate) fn document(alert: &Alert, schema: &Schema, evidence: &Evidence) -> AlertDocument {
     let mut root = root(alert, schema, evidence);
-    let reason = reason::reason(alert, &root);
+    let reason = reason::reason(alert, schema, &root);
     root.insert("@timestamp".to_owned(), alert.time.to_string().into());
     root.insert("message".to_owned(), alert.rule.name.clone().into());
     root.insert("tags".to_owned(), alert.rule.tags.clone().into());

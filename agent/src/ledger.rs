@@ -17,39 +17,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
-use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded, unbounded};
-use lapwing_engine::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use crate::store::Spooled;
+pub(crate) use crate::store::{AlertDocument, Change};
 use crate::{alert_log, store};
 
 /// How many commits wait in the inbox before their senders do.
 const COMMITS_WAITING_MAX: usize = 64;
 /// How many rows of state are read at once.
 const ROWS_READ_MAX: usize = 1024;
-
-/// An alert as it is written and delivered.
-#[derive(Clone, Debug)]
-pub(crate) struct AlertDocument {
-    /// The stable id: the same cause gives the same id, so that a second delivery can be told.
-    pub(crate) id: String,
-    /// When the last event of the match happened.
-    pub(crate) time: Timestamp,
-    /// One JSON object without line breaks, as in the log and as sent upstream.
-    pub(crate) json: Bytes,
-}
-
-/// A change of what must survive a restart: a row of the store's one key-value table.
-pub(crate) struct Change {
-    /// Whose row it is, such as `rule/<uuid>` or `cloudtrail/files`.
-    pub(crate) scope: String,
-    /// The row's key within the scope.
-    pub(crate) key: String,
-    /// The new value; `None` deletes the row.
-    pub(crate) value: Option<Vec<u8>>,
-}
 
 /// What a source wants remembered about a batch once its alerts are safe.
 #[derive(Default)]

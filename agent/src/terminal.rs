@@ -55,14 +55,19 @@ impl Look {
 }
 
 impl Screen {
-    /// What the standard output is: colours only on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
+    /// What the standard output is: colours only on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`. Where it
+    /// is no terminal, an exported `COLUMNS` says how wide it is all the same.
     pub(crate) fn stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+        let width = if terminal {
+            Some(terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0)))
+        } else {
+            env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok())
+        };
         Self {
-            width: terminal.then_some(width.max(WIDTH_MIN)),
+            width: width.map(|width| width.max(WIDTH_MIN)),
             colour: terminal && !dumb && !is_set("NO_COLOR"),
         }
     }
@@ -98,9 +103,20 @@ impl Screen {
 
     /// The text in lines that fit after an indent of so many columns, the first one not indented.
     pub(crate) fn wrap(self, text: &str, indent: usize) -> String {
+        self.wrap_within(text, indent, usize::MAX)
+    }
+
+    /// The same with at most so many lines of it, and one more that says so where there are more.
+    pub(crate) fn wrap_within(self, text: &str, indent: usize, lines_max: usize) -> String {
         let Some(width) = self.width else { return text.to_owned() };
         let width = width.min(TEXT_WIDTH_MAX).saturating_sub(indent).max(WIDTH_MIN / 2);
-        textwrap::wrap(text, width).join(&format!("\n{:indent$}", ""))
+        let kept = cut(text, width.saturating_mul(lines_max));
+        let mut lines = textwrap::wrap(&kept, width);
+        if lines.len() > lines_max || kept.len() < text.len() {
+            lines.truncate(lines_max);
+            lines.push(format!("(cut; {} characters in all)", text.chars().count()).into());
+        }
+        lines.join(&format!("\n{:indent$}", ""))
     }
 }
 
@@ -187,6 +203,10 @@ mod tests {
         assert_eq!(
             Screen::of_width(40).wrap(&"word ".repeat(10), 4),
             "word word word word word word word\n    word word word"
+        );
+        assert_eq!(
+            Screen::of_width(40).wrap_within(&"word ".repeat(100), 20, 2),
+            "word word word word\n                    word word word word…\n                    (cut; 500 characters in all)"
         );
         assert_eq!(Screen::plain().wrap("a b", 4), "a b");
     }

@@ -39,8 +39,9 @@ enum Verb {
     Setup,
     /// Builds the kernel programs and the agent that carries them
     Build(build::Arguments),
-    /// Measures what the agent costs the host's processes
-    Bench(bench::Arguments),
+    /// Measures what the agent costs the host's processes, and how soon it tells
+    #[command(subcommand)]
+    Bench(bench::Measurement),
     /// Sets off each of the five detections, for real, on this host
     Demo,
     /// Runs the agent on other kernels, in an emulator
@@ -70,7 +71,7 @@ fn act(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup => setup::run().map(drop),
         Verb::Build(arguments) => build::run(&arguments).map(drop),
-        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Bench(measurement) => bench::run(&measurement),
         Verb::Demo => demo::run(),
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),

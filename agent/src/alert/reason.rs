@@ -1,13 +1,14 @@
 //! One line that says what happened, for a person who reads many of them.
 
-use lapwing_engine::{Alert, Cause};
+use lapwing_engine::rule::Kind;
+use lapwing_engine::{Alert, Cause, Schema};
 use serde_json::{Map, Value as Json};
 
 /// Longest command line that a reason quotes, in characters.
 const COMMAND_LINE_MAX: usize = 160;
 
 /// The reason of an alert, from its document's root.
-pub(super) fn reason(alert: &Alert, root: &Map<String, Json>) -> String {
+pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -> String {
     if let Cause::Suppressed(suppressed) = &alert.cause {
         return format!(
             "{} more alerts of this rule between {} and {} were not raised: more than {} in {}",
@@ -27,9 +28,11 @@ pub(super) fn reason(alert: &Alert, root: &Map<String, Json>) -> String {
         process(&root)
     };
     if let Cause::Detection(finding) = &alert.cause {
-        if !finding.new_terms.is_empty() {
-            let terms: Vec<_> = finding.new_terms.iter().map(|term| term.to_text()).collect();
-            line.push_str(&format!("; not seen before: {}", terms.join(", ")));
+        if let Kind::NewTerms { fields, history, .. } = &alert.rule.kind {
+            let terms = fields.iter().zip(&finding.new_terms);
+            let terms: Vec<_> =
+                terms.map(|(field, term)| format!("{} {}", schema.name(*field), term.to_text())).collect();
+            line.push_str(&format!("; the first in {} for {}", span(history.as_secs()), terms.join(", ")));
         }
         if let Some(anomaly) = &finding.anomaly {
             let among =
@@ -129,6 +132,7 @@ fn cloud(root: &Root<'_>) -> String {
 
 fn span(seconds: u64) -> String {
     match seconds {
+        seconds if seconds % 86_400 == 0 => format!("{} d", seconds / 86_400),
         seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),
         seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
         seconds => format!("{seconds} s"),

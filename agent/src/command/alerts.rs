@@ -3,6 +3,7 @@
 mod detail;
 mod document;
 mod list;
+mod words;
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,6 +18,7 @@ use clap::ValueEnum;
 use lapwing_engine::Timestamp;
 use serde_json::Value;
 
+use self::detail::Extent;
 use self::document::Summary;
 use crate::alert_log::{Backward, Forward, Position};
 use crate::config::{Config, DEFAULT_PATH};
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     /// Show this alert whole; the beginning of its id is enough
     #[arg(value_name = "ID", conflicts_with_all = ["since", "rule", "severity", "limit", "follow"])]
     id: Option<String>,
+    /// Of an alert that is shown whole only what happened, without the rule's words and guide
+    #[arg(long, requires = "id", conflicts_with = "json")]
+    brief: bool,
     /// Only alerts of this last length of time (`2h`, `7d`), or since a time (`2026-11-22T03:00:00Z`,
     /// `2026-11-22`)
     #[arg(long, value_name = "TIME", value_parser = since)]
@@ -176,7 +181,8 @@ fn show(args: &Args, id: &str, screen: Screen, out: &mut impl Write) -> Result<(
         }
         [(_, line)] => {
             let alert: Value = serde_json::from_slice(line)?;
-            Ok(out.write_all(detail::render(screen, &alert, clock::now()).as_bytes())?)
+            let extent = if args.brief { Extent::Brief } else { Extent::Whole };
+            Ok(out.write_all(detail::render(screen, &alert, clock::now(), extent).as_bytes())?)
         }
         several => {
             let ids: Vec<_> = several.iter().map(|(id, _)| escape(id)).collect();

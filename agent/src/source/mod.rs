@@ -1,14 +1,14 @@
 //! Where events come from. A source knows no rule and no sink: a lane asks it for batches until there are none.
 
 pub(crate) mod cloudtrail;
-
-pub(crate) use cloudtrail::Replay;
+mod replay;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use lapwing_engine::{Event, Fields, Timestamp};
 
+pub(crate) use self::replay::Replay;
 use crate::ledger::Checkpoint;
 
 /// A stream of events, in the order in which they are to be judged.

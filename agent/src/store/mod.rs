@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use bytesize::ByteSize;
+use lapwing_engine::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 use serde::Deserialize;
 
 use crate::alert_log::Position;
-use crate::ledger::Change;
 
 /// The store's file in the state directory.
 const FILE: &str = "lapwing.db";
@@ -46,6 +47,27 @@ impl Default for Config {
     fn default() -> Self {
         Self { size_max: ByteSize::mib(256) }
     }
+}
+
+/// An alert as it is written and delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct AlertDocument {
+    /// The stable id: the same cause gives the same id, so that a second delivery can be told.
+    pub(crate) id: String,
+    /// When the last event of the match happened.
+    pub(crate) time: Timestamp,
+    /// One JSON object without line breaks, as in the log and as sent upstream.
+    pub(crate) json: Bytes,
+}
+
+/// A change of what must survive a restart: a row of the store's one key-value table.
+pub(crate) struct Change {
+    /// Whose row it is, such as `rule/<uuid>` or `cloudtrail/files`.
+    pub(crate) scope: String,
+    /// The row's key within the scope.
+    pub(crate) key: String,
+    /// The new value; `None` deletes the row.
+    pub(crate) value: Option<Vec<u8>>,
 }
 
 /// How far the store has come in the alert log. The two differ while the spool is full.

@@ -8,8 +8,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Changes, Store};
-use crate::ledger::AlertDocument;
+use super::{AlertDocument, Changes, Store};
 
 /// How many alerts are known by their ids, newest first; an older one that is raised again is a new one.
 const ALERTS_KNOWN_MAX: i64 = 100_000;

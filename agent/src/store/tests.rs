@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ledger::AlertDocument;
 use crate::testing::{alert, id};
 
 fn open(directory: &Path, size_max: u64, sinks: &[&str]) -> Result<Store> {

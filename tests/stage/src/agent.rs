@@ -66,7 +66,16 @@ impl Agent {
     /// # Errors
     /// It does not become ready; what it said is part of the error.
     pub fn start(settings: Settings) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("lapwing-").tempdir().context("no temporary folder")?;
+        Self::start_in(&std::env::temp_dir(), settings)
+    }
+
+    /// The same with its folder in another one than that for temporary files, which may be in memory.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn start_in(parent: &Path, settings: Settings) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lapwing-").tempdir_in(parent);
+        let folder = folder.with_context(|| format!("no folder can be made in {}", parent.display()))?;
         let own = folder.path().display();
         let configuration = format!(
             "state_dir = \"{own}/state\"\n{}\n[rules]\npaths = [\"{}\"]\n[alerts]\npath = \"{own}/alerts.ndjson\"\n\
@@ -117,12 +126,18 @@ impl Agent {
         fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
     }
 
+    /// Its alert log.
+    #[must_use]
+    pub fn alert_log(&self) -> PathBuf {
+        self.folder.path().join("alerts.ndjson")
+    }
+
     /// All alerts in the log.
     ///
     /// # Errors
     /// The log cannot be read or a line of it is no JSON.
     pub fn alerts(&self) -> Result<Vec<Alert>> {
-        let path = self.folder.path().join("alerts.ndjson");
+        let path = self.alert_log();
         let mut alerts = Vec::new();
         read_alerts(&path, &mut 0, &mut alerts)?;
         Ok(alerts)
@@ -148,7 +163,7 @@ impl Agent {
         patience: Duration,
         wanted: impl Fn(&Alert) -> bool,
     ) -> Result<Alert> {
-        let path = self.folder.path().join("alerts.ndjson");
+        let path = self.alert_log();
         let (mut place, mut came) = (from, Vec::new());
         let found = until(what, patience, || {
             let before = came.len();
@@ -164,7 +179,7 @@ impl Agent {
     /// How long the log is now, in bytes.
     #[must_use]
     pub fn mark(&self) -> u64 {
-        fs::metadata(self.folder.path().join("alerts.ndjson")).map_or(0, |metadata| metadata.len())
+        fs::metadata(self.alert_log()).map_or(0, |metadata| metadata.len())
     }
 
     /// Tells the agent to end, and waits until it has.

@@ -6,12 +6,11 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 
 /// What is done over and over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Load {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Load {
     /// fork, execve of /bin/true, wait
     Exec,
     /// connect over loopback; only the call itself is timed

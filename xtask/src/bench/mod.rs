@@ -1,176 +1,71 @@
-//! `cargo xtask bench exec` and `bench connect`: what the agent costs the processes of the host, and the host.
-//!
-//! Runs come in pairs, without the agent and with it, and what is told is the median over the pairs of the difference:
-//! on a machine that others use too, single runs differ by more than what is measured. `docs/benchmarks.md` says what
-//! came out where.
+//! `cargo xtask bench exec`, `bench connect` and `bench latency`: what the agent costs the processes of the host, and
+//! how soon it tells. `docs/benchmarks.md` says what came out where.
+
+mod cost;
+mod latency;
 
 mod agent;
 mod load;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::Args;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
 
-use self::agent::Agent;
-pub(crate) use self::load::Load;
+use self::load::Load;
 use crate::build;
 use crate::shell::{self, say};
 
-#[derive(Args)]
-pub(crate) struct Arguments {
-    /// What is measured
-    load: Load,
-    /// Pairs of runs, without the agent and with it
-    #[arg(long, default_value_t = 5)]
-    pairs: usize,
-    /// One JSON object instead of a table
-    #[arg(long)]
-    json: bool,
-    /// The agent that is measured; one is built unless named
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
-    /// Only runs the load and prints each time in nanoseconds; what the measurement itself calls
-    #[arg(long, hide = true)]
-    only_load: bool,
+/// What is measured.
+#[derive(Subcommand)]
+pub(crate) enum Measurement {
+    /// What a fork, execve of /bin/true and wait takes more with the agent
+    Exec(cost::Arguments),
+    /// What a connect over loopback takes more with the agent
+    Connect(cost::Arguments),
+    /// What passes from the cause of an alert to the alert on disk
+    Latency(latency::Arguments),
 }
 
-/// How busy the machine may be before a pair begins, and how long that is waited for.
+/// How busy the machine may be before a measurement begins, and how long that is waited for.
 const BUSY_MAX: f64 = 0.25;
 const QUIET_WAIT: Duration = Duration::from_secs(60);
-const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-/// One run's times.
-struct Run {
-    mean: f64,
-    p50: f64,
-}
-
-/// What the agent showed during one run of the load.
-struct Cost {
-    cpu_percent: f64,
-    rss_mib: f64,
-    lost: u64,
-}
 
 /// Measures and prints.
 ///
 /// # Errors
 /// Where this is not root, or the agent does not start.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let load = arguments.load;
-    if arguments.only_load {
-        let mut out = std::io::stdout().lock();
-        for time in load.run(load.count())? {
-            writeln!(out, "{}", time.as_nanos())?;
+pub(crate) fn run(measurement: &Measurement) -> Result<()> {
+    match measurement {
+        Measurement::Exec(arguments) => cost::run(Load::Exec, arguments),
+        Measurement::Connect(arguments) => cost::run(Load::Connect, arguments),
+        Measurement::Latency(arguments) => latency::run(arguments),
+    }
+}
+
+/// The agent under measurement.
+#[derive(Args)]
+struct Which {
+    /// The agent that is measured; one is built unless named
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+}
+
+impl Which {
+    /// Where it lies.
+    ///
+    /// # Errors
+    /// Where this is not root, or what does not build.
+    fn binary(&self) -> Result<PathBuf> {
+        if !shell::is_root() {
+            bail!("measuring the agent needs root: run `sudo -E cargo xtask bench …`");
         }
-        return Ok(());
+        match &self.agent {
+            Some(agent) => Ok(agent.clone()),
+            None => build::run(&build::Arguments { release: true, ..build::Arguments::default() }),
+        }
     }
-    if !shell::is_root() {
-        bail!("measuring the agent needs root: run `sudo -E cargo xtask bench …`");
-    }
-    let binary = match &arguments.agent {
-        Some(agent) => agent.clone(),
-        None => build::run(&build::Arguments { release: true, ..build::Arguments::default() })?,
-    };
-    let (mut pairs, mut costs) = (Vec::new(), Vec::new());
-    for pair in 1..=arguments.pairs.max(1) {
-        wait_for_quiet();
-        let without = measure(load)?;
-        let (with, cost) = measure_with(load, &binary)?;
-        say(&format!(
-            "pair {pair}: mean {:.1} -> {:.1} µs, p50 {:.1} -> {:.1} µs",
-            without.mean / 1e3,
-            with.mean / 1e3,
-            without.p50 / 1e3,
-            with.p50 / 1e3
-        ));
-        pairs.push((without, with));
-        costs.push(cost);
-    }
-    let bpf_nanos = bpf_nanos(load, &binary)?;
-    print(arguments, &pairs, &costs, bpf_nanos)
-}
-
-fn print(arguments: &Arguments, pairs: &[(Run, Run)], costs: &[Cost], bpf_nanos: f64) -> Result<()> {
-    let median_of = |of: fn(&(Run, Run)) -> f64| median(pairs.iter().map(of).collect());
-    let added = median_of(|(without, with)| with.mean - without.mean);
-    let added_p50 = median_of(|(without, with)| with.p50 - without.p50);
-    let base = median_of(|(without, _)| without.mean);
-    let percent = added / base * 100.0;
-    let cpu = median(costs.iter().map(|cost| cost.cpu_percent).collect());
-    let rss = costs.iter().map(|cost| cost.rss_mib).fold(0.0, f64::max);
-    let lost: u64 = costs.iter().map(|cost| cost.lost).sum();
-    let mut out = std::io::stdout().lock();
-    if arguments.json {
-        writeln!(
-            out,
-            "{{\"added_ns\":{added:.0},\"added_percent\":{percent:.2},\"added_p50_ns\":{added_p50:.0},\
-             \"base_ns\":{base:.0},\"bpf_ns\":{bpf_nanos:.0},\"agent_cpu_percent\":{cpu:.1},\
-             \"rss_mib\":{rss:.1},\"lost\":{lost}}}"
-        )?;
-        return Ok(());
-    }
-    writeln!(
-        out,
-        "{:?}: {} operations a run, {} pairs",
-        arguments.load,
-        arguments.load.count(),
-        pairs.len()
-    )?;
-    for (name, value) in [
-        ("without the agent, mean", format!("{:.1} µs", base / 1e3)),
-        ("added, mean", format!("{:.1} µs ({percent:.1} %)", added / 1e3)),
-        ("added, p50", format!("{:.1} µs", added_p50 / 1e3)),
-        ("of it in kernel programs", format!("{:.2} µs", bpf_nanos / 1e3)),
-        ("agent's processor time", format!("{cpu:.1} %")),
-        ("agent's memory", format!("{rss:.1} MiB")),
-        ("records lost", lost.to_string()),
-    ] {
-        writeln!(out, "  {name:<26}{value:>20}")?;
-    }
-    Ok(())
-}
-
-/// Runs the load in a process of its own, so that nothing of this one is measured.
-fn measure(load: Load) -> Result<Run> {
-    let name = format!("{load:?}").to_lowercase();
-    let mut command = std::process::Command::new(std::env::current_exe()?);
-    let output = shell::output(command.args(["bench", &name, "--only-load"]))?;
-    let times: Vec<f64> = output.lines().filter_map(|line| line.parse().ok()).collect();
-    let middle = times.get(times.len() / 2).context("the load printed no times")?;
-    Ok(Run { mean: times.iter().sum::<f64>() / times.len() as f64, p50: *middle })
-}
-
-fn measure_with(load: Load, binary: &Path) -> Result<(Run, Cost)> {
-    let agent = Agent::start(binary)?;
-    let (start, cpu) = (Instant::now(), agent.cpu_seconds()?);
-    let run = measure(load)?;
-    let used = agent.cpu_seconds()? - cpu;
-    let cpu_percent = used / start.elapsed().as_secs_f64() * 100.0;
-    let rss_mib = agent.rss_mib()?;
-    Ok((run, Cost { cpu_percent, rss_mib, lost: agent.lost()? }))
-}
-
-/// What the kernel programs take of one operation, by the kernel's own count. What the rest of the host does in that
-/// time is measured before and subtracted.
-fn bpf_nanos(load: Load, binary: &Path) -> Result<f64> {
-    let before = std::fs::read_to_string(BPF_STATS).context(BPF_STATS)?;
-    std::fs::write(BPF_STATS, "1").context(BPF_STATS)?;
-    let measured = (|| {
-        let agent = Agent::start(binary)?;
-        let (idle_start, idle_nanos) = (Instant::now(), agent.bpf_nanos()?);
-        std::thread::sleep(Duration::from_secs(2));
-        let idle_rate = (agent.bpf_nanos()? - idle_nanos) as f64 / idle_start.elapsed().as_secs_f64();
-        let (start, nanos) = (Instant::now(), agent.bpf_nanos()?);
-        measure(load)?;
-        let used = (agent.bpf_nanos()? - nanos) as f64 - idle_rate * start.elapsed().as_secs_f64();
-        Ok(used / load.count() as f64)
-    })();
-    std::fs::write(BPF_STATS, before.trim()).context(BPF_STATS)?;
-    measured
 }
 
 /// Waits until the machine has little else to do, for a while; then measures all the same.
@@ -193,9 +88,4 @@ fn processor_ticks() -> Option<(f64, f64)> {
         stat.lines().next()?.split_whitespace().skip(1).filter_map(|ticks| ticks.parse().ok()).collect();
     let (total, idle) = (ticks.iter().sum::<f64>(), ticks.get(3)? + ticks.get(4)?);
     Some((total - idle, total))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

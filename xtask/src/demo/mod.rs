@@ -10,7 +10,7 @@ mod tools;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use lapwing_stage::{Agent, Alert, Hosts, Settings};
 
 use self::cloud::Cloud;
@@ -20,6 +20,9 @@ use crate::{build, needs};
 
 /// How long an alert may take. The slowest tool, the AWS command line, takes seconds to come to the point.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How wide alerts are shown.
+const COLUMNS: &str = "100";
 
 /// What the demo shows: the rules, in the order of their numbers, and what sets them off.
 #[rustfmt::skip]
@@ -106,27 +109,29 @@ pub(crate) fn run() -> Result<()> {
 impl Scene {
     fn play(&self, detection: &Detection) -> Result<()> {
         let mark = self.agent.mark();
-        let cause = (detection.run)(self)?;
-        let alert = self
-            .agent
-            .wait_for_within("its alert", mark, PATIENCE, |alert| alert.rule() == detection.rule)?;
+        let is_it = |alert: &Alert| alert.rule() == detection.rule;
+        let (cause, alert) = std::thread::scope(|scope| {
+            // Tools go on for seconds after their alert, which is to be seen when it comes.
+            let waiting = scope.spawn(|| self.agent.wait_for_within("its alert", mark, PATIENCE, is_it));
+            let cause = (detection.run)(self);
+            let alert = waiting.join().unwrap_or_else(|_| Err(anyhow!("the wait for its alert panicked")));
+            anyhow::Ok((cause?, alert?))
+        })?;
         let cause = match cause {
             Some(cause) => cause,
             None => time_of(&alert)?,
         };
         let delay = alert.seen.duration_since(cause).unwrap_or_default();
         show(&self.told(&alert)?)?;
-        show(&format!("   {:.0} ms from the cause to the alert on disk", delay.as_secs_f64() * 1000.0))
+        show(&format!("   -> {:.0} ms from the cause to the alert in the log", delay.as_secs_f64() * 1000.0))
     }
 
-    /// The alert as `lapwing alerts` shows it.
+    /// The alert as `lapwing alerts` shows it, without the rule's guide, which is the same every time.
     fn told(&self, alert: &Alert) -> Result<String> {
-        let id = alert.text("/lapwing/alert/id");
-        let whole = shell::output(self.agent.command("alerts").arg(id))?;
-        // The guide is the rule's, and the same every time.
-        let guide = whole.find("\nGuide").or_else(|| whole.find("\nInvestigation guide"));
-        let told = &whole[..guide.unwrap_or(whole.len())];
-        Ok(told.lines().map(|line| format!("   {line}")).collect::<Vec<_>>().join("\n"))
+        let mut command = self.agent.command("alerts");
+        command.args(["--brief", alert.text("/lapwing/alert/id")]).env("COLUMNS", COLUMNS);
+        let told = shell::output(&mut command)?;
+        Ok(told.lines().map(|line| format!("   {line}").trim_end().to_owned() + "\n").collect())
     }
 
     /// Rules of the demo that fired more than once.

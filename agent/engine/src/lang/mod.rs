@@ -12,6 +12,7 @@ mod cursor;
 pub mod function;
 mod lower;
 pub(crate) mod suggest;
+mod tokens;
 
 pub use diagnostic::{Code, Diagnostic, Severity, Span};
 pub use function::Function;

@@ -1,40 +1,52 @@
-//! One alert whole, in the order in which it is asked about at night: what is it, is it complete, what
-//! happened, who started whom, and what to do now.
+//! One alert whole, in the order in which it is asked about at night: what is it, where, what happened, who started
+//! whom, and then the rule's own words and what to do now.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use lapwing_engine::Timestamp;
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
-use super::Severity;
-use super::document::{field, text, texts};
+use super::document::{field, list, text, texts};
+use super::{Severity, words};
 use crate::terminal::{Look, Screen, escape};
+
+/// How much of an alert is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// What happened.
+    Brief,
+    /// That, and all that the rule says.
+    Whole,
+}
 
 /// Columns of a label and what follows it.
 const LABEL: usize = 12;
+/// Columns before what an event tells, where its time stands.
+const EVENT: usize = 14;
+/// Lines of a terminal that one value may take: an attacker may write arguments of megabytes.
+const LINES_MAX: usize = 8;
 
-/// What is shown beside labels: the fields of a label are put after one another.
-const FACTS: &[(&str, &[&str])] = &[
+/// Where it happened and to whom, beside labels: the fields of a label are put after one another.
+const SCENE: &[(&str, &[&str])] = &[
     ("id", &["event.id"]),
     ("host", &["host.name", "host.id"]),
+    ("container", &["container.id", "container.name", "container.image.name"]),
     ("cloud", &["cloud.provider", "cloud.account.id", "cloud.region", "cloud.instance.id"]),
     ("user", &["user.name", "user.id"]),
     ("actor", &["aws.cloudtrail.user_identity.arn", "aws.cloudtrail.user_identity.access_key_id"]),
-    ("client", &["source.address", "source.geo.country_name", "source.geo.city_name", "user_agent.original"]),
-    ("rule", &["rule.uuid", "rule.version", "rule.ruleset"]),
-    ("tactic", &["threat.tactic.name", "threat.tactic.id"]),
-    ("technique", &["threat.technique.name", "threat.technique.id"]),
-    ("", &["threat.technique.subtechnique.name", "threat.technique.subtechnique.id"]),
-    ("new", &["lapwing.alert.new_terms"]),
-    ("reference", &["rule.reference"]),
+    ("client", &["user_agent.original"]),
+    ("new term", &["lapwing.alert.new_terms"]),
 ];
 
-/// Parts of `lapwing.alert` that are shown elsewhere; what else there is, is shown as it is.
-const SHOWN_ELSEWHERE: &[&str] = &[
+/// Parts of `lapwing.alert` that have a place of their own on the page, or stand elsewhere in the alert; what else
+/// there is, is shown as it is.
+const KNOWN: &[&str] = &[
     "ancestors",
+    "anomaly",
     "complete",
     "events",
+    "false_positives",
     "group",
     "guide",
     "id",
@@ -42,23 +54,32 @@ const SHOWN_ELSEWHERE: &[&str] = &[
     "new_terms",
     "original_time",
     "reason",
+    "references",
+    "rule_type",
+    "severity",
+    "span_ms",
     "suppressed_count",
+    "suppressed_from",
+    "suppressed_to",
 ];
 
 /// The alert as text.
-pub(super) fn render(screen: Screen, alert: &Value, now: Timestamp) -> String {
-    let mut page = Page { screen, text: String::new() };
+pub(super) fn render(screen: Screen, alert: &Value, now: Timestamp, extent: Extent) -> String {
+    let mut page = Page { screen, extent, text: String::new() };
     page.heading(alert, now);
-    page.facts(alert);
+    page.scene(alert);
     page.events(alert);
     page.processes(alert);
-    page.socket(alert);
-    page.guide(alert);
+    if extent == Extent::Whole {
+        page.rule(alert);
+        page.guide(alert);
+    }
     page.text
 }
 
 struct Page {
     screen: Screen,
+    extent: Extent,
     text: String,
 }
 
@@ -69,31 +90,34 @@ impl Page {
         let risk = text(alert, "event.risk_score");
         self.line(&self.screen.paint(Look::Strong, &name));
         let (level, time) = (self.screen.paint(severity.look(), severity.name()), text(alert, "@timestamp"));
-        let ago = Timestamp::parse(&time).map_or_else(String::new, |time| ago(now.since(time)));
-        self.line(&format!("{level}, risk {}, {}{ago}", escape(&risk), escape(&time)));
+        let ago = Timestamp::parse(&time).map(|time| format!(" ({} ago)", words::short(now.since(time))));
+        let ago = ago.unwrap_or_default();
+        self.line(&format!("{level}, risk {}, {}{ago}", escape(&risk), words::moment(&time)));
         let reason = escape(&text(alert, "lapwing.alert.reason")).into_owned();
         if !reason.is_empty() {
-            self.line(&format!("\n{}", self.screen.wrap(&reason, 0)));
+            self.line(&format!("\n{}", self.screen.wrap_within(&reason, 0, LINES_MAX)));
         }
     }
 
-    fn facts(&mut self, alert: &Value) {
+    fn scene(&mut self, alert: &Value) {
         self.line("");
-        for (label, fields) in FACTS {
+        for (label, fields) in SCENE {
             let values: Vec<String> = fields
                 .iter()
                 .map(|name| texts(alert, name).join(", "))
                 .filter(|value| !value.is_empty())
                 .collect();
             if !values.is_empty() {
-                self.fact(label, &values.join("  "));
+                self.fact(label, &escape(&values.join("  ")));
             }
+        }
+        if let Some(anomaly) = words::anomaly(alert) {
+            self.fact("anomaly", &anomaly);
         }
         let ours = field(alert, "lapwing.alert").and_then(Value::as_object);
         for (name, value) in ours.into_iter().flatten() {
-            if !SHOWN_ELSEWHERE.contains(&name.as_str()) && !value.is_null() {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                self.fact(&name.replace('_', " "), &value);
+            if !KNOWN.contains(&name.as_str()) && !value.is_null() {
+                self.fact(&escape(&name.replace('_', " ")), &words::any(value));
             }
         }
         let suppressed = field(alert, "lapwing.alert.suppressed_count").and_then(Value::as_u64).unwrap_or(0);
@@ -132,18 +156,31 @@ impl Page {
             let clock =
                 time.split_once('T').map_or(time.as_str(), |(_, clock)| clock.get(..12).unwrap_or(clock));
             let later = match (Timestamp::parse(&time), first) {
-                (Some(time), Some(first)) if time > first => format!("  +{}", short(time.since(first))),
+                (Some(time), Some(first)) if time > first => {
+                    format!("  +{}", words::short(time.since(first)))
+                }
                 _ => String::new(),
             };
-            let action = texts(event, "event.action").join(", ");
-            self.line(&format!(
-                "{}  {}{later}",
-                escape(clock),
-                self.screen.paint(Look::Strong, &escape(&action))
-            ));
-            for told in [subject(event), joined(event), connection(event)].into_iter().flatten() {
-                self.indented(&told);
+            let (action, outcome) = (texts(event, "event.action").join(", "), text(event, "event.outcome"));
+            // That of a connection is not known at its start.
+            let outcome = if outcome == "unknown" { "" } else { &outcome };
+            let outcome = if outcome.is_empty() { outcome } else { &format!(", {outcome}") };
+            let action = self.screen.paint(Look::Strong, &escape(&action));
+            self.line(&format!("{}  {action}{}{later}", escape(clock), escape(outcome)));
+            let told = [
+                words::subject(event),
+                words::command(event),
+                words::request(event),
+                words::connection(event),
+            ];
+            for told in told.into_iter().flatten() {
+                self.below(&told);
             }
+        }
+        for told in words::holders(alert).into_iter().chain(words::successor(alert)) {
+            let told = self.screen.wrap_within(&told, EVENT, LINES_MAX);
+            let told = self.screen.paint(Look::Bad, &told);
+            self.line(&format!("{:EVENT$}{told}", ""));
         }
     }
 
@@ -176,28 +213,68 @@ impl Page {
             0 => String::new(),
             depth => format!("{:width$}└─ ", "", width = 3 * (depth - 1)),
         };
-        let name = named(of);
-        let name = if is_own { self.screen.paint(Look::Strong, &name) } else { name };
-        let used = 3 * depth + 1;
+        let name = words::named(of);
+        let name = self.screen.fit(&name, 3 * depth);
+        let used = 3 * depth + name.width();
         let users = [text(of, "process.user.name"), text(of, "user.name")];
         let user = users.iter().find(|user| !user.is_empty());
         let user = user.map_or_else(String::new, |user| format!(" {}", escape(user)));
-        let command = joined(of).map_or_else(String::new, |command| format!("  {command}"));
-        let rest = self
-            .screen
-            .paint(Look::Faint, &self.screen.fit(&format!("{user}{command}"), used + named(of).len()));
+        let command = words::command(of).map_or_else(String::new, |command| format!("  {command}"));
+        let rest = self.screen.paint(Look::Faint, &self.screen.fit(&format!("{user}{command}"), used));
+        let name = if is_own { self.screen.paint(Look::Strong, &name) } else { name.into_owned() };
         self.line(&format!("{indent}{name}{rest}"));
         let hash = text(of, "process.hash.sha256");
-        if !hash.is_empty() {
+        if !hash.is_empty() && self.extent == Extent::Whole {
             let hash = self.screen.paint(Look::Faint, &format!("sha256 {}", escape(&hash)));
             self.line(&format!("{:width$}{hash}", "", width = 3 * depth));
         }
     }
 
-    fn socket(&mut self, alert: &Value) {
-        let Some(connection) = connection(alert) else { return };
-        self.section("Socket");
-        self.line(&connection);
+    fn rule(&mut self, alert: &Value) {
+        if field(alert, "rule").is_none() {
+            return;
+        }
+        self.section("Rule");
+        let description = escape(&text(alert, "rule.description").trim().replace('\n', " ")).into_owned();
+        if !description.is_empty() {
+            self.line(&self.screen.wrap(&description, 0));
+        }
+        let rule: Vec<_> =
+            [("", "rule.uuid"), ("version ", "rule.version"), ("", "rule.category"), ("", "rule.ruleset")]
+                .iter()
+                .map(|(before, name)| (before, text(alert, name)))
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(before, value)| format!("{before}{value}"))
+                .collect();
+        let named = [
+            ("tactic", "threat.tactic"),
+            ("technique", "threat.technique"),
+            ("", "threat.technique.subtechnique"),
+        ];
+        self.fact("rule", &escape(&rule.join("  ")));
+        for (label, of) in named {
+            if let Some(told) = words::references(alert, of) {
+                self.fact(label, &told);
+            }
+        }
+        self.references(alert);
+        let false_positives = texts(alert, "lapwing.alert.false_positives");
+        if !false_positives.is_empty() {
+            self.section("Known false positives");
+        }
+        for known in false_positives {
+            self.paragraph(&format!("- {}", escape(&known)));
+        }
+    }
+
+    fn references(&mut self, alert: &Value) {
+        let all = texts(alert, "lapwing.alert.references");
+        let mut label = "reference";
+        for reference in if all.is_empty() { texts(alert, "rule.reference") } else { all } {
+            // Whole, so that a terminal makes a link of it.
+            self.line(&format!("{label:<LABEL$}{}", escape(&reference)));
+            label = "";
+        }
     }
 
     fn guide(&mut self, alert: &Value) {
@@ -212,9 +289,19 @@ impl Page {
                 Some(heading) => {
                     self.line(&self.screen.paint(Look::Strong, heading.trim_start_matches('#').trim()))
                 }
-                None => self.line(&self.screen.wrap(&line, 0)),
+                None => self.paragraph(&line),
             }
         }
+    }
+
+    /// A paragraph, or an item of a list with what follows its first line below its first word.
+    fn paragraph(&mut self, text: &str) {
+        let mark = text.split_once(' ').map_or("", |(mark, _)| mark);
+        let is_item =
+            mark == "-" || mark.strip_suffix('.').is_some_and(|number| number.parse::<u8>().is_ok());
+        let indent = if is_item { mark.len() + 1 } else { 0 };
+        let (mark, rest) = text.split_at(indent);
+        self.line(&format!("{mark}{}", self.screen.wrap(rest, indent)));
     }
 
     fn section(&mut self, title: &str) {
@@ -222,94 +309,20 @@ impl Page {
         self.line(&format!("\n{title}"));
     }
 
-    /// A value beside its label; neither is escaped yet.
+    /// A value beside its label; both are escaped already.
     fn fact(&mut self, label: &str, value: &str) {
-        let value = self.screen.wrap(&escape(value), LABEL);
-        self.line(&format!("{:<LABEL$}{value}", escape(label)));
+        let value = self.screen.wrap_within(value, LABEL, LINES_MAX);
+        self.line(&format!("{:<width$} {value}", label, width = LABEL - 1));
     }
 
-    fn indented(&mut self, line: &str) {
-        let line = self.screen.wrap(line, 14);
-        self.line(&format!("{:14}{line}", ""));
+    /// What is told of an event, below its time.
+    fn below(&mut self, told: &str) {
+        let told = self.screen.wrap_within(told, EVENT, LINES_MAX);
+        self.line(&format!("{:EVENT$}{told}", ""));
     }
 
     fn line(&mut self, line: &str) {
         // Writing to a string cannot fail.
         _ = writeln!(self.text, "{}", line.trim_end());
-    }
-}
-
-fn list<'a>(document: &'a Value, name: &str) -> &'a [Value] {
-    field(document, name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// Who did it: a process, or an account.
-fn subject(event: &Value) -> Option<String> {
-    let user = text(event, "user.name");
-    if field(event, "process.pid").is_none() {
-        let from = text(event, "source.address");
-        let from = if from.is_empty() { from } else { format!(" from {from}") };
-        let outcome = text(event, "event.outcome");
-        return (!user.is_empty()).then(|| escape(&format!("{user}{from} {outcome}")).trim_end().to_owned());
-    }
-    let mut told = named(event);
-    for (before, name) in [(" as ", "user.name"), (" in ", "process.working_directory")] {
-        let value = text(event, name);
-        if !value.is_empty() {
-            told = format!("{told}{before}{}", escape(&value));
-        }
-    }
-    let parent = texts(event, "process.parent.name").join(" ");
-    if !parent.is_empty() {
-        told =
-            format!("{told}, child of {} ({})", escape(&parent), escape(&text(event, "process.parent.pid")));
-    }
-    Some(told)
-}
-
-/// Who talked to whom.
-fn connection(event: &Value) -> Option<String> {
-    let end = |side: &str| {
-        let (ip, port) = (text(event, &format!("{side}.ip")), text(event, &format!("{side}.port")));
-        let ip = if ip.contains(':') { format!("[{ip}]") } else { ip };
-        if port.is_empty() { ip } else { format!("{ip}:{port}") }
-    };
-    let (from, to) = (end("source"), end("destination"));
-    if to.is_empty() {
-        return None;
-    }
-    let how = format!("{} {}", text(event, "network.transport"), text(event, "network.direction"));
-    Some(escape(&format!("{from} -> {to} {}", how.trim())).trim().to_owned())
-}
-
-fn named(of: &Value) -> String {
-    let name = texts(of, "process.name").join(" ");
-    escape(&format!("{name} ({})", text(of, "process.pid"))).into_owned()
-}
-
-/// The arguments as a shell would need them, so that one with a blank is told from two.
-fn joined(of: &Value) -> Option<String> {
-    let args = texts(of, "process.args");
-    let quoted = args.iter().map(|arg| {
-        let plain = !arg.is_empty() && arg.chars().all(|c| c.is_alphanumeric() || "-_./:=,@%+".contains(c));
-        if plain { arg.clone() } else { format!("'{}'", arg.replace('\'', "'\\''")) }
-    });
-    let line = quoted.collect::<Vec<_>>().join(" ");
-    (!line.is_empty()).then(|| escape(&line).into_owned())
-}
-
-fn ago(since: Duration) -> String {
-    format!(" ({} ago)", short(since))
-}
-
-/// A length of time in its largest unit.
-fn short(length: Duration) -> String {
-    let seconds = length.as_secs();
-    match seconds {
-        0 => format!("{} ms", length.as_millis()),
-        1..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
     }
 }

@@ -113,3 +113,8 @@ pub(super) fn texts(document: &Value, name: &str) -> Vec<String> {
 pub(super) fn text(document: &Value, name: &str) -> String {
     texts(document, name).into_iter().next().unwrap_or_default()
 }
+
+/// The values of a field that is a list; none where it is absent or no list.
+pub(super) fn list<'a>(document: &'a Value, name: &str) -> &'a [Value] {
+    field(document, name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}

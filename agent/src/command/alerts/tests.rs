@@ -129,23 +129,55 @@ fn the_list_is_for_reading() {
     assert_eq!(output(&nowhere, &[]).unwrap(), format!("no alerts in {}\n", nowhere.display()));
 }
 
+fn page(alert: &Value, extent: Extent) -> String {
+    detail::render(Screen::of_width(100), alert, time("2026-11-22T04:10:01Z"), extent)
+}
+
 #[test]
 fn one_alert_is_shown_whole() {
-    let now = time("2026-11-22T04:10:01Z");
-    let page = detail::render(Screen::of_width(100), &reverse_shell(), now);
-    expect_file!["testdata/reverse_shell.txt"].assert_eq(&page);
-    let mut trail = json!({
-        "@timestamp": "2026-11-22T03:50:00.000Z", "message": "AWS EC2 Instance Connect SSH Public Key Uploaded",
-        "event": {"id": "c0ffee", "severity": 47, "risk_score": 47},
-        "cloud": {"provider": "aws", "account": {"id": "123456789012"}, "region": "eu-central-1"},
-        "user": {"name": "alice"}, "source": {"address": "198.51.100.9", "ip": "198.51.100.9", "geo": {"country_name": "New Zealand"}},
-        "aws": {"cloudtrail": {"user_identity": {"arn": "arn:aws:iam::123456789012:user/alice", "access_key_id": "AKIAEXAMPLE"}}},
-        "lapwing": {"alert": {"reason": "alice uploaded an SSH key", "anomaly": {"score": 71.5}, "suppressed_count": 3, "complete": false, "lost_records": 12}}
+    expect_file!["testdata/reverse_shell.txt"].assert_eq(&page(&reverse_shell(), Extent::Whole));
+    let event = json!({
+        "@timestamp": "2026-11-22T03:50:00.000Z",
+        "event": {"action": "SendSSHPublicKey", "outcome": "success"},
+        "user": {"name": "alice"},
+        "source": {"address": "198.51.100.9", "ip": "198.51.100.9", "geo": {"country_name": "New Zealand"}},
+        "aws": {"cloudtrail": {
+            "user_identity": {"arn": "arn:aws:iam::123456789012:user/alice", "access_key_id": "AKIAEXAMPLE"},
+            "request_parameters": "{instanceId=i-0123456789abcdef0, instanceOSUser=root}",
+        }},
     });
-    let event = json!({"@timestamp": "2026-11-22T03:50:00.000Z", "event": {"action": "SendSSHPublicKey", "outcome": "success"}, "user": {"name": "alice"}, "source": {"address": "198.51.100.9"}});
-    trail["lapwing"]["alert"]["events"] = json!([event]);
-    let page = detail::render(Screen::of_width(100), &trail, now);
-    expect_file!["testdata/cloudtrail.txt"].assert_eq(&page);
+    let mut trail = event.clone();
+    trail["message"] = json!("AWS EC2 Instance Connect SSH Public Key Uploaded");
+    trail["event"] = json!({"id": "c0ffee", "severity": 47, "risk_score": 47});
+    trail["cloud"] = json!({"provider": "aws", "account": {"id": "123456789012"}, "region": "eu-central-1"});
+    trail["user_agent"] = json!({"original": "aws-cli/2.15.0"});
+    trail["lapwing"]["alert"] = json!({
+        "reason": "alice uploaded an SSH key", "suppressed_count": 3, "complete": false, "lost_records": 12,
+        "anomaly": {
+            "job_id": "rare_method_for_a_country", "record_score": 71.5, "probability": 0.00123,
+            "by_value": "SendSSHPublicKey", "partition_value": "NZ", "buckets_learned": 42,
+        },
+        "of_a_later_version": [{"name": "a", "count": 1}, "b"],
+        "references": ["https://example.com/one", "https://example.com/two"],
+        "false_positives": ["People whose usual way to instances it is, also through the console in the browser, and programs that do the same."],
+        "events": [event],
+    });
+    trail["rule"] = json!({"uuid": "r-3", "version": "1", "reference": "https://example.com/one"});
+    expect_file!["testdata/cloudtrail.txt"].assert_eq(&page(&trail, Extent::Whole));
+}
+
+/// The page of a shell held from afar says so, and an argument of 32 KiB does not bury it.
+#[test]
+fn a_brief_page_tells_what_happened() {
+    let mut shell = reverse_shell();
+    shell["lapwing"]["socket"] = json!({
+        "inode": 77, "stdio": ["stdin", "stdout", "stderr"], "held_by": ["4711 (a): b): stdin"]
+    });
+    shell["lapwing"]["process"] = json!({"next": {"executable": "/usr/bin/dash", "command_line": "sh -i"}});
+    let args = json!(["python3", "-c", "x".repeat(32 * 1024)]);
+    shell["process"]["args"] = args.clone();
+    shell["lapwing"]["alert"]["events"][0]["process"]["args"] = args;
+    expect_file!["testdata/brief.txt"].assert_eq(&page(&shell, Extent::Brief));
 }
 
 #[test]
@@ -184,11 +216,18 @@ fn hostile_alerts_are_shown_harmlessly() {
         }
     }
     let mut hostile = reverse_shell();
+    hostile["lapwing"]["socket"] = json!({"stdio": ["stdin"], "held_by": ["4711 (sh): stdin"]});
+    hostile["lapwing"]["process"] = json!({"next": {"executable": "x", "command_line": "x"}});
+    hostile["lapwing"]["alert"]["anomaly"] = json!({"record_score": 71.5, "by_value": "x", "job_id": "y"});
+    hostile["lapwing"]["alert"]["later\u{1b}[2J"] = json!({"\u{9b}1m": ["z"]});
+    hostile["aws"] = json!({"cloudtrail": {"request_parameters": "{}"}});
     spoil(&mut hostile);
     let line = hostile.to_string().into_bytes();
     let summary = Summary::read(&line).unwrap();
     for screen in [Screen::plain(), Screen::of_width(40)] {
-        for page in [detail::render(screen, &hostile, clock::now()), list::render(screen, &summary)] {
+        for page in
+            [detail::render(screen, &hostile, clock::now(), Extent::Whole), list::render(screen, &summary)]
+        {
             let acts = page.chars().find(|c| *c != '\n' && (c.is_control() || *c == '\u{202e}'));
             assert_eq!(acts, None, "{page:?}");
         }
@@ -204,14 +243,14 @@ fn strange_alerts_are_shown_too() {
         json!(1),
         json!({"lapwing": {"alert": {"events": [1, null], "ancestors": ["x"]}}}),
     ] {
-        detail::render(Screen::of_width(40), &alert, clock::now());
+        detail::render(Screen::of_width(40), &alert, clock::now(), Extent::Whole);
     }
     fn drop_each(alert: &Value, path: &str) {
         for name in alert.as_object().into_iter().flat_map(|fields| fields.keys()) {
             let mut less = reverse_shell();
             let inner = less.pointer_mut(path).unwrap().as_object_mut().unwrap();
             inner[name] = json!("of another kind");
-            detail::render(Screen::plain(), &less, clock::now());
+            detail::render(Screen::plain(), &less, clock::now(), Extent::Whole);
             drop_each(&alert[name], &format!("{path}/{name}"));
         }
     }

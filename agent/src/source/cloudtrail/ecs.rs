@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::actions::action;
 use super::geo::Geo;
-use super::records::Record;
+use super::records::{Record, at};
 use super::{entities, identity, text};
 
 /// Longest text of a request, response or other object that is also given as a flattened object, in bytes: the
@@ -209,12 +209,6 @@ fn take(record: &mut Record, path: &[&str]) -> Option<Json> {
         object = object.get_mut(*name)?.as_object_mut()?;
     }
     object.swap_remove(*last)
-}
-
-/// The text at a path.
-pub(crate) fn at<'a>(record: &'a Record, path: &[&str]) -> Option<&'a str> {
-    let (first, rest) = path.split_first()?;
-    rest.iter().try_fold(record.get(*first)?, |json, name| json.get(*name))?.as_str()
 }
 
 fn categorize(fields: &mut Fields, record: &Record) {

@@ -2,8 +2,7 @@
 
 use lapwing_engine::{FieldId, Fields, Value, field};
 
-use super::ecs::at;
-use super::records::Record;
+use super::records::{Record, at};
 
 /// Sets the fields of the identities in a record, whose `aws.cloudtrail.*` fields are set.
 pub(crate) fn set(fields: &mut Fields, record: &Record) {

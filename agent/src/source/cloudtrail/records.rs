@@ -200,6 +200,12 @@ impl<R: Read> Read for Limited<R> {
     }
 }
 
+/// The text at a path.
+pub(crate) fn at<'a>(record: &'a Record, path: &[&str]) -> Option<&'a str> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(record.get(*first)?, |json, name| json.get(*name))?.as_str()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -7,6 +7,7 @@ use super::ast::{
 };
 use super::lexer::Token;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
+use crate::lang::tokens::Tokens;
 use crate::lang::{NESTING_MAX, STAGES_MAX};
 
 type Result<T> = std::result::Result<T, Diagnostic>;
@@ -16,18 +17,14 @@ const LIST_MAX: usize = 65_536;
 
 /// Reads a whole query.
 pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<Query> {
-    let mut parser = Parser { tokens, next: 0, depth: 0 };
+    let mut parser = Parser::new(tokens);
     let query = parser.query()?;
     parser.pipes()?;
     parser.end()?;
     Ok(query)
 }
 
-struct Parser {
-    tokens: Vec<(Token, Span)>,
-    next: usize,
-    depth: usize,
-}
+type Parser = Tokens<Token>;
 
 /// How an infix operator binds: the higher, the tighter.
 const OR: u8 = 1;
@@ -45,27 +42,6 @@ enum Infix {
 }
 
 impl Parser {
-    fn peek(&self) -> &Token {
-        &self.tokens[self.next].0
-    }
-
-    fn span(&self) -> Span {
-        self.tokens[self.next].1
-    }
-
-    /// The span of what was read last.
-    fn last_span(&self) -> Span {
-        self.tokens[self.next.saturating_sub(1)].1
-    }
-
-    fn advance(&mut self) -> Token {
-        let token = self.peek().clone();
-        if self.next + 1 < self.tokens.len() {
-            self.next += 1;
-        }
-        token
-    }
-
     fn at(&self, symbol: &str) -> bool {
         matches!(self.peek(), Token::Symbol(found) if *found == symbol)
     }
@@ -107,27 +83,11 @@ impl Parser {
             Token::Long(_) | Token::Double(_) => "a number".to_owned(),
             Token::Symbol(symbol) => format!("`{symbol}`"),
         };
-        Diagnostic::new(code::UNEXPECTED, self.span(), format!("expected {wanted}, found {found}"))
-            .label(format!("expected {wanted}"))
+        self.expected(wanted, &found)
     }
 
     fn unsupported(&self, what: &str) -> Diagnostic {
         Diagnostic::new(code::UNSUPPORTED, self.span(), format!("{what} is not supported yet"))
-    }
-
-    fn too_deep(&self) -> Diagnostic {
-        Diagnostic::new(code::TOO_DEEP, self.span(), format!("nested more than {NESTING_MAX} deep"))
-    }
-
-    /// Runs a production one level deeper.
-    fn deeper<T>(&mut self, production: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.depth == NESTING_MAX {
-            return Err(self.too_deep());
-        }
-        self.depth += 1;
-        let result = production(self);
-        self.depth -= 1;
-        result
     }
 
     /// `query = sequence | filter`
@@ -309,7 +269,7 @@ impl Parser {
     fn infix(&self, ahead: usize) -> Option<(Infix, u8)> {
         let compare = |comparison| (Infix::Compare(comparison), PREDICATE);
         let arithmetic = |operator, power| (Infix::Arithmetic(operator), power);
-        Some(match &self.tokens.get(self.next + ahead)?.0 {
+        Some(match self.peek_at(ahead)? {
             Token::Name { text, tilde } => match (text.as_str(), *tilde) {
                 ("or", false) => (Infix::Or, OR),
                 ("and", false) => (Infix::And, AND),
@@ -436,11 +396,11 @@ impl Parser {
     }
 
     fn follows(&self, symbol: &str) -> bool {
-        matches!(self.tokens.get(self.next + 1), Some((Token::Symbol(found), _)) if *found == symbol)
+        matches!(self.peek_at(1), Some(Token::Symbol(found)) if *found == symbol)
     }
 
     fn follows_word(&self, word: &str) -> bool {
-        matches!(self.tokens.get(self.next + 1), Some((Token::Name { text, .. }, _)) if text == word)
+        matches!(self.peek_at(1), Some(Token::Name { text, .. }) if text == word)
     }
 
     fn call(&mut self, name: String, insensitive: bool) -> Result<Expr> {

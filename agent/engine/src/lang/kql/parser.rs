@@ -2,16 +2,16 @@
 
 use super::ast::{Literal, Query, QueryKind};
 use super::lexer::Token;
-use crate::lang::NESTING_MAX;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::eql::ast::Comparison;
 use crate::lang::query::{Wildcard, WildcardPart};
+use crate::lang::tokens::Tokens;
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
 /// Reads a whole query.
 pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<Query> {
-    let mut parser = Parser { tokens, next: 0, depth: 0 };
+    let mut parser = Parser::new(tokens);
     if *parser.peek() == Token::End {
         return Ok(Query { kind: QueryKind::Everything, span: parser.span(), parenthesized: false });
     }
@@ -22,32 +22,16 @@ pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<Query> {
     }
 }
 
-struct Parser {
-    tokens: Vec<(Token, Span)>,
-    next: usize,
-    depth: usize,
-}
+type Parser = Tokens<Token>;
 
 /// What a list of conditions is made of: clauses, or values of one field.
 type Item<'a> = &'a mut dyn FnMut(&mut Parser) -> Result<Query>;
 
 impl Parser {
-    fn peek(&self) -> &Token {
-        &self.tokens[self.next].0
-    }
-
-    fn span(&self) -> Span {
-        self.tokens[self.next].1
-    }
-
-    fn last_span(&self) -> Span {
-        self.tokens[self.next.saturating_sub(1)].1
-    }
-
     fn eat(&mut self, token: &Token) -> bool {
         let found = self.peek() == token;
         if found {
-            self.next += 1;
+            self.advance();
         }
         found
     }
@@ -61,19 +45,7 @@ impl Parser {
             Token::Word(_) | Token::Quoted(_) => "a value".to_owned(),
             Token::Symbol(symbol) => format!("`{symbol}`"),
         };
-        Diagnostic::new(code::UNEXPECTED, self.span(), format!("expected {wanted}, found {found}"))
-            .label(format!("expected {wanted}"))
-    }
-
-    fn deeper<T>(&mut self, production: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.depth == NESTING_MAX {
-            let message = format!("nested more than {NESTING_MAX} deep");
-            return Err(Diagnostic::new(code::TOO_DEEP, self.span(), message));
-        }
-        self.depth += 1;
-        let result = production(self);
-        self.depth -= 1;
-        result
+        self.expected(wanted, &found)
     }
 
     /// `list = conjunction ("or" conjunction)*`
@@ -134,7 +106,7 @@ impl Parser {
             ">=" => Some(Comparison::GreaterOrEqual),
             _ => return Err(free_text(&field)),
         };
-        self.next += 1;
+        self.advance();
         match comparison {
             None => {
                 let mut values = self.values(&field)?;
@@ -168,7 +140,7 @@ impl Parser {
         let start = self.span();
         match self.peek().clone() {
             Token::Quoted(text) => {
-                self.next += 1;
+                self.advance();
                 return Ok(Literal { text, quoted: true, span: start });
             }
             Token::Word(_) => {}
@@ -181,7 +153,7 @@ impl Parser {
                 push(&mut parts, WildcardPart::Text(" ".repeat(blanks).into()));
             }
             word.0.into_iter().for_each(|part| push(&mut parts, part));
-            self.next += 1;
+            self.advance();
         }
         Ok(Literal { text: Wildcard(parts), quoted: false, span: start.to(self.last_span()) })
     }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use lapwing_engine::{Event, Schema};
 
-use super::ecs::Mapper;
-use super::geo::Geo;
-use super::records::{Found, Records};
+use super::cloudtrail::{Found, Geo, Mapper, Records};
 
 /// The events of one stream.
 pub(crate) struct Replay {

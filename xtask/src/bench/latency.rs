@@ -1,0 +1,198 @@
+//! How soon an alert is on disk after its cause: reverse shells, one after the other, each from its `connect` on.
+//!
+//! The agent runs with the packaged rules. One limit is taken away: the rule of reverse shells may raise all the alerts
+//! that are caused here, for flood control would hold back all but the first hundred in five minutes.
+
+mod attacker;
+mod log;
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use lapwing_stage::Hosts;
+use rustix::time::{ClockId, clock_gettime};
+use tempfile::TempDir;
+
+use self::attacker::Attacker;
+use self::log::{Disk, Log, PATIENCE};
+use super::agent::Agent;
+use super::{Which, wait_for_quiet};
+use crate::shell;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How many alerts are caused
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// The rule whose alerts are timed.
+const RULE: &str = "reverse_shell.toml";
+/// What it says beside what is packaged: as many alerts a minute as a rule may raise, which is more than the pauses
+/// below leave time for.
+const UNLIMITED: &str = "[rule]\nmax_signals = 1000\ninterval = \"1m\"\n";
+/// How long to wait before the next cause, at random: longer than the sensor's longest interval between two looks, so
+/// that causes come at all times of it, after a busy moment and after a quiet one.
+const PAUSES_MS: RangeInclusive<u64> = 60..=160;
+
+/// Measures and prints.
+///
+/// # Errors
+/// Where this is not root, the agent does not start, or an alert did not come.
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let binary = arguments.which.binary()?;
+    let rules = rules()?;
+    wait_for_quiet();
+    let agent = Agent::start_with(&binary, rules.path())?;
+    let hosts = Hosts::new()?;
+    let mut attacker = Attacker::new(&hosts)?;
+    let mut log = Log::open(&agent.alert_log())?;
+    let progress = Progress::new(arguments.count);
+    let mut disk = Disk::new(&agent.alert_log().with_file_name("disk"))?;
+    let (mut seen, mut on_disk, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 1..=arguments.count {
+        std::thread::sleep(Duration::from_millis(fastrand::u64(PAUSES_MS)));
+        let (pid, cause) = attacker.attack()?;
+        if let Some(alert) = log.wait_for(pid)? {
+            seen.push((alert.seen - cause) * 1000.0);
+            on_disk.push((alert.on_disk - cause) * 1000.0);
+        }
+        alone.push(disk.write()? * 1000.0);
+        progress.show(number);
+    }
+    progress.end();
+    let lost = agent.lost()?;
+    ensure!(!seen.is_empty(), "none of {} alerts came in {} s", arguments.count, PATIENCE.as_secs());
+    let (alerts, count) = (seen.len(), arguments.count);
+    let times = [seen, on_disk, alone].map(Times::new);
+    print(arguments, &times, alerts, lost)?;
+    let missing = count as usize - alerts;
+    ensure!(missing == 0, "{missing} of {count} alerts did not come in {} s", PATIENCE.as_secs());
+    Ok(())
+}
+
+fn print(arguments: &Arguments, times: &[Times; 3], alerts: usize, lost: u64) -> Result<()> {
+    let count = arguments.count;
+    let [seen, on_disk, alone] = times;
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        writeln!(
+            out,
+            "{{\"p50_ms\":{:.1},\"p99_ms\":{:.1},\"max_ms\":{:.1},\"seen_p50_ms\":{:.1},\"seen_p99_ms\":{:.1},\
+             \"disk_p50_ms\":{:.1},\"disk_p99_ms\":{:.1},\"count\":{count},\"alerts\":{alerts},\"lost\":{lost}}}",
+            on_disk.p50, on_disk.p99, on_disk.max, seen.p50, seen.p99, alone.p50, alone.p99
+        )?;
+        return Ok(());
+    }
+    writeln!(out, "Latency: {count} reverse shells, each from its connect on; p50, p99 and the longest")?;
+    for (name, Times { p50, p99, max }) in
+        [("alert in the log", seen), ("alert on disk", on_disk), ("the disk alone", alone)]
+    {
+        writeln!(out, "  {name:<26}{p50:>10.1} ms{p99:>10.1} ms{max:>10.1} ms")?;
+    }
+    writeln!(out, "  {:<26}{:>10}", "alerts", format!("{alerts} of {count}"))?;
+    writeln!(out, "  {:<26}{lost:>10}", "records lost")?;
+    Ok(())
+}
+
+/// What a thousand times come to, in milliseconds.
+struct Times {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Times {
+    fn new(mut times: Vec<f64>) -> Self {
+        times.sort_by(f64::total_cmp);
+        let of = |percent| percentile(&times, percent);
+        Self { p50: of(50), p99: of(99), max: of(100) }
+    }
+}
+
+/// The packaged rules, but that the timed one is without flood control.
+fn rules() -> Result<TempDir> {
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    copy(&shell::root().join("packaging/rules"), folder.path())?;
+    let path = folder.path().join(RULE);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    ensure!(text.contains("\n[rule]\n"), "{}: no line `[rule]`", path.display());
+    fs::write(&path, text.replacen("[rule]\n", UNLIMITED, 1)).with_context(|| path.display().to_string())?;
+    Ok(folder)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to)?;
+        } else {
+            fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// The least of the times that so many of a hundred do not exceed; `times` are in order.
+fn percentile(times: &[f64], percent: usize) -> f64 {
+    let rank = (times.len() * percent).div_ceil(100);
+    times.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+/// Seconds of the clock that perl reads too.
+fn now() -> f64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+/// How far it is, on a terminal.
+struct Progress {
+    count: u32,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(count: u32) -> Self {
+        Self { count, shown: io::stderr().is_terminal() }
+    }
+
+    fn show(&self, number: u32) {
+        if self.shown {
+            // A closed standard error is no reason to stop.
+            let _ = write!(io::stderr(), "\r{number} of {}", self.count);
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let times: Vec<f64> = (1..=1000).map(f64::from).collect();
+        for (percent, expected) in [(50, 500.0), (99, 990.0), (100, 1000.0)] {
+            assert_eq!(percentile(&times, percent), expected);
+        }
+        assert_eq!(percentile(&[7.0], 50), 7.0);
+        assert!(percentile(&[], 99).is_nan());
+    }
+}

