@@ -10,7 +10,7 @@ mod reverse_shell;
 mod send_command;
 
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lapwing_stage::{Agent, Hosts, Settings};
@@ -18,19 +18,19 @@ use lapwing_stage::{Agent, Hosts, Settings};
 /// How long a tool may take; what hangs longer is ended.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The hosts and the agent that watches: one for all tests, which take turns.
+/// The hosts and the agent that watches. Tests take turns, for every agent sees what all of them do.
 struct Stage {
-    hosts: Hosts,
+    // Dropped in this order: who watches ends first, and the next test begins last.
     agent: Agent,
+    hosts: Hosts,
+    _turn: MutexGuard<'static, ()>,
 }
 
-static STAGE: LazyLock<Mutex<Stage>> = LazyLock::new(|| {
-    let hosts = Hosts::new().expect("hosts in network namespaces");
-    Mutex::new(Stage { hosts, agent: agent() })
-});
+static TURN: Mutex<()> = Mutex::new(());
 
-fn stage() -> MutexGuard<'static, Stage> {
-    STAGE.lock().unwrap_or_else(PoisonError::into_inner)
+fn stage() -> Stage {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    Stage { agent: agent(), hosts: Hosts::new().expect("hosts in network namespaces"), _turn: turn }
 }
 
 /// An agent with the rules of the project and a history of its own.

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapwing_engine::{Event, Fields, Value, field};
@@ -141,8 +142,11 @@ impl Hashes {
 /// since the process was made. The service sees fewer files than the host (`PrivateTmp=`), and so begins at init's root;
 /// that one may be closed to it.
 fn executable(process: &Process, image: &Arc<Image>, clock: Clock) -> Option<File> {
-    if Arc::ptr_eq(image, &process.image) && snapshot::read(process.key).is_some() {
-        return File::open(format!("/proc/{}/exe", process.key.pid)).ok();
+    let own = format!("/proc/{}/exe", process.key.pid);
+    // It may run another program by now, the record of which is still to be read.
+    let is_it = |path: PathBuf| path.as_os_str() == image.executable.as_str();
+    if snapshot::read(process.key).is_some() && fs::read_link(&own).is_ok_and(is_it) {
+        return File::open(own).ok();
     }
     let made = clock.wall(process.start).as_nanos();
     ["/proc/1/root", "/"].into_iter().find_map(|root| {
