@@ -5,6 +5,8 @@
 
 mod agent;
 mod hosts;
+pub mod pypi;
+pub mod servers;
 mod wait;
 
 pub use agent::{Agent, Alert, Settings};
