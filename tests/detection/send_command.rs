@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use lapwing_stage::Agent;
 use lapwing_stage::pypi::{AWS, Environment};
+use lapwing_stage::{Agent, skipped};
 
 use crate::reverse_shell::end;
-use crate::{PATIENCE, Stage, agent, skipped, stage};
+use crate::{PATIENCE, Stage, agent, stage};
 
 const RULE: &str = "AWS SSM `SendCommand` with Run Shell Command Parameters";
 

@@ -170,7 +170,7 @@ fn to_json(loaded: &Loaded, found: &Found) -> Json {
 fn tell(loaded: &Loaded, found: &Found) -> Result<()> {
     loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
     let refused = loaded.reports.iter().filter(|report| report.is_fault()).count();
-    print(&format!("{} rules can run, {refused} files are refused", loaded.rules.len()))?;
+    print(&format!("rules that can run: {}; files that are refused: {refused}", loaded.rules.len()))?;
     for hook in &found.hooks {
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -178,5 +178,5 @@ fn tell(loaded: &Loaded, found: &Found) -> Result<()> {
     }
     found.notes.iter().try_for_each(|note| print(&format!("note: {note}")))?;
     found.problems.iter().for_each(|problem| complain(&format!("problem: {problem}")));
-    if found.problems.is_empty() { Ok(()) } else { print(&format!("{} problems", found.problems.len())) }
+    if found.problems.is_empty() { Ok(()) } else { print(&format!("problems: {}", found.problems.len())) }
 }

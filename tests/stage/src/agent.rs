@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
@@ -18,15 +19,17 @@ const READY: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(30);
 
 /// What an agent is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The program.
     pub program: PathBuf,
     /// Its rules.
     pub rules: PathBuf,
-    /// What else its configuration says, in TOML; sections that the stage writes itself are `rules`, `alerts` and
-    /// `control`.
+    /// What else its configuration says, in TOML: keys as `alerts.gzip`, then sections. The stage itself says
+    /// `state_dir`, `rules.paths`, `alerts.path` and `control.socket`.
     pub configuration: String,
+    /// What its environment holds beside that of this process.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A running agent. It is killed when this is dropped.
@@ -69,10 +72,10 @@ impl Agent {
         let folder = tempfile::Builder::new().prefix("lapwing-").tempdir().context("no temporary folder")?;
         let own = folder.path().display();
         let configuration = format!(
-            "state_dir = \"{own}/state\"\n{}\n[rules]\npaths = [\"{}\"]\n[alerts]\npath = \"{own}/alerts.ndjson\"\n\
-             [control]\nsocket = \"{own}/control.sock\"\n",
-            settings.configuration,
+            "state_dir = \"{own}/state\"\nrules.paths = [\"{}\"]\nalerts.path = \"{own}/alerts.ndjson\"\n\
+             control.socket = \"{own}/control.sock\"\n{}\n",
             settings.rules.display(),
+            settings.configuration,
         );
         fs::write(folder.path().join("lapwing.toml"), configuration).context("the configuration")?;
         let child = spawn(&settings, folder.path())?;
@@ -183,10 +186,14 @@ impl Agent {
     /// Kills the agent.
     ///
     /// # Errors
-    /// It does not end.
+    /// It does not end, or has ended by itself before.
     pub fn kill(&mut self) -> Result<()> {
         self.signal("KILL")?;
-        self.wait().map(drop)
+        let status = self.wait()?;
+        if status.signal().is_none() {
+            bail!("the agent ended by itself with {status}:\n{}", self.log());
+        }
+        Ok(())
     }
 
     /// Starts it again after it has ended, with what it left behind.
@@ -194,11 +201,24 @@ impl Agent {
     /// # Errors
     /// As of [`start`](Self::start).
     pub fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.settings, self.folder.path())?;
+        self.launch()?;
         self.wait_until_ready()
     }
 
-    fn signal(&self, name: &str) -> Result<()> {
+    /// As [`start_again`](Self::start_again), but it does not wait until the agent is ready.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        self.child = spawn(&self.settings, self.folder.path())?;
+        Ok(())
+    }
+
+    /// Sends it a signal, such as `HUP`.
+    ///
+    /// # Errors
+    /// `kill` cannot be run.
+    pub fn signal(&self, name: &str) -> Result<()> {
         let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
         status.context("kill").map(drop)
     }
@@ -232,6 +252,7 @@ fn spawn(settings: &Settings, folder: &Path) -> Result<Child> {
         .arg("run")
         .arg("--config")
         .arg(folder.join("lapwing.toml"))
+        .envs(settings.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::pypi::{Environment, UPSTREAM, run, test_servers};
 use crate::wait::until;
@@ -215,6 +215,25 @@ impl Request {
 pub fn curl(arguments: &[&str]) -> Result<Json> {
     let output = Command::new("curl").args(["-sS", "-m", "10"]).args(arguments).output().context("curl")?;
     serde_json::from_slice(&output.stdout).map_err(|_| anyhow!("curl {arguments:?}: {output:?}"))
+}
+
+/// The ids of all documents in an index of the server on port 9200, sorted.
+///
+/// # Errors
+/// As of [`curl`].
+pub fn ids_in_index(index: &str) -> Result<Vec<String>> {
+    curl(&["-XPOST", "http://127.0.0.1:9200/_refresh"])?;
+    let url = format!("http://127.0.0.1:9200/{index}/_search");
+    let mut ids = Vec::new();
+    // A search gives no more than ten thousand at once.
+    let mut query = json!({"size": 5000, "_source": false, "sort": ["event.id.keyword"]});
+    loop {
+        let answer = curl(&[&url, "-H", "Content-Type: application/json", "-d", &query.to_string()])?;
+        let hits = answer["hits"]["hits"].as_array().with_context(|| answer.to_string())?;
+        let Some(last) = hits.last() else { return Ok(ids) };
+        query["search_after"] = last["sort"].clone();
+        ids.extend(hits.iter().map(|hit| hit["_id"].as_str().unwrap_or_default().to_owned()));
+    }
 }
 
 /// Makes a certificate authority and a certificate for `localhost` and 127.0.0.1, `name.pem` and `name.key`

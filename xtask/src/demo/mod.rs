@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use lapwing_stage::pypi::{AWS, Environment};
+use lapwing_stage::trail::Trail;
 use lapwing_stage::{Agent, Alert, Hosts, Settings};
 
-use self::cloud::Cloud;
 use crate::shell::{self, say};
 use crate::{build, needs};
 
@@ -61,7 +61,7 @@ struct Detection {
 struct Scene {
     hosts: Hosts,
     agent: Agent,
-    cloud: Cloud,
+    trail: Trail,
     /// The AWS command line, and a server that answers it.
     aws: Environment,
 }
@@ -84,10 +84,15 @@ pub(crate) fn run() -> Result<()> {
     let program = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
     say("starting the agent on this host's kernel");
     let hosts = Hosts::new()?;
-    let cloud = Cloud::new()?;
+    let trail = Trail::new()?;
     let rules = shell::root().join("packaging/rules");
-    let agent = Agent::start(Settings { program, rules, configuration: cloud.configuration() })?;
-    let scene = Scene { hosts, agent, cloud, aws };
+    let agent = Agent::start(Settings {
+        program,
+        rules,
+        configuration: trail.configuration(),
+        ..Settings::default()
+    })?;
+    let scene = Scene { hosts, agent, trail, aws };
 
     let mut fired = 0;
     for (number, detection) in DETECTIONS.iter().enumerate() {
