@@ -6,10 +6,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use lapwing_stage::trail::{self, Trail, key_upload, rare_call};
-use lapwing_stage::{Agent, until};
+use lapwing_stage::{Agent, Settings, until};
 use serde_json::{Value as Json, json};
 
-use crate::{PATIENCE, RARE, UPLOAD, agent, ids, of, replay};
+use crate::{PATIENCE, RARE, UPLOAD, agent, ids, of, replay, settings};
 
 /// A key upload that tells of nobody else's.
 fn upload(number: u32) -> Json {
@@ -113,11 +113,17 @@ fn a_rare_call_and_a_key_upload_fire_and_a_replay_gives_the_same() {
 fn without_a_database_of_places_the_rules_that_need_one_are_named_at_the_start() {
     let trail = Trail::new().expect("a trail");
     fs::remove_file(trail.places()).expect("a database");
-    let agent = agent(&trail);
-    trail.deliver("key", &[upload(1)]).expect("a file");
-    wait_for_uploads(&agent, 1);
-    let log = agent.log();
-    let words = format!("rule \"{RARE}\" cannot run: ");
-    let line = log.lines().find(|line| line.contains(&words)).unwrap_or_else(|| panic!("{log}"));
-    assert!(line.contains("places.mmdb"), "{line}");
+    let none = format!("sensor.enabled = false\ncloudtrail.folders = [\"{}\"]\n", trail.folder().display());
+    let gone = settings(&trail, "");
+    for (configuration, why) in
+        [(none, "set `cloudtrail.geoip`"), (gone.configuration.clone(), "places.mmdb")]
+    {
+        let agent = Agent::start(Settings { configuration, ..gone.clone() }).expect("an agent");
+        trail.deliver("key", &[upload(1)]).expect("a file");
+        wait_for_uploads(&agent, 1);
+        let log = agent.log();
+        let words = format!("rule \"{RARE}\" cannot run: ");
+        let line = log.lines().find(|line| line.contains(&words)).unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains(why), "{line}");
+    }
 }

@@ -71,8 +71,12 @@ impl Found {
                 checks.into_iter().for_each(|checked| self.check_one(checked));
             }
         }
-        for folder in [Some(config.state_dir.as_path()), config.alerts.path.parent()].into_iter().flatten() {
-            self.check_one(writable(folder));
+        for (key, folder) in [
+            ("state_dir", Some(config.state_dir.as_path())),
+            ("alerts.path", config.alerts.path.parent()),
+            ("control.socket", config.control.socket.parent()),
+        ] {
+            self.check_one(folder.map_or(Ok(()), |folder| writable(key, folder)));
         }
         match control::ask(&config.control.socket, &Request::Status) {
             Err(error) => self.problem(&error),
@@ -123,11 +127,11 @@ impl Found {
 }
 
 /// Whether files can be made in a folder, or in the nearest one above it that is there.
-fn writable(folder: &Path) -> Result<()> {
+fn writable(key: &str, folder: &Path) -> Result<()> {
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     tempfile::tempfile_in(there).map(drop).with_context(|| {
         format!(
-            "nothing can be written to {}; run as the agent's user, or set another folder",
+            "nothing can be written to {} for `{key}`; run as the agent's user, or set another place",
             there.display()
         )
     })

@@ -50,9 +50,11 @@ pub(crate) struct Answer(BufReader<UnixStream>);
 /// # Errors
 /// The socket is there and cannot be used.
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Option<Answer>> {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    use std::io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
     let mut stream = match UnixStream::connect(socket) {
-        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused) => {
+            return Ok(None);
+        }
         Err(error) => {
             let cure = match error.kind() {
                 PermissionDenied => "; run as root, or as the agent's user",
