@@ -70,11 +70,9 @@ fn every_alert_is_upstream_once_however_often_the_agent_is_killed() {
     let writer = Writer::start(&trail, random.fork());
     let mut agent = Agent::start(settings(&trail, CONFIGURATION)).expect("an agent");
     for round in 0..rounds {
-        let mut moment = || std::thread::sleep(Duration::from_millis(random.u64(1..MOMENT_MS_MAX)));
-        // The moment is the point: anywhere from before the store is open to well into the load.
-        moment();
+        moment(&mut random);
         upstream.change(&mut random);
-        std::thread::sleep(Duration::from_millis(random.u64(1..MOMENT_MS_MAX)));
+        moment(&mut random);
         agent.kill().unwrap_or_else(|error| panic!("round {round}: {error:#}"));
         agent.launch().expect("the program");
     }
@@ -83,7 +81,7 @@ fn every_alert_is_upstream_once_however_often_the_agent_is_killed() {
     wait_until_delivered(&agent, &load);
     agent.stop().expect("a good end");
 
-    let logged = logged(&agent);
+    let logged = logged(&agent, "0");
     let told = agent.log();
     let ids: Vec<_> = logged.iter().map(|alert| text(alert, "/event/id").to_owned()).collect();
     let unique: BTreeSet<_> = ids.iter().cloned().collect();
@@ -103,12 +101,17 @@ fn every_alert_is_upstream_once_however_often_the_agent_is_killed() {
     assert!(!told.contains("panicked"), "{told}");
 }
 
+/// Lets some time pass. The moment is the point: anywhere from before the store is open to well into the load.
+fn moment(random: &mut Rng) {
+    std::thread::sleep(Duration::from_millis(random.u64(1..MOMENT_MS_MAX)));
+}
+
 /// Waits until the agent has read everything and its sinks have nothing left.
 fn wait_until_delivered(agent: &Agent, load: &Load) {
     let uploads = load.uploads();
     let last = uploads.last().expect("an upload");
     let seen = until("the alert of the last record", PATIENCE, || {
-        Ok(agent.alerts()?.iter().any(|alert| cause(&alert.document) == last).then_some(()))
+        Ok(logged(agent, "20").iter().any(|alert| cause(alert) == last).then_some(()))
     });
     seen.unwrap_or_else(|error| panic!("{error:#}; the agent said:\n{}", agent.log()));
     let delivered = until("an end of the delivery", PATIENCE, || {
@@ -120,9 +123,9 @@ fn wait_until_delivered(agent: &Agent, load: &Load) {
     delivered.unwrap_or_else(|error| panic!("{error:#}: {:?}", agent.status()));
 }
 
-/// All alerts of all files of the log, oldest first, as `lapwing alerts` tells them.
-fn logged(agent: &Agent) -> Vec<Json> {
-    let output = agent.command("alerts").args(["--json", "--limit", "0"]).output().expect("lapwing alerts");
+/// The last alerts in all files of the log, oldest first, as `lapwing alerts` tells them.
+fn logged(agent: &Agent, limit: &str) -> Vec<Json> {
+    let output = agent.command("alerts").args(["--json", "--limit", limit]).output().expect("lapwing alerts");
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).expect("text");
     let mut alerts: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -232,11 +235,11 @@ impl Upstream {
     }
 
     fn change_to(&mut self, door: Way, hook: Way) {
-        // What is stopped would not let go of its port.
         match door {
             Way::Down => self.door = None,
             Way::Silent => silence(self.door.as_ref()),
             Way::Up => {
+                // Its port must be free again.
                 drop(self.door.take());
                 let server = "server { listen 127.0.0.1:9443; client_max_body_size 2m;
                     location / { proxy_pass http://127.0.0.1:9200; } }";

@@ -16,6 +16,8 @@ mod kill;
 mod load;
 /// Objects that a queue tells of.
 mod queue;
+/// Sinks, and what they say of upstream.
+mod upstream;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

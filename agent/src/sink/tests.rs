@@ -24,7 +24,7 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts with the sinks of this configuration.
     pub(super) fn start(host: &mut Host, config: &str) -> Self {
-        let sinks = sinks(&configs(config), host.path()).unwrap();
+        let sinks = sinks(&configs(config), &host.path().join("dead-letters")).unwrap();
         host.sinks = sinks.iter().map(|sink| sink.name.clone()).collect();
         let statuses = sinks.iter().map(|sink| (sink.name.clone(), sink.status())).collect();
         let ledger = host.start().unwrap();

@@ -105,7 +105,7 @@ fn the_shipped_template_takes_our_alerts() {
         let found = curl(&[&url, "-H", "Content-Type: application/json", "-d", &body]).unwrap();
         assert_eq!(found["hits"]["total"]["value"], hits, "{query}: {found}");
     }
-    let path = host.path().join("dead-letters-siem.ndjson");
+    let path = host.path().join("dead-letters/siem.ndjson");
     let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!((&line["alert"]["event"]["id"], &line["sink"]), (&json!(id(1)), &json!("siem")));
     assert!(line["reason"].as_str().unwrap().starts_with("400 mapper_parsing_exception: "), "{line}");

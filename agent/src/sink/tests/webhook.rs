@@ -164,7 +164,7 @@ fn a_refused_alert_is_set_aside_and_the_others_go_on() {
         agent.raise(0..4);
         agent.wait_until_delivered("hook");
         assert_eq!(ids_in(&receiver.taken().unwrap()), ids(1..4), "{status}");
-        let path = host.path().join("dead-letters-hook.ndjson");
+        let path = host.path().join("dead-letters/hook.ndjson");
         let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(line["alert"]["event"]["id"], id(0));
         assert_eq!(line["reason"], format!("{status}: bad field"));
