@@ -27,6 +27,10 @@ pub(crate) static EXIT_TELLS_LAST: Global<u32> = Global::new(0);
 /// Which controller's hierarchy names control groups; `ABSENT` for the unified one.
 #[unsafe(no_mangle)]
 pub(crate) static CGROUP_CONTROLLER: Global<u32> = Global::new(ABSENT);
+/// The inode of the namespace whose processes are watched, numbered as they are there; zero for the host's own, which
+/// has them all.
+#[unsafe(no_mangle)]
+pub(crate) static PID_NAMESPACE: Global<u32> = Global::new(0);
 /// From how many unread bytes in the ring on the reader is woken.
 #[unsafe(no_mangle)]
 pub(crate) static FILL_MARK_BYTES: Global<u64> = Global::new(u64::MAX);

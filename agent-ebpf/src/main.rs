@@ -1,5 +1,6 @@
 //! What of Lapwing runs in the kernel: it watches processes and connections, and hands over records. It judges
-//! nothing, and of what it sees leaves nothing out: rules are user space's matter.
+//! nothing, and leaves out nothing but what is not in the namespace that it was told to watch: rules are user space's
+//! matter.
 //!
 //! `process` and `network` hold the programs, a function each; `task`, `socket` and `path` read what the records tell;
 //! `layout` knows where it lies, and only `emit` writes to the ring.

@@ -137,15 +137,10 @@ fn connection(kind: Kind, sock: Address) {
         return;
     }
     let current = current();
+    let task = task::identity(current);
+    if task.pid == 0 {
+        return;
+    }
     let [.., euid, egid] = task::ids(read(current, &TASK_CRED));
-    emit(
-        kind,
-        &mut Connection {
-            header: emit::header(kind),
-            task: task::identity(current),
-            socket: socket::ends(sock),
-            euid,
-            egid,
-        },
-    );
+    emit(kind, &mut Connection { header: emit::header(kind), task, socket: socket::ends(sock), euid, egid });
 }

@@ -25,7 +25,7 @@ const SIGNAL_GROUP_EXIT: u32 = 4;
 pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
     let (forker, child): (Address, Address) = (ctx.arg(0), ctx.arg(1));
     let identity = task::identity(child);
-    if identity.thread != identity.pid {
+    if identity.thread != identity.pid || identity.pid == 0 {
         return 0;
     }
     trace!(&ctx, "fork {}", identity.pid);
@@ -36,7 +36,7 @@ pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
             child: identity,
             credentials: task::credentials(child),
             place: task::place(child),
-            forker: read(forker, &TASK_TGID),
+            forker: task::process_number(forker, read(forker, &TASK_LEADER)),
             reserved: 0,
             forker_start: read(read(forker, &TASK_LEADER), &TASK_START),
         },
@@ -51,12 +51,16 @@ pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
 pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
     let Some(scratch) = emit::scratch() else { return 0 };
     let (task, binprm): (Address, Address) = (ctx.arg(0), ctx.arg(2));
+    let identity = task::identity(task);
+    if identity.pid == 0 {
+        return 0;
+    }
     let record = scratch.cast::<Exec>();
     // SAFETY: the room is this processor's, no other program uses it, and it is longer than an `Exec`; everything of
     // the fixed part is written here before it is handed on.
     unsafe {
         (*record).header = emit::header(Kind::EXEC);
-        (*record).task = task::identity(task);
+        (*record).task = identity;
         (*record).credentials = task::credentials(task);
         (*record).place = task::place(task);
         (*record).stdio = task::stdio(task);
@@ -65,6 +69,7 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));
         (*record).interpreter = interpreter(&tail, binprm);
         let file: Address = read(binprm, &BINPRM_FILE);
+        (*record).executable_inode = read(read(file, &FILE_INODE), &INODE_INO);
         (*record).executable = path::span(tail.path(read(file, &FILE_DENTRY), read(file, &FILE_MNT)));
         let fs: Address = read(task, &TASK_FS);
         (*record).directory = path::span(tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT)));
@@ -111,6 +116,9 @@ pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
         read(leader, &TASK_EXIT_CODE)
     };
     let identity = task::identity(task);
+    if identity.pid == 0 {
+        return 0;
+    }
     trace!(&ctx, "exit {}", identity.pid);
     emit(Kind::EXIT, &mut Exit { header: emit::header(Kind::EXIT), task: identity, status, reserved: 0 });
     0

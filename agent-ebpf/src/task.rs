@@ -14,20 +14,54 @@ const PIDTYPE_SID: usize = 3;
 const UPID_BYTES: usize = 16;
 const UPID_NS: usize = 8;
 
-/// Who the task is.
+/// How deep the agent's namespace of processes may lie below the host's.
+const LEVELS_MAX: usize = 4;
+
+/// Who the task is. Its numbers are zero where it is not in the namespace that is watched.
 #[inline(always)]
 pub(crate) fn identity(task: Address) -> Task {
     let leader: Address = read(task, &TASK_LEADER);
     let parent: Address = read(read(task, &TASK_PARENT), &TASK_LEADER);
+    let thread = read(task, &TASK_PID);
     Task {
-        pid: read(task, &TASK_TGID),
-        thread: read(task, &TASK_PID),
+        pid: process_number(task, leader),
+        thread: if is_whole_host() { thread } else { number(read(task, &TASK_THREAD_PID)) },
         start: read(leader, &TASK_START),
         parent_start: read(parent, &TASK_START),
-        parent: read(parent, &TASK_TGID),
+        parent: process_number(parent, parent),
         reserved: 0,
         comm: read(task, &TASK_COMM),
     }
+}
+
+/// The number of the process that a task belongs to, whose first thread is `leader`.
+#[inline(always)]
+pub(crate) fn process_number(task: Address, leader: Address) -> u32 {
+    if is_whole_host() { read(task, &TASK_TGID) } else { number(read(leader, &TASK_THREAD_PID)) }
+}
+
+/// Whether the processes of all namespaces are watched. The verifier knows, and drops the other branch.
+#[inline(always)]
+fn is_whole_host() -> bool {
+    PID_NAMESPACE.load() == 0
+}
+
+/// What a `struct pid` is in the namespace that is watched; zero where it is nothing there.
+#[inline(never)]
+fn number(pid: Address) -> u32 {
+    let watched = PID_NAMESPACE.load();
+    let deepest: u32 = read(pid, &PID_LEVEL);
+    let mut upid = at(pid, &PID_NUMBERS);
+    for level in 0..=LEVELS_MAX {
+        if level > deepest as usize {
+            break;
+        }
+        if read_or::<u32>(read_at(upid, UPID_NS), &NS_PID_INUM, 0) == watched {
+            return read_at(upid, 0);
+        }
+        upid = upid.wrapping_add(UPID_BYTES);
+    }
+    0
 }
 
 /// What the task may do.
@@ -116,7 +150,8 @@ pub(crate) fn cgroup(task: Address) -> Address {
 #[inline(always)]
 fn group(signal: Address, kind: usize) -> u32 {
     let pids = at(signal, &SIGNAL_PIDS);
-    read(read_at(pids, kind * size_of::<Address>()), &PID_NUMBERS)
+    let pid: Address = read_at(pids, kind * size_of::<Address>());
+    if is_whole_host() { read(pid, &PID_NUMBERS) } else { number(pid) }
 }
 
 /// The controlling terminal's device number, as the kernel writes it: major above 20 bits of minor.

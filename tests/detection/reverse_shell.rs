@@ -198,6 +198,12 @@ fn check_context(alert: &Alert, host: &str, port: u16) {
     assert_eq!((alert.text("/destination/ip"), port_of(alert)), (host, port));
     assert_ne!(alert.document.pointer("/source/port"), None, "the source port is told");
     assert_eq!(own["events"].as_array().map(Vec::len), Some(2));
+    // A tool with -e is a shell by the time that it is asked about: what is told is what connected.
+    let args = alert.document["process"]["args"].as_array().expect("arguments");
+    let args: Vec<_> = args.iter().filter_map(serde_json::Value::as_str).collect();
+    assert_eq!(alert.text("/process/command_line"), args.join(" "));
+    let executable = alert.text("/process/executable");
+    assert_ne!(alert.document.pointer("/process/hash/sha256"), None, "the hash of {executable} is told");
     assert_eq!(own["complete"], true);
     assert_eq!(own["ancestors"][0]["process"]["name"], "bash");
     let last = own["ancestors"].as_array().and_then(|ancestors| ancestors.last());

@@ -44,7 +44,11 @@ impl Guest {
         let leader = self.leader().expect("the guest runs");
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--target", &leader, "--all", "--root", "--wd=/", "--"]);
-        nsenter.args(["/bin/sh", "-c", script]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        // The working directory is taken before the guest is entered, where it is none.
+        nsenter
+            .args(["/usr/bin/env", "--chdir=/", "/bin/sh", "-c", script])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         nsenter
     }
 

@@ -28,8 +28,8 @@ pub(crate) const OBJECT: &str = "LAPWING_EBPF_OBJECT";
 /// Where a tool is missing, or what does not compile.
 pub(crate) fn run(arguments: &Arguments) -> Result<PathBuf> {
     let object = object(&setup::run()?, arguments)?;
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--package", "lapwing", "--bin", "lapwing"]).current_dir(shell::root());
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--package", "lapwing", "--bin", "lapwing"]);
     if arguments.release {
         cargo.arg("--release");
     }

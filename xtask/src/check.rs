@@ -82,8 +82,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn format() -> Result<Outcome> {
-    output(cargo().args(["fmt", "--all", "--check"]))?;
-    output(cargo().args(["fmt", "--all", "--check", "--manifest-path", KERNEL]))?;
+    output(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    output(shell::cargo().args(["fmt", "--all", "--check", "--manifest-path", KERNEL]))?;
     Ok(Outcome::Passed)
 }
 
@@ -93,11 +93,11 @@ fn tidy() -> Result<Outcome> {
 
 fn clippy() -> Result<Outcome> {
     let strict = ["--", "--deny", "warnings"];
-    let mut all = cargo();
+    let mut all = shell::cargo();
     all.args(["clippy", "--quiet", "--locked", "--workspace", "--all-targets"]).args(strict);
     output(&mut all)?;
     // `--all-targets` leaves out what a plain `cargo test` does not run.
-    let mut privileged = cargo();
+    let mut privileged = shell::cargo();
     privileged.args(["clippy", "--quiet", "--locked", "--package", "lapwing"]);
     for target in targets::privileged()? {
         privileged.args(["--test", &target]);
@@ -109,7 +109,7 @@ fn clippy() -> Result<Outcome> {
 /// The kernel programs for the host's target, with the host's compiler: clippy looks at the source, and needs neither
 /// the compiler for BPF nor the linker. They have no unwinding, hence the release profile.
 fn clippy_kernel() -> Result<Outcome> {
-    let mut clippy = cargo();
+    let mut clippy = shell::cargo();
     clippy.args(["clippy", "--quiet", "--locked", "--release", "--all-features", "--bins"]);
     clippy.args(["--manifest-path", KERNEL, "--target-dir", "target/ebpf", "--", "--deny", "warnings"]);
     output(&mut clippy)?;
@@ -117,7 +117,7 @@ fn clippy_kernel() -> Result<Outcome> {
 }
 
 fn docs() -> Result<Outcome> {
-    let mut doc = cargo();
+    let mut doc = shell::cargo();
     doc.args(["doc", "--quiet", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
     output(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     Ok(Outcome::Passed)
@@ -126,7 +126,7 @@ fn docs() -> Result<Outcome> {
 /// The rules that are shipped load without a fault, and their tests pass.
 fn rules() -> Result<Outcome> {
     for verb in [&["check", "--rules"][..], &["test"]] {
-        let mut lapwing = cargo();
+        let mut lapwing = shell::cargo();
         lapwing.args(["run", "--quiet", "--locked", "--package", "lapwing", "--"]).args(verb);
         output(lapwing.arg("packaging/rules"))?;
     }
@@ -170,12 +170,6 @@ fn deny(manifest: &str, checks: &[&str]) -> Result<()> {
     ]);
     deny.args(checks).current_dir(shell::root());
     output(&mut deny).map(drop)
-}
-
-fn cargo() -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(shell::root());
-    cargo
 }
 
 /// Begins a line that is ended when the step is.

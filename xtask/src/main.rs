@@ -75,7 +75,8 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Package(arguments) => {
-            package::run(&arguments).map(|package| shell::say(&package.display().to_string()))
+            let package = package::run(&arguments)?;
+            Ok(writeln!(std::io::stdout(), "{}", package.display())?)
         }
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),

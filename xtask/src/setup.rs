@@ -119,7 +119,7 @@ fn linker(llvm_major: u32) -> Result<PathBuf> {
     if linker.is_file() {
         return Ok(linker);
     }
-    let mut install = Command::new("cargo");
+    let mut install = shell::cargo();
     install.args(["install", "bpf-linker", "--version", toolchain::LINKER_VERSION, "--locked"]);
     install.args(["--no-default-features", "--features", &format!("llvm-{llvm_major}")]);
     install.arg("--root").arg(&root).env("LLVM_PREFIX", &prefix);

@@ -12,6 +12,20 @@ pub(crate) fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
+/// cargo, in the project's folder and as if a person called it. What cargo tells this program of its own crate would make
+/// build scripts that look at it run again, each time that the caller changes.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let of_this_crate = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
+        if name.to_str().is_some_and(|name| of_this_crate.iter().any(|prefix| name.starts_with(prefix))) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// Tells a person what is going on. Standard output is left to results.
 pub(crate) fn say(text: &str) {
     // A closed standard error is no reason to stop building.

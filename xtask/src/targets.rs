@@ -1,7 +1,5 @@
 //! Which targets of tests there are, as cargo knows them.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
 use serde_json::Value as Json;
 
@@ -13,8 +11,8 @@ use crate::shell;
 /// # Errors
 /// Where cargo cannot read the manifests.
 pub(crate) fn privileged() -> Result<Vec<String>> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(shell::root());
+    let mut cargo = shell::cargo();
+    cargo.args(["metadata", "--no-deps", "--format-version", "1"]);
     let metadata: Json = serde_json::from_str(&shell::output(&mut cargo)?).context("cargo metadata")?;
     let list = |of: &Json, key: &str| of[key].as_array().cloned().unwrap_or_default();
     let targets = list(&metadata, "packages").into_iter().flat_map(|package| list(&package, "targets"));

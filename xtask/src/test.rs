@@ -95,8 +95,8 @@ impl Tests {
     }
 
     fn cargo(&self, selection: &[&str]) -> Command {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--locked"]).args(selection).current_dir(shell::root());
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--locked"]).args(selection);
         cargo.envs(&self.environment);
         cargo
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value as Json;
@@ -51,7 +50,7 @@ pub(crate) fn list() -> Result<String> {
 /// The crates from registries that a package is built of.
 fn crates_of(manifest: &Path) -> Result<Vec<Crate>> {
     let cargo = |verb: &str| {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = shell::cargo();
         cargo.args([verb, "--locked", "--manifest-path"]).arg(manifest);
         cargo
     };

@@ -47,7 +47,7 @@ impl Compiler {
     pub(crate) fn cargo(&self) -> Command {
         match self {
             Self::Debian(root) => {
-                let mut cargo = Command::new("cargo");
+                let mut cargo = shell::cargo();
                 cargo
                     .env("RUSTC", root.join("usr/bin/rustc"))
                     .env(

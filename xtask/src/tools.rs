@@ -2,7 +2,6 @@
 //! project's own folder.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::Result;
 
@@ -29,9 +28,8 @@ impl Tool {
         let root = toolchain::folder().join(format!("{}-{}", self.name, self.version));
         let program = root.join("bin").join(self.name);
         if !program.is_file() {
-            let mut install = Command::new("cargo");
+            let mut install = shell::cargo();
             install.args(["install", self.name, "--version", self.version, "--locked", "--root"]).arg(&root);
-            install.current_dir(shell::root());
             step(&format!("building {} {}, once; it takes minutes", self.name, self.version), &mut install)?;
         }
         Ok(program)

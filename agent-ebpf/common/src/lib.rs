@@ -194,7 +194,7 @@ wire! {
     }
 
     /// A process began to run a program.
-    Exec: 280 {
+    Exec: 288 {
         /// [`Kind::EXEC`].
         header: Header,
         /// The process.
@@ -205,6 +205,8 @@ wire! {
         place: Place,
         /// Standard input, output and error.
         stdio: [Descriptor; 3],
+        /// The inode's number of the file that the kernel runs.
+        executable_inode: u64,
         /// How many arguments there are, also of those that did not fit.
         args_count: u32,
         /// Bytes of all arguments, also of those that did not fit.

@@ -6,15 +6,17 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use lapwing_engine::{Event, Fields, Value, field};
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use sha2::{Digest, Sha256};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::clock::Clock;
 use super::decode::Decoder;
+use super::image::Image;
 use super::process::{Process, Table};
 use super::snapshot;
 use crate::source::Context;
@@ -46,18 +48,35 @@ pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder, hashes: &mut H
         fields.set(field!("lapwing.process.context"), "unknown");
         return Context { fields, ancestors: Vec::new() };
     };
-    let mut fields = decoder.describe(table, process);
+    let image = image_at(process, event);
+    let mut fields = decoder.describe(table, process, image);
     fields.set(field!("lapwing.process.context"), "complete");
-    fields.set_some(field!("process.hash.sha256"), hashes.of(process, decoder.clock));
+    let hash = image.and_then(|image| hashes.of(process, image, decoder.clock));
+    fields.set_some(field!("process.hash.sha256"), hash);
+    if image.is_none_or(|image| !Arc::ptr_eq(image, &process.image)) {
+        let next = &process.image;
+        fields.set(field!("lapwing.process.next.executable"), next.executable.clone());
+        fields.set(field!("lapwing.process.next.command_line"), next.command_line.clone());
+    }
     if let Some(socket) = event.get(field!("lapwing.socket.inode")) {
         describe_holders(table, process, &socket.to_text(), &mut fields);
     }
     let ancestors = table.ancestors(process.key).map(|ancestor| {
         let mut fields = decoder.describe_alone(table, ancestor);
-        fields.set_some(field!("process.hash.sha256"), hashes.of(ancestor, decoder.clock));
+        fields.set_some(field!("process.hash.sha256"), hashes.of(ancestor, &ancestor.image, decoder.clock));
         fields
     });
     Context { ancestors: ancestors.collect(), fields }
+}
+
+/// The program that a process ran when the event happened, for it may run another by now: `nc -e sh` is a shell a
+/// moment after it has connected. `None` where it is not kept any more.
+fn image_at<'a>(process: &'a Process, event: &Event) -> Option<&'a Arc<Image>> {
+    let text = |id| event.text(id).unwrap_or_default();
+    let (executable, command_line) =
+        (text(field!("process.executable")), text(field!("process.command_line")));
+    let is_it = |image: &&Arc<Image>| image.executable == executable && image.command_line == command_line;
+    std::iter::once(&process.image).chain(&process.previous).find(is_it)
 }
 
 /// Tells which standard descriptors are the socket: those of the process, now and as its program started with them,
@@ -94,9 +113,9 @@ fn descriptors(process: &Process, socket: &str) -> Vec<&'static str> {
 }
 
 impl Hashes {
-    /// The hash of what a process runs; `None` where it is too large, gone, or no longer what it was.
-    fn of(&mut self, process: &Process, clock: Clock) -> Option<SmolStr> {
-        let file = executable(process, clock)?;
+    /// The hash of what a process runs or ran; `None` where it is too large, gone, or no longer what it was.
+    fn of(&mut self, process: &Process, image: &Arc<Image>, clock: Clock) -> Option<SmolStr> {
+        let file = executable(process, image, clock)?;
         let metadata =
             file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= HASH_BYTES_MAX)?;
         let id = FileId {
@@ -118,24 +137,28 @@ impl Hashes {
     }
 }
 
-/// The file that a process runs. Of one that ended, its path is opened, if it saw the host's files, and if the file was
-/// not changed since. The service sees fewer files than the host (`PrivateTmp=`), so the path is init's.
-fn executable(process: &Process, clock: Clock) -> Option<File> {
-    if snapshot::read(process.key).is_some() {
+/// The file that a process runs. What runs no more is looked for where it was, and must be the same inode, unchanged
+/// since the process was made. The service sees fewer files than the host (`PrivateTmp=`), and so begins at init's root;
+/// that one may be closed to it.
+fn executable(process: &Process, image: &Arc<Image>, clock: Clock) -> Option<File> {
+    if Arc::ptr_eq(image, &process.image) && snapshot::read(process.key).is_some() {
         return File::open(format!("/proc/{}/exe", process.key.pid)).ok();
     }
-    let host = fs::metadata("/proc/1/ns/mnt").ok()?.ino();
-    if u64::from(process.mount_namespace()) != host {
-        return None;
-    }
-    let root = open("/proc/1/root", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-    // A link where the file was would lead to another file, and to one that is old enough.
-    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC).resolve(resolve);
-    let file = File::from(openat2(root, process.image.executable.as_str(), how).ok()?);
-    let metadata = file.metadata().ok()?;
-    let changed = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
-    (changed <= clock.wall(process.start).as_nanos()).then_some(file)
+    let made = clock.wall(process.start).as_nanos();
+    ["/proc/1/root", "/"].into_iter().find_map(|root| {
+        let file = open_below(root, &image.executable).ok()?;
+        let metadata = file.metadata().ok()?;
+        let changed = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
+        (metadata.ino() == image.inode && changed <= made).then_some(file)
+    })
+}
+
+/// Opens a file by its path from a root. Nothing is followed at its end; what was put in its place shows by its inode.
+fn open_below(root: &str, path: &str) -> nix::Result<File> {
+    let root = open(root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    // Opening a pipe that took the file's place must not hold up anything.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    openat(root, path.trim_start_matches('/'), flags, Mode::empty()).map(File::from)
 }
 
 fn hash(file: File) -> Option<SmolStr> {

@@ -20,6 +20,7 @@ pub(super) use self::block::Blocks;
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER, inode};
 use super::clock::Clock;
 use super::host::Host;
+use super::image::Image;
 use super::names::Names;
 use super::process::{Key, Process, Table};
 
@@ -173,9 +174,10 @@ impl Decoder {
         Event::new(self.clock.wall(time), own, vec![self.actions[LOST].clone(), self.host.clone()])
     }
 
-    /// Everything that process events tell of a process: for the context of an alert.
-    pub(super) fn describe(&self, table: &Table, process: &Process) -> Fields {
-        let mut fields = (*self.process_block(table, process)).clone();
+    /// Everything that process events tell of a process that runs this program: for the context of an alert. Without
+    /// a program nothing is told of what it runs.
+    pub(super) fn describe(&self, table: &Table, process: &Process, image: Option<&Arc<Image>>) -> Fields {
+        let mut fields = self.process_fields(table, process, image);
         for layer in self.others(table, process) {
             for (id, value) in layer.iter() {
                 fields.set(id, value.clone());

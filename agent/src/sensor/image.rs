@@ -15,6 +15,8 @@ const COMM_BYTES: usize = 15;
 pub(super) struct Image {
     /// The resolved path of the file that was mapped, from the root of the process's mount namespace.
     pub(super) executable: SmolStr,
+    /// The number of that file's inode; zero where it is not known.
+    pub(super) inode: u64,
     /// Its base name; and, where it was run by another name, a script's or a link's, that one second.
     pub(super) name: Value,
     /// The arguments, empty ones included; bytes that are no UTF-8 are replaced.
@@ -43,6 +45,7 @@ impl Image {
         Self {
             name: names(&executable, called_name(&filename)),
             executable,
+            inode: record.fixed.executable_inode,
             args_count: record.fixed.args_count.into(),
             command_line: command_line(&args),
             args: Value::texts(args),
@@ -65,6 +68,7 @@ impl Image {
         let is_script = args.get(1).is_some_and(|script| Some(base(script)) == called.as_deref());
         Self {
             executable: executable.into(),
+            inode: 0,
             name: names(executable, called.as_deref()),
             args_count: i64::try_from(args.len()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
@@ -80,6 +84,7 @@ impl Image {
     pub(super) fn unknown(comm: SmolStr) -> Self {
         Self {
             executable: SmolStr::default(),
+            inode: 0,
             name: Value::Text(comm.clone()),
             args: Value::List([].into()),
             args_count: 0,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{Credentials, Descriptor, Fork, Namespace, Place, Task};
+use lapwing_common::{Credentials, Descriptor, Fork, Place, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -330,7 +330,6 @@ impl Table {
     pub(super) fn slim(&mut self, key: Key) {
         if let Some(process) = self.processes.get_mut(&key) {
             process.blocks = Blocks::default();
-            process.previous = None;
         }
     }
 
@@ -343,6 +342,7 @@ impl Table {
             self.ended.pop_front();
             if let Some(process) = self.processes.get_mut(&key) {
                 process.life = Life::Past;
+                process.previous = None;
             }
             self.release(key);
         }
@@ -451,11 +451,6 @@ impl Table {
 }
 
 impl Process {
-    /// Which files it sees.
-    pub(super) fn mount_namespace(&self) -> u32 {
-        self.place.namespaces[Namespace::Mount as usize]
-    }
-
     /// Whether the process leads its session.
     pub(super) fn is_session_leader(&self) -> bool {
         self.place.sid == self.key.pid

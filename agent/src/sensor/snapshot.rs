@@ -97,7 +97,9 @@ fn image(process: &Process, stat: &Stat) -> Image {
     match process.exe() {
         Ok(executable) => {
             let directory = process.cwd().map(text).unwrap_or_default();
-            Image::of_procfs(&text(executable), args(process.pid), &directory, &stat.comm)
+            let inode = fs::metadata(format!("/proc/{}/exe", process.pid)).map_or(0, |file| file.ino());
+            let image = Image::of_procfs(&text(executable), args(process.pid), &directory, &stat.comm);
+            Image { inode, ..image }
         }
         // A kernel thread has no executable.
         Err(_) => Image::unknown(SmolStr::new(&stat.comm)),

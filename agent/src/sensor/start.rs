@@ -51,11 +51,6 @@ pub(crate) enum StartError {
     /// Not root.
     #[error("{0} is missing: run as root, or give the service CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
     Privileges(&'static str),
-    /// A container with a process namespace of its own.
-    #[error(
-        "this runs in a process namespace of its own and could not tell processes apart: run on the host, or with `--pid=host`"
-    )]
-    Namespace,
     /// A kernel that counts BPF memory as locked.
     #[error(
         "the limit for locked memory cannot be raised ({0}): set `LimitMEMLOCK=infinity` in the unit, or run as root"
@@ -114,6 +109,13 @@ pub(super) fn start() -> Result<Loaded, StartError> {
     for member in layout.absent() {
         tracing::info!("this kernel has no {member}: what it tells stays empty");
     }
+    let pid_namespace = pid_namespace();
+    if pid_namespace != 0 {
+        tracing::warn!(
+            "this runs in a process namespace of its own: what is not in it is not seen; for the whole host run on the \
+             host, or with `--pid=host`"
+        );
+    }
     let fill_mark = u64::from(RING_BYTES) / 4;
     let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
     let mut loader = EbpfLoader::new();
@@ -124,6 +126,7 @@ pub(super) fn start() -> Result<Loaded, StartError> {
         .map_max_entries("RECORDS", RING_BYTES)
         .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
         .override_global("FILL_MARK_BYTES", &fill_mark, true)
+        .override_global("PID_NAMESPACE", &pid_namespace, true)
         .load(OBJECT);
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
     let kernel_btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
@@ -153,15 +156,19 @@ fn check_host() -> Result<String, StartError> {
         return Err(StartError::KernelTooOld(kernel));
     }
     check_capabilities()?;
-    // Without /proc nothing is known of it, and something else will fail.
-    if fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
-        return Err(StartError::Namespace);
-    }
     if version < KERNEL_WITHOUT_MEMLOCK {
         setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
             .map_err(|error| StartError::Memlock(error.into()))?;
     }
     Ok(kernel)
+}
+
+/// The namespace of processes that this runs in; zero for the host's own.
+fn pid_namespace() -> u32 {
+    let namespace = fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
+    // Without /proc nothing is known of it, and something else will fail.
+    let inode = namespace.unwrap_or(INITIAL_PID_NAMESPACE);
+    if inode == INITIAL_PID_NAMESPACE { 0 } else { u32::try_from(inode).unwrap_or(0) }
 }
 
 /// Major and minor of a release such as `6.1.0-56-cloud-amd64`.

@@ -86,14 +86,11 @@ fn agent() -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let object = build::object(&setup::run()?, &build::Arguments::default())?;
     let target = shell::root().join("target/vm");
-    let mut cargo = Command::new("cargo");
+    let mut cargo = shell::cargo();
     cargo
         .args(["build", "--release", "--package", "lapwing", "--target", TARGET, "--target-dir"])
         .arg(&target);
-    cargo
-        .current_dir(shell::root())
-        .env(build::OBJECT, object)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo.env(build::OBJECT, object).env("RUSTFLAGS", "-C target-feature=+crt-static");
     // Nobody measures it, and it is built beside the shipped one.
     cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     step("building the agent for a guest", &mut cargo)?;

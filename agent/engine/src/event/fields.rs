@@ -478,6 +478,8 @@ pub(super) const FIELDS: &[Field] = &[
     one("lapwing.process.namespace.pid", Long),
     one("lapwing.process.namespace.user", Long),
     one("lapwing.process.namespace.uts", Long),
+    one("lapwing.process.next.command_line", Keyword),
+    one("lapwing.process.next.executable", Keyword),
     one("lapwing.process.script", Keyword),
     one("lapwing.process.session_id", Long),
     one("lapwing.process.stderr.inode", Long),

@@ -41,8 +41,6 @@ struct Role {
     start: FieldId,
     tty_major: FieldId,
     tty_minor: FieldId,
-    effective: FieldId,
-    permitted: FieldId,
     user_id: FieldId,
     user_name: FieldId,
     vpid: FieldId,
@@ -72,8 +70,6 @@ macro_rules! role {
                 start: FieldId::of(concat!($prefix, ".start")),
                 tty_major: FieldId::of(concat!($prefix, ".tty.char_device.major")),
                 tty_minor: FieldId::of(concat!($prefix, ".tty.char_device.minor")),
-                effective: FieldId::of(concat!($prefix, ".thread.capabilities.effective")),
-                permitted: FieldId::of(concat!($prefix, ".thread.capabilities.permitted")),
                 user_id: FieldId::of(concat!($prefix, ".user.id")),
                 user_name: FieldId::of(concat!($prefix, ".user.name")),
                 vpid: FieldId::of(concat!($prefix, ".vpid")),
@@ -100,6 +96,7 @@ impl Decoder {
         let make = || {
             let mut fields = Fields::with_capacity(24);
             self.describe_as(&ROLES[role], process, &mut fields);
+            describe_program_as(&ROLES[role], &process.image, &mut fields);
             if role == ENTRY_LEADER {
                 let kind = process.entry.map(|(_, kind)| kind);
                 fields.set_some(field!("process.entry_leader.entry_meta.type"), kind);
@@ -110,16 +107,31 @@ impl Decoder {
     }
 
     pub(super) fn process_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
-        let make = || {
-            let mut fields = Fields::with_capacity(72);
-            self.describe_as(&ITSELF, process, &mut fields);
-            self.describe_relations(table, process, &mut fields);
-            self.describe_user(process, &mut fields);
-            describe_image(process, &mut fields);
-            describe_place(table, process, &mut fields);
-            Arc::new(fields)
-        };
+        let make = || Arc::new(self.process_fields(table, process, Some(&process.image)));
         process.blocks.process.get_or_init(make).clone()
+    }
+
+    /// What a process looks like that runs this program, its own or an earlier one.
+    pub(super) fn process_fields(
+        &self,
+        table: &Table,
+        process: &Process,
+        image: Option<&Arc<Image>>,
+    ) -> Fields {
+        let mut fields = Fields::with_capacity(72);
+        self.describe_as(&ITSELF, process, &mut fields);
+        self.describe_relations(table, process, &mut fields);
+        self.describe_user(process, &mut fields);
+        describe_capabilities(process, &mut fields);
+        describe_place(table, process, &mut fields);
+        if let Some(image) = image {
+            describe_program_as(&ITSELF, image, &mut fields);
+            describe_program(image, &mut fields);
+            if Arc::ptr_eq(image, &process.image) {
+                describe_start(process, &mut fields);
+            }
+        }
+        fields
     }
 
     /// What a network event says of its process: exactly what Defend's say.
@@ -131,9 +143,7 @@ impl Decoder {
             fields.set_some(field!("process.executable"), known(&image.executable));
             fields.set_some(field!("process.command_line"), known(&image.command_line));
             fields.set(field!("process.pid"), process.key.pid);
-            let (effective, permitted) = (process.credentials.effective, process.credentials.permitted);
-            fields.set(field!("process.thread.capabilities.effective"), capabilities(effective));
-            fields.set(field!("process.thread.capabilities.permitted"), capabilities(permitted));
+            describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
             self.describe_user(process, &mut fields);
             container(table, process, &mut fields);
@@ -143,16 +153,10 @@ impl Decoder {
     }
 
     fn describe_as(&self, role: &Role, process: &Process, fields: &mut Fields) {
-        let (image, credentials, place) = (&process.image, &process.credentials, &process.place);
-        fields.set(role.args, image.args.clone());
-        fields.set(role.args_count, image.args_count);
-        fields.set_some(role.command_line, known(&image.command_line));
+        let (credentials, place) = (&process.credentials, &process.place);
         fields.set(role.entity_id, process.entity_id.clone());
-        fields.set_some(role.executable, known(&image.executable));
-        fields.set(role.name, image.name.clone());
         fields.set(role.pid, process.key.pid);
         fields.set(role.start, self.clock.wall(process.start));
-        fields.set_some(role.working_directory, known(&image.directory));
         fields.set(role.interactive, place.tty != 0);
         if place.tty != 0 {
             fields.set(role.tty_major, place.tty >> 20);
@@ -172,8 +176,6 @@ impl Decoder {
             fields.set_some(role.real_group_name, self.names.group(credentials.gid));
             fields.set(role.saved_user_id, credentials.suid.to_smolstr());
             fields.set(role.saved_group_id, credentials.sgid.to_smolstr());
-            fields.set(role.effective, capabilities(credentials.effective));
-            fields.set(role.permitted, capabilities(credentials.permitted));
         }
     }
 
@@ -227,14 +229,35 @@ impl Decoder {
     }
 }
 
-fn describe_image(process: &Process, fields: &mut Fields) {
-    let image = &process.image;
+/// Of the process itself only, not of its relatives: the names of all capabilities are a kilobyte.
+fn describe_capabilities(process: &Process, fields: &mut Fields) {
+    let credentials = &process.credentials;
+    if credentials.euid != ABSENT {
+        fields.set(field!("process.thread.capabilities.effective"), capabilities(credentials.effective));
+        fields.set(field!("process.thread.capabilities.permitted"), capabilities(credentials.permitted));
+    }
+}
+
+fn describe_program_as(role: &Role, image: &Image, fields: &mut Fields) {
+    fields.set(role.args, image.args.clone());
+    fields.set(role.args_count, image.args_count);
+    fields.set_some(role.command_line, known(&image.command_line));
+    fields.set_some(role.executable, known(&image.executable));
+    fields.set(role.name, image.name.clone());
+    fields.set_some(role.working_directory, known(&image.directory));
+}
+
+fn describe_program(image: &Image, fields: &mut Fields) {
     if image.is_cut && !image.is_unknown() {
         fields.set(field!("lapwing.process.args_truncated"), true);
         fields.set(field!("process.Ext.command_line_truncated"), true);
     }
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
     fields.set_some(field!("lapwing.process.script"), image.script.clone());
+}
+
+/// How the program that a process runs was started: in place of which, and with what descriptors.
+fn describe_start(process: &Process, fields: &mut Fields) {
     if let Some(previous) = process.previous.as_deref().filter(|previous| !Image::is_unknown(previous)) {
         fields.set(field!("process.previous.args"), previous.args.clone());
         fields.set(field!("process.previous.args_count"), previous.args_count);
