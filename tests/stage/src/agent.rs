@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
+use crate::at_end::AtEnd;
 use crate::wait::until;
 
 /// How long an agent may take to become ready: it tests its hooks and looks at every process.
@@ -36,6 +37,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
+    _at_end: AtEnd,
     settings: Settings,
     folder: TempDir,
 }
@@ -78,8 +80,8 @@ impl Agent {
             settings.configuration,
         );
         fs::write(folder.path().join("lapwing.toml"), configuration).context("the configuration")?;
-        let child = spawn(&settings, folder.path())?;
-        let mut agent = Self { child, settings, folder };
+        let (child, at_end) = spawn(&settings, folder.path())?;
+        let mut agent = Self { child, _at_end: at_end, settings, folder };
         agent.wait_until_ready()?;
         Ok(agent)
     }
@@ -210,7 +212,7 @@ impl Agent {
     /// # Errors
     /// The program cannot be started.
     pub fn launch(&mut self) -> Result<()> {
-        self.child = spawn(&self.settings, self.folder.path())?;
+        (self.child, self._at_end) = spawn(&self.settings, self.folder.path())?;
         Ok(())
     }
 
@@ -246,9 +248,9 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(settings: &Settings, folder: &Path) -> Result<Child> {
+fn spawn(settings: &Settings, folder: &Path) -> Result<(Child, AtEnd)> {
     let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("agent.log"))?;
-    Command::new(&settings.program)
+    let child = Command::new(&settings.program)
         .arg("run")
         .arg("--config")
         .arg(folder.join("lapwing.toml"))
@@ -257,7 +259,9 @@ fn spawn(settings: &Settings, folder: &Path) -> Result<Child> {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .with_context(|| format!("{} cannot be started", settings.program.display()))
+        .with_context(|| format!("{} cannot be started", settings.program.display()))?;
+    let at_end = AtEnd::new(&format!("kill -KILL {}; rm -rf '{}'", child.id(), folder.display()))?;
+    Ok((child, at_end))
 }
 
 /// Reads the whole lines of a log from `place` on, and moves it behind them.

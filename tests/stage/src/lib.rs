@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod at_end;
 mod hosts;
 pub mod pypi;
 pub mod servers;
