@@ -1,8 +1,9 @@
 //! The configuration file. Each section's type lives with what it configures.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use serde::Deserialize;
 
 use crate::source::cloudtrail;
@@ -71,9 +72,31 @@ impl Config {
     /// # Errors
     /// Names the file, and the line and key where something is wrong in it.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("the configuration {} cannot be read", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("the configuration {} is wrong", path.display()))
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let cure = match error.kind() {
+                ErrorKind::NotFound => "; `--config` names another",
+                ErrorKind::PermissionDenied => "; run as root, or as the agent's user",
+                _ => "",
+            };
+            anyhow!("the configuration {} cannot be read: {error}{cure}", path.display())
+        })?;
+        // What is wrong is told with its line, in several of them.
+        let wrong = |error: toml::de::Error| anyhow!("{}", error.to_string().trim_end().to_owned());
+        toml::from_str(&text)
+            .map_err(wrong)
+            .with_context(|| format!("the configuration {} is wrong", path.display()))
+    }
+
+    /// As [`read`](Self::read), but where nothing lies at [`DEFAULT_PATH`] everything is as by default: commands work
+    /// on a host without an agent, and a file that somebody named must be there.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub(crate) fn read_if_there(path: &Path) -> Result<Self> {
+        if path == Path::new(DEFAULT_PATH) && !path.exists() {
+            return Ok(Self::default());
+        }
+        Self::read(path)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use lapwing_engine::{Loaded, Rule, Schema};
 use serde::Deserialize;
 
@@ -42,6 +42,11 @@ impl Default for Config {
 pub(crate) fn load(paths: &[PathBuf], schema: &mut Schema) -> Result<Loaded> {
     let mut files = Vec::new();
     for path in paths {
+        ensure!(
+            path.try_exists().unwrap_or(true),
+            "there are no rules at {}; make that folder, or name another by `rules.paths` or `--rules`",
+            path.display()
+        );
         collect(path, DEPTH_MAX, &mut files)?;
     }
     files.sort();

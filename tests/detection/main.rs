@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lapwing_stage::{Agent, Hosts, Settings};
+use lapwing_stage::{Agent, Hosts, Settings, skipped};
 
 /// How long a tool may take; what hangs longer is ended.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,19 +38,13 @@ fn agent() -> Agent {
     Agent::start(Settings {
         program: env!("CARGO_BIN_EXE_lapwing").into(),
         rules: project().join("packaging/rules"),
-        configuration: String::new(),
+        ..Settings::default()
     })
     .expect("an agent")
 }
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder").to_owned()
-}
-
-/// Says why a test cannot run, in the words that `cargo xtask test` counts.
-#[expect(clippy::print_stderr, reason = "the test harness captures what this prints, and nothing else")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
 }
 
 /// Whether a tool is there; a test without its tool says so and is counted as skipped.

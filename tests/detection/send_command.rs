@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use lapwing_stage::Agent;
+use lapwing_stage::pypi::{AWS, Environment};
+use lapwing_stage::{Agent, skipped};
 
 use crate::reverse_shell::end;
-use crate::{PATIENCE, Stage, agent, project, skipped, stage};
+use crate::{PATIENCE, Stage, agent, stage};
 
 const RULE: &str = "AWS SSM `SendCommand` with Run Shell Command Parameters";
 
@@ -24,26 +25,18 @@ const ARGUMENTS: [&str; 10] = [
     "http://10.66.0.2:9",
 ];
 
-/// The command line from PyPI, a Python script, in an environment of its own. `None` where it cannot be had.
-static AWS: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let folder = project().join("target/test-servers/awscli-1.45.11");
-    let aws = folder.join("bin/aws");
-    if !aws.exists() {
-        let made = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-        let environment = made(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-        let installed = environment
-            && made(Command::new(folder.join("bin/pip")).args(["install", "--quiet", "awscli==1.45.11"]));
-        if !installed {
-            skipped("the AWS command line cannot be installed from PyPI; install python3-venv");
-            return None;
-        }
+/// The command line from PyPI, a Python script. `None` where it cannot be had.
+static COMMAND_LINE: LazyLock<Option<PathBuf>> = LazyLock::new(|| match Environment::install(AWS) {
+    Ok(environment) => Some(environment.program("aws")),
+    Err(error) => {
+        skipped(&format!("the AWS command line cannot be installed: {error:#}"));
+        None
     }
-    Some(aws)
 });
 
 #[test]
 fn the_packaged_command_line_is_alerted_once_over_restarts() {
-    let Some(aws) = AWS.as_deref() else { return };
+    let Some(aws) = COMMAND_LINE.as_deref() else { return };
     let stage = stage();
     let mut agent = agent();
     run(&stage, aws);
@@ -82,7 +75,7 @@ fn a_program_named_aws_is_alerted() {
 
 #[test]
 fn other_commands_are_not_alerted() {
-    let Some(aws) = AWS.as_deref() else { return };
+    let Some(aws) = COMMAND_LINE.as_deref() else { return };
     let stage = stage();
     let agent = agent();
     let mut arguments = ARGUMENTS;

@@ -112,9 +112,8 @@ impl Severity {
 /// The log cannot be read, or has no such alert.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut args = args.clone();
-    // Without a configuration the log is where it is by default.
-    if args.log.is_none() && args.config.exists() {
-        args.log = Some(Config::read(&args.config)?.alerts.path);
+    if args.log.is_none() {
+        args.log = Some(Config::read_if_there(&args.config)?.alerts.path);
     }
     let args = &args;
     let mut out = BufWriter::new(io::stdout().lock());

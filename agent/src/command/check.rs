@@ -71,8 +71,12 @@ impl Found {
                 checks.into_iter().for_each(|checked| self.check_one(checked));
             }
         }
-        for folder in [Some(config.state_dir.as_path()), config.alerts.path.parent()].into_iter().flatten() {
-            self.check_one(writable(folder));
+        for (key, folder) in [
+            ("state_dir", Some(config.state_dir.as_path())),
+            ("alerts.path", config.alerts.path.parent()),
+            ("control.socket", config.control.socket.parent()),
+        ] {
+            self.check_one(folder.map_or(Ok(()), |folder| writable(key, folder)));
         }
         match control::ask(&config.control.socket, &Request::Status) {
             Err(error) => self.problem(&error),
@@ -123,11 +127,11 @@ impl Found {
 }
 
 /// Whether files can be made in a folder, or in the nearest one above it that is there.
-fn writable(folder: &Path) -> Result<()> {
+fn writable(key: &str, folder: &Path) -> Result<()> {
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     tempfile::tempfile_in(there).map(drop).with_context(|| {
         format!(
-            "nothing can be written to {}; run as the agent's user, or set another folder",
+            "nothing can be written to {} for `{key}`; run as the agent's user, or set another place",
             there.display()
         )
     })
@@ -170,7 +174,7 @@ fn to_json(loaded: &Loaded, found: &Found) -> Json {
 fn tell(loaded: &Loaded, found: &Found) -> Result<()> {
     loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
     let refused = loaded.reports.iter().filter(|report| report.is_fault()).count();
-    print(&format!("{} rules can run, {refused} files are refused", loaded.rules.len()))?;
+    print(&format!("rules that can run: {}; files that are refused: {refused}", loaded.rules.len()))?;
     for hook in &found.hooks {
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -178,5 +182,5 @@ fn tell(loaded: &Loaded, found: &Found) -> Result<()> {
     }
     found.notes.iter().try_for_each(|note| print(&format!("note: {note}")))?;
     found.problems.iter().for_each(|problem| complain(&format!("problem: {problem}")));
-    if found.problems.is_empty() { Ok(()) } else { print(&format!("{} problems", found.problems.len())) }
+    if found.problems.is_empty() { Ok(()) } else { print(&format!("problems: {}", found.problems.len())) }
 }

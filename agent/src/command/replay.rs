@@ -1,5 +1,6 @@
 //! `lapwing replay`: recorded events through the same rules and engine as live ones.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,10 +43,10 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let config = if args.config.exists() || args.rules.is_empty() {
+    let config = if args.rules.is_empty() {
         Config::read(&args.config)?
     } else {
-        Config::default()
+        Config::read_if_there(&args.config)?
     };
     let paths = if args.rules.is_empty() { &config.rules.paths } else { &args.rules };
     let mut schema = Schema::new();
@@ -60,6 +61,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         latest: Timestamp::MIN,
         refused: 0,
         json: args.json,
+        told: HashSet::new(),
     };
     for file in &args.files {
         let (name, reader) = open(file)?;
@@ -82,6 +84,8 @@ struct Replaying {
     latest: Timestamp,
     refused: u64,
     json: bool,
+    /// The ids of the alerts that were told: recordings overlap, as trails do, and a cause is told once.
+    told: HashSet<String>,
 }
 
 impl Replaying {
@@ -111,6 +115,9 @@ impl Replaying {
     fn tell(&mut self) -> Result<()> {
         self.output.changes.clear();
         for raised in self.output.alerts.drain(..) {
+            if !self.told.insert(raised.id.clone()) {
+                continue;
+            }
             let document = alert::document(&raised, &self.schema, &Evidence::default());
             let text = String::from_utf8_lossy(&document.json);
             if self.json {

@@ -11,7 +11,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -50,12 +50,19 @@ pub(crate) struct Answer(BufReader<UnixStream>);
 /// # Errors
 /// The socket is there and cannot be used.
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Option<Answer>> {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    use std::io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
     let mut stream = match UnixStream::connect(socket) {
-        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
-        stream => {
-            stream.with_context(|| format!("the control socket {} cannot be used", socket.display()))?
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused) => {
+            return Ok(None);
         }
+        Err(error) => {
+            let cure = match error.kind() {
+                PermissionDenied => "; run as root, or as the agent's user",
+                _ => "",
+            };
+            bail!("the control socket {} cannot be used: {error}{cure}", socket.display())
+        }
+        Ok(stream) => stream,
     };
     writeln!(stream, "{}", serde_json::to_string(request)?).context("the agent does not listen")?;
     Ok(Some(Answer(BufReader::new(stream))))

@@ -52,12 +52,13 @@ impl Server {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             bail!("another agent listens on {}; stop it, or set control.socket", path.display());
         }
+        let failed =
+            || format!("cannot listen on {}: check `control.socket` and who may write there", path.display());
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            std::fs::create_dir_all(folder).with_context(failed)?;
         }
         let _ = std::fs::remove_file(path);
-        let listener =
-            UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        let listener = UnixListener::bind(path).with_context(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot close {} to others", path.display()))?;
         let shared = Arc::new(Shared { lanes, schema, status: Box::new(status) });

@@ -1,9 +1,9 @@
 //! Where alerts go that upstream will never take: a file of one JSON object a line, each with the alert and
 //! the reason, for whoever repairs the cause and sends them by hand. The alert log has them as well.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,6 +14,9 @@ use crate::store::Spooled;
 
 /// Size at which the file is renamed to end in `.1`, in place of an earlier one.
 const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// Access to the directory, which is made with the first file in it.
+const DIRECTORY_MODE: u32 = 0o750;
 
 /// The file of one sink.
 pub(super) struct DeadLetters {
@@ -32,7 +35,7 @@ struct Line<'a> {
 
 impl DeadLetters {
     pub(super) fn new(directory: &Path, sink: &str) -> Self {
-        Self { sink: sink.to_owned(), path: directory.join(format!("dead-letters-{sink}.ndjson")) }
+        Self { sink: sink.to_owned(), path: directory.join(format!("{sink}.ndjson")) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -63,6 +66,9 @@ impl DeadLetters {
         line.push(b'\n');
         if fs::metadata(&self.path).is_ok_and(|file| file.len() >= FILE_BYTES_MAX) {
             fs::rename(&self.path, self.path.with_extension("ndjson.1"))?;
+        }
+        if let Some(directory) = self.path.parent() {
+            DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
         }
         let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
         file.write_all(&line)?;

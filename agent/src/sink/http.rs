@@ -297,7 +297,8 @@ impl Response {
 /// # Errors
 /// It is none; the message names the key.
 pub(super) fn url(key: &str, text: &str) -> Result<Url> {
-    let url = Url::parse(text).with_context(|| format!("`{key}`: `{text}` is no URL"))?;
+    let url = Url::parse(text)
+        .with_context(|| format!("`{key}`: `{text}` is no URL such as https://host.example:9200"))?;
     ensure!(
         matches!(url.scheme(), "http" | "https"),
         "`{key}`: `{text}` must begin with https:// or http://"

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use lapwing_stage::servers::Receiver;
+
 use super::*;
-use crate::testing::servers::{Receiver, private_network};
-use crate::testing::{Host, Ledger, alert, commit, id, wait_until};
+use crate::testing::{Host, Ledger, alert, commit, id, private_network, wait_until};
 
 /// An agent without sensor and rules: a ledger, and its sinks on their thread.
 pub(super) struct Agent {
@@ -23,7 +24,7 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts with the sinks of this configuration.
     pub(super) fn start(host: &mut Host, config: &str) -> Self {
-        let sinks = sinks(&configs(config), host.path()).unwrap();
+        let sinks = sinks(&configs(config), &host.path().join("dead-letters")).unwrap();
         host.sinks = sinks.iter().map(|sink| sink.name.clone()).collect();
         let statuses = sinks.iter().map(|sink| (sink.name.clone(), sink.status())).collect();
         let ledger = host.start().unwrap();
@@ -110,9 +111,9 @@ fn what_came_while_upstream_was_down_is_delivered_in_order() {
     agent.stop();
     let agent = Agent::start(&mut host, &hook("batch.count_max = 7"));
     agent.raise(20..30);
-    let receiver = Receiver::start(host.path());
+    let receiver = Receiver::start(host.path()).unwrap();
     agent.wait_until_delivered("hook");
-    assert_eq!(ids_in(&receiver.taken()), ids(0..30));
+    assert_eq!(ids_in(&receiver.taken().unwrap()), ids(0..30));
     let report = agent.report("hook");
     assert!(
         report.alarms.is_empty() && report.last_success.is_some() && report.delivered == 30,
@@ -123,7 +124,7 @@ fn what_came_while_upstream_was_down_is_delivered_in_order() {
     let agent = Agent::start(&mut host, &hook(""));
     agent.raise(30..31);
     agent.wait_until_delivered("hook");
-    assert_eq!(ids_in(&receiver.taken()), ids(0..31));
+    assert_eq!(ids_in(&receiver.taken().unwrap()), ids(0..31));
     agent.stop();
 }
 
@@ -133,11 +134,11 @@ fn what_is_in_the_spool_when_the_agent_stops_is_still_sent() {
         return;
     }
     let mut host = Host::new();
-    let receiver = Receiver::start(host.path());
+    let receiver = Receiver::start(host.path()).unwrap();
     let agent = Agent::start(&mut host, &hook("batch.count_max = 1"));
     agent.raise(0..50);
     agent.stop();
-    assert_eq!(ids_in(&receiver.taken()), ids(0..50));
+    assert_eq!(ids_in(&receiver.taken().unwrap()), ids(0..50));
 }
 
 /// A sink that does not answer delays neither the alert log nor another sink.
@@ -147,7 +148,7 @@ fn a_sink_that_hangs_holds_nobody_up() {
         return;
     }
     let mut host = Host::new();
-    let receiver = Receiver::start(host.path());
+    let receiver = Receiver::start(host.path()).unwrap();
     // It accepts connections and never answers.
     let _silent = std::net::TcpListener::bind("127.0.0.1:9999").unwrap();
     let silent = hook("http.timeout = \"1h\"").replace("\"hook\"", "\"silent\"").replace(":8080", ":9999");
@@ -156,7 +157,7 @@ fn a_sink_that_hangs_holds_nobody_up() {
         agent.raise(number..number + 1);
     }
     agent.wait_until_delivered("hook");
-    assert_eq!(ids_in(&receiver.taken()), ids(0..500));
+    assert_eq!(ids_in(&receiver.taken().unwrap()), ids(0..500));
     assert_eq!(agent.report("silent").delivered, 0);
     assert_eq!(agent.ledger.client().report().alerts_spooled, 500, "they are kept for the silent one");
     agent.stop();

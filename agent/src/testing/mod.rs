@@ -1,7 +1,5 @@
 //! What the tests of delivery share: alerts as the agent writes them, and folders that go away.
 
-pub(crate) mod servers;
-
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -174,6 +172,14 @@ pub(crate) fn is_root() -> bool {
         eprintln!("skipped: it needs root");
     }
     root
+}
+
+/// Gives this thread, and what it starts, a network of their own; says that the test is skipped where that cannot be.
+pub(crate) fn private_network() -> bool {
+    is_root() && {
+        lapwing_stage::servers::private_network().unwrap();
+        true
+    }
 }
 
 /// Gives this thread, and those it starts, mounts of their own, and mounts a small file system at `path`.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
+use crate::at_end::AtEnd;
 use crate::wait::until;
 
 /// How long an agent may take to become ready: it tests its hooks and looks at every process.
@@ -18,21 +20,24 @@ const READY: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(30);
 
 /// What an agent is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The program.
     pub program: PathBuf,
     /// Its rules.
     pub rules: PathBuf,
-    /// What else its configuration says, in TOML; sections that the stage writes itself are `rules`, `alerts` and
-    /// `control`.
+    /// What else its configuration says, in TOML: keys as `alerts.gzip`, then sections. The stage itself says
+    /// `state_dir`, `rules.paths`, `alerts.path` and `control.socket`.
     pub configuration: String,
+    /// What its environment holds beside that of this process.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A running agent. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
+    _at_end: AtEnd,
     settings: Settings,
     folder: TempDir,
 }
@@ -78,14 +83,14 @@ impl Agent {
         let folder = folder.with_context(|| format!("no folder can be made in {}", parent.display()))?;
         let own = folder.path().display();
         let configuration = format!(
-            "state_dir = \"{own}/state\"\n{}\n[rules]\npaths = [\"{}\"]\n[alerts]\npath = \"{own}/alerts.ndjson\"\n\
-             [control]\nsocket = \"{own}/control.sock\"\n",
-            settings.configuration,
+            "state_dir = \"{own}/state\"\nrules.paths = [\"{}\"]\nalerts.path = \"{own}/alerts.ndjson\"\n\
+             control.socket = \"{own}/control.sock\"\n{}\n",
             settings.rules.display(),
+            settings.configuration,
         );
         fs::write(folder.path().join("lapwing.toml"), configuration).context("the configuration")?;
-        let child = spawn(&settings, folder.path())?;
-        let mut agent = Self { child, settings, folder };
+        let (child, at_end) = spawn(&settings, folder.path())?;
+        let mut agent = Self { child, _at_end: at_end, settings, folder };
         agent.wait_until_ready()?;
         Ok(agent)
     }
@@ -198,10 +203,14 @@ impl Agent {
     /// Kills the agent.
     ///
     /// # Errors
-    /// It does not end.
+    /// It does not end, or has ended by itself before.
     pub fn kill(&mut self) -> Result<()> {
         self.signal("KILL")?;
-        self.wait().map(drop)
+        let status = self.wait()?;
+        if status.signal().is_none() {
+            bail!("the agent ended by itself with {status}:\n{}", self.log());
+        }
+        Ok(())
     }
 
     /// Starts it again after it has ended, with what it left behind.
@@ -209,11 +218,24 @@ impl Agent {
     /// # Errors
     /// As of [`start`](Self::start).
     pub fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.settings, self.folder.path())?;
+        self.launch()?;
         self.wait_until_ready()
     }
 
-    fn signal(&self, name: &str) -> Result<()> {
+    /// As [`start_again`](Self::start_again), but it does not wait until the agent is ready.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        (self.child, self._at_end) = spawn(&self.settings, self.folder.path())?;
+        Ok(())
+    }
+
+    /// Sends it a signal, such as `HUP`.
+    ///
+    /// # Errors
+    /// `kill` cannot be run.
+    pub fn signal(&self, name: &str) -> Result<()> {
         let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
         status.context("kill").map(drop)
     }
@@ -241,17 +263,20 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(settings: &Settings, folder: &Path) -> Result<Child> {
+fn spawn(settings: &Settings, folder: &Path) -> Result<(Child, AtEnd)> {
     let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("agent.log"))?;
-    Command::new(&settings.program)
+    let child = Command::new(&settings.program)
         .arg("run")
         .arg("--config")
         .arg(folder.join("lapwing.toml"))
+        .envs(settings.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .with_context(|| format!("{} cannot be started", settings.program.display()))
+        .with_context(|| format!("{} cannot be started", settings.program.display()))?;
+    let at_end = AtEnd::new(&format!("kill -KILL {}; rm -rf '{}'", child.id(), folder.display()))?;
+    Ok((child, at_end))
 }
 
 /// Reads the whole lines of a log from `place` on, and moves it behind them.

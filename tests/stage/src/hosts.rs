@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::at_end::AtEnd;
+
 /// The address of the instance metadata service.
 pub const IMDS: &str = "169.254.169.254";
 /// The same by IPv6.
@@ -26,6 +28,7 @@ pub struct Host {
     name: String,
     address: &'static str,
     address_ipv6: &'static str,
+    _at_end: AtEnd,
 }
 
 impl Hosts {
@@ -64,7 +67,8 @@ impl Hosts {
 impl Host {
     fn new(name: String, address: &'static str, address_ipv6: &'static str) -> Result<Self> {
         ip(&["netns", "add", &name])?;
-        Ok(Self { name, address, address_ipv6 })
+        let at_end = AtEnd::new(&format!("ip netns delete {name}"))?;
+        Ok(Self { name, address, address_ipv6, _at_end: at_end })
     }
 
     /// Its IPv4 address.

@@ -4,9 +4,15 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod at_end;
 mod hosts;
+pub mod pypi;
+pub mod servers;
+mod skip;
+pub mod trail;
 mod wait;
 
 pub use agent::{Agent, Alert, Settings};
 pub use hosts::{Host, Hosts, IMDS, IMDS_IPV6, socket};
+pub use skip::skipped;
 pub use wait::until;

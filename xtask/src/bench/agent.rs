@@ -29,10 +29,8 @@ impl Agent {
         let folder = shell::root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let (program, rules) = (program.to_owned(), rules.to_owned());
-        let agent = lapwing_stage::Agent::start_in(
-            &folder,
-            Settings { program, rules, configuration: String::new() },
-        )?;
+        let agent =
+            lapwing_stage::Agent::start_in(&folder, Settings { program, rules, ..Settings::default() })?;
         std::thread::sleep(SETTLE);
         Ok(Self(agent))
     }

@@ -75,11 +75,11 @@ pub(super) fn imds_request(scene: &Scene) -> Result<Option<SystemTime>> {
 /// `aws ssm send-command` against a server that answers as AWS does.
 pub(super) fn send_command(scene: &Scene) -> Result<Option<SystemTime>> {
     let port = API_PORT.to_string();
-    let mut server = scene.hosts.far.command(&scene.tools.moto());
+    let mut server = scene.hosts.far.command(&program(scene, "moto_server"));
     server.args(["-H", scene.hosts.far.address(), "-p", &port]);
     let _server = Running(server.spawn().context("moto_server")?);
     listening(scene, API_PORT)?;
-    let mut aws = scene.hosts.near.command(&scene.tools.aws());
+    let mut aws = scene.hosts.near.command(&program(scene, "aws"));
     aws.args(["ssm", "send-command", "--instance-ids", "i-0123456789abcdef0"]);
     aws.args(["--document-name", "AWS-RunShellScript", "--parameters", "commands=[\"id\"]"]);
     aws.args(["--endpoint-url", &format!("http://{}:{port}", scene.hosts.far.address())]);
@@ -90,6 +90,10 @@ pub(super) fn send_command(scene: &Scene) -> Result<Option<SystemTime>> {
     ]);
     Running(aws.spawn().context("aws")?).wait()?;
     Ok(None)
+}
+
+fn program(scene: &Scene, name: &str) -> String {
+    scene.aws.program(name).display().to_string()
 }
 
 fn listening(scene: &Scene, port: u16) -> Result<()> {

@@ -5,16 +5,15 @@
 
 mod act;
 mod cloud;
-mod tools;
 
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
+use lapwing_stage::pypi::{AWS, Environment};
+use lapwing_stage::trail::Trail;
 use lapwing_stage::{Agent, Alert, Hosts, Settings};
 
-use self::cloud::Cloud;
-use self::tools::Tools;
 use crate::shell::{self, say};
 use crate::{build, needs};
 
@@ -65,8 +64,9 @@ struct Detection {
 struct Scene {
     hosts: Hosts,
     agent: Agent,
-    cloud: Cloud,
-    tools: Tools,
+    trail: Trail,
+    /// The AWS command line, and a server that answers it.
+    aws: Environment,
 }
 
 /// Runs the demo.
@@ -80,14 +80,22 @@ pub(crate) fn run() -> Result<()> {
         );
     }
     needs::install()?;
-    let tools = Tools::install()?;
+    if Environment::installed(AWS).is_none() {
+        say("installing the AWS command line and a server for it");
+    }
+    let aws = Environment::install(AWS)?;
     let program = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
     say("starting the agent on this host's kernel");
     let hosts = Hosts::new()?;
-    let cloud = Cloud::new()?;
+    let trail = Trail::new()?;
     let rules = shell::root().join("packaging/rules");
-    let agent = Agent::start(Settings { program, rules, configuration: cloud.configuration() })?;
-    let scene = Scene { hosts, agent, cloud, tools };
+    let agent = Agent::start(Settings {
+        program,
+        rules,
+        configuration: trail.configuration(),
+        ..Settings::default()
+    })?;
+    let scene = Scene { hosts, agent, trail, aws };
 
     let mut fired = 0;
     for (number, detection) in DETECTIONS.iter().enumerate() {

@@ -6,11 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use bytesize::ByteSize;
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 
 use super::*;
 use crate::ledger::{Change, Checkpoint, Commit};
-use crate::testing::servers::{curl, nginx, opensearch};
+use lapwing_stage::servers::{ids_in_index, nginx, opensearch};
 
 /// How often the agent is killed; the environment variable of this name says another number.
 const ROUNDS: (&str, u32) = ("LAPWING_CRASH_ROUNDS", 6);
@@ -43,11 +42,11 @@ fn no_alert_is_lost_however_often_the_agent_is_killed() {
     }
     let folder = tempfile::TempDir::with_prefix("lapwing-crash-").unwrap();
     let rounds = env::var(ROUNDS.0).map_or(ROUNDS.1, |rounds| rounds.parse().unwrap());
-    let _upstream = opensearch();
+    let _upstream = opensearch().unwrap();
     let proxy = || {
         let server = "server { listen 127.0.0.1:9443; client_max_body_size 2m;
             location / { proxy_pass http://127.0.0.1:9200; } }";
-        nginx(folder.path(), server)
+        nginx(folder.path(), server).unwrap()
     };
     let mut door = Some(proxy());
     for round in 0..rounds {
@@ -56,7 +55,7 @@ fn no_alert_is_lost_however_often_the_agent_is_killed() {
         std::thread::sleep(Duration::from_millis(fastrand::u64(1..600)));
         match fastrand::u8(0..4) {
             0 => door = None,
-            1 => door.iter().for_each(|door| door.signal(Signal::SIGSTOP)),
+            1 => door.iter().for_each(|door| door.signal(Signal::SIGSTOP).unwrap()),
             _ => {
                 drop(door.take());
                 door = Some(proxy());
@@ -76,7 +75,7 @@ fn no_alert_is_lost_however_often_the_agent_is_killed() {
     println!("{} alerts in {rounds} rounds; the last run: {report:?}", logged.len());
     assert!(logged.len() as u64 > u64::from(rounds), "there was load");
     assert_eq!(logged, ids(0..logged.len() as u64), "in the log each is once, in order");
-    assert_eq!(indexed(), logged, "upstream each is once, and none is missing");
+    assert_eq!(ids_in_index("alerts").unwrap(), logged, "upstream each is once, and none is missing");
     assert!(next_number(&agent.ledger) <= logged.len() as u64, "state is never ahead of the log");
     assert_eq!((report.alerts_missed, agent.report("siem").set_aside), (0, 0));
     agent.stop();
@@ -118,20 +117,4 @@ fn next_number(ledger: &Ledger) -> u64 {
     };
     ledger.client().rows("test", each).unwrap();
     next
-}
-
-/// Every id upstream, sorted; a search gives no more than ten thousand at once.
-fn indexed() -> Vec<String> {
-    curl(&["-XPOST", "http://127.0.0.1:9200/_refresh"]);
-    let mut ids = Vec::new();
-    let mut query = json!({"size": 5000, "_source": false, "sort": ["event.id.keyword"]});
-    loop {
-        let body = query.to_string();
-        let json = "Content-Type: application/json";
-        let answer = curl(&["http://127.0.0.1:9200/alerts/_search", "-H", json, "-d", &body]);
-        let hits = answer["hits"]["hits"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        let Some(last) = hits.last() else { return ids };
-        query["search_after"] = last["sort"].clone();
-        ids.extend(hits.iter().map(|hit: &Value| hit["_id"].as_str().unwrap().to_owned()));
-    }
 }

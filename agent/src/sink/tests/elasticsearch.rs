@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::servers::{self, certificates, curl, nginx, opensearch};
+use lapwing_stage::servers::{self, certificates, curl, nginx, opensearch};
 
 /// A sink that is tried again soon, to this URL, with these further lines.
 fn siem(url: &str, lines: &str) -> String {
@@ -19,9 +19,9 @@ const BEHIND_TLS: &str = "https://localhost:9443";
 
 /// The ids in an index, sorted.
 fn indexed(index: &str) -> Vec<String> {
-    curl(&["-XPOST", &format!("{DIRECT}/_refresh")]);
+    curl(&["-XPOST", &format!("{DIRECT}/_refresh")]).unwrap();
     let url = format!("{DIRECT}/{index}/_search?size=10000&_source=false");
-    let mut ids: Vec<String> = curl(&[&url])["hits"]["hits"]
+    let mut ids: Vec<String> = curl(&[&url]).unwrap()["hits"]["hits"]
         .as_array()
         .unwrap()
         .iter()
@@ -36,7 +36,7 @@ fn alerts_are_created_once_each() {
     if !private_network() {
         return;
     }
-    let _server = opensearch();
+    let _server = opensearch().unwrap();
     for (index, lines) in [("gzip", ""), ("plain", "gzip = false\nbatch.count_max = 3")] {
         let mut host = Host::new();
         let config = siem(DIRECT, lines).replace("\"alerts\"", &format!("{index:?}"));
@@ -64,7 +64,7 @@ fn the_shipped_template_takes_our_alerts() {
     if !private_network() {
         return;
     }
-    let _server = opensearch();
+    let _server = opensearch().unwrap();
     let mut template: Value =
         serde_json::from_str(include_str!("../../../../packaging/elasticsearch/index-template.json"))
             .unwrap();
@@ -81,7 +81,8 @@ fn the_shipped_template_takes_our_alerts() {
         "Content-Type: application/json",
         "-d",
         &template.to_string(),
-    ]);
+    ])
+    .unwrap();
     assert_eq!(put["acknowledged"], true, "{put}");
     let mut host = Host::new();
     let index = "logs-lapwing.alerts-default";
@@ -101,10 +102,10 @@ fn the_shipped_template_takes_our_alerts() {
     ] {
         let body = json!({"query": {"query_string": {"query": query}}}).to_string();
         let url = format!("{DIRECT}/{index}/_search");
-        let found = curl(&[&url, "-H", "Content-Type: application/json", "-d", &body]);
+        let found = curl(&[&url, "-H", "Content-Type: application/json", "-d", &body]).unwrap();
         assert_eq!(found["hits"]["total"]["value"], hits, "{query}: {found}");
     }
-    let path = host.path().join("dead-letters-siem.ndjson");
+    let path = host.path().join("dead-letters/siem.ndjson");
     let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!((&line["alert"]["event"]["id"], &line["sink"]), (&json!(id(1)), &json!("siem")));
     assert!(line["reason"].as_str().unwrap().starts_with("400 mapper_parsing_exception: "), "{line}");
@@ -117,10 +118,11 @@ fn a_data_stream_takes_them_too() {
         return;
     }
     let mut host = Host::new();
-    let _server = servers::elasticsearch(&host.path().join("data"));
+    let _server = servers::elasticsearch(&host.path().join("data")).unwrap();
     let put = |path: &str, file: &str| {
         let answer =
-            curl(&["-XPUT", &format!("{DIRECT}/{path}"), "-H", "Content-Type: application/json", "-d", file]);
+            curl(&["-XPUT", &format!("{DIRECT}/{path}"), "-H", "Content-Type: application/json", "-d", file])
+                .unwrap();
         assert_eq!(answer["acknowledged"], true, "{path}: {answer}");
     };
     put(
@@ -136,7 +138,7 @@ fn a_data_stream_takes_them_too() {
     agent.raise(0..5);
     agent.wait_until_delivered("siem");
     assert_eq!(indexed("logs-lapwing.alerts-default"), ids(0..5));
-    let found = curl(&[&format!("{DIRECT}/logs-lapwing.alerts-default/_search?size=1")]);
+    let found = curl(&[&format!("{DIRECT}/logs-lapwing.alerts-default/_search?size=1")]).unwrap();
     assert!(found["hits"]["hits"][0]["_source"]["event"]["ingested"].is_string(), "{found}");
     agent.stop();
 }
@@ -148,10 +150,10 @@ fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
     if !private_network() {
         return;
     }
-    let _server = opensearch();
+    let _server = opensearch().unwrap();
     let mut host = Host::new();
     let folder = host.path().to_owned();
-    certificates(&folder);
+    certificates(&folder).unwrap();
     let _proxy = nginx(
         &folder,
         "map $http_authorization $denied { default 1; 'ApiKey aWQ6a2V5' 0; }
@@ -159,7 +161,8 @@ fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
          server { listen 127.0.0.1:9443 ssl; ssl_certificate server.pem; ssl_certificate_key server.key;
            client_max_body_size 30k; limit_req zone=z burst=2 nodelay;
            location / { if ($denied) { return 401 'no such key'; } proxy_pass http://127.0.0.1:9200; } }",
-    );
+    )
+    .unwrap();
     let (key, ca) = (folder.join("key"), folder.join("trusted.pem"));
     let lines = format!("api_key = {{ file = {key:?} }}\ngzip = false\nhttp.ca_file = {ca:?}");
     let start = |host: &mut Host| Agent::start(host, &siem(BEHIND_TLS, &lines));
@@ -194,16 +197,17 @@ fn a_client_certificate_opens_the_door() {
     if !private_network() {
         return;
     }
-    let _server = opensearch();
+    let _server = opensearch().unwrap();
     let mut host = Host::new();
     let folder = host.path().to_owned();
-    certificates(&folder);
+    certificates(&folder).unwrap();
     let _proxy = nginx(
         &folder,
         "server { listen 127.0.0.1:9443 ssl; ssl_certificate server.pem; ssl_certificate_key server.key;
            ssl_client_certificate ca.pem; ssl_verify_client on;
            location / { proxy_pass http://127.0.0.1:9200; } }",
-    );
+    )
+    .unwrap();
     let lines = format!("http.ca_file = {:?}", folder.join("ca.pem"));
     let agent = Agent::start(&mut host, &siem(BEHIND_TLS, &lines));
     agent.raise(0..1);
@@ -225,7 +229,7 @@ fn the_next_node_is_tried() {
     if !private_network() {
         return;
     }
-    let _server = opensearch();
+    let _server = opensearch().unwrap();
     let mut host = Host::new();
     let config =
         siem(DIRECT, "").replace("urls = [", "urls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\", ");
@@ -286,17 +290,17 @@ fn each_item_is_judged_by_itself() {
     }
     for (name, answer, again, set_aside) in troubles() {
         let mut host = Host::new();
-        let receiver = Receiver::start(host.path());
-        receiver.answer([answer, bulk(&vec![(201, Value::Null); again.len()])]);
+        let receiver = Receiver::start(host.path()).unwrap();
+        receiver.answer([answer, bulk(&vec![(201, Value::Null); again.len()])]).unwrap();
         let url = "http://127.0.0.1:8080/base/";
         let agent = Agent::start(&mut host, &siem(url, "gzip = false\npipeline = \"p q\""));
         agent.raise(0..3);
         agent.wait_until_delivered("siem");
-        let requests = receiver.requests();
+        let requests = receiver.requests().unwrap();
         assert_eq!(requests.len(), 2, "{name}");
         let query = "filter_path=items.*.status%2Citems.*.error&pipeline=p+q";
         assert_eq!(requests[0].line(), format!("POST /base/alerts/_bulk?{query}"));
-        let body = requests[1].body();
+        let body = requests[1].body().unwrap();
         let operations: Vec<Value> =
             body.lines().step_by(2).map(|line| serde_json::from_str(line).unwrap()).collect();
         let expected: Vec<_> = again.iter().map(|number| json!({"create": {"_id": id(*number)}})).collect();

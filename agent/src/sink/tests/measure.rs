@@ -65,7 +65,7 @@ fn measure() {
     println!("{:.0} commits/s, sent one after another", (count - 501) as f64 / seconds);
     println!("{} alerts of {bytes} in the spool: RSS {full}", report.alerts_spooled);
 
-    let _receiver = Receiver::start(host.path());
+    let _receiver = Receiver::start(host.path()).unwrap();
     let begin = Instant::now();
     agent.wait_until_delivered("hook");
     let delivered = rss();

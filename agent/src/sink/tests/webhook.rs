@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn agent(host: &mut Host, lines: &str) -> (Agent, Receiver) {
-    let receiver = Receiver::start(host.path());
+    let receiver = Receiver::start(host.path()).unwrap();
     (Agent::start(host, &hook(lines)), receiver)
 }
 
@@ -35,13 +35,13 @@ fn bodies_have_the_form_that_is_configured() {
         let (agent, receiver) = agent(&mut host, lines);
         agent.raise(0..3);
         agent.wait_until_delivered("hook");
-        let received = receiver.requests();
+        let received = receiver.requests().unwrap();
         assert_eq!(received.len(), requests, "{lines}");
         let method = if lines.contains("put") { "PUT" } else { "POST" };
         assert_eq!(received[0].line(), format!("{method} /in"));
         assert_eq!(received[0].header("content-type"), Some(content_type));
         assert_eq!(received[0].header("user-agent"), Some(concat!("lapwing/", env!("CARGO_PKG_VERSION"))));
-        check(&received[0].body(), name);
+        check(&received[0].body().unwrap(), name);
         agent.stop();
     }
 }
@@ -59,7 +59,7 @@ fn hostile_values_cannot_leave_their_place_in_a_template() {
     let (agent, receiver) = agent(&mut host, "template = '{\"args\": {{ alert.process.args }}}'");
     agent.ledger.commit(commit([crate::testing::alert_of(1, &document.to_string())]));
     agent.wait_until_delivered("hook");
-    let body: Value = serde_json::from_str(&receiver.taken()[0]).unwrap();
+    let body: Value = serde_json::from_str(&receiver.taken().unwrap()[0]).unwrap();
     assert_eq!(body, json!({"args": [hostile]}));
     agent.stop();
 }
@@ -81,8 +81,8 @@ fn signatures_are_those_of_standard_webhooks() {
     // A key that was corrected is used without a restart.
     std::fs::write(host.path().join("ours"), format!("{key}\n")).unwrap();
     agent.wait_until_delivered("hook");
-    assert_eq!(ids_in(&receiver.taken()), ids(0..2));
-    let requests = receiver.requests();
+    assert_eq!(ids_in(&receiver.taken().unwrap()), ids(0..2));
+    let requests = receiver.requests().unwrap();
     let sent: Vec<_> = requests.iter().map(|request| request.header("webhook-id")).collect();
     assert!(sent.windows(2).all(|pair| pair[0] == pair[1]), "a repetition keeps its id: {sent:?}");
     agent.stop();
@@ -105,7 +105,7 @@ fn headers_and_credentials_are_sent() {
         let (agent, receiver) = agent(&mut host, &lines);
         agent.raise(0..1);
         agent.wait_until_delivered("hook");
-        assert_eq!(receiver.requests()[0].header(header), Some(value));
+        assert_eq!(receiver.requests().unwrap()[0].header(header), Some(value));
         agent.stop();
     }
 }
@@ -120,13 +120,15 @@ fn whatever_may_pass_is_waited_for() {
     for status in [301, 401, 403, 404, 405, 408, 410, 429, 500, 502, 503, 504] {
         let mut host = Host::new();
         let (agent, receiver) = agent(&mut host, "");
-        receiver.answer([
-            json!({"status": status}),
-            json!({"status": status, "headers": {"location": "http://127.0.0.1:1/"}}),
-        ]);
+        receiver
+            .answer([
+                json!({"status": status}),
+                json!({"status": status, "headers": {"location": "http://127.0.0.1:1/"}}),
+            ])
+            .unwrap();
         agent.raise(0..2);
         agent.wait_until_delivered("hook");
-        assert_eq!(ids_in(&receiver.taken()), ids(0..2), "{status}");
+        assert_eq!(ids_in(&receiver.taken().unwrap()), ids(0..2), "{status}");
         let report = agent.report("hook");
         assert_eq!((report.delivered, report.retries, report.set_aside), (2, 2, 0), "{status}");
         agent.stop();
@@ -140,7 +142,7 @@ fn retry_after_is_honoured() {
     }
     let mut host = Host::new();
     let (agent, receiver) = agent(&mut host, "");
-    receiver.answer([json!({"status": 429, "headers": {"retry-after": "1"}})]);
+    receiver.answer([json!({"status": 429, "headers": {"retry-after": "1"}})]).unwrap();
     let begin = std::time::Instant::now();
     agent.raise(0..1);
     agent.wait_until_delivered("hook");
@@ -158,11 +160,11 @@ fn a_refused_alert_is_set_aside_and_the_others_go_on() {
         let mut host = Host::new();
         let (agent, receiver) = agent(&mut host, "");
         // Four alerts, then two of them, then the first alone; then it is set aside.
-        receiver.answer([0, 1, 2].map(|_| json!({"status": status, "body": "bad\u{1b} field"})));
+        receiver.answer([0, 1, 2].map(|_| json!({"status": status, "body": "bad\u{1b} field"}))).unwrap();
         agent.raise(0..4);
         agent.wait_until_delivered("hook");
-        assert_eq!(ids_in(&receiver.taken()), ids(1..4), "{status}");
-        let path = host.path().join("dead-letters-hook.ndjson");
+        assert_eq!(ids_in(&receiver.taken().unwrap()), ids(1..4), "{status}");
+        let path = host.path().join("dead-letters/hook.ndjson");
         let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(line["alert"]["event"]["id"], id(0));
         assert_eq!(line["reason"], format!("{status}: bad field"));

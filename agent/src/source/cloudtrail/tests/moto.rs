@@ -1,19 +1,13 @@
-//! moto, a server of AWS's interfaces from PyPI, which checks signatures and policies. It is installed on first use,
-//! in versions that are pinned, into the build's own folder.
+//! moto, a server of AWS's interfaces from PyPI, which checks signatures and policies.
 
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Instant;
 
+use lapwing_stage::pypi::{AWS, Environment};
 use serde_json::{Value as Json, json};
 
-use super::support::{DEADLINE, runtime};
+use super::support::runtime;
 
-/// The server's packages with everything they need.
-const REQUIREMENTS: &str = include_str!("moto.txt");
 pub(super) const REGION: &str = "eu-central-1";
 /// The account that moto plays.
 pub(super) const ACCOUNT: &str = "123456789012";
@@ -35,7 +29,7 @@ impl Drop for Moto {
 impl Moto {
     /// Starts a server, which lets everyone do everything until [`Self::enforce`].
     pub(super) fn start() -> Self {
-        let mut server = Command::new(installed().join("bin/moto_server"))
+        let mut server = Command::new(Environment::install(AWS).unwrap().program("moto_server"))
             .args(["-H", "127.0.0.1", "-p", "0"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -199,49 +193,4 @@ fn policy(actions: &[&str]) -> String {
 
 fn escaped(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-}
-
-/// Where the server is installed.
-fn installed() -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(install).clone()
-}
-
-fn install() -> PathBuf {
-    static LOCK: Mutex<()> = Mutex::new(());
-    let _one = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-servers");
-    let folder = target.join("moto");
-    // The list is written last, so that a folder that was half made is made again.
-    if fs::read_to_string(folder.join("installed.txt")).is_ok_and(|list| list == REQUIREMENTS) {
-        return folder;
-    }
-    fs::create_dir_all(&target).unwrap();
-    // Another test process may be at it.
-    let lock = File::create(target.join("moto.lock")).unwrap();
-    lock.lock().unwrap();
-    if fs::read_to_string(folder.join("installed.txt")).is_ok_and(|list| list == REQUIREMENTS) {
-        return folder;
-    }
-    let _ = fs::remove_dir_all(&folder);
-    let began = Instant::now();
-    run(
-        Command::new("python3").args(["-m", "venv"]).arg(&folder),
-        "install python3 and python3-venv (apt-get install python3-venv)",
-    );
-    fs::write(folder.join("requirements.txt"), REQUIREMENTS).unwrap();
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r"];
-    run(
-        Command::new(folder.join("bin/python")).args(pip).arg(folder.join("requirements.txt")),
-        "PyPI must be reachable",
-    );
-    fs::write(folder.join("installed.txt"), REQUIREMENTS).unwrap();
-    assert!(began.elapsed() < DEADLINE * 10, "installing moto took {:?}", began.elapsed());
-    folder
-}
-
-fn run(command: &mut Command, cure: &str) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; {cure}"));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} ended with {}: {told}; {cure}", output.status);
 }

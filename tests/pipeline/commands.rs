@@ -1,0 +1,96 @@
+//! Golden: files, commands on them, and what they print, as a person at a terminal sees it.
+//!
+//! A file of `tests/pipeline/commands/` says in its first lines what it shows. Then come files, `=== NAME` with their
+//! text below, and commands, `=== $ lapwing …`, the last word perhaps `<NAME` for standard input. Below a command
+//! stands what it printed, standard error behind `! `, and its exit code unless that is 0. `$HERE` is the folder of the
+//! files, and `$RULES` that of the project's rules. `UPDATE_EXPECT=1` writes down what is printed now.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::{LAPWING, project};
+
+#[test]
+fn commands_print_what_is_written_down() {
+    let folder = project().join("tests/pipeline/commands");
+    let entries = fs::read_dir(&folder).expect("the folder of transcripts");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    for path in paths {
+        let written = fs::read_to_string(&path).expect("a transcript");
+        expect_test::expect_file![&path].assert_eq(&played(&written));
+    }
+}
+
+/// The transcript with what the commands print now.
+fn played(written: &str) -> String {
+    let here = tempfile::tempdir().expect("a folder");
+    let mut sections = written.split("\n=== ");
+    let mut played = sections.next().unwrap_or_default().to_owned();
+    for section in sections {
+        let (title, text) = section.split_once('\n').unwrap_or((section, ""));
+        played += &format!("\n=== {title}\n");
+        match title.strip_prefix("$ ") {
+            Some(command) => played += &run(here.path(), command),
+            None => {
+                write(here.path(), title, text);
+                played += text;
+            }
+        }
+    }
+    played.trim_end().to_owned() + "\n"
+}
+
+fn write(here: &Path, name: &str, text: &str) {
+    let path = here.join(name);
+    fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    fs::write(path, named(here, text.trim_start_matches('\n'))).expect("a file");
+}
+
+/// What a command prints, and its exit code.
+fn run(here: &Path, line: &str) -> String {
+    let mut words = line.split_whitespace();
+    assert_eq!(words.next(), Some("lapwing"), "{line}");
+    let mut command = Command::new(LAPWING);
+    command.current_dir(here).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+    for word in words {
+        match word.strip_prefix('<') {
+            Some(name) => command.stdin(File::open(here.join(name)).expect("a file")),
+            None => command.arg(named(here, word)),
+        };
+    }
+    let output = command.output().expect("the program");
+    let text = |bytes: &[u8]| unnamed(here, &String::from_utf8_lossy(bytes));
+    let mut printed = text(&output.stdout);
+    for line in text(&output.stderr).lines() {
+        printed += format!("! {}", without_time(line)).trim_end();
+        printed.push('\n');
+    }
+    match output.status.code() {
+        Some(0) => {}
+        Some(code) => printed += &format!("exit code {code}\n"),
+        None => printed += "ended by a signal\n",
+    }
+    printed
+}
+
+fn named(here: &Path, text: &str) -> String {
+    text.replace("$HERE", &here.display().to_string()).replace("$RULES", &rules())
+}
+
+fn unnamed(here: &Path, text: &str) -> String {
+    text.replace(&here.display().to_string(), "$HERE").replace(&rules(), "$RULES")
+}
+
+fn rules() -> String {
+    project().join("packaging/rules").display().to_string()
+}
+
+/// A line of the agent's own log without the time that it begins with.
+fn without_time(line: &str) -> &str {
+    match line.split_once(' ') {
+        Some((time, rest)) if time.parse::<jiff::Timestamp>().is_ok() => rest.trim_start(),
+        _ => line,
+    }
+}

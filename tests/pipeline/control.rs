@@ -1,0 +1,139 @@
+//! How an agent is told what to do and asked how it does, and what a second one says to the first.
+
+use std::fs;
+
+use jiff::Timestamp;
+use lapwing_stage::trail::{Trail, key_upload};
+use lapwing_stage::{Agent, until};
+
+use crate::{PATIENCE, UPLOAD, agent, is_root, of, settings};
+
+/// Runs a command about an agent that is expected to fail, and gives what it said.
+fn refused(agent: &Agent, verb: &str) -> String {
+    let output = agent.command(verb).env_remove("RUST_BACKTRACE").output().expect("the program");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = String::from_utf8(output.stderr).expect("text");
+    // The sentence is the last: the agent's own log may come before it.
+    told.trim_end().lines().last().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_status_tells_how_the_agent_does() {
+    let trail = Trail::new().expect("a trail");
+    let agent = agent(&trail);
+    trail.deliver("key", &[key_upload(Timestamp::now())]).expect("a file");
+    agent.wait_for_within("an upload", 0, PATIENCE, |alert| alert.rule() == UPLOAD).expect("an alert");
+    let status = agent.status().expect("a status");
+    assert_eq!(status["pid"], agent.pid());
+    assert_eq!(status["rules"]["refused_files"], 0);
+    assert_eq!(status["lanes"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&status["lanes"][0]["name"], &status["lanes"][0]["events"]),
+        (&"cloudtrail".into(), &1.into())
+    );
+    assert_eq!(status["ledger"]["alarms"], serde_json::json!([]));
+    let output = agent.command("status").output().expect("lapwing status");
+    let text = String::from_utf8(output.stdout).expect("text");
+    for line in [&format!("pid: {}", agent.pid()), "lanes", "  name: cloudtrail"] {
+        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+    }
+    let checked = agent.command("check").output().expect("lapwing check");
+    let text = String::from_utf8(checked.stdout).expect("text");
+    assert!(checked.status.success() && text.contains("note: an agent runs: it listens on "), "{text}");
+}
+
+#[test]
+fn a_second_agent_on_the_same_state_is_refused_and_the_first_goes_on() {
+    let trail = Trail::new().expect("a trail");
+    let agent = agent(&trail);
+    let told = refused(&agent, "run");
+    let words = format!("lapwing: another lapwing (process {}) uses the state directory ", agent.pid());
+    assert!(told.starts_with(&words) && told.contains(": stop it, or give this one "), "{told}");
+    trail.deliver("key", &[key_upload(Timestamp::now())]).expect("a file");
+    agent.wait_for_within("an upload", 0, PATIENCE, |alert| alert.rule() == UPLOAD).expect("an alert");
+    assert_eq!(agent.status().expect("the first's socket")["pid"], agent.pid());
+}
+
+#[test]
+fn a_second_agent_on_the_same_socket_is_refused() {
+    let trail = Trail::new().expect("a trail");
+    let first = agent(&trail);
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = fs::read_to_string(first.folder().join("lapwing.toml")).expect("the configuration");
+    let there = first.folder().display().to_string();
+    let here = folder.path().display().to_string();
+    let other =
+        own.replace(&there, &here).replace(&format!("{here}/control.sock"), &format!("{there}/control.sock"));
+    fs::write(folder.path().join("lapwing.toml"), other).expect("a configuration");
+    let mut command = std::process::Command::new(crate::LAPWING);
+    let output = command.args(["run", "--config"]).arg(folder.path().join("lapwing.toml")).output();
+    let output = output.expect("the program");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("lapwing: another agent listens on "), "{told}");
+    assert!(first.status().is_ok(), "the first still answers");
+}
+
+#[test]
+fn hangup_opens_the_log_anew_and_terminate_ends_it_well() {
+    let trail = Trail::new().expect("a trail");
+    let mut agent = agent(&trail);
+    let log = agent.folder().join("alerts.ndjson");
+    trail.deliver("one", &[key_upload(Timestamp::now())]).expect("a file");
+    agent.wait_for_within("an upload", 0, PATIENCE, |alert| alert.rule() == UPLOAD).expect("an alert");
+    // As logrotate does.
+    fs::rename(&log, agent.folder().join("alerts.ndjson.1")).expect("a rename");
+    agent.signal("HUP").expect("a signal");
+    until("a new log", PATIENCE, || Ok(log.exists().then_some(()))).expect("a new log");
+    let mut second = key_upload(Timestamp::now());
+    second["eventID"] = "second".into();
+    trail.deliver("two", &[second]).expect("a file");
+    agent.wait_for_within("an upload", 0, PATIENCE, |alert| alert.rule() == UPLOAD).expect("an alert");
+    agent.stop().expect("exit code 0");
+    assert_eq!(of(&agent, UPLOAD).len(), 1, "the new log has the second alone");
+    assert!(!agent.folder().join("control.sock").exists(), "it takes its socket with it");
+    let output = agent.command("alerts").output().expect("lapwing alerts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches(UPLOAD).count(), 2, "the old log is told too");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_the_cure() {
+    if !is_root() {
+        return;
+    }
+    use std::os::unix::process::CommandExt as _;
+    let trail = Trail::new().expect("a trail");
+    let mut agent = Agent::start(settings(&trail, "")).expect("an agent");
+    trail.deliver("one", &[key_upload(Timestamp::now())]).expect("a file");
+    agent.wait_for_within("an upload", 0, PATIENCE, |alert| alert.rule() == UPLOAD).expect("an alert");
+    // Everybody may come to the folder; what is in it is the agent's.
+    let public = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(agent.folder(), public).expect("permissions");
+    let private = |name: &str| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(agent.folder().join(name), mode).expect("permissions");
+    };
+    let program = agent.folder().join("lapwing");
+    fs::copy(crate::LAPWING, &program).expect("a copy");
+    let told = |verb: &str| {
+        let mut command = std::process::Command::new(&program);
+        command.arg(verb).arg("--config").arg(agent.folder().join("lapwing.toml")).uid(65534).gid(65534);
+        let output = command.env_remove("RUST_BACKTRACE").output().expect("the program");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    for (verb, cure) in [
+        ("alerts", "run as root, or as a member of the log's group"),
+        ("status", "run as root, or as the agent's user"),
+    ] {
+        let told = told(verb);
+        assert!(told.starts_with("lapwing: ") && told.contains(cure), "{verb}: {told}");
+    }
+    private("lapwing.toml");
+    for verb in ["run", "status", "alerts", "check"] {
+        let told = told(verb);
+        let words = "lapwing.toml cannot be read: Permission denied (os error 13); run as root";
+        assert!(told.contains(words) && told.lines().count() == 1, "{verb}: {told}");
+    }
+    agent.stop().expect("an end");
+}

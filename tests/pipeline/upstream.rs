@@ -1,0 +1,59 @@
+//! What upstream refuses for itself is set aside, and the rest goes on; what is wrong there is told.
+
+use std::fs;
+
+use jiff::{Timestamp, ToSpan as _};
+use lapwing_stage::servers::{Receiver, private_network};
+use lapwing_stage::trail::{Trail, key_upload};
+use lapwing_stage::{Agent, until};
+use serde_json::{Value as Json, json};
+
+use crate::{PATIENCE, UPLOAD, is_root, of, settings};
+
+const HOOK: &str = r#"
+[[sink]]
+type = "webhook"
+name = "hook"
+url = "http://127.0.0.1:8080/in"
+batch.count_max = 1
+retry_delay_max = "50ms"
+"#;
+
+#[test]
+fn what_upstream_refuses_is_set_aside_and_the_rest_goes_on() {
+    if !is_root() {
+        return;
+    }
+    private_network().expect("a network of its own");
+    let trail = Trail::new().expect("a trail");
+    fs::remove_file(trail.places()).expect("a database");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut agent = Agent::start(settings(&trail, HOOK)).expect("an agent");
+    let sink = |agent: &Agent| agent.status().map(|status| status["sinks"][0].clone());
+    let deliver = |name: &str, minutes: i64| {
+        trail.deliver(name, &[key_upload(Timestamp::now() - minutes.minutes())]).expect("a file");
+    };
+    deliver("first", 3);
+    let alarm = until("an alarm", PATIENCE, || {
+        Ok(Some(sink(&agent)?["alarms"].to_string()).filter(|alarms| alarms.contains("cannot be reached")))
+    });
+    alarm.expect("an alarm while nobody listens");
+
+    let receiver = Receiver::start(folder.path()).expect("a receiver");
+    receiver.answer([json!({"status": 401}), json!({"status": 400, "body": "no"})]).expect("answers");
+    deliver("second", 2);
+    deliver("third", 1);
+    let delivered = until("two deliveries", PATIENCE, || Ok((sink(&agent)?["delivered"] == 2).then_some(())));
+    delivered.unwrap_or_else(|error| panic!("{error:#}: {:?}\n{}", sink(&agent), agent.log()));
+    agent.stop().expect("an end");
+
+    let id = |alert: &Json| alert["event"]["id"].clone();
+    let alerts: Vec<_> = of(&agent, UPLOAD).iter().map(id).collect();
+    let aside = fs::read_to_string(agent.folder().join("state/dead-letters/hook.ndjson")).expect("a file");
+    let letter: Json = serde_json::from_str(&aside).expect("one line");
+    assert_eq!(id(&letter["alert"]), alerts[0]);
+    assert!(letter["reason"].as_str().is_some_and(|reason| reason.contains("400")), "{letter}");
+    let taken = receiver.taken().expect("what was taken").join("\n");
+    let taken: Vec<_> = taken.lines().map(|body| serde_json::from_str::<Json>(body).expect("JSON")).collect();
+    assert_eq!(taken.iter().map(|batch| id(&batch[0])).collect::<Vec<_>>(), alerts[1..]);
+}
