@@ -5,6 +5,7 @@
 //! like, in each of the roles it has in other processes' events, is made once and kept with it.
 
 mod block;
+mod capabilities;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use smol_str::ToSmolStr;
 pub(super) use self::block::Blocks;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER, inode};
+use self::capabilities::Capabilities;
 use super::clock::Clock;
 use super::host::Host;
 use super::image::Image;
@@ -28,6 +30,7 @@ use super::process::{Key, Process, Table};
 pub(super) struct Decoder {
     pub(super) clock: Clock,
     pub(super) names: Names,
+    capabilities: Capabilities,
     host: Arc<Fields>,
     /// A part of the boot's id, in every event's.
     boot: [u8; 4],
@@ -95,6 +98,7 @@ impl Decoder {
         Self {
             clock: Clock::new(),
             names: Names::new(),
+            capabilities: Capabilities::default(),
             host: Arc::new(host.fields),
             boot,
             sequence: 0,

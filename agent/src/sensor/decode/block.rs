@@ -122,7 +122,7 @@ impl Decoder {
         self.describe_as(&ITSELF, process, &mut fields);
         self.describe_relations(table, process, &mut fields);
         self.describe_user(process, &mut fields);
-        describe_capabilities(process, &mut fields);
+        self.describe_capabilities(process, &mut fields);
         describe_place(table, process, &mut fields);
         if let Some(image) = image {
             describe_program_as(&ITSELF, image, &mut fields);
@@ -143,7 +143,7 @@ impl Decoder {
             fields.set_some(field!("process.executable"), known(&image.executable));
             fields.set_some(field!("process.command_line"), known(&image.command_line));
             fields.set(field!("process.pid"), process.key.pid);
-            describe_capabilities(process, &mut fields);
+            self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
             self.describe_user(process, &mut fields);
             container(table, process, &mut fields);
@@ -213,6 +213,16 @@ impl Decoder {
         }
     }
 
+    /// Of the process itself only, not of its relatives: the names of all capabilities are a kilobyte.
+    fn describe_capabilities(&self, process: &Process, fields: &mut Fields) {
+        let credentials = &process.credentials;
+        if credentials.euid != ABSENT {
+            let (effective, permitted) = (credentials.effective, credentials.permitted);
+            fields.set(field!("process.thread.capabilities.effective"), self.capabilities.of(effective));
+            fields.set(field!("process.thread.capabilities.permitted"), self.capabilities.of(permitted));
+        }
+    }
+
     fn describe_user(&self, process: &Process, fields: &mut Fields) {
         let credentials = &process.credentials;
         if credentials.euid == ABSENT {
@@ -226,15 +236,6 @@ impl Decoder {
         fields.set_some(field!("user.Ext.real.name"), self.names.user(credentials.uid));
         fields.set(field!("user.id"), credentials.euid.to_smolstr());
         fields.set_some(field!("user.name"), self.names.user(credentials.euid));
-    }
-}
-
-/// Of the process itself only, not of its relatives: the names of all capabilities are a kilobyte.
-fn describe_capabilities(process: &Process, fields: &mut Fields) {
-    let credentials = &process.credentials;
-    if credentials.euid != ABSENT {
-        fields.set(field!("process.thread.capabilities.effective"), capabilities(credentials.effective));
-        fields.set(field!("process.thread.capabilities.permitted"), capabilities(credentials.permitted));
     }
 }
 
@@ -332,22 +333,3 @@ pub(super) fn inode(number: u64) -> i64 {
 fn known(text: &SmolStr) -> Option<SmolStr> {
     (!text.is_empty()).then(|| text.clone())
 }
-
-/// The names of capabilities. Most processes have none or all that there are.
-fn capabilities(bits: u64) -> Value {
-    Value::texts(
-        CAPABILITIES.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, name)| *name),
-    )
-}
-
-/// By their bits; `include/uapi/linux/capability.h`.
-#[rustfmt::skip]
-const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
-    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
-    "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
-];
