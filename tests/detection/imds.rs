@@ -34,12 +34,8 @@ fn requests_are_alerted() {
     for (tool, script) in REQUESTS.iter().filter(|(tool, _)| is_there(tool)) {
         for (address, rule) in [(IMDS, RULE), (IMDS_IPV6, RULE_IPV6)] {
             let script = script.replace("URL", &url(address));
-            let mark = stage.agent.mark();
-            end(stage.hosts.near.shell("bash", &script).expect("bash"));
-            let alert = stage
-                .agent
-                .wait_for_within(&script, mark, PATIENCE, |alert| alert.rule() == rule)
-                .expect("an alert");
+            let act = || end(stage.hosts.near.shell("bash", &script).expect("bash"));
+            let alert = stage.alert_of(&script, |alert| alert.rule() == rule, act);
             assert_eq!(alert.text("/destination/ip"), address, "{script} by {tool}");
         }
     }
@@ -52,17 +48,18 @@ fn requests_under_the_exclusions_are_not_alerted() {
         return;
     }
     let _server = server(&stage);
-    let mark = stage.agent.mark();
     for script in EXCLUDED {
         let script = script.replace("URL", &url(IMDS)).replace('\'', "'\\''");
         let alone = format!("unshare --mount bash -c 'mount -t tmpfs none /opt; {script}; exit $?'");
         end(stage.hosts.near.shell("bash", &alone).expect("bash"));
     }
     let last = format!("curl -s -o /dev/null {}?last", url(IMDS));
-    end(stage.hosts.near.shell("bash", &last).expect("bash"));
-    let is_last = |alert: &Alert| alert.rule() == RULE;
-    let alert = stage.agent.wait_for_within(&last, mark, PATIENCE, is_last).expect("an alert");
-    assert!(alert.text("/process/command_line").ends_with("?last"), "{}", alert.text("/event/reason"));
+    let is_last = |alert: &Alert| alert.text("/process/command_line").ends_with("?last");
+    let act = || end(stage.hosts.near.shell("bash", &last).expect("bash"));
+    stage.alert_of(&last, |alert| alert.rule() == RULE && is_last(alert), act);
+    for alert in stage.agent.alerts().expect("the log").iter().filter(|alert| alert.rule() == RULE) {
+        assert!(is_last(alert), "{}", alert.text("/event/reason"));
+    }
 }
 
 fn url(address: &str) -> String {

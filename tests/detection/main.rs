@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lapwing_stage::{Agent, Hosts, Settings, skipped};
+use lapwing_stage::{Agent, Alert, Hosts, Settings, skipped};
 
 /// How long a tool may take; what hangs longer is ended.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,6 +31,23 @@ static TURN: Mutex<()> = Mutex::new(());
 fn stage() -> Stage {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     Stage { agent: agent(), hosts: Hosts::new().expect("hosts in network namespaces"), _turn: turn }
+}
+
+/// How often something is done that no alert came of: rules want what belongs together within a second, and a tool that
+/// the disk has to bring first may take longer.
+const ATTEMPTS_MAX: usize = 3;
+
+impl Stage {
+    /// Does something, and returns the alert that comes of it.
+    fn alert_of(&self, what: &str, wanted: impl Fn(&Alert) -> bool, act: impl Fn()) -> Alert {
+        let attempt = || {
+            let mark = self.agent.mark();
+            act();
+            self.agent.wait_for_within(what, mark, PATIENCE / 3, &wanted)
+        };
+        let first = (1..ATTEMPTS_MAX).find_map(|_| attempt().ok());
+        first.unwrap_or_else(|| attempt().expect("an alert"))
+    }
 }
 
 /// An agent with the rules of the project and a history of its own.

@@ -81,11 +81,9 @@ fn every_branch_that_connects_is_alerted() {
             }
             port += 1;
             let script = filled(tool, script, host, port);
-            let mark = stage.agent.mark();
-            let shell = stage.hosts.near.shell("bash", &script).expect("bash");
-            let alert = wanted(&stage, &script, mark, port);
+            let act = || end(stage.hosts.near.shell("bash", &script).expect("bash"));
+            let alert = stage.alert_of(&script, |alert| is_of(alert, port), act);
             check_context(&alert, host, port);
-            end(shell);
         }
     }
 }
@@ -101,17 +99,17 @@ fn bind_shells_are_alerted() {
             }
             port += 1;
             let script = filled(tool, script, host, port);
-            let mark = stage.agent.mark();
-            let shell = stage.hosts.near.shell("sh", &script).expect("sh");
-            until("the listener", PATIENCE, || Ok(stage.hosts.near.listens(port)?.then_some(())))
-                .expect(&script);
-            let client = format!("import socket;socket.create_connection((\"{host}\",{port}))");
-            let client = stage.hosts.far.command("python3").args(["-c", &client]).spawn().expect("python3");
-            let alert = wanted(&stage, &script, mark, port);
+            let act = || {
+                let shell = stage.hosts.near.shell("sh", &script).expect("sh");
+                until("the listener", PATIENCE, || Ok(stage.hosts.near.listens(port)?.then_some(())))
+                    .expect(&script);
+                let client = format!("import socket;socket.create_connection((\"{host}\",{port}))");
+                end(stage.hosts.far.command("python3").args(["-c", &client]).spawn().expect("python3"));
+                end(shell);
+            };
+            let alert = stage.alert_of(&script, |alert| is_of(alert, port), act);
             assert_eq!(alert.text("/event/action"), "connection_accepted", "{script}");
             assert_eq!(alert.text("/destination/ip"), host, "{script}");
-            end(client);
-            end(shell);
         }
     }
 }
@@ -123,7 +121,6 @@ fn what_stays_on_the_host_or_the_link_is_not_alerted() {
         return;
     }
     let _listener = listener(&stage);
-    let mark = stage.agent.mark();
     for host in SILENT {
         let script = filled("python3", ATTEMPTS[0].1, host, 4090);
         end(stage.hosts.near.shell("bash", &script).expect("bash"));
@@ -135,8 +132,8 @@ fn what_stays_on_the_host_or_the_link_is_not_alerted() {
     end(stage.hosts.near.shell("bash", &format!("python3 -c '{plain}'")).expect("bash"));
     // What comes after all of them comes out after all of them.
     let last = filled("python3", ATTEMPTS[0].1, far, 4092);
-    end(stage.hosts.near.shell("bash", &last).expect("bash"));
-    wanted(&stage, &last, mark, 4092);
+    let act = || end(stage.hosts.near.shell("bash", &last).expect("bash"));
+    stage.alert_of(&last, |alert| is_of(alert, 4092), act);
     let alerts = stage.agent.alerts().expect("the log");
     let ports = alerts
         .iter()
@@ -186,9 +183,9 @@ fn port_of(alert: &Alert) -> u16 {
     port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default()
 }
 
-fn wanted(stage: &Stage, script: &str, mark: u64, port: u16) -> Alert {
-    let wanted = |alert: &Alert| alert.rule() == RULE && port_of(alert) == port;
-    stage.agent.wait_for_within(script, mark, PATIENCE, wanted).expect("an alert")
+/// Whether an alert is the rule's, about this port.
+fn is_of(alert: &Alert, port: u16) -> bool {
+    alert.rule() == RULE && port_of(alert) == port
 }
 
 /// The alert proves itself: both events, the shell above, nothing lost.

@@ -90,7 +90,9 @@ fn folder_of(packages: &str) -> PathBuf {
 
 /// The folder of what is fetched for tests.
 pub(crate) fn test_servers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-servers")
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let project = here.ancestors().nth(2).unwrap_or(here);
+    project.join("target/test-servers")
 }
 
 /// Runs a program to its end.
