@@ -18,7 +18,7 @@ use crate::shell::{self, say};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Pairs of runs, without the agent and with it
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 9)]
     pairs: usize,
     /// One JSON object instead of a table
     #[arg(long)]

@@ -21,8 +21,8 @@ impl Load {
     /// Operations of one run.
     pub(super) fn count(self) -> usize {
         match self {
-            Self::Exec => 2_000,
-            Self::Connect => 20_000,
+            Self::Exec => 5_000,
+            Self::Connect => 100_000,
         }
     }
 
