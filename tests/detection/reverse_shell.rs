@@ -167,7 +167,7 @@ fn filled(tool: &str, script: &str, host: &str, port: u16) -> String {
 
 /// A link to a tool under the name that people type, as Debian's alternatives make them: the rule means these names.
 fn link(name: &str, tool: &str) -> String {
-    let folder = std::env::temp_dir().join(format!("lapwing-names-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names");
     let link = folder.join(name);
     if !link.exists() {
         let tool = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(tool));

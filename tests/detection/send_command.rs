@@ -59,17 +59,17 @@ fn the_packaged_command_line_is_alerted_once_over_restarts() {
 
 #[test]
 fn a_program_named_aws_is_alerted() {
-    let folder = std::env::temp_dir().join(format!("lapwing-aws-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws");
     std::fs::create_dir_all(&folder).expect("a folder");
     let aws = folder.join("aws");
     std::fs::copy("/bin/true", &aws).expect("a copy");
     let stage = stage();
-    let agent = agent();
+    let agent = &stage.agent;
     run(&stage, &aws);
     agent.wait_for_within("an alert", 0, PATIENCE, |alert| alert.rule() == RULE).expect("an alert");
     run(&stage, &aws);
-    passed(&stage, &agent);
-    assert_eq!(alerts(&agent), 1);
+    passed(&stage, agent);
+    assert_eq!(alerts(agent), 1);
     let _ = std::fs::remove_dir_all(folder);
 }
 
@@ -77,12 +77,12 @@ fn a_program_named_aws_is_alerted() {
 fn other_commands_are_not_alerted() {
     let Some(aws) = COMMAND_LINE.as_deref() else { return };
     let stage = stage();
-    let agent = agent();
+    let agent = &stage.agent;
     let mut arguments = ARGUMENTS;
     arguments[5] = "AWS-RunRemoteScript";
     end(command(&stage, aws).args(arguments).spawn().expect("the AWS command line"));
-    passed(&stage, &agent);
-    assert_eq!(alerts(&agent), 0);
+    passed(&stage, agent);
+    assert_eq!(alerts(agent), 0);
 }
 
 fn command(stage: &Stage, aws: &Path) -> Command {
