@@ -1,5 +1,7 @@
-//! What the agent asks the clock, and lengths of time as people write them.
+//! What the agent asks the clock and files' times, and lengths of time as people write them.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,6 +12,12 @@ use serde::{Deserialize, Deserializer, de};
 /// The time now.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_nanos(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
+}
+
+/// When a file's content or inode was last changed, in nanoseconds since 1970: nobody can set it back, so it tells when
+/// a file came.
+pub(crate) fn changed(metadata: &Metadata) -> i64 {
+    metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
 }
 
 /// Reads a length of time such as `90s`, `2h 30m` or `7d`; a day is 24 hours.

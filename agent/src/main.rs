@@ -3,6 +3,7 @@
 mod alarm;
 mod alert;
 mod alert_log;
+mod causes;
 mod clock;
 mod command;
 mod config;

@@ -36,6 +36,9 @@ pub(crate) const SENSOR_STREAMS: [&str; 2] =
     ["logs-endpoint.events.process-default", "logs-endpoint.events.network-default"];
 /// The data streams of Elastic's that CloudTrail's events are.
 pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
+/// Why an agent without a source does not run.
+pub(crate) const NOTHING_TO_WATCH: &str =
+    "there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues";
 /// How late CloudTrail's events may come: AWS delivers them within about five minutes, and rarely in more than fifteen.
 const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
 /// How long CloudTrail must be quiet before the clock tells how far its stream has come.
@@ -167,7 +170,7 @@ impl Lanes<'_> {
             running.push(self.start("cloudtrail", source, &CLOUDTRAIL_STREAMS, lateness, quiet)?);
         }
         if running.is_empty() {
-            bail!("there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues");
+            bail!(NOTHING_TO_WATCH);
         }
         Ok(Sources { running, cloudtrail })
     }
@@ -229,7 +232,7 @@ impl About<'_> {
     /// Opens the control socket.
     fn serve(&self, edges: &Edges, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
         let started = self.started;
-        let refused = self.loaded.reports.iter().filter(|found| found.is_fault()).count();
+        let refused = self.loaded.refused();
         let enabled = self.loaded.rules.iter().filter(|rule| rule.enabled).count();
         let rules = json!({"loaded": self.loaded.rules.len(), "enabled": enabled, "refused_files": refused});
         let sinks: Vec<_> = self.sinks.iter().map(Sink::status).collect();

@@ -4,10 +4,10 @@ use std::fs;
 
 use jiff::{Timestamp, ToSpan as _};
 use lapwing_stage::trail::{Trail, key_upload, rare_call};
-use lapwing_stage::{Agent, until};
+use lapwing_stage::{Agent, is_root, until};
 use serde_json::Value as Json;
 
-use crate::{FIRST, PATIENCE, RARE, UPLOAD, agent, ids, is_root, of, settings};
+use crate::{FIRST, PATIENCE, RARE, UPLOAD, agent, ids, of, settings};
 
 /// What `lapwing alerts` prints with these arguments.
 fn told(agent: &Agent, arguments: &[&str]) -> String {

@@ -4,9 +4,9 @@ use std::fs;
 
 use jiff::Timestamp;
 use lapwing_stage::trail::{Trail, key_upload};
-use lapwing_stage::{Agent, until};
+use lapwing_stage::{Agent, is_root, until};
 
-use crate::{PATIENCE, UPLOAD, agent, is_root, of, settings};
+use crate::{PATIENCE, UPLOAD, agent, of, settings};
 
 /// Runs a command about an agent that is expected to fail, and gives what it said.
 fn refused(agent: &Agent, verb: &str) -> String {

@@ -16,13 +16,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use lapwing_stage::servers::{Receiver, Server, ids_in_index, nginx, opensearch, private_network, taken};
 use lapwing_stage::trail::Trail;
-use lapwing_stage::{Agent, until};
+use lapwing_stage::{Agent, is_root, until};
 use nix::sys::signal::Signal;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::load::Load;
-use crate::{FIRST, UPLOAD, ids as ids_of, is_root, replay, settings};
+use crate::{FIRST, UPLOAD, ids as ids_of, replay, settings};
 
 /// How often the agent is killed; the environment variable of this name says another number.
 const ROUNDS: (&str, u32) = ("LAPWING_KILL_ROUNDS", 6);

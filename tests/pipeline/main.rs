@@ -26,7 +26,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use lapwing_stage::trail::Trail;
-use lapwing_stage::{Agent, Settings, skipped};
+use lapwing_stage::{Agent, Settings};
 use serde_json::Value as Json;
 
 /// The program.
@@ -86,13 +86,4 @@ fn replay(agent: &Agent, recording: &str) -> Vec<Json> {
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder").to_owned()
-}
-
-/// Whether this runs as root; says that the test is skipped where not.
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        skipped("it needs root");
-    }
-    root
 }

@@ -5,10 +5,10 @@ use std::fs;
 use jiff::{Timestamp, ToSpan as _};
 use lapwing_stage::servers::{Receiver, private_network};
 use lapwing_stage::trail::{Trail, key_upload};
-use lapwing_stage::{Agent, until};
+use lapwing_stage::{Agent, is_root, until};
 use serde_json::{Value as Json, json};
 
-use crate::{PATIENCE, UPLOAD, is_root, of, settings};
+use crate::{PATIENCE, UPLOAD, of, settings};
 
 const HOOK: &str = r#"
 [[sink]]

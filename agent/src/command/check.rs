@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result};
 use lapwing_engine::{Loaded, Rule, Schema};
 use serde_json::{Value as Json, json};
 
-use super::{complain, print, styled};
+use super::{complain, print, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
-use crate::pipeline::{CLOUDTRAIL_STREAMS, SENSOR_STREAMS};
+use crate::pipeline::{CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH, SENSOR_STREAMS};
 use crate::sensor::{HookReport, Sensor};
 use crate::source::cloudtrail::Geo;
 use crate::{report, rules, sink};
@@ -56,8 +56,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         tell(&loaded, &found)?;
     }
-    let refused = loaded.reports.iter().any(lapwing_engine::Report::is_fault);
-    Ok(if refused || !found.problems.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if loaded.refused() > 0 || !found.problems.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 impl Found {
@@ -91,10 +90,7 @@ impl Found {
                 Err(error) => self.problem(&error.into()),
             }
         } else if !config.cloudtrail.enabled() {
-            self.problems.push(
-                "there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues"
-                    .to_owned(),
-            );
+            self.problems.push(NOTHING_TO_WATCH.to_owned());
         }
         self.check_places(config, loaded, schema);
         for rule in loaded.rules.iter().filter(|rule| rule.enabled && lanes(rule).is_empty()) {
@@ -156,25 +152,22 @@ fn to_json(loaded: &Loaded, found: &Found) -> Json {
             "lanes": lanes(rule),
         })
     });
-    let hooks = found.hooks.iter().map(|hook| {
-        json!({"name": hook.name, "state": hook.state.to_string(), "method": hook.method, "reason": hook.reason})
-    });
     json!({
         "loaded": loaded.rules.len(),
-        "refused": loaded.reports.iter().filter(|report| report.is_fault()).count(),
+        "refused": loaded.refused(),
         "faults": faults.len(),
         "rules": rules.collect::<Vec<_>>(),
         "diagnostics": faults,
-        "hooks": hooks.collect::<Vec<_>>(),
+        "hooks": found.hooks,
         "problems": found.problems,
         "notes": found.notes,
     })
 }
 
 fn tell(loaded: &Loaded, found: &Found) -> Result<()> {
-    loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
-    let refused = loaded.reports.iter().filter(|report| report.is_fault()).count();
-    print(&format!("rules that can run: {}; files that are refused: {refused}", loaded.rules.len()))?;
+    tell_reports(loaded);
+    let (rules, refused) = (loaded.rules.len(), loaded.refused());
+    print(&format!("rules that can run: {rules}; files that are refused: {refused}"))?;
     for hook in &found.hooks {
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();

@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use lapwing_engine::Loaded;
+
+use crate::report;
 
 /// A host sensor that runs detection rules where events happen.
 #[derive(Debug, Parser)]
@@ -67,6 +70,11 @@ fn print(line: &str) -> Result<()> {
 /// Writes a line to standard error; where that fails there is nobody left to tell.
 fn complain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Shows on standard error what is wrong with rule files.
+fn tell_reports(loaded: &Loaded) {
+    loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
 }
 
 /// Whether standard error takes colours.

@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use lapwing_engine::{Engine, Options, Output, Schema, Timestamp};
 
-use super::{complain, print, styled};
+use super::{complain, print, tell_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
-use crate::source::Replay;
+use crate::rules;
 use crate::source::cloudtrail::Geo;
+use crate::source::{Recording, Replay};
 use crate::terminal::escape;
-use crate::{report, rules};
 
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
 /// its files are.
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let paths = if args.rules.is_empty() { &config.rules.paths } else { &args.rules };
     let mut schema = Schema::new();
     let loaded = rules::load(paths, &mut schema)?;
-    loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
+    tell_reports(&loaded);
     let schema = Arc::new(schema);
     let options = Options { lateness: LATENESS, ..Options::default() };
     let mut replaying = Replaying {
@@ -63,9 +63,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         json: args.json,
         told: HashSet::new(),
     };
+    let cloudtrail = &config.cloudtrail;
+    let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
+    let mut replay = Replay::new(replaying.schema.clone(), geo);
     for file in &args.files {
         let (name, reader) = open(file)?;
-        replaying.run(&name, reader, &config)?;
+        replaying.run(replay.events(reader, &name)?)?;
     }
     replaying.engine.finish(&mut replaying.output);
     replaying.tell()?;
@@ -89,10 +92,8 @@ struct Replaying {
 }
 
 impl Replaying {
-    fn run(&mut self, name: &str, reader: Box<dyn std::io::Read + Send>, config: &Config) -> Result<()> {
-        let cloudtrail = &config.cloudtrail;
-        let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
-        for event in Replay::new(reader, name, self.schema.clone(), geo)? {
+    fn run(&mut self, events: Recording<'_>) -> Result<()> {
+        for event in events {
             match event {
                 Ok(event) => {
                     self.latest = self.latest.max(event.time());

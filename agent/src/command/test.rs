@@ -8,10 +8,10 @@ use anyhow::Result;
 use lapwing_engine::Schema;
 use serde_json::json;
 
-use super::{complain, print, styled};
+use super::{print, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::fixture::Fixture;
-use crate::{report, rules};
+use crate::rules;
 
 /// Run the tests that lie beside rules
 #[derive(Debug, clap::Args)]
@@ -33,8 +33,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         if args.rules.is_empty() { Config::read(&args.config)?.rules.paths } else { args.rules.clone() };
     let mut schema = Schema::new();
     let loaded = rules::load(&paths, &mut schema)?;
-    loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
-    let faults = loaded.reports.iter().filter(|found| found.is_fault()).count();
+    tell_reports(&loaded);
+    let faults = loaded.refused();
     let schema = Arc::new(schema);
     let (mut passed, mut failed, mut untested) = (0, 0, 0);
     for rule in &loaded.rules {

@@ -20,6 +20,7 @@ use super::decode::Decoder;
 use super::image::Image;
 use super::process::{Process, Table};
 use super::snapshot;
+use crate::clock::changed;
 use crate::source::Context;
 
 /// Largest executable that is hashed. Reading it holds up the sensor, so this bounds how long.
@@ -152,8 +153,7 @@ fn executable(process: &Process, image: &Arc<Image>, clock: Clock) -> Option<Fil
     ["/proc/1/root", "/"].into_iter().find_map(|root| {
         let file = open_below(root, &image.executable).ok()?;
         let metadata = file.metadata().ok()?;
-        let changed = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
-        (metadata.ino() == image.inode && changed <= made).then_some(file)
+        (metadata.ino() == image.inode && changed(&metadata) <= made).then_some(file)
     })
 }
 

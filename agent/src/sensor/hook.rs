@@ -9,6 +9,7 @@ use std::path::Path;
 use aya::programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, TracePoint};
 use aya::{Btf, Ebpf};
 use lapwing_common::Kind;
+use serde::Serialize;
 
 /// One thing that is watched.
 pub(crate) struct Hook {
@@ -69,7 +70,7 @@ pub(super) const HOOKS: &[Hook] = &[
 ];
 
 /// What became of a hook.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct HookReport {
     /// The hook's name.
     pub(crate) name: &'static str,
@@ -82,7 +83,8 @@ pub(crate) struct HookReport {
 }
 
 /// Whether a hook works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum HookState {
     /// It is attached and the agent saw its own canary by it.
     Attached,

@@ -337,19 +337,11 @@ impl Source for Sensor {
 
     fn status(&self) -> serde_json::Value {
         let status = Sensor::status(self);
-        let hooks = status.hooks.iter().map(|hook| {
-            json!({
-                "name": hook.name,
-                "state": hook.state.to_string(),
-                "method": hook.method,
-                "reason": hook.reason,
-            })
-        });
         let records = status.records.iter().map(|(kind, counts)| {
             json!({"name": kind, "seen": counts.seen, "lost": counts.lost, "delivered": counts.delivered})
         });
         json!({
-            "hooks": hooks.collect::<Vec<_>>(),
+            "hooks": status.hooks,
             "records": records.collect::<Vec<_>>(),
             "missed": status.missed,
             "malformed": status.malformed,

@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::hook::{self, HookReport};
 use super::layout::Layout;
 use super::{RING_BYTES, btf};
+use crate::causes::causes;
 
 /// The kernel programs; empty where this binary was built without them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
@@ -210,21 +211,6 @@ fn load_port(ebpf: &mut Ebpf) {
     if let Some(Err(error)) = program.map(RawTracePoint::load) {
         tracing::warn!("source ports of connections without an answer stay unknown: {error}");
     }
-}
-
-/// An error with its causes in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lapwing_engine::{Event, Fields, Timestamp};
 
-pub(crate) use self::replay::Replay;
+pub(crate) use self::replay::{Recording, Replay};
 use crate::ledger::Checkpoint;
 
 /// A stream of events, in the order in which they are to be judged.

@@ -9,35 +9,38 @@ use lapwing_engine::{Event, Schema};
 
 use super::cloudtrail::{Found, Geo, Mapper, Records};
 
-/// The events of one stream.
+/// What makes events of recordings, one stream after the other.
 pub(crate) struct Replay {
-    records: Records,
     mapper: Mapper,
     schema: Arc<Schema>,
+}
+
+/// The events of one stream.
+pub(crate) struct Recording<'a> {
+    records: Records,
+    replay: &'a mut Replay,
     name: String,
     over: bool,
 }
 
 impl Replay {
-    /// The events of `reader`, which is called `name` in errors. `geo` places what is CloudTrail's; ECS documents
-    /// are taken as they are.
+    /// `geo` places what is CloudTrail's; ECS documents are taken as they are.
+    pub(crate) fn new(schema: Arc<Schema>, geo: Geo) -> Self {
+        Self { mapper: Mapper::new(Arc::clone(&schema), geo, false), schema }
+    }
+
+    /// The events of `reader`, which is called `name` in errors.
     ///
     /// # Errors
     /// Those of the reader.
-    pub(crate) fn new(
-        reader: impl Read + Send + 'static,
-        name: &str,
-        schema: Arc<Schema>,
-        geo: Geo,
-    ) -> Result<Self> {
+    pub(crate) fn events(&mut self, reader: impl Read + Send + 'static, name: &str) -> Result<Recording<'_>> {
         let records = Records::new(reader, 0).with_context(|| name.to_owned())?;
-        let mapper = Mapper::new(Arc::clone(&schema), geo, false);
-        Ok(Self { records, mapper, schema, name: name.to_owned(), over: false })
+        Ok(Recording { records, replay: self, name: name.to_owned(), over: false })
     }
 }
 
 /// An error tells of one event that is none, or that the stream is broken; after the latter there are no more events.
-impl Iterator for Replay {
+impl Iterator for Recording<'_> {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -46,9 +49,9 @@ impl Iterator for Replay {
                 return None;
             }
             let event = match self.records.next() {
-                Ok(Some(Found::Record(record))) => self.mapper.event(record, None, None),
+                Ok(Some(Found::Record(record))) => self.replay.mapper.event(record, None, None),
                 Ok(Some(Found::Other(json))) => {
-                    Event::from_json(&self.schema, &json).map_err(|error| error.to_string())
+                    Event::from_json(&self.replay.schema, &json).map_err(|error| error.to_string())
                 }
                 Ok(Some(Found::Digest)) => continue,
                 Ok(Some(Found::Refused(reason))) => Err(reason),
@@ -79,8 +82,10 @@ mod tests {
             {"no":"time"}
             [{"@timestamp":"2026-01-01T00:00:02Z","event.action":"exit"}] {"#;
         let schema = Arc::new(Schema::new());
-        let replay = Replay::new(Cursor::new(text), "a.json", schema, Geo::default()).unwrap();
+        let mut replay = Replay::new(schema, Geo::default());
         let told: Vec<_> = replay
+            .events(Cursor::new(text), "a.json")
+            .unwrap()
             .map(|event| match event {
                 Ok(event) => event.text(field!("event.action")).unwrap().to_owned(),
                 Err(error) => error.to_string(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use lapwing_engine::Timestamp;
+pub(crate) use lapwing_stage::is_root;
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -163,15 +164,6 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-}
-
-/// Whether this test may make namespaces; says that it is skipped where not.
-pub(crate) fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: it needs root");
-    }
-    root
 }
 
 /// Gives this thread, and what it starts, a network of their own; says that the test is skipped where that cannot be.

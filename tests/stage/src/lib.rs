@@ -14,5 +14,5 @@ mod wait;
 
 pub use agent::{Agent, Alert, Settings};
 pub use hosts::{Host, Hosts, IMDS, IMDS_IPV6, socket};
-pub use skip::skipped;
+pub use skip::{is_root, skipped};
 pub use wait::until;

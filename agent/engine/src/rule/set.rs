@@ -41,6 +41,12 @@ impl Report {
 }
 
 impl Loaded {
+    /// How many files have a fault.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.reports.iter().filter(|report| report.is_fault()).count()
+    }
+
     /// Reads rule and job files. `files` are names and contents; contents that are not UTF-8 are a fault of that file.
     /// Fields that rules name below flattened ones are added to the schema.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, schema: &mut Schema) -> Self {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::document::{field, list, text, texts};
+use super::words::Precision;
 use super::{Severity, words};
 use crate::terminal::{Look, Screen, escape};
 
@@ -92,7 +93,11 @@ impl Page {
         let (level, time) = (self.screen.paint(severity.look(), severity.name()), text(alert, "@timestamp"));
         let ago = Timestamp::parse(&time).map(|time| format!(" ({} ago)", words::short(now.since(time))));
         let ago = ago.unwrap_or_default();
-        self.line(&format!("{level}, risk {}, {}{ago}", escape(&risk), words::moment(&time)));
+        self.line(&format!(
+            "{level}, risk {}, {}{ago}",
+            escape(&risk),
+            words::moment(&time, Precision::Milliseconds)
+        ));
         let reason = escape(&text(alert, "lapwing.alert.reason")).into_owned();
         if !reason.is_empty() {
             self.line(&format!("\n{}", self.screen.wrap_within(&reason, 0, LINES_MAX)));

@@ -1,7 +1,8 @@
 //! An alert in two lines: when, how bad and what, then why.
 
-use super::Severity;
 use super::document::Summary;
+use super::words::Precision;
+use super::{Severity, words};
 use crate::terminal::{Look, Screen, escape};
 
 /// How much of an id is shown; enough for `lapwing alerts ID`.
@@ -11,7 +12,9 @@ const NAME_COLUMN: usize = 42;
 
 /// The alert as two lines.
 pub(super) fn render(screen: Screen, alert: &Summary) -> String {
-    let time = alert.time().map_or_else(|| "no time".to_owned(), |time| shown(&time.to_string()));
+    let time = alert
+        .time()
+        .map_or_else(|| "no time".to_owned(), |time| words::moment(&time.to_string(), Precision::Seconds));
     let severity = Severity::of(alert.severity());
     let id: String = alert.id().chars().take(ID_CHARS).collect();
     let name = escape(alert.rule_name());
@@ -26,12 +29,6 @@ pub(super) fn render(screen: Screen, alert: &Summary) -> String {
         screen.paint(Look::Strong, &screen.fit(&format!("{name}{suppressed}"), NAME_COLUMN)),
         screen.fit(&escape(alert.reason()), 2),
     )
-}
-
-/// A time to the second, as it is read out over the phone.
-pub(super) fn shown(time: &str) -> String {
-    let (date, clock) = time.split_once('T').unwrap_or((time, ""));
-    format!("{date} {}Z", clock.get(..8).unwrap_or(clock))
 }
 
 impl Severity {

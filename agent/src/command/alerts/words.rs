@@ -156,8 +156,15 @@ pub(super) fn short(length: Duration) -> String {
     }
 }
 
-/// A time to the millisecond, as it is read out over the phone.
-pub(super) fn moment(time: &str) -> String {
+/// A time as it is read out over the phone.
+pub(super) fn moment(time: &str, precision: Precision) -> String {
     let (date, clock) = time.trim_end_matches('Z').split_once('T').unwrap_or((time, ""));
-    escape(&format!("{date} {}Z", clock.get(..12).unwrap_or(clock))).into_owned()
+    escape(&format!("{date} {}Z", clock.get(..precision as usize).unwrap_or(clock))).into_owned()
+}
+
+/// How finely a time is told: how many characters of the clock are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Precision {
+    Seconds = 8,
+    Milliseconds = 12,
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::config::QueueConfig;
 use super::credentials;
+use crate::causes::causes;
 
 /// How long AWS may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,9 +88,10 @@ impl Client {
             parts.headers.insert("x-amz-content-sha256", digest);
         }
         let signer = self.signer.clone().with_request_signer(RequestSigner::new(service, region));
-        signer.sign(&mut parts, None).await.map_err(|error| {
-            AwsError::unanswered(format!("no credentials: {}", credentials::chain_of(&error)))
-        })?;
+        signer
+            .sign(&mut parts, None)
+            .await
+            .map_err(|error| AwsError::unanswered(format!("no credentials: {}", causes(&error))))?;
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body))?;
         let answer = self.http.execute(request).await?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(service, answer).await) }

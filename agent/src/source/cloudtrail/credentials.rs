@@ -23,6 +23,7 @@ use reqsign_http_send_reqwest::ReqwestHttpSend;
 
 use super::aws::{host, region_in, suffix};
 use super::config::QueueConfig;
+use crate::causes::causes;
 
 /// How long a host's metadata service may take; it answers within milliseconds or not at all.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
@@ -91,7 +92,7 @@ impl ProvideCredential for Chain {
             match provider.provide_credential_dyn(context).await {
                 Ok(Some(credential)) => return Ok(Some(credential)),
                 Ok(None) => {}
-                Err(error) => reasons.push(format!("{name}: {}", chain_of(&error))),
+                Err(error) => reasons.push(format!("{name}: {}", causes(&error))),
             }
         }
         reasons.push(
@@ -99,20 +100,6 @@ impl ProvideCredential for Chain {
         );
         Err(Error::credential_invalid(reasons.join("; ")))
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
 }
 
 const SILENT: &str = "the metadata service does not answer: this is no EC2 instance, or its hop limit is too low for \

@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use lapwing_engine::{FieldId, Fields, Value, field};
 use serde_json::Value as Json;
 
-use super::records::Record;
+use super::records::{Record, at};
 
 /// Sets the entity fields of a record's event.
 pub(crate) fn set(fields: &mut Fields, record: &Record) {
-    let service = text(record, &["eventSource"]).unwrap_or_default();
-    let action = text(record, &["eventName"]).unwrap_or_default();
+    let service = at(record, &["eventSource"]).unwrap_or_default();
+    let action = at(record, &["eventName"]).unwrap_or_default();
     let mut related = BTreeSet::new();
-    let identity_center = text(record, &["userIdentity", "type"]) == Some("IdentityCenterUser");
+    let identity_center = at(record, &["userIdentity", "type"]) == Some("IdentityCenterUser");
     let identity =
         RELATED_ALWAYS.iter().chain(identity_center.then_some(&"userIdentity.onBehalfOf.identityStoreArn"));
     let of_service = RELATED.iter().filter(|row| row.service == service).flat_map(|row| row.paths);
@@ -59,7 +59,7 @@ fn set_targets(fields: &mut Fields, targets: &BTreeSet<&str>) {
 }
 
 fn set_actor(fields: &mut Fields, record: &Record, service: &str, action: &str) {
-    let kind = text(record, &["userIdentity", "type"]).unwrap_or_default();
+    let kind = at(record, &["userIdentity", "type"]).unwrap_or_default();
     let path: &[&str] = match (service, action, kind) {
         ("sts.amazonaws.com", "AssumeRole", "AWSService") => &["userIdentity", "invokedBy"],
         ("sts.amazonaws.com", "AssumeRole", "AssumedRole") => {
@@ -67,8 +67,8 @@ fn set_actor(fields: &mut Fields, record: &Record, service: &str, action: &str) 
         }
         _ => &["userIdentity", "arn"],
     };
-    let on_behalf = || text(record, &["userIdentity", "onBehalfOf", "userId"]);
-    let Some(actor) = text(record, path).or_else(on_behalf) else {
+    let on_behalf = || at(record, &["userIdentity", "onBehalfOf", "userId"]);
+    let Some(actor) = at(record, path).or_else(on_behalf) else {
         return;
     };
     fields.set(field!("actor.entity.id"), actor);
@@ -124,11 +124,6 @@ fn resource_type(arn: &str) -> Option<&str> {
 
 fn is_service_role(arn: &str) -> bool {
     arn.contains("/AWSServiceRoleFor") || arn.contains("/aws-service-role/")
-}
-
-fn text<'a>(record: &'a Record, path: &[&str]) -> Option<&'a str> {
-    let (first, rest) = path.split_first()?;
-    rest.iter().try_fold(record.get(*first)?, |json, name| json.get(*name))?.as_str()
 }
 
 /// Lambda's actions carry a version behind their name.

@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::tree::changed;
+use crate::clock::changed;
 use crate::ledger::Change;
 
 /// Where the rows lie in the store.

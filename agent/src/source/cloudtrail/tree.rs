@@ -205,7 +205,7 @@ impl Tree {
             match fs::metadata(&path) {
                 Ok(below) if below.is_dir() => scan.directories.push(path),
                 Ok(below) if below.is_file() && is_candidate(&path) => {
-                    scan.newest_change = scan.newest_change.max(changed(&below));
+                    scan.newest_change = scan.newest_change.max(clock::changed(&below));
                     found(path, &below);
                 }
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -277,12 +277,6 @@ impl Tree {
             self.status.well(&path.display().to_string());
         }
     }
-}
-
-/// When a file's content or inode was last changed, in nanoseconds since 1970: nobody can set it back, so it tells
-/// when a file came.
-pub(crate) fn changed(metadata: &Metadata) -> i64 {
-    metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
 }
 
 /// Whether a path has the name of a file of a trail. Where AWS laid out the folders they tell: other services' logs
