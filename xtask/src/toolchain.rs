@@ -50,10 +50,7 @@ impl Compiler {
                 let mut cargo = shell::cargo();
                 cargo
                     .env("RUSTC", root.join("usr/bin/rustc"))
-                    .env(
-                        "LD_LIBRARY_PATH",
-                        root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)),
-                    )
+                    .env("LD_LIBRARY_PATH", libraries_of(root))
                     // aya-ebpf uses inline assembly for BPF, which is not stable yet.
                     .env("RUSTC_BOOTSTRAP", "1");
                 cargo
@@ -75,31 +72,39 @@ impl Compiler {
         }
     }
 
-    /// The major version of the LLVM inside it, which the linker must share.
+    /// The major version of its LLVM, which the linker must share.
     ///
     /// # Errors
-    /// Where the compiler does not run or does not say.
+    /// Where the compiler does not say.
     pub(crate) fn llvm_major(&self) -> Result<u32> {
-        let mut rustc = match self {
+        // Debian's compiler runs only once the LLVM is there that it is linked to, which is what is asked here.
+        let (said, mark) = match self {
             Self::Debian(root) => {
-                let mut rustc = Command::new(root.join("usr/bin/rustc"));
-                rustc.env(
-                    "LD_LIBRARY_PATH",
-                    root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)),
-                );
-                rustc
+                let mut libraries = Command::new("ldd");
+                libraries.arg(root.join("usr/bin/rustc")).env("LD_LIBRARY_PATH", libraries_of(root));
+                (shell::output(&mut libraries)?, "libLLVM")
             }
             Self::Rustup(name) => {
                 let mut rustc = Command::new("rustup");
-                rustc.args(["run", name, "rustc"]).env_remove("RUSTC");
-                rustc
+                rustc.args(["run", name, "rustc", "-vV"]).env_remove("RUSTC");
+                (shell::output(&mut rustc)?, "LLVM version: ")
             }
         };
-        let version = shell::output(rustc.arg("-vV"))?;
-        let line = version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
-        line.and_then(|version| version.split('.').next()?.parse().ok())
-            .with_context(|| format!("no LLVM version in what the compiler says of itself:\n{version}"))
+        major_after(&said, mark)
+            .with_context(|| format!("no version of LLVM in what the compiler tells:\n{said}"))
     }
+}
+
+/// The first number after a mark.
+fn major_after(text: &str, mark: &str) -> Option<u32> {
+    let (_, rest) = text.split_once(mark)?;
+    let number = rest.trim_start_matches(|c: char| !c.is_ascii_digit());
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Where the libraries of Debian's compiler lie.
+fn libraries_of(root: &Path) -> PathBuf {
+    root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH))
 }
 
 /// Where the linker for this major version of LLVM is installed.
@@ -122,4 +127,21 @@ fn has_source(toolchain: &str) -> bool {
     rustc.args(["run", toolchain, "rustc", "--print", "sysroot"]).env_remove("RUSTC");
     shell::output(&mut rustc)
         .is_ok_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_llvm_is_found_in_what_is_told() {
+        for (text, mark, major) in [
+            ("\tlibc.so.6 => /x (0x1)\n\tlibLLVM.so.22.1 => not found\n", "libLLVM", Some(22)),
+            ("\tlibLLVM-19.so.1 => /x (0x1)\n", "libLLVM", Some(19)),
+            ("release: 1.97.0-nightly\nLLVM version: 22.1.4\n", "LLVM version: ", Some(22)),
+            ("\tlibc.so.6 => /x (0x1)\n", "libLLVM", None),
+        ] {
+            assert_eq!(major_after(text, mark), major, "{text}");
+        }
+    }
 }
