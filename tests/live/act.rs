@@ -61,6 +61,15 @@ pub(crate) fn forked(child: impl FnOnce() -> i32) -> (u32, i32) {
     (pid.try_into().expect("fork"), wait(pid))
 }
 
+/// The same in a session of the child's own. The leader of the session that the tests run in may be gone, as under CI,
+/// and then events rightly say nothing of it.
+pub(crate) fn forked_as_leader(child: impl FnOnce() -> i32) -> (u32, i32) {
+    forked(|| {
+        // SAFETY: it takes nothing and touches no memory.
+        if unsafe { libc::setsid() } < 0 { 127 } else { child() }
+    })
+}
+
 /// Waits for the end of a child. Its status as `wait` tells it.
 pub(crate) fn wait(pid: i32) -> i32 {
     let mut status = 0;

@@ -16,7 +16,10 @@ fn a_program_is_told_whole() {
     ready();
     // The plainest case, in which sensors that look at the system call's entry see no arguments: the child of a fork
     // never touched the pages in which they lie.
-    let pid = act::run("/bin/true", &[b"/bin/true", b"--static"]);
+    let (path, texts) = (c("/bin/true"), [c("/bin/true"), c("--static")]);
+    let strings = Strings::new(&texts);
+    let (pid, status) = act::forked_as_leader(|| act::exec(&path, &strings));
+    assert_eq!(status, 0);
     let event = of("exec", pid);
     let own = std::process::id();
     assert_fields(
@@ -47,7 +50,9 @@ fn a_program_is_told_whole() {
             "group.name": "root",
             "process.parent.pid": own,
             "process.parent.executable": std::env::current_exe().unwrap(),
-            "process.session_leader.same_as_process": false,
+            "process.group_leader.same_as_process": true,
+            "process.session_leader.same_as_process": true,
+            "process.session_leader.args": ["/bin/true", "--static"],
             "process.previous.executable": std::env::current_exe().unwrap(),
             "lapwing.process.comm": "true",
             "lapwing.process.namespace.mnt": namespace("mnt"),
