@@ -18,7 +18,7 @@ use crate::detect::{
     Change, Detection, Finding, Findings, Hit, Limits, NewTerms, Ordinal, Rare, SequenceDetector,
 };
 use crate::event::{Event, Schema, Timestamp};
-use crate::lang::Query;
+use crate::lang::{EventQuery, Query};
 use crate::rule::{Kind, Rule};
 
 /// Most events that wait to be put in order.
@@ -133,6 +133,22 @@ impl Engine {
     /// An engine that runs those of the rules that are enabled. The schema is the one they were read with.
     #[must_use]
     pub fn new(schema: Arc<Schema>, rules: &[Arc<Rule>], options: Options) -> Self {
+        Self::over(schema, rules, options, |queries| Index::new(queries.into_iter()))
+    }
+
+    /// The same engine, but that every event query is asked about every event by the [reference](crate::detect::naive):
+    /// what the one above is compared with, in its answers and in its speed. It is slow.
+    #[must_use]
+    pub fn naive(schema: Arc<Schema>, rules: &[Arc<Rule>], options: Options) -> Self {
+        Self::over(schema, rules, options, |queries| Index::naive(queries.into_iter()))
+    }
+
+    fn over(
+        schema: Arc<Schema>,
+        rules: &[Arc<Rule>],
+        options: Options,
+        index: impl FnOnce(Vec<Vec<&EventQuery>>) -> Index,
+    ) -> Self {
         let running: Vec<_> = rules
             .iter()
             .filter(|rule| rule.enabled)
@@ -143,7 +159,7 @@ impl Engine {
             })
             .collect();
         let queries = running.iter().map(|running| running.rule.kind.events());
-        let index = Index::new(queries);
+        let index = index(queries.collect());
         Self {
             schema,
             running,

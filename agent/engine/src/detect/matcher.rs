@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
+use super::naive::{compare, has_words, lies, values};
 use super::pattern::{Pattern, fold};
 use crate::event::{Event, FieldId, Value};
 use crate::field;
-use crate::lang::eql::ast::{Arithmetic, Comparison};
-use crate::lang::function::arithmetic;
+use crate::lang::eql::ast::Comparison;
 use crate::lang::query::{Condition, EventQuery, Expr, Test};
 
 /// An event query that can be asked whether it matches.
@@ -39,9 +39,6 @@ enum Check {
     Order(Comparison, Value),
     Words { words: Vec<SmolStr>, phrase: bool },
 }
-
-/// Most combinations of values that a function of several multi-valued fields is computed for.
-const COMBINATIONS_MAX: usize = 1024;
 
 impl Matcher {
     /// Makes a query ready.
@@ -170,89 +167,10 @@ impl Check {
                 wanted.iter().any(|wanted| compare(value, wanted).is_some_and(|o| o.is_eq()))
             }
             (Self::Order(comparison, wanted), value) => {
-                compare(value, wanted).is_some_and(|order| match comparison {
-                    Comparison::Less => order.is_lt(),
-                    Comparison::LessOrEqual => order.is_le(),
-                    Comparison::Greater => order.is_gt(),
-                    Comparison::GreaterOrEqual => order.is_ge(),
-                    Comparison::Equal => order.is_eq(),
-                    Comparison::NotEqual => order.is_ne(),
-                })
+                compare(value, wanted).is_some_and(|order| lies(*comparison, order))
             }
             (Self::Words { words, phrase }, Value::Text(text)) => has_words(text, words, *phrase),
             _ => false,
         }
     }
-}
-
-/// How two values of one type stand to each other; numbers of either type are of one.
-fn compare(left: &Value, right: &Value) -> Option<std::cmp::Ordering> {
-    match (left, right) {
-        (Value::Long(left), Value::Long(right)) => Some(left.cmp(right)),
-        (Value::Long(left), Value::Double(right)) => (*left as f64).partial_cmp(right),
-        (Value::Double(left), Value::Long(right)) => left.partial_cmp(&(*right as f64)),
-        (Value::Double(left), Value::Double(right)) => left.partial_cmp(right),
-        (Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
-        (Value::Boolean(left), Value::Boolean(right)) => Some(left.cmp(right)),
-        (Value::Ip(left), Value::Ip(right)) => Some(left.cmp(right)),
-        (Value::Date(left), Value::Date(right)) => Some(left.cmp(right)),
-        _ => None,
-    }
-}
-
-fn has_words(text: &str, wanted: &[SmolStr], phrase: bool) -> bool {
-    let words: Vec<String> = text
-        .split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .collect();
-    if phrase {
-        !wanted.is_empty() && words.windows(wanted.len()).any(|window| window.iter().eq(wanted.iter()))
-    } else {
-        wanted.iter().any(|wanted| words.iter().any(|word| word == wanted.as_str()))
-    }
-}
-
-/// What an expression's values are for an event.
-fn values(expr: &Expr, event: &Event) -> Vec<Value> {
-    match expr {
-        Expr::Constant(value) => value.iter().cloned().collect(),
-        Expr::Field(field) => event.values(*field).to_vec(),
-        Expr::Call { function, insensitive, arguments } => {
-            let arguments: Vec<_> = arguments.iter().map(|argument| values(argument, event)).collect();
-            combinations(&arguments)
-                .iter()
-                .filter_map(|values| function.apply(values, *insensitive))
-                .collect()
-        }
-        Expr::Arithmetic(operator, left, right) => {
-            let sides = [values(left, event), values(right, event)];
-            combinations(&sides).iter().filter_map(|values| computed(*operator, values)).collect()
-        }
-    }
-}
-
-fn computed(operator: Arithmetic, values: &[Value]) -> Option<Value> {
-    match operator {
-        Arithmetic::Add => arithmetic(values, i64::checked_add, |left, right| left + right),
-        Arithmetic::Subtract => arithmetic(values, i64::checked_sub, |left, right| left - right),
-        Arithmetic::Multiply => arithmetic(values, i64::checked_mul, |left, right| left * right),
-        Arithmetic::Divide => arithmetic(values, i64::checked_div, |left, right| left / right),
-        Arithmetic::Modulo => arithmetic(values, i64::checked_rem, |left, right| left % right),
-    }
-}
-
-/// Every way to take one value of each list; none where a list is empty.
-fn combinations(lists: &[Vec<Value>]) -> Vec<Vec<Value>> {
-    lists.iter().fold(vec![Vec::new()], |combinations, list| {
-        let mut longer = Vec::new();
-        for combination in combinations {
-            for value in list {
-                if longer.len() < COMBINATIONS_MAX {
-                    longer.push([combination.as_slice(), std::slice::from_ref(value)].concat());
-                }
-            }
-        }
-        longer
-    })
 }

@@ -1,5 +1,7 @@
 //! What runs rules: matchers for single events, and detectors for what needs memory, over one bounded store.
 
+pub mod naive;
+
 mod matcher;
 mod new_terms;
 mod pattern;

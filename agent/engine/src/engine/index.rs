@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use smol_str::SmolStr;
 
-use crate::detect::Matcher;
+use crate::detect::{Matcher, naive};
 use crate::event::{Event, FieldId};
 use crate::lang::EventQuery;
 
@@ -21,17 +21,36 @@ pub(super) struct Index {
 struct Listener {
     rule: usize,
     part: usize,
-    matcher: Matcher,
+    asked: Asked,
+}
+
+/// What is asked about an event.
+enum Asked {
+    Compiled(Matcher),
+    /// The query as it stands, as the reference.
+    Naive(EventQuery),
 }
 
 impl Index {
     /// An index of the rules' event queries; an event query is known by its rule and its place in the rule.
     pub(super) fn new<'a>(rules: impl Iterator<Item = Vec<&'a EventQuery>>) -> Self {
+        Self::of(rules, |query| Asked::Compiled(Matcher::new(query)))
+    }
+
+    /// The same without an index: every query is asked about every event, as it stands.
+    pub(super) fn naive<'a>(rules: impl Iterator<Item = Vec<&'a EventQuery>>) -> Self {
+        Self::of(rules, |query| Asked::Naive(query.clone()))
+    }
+
+    fn of<'a>(
+        rules: impl Iterator<Item = Vec<&'a EventQuery>>,
+        asked: impl Fn(&EventQuery) -> Asked,
+    ) -> Self {
         let mut index =
             Self { listeners: Vec::new(), fields: Vec::new(), by_value: HashMap::new(), always: Vec::new() };
         for (rule, queries) in rules.enumerate() {
             for (part, query) in queries.into_iter().enumerate() {
-                index.insert(Listener { rule, part, matcher: Matcher::new(query) });
+                index.insert(Listener { rule, part, asked: asked(query) });
             }
         }
         index
@@ -39,7 +58,7 @@ impl Index {
 
     fn insert(&mut self, listener: Listener) {
         let place = self.listeners.len();
-        match listener.matcher.keys() {
+        match listener.asked.keys() {
             None => self.always.push(place),
             Some((field, values)) => {
                 if !self.fields.contains(&field) {
@@ -69,7 +88,7 @@ impl Index {
         candidates.dedup();
         let mut matching: Vec<(usize, Vec<usize>)> = Vec::new();
         for listener in candidates.into_iter().map(|place| &self.listeners[place]) {
-            if listener.matcher.matches(event) {
+            if listener.asked.matches(event) {
                 match matching.last_mut() {
                     Some((rule, parts)) if *rule == listener.rule => parts.push(listener.part),
                     _ => matching.push((listener.rule, vec![listener.part])),
@@ -77,5 +96,21 @@ impl Index {
             }
         }
         matching
+    }
+}
+
+impl Asked {
+    fn keys(&self) -> Option<(FieldId, &[SmolStr])> {
+        match self {
+            Self::Compiled(matcher) => matcher.keys(),
+            Self::Naive(_) => None,
+        }
+    }
+
+    fn matches(&self, event: &Event) -> bool {
+        match self {
+            Self::Compiled(matcher) => matcher.matches(event),
+            Self::Naive(query) => naive::matches(query, event),
+        }
     }
 }

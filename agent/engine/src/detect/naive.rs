@@ -1,0 +1,221 @@
+//! The meaning of a typed query, spelled out: one step of recursion for each node, nothing prepared, nothing shared,
+//! nothing remembered.
+//!
+//! It is the reference. What runs rules must give the same answer for every query and every event, and is compared with
+//! this in tests, by the fuzzer and in benchmarks; what explains to people why a query holds asks it node by node.
+
+use std::cmp::Ordering;
+
+use smol_str::SmolStr;
+
+use crate::event::{Event, Value};
+use crate::field;
+use crate::lang::eql::ast::{Arithmetic, Comparison};
+use crate::lang::function::arithmetic;
+use crate::lang::query::{Condition, EventQuery, Expr, Test, Wildcard, WildcardPart};
+
+/// Most combinations of values that a function of several multi-valued fields is computed for.
+pub const COMBINATIONS_MAX: usize = 1024;
+
+/// Whether the event is of the query's category and its condition holds.
+#[must_use]
+pub fn matches(query: &EventQuery, event: &Event) -> bool {
+    is_of(query, event) && holds(&query.condition, event)
+}
+
+/// Whether the event is of the query's category.
+#[must_use]
+pub fn is_of(query: &EventQuery, event: &Event) -> bool {
+    query.category.as_ref().is_none_or(|category| {
+        event.values(field!("event.category")).iter().any(|value| value.as_text() == Some(category.as_str()))
+    })
+}
+
+/// Whether the condition holds for the event.
+#[must_use]
+pub fn holds(condition: &Condition, event: &Event) -> bool {
+    match condition {
+        Condition::Always(truth) => *truth,
+        Condition::Not(inner) => !holds(inner, event),
+        Condition::All(parts) => parts.iter().all(|part| holds(part, event)),
+        Condition::Any(parts) => parts.iter().any(|part| holds(part, event)),
+        Condition::Exists(expr) => !values(expr, event).is_empty(),
+        Condition::Test(expr, test) => values(expr, event).iter().any(|value| passes(test, value)),
+    }
+}
+
+/// Whether one value passes a test.
+#[must_use]
+pub fn passes(test: &Test, value: &Value) -> bool {
+    match (test, value) {
+        (Test::OneOf { values, insensitive: true }, Value::Text(text)) => {
+            let wanted =
+                |wanted: &Value| wanted.as_text().is_some_and(|wanted| folded(wanted) == folded(text));
+            values.iter().any(wanted)
+        }
+        (Test::OneOf { values, .. }, value) => {
+            values.iter().any(|wanted| compare(value, wanted) == Some(Ordering::Equal))
+        }
+        (Test::Like { patterns, insensitive }, Value::Text(text)) => {
+            patterns.iter().any(|pattern| like(pattern, text, *insensitive))
+        }
+        (Test::Within(networks), Value::Ip(address)) => {
+            networks.iter().any(|network| network.contains(address))
+        }
+        (Test::Order(comparison, wanted), value) => {
+            compare(value, wanted).is_some_and(|order| lies(*comparison, order))
+        }
+        (Test::Words { words, phrase }, Value::Text(text)) => has_words(text, words, *phrase),
+        _ => false,
+    }
+}
+
+/// The values that an expression has for an event; none where it is null or something that it needs is absent.
+#[must_use]
+pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
+    match expr {
+        Expr::Constant(value) => value.iter().cloned().collect(),
+        Expr::Field(field) => event.values(*field).to_vec(),
+        Expr::Call { function, insensitive, arguments } => {
+            let arguments: Vec<_> = arguments.iter().map(|argument| values(argument, event)).collect();
+            combinations(&arguments)
+                .iter()
+                .filter_map(|values| function.apply(values, *insensitive))
+                .collect()
+        }
+        Expr::Arithmetic(operator, left, right) => {
+            let sides = [values(left, event), values(right, event)];
+            combinations(&sides).iter().filter_map(|values| computed(*operator, values)).collect()
+        }
+    }
+}
+
+fn computed(operator: Arithmetic, values: &[Value]) -> Option<Value> {
+    match operator {
+        Arithmetic::Add => arithmetic(values, i64::checked_add, |left, right| left + right),
+        Arithmetic::Subtract => arithmetic(values, i64::checked_sub, |left, right| left - right),
+        Arithmetic::Multiply => arithmetic(values, i64::checked_mul, |left, right| left * right),
+        Arithmetic::Divide => arithmetic(values, i64::checked_div, |left, right| left / right),
+        Arithmetic::Modulo => arithmetic(values, i64::checked_rem, |left, right| left % right),
+    }
+}
+
+/// Every way to take one value of each list; none where a list is empty.
+fn combinations(lists: &[Vec<Value>]) -> Vec<Vec<Value>> {
+    lists.iter().fold(vec![Vec::new()], |combinations, list| {
+        let mut longer = Vec::new();
+        for combination in combinations {
+            for value in list {
+                if longer.len() < COMBINATIONS_MAX {
+                    longer.push([combination.as_slice(), std::slice::from_ref(value)].concat());
+                }
+            }
+        }
+        longer
+    })
+}
+
+/// How two values of one type stand to each other; numbers of either type are of one.
+pub(super) fn compare(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Long(left), Value::Long(right)) => Some(left.cmp(right)),
+        (Value::Long(left), Value::Double(right)) => (*left as f64).partial_cmp(right),
+        (Value::Double(left), Value::Long(right)) => left.partial_cmp(&(*right as f64)),
+        (Value::Double(left), Value::Double(right)) => left.partial_cmp(right),
+        (Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
+        (Value::Boolean(left), Value::Boolean(right)) => Some(left.cmp(right)),
+        (Value::Ip(left), Value::Ip(right)) => Some(left.cmp(right)),
+        (Value::Date(left), Value::Date(right)) => Some(left.cmp(right)),
+        _ => None,
+    }
+}
+
+/// Whether values that stand so to each other satisfy the comparison.
+pub(super) fn lies(comparison: Comparison, order: Ordering) -> bool {
+    match comparison {
+        Comparison::Less => order.is_lt(),
+        Comparison::LessOrEqual => order.is_le(),
+        Comparison::Greater => order.is_gt(),
+        Comparison::GreaterOrEqual => order.is_ge(),
+        Comparison::Equal => order.is_eq(),
+        Comparison::NotEqual => order.is_ne(),
+    }
+}
+
+/// Case folded so that texts that differ in nothing else become equal: each character to lower case by itself, and one
+/// whose lower case is several characters stays, as in Elasticsearch's case-insensitive terms.
+fn folded(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            let mut lower = c.to_lowercase();
+            if lower.len() == 1 { lower.next().unwrap_or(c) } else { c }
+        })
+        .collect()
+}
+
+/// Whether the pattern matches the text from end to end: for each part of the pattern, all the places in the text up to
+/// which the parts so far can reach.
+fn like(pattern: &Wildcard, text: &str, insensitive: bool) -> bool {
+    let fold = |text: &str| if insensitive { folded(text) } else { text.to_owned() };
+    let text: Vec<char> = fold(text).chars().collect();
+    let mut reached = vec![false; text.len() + 1];
+    reached[0] = true;
+    for part in &pattern.0 {
+        match part {
+            WildcardPart::Many => {
+                let first = reached.iter().position(|reached| *reached).unwrap_or(reached.len());
+                reached[first..].fill(true);
+            }
+            WildcardPart::One => step(&mut reached, |_| true),
+            WildcardPart::Text(part) => {
+                for wanted in fold(part).chars() {
+                    step(&mut reached, |at| text[at] == wanted);
+                }
+            }
+        }
+    }
+    reached[text.len()]
+}
+
+/// Moves on by one character, from every place whose character fits.
+fn step(reached: &mut [bool], fits: impl Fn(usize) -> bool) {
+    for at in (0..reached.len() - 1).rev() {
+        reached[at + 1] = reached[at] && fits(at);
+    }
+    reached[0] = false;
+}
+
+/// Whether the text's words hold the wanted ones.
+pub(super) fn has_words(text: &str, wanted: &[SmolStr], phrase: bool) -> bool {
+    let words: Vec<String> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    if phrase {
+        !wanted.is_empty() && words.windows(wanted.len()).any(|window| window.iter().eq(wanted.iter()))
+    } else {
+        wanted.iter().any(|wanted| words.iter().any(|word| word == wanted.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_from_end_to_end() {
+        for (pattern, text, matched) in [
+            ("curl", "curl", true),
+            ("curl", "curl1", false),
+            ("*a*b?", "xxaxxbé", true),
+            ("*a*b?", "xxaxxb", false),
+            ("", "", true),
+            ("?", "", false),
+            ("*", "", true),
+            ("ÄB*", "äbc", true),
+        ] {
+            assert_eq!(like(&Wildcard::parse(pattern, true), text, true), matched, "{pattern} {text}");
+        }
+    }
+}
