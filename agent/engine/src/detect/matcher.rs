@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use super::naive::{compare, has_words, lies, values};
 use super::pattern::{Pattern, fold};
-use crate::event::{Event, FieldId, Value};
+use crate::event::{Event, FieldId, Value, version};
 use crate::field;
 use crate::lang::eql::ast::Comparison;
 use crate::lang::query::{Condition, EventQuery, Expr, Test};
@@ -37,6 +37,7 @@ enum Check {
     Folded(Box<Check>),
     Within(Vec<IpNet>),
     Order(Comparison, Value),
+    Version(Comparison, SmolStr),
     Words { words: Vec<SmolStr>, phrase: bool },
 }
 
@@ -127,6 +128,7 @@ fn check(test: &Test) -> Check {
         }
         Test::Within(networks) => Check::Within(networks.clone()),
         Test::Order(comparison, value) => Check::Order(*comparison, value.clone()),
+        Test::Version(comparison, version) => Check::Version(*comparison, version.clone()),
         Test::Words { words, phrase } => Check::Words { words: words.clone(), phrase: *phrase },
     }
 }
@@ -168,6 +170,9 @@ impl Check {
             }
             (Self::Order(comparison, wanted), value) => {
                 compare(value, wanted).is_some_and(|order| lies(*comparison, order))
+            }
+            (Self::Version(comparison, wanted), Value::Text(text)) => {
+                lies(*comparison, version::compare(text, wanted))
             }
             (Self::Words { words, phrase }, Value::Text(text)) => has_words(text, words, *phrase),
             _ => false,

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 
 use smol_str::SmolStr;
 
-use crate::event::{Event, Value};
+use crate::event::{Event, Value, version};
 use crate::field;
 use crate::lang::eql::ast::{Arithmetic, Comparison};
 use crate::lang::function::arithmetic;
@@ -64,6 +64,9 @@ pub fn passes(test: &Test, value: &Value) -> bool {
         }
         (Test::Order(comparison, wanted), value) => {
             compare(value, wanted).is_some_and(|order| lies(*comparison, order))
+        }
+        (Test::Version(comparison, wanted), Value::Text(text)) => {
+            lies(*comparison, version::compare(text, wanted))
         }
         (Test::Words { words, phrase }, Value::Text(text)) => has_words(text, words, *phrase),
         _ => false,

@@ -9,6 +9,7 @@ mod json;
 mod schema;
 mod time;
 mod value;
+pub(crate) mod version;
 
 pub use json::EventError;
 pub use schema::{Field, FieldId, Schema, Type};

@@ -14,6 +14,8 @@ pub enum Type {
     Keyword,
     /// Text compared word by word: `text`, `match_only_text`.
     Text,
+    /// Text compared whole and ordered as a version number: `version`.
+    Version,
     /// Whole numbers: `long` and the shorter ones.
     Long,
     /// Numbers with a fraction: `double`, `float`, `scaled_float`.
@@ -37,6 +39,7 @@ impl Type {
         match self {
             Self::Keyword => "keyword",
             Self::Text => "text",
+            Self::Version => "version",
             Self::Long => "long",
             Self::Double => "double",
             Self::Boolean => "boolean",
@@ -45,6 +48,12 @@ impl Type {
             Self::Flattened => "flattened",
             Self::Point => "geo_point",
         }
+    }
+
+    /// Whether values of this type are text.
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Keyword | Self::Text | Self::Version | Self::Flattened)
     }
 }
 

@@ -36,6 +36,31 @@ impl Timestamp {
         i64::try_from(time.as_nanosecond()).ok().map(Self)
     }
 
+    /// Reads a time in any of the forms that a date field of Elasticsearch takes unless its mapping says otherwise,
+    /// `strict_date_optional_time||epoch_millis`: a date that may be as short as its year, with or without a time and
+    /// a zone, UTC being meant where there is none; or milliseconds since 1970. Four digits alone are a year.
+    #[must_use]
+    pub fn parse_date(text: &str) -> Option<Self> {
+        static PARSER: DateTimeParser = DateTimeParser::new();
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && text.len() != 4 {
+            return text.parse().ok().map(Self::from_millis);
+        }
+        if let Some(time) = Self::parse(text) {
+            return Some(time);
+        }
+        let whole = match text.len() {
+            4 => format!("{text}-01-01"),
+            7 => format!("{text}-01"),
+            _ => text.to_owned(),
+        };
+        if whole.as_bytes().get(4) != Some(&b'-') || whole.ends_with(['Z', 'z', ']']) {
+            return None;
+        }
+        let time = PARSER.parse_datetime(&whole).ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        i64::try_from(time.timestamp().as_nanosecond()).ok().map(Self)
+    }
+
     /// Nanoseconds since the Unix epoch.
     #[must_use]
     pub const fn as_nanos(self) -> i64 {
@@ -116,6 +141,32 @@ mod tests {
             );
         }
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn dates_are_read_as_elasticsearch_reads_them() {
+        for (text, written) in [
+            ("2026-11-22T03:56:01.5Z", Some("2026-11-22T03:56:01.500Z")),
+            ("2026-11-22T03:56:01+02:00", Some("2026-11-22T01:56:01.000Z")),
+            ("2026-11-22T03:56:01", Some("2026-11-22T03:56:01.000Z")),
+            ("2026-11-22T03:56", Some("2026-11-22T03:56:00.000Z")),
+            ("2026-11-22", Some("2026-11-22T00:00:00.000Z")),
+            ("2026-11", Some("2026-11-01T00:00:00.000Z")),
+            ("2026", Some("2026-01-01T00:00:00.000Z")),
+            ("1", Some("1970-01-01T00:00:00.001Z")),
+            ("-1", Some("1969-12-31T23:59:59.999Z")),
+            ("1767225600000", Some("2026-01-01T00:00:00.000Z")),
+            ("20261122", Some("1970-01-01T05:37:41.122Z")),
+            ("99999999999999999999", None),
+            ("", None),
+            ("-", None),
+            ("soon", None),
+            ("2026-13-01", None),
+            ("2026-11-22T", None),
+        ] {
+            let read = Timestamp::parse_date(text).map(|time| time.to_string());
+            assert_eq!(read.as_deref(), written, "{text}");
+        }
     }
 
     #[test]

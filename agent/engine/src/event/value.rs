@@ -11,7 +11,7 @@ use super::{Timestamp, Type};
 /// A value of a field. A field that is absent has no value: there is no null.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Text, of a field of type keyword, text or flattened.
+    /// Text, of a field of type keyword, text, version or flattened.
     Text(SmolStr),
     /// A whole number.
     Long(i64),
@@ -71,23 +71,20 @@ impl Value {
     pub fn from_json(ty: Type, json: &serde_json::Value) -> Option<Self> {
         use serde_json::Value as Json;
         match (ty, json) {
-            (Type::Keyword | Type::Text | Type::Flattened, Json::String(text)) => {
-                Some(Self::Text(text.into()))
-            }
-            (Type::Keyword | Type::Text | Type::Flattened, Json::Number(number)) => {
-                Some(Self::Text(number.to_smolstr()))
-            }
-            (Type::Keyword | Type::Text | Type::Flattened, Json::Bool(truth)) => {
-                Some(Self::Text(truth.to_smolstr()))
-            }
+            (ty, Json::String(text)) if ty.is_text() => Some(Self::Text(text.into())),
+            (ty, Json::Number(number)) if ty.is_text() => Some(Self::Text(number.to_smolstr())),
+            (ty, Json::Bool(truth)) if ty.is_text() => Some(Self::Text(truth.to_smolstr())),
             (Type::Long, Json::Number(number)) => {
                 number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)).map(Self::Long)
             }
             (Type::Double, Json::Number(number)) => number.as_f64().map(Self::Double),
             (Type::Boolean, Json::Bool(truth)) => Some(Self::Boolean(*truth)),
-            (Type::Date, Json::Number(number)) => {
-                number.as_i64().map(|millis| Self::Date(Timestamp::from_millis(millis)))
-            }
+            (Type::Date, Json::Number(number)) => match number.as_i64() {
+                Some(millis) => Some(Self::Date(Timestamp::from_millis(millis))),
+                None => {
+                    number.as_f64().map(|millis| Self::Date(Timestamp::from_nanos((millis * 1e6) as i64)))
+                }
+            },
             (_, Json::String(text)) => Self::parse(ty, text),
             _ => None,
         }
@@ -97,12 +94,12 @@ impl Value {
     #[must_use]
     pub fn parse(ty: Type, text: &str) -> Option<Self> {
         match ty {
-            Type::Keyword | Type::Text | Type::Flattened => Some(Self::Text(text.into())),
+            Type::Keyword | Type::Text | Type::Version | Type::Flattened => Some(Self::Text(text.into())),
             Type::Long => text.parse().ok().map(Self::Long),
             Type::Double => text.parse().ok().map(Self::Double),
             Type::Boolean => text.parse().ok().map(Self::Boolean),
             Type::Ip => text.parse().ok().map(|address: IpAddr| Self::Ip(address.to_canonical())),
-            Type::Date => Timestamp::parse(text).map(Self::Date),
+            Type::Date => Timestamp::parse_date(text).map(Self::Date),
             Type::Point => None,
         }
     }
@@ -220,6 +217,9 @@ mod tests {
         assert_eq!(read(Type::Ip, "\"::ffff:10.0.0.1\""), Some(Value::Ip([10, 0, 0, 1].into())));
         assert_eq!(read(Type::Ip, "\"ec2.amazonaws.com\""), None);
         assert_eq!(read(Type::Date, "1500"), Some(Timestamp::from_millis(1500).into()));
+        assert_eq!(read(Type::Date, "1500.5"), Some(Timestamp::from_nanos(1_500_500_000).into()));
+        assert_eq!(read(Type::Date, "\"15000\""), Some(Timestamp::from_millis(15_000).into()));
+        assert_eq!(read(Type::Version, "\"1.2.3\""), Some("1.2.3".into()));
         assert_eq!(read(Type::Keyword, "{}"), None);
         assert_eq!(read(Type::Keyword, "null"), None);
     }

@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 
 use super::eql::ast::{Arithmetic, Comparison};
 use super::function::Function;
-use crate::event::{FieldId, Schema, Value};
+use crate::event::{FieldId, Schema, Type, Value};
 
 /// What a rule looks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +98,8 @@ pub enum Test {
     Within(Vec<IpNet>),
     /// It lies on this side of a value of its type.
     Order(Comparison, Value),
+    /// It is a version on this side of another one.
+    Version(Comparison, SmolStr),
     /// Its words hold these, next to each other in this order where `phrase`, else anywhere and any one of them.
     Words {
         /// In lower case.
@@ -105,6 +107,16 @@ pub enum Test {
         /// Whether they must stand next to each other.
         phrase: bool,
     },
+}
+
+impl Test {
+    /// The test by which values of this type are put in order.
+    pub(super) fn order(ty: Type, comparison: Comparison, value: Value) -> Self {
+        match value {
+            Value::Text(version) if ty == Type::Version => Self::Version(comparison, version),
+            value => Self::Order(comparison, value),
+        }
+    }
 }
 
 /// A pattern with wildcards.
@@ -376,6 +388,7 @@ impl fmt::Display for Test {
                 write!(f, "within ({})", joined(networks.iter().map(ToString::to_string).collect()))
             }
             Self::Order(comparison, value) => write!(f, "{comparison} {}", Quoted(value)),
+            Self::Version(comparison, version) => write!(f, "{comparison} version {version:?}"),
             Self::Words { words, phrase } => {
                 write!(f, "{} {:?}", if *phrase { "phrase" } else { "words" }, words.join(" "))
             }

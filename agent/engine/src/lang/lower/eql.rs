@@ -230,7 +230,7 @@ impl Lowering<'_> {
         let fits = match (wanted, kind) {
             (Argument::Any, _) | (_, Kind::Null) => true,
             (Argument::Number, Kind::Of(ty)) => matches!(ty, Type::Long | Type::Double),
-            (Argument::Text, Kind::Of(ty)) => matches!(ty, Type::Keyword | Type::Text | Type::Flattened),
+            (Argument::Text, Kind::Of(ty)) => ty.is_text(),
             (Argument::Boolean, Kind::Of(ty)) => ty == Type::Boolean,
             (Argument::Ip, Kind::Of(ty)) => ty == Type::Ip,
         };
@@ -296,7 +296,7 @@ impl Lowering<'_> {
                 self.report(Diagnostic::new(code::TYPES, span, message));
                 None
             }
-            _ => Some(Test::Order(comparison, value)),
+            _ => Some(Test::order(ty, comparison, value)),
         }
     }
 
@@ -352,9 +352,8 @@ impl Lowering<'_> {
             };
             texts.push((text, *span));
         }
-        let textual = matches!(ty, Type::Keyword | Type::Text | Type::Flattened);
         let wildcards: Vec<_> = texts.iter().map(|(text, _)| Wildcard::parse(text, true)).collect();
-        if textual && wildcards.iter().any(|wildcard| wildcard.as_text().is_none()) {
+        if ty.is_text() && wildcards.iter().any(|wildcard| wildcard.as_text().is_none()) {
             return Some(Test::Like { patterns: wildcards, insensitive });
         }
         let values: Vec<_> =
@@ -447,7 +446,7 @@ fn type_of(value: &Value) -> Type {
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Null => "null",
-        Kind::Of(Type::Keyword | Type::Text | Type::Flattened) => "text",
+        Kind::Of(Type::Keyword | Type::Text | Type::Version | Type::Flattened) => "text",
         Kind::Of(Type::Long | Type::Double) => "a number",
         Kind::Of(Type::Boolean) => "true or false",
         Kind::Of(Type::Ip) => "an address",

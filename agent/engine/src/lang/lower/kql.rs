@@ -34,7 +34,7 @@ impl Lowering<'_> {
                 let (name, ty) = (lowering.schema.name(id).to_owned(), lowering.schema.ty(id));
                 let constant = value.text.to_string().into();
                 let value = lowering.constant(&name, ty, &constant, value.span)?;
-                Some(Condition::Test(Expr::Field(id), Test::Order(*comparison, value)))
+                Some(Condition::Test(Expr::Field(id), Test::order(ty, *comparison, value)))
             }),
         }
     }
@@ -68,7 +68,7 @@ impl Lowering<'_> {
         let (name, ty) = (self.schema.name(id).to_owned(), self.schema.ty(id));
         let plain = value.text.as_text();
         let test = match (ty, plain) {
-            (Type::Keyword | Type::Flattened, None) => {
+            (Type::Keyword | Type::Version | Type::Flattened, None) => {
                 Test::Like { patterns: vec![value.text.clone()], insensitive: false }
             }
             (Type::Text, Some(text)) => words(&text, value.quoted),

@@ -85,8 +85,7 @@ fn convert(ty: Type, constant: &Value) -> Option<Value> {
     match (ty, constant) {
         (Type::Long, Value::Long(_))
         | (Type::Double, Value::Double(_))
-        | (Type::Boolean, Value::Boolean(_))
-        | (Type::Keyword | Type::Text | Type::Flattened, Value::Text(_)) => Some(constant.clone()),
+        | (Type::Boolean, Value::Boolean(_)) => Some(constant.clone()),
         (Type::Double, Value::Long(number)) => Some(Value::Double(*number as f64)),
         // Ordering a whole number by a fraction is meant; both are numbers to what compares them.
         (Type::Long, Value::Double(_)) => Some(constant.clone()),
