@@ -4,6 +4,7 @@
 //! are nested and fields stand in the order of their names.
 
 use serde_json::{Map, Value as Json};
+use smol_str::SmolStr;
 use thiserror::Error;
 
 use super::{Event, FieldId, Fields, Schema, Type, Value};
@@ -16,15 +17,15 @@ pub enum EventError {
     #[error("an event must be a JSON object")]
     NotAnObject,
     /// There is no time to order it by.
-    #[error("`@timestamp` is missing or is no time; it must be RFC 3339 text or milliseconds since 1970")]
-    NoTimestamp,
+    #[error("`{0}` is missing or is no time; it must be RFC 3339 text or milliseconds since 1970")]
+    NoTimestamp(SmolStr),
     /// Objects lie in objects deeper than anything that is an event.
     #[error("objects are nested more than {DEPTH_MAX} deep")]
     TooDeep,
 }
 
 /// Deepest nesting of objects and arrays that is read.
-const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 
 impl Event {
     /// Reads an ECS document. Fields that the schema does not know, and values that their field's type cannot hold,
@@ -33,6 +34,15 @@ impl Event {
     /// # Errors
     /// See [`EventError`].
     pub fn from_json(schema: &Schema, json: &Json) -> Result<Self, EventError> {
+        Self::from_json_timed(schema, json, field!("@timestamp"))
+    }
+
+    /// The same, but that the event happened when the date field `timestamp` says. `@timestamp` is then a field as any
+    /// other.
+    ///
+    /// # Errors
+    /// See [`EventError`].
+    pub fn from_json_timed(schema: &Schema, json: &Json, timestamp: FieldId) -> Result<Self, EventError> {
         let object = json.as_object().ok_or(EventError::NotAnObject)?;
         let mut reader = Reader { schema, fields: Vec::new(), rest: Map::new() };
         reader.object(&mut String::new(), object, 0)?;
@@ -50,10 +60,10 @@ impl Event {
                 ),
             };
         }
-        let Some(Value::Date(time)) = own.get(field!("@timestamp")).cloned() else {
-            return Err(EventError::NoTimestamp);
+        let Some(Value::Date(time)) = own.get(timestamp).cloned() else {
+            return Err(EventError::NoTimestamp(schema.name(timestamp).into()));
         };
-        Ok(Self { rest, ..Self::new(time, own, Vec::new()) })
+        Ok(Self { rest, ..Self::assembled(time, own, Vec::new()) })
     }
 
     /// Sets a flattened field, as a source does that builds its events itself: the object is kept for the alert, and
@@ -190,7 +200,10 @@ impl Reader<'_> {
         }
         let known = self.schema.id(path).map(|id| (id, self.schema.ty(id)));
         match (json, known) {
-            (Json::Null, _) => {}
+            (Json::Null, Some((id, _))) => {
+                self.fields.extend(self.schema.null(id).map(|value| (id, value.clone())));
+            }
+            (Json::Null, None) => {}
             (_, Some((_, Type::Point))) => self.keep(path, json),
             (Json::Object(_), Some((id, Type::Flattened))) => {
                 self.keep(path, json);
@@ -204,10 +217,16 @@ impl Reader<'_> {
                     self.value(path, element, depth + 1)?;
                 }
             }
-            (scalar, Some((id, ty))) => match Value::from_json(ty, scalar) {
-                Some(value) => self.fields.push((id, value)),
-                None => self.keep(path, scalar),
-            },
+            (scalar, Some((id, ty))) => {
+                match Value::from_json(ty, scalar) {
+                    Some(value) => self.fields.push((id, value)),
+                    None => self.keep(path, scalar),
+                }
+                for copy in self.schema.copies(id) {
+                    let value = Value::from_json(self.schema.ty(*copy), scalar);
+                    self.fields.extend(value.map(|value| (*copy, value)));
+                }
+            }
             (scalar, None) => self.keep(path, scalar),
         }
         Ok(())
@@ -295,7 +314,10 @@ mod tests {
         let deep = (0..100).fold(Json::from(1), |inner, _| serde_json::json!({"a": inner}));
         assert_eq!(Event::from_json(&schema, &deep), Err(EventError::TooDeep));
         assert_eq!(Event::from_json(&schema, &Json::from(1)), Err(EventError::NotAnObject));
-        assert_eq!(Event::from_json(&schema, &serde_json::json!({})), Err(EventError::NoTimestamp));
+        assert_eq!(
+            Event::from_json(&schema, &serde_json::json!({})),
+            Err(EventError::NoTimestamp("@timestamp".into()))
+        );
     }
 
     #[test]

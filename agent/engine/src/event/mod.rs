@@ -5,13 +5,17 @@
 //! every connection of one process, and events kept for a sequence share them in memory too.
 
 mod fields;
+mod inference;
 mod json;
+mod mapping;
 mod schema;
 mod time;
 mod value;
 pub(crate) mod version;
 
+pub use inference::Inference;
 pub use json::EventError;
+pub use mapping::MappingError;
 pub use schema::{Field, FieldId, Schema, Type};
 pub use time::Timestamp;
 pub use value::Value;
@@ -95,6 +99,10 @@ impl Event {
     #[must_use]
     pub fn new(time: Timestamp, mut own: Fields, shared: Vec<Arc<Fields>>) -> Self {
         own.set(field!("@timestamp"), time);
+        Self::assembled(time, own, shared)
+    }
+
+    fn assembled(time: Timestamp, own: Fields, shared: Vec<Arc<Fields>>) -> Self {
         let sequence = match own.get(field!("event.sequence")) {
             Some(Value::Long(number)) => u64::try_from(*number).unwrap_or(0),
             _ => u64::MAX,

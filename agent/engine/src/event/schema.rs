@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use smol_str::SmolStr;
 
+use super::Value;
 use super::fields::FIELDS;
 
 /// What a field holds, in the families of Elasticsearch's mapping that compare alike.
@@ -139,11 +140,19 @@ pub struct Schema {
     defined: Vec<(SmolStr, Type)>,
     by_name: HashMap<SmolStr, FieldId>,
     leaves: HashMap<FieldId, Vec<FieldId>>,
+    /// Where the built-in table is not known: those of its names that were defined, with the types they got.
+    own: Option<HashMap<FieldId, Type>>,
+    /// What a null in a field stands for.
+    nulls: HashMap<FieldId, Value>,
+    /// Fields that hold the values of another one too, in a type of theirs.
+    copies: HashMap<FieldId, Vec<FieldId>>,
 }
 
 impl Schema {
     /// Most fields a schema can hold, built-in ones included.
     pub const FIELDS_MAX: usize = u16::MAX as usize;
+    /// Most fields that there is always room for beside the built-in ones.
+    pub const DEFINED_MAX: usize = Self::FIELDS_MAX - FIELDS.len();
 
     /// The built-in fields alone.
     #[must_use]
@@ -151,9 +160,31 @@ impl Schema {
         Self::default()
     }
 
-    /// Adds a field, or finds it if it is there; a built-in field keeps its type. `None` when the schema is full.
+    /// No fields: only those that are defined will be known. It is for data that is not ECS, in which a name of the
+    /// built-in table may have another type or be a mistake.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { own: Some(HashMap::new()), ..Self::default() }
+    }
+
+    /// Only the field that says when events happened.
+    pub(super) fn of_time(name: &str) -> (Self, FieldId) {
+        let mut schema = Self::empty();
+        // The first field of an empty schema, if it is none of the built-in ones.
+        let first = FieldId(FIELDS.len() as u16);
+        let id = schema.define(name, Type::Date).unwrap_or(first);
+        (schema, id)
+    }
+
+    /// Adds a field, or finds it if it is there; a field that is there keeps its type. `None` when the schema is full.
     pub fn define(&mut self, name: &str, ty: Type) -> Option<FieldId> {
         if let Some(id) = self.id(name) {
+            return Some(id);
+        }
+        if let (Some(own), Some(index)) = (&mut self.own, position(name)) {
+            // The id is the built-in one, for parts of the engine look for some fields by that.
+            let id = FieldId(index as u16);
+            own.insert(id, ty);
             return Some(id);
         }
         let index = FIELDS.len() + self.defined.len();
@@ -175,7 +206,36 @@ impl Schema {
     /// The id of the field with this name.
     #[must_use]
     pub fn id(&self, name: &str) -> Option<FieldId> {
-        position(name).map(|index| FieldId(index as u16)).or_else(|| self.by_name.get(name).copied())
+        let builtin = position(name).map(|index| FieldId(index as u16));
+        let known = |id: &FieldId| self.own.as_ref().is_none_or(|own| own.contains_key(id));
+        builtin.filter(known).or_else(|| self.by_name.get(name).copied())
+    }
+
+    /// Gives a field another name beside its own, unless that is taken.
+    pub(super) fn alias(&mut self, name: &str, id: FieldId) {
+        if self.id(name).is_none() {
+            self.by_name.insert(name.into(), id);
+        }
+    }
+
+    /// Makes a null in a field stand for a value.
+    pub(super) fn set_null(&mut self, id: FieldId, value: Value) {
+        self.nulls.insert(id, value);
+    }
+
+    /// What a null in a field stands for.
+    pub(super) fn null(&self, id: FieldId) -> Option<&Value> {
+        self.nulls.get(&id)
+    }
+
+    /// Makes a field hold the values of another one too.
+    pub(super) fn copy(&mut self, from: FieldId, to: FieldId) {
+        self.copies.entry(from).or_default().push(to);
+    }
+
+    /// The fields that hold the values of this one too.
+    pub(super) fn copies(&self, from: FieldId) -> &[FieldId] {
+        self.copies.get(&from).map_or(&[], Vec::as_slice)
     }
 
     /// The flattened field that `name` would be a leaf of.
@@ -199,6 +259,9 @@ impl Schema {
     /// What a field holds.
     #[must_use]
     pub fn ty(&self, id: FieldId) -> Type {
+        if let Some(ty) = self.own.as_ref().and_then(|own| own.get(&id)) {
+            return *ty;
+        }
         match FIELDS.get(id.index()) {
             Some(field) => field.ty,
             None => self.defined[id.index() - FIELDS.len()].1,
@@ -208,24 +271,26 @@ impl Schema {
     /// Whether ECS writes this field as an array even where it holds one value.
     #[must_use]
     pub fn is_list(&self, id: FieldId) -> bool {
-        FIELDS.get(id.index()).is_some_and(|field| field.list)
+        self.own.is_none() && FIELDS.get(id.index()).is_some_and(|field| field.list)
     }
 
     /// All names, built-in ones first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        FIELDS.iter().map(|field| field.name).chain(self.defined.iter().map(|(name, _)| name.as_str()))
+        let known = |id| self.own.as_ref().is_none_or(|own| own.contains_key(&id));
+        let builtin = FIELDS.iter().enumerate().filter(move |(index, _)| known(FieldId(*index as u16)));
+        builtin.map(|(_, field)| field.name).chain(self.defined.iter().map(|(name, _)| name.as_str()))
     }
 
     /// How many fields there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        FIELDS.len() + self.defined.len()
+        self.own.as_ref().map_or(FIELDS.len(), HashMap::len) + self.defined.len()
     }
 
-    /// Never: the built-in table is not empty.
+    /// Whether there are no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        false
+        self.len() == 0
     }
 }
 
@@ -257,6 +322,18 @@ mod tests {
         assert_eq!(schema.name(id), "okta.event_type");
         assert_eq!(schema.define("process.pid", Type::Keyword), Some(field!("process.pid")));
         assert_eq!(schema.ty(field!("process.pid")), Type::Long);
+    }
+
+    #[test]
+    fn an_empty_schema_knows_what_was_defined_alone() {
+        let mut schema = Schema::empty();
+        assert!(schema.is_empty() && schema.id("process.pid").is_none());
+        let pid = schema.define("process.pid", Type::Keyword);
+        assert_eq!(pid, Some(field!("process.pid")));
+        assert_eq!(schema.ty(field!("process.pid")), Type::Keyword);
+        schema.define("tag", Type::Long);
+        assert_eq!(schema.names().collect::<Vec<_>>(), ["process.pid", "tag"]);
+        assert_eq!(schema.len(), 2);
     }
 
     #[test]

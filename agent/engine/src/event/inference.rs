@@ -1,0 +1,207 @@
+//! A schema out of data, where nobody has written one down.
+//!
+//! Types are chosen as Elasticsearch's dynamic mapping chooses them, but for what it chooses by the first value alone:
+//! here all values are looked at first.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use super::json::DEPTH_MAX;
+use super::{FieldId, Schema, Timestamp, Type, Value};
+
+/// What the last part of a field's name is where its text is a version.
+const VERSION: &str = "version";
+
+/// Looks at documents, and makes a schema of their fields and what these hold:
+///
+/// - whole numbers are `long`, and `double` where one has a fraction or is too large;
+/// - `true` and `false` are `boolean`;
+/// - text is `date` where all of it is ISO 8601 with a whole date, `ip` where all of it is addresses and ECS has an `ip`
+///   field of this name, `version` where the name's last part is `version`, and else `keyword`;
+/// - what holds several of these is `keyword`;
+/// - what holds nothing but nulls is no field, as in Elasticsearch.
+///
+/// ```
+/// use lapwing_engine::event::{Inference, Type};
+///
+/// let mut inference = Inference::new();
+/// inference.see(&serde_json::json!({"at": "17", "size": 1, "from": {"host": "a"}}));
+/// inference.see(&serde_json::json!({"at": "18", "size": 2.5, "from.host": ["b", null]}));
+/// let (schema, timestamp) = inference.finish("at");
+/// assert_eq!(schema.ty(timestamp), Type::Date);
+/// let ty = |name| schema.id(name).map(|id| schema.ty(id));
+/// assert_eq!((ty("size"), ty("from.host")), (Some(Type::Double), Some(Type::Keyword)));
+/// ```
+#[derive(Debug, Default)]
+pub struct Inference {
+    seen: BTreeMap<String, Seen>,
+    left_out: u64,
+}
+
+/// What a field was seen to hold.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    long: bool,
+    double: bool,
+    boolean: bool,
+    date: bool,
+    ip: bool,
+    text: bool,
+}
+
+impl Inference {
+    /// Nothing was looked at yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks at a document. What is no object, and what is nested deeper than an event may be, has no fields.
+    pub fn see(&mut self, document: &Json) {
+        if let Json::Object(object) = document {
+            self.object(&mut String::new(), object, 0);
+        }
+    }
+
+    /// How many values were in fields that are left out because there are too many fields.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// The schema, and the field in it that says when events happened: it is a date, whatever it holds.
+    #[must_use]
+    pub fn finish(self, timestamp: &str) -> (Schema, FieldId) {
+        let (mut schema, timestamp) = Schema::of_time(timestamp);
+        for (name, seen) in &self.seen {
+            if let Some(ty) = seen.ty(name) {
+                schema.define(name, ty);
+            }
+        }
+        (schema, timestamp)
+    }
+
+    fn object(&mut self, path: &mut String, object: &Map<String, Json>, depth: usize) {
+        for (name, value) in object {
+            let end = path.len();
+            if end > 0 {
+                path.push('.');
+            }
+            path.push_str(name);
+            self.value(path, value, depth + 1);
+            path.truncate(end);
+        }
+    }
+
+    fn value(&mut self, path: &mut String, json: &Json, depth: usize) {
+        match json {
+            _ if depth > DEPTH_MAX => {}
+            Json::Null => {}
+            Json::Object(object) => self.object(path, object, depth),
+            Json::Array(array) => array.iter().for_each(|element| self.value(path, element, depth + 1)),
+            // One place is the timestamp's.
+            _ if self.seen.len() + 1 >= Schema::DEFINED_MAX && !self.seen.contains_key(path.as_str()) => {
+                self.left_out += 1;
+            }
+            scalar => match self.seen.get_mut(path.as_str()) {
+                Some(seen) => seen.see(scalar),
+                None => self.seen.entry(path.clone()).or_default().see(scalar),
+            },
+        }
+    }
+}
+
+impl Seen {
+    fn see(&mut self, scalar: &Json) {
+        match scalar {
+            Json::Bool(_) => self.boolean = true,
+            Json::Number(number) if number.is_i64() => self.long = true,
+            Json::Number(_) => self.double = true,
+            Json::String(text) if is_date(text) => self.date = true,
+            Json::String(text) if Value::parse(Type::Ip, text).is_some() => self.ip = true,
+            _ => self.text = true,
+        }
+    }
+
+    fn ty(self, name: &str) -> Option<Type> {
+        let text = if name.rsplit('.').next() == Some(VERSION) { Type::Version } else { Type::Keyword };
+        match (self.long || self.double, self.boolean, self.date, self.ip, self.text) {
+            (false, false, false, false, false) => None,
+            (true, false, false, false, false) => Some(if self.double { Type::Double } else { Type::Long }),
+            (false, true, false, false, false) => Some(Type::Boolean),
+            (false, false, true, false, false) => Some(Type::Date),
+            (false, false, false, true, false) if is_address(name) => Some(Type::Ip),
+            _ => Some(text),
+        }
+    }
+}
+
+/// Whether ECS has a field of addresses by this name.
+fn is_address(name: &str) -> bool {
+    let ecs = Schema::new();
+    ecs.id(name).is_some_and(|id| ecs.ty(id) == Type::Ip)
+}
+
+/// Whether text is a date by its looks: `2026-11-22` and whatever may follow that. A year alone may be any number.
+fn is_date(text: &str) -> bool {
+    let looks = |(index, byte): (usize, &u8)| {
+        if matches!(index, 4 | 7) { *byte == b'-' } else { byte.is_ascii_digit() }
+    };
+    let start = text.as_bytes().get(..10);
+    start.is_some_and(|start| start.iter().enumerate().all(looks)) && Timestamp::parse_date(text).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_those_of_all_values() {
+        let documents = [
+            serde_json::json!({"n": 1, "f": 1, "b": true, "mixed": 1, "when": "2026-11-22", "year": "2026", "null": null,
+                "source": {"ip": "10.0.0.1"}, "peer": "10.0.0.1", "empty": [], "version": "1.2.3", "big": 1}),
+            serde_json::json!({"n": [2, null], "f": 1.5, "b": [false], "mixed": "x", "when": ["2026-11-22T00:00:00Z"],
+                "source.ip": "::1", "list": [{"of": 1}, {"of": 2}], "agent": {"version": 8}, "null": {}, "big": u64::MAX}),
+        ];
+        let mut inference = Inference::new();
+        documents.iter().for_each(|document| inference.see(document));
+        let (schema, timestamp) = inference.finish("@timestamp");
+        assert_eq!(schema.name(timestamp), "@timestamp");
+        let mut found: Vec<_> = schema.names().collect();
+        found.sort_unstable();
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|name| (name, schema.id(name).map_or("", |id| schema.ty(id).name())))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("@timestamp", "date"),
+                ("agent.version", "long"),
+                ("b", "boolean"),
+                ("big", "double"),
+                ("f", "double"),
+                ("list.of", "long"),
+                ("mixed", "keyword"),
+                ("n", "long"),
+                ("peer", "keyword"),
+                ("source.ip", "ip"),
+                ("version", "version"),
+                ("when", "date"),
+                ("year", "keyword"),
+            ]
+        );
+    }
+
+    #[test]
+    fn there_are_only_so_many_fields() {
+        let mut inference = Inference::new();
+        for number in 0..=Schema::DEFINED_MAX {
+            inference.see(&serde_json::json!({format!("f{number}"): 1}));
+        }
+        assert_eq!(inference.left_out(), 2);
+        let (schema, timestamp) = inference.finish("at");
+        assert_eq!((schema.len(), schema.ty(timestamp)), (Schema::DEFINED_MAX, Type::Date));
+    }
+}
