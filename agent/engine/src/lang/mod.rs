@@ -7,6 +7,7 @@ pub mod diagnostic;
 pub mod eql;
 pub mod kql;
 pub mod query;
+pub mod regex;
 
 mod cursor;
 pub mod function;
