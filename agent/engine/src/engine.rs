@@ -15,7 +15,8 @@ use flood::Flood;
 use index::Index;
 
 use crate::detect::{
-    Change, Detection, Finding, Findings, Hit, Limits, NewTerms, Ordinal, Rare, SequenceDetector,
+    Change, Detection, Finding, Findings, Hit, Limits, NewTerms, Ordinal, Rare, SampleDetector,
+    SequenceDetector,
 };
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::{EventQuery, Query};
@@ -88,6 +89,7 @@ struct Running {
 enum Detector {
     Match,
     Sequence(Box<SequenceDetector>),
+    Sample(Box<SampleDetector>),
     NewTerms(NewTerms),
     Rare(Rare),
 }
@@ -125,7 +127,7 @@ pub struct Counters {
     pub discarded: u64,
     /// Events that took their place in the order before their lateness was over, because too many waited.
     pub released_early: u64,
-    /// Bytes held by sequences that are not complete.
+    /// Bytes held by sequences and samples that are not complete.
     pub sequence_bytes: u64,
 }
 
@@ -191,7 +193,7 @@ impl Engine {
         match &mut running.detector {
             Detector::NewTerms(terms) => terms.restore(key, value),
             Detector::Rare(rare) => rare.restore(&self.schema, key, value),
-            Detector::Match | Detector::Sequence(_) => {}
+            Detector::Match | Detector::Sequence(_) | Detector::Sample(_) => {}
         }
     }
 
@@ -226,6 +228,7 @@ impl Engine {
             match &mut running.detector {
                 Detector::Match => {}
                 Detector::Sequence(sequence) => sequence.advance(now, &mut findings),
+                Detector::Sample(sample) => sample.advance(now),
                 Detector::NewTerms(terms) => terms.advance(now, &mut findings),
                 Detector::Rare(rare) => rare.advance(now, &mut findings),
             }
@@ -253,6 +256,10 @@ impl Engine {
                     counters.sequence_bytes += sequence.bytes() as u64;
                     sequence.discarded()
                 }
+                Detector::Sample(sample) => {
+                    counters.sequence_bytes += sample.bytes() as u64;
+                    sample.discarded()
+                }
                 Detector::NewTerms(terms) => terms.discarded(),
                 Detector::Rare(rare) => rare.discarded(),
             };
@@ -276,6 +283,7 @@ impl Engine {
                 findings.found.push(Finding { events, ..Finding::default() });
             }
             Detector::Sequence(sequence) => sequence.event(hit, &mut findings),
+            Detector::Sample(sample) => sample.event(hit, &mut findings),
             Detector::NewTerms(terms) => terms.event(hit, &mut findings),
             Detector::Rare(rare) => rare.event(&self.schema, hit, &mut findings),
         }
@@ -306,6 +314,9 @@ impl Detector {
             Kind::Eql(Query::Event(_)) | Kind::Query(_) => Self::Match,
             Kind::Eql(Query::Sequence(sequence)) => {
                 Self::Sequence(SequenceDetector::new(sequence, options.limits).into())
+            }
+            Kind::Eql(Query::Sample(sample)) => {
+                Self::Sample(SampleDetector::new(sample, rule.lookback, options.limits).into())
             }
             Kind::NewTerms { fields, history, .. } => {
                 Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, options.limits))

@@ -11,6 +11,7 @@ use crate::event::{Event, FieldId, Value, version};
 use crate::field;
 use crate::lang::eql::ast::Comparison;
 use crate::lang::query::{Condition, EventQuery, Expr, Test};
+use crate::lang::regex::Regex;
 
 /// An event query that can be asked whether it matches.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ enum Check {
     Values(Vec<Value>),
     Patterns(Vec<Pattern>),
     Folded(Box<Check>),
+    Regexes(Vec<Regex>),
     Within(Vec<IpNet>),
     Order(Comparison, Value),
     Version(Comparison, SmolStr),
@@ -126,6 +128,7 @@ fn check(test: &Test) -> Check {
             let patterns = patterns.iter().map(|pattern| Pattern::new(pattern, *insensitive)).collect();
             folded(*insensitive, Check::Patterns(patterns))
         }
+        Test::Regex { patterns, .. } => Check::Regexes(patterns.clone()),
         Test::Within(networks) => Check::Within(networks.clone()),
         Test::Order(comparison, value) => Check::Order(*comparison, value.clone()),
         Test::Version(comparison, version) => Check::Version(*comparison, version.clone()),
@@ -162,6 +165,7 @@ impl Check {
             (Self::Patterns(patterns), Value::Text(text)) => {
                 patterns.iter().any(|pattern| pattern.matches(text))
             }
+            (Self::Regexes(regexes), Value::Text(text)) => regexes.iter().any(|regex| regex.is_match(text)),
             (Self::Within(networks), Value::Ip(address)) => {
                 networks.iter().any(|network| network.contains(address))
             }

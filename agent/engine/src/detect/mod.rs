@@ -6,12 +6,14 @@ mod matcher;
 mod new_terms;
 mod pattern;
 mod rare;
+mod sample;
 mod sequence;
 mod window;
 
 pub use matcher::Matcher;
 pub use new_terms::NewTerms;
 pub use rare::{Detection, Rare};
+pub use sample::SampleDetector;
 pub use sequence::SequenceDetector;
 
 use std::sync::Arc;

@@ -59,6 +59,9 @@ pub fn passes(test: &Test, value: &Value) -> bool {
         (Test::Like { patterns, insensitive }, Value::Text(text)) => {
             patterns.iter().any(|pattern| like(pattern, text, *insensitive))
         }
+        (Test::Regex { patterns, .. }, Value::Text(text)) => {
+            patterns.iter().any(|regex| regex.is_match(text))
+        }
         (Test::Within(networks), Value::Ip(address)) => {
             networks.iter().any(|network| network.contains(address))
         }
@@ -90,6 +93,32 @@ pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
             let sides = [values(left, event), values(right, event)];
             combinations(&sides).iter().filter_map(|values| computed(*operator, values)).collect()
         }
+        Expr::Truth(condition) => truth(condition, event).map(Value::Boolean).into_iter().collect(),
+    }
+}
+
+/// Whether the condition holds for the event, where it is a value: in this place alone there is a third, for what hangs
+/// on something that is absent.
+fn truth(condition: &Condition, event: &Event) -> Option<bool> {
+    match condition {
+        Condition::Always(_) | Condition::Exists(_) => Some(holds(condition, event)),
+        Condition::Not(inner) => truth(inner, event).map(|truth| !truth),
+        Condition::All(parts) => decided(parts, event, false),
+        Condition::Any(parts) => decided(parts, event, true),
+        Condition::Test(expr, test) => {
+            let values = values(expr, event);
+            (!values.is_empty()).then(|| values.iter().any(|value| passes(test, value)))
+        }
+    }
+}
+
+/// One part that is `deciding` decides over all; else all of them must be known.
+fn decided(parts: &[Condition], event: &Event, deciding: bool) -> Option<bool> {
+    let truths: Vec<_> = parts.iter().map(|part| truth(part, event)).collect();
+    if truths.contains(&Some(deciding)) {
+        Some(deciding)
+    } else {
+        (!truths.contains(&None)).then_some(!deciding)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::event::{Event, Timestamp};
 use crate::lang::query::{Key, Sequence, Stage};
 
 /// What the events of one sequence agree in.
-type JoinKey = Arc<[Option<SmolStr>]>;
+pub(super) type JoinKey = Arc<[Option<SmolStr>]>;
 
 /// Most keys that one event with multi-valued fields takes part under.
 const JOIN_KEYS_MAX: usize = 256;
@@ -42,10 +42,11 @@ pub struct SequenceDetector {
     discarded: u64,
 }
 
+/// An event that has a place in a sequence or sample.
 #[derive(Clone, Debug)]
-struct Member {
-    event: Arc<Event>,
-    ordinal: Ordinal,
+pub(super) struct Member {
+    pub(super) event: Arc<Event>,
+    pub(super) ordinal: Ordinal,
 }
 
 impl SequenceDetector {
@@ -212,7 +213,7 @@ impl SequenceDetector {
 
 /// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
 /// where a field is absent that is not optional.
-fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
+pub(super) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
     let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
     for key in keys {
         let mut values: Vec<Option<SmolStr>> = Vec::new();
@@ -236,10 +237,12 @@ fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
     combinations.into_iter().map(Into::into).collect()
 }
 
-fn cost(key: &JoinKey, members: &[Member]) -> usize {
+/// Bytes that members under a key take.
+pub(super) fn cost<'a>(key: &JoinKey, members: impl IntoIterator<Item = &'a Member>) -> usize {
     let key: usize = key.iter().flatten().map(|value| value.len() + size_of::<SmolStr>()).sum();
     // The window itself holds a key and a place twice.
-    key * 2 + 128 + members.iter().map(|member| size_of::<Member>() + member.event.own_bytes()).sum::<usize>()
+    let member = |member: &Member| size_of::<Member>() + member.event.own_bytes();
+    key * 2 + 128 + members.into_iter().map(member).sum::<usize>()
 }
 
 /// Events that must be missing, by key and stage, in order.

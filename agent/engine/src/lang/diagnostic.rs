@@ -147,6 +147,15 @@ codes! {
         "A query may be one MiB long, have 256 stages and lists of 65536 entries."
     QUOTES "E0108" "single quotation marks are no strings"
         "EQL strings stand in double quotation marks, as in Elasticsearch 7.11 and later."
+    BAD_REGEX "E0109" "wrong regular expression"
+        "`regex` and `regex~` take Lucene's regular expressions, which match whole values: `. ? + * | {n,m} [] () \"\"` \
+         and the operators `~` (complement), `&` (intersection), `@` (any text), `<1-100>` (numbers), `#` (nothing). A \
+         backslash makes a character of an operator, and \\d, \\s, \\w and their upper case are classes."
+    REGEX_TOO_LARGE "E0110" "regular expression too large"
+        "An expression may have 1000 characters, take one MiB when it is compiled and 4096 states where something stands \
+         around a `~` or a `&`; those of a query may take 16 MiB together."
+    PIPE "E0111" "a rule has no pipes"
+        "`| head` and `| tail` are for searches over what is recorded: of a rule's events there is no first and no last."
     UNKNOWN_FIELD "E0201" "unknown field"
         "The field is neither in ECS nor among those that this host's sources set, so that nothing could ever match. \
          Write `?field` where it may be absent from the data."
@@ -169,6 +178,8 @@ codes! {
     UNSUPPORTED "E0210" "not supported yet"
         "The language has this, and this version of Lapwing does not run it. The rule is not loaded, so that nobody \
          takes it for running."
+    BAD_SAMPLE "E0211" "wrong sample"
+        "A sample needs two stages at least and five at most, and every stage needs a join key."
     BAD_TOML "E0301" "no valid TOML"
         "A rule file is TOML with a `[rule]` table."
     MISSING_KEY "E0302" "a key is missing"

@@ -25,5 +25,7 @@ pub const QUERY_BYTES_MAX: usize = 1 << 20;
 pub const NESTING_MAX: usize = 128;
 /// Most stages a sequence may have, `with runs` counted out.
 pub const STAGES_MAX: usize = 256;
+/// Most stages a sample may have, as in Elasticsearch.
+pub const SAMPLE_STAGES_MAX: usize = 5;
 /// Most diagnostics that are reported for one query.
 pub const DIAGNOSTICS_MAX: usize = 20;

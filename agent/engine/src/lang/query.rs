@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 
 use super::eql::ast::{Arithmetic, Comparison};
 use super::function::Function;
+use super::regex::Regex;
 use crate::event::{FieldId, Schema, Type, Value};
 
 /// What a rule looks for.
@@ -17,6 +18,8 @@ pub enum Query {
     Event(EventQuery),
     /// Several events in order.
     Sequence(Sequence),
+    /// Several events in any order.
+    Sample(Sample),
 }
 
 /// Events of a category for which a condition holds.
@@ -39,7 +42,14 @@ pub struct Sequence {
     pub maxspan: Option<Duration>,
 }
 
-/// One stage of a sequence.
+/// Stages that must be met in any order, each by an event of its own, by events that agree in the stages' keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The stages, of which none is missing and each has a key at least.
+    pub stages: Vec<Stage>,
+}
+
+/// One stage of a sequence or sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
     /// Which event it is.
@@ -92,6 +102,13 @@ pub enum Test {
         /// The patterns.
         patterns: Vec<Wildcard>,
         /// Whether case is not regarded.
+        insensitive: bool,
+    },
+    /// It is matched from end to end by one of these regular expressions.
+    Regex {
+        /// The expressions.
+        patterns: Vec<Regex>,
+        /// Whether case is not regarded; the expressions are made ready for it.
         insensitive: bool,
     },
     /// It is an address in one of these networks.
@@ -194,27 +211,36 @@ pub enum Expr {
     },
     /// A sum and the like.
     Arithmetic(Arithmetic, Box<Self>, Box<Self>),
+    /// Whether the condition holds; nothing where that hangs on something that is absent, as `process.pid > 1` does on
+    /// an absent `process.pid`.
+    Truth(Box<Condition>),
 }
 
 impl Query {
     /// Every event query in it: the only one, or the stages' in order and `until`'s last.
     pub fn events(&self) -> impl Iterator<Item = &EventQuery> {
-        let (single, sequence) = match self {
-            Self::Event(query) => (Some(query), None),
-            Self::Sequence(sequence) => (None, Some(sequence)),
+        let single = match self {
+            Self::Event(query) => Some(query),
+            Self::Sequence(_) | Self::Sample(_) => None,
         };
-        let stages = sequence.into_iter().flat_map(|sequence| sequence.stages.iter().chain(&sequence.until));
-        single.into_iter().chain(stages.map(|stage| &stage.query))
+        single.into_iter().chain(self.stages().map(|stage| &stage.query))
+    }
+
+    /// The stages in order, `until` last; none of a query for single events.
+    pub fn stages(&self) -> impl Iterator<Item = &Stage> {
+        let (stages, until) = match self {
+            Self::Event(_) => (&[][..], None),
+            Self::Sequence(sequence) => (sequence.stages.as_slice(), sequence.until.as_ref()),
+            Self::Sample(sample) => (sample.stages.as_slice(), None),
+        };
+        stages.iter().chain(until)
     }
 
     /// Every field that it names, in no order and maybe several times.
     #[must_use]
     pub fn fields(&self) -> Vec<FieldId> {
         let mut fields: Vec<_> = self.events().flat_map(EventQuery::fields).collect();
-        if let Self::Sequence(sequence) = self {
-            let stages = sequence.stages.iter().chain(&sequence.until);
-            fields.extend(stages.flat_map(|stage| &stage.keys).filter_map(|key| key.field));
-        }
+        fields.extend(self.stages().flat_map(|stage| &stage.keys).filter_map(|key| key.field));
         fields
     }
 
@@ -264,6 +290,7 @@ impl Expr {
                 left.collect_fields(fields);
                 right.collect_fields(fields);
             }
+            Self::Truth(condition) => condition.collect_fields(fields),
         }
     }
 }
@@ -284,6 +311,10 @@ impl fmt::Display for Shown<'_, Query> {
                     write!(f, "\n  {}", Shown(stage, schema))?;
                 }
                 sequence.until.iter().try_for_each(|stage| write!(f, "\nuntil\n  {}", Shown(stage, schema)))
+            }
+            Query::Sample(sample) => {
+                f.write_str("sample")?;
+                sample.stages.iter().try_for_each(|stage| write!(f, "\n  {}", Shown(stage, schema)))
             }
         }
     }
@@ -356,6 +387,7 @@ impl fmt::Display for Shown<'_, Expr> {
                 };
                 write!(f, "({} {sign} {})", Shown(&**left, schema), Shown(&**right, schema))
             }
+            Expr::Truth(condition) => write!(f, "truth({})", Shown(&**condition, schema)),
         }
     }
 }
@@ -383,6 +415,10 @@ impl fmt::Display for Test {
             Self::Like { patterns, insensitive } => {
                 let patterns = patterns.iter().map(|pattern| format!("{:?}", pattern.to_string())).collect();
                 write!(f, "like{} ({})", mark(insensitive), joined(patterns))
+            }
+            Self::Regex { patterns, insensitive } => {
+                let patterns = patterns.iter().map(|regex| format!("{:?}", regex.pattern())).collect();
+                write!(f, "regex{} ({})", mark(insensitive), joined(patterns))
             }
             Self::Within(networks) => {
                 write!(f, "within ({})", joined(networks.iter().map(ToString::to_string).collect()))

@@ -11,6 +11,28 @@ pub enum Query {
     Event(Filter),
     /// `sequence …`.
     Sequence(Sequence),
+    /// `sample by keys [stage]…`.
+    Sample(Sample),
+}
+
+/// What is done with the results of a search: `| head 5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pipe {
+    /// The first of them, so many.
+    Head(u64),
+    /// The last of them, so many.
+    Tail(u64),
+}
+
+/// `sample by keys [stage] by keys…`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Keys that every stage shares.
+    pub by: Vec<Key>,
+    /// The stages.
+    pub stages: Vec<Stage>,
+    /// The word `sample`.
+    pub span: Span,
 }
 
 /// `category where condition`.

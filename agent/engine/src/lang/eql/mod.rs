@@ -5,6 +5,8 @@ mod parser;
 
 pub mod ast;
 
+pub use ast::Pipe;
+
 use super::diagnostic::{Diagnostic, code};
 use super::lower::eql::lower;
 use super::{QUERY_BYTES_MAX, Query, Span};
@@ -15,6 +17,40 @@ use crate::event::Schema;
 /// # Errors
 /// Everything that is wrong with it, as far as it could be understood; a query that can run may have warnings.
 pub fn parse(text: &str, schema: &mut Schema) -> Result<(Query, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (ast, pipes) = read(text)?;
+    let refused = |(_, span): &(Pipe, Span)| {
+        Diagnostic::new(code::PIPE, *span, "a rule has no pipes")
+            .label("events come without an end, so that there is no first and no last of them")
+            .help("take it out; `max_signals` limits alerts, and `lapwing search` takes pipes")
+    };
+    if !pipes.is_empty() {
+        return Err(pipes.iter().map(refused).collect());
+    }
+    lower(&ast, schema)
+}
+
+/// A query over a recording, of which there is a first and a last result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    /// What to look for.
+    pub query: Query,
+    /// What to do with the results, one after the other.
+    pub pipes: Vec<Pipe>,
+}
+
+/// As [`parse`], for a query that may end with pipes.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_search(text: &str, schema: &mut Schema) -> Result<(Search, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (ast, pipes) = read(text)?;
+    let (query, warnings) = lower(&ast, schema)?;
+    Ok((Search { query, pipes: pipes.into_iter().map(|(pipe, _)| pipe).collect() }, warnings))
+}
+
+type Read = (ast::Query, Vec<(Pipe, Span)>);
+
+fn read(text: &str) -> Result<Read, Vec<Diagnostic>> {
     if text.len() > QUERY_BYTES_MAX {
         let message = format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
         return Err(vec![Diagnostic::new(code::TOO_LONG, Span::new(0, 1), message)]);
@@ -23,6 +59,5 @@ pub fn parse(text: &str, schema: &mut Schema) -> Result<(Query, Vec<Diagnostic>)
     if !faults.is_empty() {
         return Err(faults);
     }
-    let ast = parser::parse(tokens).map_err(|fault| vec![fault])?;
-    lower(&ast, schema)
+    parser::parse(tokens).map_err(|fault| vec![fault])
 }

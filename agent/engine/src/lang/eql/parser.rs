@@ -3,25 +3,29 @@
 use std::time::Duration;
 
 use super::ast::{
-    Arithmetic, Comparison, Expr, ExprKind, Filter, Key, Literal, Name, Operator, Query, Sequence, Stage,
+    Arithmetic, Comparison, Expr, ExprKind, Filter, Key, Literal, Name, Operator, Pipe, Query, Sample,
+    Sequence, Stage,
 };
 use super::lexer::Token;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::tokens::Tokens;
-use crate::lang::{NESTING_MAX, STAGES_MAX};
+use crate::lang::{NESTING_MAX, SAMPLE_STAGES_MAX, STAGES_MAX};
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
 /// Most entries of a list on the right of `in`, `:`, `like` and `regex`, and most arguments of a function.
 const LIST_MAX: usize = 65_536;
 
-/// Reads a whole query.
-pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<Query> {
+/// Reads a whole query and its pipes, and where each of these stands.
+pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<(Query, Vec<(Pipe, Span)>)> {
     let mut parser = Parser::new(tokens);
     let query = parser.query()?;
-    parser.pipes()?;
+    let mut pipes = Vec::new();
+    while parser.at("|") {
+        pipes.push(parser.pipe()?);
+    }
     parser.end()?;
-    Ok(query)
+    Ok((query, pipes))
 }
 
 type Parser = Tokens<Token>;
@@ -90,18 +94,29 @@ impl Parser {
         Diagnostic::new(code::UNSUPPORTED, self.span(), format!("{what} is not supported yet"))
     }
 
-    /// `query = sequence | filter`
+    /// `query = sequence | sample | filter`
     fn query(&mut self) -> Result<Query> {
         match self.peek() {
             Token::Name { text, tilde: false } if text == "sequence" => self.sequence().map(Query::Sequence),
-            Token::Name { text, tilde: false } if text == "sample" => Err(self.unsupported("`sample`")),
+            Token::Name { text, tilde: false } if text == "sample" => self.sample().map(Query::Sample),
             _ => self.filter().map(Query::Event),
         }
     }
 
-    /// `pipes = ("|" name …)*`
-    fn pipes(&mut self) -> Result<()> {
-        if self.at("|") { Err(self.unsupported("a pipe")) } else { Ok(()) }
+    /// `pipe = "|" ("head" | "tail") integer`
+    fn pipe(&mut self) -> Result<(Pipe, Span)> {
+        let start = self.span();
+        self.advance();
+        let pipe = match self.peek() {
+            Token::Name { text, tilde: false } if text == "head" => Pipe::Head,
+            Token::Name { text, tilde: false } if text == "tail" => Pipe::Tail,
+            _ => return Err(self.unexpected("`head` or `tail`").help("there are no other pipes")),
+        };
+        self.advance();
+        let Token::Long(count) = self.peek() else { return Err(self.unexpected("a whole number")) };
+        let count = u64::try_from(*count).unwrap_or(0);
+        self.advance();
+        Ok((pipe(count), start.to(self.last_span())))
     }
 
     fn end(&mut self) -> Result<()> {
@@ -141,6 +156,29 @@ impl Parser {
         }
         let until = if self.eat_word("until") { Some(self.stage()?.0) } else { None };
         Ok(Sequence { by, maxspan, stages, until, span })
+    }
+
+    /// `sample = "sample" ("by" keys)? ("[" filter "]" ("by" keys)?)+`
+    fn sample(&mut self) -> Result<Sample> {
+        let span = self.span();
+        self.expect_word("sample")?;
+        let by = if self.eat_word("by") { self.keys()? } else { Vec::new() };
+        let mut stages = Vec::new();
+        while self.at("[") {
+            if stages.len() == SAMPLE_STAGES_MAX {
+                let message = format!("a sample may have {SAMPLE_STAGES_MAX} stages");
+                return Err(Diagnostic::new(code::TOO_LONG, self.span(), message));
+            }
+            stages.push(self.bracketed()?);
+        }
+        match self.peek() {
+            _ if stages.is_empty() => Err(self.unexpected("`[`")),
+            Token::Symbol("![") => Err(self.unexpected("a stage").help("a sample has no missing events")),
+            Token::Name { text, .. } if text == "until" || text == "with" => Err(self
+                .unexpected("a stage or the end")
+                .help("a sample has no order and so no `with` and no `until`")),
+            _ => Ok(Sample { by, stages, span }),
+        }
     }
 
     /// `keys = "?"? name ("," "?"? name)*`
@@ -184,8 +222,15 @@ impl Parser {
             .ok_or_else(|| bad_maxspan(span, "the span must be longer than nothing"))
     }
 
-    /// `stage = ("[" | "![") filter "]" ("by" keys)? ("with" "runs" "=" integer)?`; the stage and its runs.
+    /// `stage = bracketed ("with" "runs" "=" integer)?`; the stage and its runs.
     fn stage(&mut self) -> Result<(Stage, usize)> {
+        let stage = self.bracketed()?;
+        let runs = if self.eat_word("with") { self.runs()? } else { 1 };
+        Ok((stage, runs))
+    }
+
+    /// `bracketed = ("[" | "![") filter "]" ("by" keys)?`
+    fn bracketed(&mut self) -> Result<Stage> {
         let start = self.span();
         let missing = self.at("![");
         if !missing && !self.at("[") {
@@ -196,8 +241,7 @@ impl Parser {
         self.expect("]")?;
         let span = start.to(self.last_span());
         let by = if self.eat_word("by") { self.keys()? } else { Vec::new() };
-        let runs = if self.eat_word("with") { self.runs()? } else { 1 };
-        Ok((Stage { missing, filter, by, span }, runs))
+        Ok(Stage { missing, filter, by, span })
     }
 
     fn runs(&mut self) -> Result<usize> {

@@ -9,9 +9,12 @@ use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::eql::ast::{
     Comparison, Expr as Ast, ExprKind, Filter, Key as AstKey, Literal, Name, Operator,
 };
-use crate::lang::eql::ast::{Query as AstQuery, Sequence as AstSequence, Stage as AstStage};
+use crate::lang::eql::ast::{
+    Query as AstQuery, Sample as AstSample, Sequence as AstSequence, Stage as AstStage,
+};
 use crate::lang::function::{Argument, Function, Gives};
-use crate::lang::query::{Condition, EventQuery, Expr, Key, Query, Sequence, Stage, Test, Wildcard};
+use crate::lang::query::{Condition, EventQuery, Expr, Key, Query, Sample, Sequence, Stage, Test, Wildcard};
+use crate::lang::regex::{REGEXES_BYTES_MAX, Regex, RegexError};
 use crate::lang::suggest::nearest;
 
 /// The typed query and its warnings, or everything that is wrong with it.
@@ -23,6 +26,7 @@ pub(in crate::lang) fn lower(
     let query = match ast {
         AstQuery::Event(filter) => lowering.filter(filter).map(Query::Event),
         AstQuery::Sequence(sequence) => lowering.sequence(sequence).map(Query::Sequence),
+        AstQuery::Sample(sample) => lowering.sample(sample).map(Query::Sample),
     };
     lowering.finish(query)
 }
@@ -55,7 +59,7 @@ impl Lowering<'_> {
         let shared = self.keys(&ast.by);
         let stages: Vec<_> = ast.stages.iter().map(|stage| self.stage(stage, shared.as_deref())).collect();
         let until = ast.until.as_ref().map(|stage| self.stage(stage, shared.as_deref()));
-        self.same_key_count(ast);
+        self.same_key_count(ast.stages.iter().chain(&ast.until));
         Some(Sequence {
             stages: stages.into_iter().collect::<Option<_>>()?,
             until: until.map_or(Some(None), |until| until.map(Some))?,
@@ -63,9 +67,27 @@ impl Lowering<'_> {
         })
     }
 
-    fn same_key_count(&mut self, ast: &AstSequence) {
-        let wanted = ast.stages[0].by.len();
-        for stage in ast.stages.iter().chain(&ast.until) {
+    fn sample(&mut self, ast: &AstSample) -> Option<Sample> {
+        let wrong = if ast.stages.len() < 2 {
+            Some("a sample needs two stages at least")
+        } else if ast.by.is_empty() && ast.stages.iter().any(|stage| stage.by.is_empty()) {
+            Some("a sample needs a join key: `sample by host.id […] […]`")
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            self.report(Diagnostic::new(code::BAD_SAMPLE, ast.span, wrong));
+            return None;
+        }
+        let shared = self.keys(&ast.by);
+        let stages: Vec<_> = ast.stages.iter().map(|stage| self.stage(stage, shared.as_deref())).collect();
+        self.same_key_count(ast.stages.iter());
+        Some(Sample { stages: stages.into_iter().collect::<Option<_>>()? })
+    }
+
+    fn same_key_count<'s>(&mut self, mut stages: impl Iterator<Item = &'s AstStage>) {
+        let Some(wanted) = stages.next().map(|first| first.by.len()) else { return };
+        for stage in stages {
             if stage.by.len() != wanted {
                 let message = format!(
                     "the first stage is joined by {wanted} fields of its own, this one by {}",
@@ -115,7 +137,7 @@ impl Lowering<'_> {
                 let condition = self.matching(*operator, value, list)?;
                 Some(if *negated { Condition::Not(Box::new(condition)) } else { condition })
             }
-            ExprKind::Call { name, arguments, .. } if name.eq_ignore_ascii_case("cidrMatch") => {
+            ExprKind::Call { name, arguments, .. } if is_cidr_match(name) => {
                 self.cidr_match(arguments, ast.span)
             }
             _ => {
@@ -151,6 +173,10 @@ impl Lowering<'_> {
                 Some((Expr::Constant(value), kind))
             }
             ExprKind::Field(name) => self.field_expression(name),
+            ExprKind::Call { name, arguments, .. } if is_cidr_match(name) => {
+                let condition = self.cidr_match(arguments, ast.span)?;
+                Some((Expr::Truth(Box::new(condition)), Kind::Of(Type::Boolean)))
+            }
             ExprKind::Call { name, insensitive, arguments } => {
                 self.call(name, *insensitive, arguments, ast.span)
             }
@@ -165,10 +191,13 @@ impl Lowering<'_> {
                 let ((left, _), (right, _)) = (left?, right?);
                 Some((Expr::Arithmetic(*operator, Box::new(left), Box::new(right)), Kind::Of(Type::Double)))
             }
-            _ => {
-                let message = "a condition is used as a value, which is not supported yet";
-                self.report(Diagnostic::new(code::UNSUPPORTED, ast.span, message));
-                None
+            ExprKind::Not(_)
+            | ExprKind::And(_)
+            | ExprKind::Or(_)
+            | ExprKind::Compare(..)
+            | ExprKind::Match { .. } => {
+                let condition = self.condition(ast)?;
+                Some((Expr::Truth(Box::new(condition)), Kind::Of(Type::Boolean)))
             }
         }
     }
@@ -262,6 +291,9 @@ impl Lowering<'_> {
             }
         };
         let Some(constant) = constant else { return Some(against_null(comparison, expr)) };
+        if let Some(condition) = against_truth(comparison, &expr, kind, &constant) {
+            return Some(condition);
+        }
         let test = match kind {
             Kind::Null => return Some(Condition::Always(false)),
             Kind::Of(ty) => self.test(comparison, &expr, ty, &constant, place)?,
@@ -330,11 +362,7 @@ impl Lowering<'_> {
                 Test::OneOf { values: values.into_iter().collect::<Option<_>>()?, insensitive }
             }
             Operator::Like { insensitive } => self.like(&name, ty, &constants, insensitive)?,
-            Operator::Regex { .. } => {
-                let message = "`regex` is not supported yet";
-                self.report(Diagnostic::new(code::UNSUPPORTED, value.span, message));
-                return None;
-            }
+            Operator::Regex { insensitive } => self.regex(&name, ty, &constants, insensitive)?,
         };
         Some(Condition::Test(expr, test))
     }
@@ -359,6 +387,46 @@ impl Lowering<'_> {
         let values: Vec<_> =
             patterns.iter().map(|(pattern, span)| self.constant(name, ty, pattern, *span)).collect();
         Some(Test::OneOf { values: values.into_iter().collect::<Option<_>>()?, insensitive })
+    }
+
+    /// Regular expressions, each read and compiled within the limits.
+    fn regex(&mut self, name: &str, ty: Type, patterns: &[(Value, Span)], insensitive: bool) -> Option<Test> {
+        let mut regexes = Vec::new();
+        for (pattern, span) in patterns {
+            let Value::Text(text) = pattern else {
+                let message = format!("`{name}` is matched with regular expressions, which are strings");
+                self.report(Diagnostic::new(code::TYPES, *span, message));
+                return None;
+            };
+            if !matches!(ty, Type::Keyword | Type::Text | Type::Flattened) {
+                let message = format!("`{name}` is of type {} and no text to match", ty.name());
+                self.report(Diagnostic::new(code::TYPES, *span, message).label("matches text only"));
+                return None;
+            }
+            match Regex::new(text, insensitive).and_then(|regex| self.counted(regex)) {
+                Ok(regex) => regexes.push(regex),
+                Err(error) => {
+                    let code = match error {
+                        RegexError::Syntax { .. } => code::BAD_REGEX,
+                        RegexError::TooLarge(_) => code::REGEX_TOO_LARGE,
+                    };
+                    self.report(Diagnostic::new(code, *span, error.to_string()));
+                    return None;
+                }
+            }
+        }
+        Some(Test::Regex { patterns: regexes, insensitive })
+    }
+
+    /// Adds an expression to what those of the query take together.
+    fn counted(&mut self, regex: Regex) -> Result<Regex, RegexError> {
+        self.regex_bytes += regex.bytes();
+        if self.regex_bytes <= REGEXES_BYTES_MAX {
+            return Ok(regex);
+        }
+        let message =
+            format!("the regular expressions of one query may take {REGEXES_BYTES_MAX} bytes together");
+        Err(RegexError::TooLarge(message))
     }
 
     /// `cidrMatch(address, network, …)`
@@ -405,8 +473,32 @@ fn alternative(ast: &Ast) -> Alternative {
     Alternative { bare_and: !list.is_empty(), excludes: list.iter().any(negated), span: ast.span }
 }
 
+fn is_cidr_match(name: &str) -> bool {
+    name.eq_ignore_ascii_case("cidrMatch")
+}
+
 fn is_true(expr: Expr) -> Condition {
+    if let Expr::Truth(condition) = expr {
+        return *condition;
+    }
     Condition::Test(expr, Test::OneOf { values: vec![Value::Boolean(true)], insensitive: false })
+}
+
+/// `expr == true` and the like, where the expression is a condition itself: it or its opposite, as in Elasticsearch. So
+/// `startsWith(process.name, "a") == false` holds where there is no name.
+fn against_truth(comparison: Comparison, expr: &Expr, kind: Kind, constant: &Value) -> Option<Condition> {
+    let (Expr::Call { .. } | Expr::Truth(_), Kind::Of(Type::Boolean), Value::Boolean(wanted)) =
+        (expr, kind, constant)
+    else {
+        return None;
+    };
+    let holds = match comparison {
+        Comparison::Equal => *wanted,
+        Comparison::NotEqual => !*wanted,
+        _ => return None,
+    };
+    let condition = is_true(expr.clone());
+    Some(if holds { condition } else { Condition::Not(Box::new(condition)) })
 }
 
 /// `expr == null` and the like: the only comparisons with null that can hold.

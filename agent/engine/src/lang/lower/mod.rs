@@ -14,11 +14,13 @@ use crate::event::{FieldId, Schema, Type, Value};
 struct Lowering<'a> {
     schema: &'a mut Schema,
     found: Vec<Diagnostic>,
+    /// What the regular expressions read so far take.
+    regex_bytes: usize,
 }
 
 impl<'a> Lowering<'a> {
     fn new(schema: &'a mut Schema) -> Self {
-        Self { schema, found: Vec::new() }
+        Self { schema, found: Vec::new(), regex_bytes: 0 }
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {

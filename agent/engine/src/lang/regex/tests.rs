@@ -1,3 +1,5 @@
+//! Expressions, what they match and what they do not.
+
 use super::*;
 
 /// An expression, texts it matches and texts it does not.

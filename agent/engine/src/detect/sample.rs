@@ -1,0 +1,102 @@
+//! `sample`: events in any order that agree in their keys, one for each stage, as Elasticsearch finds them.
+//!
+//! Elasticsearch looks at all that a run of the rule sees; here each key keeps the latest events of each stage for as long
+//! as a run would look back. As soon as every stage can have an event of its own the sample is told, and what its key held
+//! is forgotten, so that the next sample of the key is one of other events.
+
+use std::time::Duration;
+
+use super::sequence::{JoinKey, Member, cost, join_keys};
+use super::window::Window;
+use super::{Finding, Findings, Hit, Limits};
+use crate::event::Timestamp;
+use crate::lang::query::{Sample, Stage};
+
+/// The memory of one sample rule.
+#[derive(Debug)]
+pub struct SampleDetector {
+    stages: Vec<Stage>,
+    lookback: Duration,
+    /// The latest events of each stage by key, each key at the time of its latest event.
+    held: Window<JoinKey, Vec<Vec<Member>>>,
+}
+
+impl SampleDetector {
+    /// A detector that has seen nothing. Events further apart than `lookback` make no sample together.
+    #[must_use]
+    pub fn new(sample: &Sample, lookback: Duration, limits: Limits) -> Self {
+        Self { stages: sample.stages.clone(), lookback, held: Window::new(limits.sequence_bytes_max) }
+    }
+
+    /// Takes an event that matched some of the stages.
+    pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
+        let mut keys: Vec<(JoinKey, usize)> = Vec::new();
+        for &part in &hit.parts {
+            keys.extend(join_keys(&self.stages[part].keys, &hit.event).into_iter().map(|key| (key, part)));
+        }
+        keys.sort();
+        for group in keys.chunk_by(|(left, _), (right, _)| left == right) {
+            let stages = group.iter().map(|(_, stage)| *stage);
+            self.take(group[0].0.clone(), stages, hit, findings);
+        }
+    }
+
+    fn take(
+        &mut self,
+        key: JoinKey,
+        stages: impl Iterator<Item = usize>,
+        hit: &Hit,
+        findings: &mut Findings,
+    ) {
+        let latest = self.held.get(&key).map_or(hit.ordinal.time, |(latest, _)| latest.max(hit.ordinal.time));
+        let mut held = self.held.remove(&key).unwrap_or_else(|| vec![Vec::new(); self.stages.len()]);
+        for stage in stages {
+            // One more for each other stage is enough: at most so many can be taken by the others.
+            if held[stage].len() == self.stages.len() {
+                held[stage].remove(0);
+            }
+            held[stage].push(Member { event: hit.event.clone(), ordinal: hit.ordinal });
+        }
+        let start = latest - self.lookback;
+        held.iter_mut().for_each(|members| members.retain(|member| member.ordinal.time >= start));
+        let mut chosen = Vec::new();
+        if choose(&held, &mut chosen) {
+            let events = chosen.into_iter().map(|member| Some(member.event.clone())).collect();
+            findings.found.push(Finding { events, keys: key.to_vec(), ..Finding::default() });
+        } else {
+            let cost = cost(&key, held.iter().flatten());
+            self.held.insert(key, latest, cost, held);
+        }
+    }
+
+    /// Tells that no event before `now` will come any more.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
+        self.held.expire(now - self.lookback);
+    }
+
+    /// Keys that were given up because of a limit.
+    pub(crate) fn discarded(&self) -> u64 {
+        self.held.evicted()
+    }
+
+    /// Bytes held by samples that are not complete.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held.cost()
+    }
+}
+
+/// Chooses an event for each stage, none of them twice, the earliest that came first. There are five stages at most and
+/// as many events for each, so that trying is cheap.
+fn choose<'a>(held: &'a [Vec<Member>], chosen: &mut Vec<&'a Member>) -> bool {
+    let Some(members) = held.get(chosen.len()) else { return true };
+    for member in members {
+        if chosen.iter().all(|other| other.ordinal != member.ordinal) {
+            chosen.push(member);
+            if choose(held, chosen) {
+                return true;
+            }
+            chosen.pop();
+        }
+    }
+    false
+}
