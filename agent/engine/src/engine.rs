@@ -3,8 +3,10 @@
 mod alert;
 mod flood;
 mod index;
+mod search;
 
 pub use alert::{Alert, Cause, Suppressed};
+pub use search::{Match, ResultPosition, Search, SearchOptions, SearchResults};
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -8,7 +8,8 @@
 //! - [`lang`]: EQL and KQL, both to one typed query, with diagnostics;
 //! - [`rule`]: Elastic's rule files to rules that can run;
 //! - [`detect`]: matchers, and detectors for sequences, new terms and rare values;
-//! - [`Engine`]: all of them together. Start reading there; it has an example.
+//! - [`Engine`]: all of them together, on a stream of events. Start reading there; it has an example;
+//! - [`Search`]: a query over a recording.
 #![forbid(unsafe_code)]
 
 pub mod detect;
@@ -18,6 +19,9 @@ pub mod rule;
 
 mod engine;
 
-pub use engine::{Alert, Cause, Counters, Engine, Options, Output, StateChange, Suppressed};
+pub use engine::{
+    Alert, Cause, Counters, Engine, Match, Options, Output, ResultPosition, Search, SearchOptions,
+    SearchResults, StateChange, Suppressed,
+};
 pub use event::{Event, EventError, FieldId, Fields, Schema, Timestamp, Type, Value};
 pub use rule::{Loaded, Report, Rule};

@@ -148,7 +148,7 @@ fn combinations(lists: &[Vec<Value>]) -> Vec<Vec<Value>> {
 }
 
 /// How two values of one type stand to each other; numbers of either type are of one.
-pub(super) fn compare(left: &Value, right: &Value) -> Option<Ordering> {
+pub(crate) fn compare(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Long(left), Value::Long(right)) => Some(left.cmp(right)),
         (Value::Long(left), Value::Double(right)) => (*left as f64).partial_cmp(right),

@@ -1,0 +1,369 @@
+//! Queries over recordings, with the meaning that Elasticsearch's EQL search gives them.
+//!
+//! A recording has a first and a last event, so that all of it is put in order before anything is judged, and results
+//! can be counted from either end. What judges is the same as in rules.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+
+use crate::detect::naive::compare;
+use crate::detect::{Finding, Findings, Hit, Limits, Matcher, Ordinal, SampleDetector, SequenceDetector};
+use crate::event::{Event, FieldId, Schema, Timestamp, Value};
+use crate::field;
+use crate::lang::eql::{self, Pipe};
+use crate::lang::query::{Condition, EventQuery, Expr, Query, Test};
+
+/// How a search is made; the names are those of Elasticsearch's EQL search API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchOptions {
+    /// The field that holds the event category.
+    pub event_category_field: FieldId,
+    /// The field that orders events of the same time, those without it last.
+    pub tiebreaker_field: Option<FieldId>,
+    /// Most results, also where a pipe asks for more.
+    pub size: usize,
+    /// From which end results are taken where there are more and no pipe says it.
+    pub result_position: ResultPosition,
+    /// Most samples of one key.
+    pub max_samples_per_key: usize,
+    /// Most events that are held because they may be part of a result. What comes beyond is not looked at, and counted
+    /// in [`SearchResults::discarded`].
+    pub events_held_max: usize,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        Self {
+            event_category_field: field!("event.category"),
+            tiebreaker_field: None,
+            size: 10,
+            result_position: ResultPosition::Tail,
+            max_samples_per_key: 1,
+            events_held_max: 10_000_000,
+        }
+    }
+}
+
+/// An end of a recording. Whichever it is, results come in ascending order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultPosition {
+    /// The earliest results.
+    Head,
+    /// The latest results.
+    Tail,
+}
+
+/// A query on its way through a recording. `T` is what the caller knows an event by: its text, its number.
+///
+/// ```
+/// use lapwing_engine::lang::eql;
+/// use lapwing_engine::{Event, Schema, Search, SearchOptions};
+///
+/// let mut schema = Schema::new();
+/// let text = r#"sequence by user.name [process where process.name == "id"] [process where process.name == "curl"]"#;
+/// let (query, _warnings) = eql::parse_search(text, &mut schema).expect("a query");
+/// let mut search = Search::new(query, &schema, SearchOptions::default());
+/// // In any order: the search puts them in theirs.
+/// for (time, user, program) in [(3, "eve", "curl"), (1, "eve", "id"), (2, "bob", "curl")] {
+///     let event = serde_json::json!({"@timestamp": time, "event.category": "process", "user.name": user,
+///         "process.name": program});
+///     search.push(Event::from_json(&schema, &event)?, time);
+/// }
+/// let results = search.finish();
+/// assert_eq!(results.found[0].events, [Some(1), Some(3)]);
+/// assert_eq!(results.found[0].keys, [Some("eve".into())]);
+/// # Ok::<(), lapwing_engine::EventError>(())
+/// ```
+#[derive(Debug)]
+pub struct Search<T> {
+    query: Query,
+    pipes: Vec<Pipe>,
+    options: SearchOptions,
+    matchers: Vec<Matcher>,
+    held: Vec<Held<T>>,
+    pushed: u64,
+    matched: u64,
+    discarded: u64,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchResults<T> {
+    /// The results, in ascending order of their last events.
+    pub found: Vec<Match<T>>,
+    /// How many there were before `size` and the pipes.
+    pub total: u64,
+    /// Events, and parts of sequences and samples, that were given up because of a limit: where this is not zero, there
+    /// may be more results than were found, and sequences with missing events (`![…]`) may be none.
+    pub discarded: u64,
+}
+
+/// One result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Match<T> {
+    /// What the events of a sequence or sample agree in, as text; `None` for an optional key that is absent.
+    pub keys: Vec<Option<SmolStr>>,
+    /// The event, or those of a sequence or sample in the order of the query's stages; `None` where a stage asks for no
+    /// event.
+    pub events: Vec<Option<T>>,
+}
+
+/// An event that matched a part of the query.
+#[derive(Debug)]
+struct Held<T> {
+    event: Arc<Event>,
+    tiebreaker: Option<Value>,
+    arrival: u64,
+    parts: Vec<usize>,
+    known_by: T,
+}
+
+impl<T: Clone> Search<T> {
+    /// A search that has seen no event. The schema is the one that the query was read with.
+    #[must_use]
+    pub fn new(search: eql::Search, schema: &Schema, options: SearchOptions) -> Self {
+        let eql::Search { query, pipes } = search;
+        let matchers = query
+            .events()
+            .map(|part| Matcher::new(&with_category_in(part.clone(), options.event_category_field, schema)));
+        let matchers = matchers.collect();
+        Self { query, pipes, options, matchers, held: Vec::new(), pushed: 0, matched: 0, discarded: 0 }
+    }
+
+    /// Whether results are single events, and not sequences or samples.
+    #[must_use]
+    pub fn is_for_events(&self) -> bool {
+        matches!(self.query, Query::Event(_))
+    }
+
+    /// Shows an event to the search. Only what may be part of a result is held.
+    pub fn push(&mut self, event: Event, known_by: T) {
+        self.pushed += 1;
+        let parts = self.matchers.iter().enumerate().filter(|(_, matcher)| matcher.matches(&event));
+        let parts: Vec<_> = parts.map(|(part, _)| part).collect();
+        if parts.is_empty() {
+            return;
+        }
+        self.matched += 1;
+        if self.is_for_events() && self.held.len() >= 2 * self.options.size.max(512) {
+            // Whatever comes, of those that match already no more than these can be results.
+            self.sort();
+            let end = self.end();
+            cut(&mut self.held, end, self.options.size);
+        }
+        if self.held.len() >= self.options.events_held_max {
+            self.discarded += 1;
+            return;
+        }
+        let tiebreaker = self.options.tiebreaker_field.and_then(|field| event.values(field).first().cloned());
+        self.held.push(Held { event: event.into(), tiebreaker, arrival: self.pushed, parts, known_by });
+    }
+
+    /// Puts the events in order, judges them, and takes as many of the results as are wanted.
+    #[must_use]
+    pub fn finish(mut self) -> SearchResults<T> {
+        self.sort();
+        let (mut found, total) = match &self.query {
+            Query::Event(_) => (self.single(), self.matched),
+            _ => {
+                let found = self.joined();
+                let total = found.len() as u64;
+                (found, total)
+            }
+        };
+        cut(&mut found, self.end(), self.options.size);
+        for pipe in &self.pipes {
+            let (end, count) = match pipe {
+                Pipe::Head(count) => (ResultPosition::Head, *count),
+                Pipe::Tail(count) => (ResultPosition::Tail, *count),
+            };
+            cut(&mut found, end, usize::try_from(count).unwrap_or(usize::MAX));
+        }
+        SearchResults { found, total, discarded: self.discarded }
+    }
+
+    /// From which end `size` counts: the first pipe says it, as in Elasticsearch.
+    fn end(&self) -> ResultPosition {
+        match self.pipes.first() {
+            Some(Pipe::Head(_)) => ResultPosition::Head,
+            Some(Pipe::Tail(_)) => ResultPosition::Tail,
+            None => self.options.result_position,
+        }
+    }
+
+    fn sort(&mut self) {
+        self.held.sort_by(Held::order);
+    }
+
+    /// The events themselves.
+    fn single(&self) -> Vec<Match<T>> {
+        let one = |held: &Held<T>| Match { keys: Vec::new(), events: vec![Some(held.known_by.clone())] };
+        self.held.iter().map(one).collect()
+    }
+
+    /// What the detectors make of the events.
+    fn joined(&mut self) -> Vec<Match<T>> {
+        let mut detector = Detector::new(&self.query);
+        let mut findings = Findings::default();
+        for (place, held) in self.held.iter().enumerate() {
+            let time = held.event.time();
+            // What they are to be ordered by has become their place.
+            let ordinal = Ordinal { time, sequence: 0, arrival: place as u64 };
+            let hit = Hit { event: held.event.clone(), ordinal, parts: held.parts.clone() };
+            detector.event(&hit, time, &mut findings);
+        }
+        self.discarded += detector.finish(&mut findings);
+        let places: HashMap<_, _> =
+            self.held.iter().enumerate().map(|(place, held)| (Arc::as_ptr(&held.event), place)).collect();
+        let place = |event: &Arc<Event>| places.get(&Arc::as_ptr(event)).copied();
+        let mut found = findings.found;
+        if matches!(self.query, Query::Sample(_)) {
+            first_of_each_key(&mut found, self.options.max_samples_per_key);
+        }
+        // A sequence whose end must be missing is found late.
+        found.sort_by_key(|finding| finding.events.iter().flatten().filter_map(place).max());
+        let known = |event: &Arc<Event>| place(event).map(|place| self.held[place].known_by.clone());
+        let joined = |Finding { keys, events, .. }| Match {
+            keys,
+            events: events.iter().map(|event| event.as_ref().and_then(known)).collect(),
+        };
+        found.into_iter().map(joined).collect()
+    }
+}
+
+impl<T> Held<T> {
+    /// Time, then tiebreaker, then the order in which events came.
+    fn order(&self, other: &Self) -> Ordering {
+        let tie = || match (&self.tiebreaker, &other.tiebreaker) {
+            (Some(left), Some(right)) => compare(left, right).unwrap_or(Ordering::Equal),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        };
+        let time = self.event.time().cmp(&other.event.time());
+        time.then_with(tie).then(self.arrival.cmp(&other.arrival))
+    }
+}
+
+/// What joins events; a query for single events needs none.
+enum Detector {
+    None,
+    Sequence(Box<SequenceDetector>),
+    Sample(Box<SampleDetector>),
+}
+
+impl Detector {
+    fn new(query: &Query) -> Self {
+        // A recording bounds its memory itself, and looks at all of it.
+        let limits = Limits { sequence_bytes_max: usize::MAX, ..Limits::default() };
+        match query {
+            Query::Event(_) => Self::None,
+            Query::Sequence(sequence) => Self::Sequence(SequenceDetector::new(sequence, limits).into()),
+            Query::Sample(sample) => Self::Sample(SampleDetector::new(sample, Duration::MAX, limits).into()),
+        }
+    }
+
+    fn event(&mut self, hit: &Hit, now: Timestamp, findings: &mut Findings) {
+        match self {
+            Self::None => {}
+            Self::Sequence(sequence) => {
+                sequence.event(hit, findings);
+                sequence.advance(now, findings);
+            }
+            Self::Sample(sample) => sample.event(hit, findings),
+        }
+    }
+
+    /// Ends all time spans; tells what was given up because of a limit.
+    fn finish(&mut self, findings: &mut Findings) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Sequence(sequence) => {
+                sequence.advance(Timestamp::MAX, findings);
+                sequence.discarded()
+            }
+            Self::Sample(sample) => sample.discarded(),
+        }
+    }
+}
+
+/// The query with the category asked in this field.
+fn with_category_in(query: EventQuery, field: FieldId, schema: &Schema) -> EventQuery {
+    let Some(category) = query.category.as_ref().filter(|_| field != field!("event.category")) else {
+        return query;
+    };
+    let asked = match Value::parse(schema.ty(field), category) {
+        Some(value) => {
+            Condition::Test(Expr::Field(field), Test::OneOf { values: vec![value], insensitive: false })
+        }
+        None => Condition::Always(false),
+    };
+    EventQuery { category: None, condition: Condition::All(vec![asked, query.condition]) }
+}
+
+/// Takes away all but so many at this end.
+fn cut<V>(values: &mut Vec<V>, end: ResultPosition, count: usize) {
+    match end {
+        ResultPosition::Head => values.truncate(count),
+        ResultPosition::Tail => drop(values.drain(..values.len().saturating_sub(count))),
+    }
+}
+
+fn first_of_each_key(found: &mut Vec<Finding>, count: usize) {
+    let mut seen: HashMap<Vec<Option<SmolStr>>, usize> = HashMap::new();
+    found.retain(|finding| {
+        let seen = seen.entry(finding.keys.clone()).or_default();
+        *seen += 1;
+        *seen <= count
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(query: &str, options: SearchOptions, schema: &mut Schema) -> Search<i64> {
+        let (query, _) = eql::parse_search(query, schema).unwrap();
+        Search::new(query, schema, options)
+    }
+
+    fn numbers(results: &SearchResults<i64>) -> Vec<i64> {
+        results.found.iter().flat_map(|found| found.events.iter().flatten().copied()).collect()
+    }
+
+    #[test]
+    fn only_what_may_be_a_result_is_held() {
+        for (end, expected) in [(ResultPosition::Head, [0, 1, 2]), (ResultPosition::Tail, [9997, 9998, 9999])]
+        {
+            let mut schema = Schema::new();
+            let options = SearchOptions { size: 3, result_position: end, ..SearchOptions::default() };
+            let mut search = search("any where true", options, &mut schema);
+            for number in 0..10_000 {
+                // Every number once, in no order.
+                let time = number * 7919 % 10_000;
+                let event = serde_json::json!({"@timestamp": time});
+                search.push(Event::from_json(&schema, &event).unwrap(), time);
+                assert!(search.held.len() <= 1024);
+            }
+            let results = search.finish();
+            assert_eq!((numbers(&results).as_slice(), results.total), (&expected[..], 10_000));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_counted() {
+        let mut schema = Schema::new();
+        let options = SearchOptions { events_held_max: 2, ..SearchOptions::default() };
+        let mut search = search("sequence [a where true] [b where true]", options, &mut schema);
+        for (time, category) in [(1, "a"), (2, "c"), (3, "b"), (4, "a"), (5, "b")] {
+            let event = serde_json::json!({"@timestamp": time, "event.category": category});
+            search.push(Event::from_json(&schema, &event).unwrap(), time);
+        }
+        let results = search.finish();
+        assert_eq!((numbers(&results), results.discarded), (vec![1, 3], 2));
+    }
+}
