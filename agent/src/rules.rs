@@ -40,6 +40,20 @@ impl Default for Config {
 /// # Errors
 /// A path that cannot be read. What is wrong with a file is in the result and keeps no other from being read.
 pub(crate) fn load(paths: &[PathBuf], schema: &mut Schema) -> Result<Loaded> {
+    let mut contents = Vec::new();
+    for file in files(paths)? {
+        let bytes =
+            std::fs::read(&file).with_context(|| format!("rule file {} cannot be read", file.display()))?;
+        contents.push((file.display().to_string(), bytes));
+    }
+    Ok(Loaded::read(contents.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), schema))
+}
+
+/// The files of rules and jobs below the given paths, in the order of their names.
+///
+/// # Errors
+/// A path that cannot be read, or more than anybody has of rules.
+pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         ensure!(
@@ -51,13 +65,7 @@ pub(crate) fn load(paths: &[PathBuf], schema: &mut Schema) -> Result<Loaded> {
     }
     files.sort();
     files.dedup();
-    let mut contents = Vec::new();
-    for file in &files {
-        let bytes =
-            std::fs::read(file).with_context(|| format!("rule file {} cannot be read", file.display()))?;
-        contents.push((file.display().to_string(), bytes));
-    }
-    Ok(Loaded::read(contents.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), schema))
+    Ok(files)
 }
 
 fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {

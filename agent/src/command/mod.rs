@@ -3,6 +3,7 @@
 mod alerts;
 mod check;
 mod events;
+mod fmt;
 mod replay;
 mod run;
 mod status;
@@ -33,6 +34,8 @@ enum Command {
     Check(check::Args),
     /// Print events as they happen
     Events(events::Args),
+    /// Lay out the queries in rule files
+    Fmt(fmt::Args),
     /// Run the rules over recorded events and print the alerts
     Replay(replay::Args),
     /// Run the agent in the foreground
@@ -53,6 +56,7 @@ impl Args {
             Command::Alerts(args) => alerts::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Events(args) => events::run(&args),
+            Command::Fmt(args) => fmt::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Status(args) => status::run(&args),

@@ -4,11 +4,13 @@
 //! over. A file that is wrong never keeps another from being read.
 
 mod document;
+mod format;
 mod job;
 mod keys;
 mod load;
 mod set;
 
+pub use format::{Formatted, format_file};
 pub use job::Job;
 pub use set::{Loaded, Report};
 

@@ -126,12 +126,12 @@ impl Loaded {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     without_mark(&String::from_utf8_lossy(&bytes[..bytes.len().min(FILE_BYTES_MAX)])).into_owned()
 }
 
 /// Whether a file is a TOML document at all.
-fn parse(bytes: &[u8], text: &str) -> Result<(), Vec<Diagnostic>> {
+pub(super) fn parse(bytes: &[u8], text: &str) -> Result<(), Vec<Diagnostic>> {
     let fault = |span, message: String| vec![Diagnostic::new(code::BAD_FILE, span, message)];
     if bytes.len() > FILE_BYTES_MAX {
         let message = format!("the file is {} bytes long; at most {FILE_BYTES_MAX} are read", bytes.len());

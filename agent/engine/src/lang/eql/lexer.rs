@@ -6,7 +6,7 @@ use crate::lang::diagnostic::{Diagnostic, Span, code};
 
 /// A word of the language.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Token {
+pub(in crate::lang) enum Token {
     /// A name or keyword; `tilde` where `~` follows it directly.
     Name {
         text: String,
@@ -28,7 +28,7 @@ const SYMBOLS: &[&str] = &[
 ];
 
 /// The tokens of a text, the last being [`Token::End`], and what could not be read.
-pub(super) fn tokens(text: &str) -> (Vec<(Token, Span)>, Vec<Diagnostic>) {
+pub(in crate::lang) fn tokens(text: &str) -> (Vec<(Token, Span)>, Vec<Diagnostic>) {
     let mut cursor = Cursor::new(text);
     let mut tokens = Vec::new();
     let mut faults = Vec::new();

@@ -1,6 +1,6 @@
 //! EQL, the Event Query Language, in the dialect of Elasticsearch.
 
-mod lexer;
+pub(super) mod lexer;
 mod parser;
 
 pub mod ast;

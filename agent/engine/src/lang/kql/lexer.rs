@@ -6,7 +6,7 @@ use crate::lang::query::{Wildcard, WildcardPart};
 
 /// A word of the language.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Token {
+pub(in crate::lang) enum Token {
     /// Text without quotation marks up to a blank or symbol.
     Word(Wildcard),
     Quoted(Wildcard),
@@ -21,7 +21,7 @@ pub(super) enum Token {
 const SYMBOLS: &[&str] = &["<=", ">=", "<", ">", "(", ")", "{", "}", ":"];
 
 /// The tokens of a text, the last being [`Token::End`].
-pub(super) fn tokens(text: &str) -> Result<Vec<(Token, Span)>, Diagnostic> {
+pub(in crate::lang) fn tokens(text: &str) -> Result<Vec<(Token, Span)>, Diagnostic> {
     let mut cursor = Cursor::new(text);
     let mut tokens = Vec::new();
     loop {

@@ -1,6 +1,6 @@
 //! KQL, the Kibana Query Language (`language = "kuery"`).
 
-mod lexer;
+pub(super) mod lexer;
 mod parser;
 
 pub mod ast;

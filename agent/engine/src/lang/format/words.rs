@@ -1,0 +1,217 @@
+//! Queries as words: the tokens of either language as they are written, with how they stand together and the comments
+//! before them.
+
+use crate::lang::diagnostic::Span;
+use crate::lang::eql::lexer::{Token as Eql, tokens as eql_tokens};
+use crate::lang::kql::lexer::{Token as Kql, tokens as kql_tokens};
+
+/// A token as it is written.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    pub(super) kind: Kind,
+    pub(super) text: String,
+    /// Whether a blank parts it from the word before, where both stand on one line.
+    pub(super) apart: bool,
+    /// The comments between it and the word before.
+    pub(super) comments: Vec<Comment>,
+}
+
+/// What a word is to the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Part of a condition or of a list's entry.
+    Plain,
+    /// It joins what stands before and after it.
+    Join(Join),
+    /// The end of a filter's head.
+    Where,
+    /// `until`.
+    Until,
+    /// `|`.
+    Pipe,
+    /// `(` or `{` before conditions, which stand on lines of their own where they are many.
+    Open,
+    /// `(` before a list of constants, which fills lines.
+    OpenList,
+    /// `[` or `![` before a filter.
+    OpenFilter,
+    /// `)`, `]` or `}`.
+    Close,
+    /// The end of the query.
+    End,
+}
+
+/// What joins, the loosest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Join {
+    /// `,`
+    Comma,
+    /// `or`
+    Or,
+    /// `and`
+    And,
+}
+
+/// A comment.
+#[derive(Clone, Debug)]
+pub(super) struct Comment {
+    pub(super) text: String,
+    /// Whether it stands on the line of the word before it.
+    pub(super) trails: bool,
+    pub(super) span: Span,
+}
+
+/// Words of EQL that a list or a condition in parentheses may follow; every other name before `(` is a function's.
+const KEYWORDS: &[&str] = &["and", "by", "in", "like", "not", "or", "regex", "until", "where", "with"];
+
+/// Units of a time span.
+const UNITS: &[&str] = &["ms", "s", "m", "h", "d"];
+
+/// The words of an EQL query that can be read; the last is its end.
+pub(super) fn eql(text: &str) -> Vec<Word> {
+    let (tokens, _) = eql_tokens(text);
+    let mut words: Vec<Word> = Vec::with_capacity(tokens.len());
+    let mut before = 0;
+    for (index, (token, span)) in tokens.iter().enumerate() {
+        let previous = index.checked_sub(1).map(|index| &tokens[index].0);
+        let earlier = index.checked_sub(2).map(|index| &tokens[index].0);
+        words.push(Word {
+            kind: eql_kind(previous, token),
+            text: text[span.start..span.end].to_owned(),
+            apart: previous.is_some_and(|previous| eql_apart(earlier, previous, token)),
+            comments: comments(text, before, span.start),
+        });
+        before = span.end;
+    }
+    words
+}
+
+fn eql_kind(previous: Option<&Eql>, token: &Eql) -> Kind {
+    // Behind a dot or before one, the words of the language are names of fields.
+    let is_name = previous == Some(&Eql::Symbol("."));
+    match token {
+        Eql::Name { text, tilde: false } if !is_name => match text.as_str() {
+            "and" => Kind::Join(Join::And),
+            "or" => Kind::Join(Join::Or),
+            "where" => Kind::Where,
+            "until" => Kind::Until,
+            _ => Kind::Plain,
+        },
+        Eql::Symbol(symbol) => match *symbol {
+            "," => Kind::Join(Join::Comma),
+            "|" => Kind::Pipe,
+            "(" if eql_opens_list(previous) => Kind::OpenList,
+            "(" => Kind::Open,
+            "[" | "![" => Kind::OpenFilter,
+            ")" | "]" => Kind::Close,
+            _ => Kind::Plain,
+        },
+        Eql::End => Kind::End,
+        _ => Kind::Plain,
+    }
+}
+
+fn eql_opens_list(previous: Option<&Eql>) -> bool {
+    match previous {
+        Some(Eql::Symbol(symbol)) => *symbol == ":",
+        Some(Eql::Name { text, .. }) => {
+            matches!(text.as_str(), "in" | "like" | "regex") || is_function(previous)
+        }
+        _ => false,
+    }
+}
+
+fn is_function(token: Option<&Eql>) -> bool {
+    matches!(token, Some(Eql::Name { text, .. }) if !KEYWORDS.contains(&text.as_str()))
+}
+
+fn eql_apart(earlier: Option<&Eql>, previous: &Eql, token: &Eql) -> bool {
+    match (previous, token) {
+        (_, Eql::Symbol("," | "." | ")" | "]" | "=") | Eql::End)
+        | (Eql::Symbol("." | "?" | "(" | "[" | "![" | "="), _) => false,
+        (previous, Eql::Symbol("(")) => !is_function(Some(previous)),
+        // A sign and its number, a time span and its unit.
+        (Eql::Symbol("-" | "+"), _) => !matches!(
+            earlier,
+            None | Some(Eql::Symbol(
+                "(" | "," | "==" | "!=" | "<" | "<=" | ">" | ">=" | ":" | "+" | "-" | "*" | "/" | "%" | "="
+            ))
+        ),
+        (Eql::Long(_), Eql::Name { text, .. }) => !UNITS.contains(&text.as_str()),
+        _ => true,
+    }
+}
+
+/// The comments in a stretch of text in which there is nothing else.
+fn comments(text: &str, start: usize, end: usize) -> Vec<Comment> {
+    let mut found = Vec::new();
+    // What stands before everything else has no line to stand on.
+    let mut trails = start > 0;
+    let mut at = start;
+    while at < end {
+        let rest = &text[at..end];
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |at| at + 2)
+        } else {
+            let blank = rest.chars().next().map_or(1, char::len_utf8);
+            trails &= !rest.starts_with('\n');
+            at += blank;
+            continue;
+        };
+        found.push(Comment {
+            text: rest[..length].trim_end().to_owned(),
+            trails,
+            span: Span::new(at, at + length),
+        });
+        at += length;
+    }
+    found
+}
+
+/// The words of a KQL query that can be read; the last is its end.
+pub(super) fn kql(text: &str) -> Vec<Word> {
+    let tokens = kql_tokens(text).unwrap_or_default();
+    let mut words: Vec<Word> = Vec::with_capacity(tokens.len());
+    let (mut before, mut previous): (_, Option<&Kql>) = (0, None);
+    for (token, span) in &tokens {
+        let written = &text[span.start..span.end];
+        match (words.last_mut(), previous, token) {
+            // Words in a row are one value, in which every blank counts.
+            (Some(word), Some(Kql::Word(_)), Kql::Word(_)) => {
+                word.text.push_str(&" ".repeat(span.start - before));
+                word.text.push_str(written);
+            }
+            _ => words.push(Word {
+                kind: kql_kind(previous, token),
+                text: match token {
+                    Kql::And | Kql::Or | Kql::Not => written.to_lowercase(),
+                    _ => written.to_owned(),
+                },
+                apart: previous.is_some_and(|previous| kql_apart(previous, token)),
+                comments: Vec::new(),
+            }),
+        }
+        before = span.end;
+        previous = Some(token);
+    }
+    words
+}
+
+fn kql_kind(previous: Option<&Kql>, token: &Kql) -> Kind {
+    match token {
+        Kql::And => Kind::Join(Join::And),
+        Kql::Or => Kind::Join(Join::Or),
+        Kql::Symbol("(") if previous == Some(&Kql::Symbol(":")) => Kind::OpenList,
+        Kql::Symbol("(" | "{") => Kind::Open,
+        Kql::Symbol(")" | "}") => Kind::Close,
+        Kql::End => Kind::End,
+        _ => Kind::Plain,
+    }
+}
+
+fn kql_apart(previous: &Kql, token: &Kql) -> bool {
+    let touches = matches!(token, Kql::Symbol(":" | ")" | "}") | Kql::End);
+    !touches && !matches!(previous, Kql::Symbol("(" | "{"))
+}

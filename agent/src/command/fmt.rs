@@ -1,0 +1,122 @@
+//! `lapwing fmt`: the queries of rule files in one layout.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use lapwing_engine::Schema;
+use lapwing_engine::lang::Diagnostic;
+use lapwing_engine::lang::format::Unformatted;
+use lapwing_engine::rule::format_file;
+use similar::TextDiff;
+
+use super::{complain, print};
+use crate::rules;
+use crate::terminal::escape;
+
+/// Lines around a change that a difference shows.
+const CONTEXT_LINES: usize = 3;
+
+/// Lay out the queries in rule files
+///
+/// Nothing else in the files changes. A query that fits stands on one line; else each condition has a line of its own,
+/// lists fill lines, and each stage of a sequence begins one. Comments stay where they are; a query with a comment in
+/// the middle of a condition is left alone, and told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Rule files, and folders of them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Change nothing: print what would change, and fail where anything would
+    #[arg(long)]
+    check: bool,
+}
+
+/// How many files there were of each sort.
+#[derive(Default)]
+struct Counts {
+    changed: usize,
+    unchanged: usize,
+    wrong: usize,
+}
+
+/// Runs it.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let mut counts = Counts::default();
+    // One schema for all would have every rule know the leaves of flattened fields that others name; that harms none.
+    let mut schema = Schema::new();
+    for file in rules::files(&args.paths)? {
+        let bytes = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        counts.format(&file, &bytes, args.check, &mut schema)?;
+    }
+    let Counts { changed, unchanged, wrong } = counts;
+    let did = if args.check { "to be formatted" } else { "formatted" };
+    print(&format!("files {did}: {changed}; as they should be: {unchanged}; that cannot be read: {wrong}"))?;
+    let failed = wrong > 0 || (args.check && changed > 0);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl Counts {
+    fn format(&mut self, file: &Path, bytes: &[u8], check: bool, schema: &mut Schema) -> Result<()> {
+        let name = file.display().to_string();
+        let formatted = match format_file(bytes, schema) {
+            Ok(formatted) => formatted,
+            Err(faults) => {
+                self.wrong += 1;
+                complain(&escape(&format!("{name}: {}", first(&faults))));
+                return Ok(());
+            }
+        };
+        for (line, reason) in &formatted.kept {
+            complain(&escape(&format!("{name}:{line}: the query stays as it is: {}", told(reason))));
+        }
+        self.wrong +=
+            usize::from(formatted.kept.iter().any(|(_, reason)| !matches!(reason, Unformatted::Comment(_))));
+        if formatted.text.as_bytes() == bytes {
+            self.unchanged += usize::from(formatted.kept.is_empty());
+            return Ok(());
+        }
+        self.changed += 1;
+        if check {
+            return difference(&name, &String::from_utf8_lossy(bytes), &formatted.text);
+        }
+        write(file, &formatted.text).with_context(|| format!("{name} cannot be written"))?;
+        print(&escape(&format!("formatted {name}")))
+    }
+}
+
+fn told(reason: &Unformatted) -> String {
+    match reason {
+        Unformatted::Comment(_) => {
+            "it has a comment in the middle of a condition; put it at the end of a line or on its own"
+                .to_owned()
+        }
+        Unformatted::Faults(faults) => first(faults),
+        Unformatted::Changed => "its meaning would change, which is a bug of this program".to_owned(),
+    }
+}
+
+fn first(faults: &[Diagnostic]) -> String {
+    faults.first().map(|fault| format!("{} {}", fault.code.id, fault.message)).unwrap_or_default()
+}
+
+/// Prints what would change, as `diff -u` does.
+fn difference(name: &str, before: &str, after: &str) -> Result<()> {
+    let difference = TextDiff::from_lines(before, after);
+    let shown = difference.unified_diff().context_radius(CONTEXT_LINES).header(name, name).to_string();
+    shown.lines().try_for_each(|line| print(&escape(line)))
+}
+
+/// Puts a text in the place of a file's: whole or not at all, under the same permissions.
+fn write(file: &Path, text: &str) -> Result<()> {
+    // A link stays one.
+    let file = file.canonicalize()?;
+    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new("/")))?;
+    new.write_all(text.as_bytes())?;
+    new.as_file().set_permissions(fs::metadata(&file)?.permissions())?;
+    new.as_file().sync_all()?;
+    new.persist(&file)?;
+    Ok(())
+}
