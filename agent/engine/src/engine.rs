@@ -137,21 +137,21 @@ impl Engine {
     /// An engine that runs those of the rules that are enabled. The schema is the one they were read with.
     #[must_use]
     pub fn new(schema: Arc<Schema>, rules: &[Arc<Rule>], options: Options) -> Self {
-        Self::over(schema, rules, options, |queries| Index::new(queries.into_iter()))
+        Self::over(schema, rules, options, Index::new)
     }
 
     /// The same engine, but that every event query is asked about every event by the [reference](crate::detect::naive):
     /// what the one above is compared with, in its answers and in its speed. It is slow.
     #[must_use]
     pub fn naive(schema: Arc<Schema>, rules: &[Arc<Rule>], options: Options) -> Self {
-        Self::over(schema, rules, options, |queries| Index::naive(queries.into_iter()))
+        Self::over(schema, rules, options, Index::naive)
     }
 
     fn over(
         schema: Arc<Schema>,
         rules: &[Arc<Rule>],
         options: Options,
-        index: impl FnOnce(Vec<Vec<&EventQuery>>) -> Index,
+        index: impl FnOnce(&[Vec<&EventQuery>]) -> Index,
     ) -> Self {
         let running: Vec<_> = rules
             .iter()
@@ -162,8 +162,8 @@ impl Engine {
                 flood: Flood::new(rule.interval, rule.max_signals),
             })
             .collect();
-        let queries = running.iter().map(|running| running.rule.kind.events());
-        let index = index(queries.collect());
+        let queries: Vec<_> = running.iter().map(|running| running.rule.kind.events()).collect();
+        let index = index(&queries);
         Self {
             schema,
             running,
@@ -204,10 +204,11 @@ impl Engine {
         let event = event.into();
         self.arrival += 1;
         let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival: self.arrival };
-        for (running, parts) in self.index.matching(&event) {
-            let hit = Hit { event: event.clone(), ordinal, parts };
+        self.index.look(&event);
+        let mut hit = Hit { event, ordinal, parts: Vec::new() };
+        while let Some(running) = self.index.next(&mut hit.parts) {
             if !self.lateness.is_zero() && matches!(self.running[running].detector, Detector::Sequence(_)) {
-                self.unordered.push(Reverse(Unordered { running, hit }));
+                self.unordered.push(Reverse(Unordered { running, hit: hit.clone() }));
                 while self.unordered.len() > UNORDERED_MAX {
                     self.released_early += 1;
                     self.release(output);

@@ -70,7 +70,7 @@ impl<W: Write> Output<W> {
 
     fn print_sensors(&mut self, filter: Option<&str>) -> Result<()> {
         let schema = Schema::new();
-        let filter = filter.map(|filter| control::filter(filter, &schema)).transpose()?;
+        let mut filter = filter.map(|filter| control::filter(filter, &schema)).transpose()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
@@ -86,7 +86,7 @@ impl<W: Write> Output<W> {
         }
         while let Some(batch) = sensor.next(WAIT)? {
             for event in &batch.events {
-                if filter.as_ref().is_none_or(|filter| filter.matches(event)) {
+                if filter.as_mut().is_none_or(|filter| filter.matches(event)) {
                     self.print(&event.to_json(&schema))?;
                 }
             }

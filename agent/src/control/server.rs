@@ -123,7 +123,11 @@ impl Shared {
         filter(query, &self.schema).map(Some)
     }
 
-    async fn events(&self, writer: &mut (impl AsyncWrite + Unpin), filter: Option<Matcher>) -> Result<()> {
+    async fn events(
+        &self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        mut filter: Option<Matcher>,
+    ) -> Result<()> {
         let (sender, mut events) = mpsc::channel::<Arc<Event>>(EVENTS_WAITING_MAX);
         let missed = Arc::new(AtomicU64::new(0));
         for lane in &self.lanes {
@@ -135,7 +139,7 @@ impl Shared {
             if missed > 0 {
                 writer.write_all(format!("{}\n", json!({"missed": missed})).as_bytes()).await?;
             }
-            if filter.as_ref().is_none_or(|filter| filter.matches(&event)) {
+            if filter.as_mut().is_none_or(|filter| filter.matches(&event)) {
                 writer.write_all(format!("{}\n", event.to_json(&self.schema)).as_bytes()).await?;
             }
         }
@@ -149,7 +153,7 @@ impl Shared {
 /// What is wrong with it.
 pub(crate) fn filter(query: &str, schema: &Schema) -> Result<Matcher> {
     match kql::parse(query, &mut schema.clone()) {
-        Ok((query, _)) => Ok(Matcher::new(&query)),
+        Ok((query, _)) => Ok(Matcher::new([&query])),
         Err(faults) => {
             let faults: Vec<_> = faults
                 .iter()

@@ -1,185 +1,149 @@
-//! A condition made ready to be asked about many events.
+//! Many event queries made ready to be asked together about many events.
+//!
+//! A query is a tree of tests of fields; what several queries ask of a field stands once, and is answered once for an
+//! event, together with everything else that is asked of that field. By a few telling fields, such as its action, an
+//! event is of a class; for each class the queries are reduced to what is left of them. An event is asked the queries
+//! that a test it passes leads to, and no others. See the modules below for each of these. The answers are those of
+//! the [reference](super::naive).
 
-use std::collections::HashSet;
+mod affix;
+mod class;
+mod compile;
+mod field;
+mod hash;
+mod marks;
+mod memory;
+mod networks;
 
-use ipnet::IpNet;
-use smol_str::SmolStr;
+use std::fmt;
 
-use super::naive::{compare, has_words, lies, values};
-use super::pattern::{Pattern, fold};
-use crate::event::{Event, FieldId, Value, version};
-use crate::field;
-use crate::lang::eql::ast::Comparison;
-use crate::lang::query::{Condition, EventQuery, Expr, Test};
-use crate::lang::regex::Regex;
+use self::class::Class;
+use self::compile::{Node, Program};
+use self::hash::Table;
+use self::memory::Memory;
+use crate::event::Event;
+use crate::lang::query::EventQuery;
 
-/// An event query that can be asked whether it matches.
-#[derive(Clone, Debug)]
+/// Most classes of events that are kept; beyond it all are made anew when they come.
+const CLASSES_MAX: usize = 1024;
+
+/// Event queries that can be asked which of them an event matches.
 pub struct Matcher {
-    root: Node,
-    keys: Option<(FieldId, Vec<SmolStr>)>,
-}
-
-#[derive(Clone, Debug)]
-enum Node {
-    Always(bool),
-    Not(Box<Node>),
-    All(Box<[Node]>),
-    Any(Box<[Node]>),
-    Exists(Expr),
-    Check(Expr, Check),
-}
-
-#[derive(Clone, Debug)]
-enum Check {
-    Texts(HashSet<SmolStr>),
-    Values(Vec<Value>),
-    Patterns(Vec<Pattern>),
-    Folded(Box<Check>),
-    Regexes(Vec<Regex>),
-    Within(Vec<IpNet>),
-    Order(Comparison, Value),
-    Version(Comparison, SmolStr),
-    Words { words: Vec<SmolStr>, phrase: bool },
+    program: Program,
+    memory: Memory,
+    /// Classes by the tests of telling fields that their events pass.
+    classes: Table<Box<[u64]>, Class>,
+    /// The tests of telling fields that this event passes.
+    told: Vec<u64>,
+    /// The event for which each query was looked at last, so that it is looked at once.
+    seen: Vec<u32>,
+    matching: Vec<u32>,
 }
 
 impl Matcher {
-    /// Makes a query ready.
+    /// Makes queries ready.
     #[must_use]
-    pub fn new(query: &EventQuery) -> Self {
-        let mut parts = Vec::new();
-        if let Some(category) = &query.category {
-            let texts = HashSet::from([category.clone()]);
-            parts.push(Node::Check(Expr::Field(field!("event.category")), Check::Texts(texts)));
+    pub fn new<'a>(queries: impl IntoIterator<Item = &'a EventQuery>) -> Self {
+        let program = Program::new(queries);
+        Self {
+            memory: Memory::new(&program),
+            classes: Table::default(),
+            told: Vec::new(),
+            seen: vec![0; program.queries.len()],
+            matching: Vec::new(),
+            program,
         }
-        parts.push(node(&query.condition));
-        Self { root: Node::All(parts.into()), keys: keys(query) }
     }
 
-    /// Whether the event matches.
-    #[must_use]
-    pub fn matches(&self, event: &Event) -> bool {
-        self.root.holds(event, &mut String::new())
+    /// The queries that the event matches, by their place among those given, ascending.
+    pub fn matching(&mut self, event: &Event) -> &[u32] {
+        let Self { program, memory, classes, told, seen, matching } = self;
+        matching.clear();
+        if memory.turn_to(program, event) {
+            seen.fill(0);
+        }
+        let class = class(program, memory, classes, told, event);
+        let mut asking = Asking { program, memory, event };
+        matching.extend(&class.always);
+        for candidate in &class.unguarded {
+            if asking.holds(&candidate.node) {
+                matching.push(candidate.query);
+            }
+        }
+        let now = asking.memory.now();
+        for guard in &class.guards {
+            for (word, marks) in guard.marks.words() {
+                let Some(facts) = asking.memory.facts(program, event, guard.slot) else { break };
+                let mut passed = facts[word] & marks;
+                while passed != 0 {
+                    let test = word * 64 + passed.trailing_zeros() as usize;
+                    passed &= passed - 1;
+                    for &place in guard.found(test) {
+                        let candidate = &class.guarded[place as usize];
+                        let seen = &mut seen[candidate.query as usize];
+                        if std::mem::replace(seen, now) != now && asking.holds(&candidate.node) {
+                            matching.push(candidate.query);
+                        }
+                    }
+                }
+            }
+        }
+        matching.sort_unstable();
+        matching
     }
 
-    /// Values of which a matching event must have one in this field: what an index of matchers is made by. `None`
-    /// where it may match any event.
-    #[must_use]
-    pub fn keys(&self) -> Option<(FieldId, &[SmolStr])> {
-        self.keys.as_ref().map(|(field, keys)| (*field, keys.as_slice()))
+    /// Whether the event matches one of the queries at least.
+    pub fn matches(&mut self, event: &Event) -> bool {
+        !self.matching(event).is_empty()
     }
 }
 
-/// The most telling field that a query fixes to certain values.
-fn keys(query: &EventQuery) -> Option<(FieldId, Vec<SmolStr>)> {
-    let telling = [field!("event.action"), field!("event.dataset"), field!("event.category")];
-    let fixed = |wanted: FieldId| fixed(&query.condition, wanted).map(|texts| (wanted, texts));
-    let category = query.category.iter().map(|category| (field!("event.category"), vec![category.clone()]));
-    telling.into_iter().find_map(fixed).or_else(|| category.into_iter().next())
-}
-
-/// The texts one of which `field` must have for the condition to hold, where the condition says so.
-fn fixed(condition: &Condition, field: FieldId) -> Option<Vec<SmolStr>> {
-    match condition {
-        Condition::Test(Expr::Field(tested), Test::OneOf { values, insensitive: false })
-            if *tested == field =>
-        {
-            values.iter().map(|value| value.as_text().map(SmolStr::from)).collect()
-        }
-        Condition::All(parts) => parts.iter().find_map(|part| fixed(part, field)),
-        Condition::Any(parts) => {
-            let parts: Vec<_> = parts.iter().map(|part| fixed(part, field)).collect::<Option<_>>()?;
-            Some(parts.concat())
-        }
-        _ => None,
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matcher").field("queries", &self.program.queries.len()).finish_non_exhaustive()
     }
 }
 
-fn node(condition: &Condition) -> Node {
-    match condition {
-        Condition::Always(truth) => Node::Always(*truth),
-        Condition::Not(inner) => Node::Not(Box::new(node(inner))),
-        Condition::All(parts) => Node::All(parts.iter().map(node).collect()),
-        Condition::Any(parts) => Node::Any(parts.iter().map(node).collect()),
-        Condition::Exists(expr) => Node::Exists(expr.clone()),
-        Condition::Test(expr, test) => Node::Check(expr.clone(), check(test)),
-    }
-}
-
-fn check(test: &Test) -> Check {
-    let folded = |insensitive: bool, check| if insensitive { Check::Folded(Box::new(check)) } else { check };
-    match test {
-        Test::OneOf { values, insensitive } => {
-            let texts: Option<HashSet<SmolStr>> = values
-                .iter()
-                .map(|value| value.as_text())
-                .map(|text| {
-                    text.map(
-                        |text| if *insensitive { fold(text, &mut String::new()).into() } else { text.into() },
-                    )
-                })
-                .collect();
-            match texts {
-                Some(texts) => folded(*insensitive, Check::Texts(texts)),
-                None => Check::Values(values.clone()),
-            }
-        }
-        Test::Like { patterns, insensitive } => {
-            let patterns = patterns.iter().map(|pattern| Pattern::new(pattern, *insensitive)).collect();
-            folded(*insensitive, Check::Patterns(patterns))
-        }
-        Test::Regex { patterns, .. } => Check::Regexes(patterns.clone()),
-        Test::Within(networks) => Check::Within(networks.clone()),
-        Test::Order(comparison, value) => Check::Order(*comparison, value.clone()),
-        Test::Version(comparison, version) => Check::Version(*comparison, version.clone()),
-        Test::Words { words, phrase } => Check::Words { words: words.clone(), phrase: *phrase },
-    }
-}
-
-impl Node {
-    fn holds(&self, event: &Event, scratch: &mut String) -> bool {
-        match self {
-            Self::Always(truth) => *truth,
-            Self::Not(inner) => !inner.holds(event, scratch),
-            Self::All(parts) => parts.iter().all(|part| part.holds(event, scratch)),
-            Self::Any(parts) => parts.iter().any(|part| part.holds(event, scratch)),
-            Self::Exists(Expr::Field(field)) => event.get(*field).is_some(),
-            Self::Exists(expr) => !values(expr, event).is_empty(),
-            Self::Check(Expr::Field(field), check) => {
-                event.values(*field).iter().any(|value| check.passes(value, scratch))
-            }
-            Self::Check(expr, check) => values(expr, event).iter().any(|value| check.passes(value, scratch)),
+/// The class of the event, made where it is the first of it.
+fn class<'a>(
+    program: &Program,
+    memory: &mut Memory,
+    classes: &'a mut Table<Box<[u64]>, Class>,
+    told: &mut Vec<u64>,
+    event: &Event,
+) -> &'a Class {
+    told.clear();
+    for &slot in &program.telling {
+        match memory.facts(program, event, slot) {
+            Some(facts) => told.extend(facts),
+            None => told.resize(told.len() + program.fields[usize::from(slot)].words, 0),
         }
     }
+    if !classes.contains_key(told.as_slice()) {
+        if classes.len() == CLASSES_MAX {
+            classes.clear();
+        }
+        classes.insert(told.as_slice().into(), Class::new(program, told));
+    }
+    &classes[told.as_slice()]
 }
 
-impl Check {
-    fn passes(&self, value: &Value, scratch: &mut String) -> bool {
-        match (self, value) {
-            (Self::Folded(check), Value::Text(text)) => match (&**check, fold(text, scratch)) {
-                (Self::Texts(texts), folded) => texts.contains(folded),
-                (Self::Patterns(patterns), folded) => patterns.iter().any(|pattern| pattern.matches(folded)),
-                _ => false,
-            },
-            (Self::Texts(texts), Value::Text(text)) => texts.contains(text),
-            (Self::Patterns(patterns), Value::Text(text)) => {
-                patterns.iter().any(|pattern| pattern.matches(text))
-            }
-            (Self::Regexes(regexes), Value::Text(text)) => regexes.iter().any(|regex| regex.is_match(text)),
-            (Self::Within(networks), Value::Ip(address)) => {
-                networks.iter().any(|network| network.contains(address))
-            }
-            (Self::Values(wanted), value) => {
-                wanted.iter().any(|wanted| compare(value, wanted).is_some_and(|o| o.is_eq()))
-            }
-            (Self::Order(comparison, wanted), value) => {
-                compare(value, wanted).is_some_and(|order| lies(*comparison, order))
-            }
-            (Self::Version(comparison, wanted), Value::Text(text)) => {
-                lies(*comparison, version::compare(text, wanted))
-            }
-            (Self::Words { words, phrase }, Value::Text(text)) => has_words(text, words, *phrase),
-            _ => false,
+/// An event that is asked about.
+struct Asking<'a> {
+    program: &'a Program,
+    memory: &'a mut Memory,
+    event: &'a Event,
+}
+
+impl Asking<'_> {
+    fn holds(&mut self, node: &Node) -> bool {
+        match node {
+            Node::Always(truth) => *truth,
+            Node::Fact(fact) => self.memory.holds(self.program, self.event, *fact),
+            Node::Computed(number) => self.memory.computed(self.program, self.event, *number),
+            Node::Not(inner) => !self.holds(inner),
+            Node::All(parts) => parts.iter().all(|part| self.holds(part)),
+            Node::Any(parts) => parts.iter().any(|part| self.holds(part)),
         }
     }
 }

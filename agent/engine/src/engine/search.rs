@@ -83,7 +83,7 @@ pub struct Search<T> {
     query: Query,
     pipes: Vec<Pipe>,
     options: SearchOptions,
-    matchers: Vec<Matcher>,
+    matcher: Matcher,
     held: Vec<Held<T>>,
     pushed: u64,
     matched: u64,
@@ -127,11 +127,11 @@ impl<T: Clone> Search<T> {
     #[must_use]
     pub fn new(search: eql::Search, schema: &Schema, options: SearchOptions) -> Self {
         let eql::Search { query, pipes } = search;
-        let matchers = query
-            .events()
-            .map(|part| Matcher::new(&with_category_in(part.clone(), options.event_category_field, schema)));
-        let matchers = matchers.collect();
-        Self { query, pipes, options, matchers, held: Vec::new(), pushed: 0, matched: 0, discarded: 0 }
+        let parts = query.events().cloned();
+        let parts: Vec<_> =
+            parts.map(|part| with_category_in(part, options.event_category_field, schema)).collect();
+        let matcher = Matcher::new(&parts);
+        Self { query, pipes, options, matcher, held: Vec::new(), pushed: 0, matched: 0, discarded: 0 }
     }
 
     /// Whether results are single events, and not sequences or samples.
@@ -143,8 +143,7 @@ impl<T: Clone> Search<T> {
     /// Shows an event to the search. Only what may be part of a result is held.
     pub fn push(&mut self, event: Event, known_by: T) {
         self.pushed += 1;
-        let parts = self.matchers.iter().enumerate().filter(|(_, matcher)| matcher.matches(&event));
-        let parts: Vec<_> = parts.map(|(part, _)| part).collect();
+        let parts: Vec<_> = self.matcher.matching(&event).iter().map(|part| *part as usize).collect();
         if parts.is_empty() {
             return;
         }

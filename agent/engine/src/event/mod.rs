@@ -76,6 +76,11 @@ impl Fields {
         self.0.iter().map(|(id, value)| (*id, value))
     }
 
+    /// The fields in order, to be found again by their place.
+    pub(crate) fn entries(&self) -> &[(FieldId, Value)] {
+        &self.0
+    }
+
     fn heap_bytes(&self) -> usize {
         self.0.iter().map(|(_, value)| size_of::<(FieldId, Value)>() + value.heap_bytes()).sum()
     }
@@ -138,6 +143,11 @@ impl Event {
     #[must_use]
     pub fn values(&self, id: FieldId) -> &[Value] {
         self.get(id).map_or(&[], Value::elements)
+    }
+
+    /// The lists of fields: its own, and below it those that it shares with other events.
+    pub(crate) fn layers(&self) -> (&Fields, &[Arc<Fields>]) {
+        (&self.own, &self.shared)
     }
 
     /// Every field that is set, in the order of the schema.

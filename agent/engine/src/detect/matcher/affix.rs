@@ -1,0 +1,54 @@
+//! Which of many texts another one begins with, or ends with: one binary search.
+
+use super::field::{Outcome, Pending};
+
+/// The beginnings that are looked for, sorted, or the ends, turned around.
+#[derive(Debug, Default)]
+pub(super) struct Affixes {
+    sorted: Vec<Affix>,
+}
+
+#[derive(Debug)]
+struct Affix {
+    text: Box<[u8]>,
+    /// The longest other one that this one begins with, by its place.
+    within: Option<usize>,
+    /// What follows for a text that begins with this one, and so with those within it.
+    outcome: Outcome,
+}
+
+impl Affixes {
+    /// A table of these. Each takes over what follows from those that it begins with itself.
+    pub(super) fn new(affixes: impl IntoIterator<Item = (Box<[u8]>, Pending)>) -> Self {
+        let mut affixes: Vec<_> = affixes.into_iter().collect();
+        affixes.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let mut sorted: Vec<Affix> = Vec::with_capacity(affixes.len());
+        let mut pending: Vec<Pending> = Vec::with_capacity(affixes.len());
+        for (text, mut follows) in affixes {
+            let mut within = sorted.len().checked_sub(1);
+            while let Some(place) = within.filter(|place| !text.starts_with(&sorted[*place].text)) {
+                within = sorted[place].within;
+            }
+            if let Some(place) = within {
+                follows.extend(&pending[place]);
+            }
+            sorted.push(Affix { text, within, outcome: follows.outcome() });
+            pending.push(follows);
+        }
+        Self { sorted }
+    }
+
+    /// What follows for a text. Whatever stands between a beginning of the text and the text itself in the order begins
+    /// alike, so the last one not behind the text is either a beginning of it or begins with all of them.
+    pub(super) fn find(&self, text: &[u8]) -> Option<&Outcome> {
+        let mut place = self.sorted.partition_point(|affix| *affix.text <= *text).checked_sub(1)?;
+        while !text.starts_with(&self.sorted[place].text) {
+            place = self.sorted[place].within?;
+        }
+        Some(&self.sorted[place].outcome)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+}

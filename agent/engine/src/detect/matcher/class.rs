@@ -1,0 +1,123 @@
+//! Classes of events: those that no query can tell apart by the telling fields. For each class the queries are reduced,
+//! once, to what the other fields must say; most are not left at all. What is left is found by a test that it needs.
+
+use super::compile::{Fact, Node, Program};
+use super::marks::{Marks, has};
+
+/// The queries that events of a class may match.
+pub(super) struct Class {
+    /// Those that all its events match.
+    pub(super) always: Vec<u32>,
+    /// Those for which no test is needed that could find them.
+    pub(super) unguarded: Vec<Candidate>,
+    /// The fields whose tests find the others.
+    pub(super) guards: Vec<Guard>,
+    pub(super) guarded: Vec<Candidate>,
+}
+
+/// A query, and what of its condition is left.
+pub(super) struct Candidate {
+    pub(super) query: u32,
+    pub(super) node: Node,
+}
+
+/// The tests of a field by which queries are found.
+pub(super) struct Guard {
+    pub(super) slot: u16,
+    pub(super) marks: Marks,
+    /// Where in `found` each test's queries begin, and after the last test the end.
+    starts: Vec<u32>,
+    /// Places in `guarded`.
+    found: Vec<u32>,
+}
+
+impl Class {
+    /// The class of the events that pass, of the telling fields' tests, those of `facts`: the fields' sets one after the
+    /// other.
+    pub(super) fn new(program: &Program, facts: &[u64]) -> Self {
+        let mut starts = vec![None; program.fields.len()];
+        let mut start = 0;
+        for slot in program.telling.iter().copied().map(usize::from) {
+            starts[slot] = Some(start);
+            start += program.fields[slot].words;
+        }
+        let known = |fact: Fact| starts[usize::from(fact.slot)].map(|start| has(&facts[start..], fact.test));
+        let mut class =
+            Self { always: Vec::new(), unguarded: Vec::new(), guards: Vec::new(), guarded: Vec::new() };
+        let mut filed: Vec<(Fact, u32)> = Vec::new();
+        for (query, node) in (0..).zip(&program.queries) {
+            let mut node = node.given(&known);
+            sort(program, &mut node);
+            match (guard(program, &node), &node) {
+                (_, Node::Always(false)) => {}
+                (_, Node::Always(true)) => class.always.push(query),
+                (None, _) => class.unguarded.push(Candidate { query, node }),
+                (Some((_, facts)), _) => {
+                    let place = class.guarded.len() as u32;
+                    filed.extend(facts.into_iter().map(|fact| (fact, place)));
+                    class.guarded.push(Candidate { query, node });
+                }
+            }
+        }
+        filed.sort_unstable_by_key(|(fact, place)| (fact.slot, fact.test, *place));
+        filed.dedup();
+        class.guards = filed
+            .chunk_by(|(left, _), (right, _)| left.slot == right.slot)
+            .map(|filed| Guard::new(program, filed))
+            .collect();
+        class
+    }
+}
+
+impl Guard {
+    fn new(program: &Program, filed: &[(Fact, u32)]) -> Self {
+        let slot = filed[0].0.slot;
+        let tests: Vec<_> = filed.iter().map(|(fact, _)| fact.test).collect();
+        let count = program.weights[usize::from(slot)].len() as u32;
+        Self {
+            slot,
+            starts: (0..=count).map(|test| tests.partition_point(|other| *other < test) as u32).collect(),
+            found: filed.iter().map(|(_, place)| *place).collect(),
+            marks: Marks::new(&tests),
+        }
+    }
+
+    /// The places of the queries that a passed test finds.
+    pub(super) fn found(&self, test: usize) -> &[u32] {
+        &self.found[self.starts[test] as usize..self.starts[test + 1] as usize]
+    }
+}
+
+/// Tests of which one at least must be passed for the condition to hold, as rare ones as there are, with what they weigh
+/// together; `None` where there are none.
+fn guard(program: &Program, node: &Node) -> Option<(u32, Vec<Fact>)> {
+    match node {
+        Node::Fact(fact) => Some((program.weight(node), vec![*fact])),
+        Node::All(parts) => {
+            parts.iter().filter_map(|part| guard(program, part)).min_by_key(|(weight, _)| *weight)
+        }
+        Node::Any(parts) => parts.iter().try_fold((0u32, Vec::new()), |(sum, mut facts), part| {
+            let (weight, more) = guard(program, part)?;
+            facts.extend(more);
+            Some((sum.saturating_add(weight), facts))
+        }),
+        Node::Always(_) | Node::Computed(_) | Node::Not(_) => None,
+    }
+}
+
+/// Puts first what most likely decides: in `All` what rarely holds, in `Any` what often does; and what is computed last.
+fn sort(program: &Program, node: &mut Node) {
+    let computed = |node: &Node| matches!(node, Node::Computed(_));
+    match node {
+        Node::All(parts) => {
+            parts.iter_mut().for_each(|part| sort(program, part));
+            parts.sort_by_key(|part| (computed(part), program.weight(part)));
+        }
+        Node::Any(parts) => {
+            parts.iter_mut().for_each(|part| sort(program, part));
+            parts.sort_by_key(|part| (computed(part), std::cmp::Reverse(program.weight(part))));
+        }
+        Node::Not(inner) => sort(program, inner),
+        Node::Always(_) | Node::Fact(_) | Node::Computed(_) => {}
+    }
+}

@@ -1,0 +1,245 @@
+//! Queries to trees over shared tests: what several queries ask of a field stands once.
+
+use std::collections::HashMap;
+
+use super::field::{Asked, FieldTests};
+use crate::event::{Event, FieldId};
+use crate::field;
+use crate::lang::query::{Condition, EventQuery, Expr, Test};
+
+/// Where a field is in no table.
+const NONE: u16 = u16::MAX;
+
+/// Fields that have few values and tell much: by what queries ask of them, events fall into classes.
+const TELLING: [FieldId; 11] = [
+    field!("data_stream.dataset"),
+    field!("event.action"),
+    field!("event.category"),
+    field!("event.dataset"),
+    field!("event.kind"),
+    field!("event.module"),
+    field!("event.outcome"),
+    field!("event.provider"),
+    field!("event.type"),
+    field!("host.os.type"),
+    field!("network.direction"),
+];
+
+/// All queries, ready to be asked.
+pub(super) struct Program {
+    /// The slot of each field that any query asks about, by the field's place in the schema.
+    slots: Box<[u16]>,
+    /// By slot.
+    pub(super) fields: Vec<FieldTests>,
+    /// How often each test of each field is expected to be passed, to choose by; by slot.
+    pub(super) weights: Vec<Vec<u32>>,
+    /// The slots of the telling fields.
+    pub(super) telling: Vec<u16>,
+    /// What is computed from an event, which the reference is asked.
+    pub(super) computed: Vec<Condition>,
+    /// The queries, in the order in which they were given.
+    pub(super) queries: Vec<Node>,
+}
+
+/// A test of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fact {
+    pub(super) slot: u16,
+    pub(super) test: u32,
+}
+
+/// A condition over tests.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    Always(bool),
+    Fact(Fact),
+    /// The condition of this number in `computed`.
+    Computed(u32),
+    Not(Box<Self>),
+    All(Box<[Self]>),
+    Any(Box<[Self]>),
+}
+
+impl Program {
+    /// Makes queries ready.
+    pub(super) fn new<'a>(queries: impl IntoIterator<Item = &'a EventQuery>) -> Self {
+        let mut compiler = Compiler::default();
+        let queries = queries.into_iter().map(|query| compiler.query(query)).collect();
+        let mut slots = vec![NONE; compiler.slots.keys().map(|field| field.index() + 1).max().unwrap_or(0)];
+        for (field, slot) in &compiler.slots {
+            slots[field.index()] = *slot;
+        }
+        let mut program = Self {
+            fields: compiler.fields.iter().map(|(_, tests)| FieldTests::new(tests)).collect(),
+            weights: compiler
+                .fields
+                .iter()
+                .map(|(field, tests)| tests.iter().map(|asked| weight(*field, asked)).collect())
+                .collect(),
+            telling: Vec::new(),
+            computed: compiler.computed,
+            slots: slots.into(),
+            queries,
+        };
+        program.telling = TELLING.iter().filter_map(|field| program.slot(*field)).collect();
+        program
+    }
+
+    /// The slot of a field, where any query asks about it.
+    pub(super) fn slot(&self, field: FieldId) -> Option<u16> {
+        self.slots.get(field.index()).copied().filter(|slot| *slot != NONE)
+    }
+
+    /// How often a node is expected to hold, in no unit.
+    pub(super) fn weight(&self, node: &Node) -> u32 {
+        let sum = |parts: &[Node]| parts.iter().fold(0u32, |sum, part| sum.saturating_add(self.weight(part)));
+        match node {
+            Node::Fact(fact) => self.weights[usize::from(fact.slot)][fact.test as usize],
+            Node::All(parts) => parts.iter().map(|part| self.weight(part)).min().unwrap_or(OFTEN),
+            Node::Any(parts) => sum(parts),
+            Node::Always(_) | Node::Computed(_) | Node::Not(_) => OFTEN,
+        }
+    }
+}
+
+/// The weight of what mostly holds.
+const OFTEN: u32 = 100_000;
+
+/// How often a test of a field is expected to be passed: by how many texts it names, and how widely each is spread.
+fn weight(field: FieldId, asked: &Asked) -> u32 {
+    let spread = match field {
+        _ if TELLING.contains(&field) => 2000,
+        _ if [field!("process.name"), field!("destination.ip")].contains(&field) => 1,
+        _ if [field!("process.executable"), field!("process.command_line")].contains(&field) => 2,
+        _ if [field!("process.args"), field!("file.path")].contains(&field) => 4,
+        _ => 20,
+    };
+    let count = |number: usize| u32::try_from(number).unwrap_or(OFTEN);
+    match asked {
+        Asked::Exists => OFTEN,
+        Asked::Test(Test::OneOf { values, .. }) => match values.first() {
+            Some(crate::event::Value::Boolean(_)) => OFTEN / 2,
+            _ => spread * count(values.len()),
+        },
+        Asked::Test(Test::Like { patterns, .. }) => {
+            spread.saturating_mul(4).saturating_mul(count(patterns.len()))
+        }
+        Asked::Test(Test::Within(networks)) => {
+            spread.saturating_mul(100).saturating_mul(count(networks.len()))
+        }
+        Asked::Test(_) => OFTEN / 2,
+    }
+    .min(OFTEN)
+}
+
+#[derive(Default)]
+struct Compiler {
+    slots: HashMap<FieldId, u16>,
+    fields: Vec<(FieldId, Vec<Asked>)>,
+    /// Tests by slot and by what they say.
+    tests: HashMap<(u16, String), u32>,
+    computed: Vec<Condition>,
+    computed_places: HashMap<String, u32>,
+}
+
+impl Compiler {
+    fn query(&mut self, query: &EventQuery) -> Node {
+        let condition = self.node(&query.condition);
+        let Some(category) = &query.category else { return condition };
+        let test = Test::OneOf { values: vec![category.clone().into()], insensitive: false };
+        let category = self.asked(field!("event.category"), Asked::Test(test));
+        Node::All([category.map_or(Node::Always(true), Node::Fact), condition].into())
+    }
+
+    fn node(&mut self, condition: &Condition) -> Node {
+        let asked = match condition {
+            Condition::Always(truth) => return Node::Always(*truth),
+            Condition::Not(inner) => return Node::Not(Box::new(self.node(inner))),
+            Condition::All(parts) => return Node::All(parts.iter().map(|part| self.node(part)).collect()),
+            Condition::Any(parts) => return Node::Any(parts.iter().map(|part| self.node(part)).collect()),
+            Condition::Exists(Expr::Field(field)) => self.asked(*field, Asked::Exists),
+            Condition::Test(Expr::Field(field), test) if is_cheap(test) => {
+                self.asked(*field, Asked::Test(test.clone()))
+            }
+            Condition::Exists(_) | Condition::Test(..) => None,
+        };
+        asked.map_or_else(|| self.computed(condition), Node::Fact)
+    }
+
+    /// The test of a field, the same for all who ask the same; `None` where there are more fields than slots.
+    fn asked(&mut self, field: FieldId, asked: Asked) -> Option<Fact> {
+        let slot = match self.slots.get(&field) {
+            Some(slot) => *slot,
+            None => {
+                let slot = u16::try_from(self.fields.len()).ok().filter(|slot| *slot != NONE)?;
+                self.fields.push((field, Vec::new()));
+                *self.slots.entry(field).or_insert(slot)
+            }
+        };
+        let tests = &mut self.fields[usize::from(slot)].1;
+        let test = *self.tests.entry((slot, format!("{asked:?}"))).or_insert_with(|| {
+            tests.push(asked);
+            tests.len() as u32 - 1
+        });
+        Some(Fact { slot, test })
+    }
+
+    fn computed(&mut self, condition: &Condition) -> Node {
+        let computed = &mut self.computed;
+        Node::Computed(*self.computed_places.entry(format!("{condition:?}")).or_insert_with(|| {
+            computed.push(condition.clone());
+            computed.len() as u32 - 1
+        }))
+    }
+}
+
+/// Whether a test is so cheap that it may be made before it is known whether its answer is needed.
+fn is_cheap(test: &Test) -> bool {
+    match test {
+        Test::OneOf { .. } | Test::Like { .. } | Test::Within(_) | Test::Order(..) => true,
+        // Whatever is new stands here until it is looked at together with others of its kind.
+        Test::Regex { .. } | Test::Version(..) | Test::Words { .. } => false,
+    }
+}
+
+impl Node {
+    /// What is left of a condition where some of it is known.
+    pub(super) fn given(&self, known: &impl Fn(Fact) -> Option<bool>) -> Self {
+        match self {
+            Self::Always(truth) => Self::Always(*truth),
+            Self::Fact(fact) => known(*fact).map_or_else(|| self.clone(), Self::Always),
+            Self::Computed(_) => self.clone(),
+            Self::Not(inner) => match inner.given(known) {
+                Self::Always(truth) => Self::Always(!truth),
+                Self::Not(inner) => *inner,
+                inner => Self::Not(Box::new(inner)),
+            },
+            Self::All(parts) => Self::joined(parts, known, true),
+            Self::Any(parts) => Self::joined(parts, known, false),
+        }
+    }
+
+    /// All of the parts or any of them; `neutral` is what a part may be without any effect.
+    fn joined(parts: &[Self], known: &impl Fn(Fact) -> Option<bool>, neutral: bool) -> Self {
+        let mut left = Vec::new();
+        for part in parts {
+            match (part.given(known), neutral) {
+                (Self::Always(truth), _) if truth == neutral => {}
+                (Self::Always(truth), _) => return Self::Always(truth),
+                (Self::All(parts), true) | (Self::Any(parts), false) => left.extend(parts),
+                (part, _) => left.push(part),
+            }
+        }
+        match (left.len(), neutral) {
+            (0, _) => Self::Always(neutral),
+            (1, _) => left.swap_remove(0),
+            (_, true) => Self::All(left.into()),
+            (_, false) => Self::Any(left.into()),
+        }
+    }
+}
+
+/// What a condition is computed from an event, by the reference.
+pub(super) fn compute(condition: &Condition, event: &Event) -> bool {
+    crate::detect::naive::holds(condition, event)
+}

@@ -1,0 +1,324 @@
+//! All tests that queries make of one field, answered together for a value.
+//!
+//! Texts are looked up whole in a table, by their beginnings and ends in sorted ones, and by what is inside them with
+//! one automaton; addresses by the piece of the address space they lie in. A pattern with more to it than such a text
+//! is tried only where its text was found. Case is folded once a value.
+
+use std::collections::HashMap;
+
+use aho_corasick::AhoCorasick;
+use ipnet::IpNet;
+use smol_str::SmolStr;
+
+use super::affix::Affixes;
+use super::hash::Table;
+use super::marks::{Marks, add, has};
+use super::networks::Networks;
+use crate::detect::naive;
+use crate::detect::pattern::{Pattern, fold};
+use crate::event::Value;
+use crate::lang::query::{Test, Wildcard, WildcardPart};
+
+/// What a field is asked.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// Whether it is there.
+    Exists,
+    /// Whether one of its values passes.
+    Test(Test),
+}
+
+/// The tests of one field, numbered from zero.
+pub(super) struct FieldTests {
+    /// How many words a set of the field's tests has.
+    pub(super) words: usize,
+    /// What holds for every value.
+    exists: Marks,
+    /// As written, and folded.
+    cases: [Case; 2],
+    inside: Option<Inside>,
+    /// What any text passes, and patterns without a text to find them by.
+    any_text: Outcome,
+    tries: Vec<Try>,
+    longs: Table<i64, Marks>,
+    /// The tests in `longs`, for numbers with a fraction.
+    numbers: Vec<(u32, Test)>,
+    networks: Networks,
+    /// All others, one by one.
+    others: Vec<(u32, Test)>,
+}
+
+/// What texts are compared with, with or without regard to case.
+#[derive(Default)]
+struct Case {
+    whole: Table<SmolStr, Marks>,
+    starts: Affixes,
+    /// Turned around.
+    ends: Affixes,
+}
+
+/// The automaton over all texts, folded, that are looked for anywhere in folded ones.
+struct Inside {
+    automaton: AhoCorasick,
+    outcomes: Vec<Outcome>,
+}
+
+/// What follows from a text that was found: tests that are passed, and patterns that must be tried.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    marks: Marks,
+    tries: Box<[u32]>,
+}
+
+/// An [`Outcome`] in the making.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending {
+    tests: Vec<u32>,
+    tries: Vec<u32>,
+}
+
+/// A pattern, of which part was found.
+struct Try {
+    test: u32,
+    pattern: Pattern,
+    folded: bool,
+}
+
+/// Room to work in, kept from one value to the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    folded: String,
+    turned: Vec<u8>,
+}
+
+impl FieldTests {
+    /// Makes tests ready, numbered as they stand.
+    pub(super) fn new(tests: &[Asked]) -> Self {
+        let mut builder = Builder::default();
+        for (test, asked) in (0..).zip(tests) {
+            match asked {
+                Asked::Exists => builder.exists.push(test),
+                Asked::Test(asked) => builder.test(test, asked),
+            }
+        }
+        builder.build(tests.len().div_ceil(64))
+    }
+
+    /// Adds the tests that a field with these values passes.
+    pub(super) fn judge(&self, values: &[Value], facts: &mut [u64], scratch: &mut Scratch) {
+        self.exists.add_to(facts);
+        for value in values {
+            match value {
+                Value::Text(text) => self.text(text, facts, scratch),
+                Value::Long(number) => {
+                    if let Some(marks) = self.longs.get(number) {
+                        marks.add_to(facts);
+                    }
+                }
+                Value::Double(_) => one_by_one(&self.numbers, value, facts),
+                Value::Ip(address) => {
+                    if let Some(marks) = self.networks.find(address) {
+                        marks.add_to(facts);
+                    }
+                }
+                Value::Boolean(_) | Value::Date(_) | Value::List(_) => {}
+            }
+            one_by_one(&self.others, value, facts);
+        }
+    }
+
+    fn text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
+        let Scratch { folded, turned } = scratch;
+        let folded = fold(text, folded);
+        let mut follow = |outcome: &Outcome| {
+            outcome.marks.add_to(facts);
+            for &place in &outcome.tries {
+                let Try { test, pattern, folded: as_folded } = &self.tries[place as usize];
+                if !has(facts, *test) && pattern.matches(if *as_folded { folded } else { text }) {
+                    add(facts, *test);
+                }
+            }
+        };
+        follow(&self.any_text);
+        for (case, text) in self.cases.iter().zip([text, folded]) {
+            case.starts.find(text.as_bytes()).into_iter().for_each(&mut follow);
+            if !case.ends.is_empty() {
+                turned.clear();
+                turned.extend(text.bytes().rev());
+                case.ends.find(turned).into_iter().for_each(&mut follow);
+            }
+        }
+        if let Some(inside) = &self.inside {
+            for found in inside.automaton.find_overlapping_iter(folded) {
+                follow(&inside.outcomes[found.pattern().as_usize()]);
+            }
+        }
+        for (case, text) in self.cases.iter().zip([text, folded]) {
+            if let Some(marks) = case.whole.get(text) {
+                marks.add_to(facts);
+            }
+        }
+    }
+}
+
+fn one_by_one(tests: &[(u32, Test)], value: &Value, facts: &mut [u64]) {
+    for (number, test) in tests {
+        if !has(facts, *number) && naive::passes(test, value) {
+            add(facts, *number);
+        }
+    }
+}
+
+impl Pending {
+    /// Takes over what follows from another text.
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.tests.extend(&other.tests);
+        self.tests.sort_unstable();
+        self.tests.dedup();
+        self.tries.extend(&other.tries);
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        Outcome { marks: Marks::new(&self.tests), tries: self.tries.as_slice().into() }
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    exists: Vec<u32>,
+    whole: [HashMap<SmolStr, Vec<u32>>; 2],
+    starts: [HashMap<SmolStr, Pending>; 2],
+    ends: [HashMap<SmolStr, Pending>; 2],
+    inside: HashMap<SmolStr, Pending>,
+    any_text: Pending,
+    tries: Vec<Try>,
+    longs: HashMap<i64, Vec<u32>>,
+    numbers: Vec<(u32, Test)>,
+    networks: Vec<(IpNet, u32)>,
+    others: Vec<(u32, Test)>,
+}
+
+impl Builder {
+    fn test(&mut self, test: u32, asked: &Test) {
+        match asked {
+            Test::OneOf { values, insensitive } => self.one_of(test, asked, values, *insensitive),
+            Test::Like { patterns, insensitive } => {
+                patterns.iter().for_each(|pattern| self.pattern(test, pattern, *insensitive));
+            }
+            Test::Within(networks) => self.networks.extend(networks.iter().map(|network| (*network, test))),
+            asked => self.others.push((test, asked.clone())),
+        }
+    }
+
+    fn one_of(&mut self, test: u32, asked: &Test, values: &[Value], insensitive: bool) {
+        if values.iter().all(|value| matches!(value, Value::Text(_))) {
+            for text in values.iter().filter_map(Value::as_text) {
+                let text = text_as(text, insensitive);
+                self.whole[usize::from(insensitive)].entry(text).or_default().push(test);
+            }
+        } else if values.iter().all(|value| matches!(value, Value::Long(_))) {
+            for value in values {
+                if let Value::Long(number) = value {
+                    self.longs.entry(*number).or_default().push(test);
+                }
+            }
+            self.numbers.push((test, asked.clone()));
+        } else if values.iter().all(|value| matches!(value, Value::Ip(_))) {
+            for value in values {
+                if let Value::Ip(address) = value {
+                    self.networks.push(((*address).into(), test));
+                }
+            }
+        } else {
+            self.others.push((test, asked.clone()));
+        }
+    }
+
+    fn pattern(&mut self, test: u32, wildcard: &Wildcard, insensitive: bool) {
+        use WildcardPart::{Many, Text};
+        let case = usize::from(insensitive);
+        let read = |text: &str| text_as(text, insensitive);
+        let parts = wildcard.0.as_slice();
+        // Where the text that was found is all there is to the pattern, nothing is left to try.
+        let (pending, whole) = match parts {
+            [] => return self.whole[case].entry(SmolStr::default()).or_default().push(test),
+            [Text(text)] => return self.whole[case].entry(read(text)).or_default().push(test),
+            [Many] => (&mut self.any_text, true),
+            [Text(start), rest @ ..] => (self.starts[case].entry(read(start)).or_default(), *rest == [Many]),
+            [rest @ .., Text(end)] => (self.ends[case].entry(read(end)).or_default(), *rest == [Many]),
+            parts => match longest_text(parts) {
+                // Found in folded texts, and so only a hint where case is regarded.
+                Some(text) => (
+                    self.inside.entry(text_as(text, true)).or_default(),
+                    insensitive && matches!(parts, [Many, Text(_), Many]),
+                ),
+                None => (&mut self.any_text, false),
+            },
+        };
+        if whole {
+            pending.tests.push(test);
+        } else {
+            pending.tries.push(u32::try_from(self.tries.len()).unwrap_or(u32::MAX));
+            self.tries.push(Try { test, pattern: Pattern::new(wildcard, insensitive), folded: insensitive });
+        }
+    }
+
+    fn build(self, words: usize) -> FieldTests {
+        let case = |whole: HashMap<SmolStr, Vec<u32>>, starts, ends| Case {
+            whole: whole.into_iter().map(|(text, tests)| (text, Marks::new(&tests))).collect(),
+            starts: affixes(starts, false),
+            ends: affixes(ends, true),
+        };
+        let [whole, whole_folded] = self.whole;
+        let [starts, starts_folded] = self.starts;
+        let [ends, ends_folded] = self.ends;
+        let (texts, outcomes): (Vec<_>, Vec<_>) =
+            self.inside.into_iter().map(|(text, pending)| (text, pending.outcome())).unzip();
+        // Texts beyond what an automaton can number are too many for any rules there are; then each pattern is tried.
+        let automaton = (!texts.is_empty())
+            .then(|| AhoCorasick::new(texts.iter().map(|text| text.as_bytes())))
+            .transpose();
+        let mut any_text = self.any_text;
+        let inside = match automaton {
+            Ok(automaton) => automaton.map(|automaton| Inside { automaton, outcomes }),
+            Err(_) => {
+                any_text.tries = (0..).take(self.tries.len()).collect();
+                None
+            }
+        };
+        FieldTests {
+            words,
+            exists: Marks::new(&self.exists),
+            cases: [case(whole, starts, ends), case(whole_folded, starts_folded, ends_folded)],
+            inside,
+            any_text: any_text.outcome(),
+            tries: self.tries,
+            longs: self.longs.into_iter().map(|(number, tests)| (number, Marks::new(&tests))).collect(),
+            numbers: self.numbers,
+            networks: Networks::new(&self.networks),
+            others: self.others,
+        }
+    }
+}
+
+fn affixes(affixes: HashMap<SmolStr, Pending>, turned: bool) -> Affixes {
+    Affixes::new(affixes.into_iter().map(|(text, pending)| {
+        let mut text: Box<[u8]> = text.as_bytes().into();
+        if turned {
+            text.reverse();
+        }
+        (text, pending)
+    }))
+}
+
+fn text_as(text: &str, insensitive: bool) -> SmolStr {
+    if insensitive { fold(text, &mut String::new()).into() } else { text.into() }
+}
+
+fn longest_text(parts: &[WildcardPart]) -> Option<&SmolStr> {
+    let texts = parts.iter().filter_map(|part| match part {
+        WildcardPart::Text(text) => Some(text),
+        WildcardPart::Many | WildcardPart::One => None,
+    });
+    texts.max_by_key(|text| text.len())
+}

@@ -1,0 +1,186 @@
+//! What is known about the event that is looked at, and about lists of fields that many events share.
+//!
+//! Where an event has the fields that queries ask about is found once. Which tests a field passes is found when it is
+//! asked first, all of the field's tests at once. For a list that events share, both are kept: the process that makes
+//! a hundred connections is looked at once. A list is told by its address, which no other list can get while the weak
+//! reference kept here lives; it can not change either while there is one.
+
+use std::sync::{Arc, Weak};
+
+use super::compile::{Fact, Program, compute};
+use super::field::Scratch;
+use super::hash::mix;
+use super::marks::has;
+use crate::event::{Event, Fields};
+
+/// Most shared lists about which something is kept; a power of two.
+const LISTS_MAX: usize = 1024;
+/// Tests not made yet.
+const UNKNOWN: u32 = u32::MAX;
+
+/// See the module.
+pub(super) struct Memory {
+    /// Which event it is; what carries another number is from before.
+    now: u32,
+    /// Where each slot's field is.
+    places: Vec<Place>,
+    /// What is known about lists: those kept, then those of this event that found no room, then the event's own.
+    lists: Vec<Known>,
+    /// Answers to what is computed.
+    computed: Vec<(u32, bool)>,
+    scratch: Scratch,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Place {
+    now: u32,
+    list: u32,
+    entry: u32,
+    /// Which of the event's lists it is: zero is its own.
+    layer: u32,
+}
+
+/// What is known about a list of fields.
+struct Known {
+    fields: Weak<Fields>,
+    /// When it was looked at last.
+    now: u32,
+    entries: Vec<Entry>,
+    /// The sets of tests that fields pass.
+    facts: Vec<u64>,
+}
+
+struct Entry {
+    slot: u16,
+    /// Where the field stands in the list.
+    position: u16,
+    /// Where in `facts` its set begins.
+    facts: u32,
+}
+
+impl Memory {
+    /// Nothing is known.
+    pub(super) fn new(program: &Program) -> Self {
+        Self {
+            now: 0,
+            places: vec![Place::default(); program.fields.len()],
+            lists: (0..LISTS_MAX + 1).map(|_| Known::new()).collect(),
+            computed: vec![(0, false); program.computed.len()],
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The number of the event that is looked at, never zero.
+    pub(super) fn now(&self) -> u32 {
+        self.now
+    }
+
+    /// Turns to an event. Returns whether the numbers have begun anew, so that kept ones mean nothing.
+    pub(super) fn turn_to(&mut self, program: &Program, event: &Event) -> bool {
+        let anew = self.now == u32::MAX;
+        if anew {
+            *self = Self::new(program);
+        }
+        self.now += 1;
+        let (own, shared) = event.layers();
+        self.lists[LISTS_MAX].read(program, own);
+        self.place(LISTS_MAX, 0);
+        let mut spare = LISTS_MAX + 1;
+        for (layer, fields) in (1..).zip(shared) {
+            let list = self.find(program, fields, &mut spare);
+            self.place(list, layer);
+        }
+        anew
+    }
+
+    /// Finds a shared list among those kept, or keeps it, in one of two places.
+    fn find(&mut self, program: &Program, fields: &Arc<Fields>, spare: &mut usize) -> usize {
+        let address = Arc::as_ptr(fields);
+        let first = mix(0, address as usize as u64) as usize % LISTS_MAX;
+        let second = first ^ 1;
+        for place in [first, second] {
+            if std::ptr::eq(self.lists[place].fields.as_ptr(), address) {
+                self.lists[place].now = self.now;
+                return place;
+            }
+        }
+        let older = if self.lists[first].now <= self.lists[second].now { first } else { second };
+        let place = if self.lists[older].now < self.now {
+            older
+        } else {
+            // Both are lists of this very event.
+            *spare += 1;
+            if self.lists.len() < *spare {
+                self.lists.push(Known::new());
+            }
+            *spare - 1
+        };
+        let known = &mut self.lists[place];
+        known.read(program, fields);
+        known.fields = Arc::downgrade(fields);
+        known.now = self.now;
+        place
+    }
+
+    /// Says of each field of the list that it is there, unless a list before had it.
+    fn place(&mut self, list: usize, layer: u32) {
+        for (entry, field) in (0..).zip(&self.lists[list].entries) {
+            let place = &mut self.places[usize::from(field.slot)];
+            if place.now != self.now {
+                *place = Place { now: self.now, list: list as u32, entry, layer };
+            }
+        }
+    }
+
+    /// Whether a test is passed.
+    pub(super) fn holds(&mut self, program: &Program, event: &Event, fact: Fact) -> bool {
+        self.facts(program, event, fact.slot).is_some_and(|facts| has(facts, fact.test))
+    }
+
+    /// The tests that a field passes; `None` where it is absent and passes none.
+    pub(super) fn facts(&mut self, program: &Program, event: &Event, slot: u16) -> Option<&[u64]> {
+        let place = self.places[usize::from(slot)];
+        if place.now != self.now {
+            return None;
+        }
+        let tests = &program.fields[usize::from(slot)];
+        let known = &mut self.lists[place.list as usize];
+        let entry = &mut known.entries[place.entry as usize];
+        if entry.facts == UNKNOWN {
+            let start = known.facts.len();
+            known.facts.resize(start + tests.words, 0);
+            entry.facts = start as u32;
+            let (own, shared) = event.layers();
+            let fields = place.layer.checked_sub(1).map_or(own, |layer| &*shared[layer as usize]);
+            let (_, value) = &fields.entries()[usize::from(entry.position)];
+            tests.judge(value.elements(), &mut known.facts[start..], &mut self.scratch);
+        }
+        Some(&known.facts[entry.facts as usize..][..tests.words])
+    }
+
+    /// Whether a computed condition holds.
+    pub(super) fn computed(&mut self, program: &Program, event: &Event, number: u32) -> bool {
+        let answer = &mut self.computed[number as usize];
+        if answer.0 != self.now {
+            *answer = (self.now, compute(&program.computed[number as usize], event));
+        }
+        answer.1
+    }
+}
+
+impl Known {
+    fn new() -> Self {
+        Self { fields: Weak::new(), now: 0, entries: Vec::new(), facts: Vec::new() }
+    }
+
+    /// Finds the fields that queries ask about.
+    fn read(&mut self, program: &Program, fields: &Fields) {
+        self.entries.clear();
+        self.facts.clear();
+        for (position, (field, _)) in fields.entries().iter().enumerate() {
+            if let Some(slot) = program.slot(*field) {
+                self.entries.push(Entry { slot, position: position as u16, facts: UNKNOWN });
+            }
+        }
+    }
+}
