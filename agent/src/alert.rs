@@ -4,6 +4,7 @@
 //! The root is the last event of the match, completed with what the source knows about its process; every event stands
 //! whole in `lapwing.alert.events`. Nothing here reads a clock or the host: the same alert gives the same document.
 
+mod cause;
 mod reason;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,9 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::ledger::AlertDocument;
 use crate::source::Context;
+
+/// The `event.kind` of an alert of a building block, which stays on this host; of the others it is `alert`.
+pub(crate) const BUILDING_BLOCK_KIND: &str = "signal";
 
 /// What else is told with an alert.
 #[derive(Default)]
@@ -32,7 +36,7 @@ pub(crate) fn document(alert: &Alert, schema: &Schema, evidence: &Evidence) -> A
     let mut root = root(alert, schema, evidence);
     let reason = reason::reason(alert, schema, &root);
     root.insert("@timestamp".to_owned(), alert.time.to_string().into());
-    root.insert("message".to_owned(), alert.rule.name.clone().into());
+    root.insert("message".to_owned(), alert.name.as_str().into());
     root.insert("tags".to_owned(), alert.rule.tags.clone().into());
     describe_event(alert, evidence, &reason, object(&mut root, "event"));
     root.insert("rule".to_owned(), rule(alert));
@@ -43,7 +47,7 @@ pub(crate) fn document(alert: &Alert, schema: &Schema, evidence: &Evidence) -> A
     let own = own(alert, schema, evidence, reason);
     object(&mut root, "lapwing").insert("alert".to_owned(), own);
     let json = Bytes::from(Json::Object(root).to_string());
-    AlertDocument { id: alert.id.clone(), time: alert.time, json }
+    AlertDocument { id: alert.id.clone(), time: alert.time, json, local: alert.rule.building_block }
 }
 
 /// The last event's fields, the source's below them and below these what earlier events say of the same process.
@@ -93,12 +97,12 @@ fn describe_event(alert: &Alert, evidence: &Evidence, reason: &str, event: &mut 
         event.remove(name);
     }
     let mut set = |name: &str, value: Json| event.insert(name.to_owned(), value);
-    set("kind", "alert".into());
+    set("kind", if alert.rule.building_block { BUILDING_BLOCK_KIND } else { "alert" }.into());
     set("module", "lapwing".into());
     set("dataset", "lapwing.alert".into());
     set("id", alert.id.clone().into());
-    set("severity", alert.rule.severity.number().into());
-    set("risk_score", alert.rule.risk_score.into());
+    set("severity", alert.severity.number().into());
+    set("risk_score", alert.risk_score.into());
     set("reason", reason.into());
     if let Some(created) = evidence.created {
         set("created", created.to_string().into());
@@ -110,7 +114,7 @@ fn rule(alert: &Alert) -> Json {
     json!({
         "id": rule.id,
         "uuid": rule.id,
-        "name": rule.name,
+        "name": alert.name.as_str(),
         "description": rule.description,
         "category": rule.kind.name(),
         "version": rule.version.unwrap_or(1).to_string(),
@@ -182,43 +186,20 @@ fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, reason: String) -> J
     set("id", alert.id.clone().into());
     set("reason", reason.into());
     set("rule_type", rule.kind.name().into());
-    set("severity", rule.severity.name().into());
+    set("severity", alert.severity.name().into());
+    if rule.building_block {
+        set("building_block_type", "default".into());
+    }
     let events: Vec<_> = alert.events().map(|event| event.to_json(schema)).collect();
     if let Some(first) = alert.events().map(|event| event.time()).min() {
         set("original_time", first.to_string().into());
         set("span_ms", u64::try_from(alert.time.since(first).as_millis()).unwrap_or(u64::MAX).into());
     }
     match &alert.cause {
-        Cause::Detection(finding) => {
-            if finding.events.len() > 1 {
-                let keys: Vec<_> =
-                    finding.keys.iter().map(|key| key.as_ref().map(|key| key.as_str())).collect();
-                set("group", json!({"id": alert.id, "keys": keys, "stages": finding.events.len()}));
-            }
-            if !finding.new_terms.is_empty() {
-                set("new_terms", finding.new_terms.iter().map(|term| Json::from(term.to_text())).collect());
-            }
-            if let Some(anomaly) = &finding.anomaly {
-                set(
-                    "anomaly",
-                    json!({
-                        "job_id": anomaly.job_id.as_str(),
-                        "record_score": anomaly.record_score,
-                        "probability": anomaly.probability,
-                        "bucket": anomaly.bucket.to_string(),
-                        "by_value": anomaly.by_value.as_str(),
-                        "partition_value": anomaly.partition_value.as_deref(),
-                        "buckets_learned": anomaly.buckets_learned,
-                    }),
-                );
-            }
-        }
-        Cause::Suppressed(suppressed) => {
-            set("suppressed_count", suppressed.count.into());
-            set("suppressed_from", suppressed.start.to_string().into());
-            set("suppressed_to", suppressed.end.to_string().into());
-        }
+        Cause::Detection(finding) => own.extend(cause::detection(alert, finding, schema)),
+        Cause::Suppressed(suppressed) => own.extend(cause::suppressed(suppressed, schema)),
     }
+    let mut set = |name: &str, value: Json| own.insert(name.to_owned(), value);
     if let Some(lost) = evidence.lost_records {
         set("complete", (lost == 0).into());
         set("lost_records", lost.into());

@@ -198,7 +198,8 @@ impl Work {
     }
 
     fn status(&self) -> Json {
-        let Counters { events, discarded, released_early, sequence_bytes } = self.lane.engine.counters();
+        let Counters { events, discarded, released_early, sequence_bytes, threshold_bytes } =
+            self.lane.engine.counters();
         json!({
             "name": self.lane.name,
             "rules": self.lane.engine.rules().count(),
@@ -207,6 +208,7 @@ impl Work {
             "discarded": discarded,
             "released_early": released_early,
             "sequence_bytes": sequence_bytes,
+            "threshold_bytes": threshold_bytes,
             "source": self.lane.source.status(),
         })
     }

@@ -1,11 +1,14 @@
 //! Rules and events to alerts.
 
 mod alert;
+mod detector;
 mod flood;
 mod index;
+mod running;
 mod search;
 
-pub use alert::{Alert, Cause, Suppressed};
+pub use crate::detect::Suppressed;
+pub use alert::{Alert, Cause};
 pub use search::{Match, ResultPosition, Search, SearchOptions, SearchResults};
 
 use std::cmp::Reverse;
@@ -13,16 +16,13 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flood::Flood;
 use index::Index;
+use running::Running;
 
-use crate::detect::{
-    Change, Detection, Finding, Findings, Hit, Limits, NewTerms, Ordinal, Rare, SampleDetector,
-    SequenceDetector,
-};
+use crate::detect::{Change, Hit, Limits, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
-use crate::lang::{EventQuery, Query};
-use crate::rule::{Kind, Rule};
+use crate::lang::EventQuery;
+use crate::rule::Rule;
 
 /// Most events that wait to be put in order.
 const UNORDERED_MAX: usize = 65_536;
@@ -80,22 +80,6 @@ pub struct Engine {
     released_early: u64,
 }
 
-/// A rule and its memory.
-struct Running {
-    rule: Arc<Rule>,
-    detector: Detector,
-    flood: Flood,
-}
-
-/// What runs a rule. The set is closed: a rule type is one of these.
-enum Detector {
-    Match,
-    Sequence(Box<SequenceDetector>),
-    Sample(Box<SampleDetector>),
-    NewTerms(NewTerms),
-    Rare(Rare),
-}
-
 /// A hit of a rule that needs its events in order.
 struct Unordered {
     running: usize,
@@ -125,12 +109,14 @@ pub struct StateChange {
 pub struct Counters {
     /// Events that were pushed.
     pub events: u64,
-    /// What was given up because of a limit: sequences, terms, rare values.
+    /// What was given up because of a limit: sequences, terms, rare values, counts of thresholds, groups of alerts.
     pub discarded: u64,
     /// Events that took their place in the order before their lateness was over, because too many waited.
     pub released_early: u64,
     /// Bytes held by sequences and samples that are not complete.
     pub sequence_bytes: u64,
+    /// Bytes held by what threshold rules count.
+    pub threshold_bytes: u64,
 }
 
 impl Engine {
@@ -153,15 +139,8 @@ impl Engine {
         options: Options,
         index: impl FnOnce(&[Vec<&EventQuery>]) -> Index,
     ) -> Self {
-        let running: Vec<_> = rules
-            .iter()
-            .filter(|rule| rule.enabled)
-            .map(|rule| Running {
-                rule: rule.clone(),
-                detector: Detector::new(rule, options),
-                flood: Flood::new(rule.interval, rule.max_signals),
-            })
-            .collect();
+        let running: Vec<_> =
+            rules.iter().filter(|rule| rule.enabled).map(|rule| Running::new(rule, options)).collect();
         let queries: Vec<_> = running.iter().map(|running| running.rule.kind.events()).collect();
         let index = index(&queries);
         Self {
@@ -192,11 +171,7 @@ impl Engine {
         let Some(running) = self.running.iter_mut().find(|running| running.rule.id == rule_id) else {
             return;
         };
-        match &mut running.detector {
-            Detector::NewTerms(terms) => terms.restore(key, value),
-            Detector::Rare(rare) => rare.restore(&self.schema, key, value),
-            Detector::Match | Detector::Sequence(_) | Detector::Sample(_) => {}
-        }
+        running.detector.restore(&self.schema, key, value);
     }
 
     /// Shows an event to all rules.
@@ -207,7 +182,7 @@ impl Engine {
         self.index.look(&event);
         let mut hit = Hit { event, ordinal, parts: Vec::new() };
         while let Some(running) = self.index.next(&mut hit.parts) {
-            if !self.lateness.is_zero() && matches!(self.running[running].detector, Detector::Sequence(_)) {
+            if !self.lateness.is_zero() && self.running[running].detector.is_ordered() {
                 self.unordered.push(Reverse(Unordered { running, hit: hit.clone() }));
                 while self.unordered.len() > UNORDERED_MAX {
                     self.released_early += 1;
@@ -227,18 +202,7 @@ impl Engine {
             self.release(output);
         }
         for running in &mut self.running {
-            let mut findings = Findings::default();
-            match &mut running.detector {
-                Detector::Match => {}
-                Detector::Sequence(sequence) => sequence.advance(now, &mut findings),
-                Detector::Sample(sample) => sample.advance(now),
-                Detector::NewTerms(terms) => terms.advance(now, &mut findings),
-                Detector::Rare(rare) => rare.advance(now, &mut findings),
-            }
-            running.collect(&self.schema, findings, output);
-            output
-                .alerts
-                .extend(running.flood.advance(now).map(|cause| Alert::summary(&running.rule, cause)));
+            running.advance(&self.schema, now, output);
         }
     }
 
@@ -252,21 +216,7 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         let mut counters =
             Counters { events: self.arrival, released_early: self.released_early, ..Counters::default() };
-        for running in &self.running {
-            counters.discarded += match &running.detector {
-                Detector::Match => 0,
-                Detector::Sequence(sequence) => {
-                    counters.sequence_bytes += sequence.bytes() as u64;
-                    sequence.discarded()
-                }
-                Detector::Sample(sample) => {
-                    counters.sequence_bytes += sample.bytes() as u64;
-                    sample.discarded()
-                }
-                Detector::NewTerms(terms) => terms.discarded(),
-                Detector::Rare(rare) => rare.discarded(),
-            };
-        }
+        self.running.iter().for_each(|running| running.count(&mut counters));
         counters
     }
 
@@ -278,64 +228,7 @@ impl Engine {
     }
 
     fn judge(&mut self, running: usize, hit: &Hit, output: &mut Output) {
-        let running = &mut self.running[running];
-        let mut findings = Findings::default();
-        match &mut running.detector {
-            Detector::Match => {
-                let events = vec![Some(hit.event.clone())];
-                findings.found.push(Finding { events, ..Finding::default() });
-            }
-            Detector::Sequence(sequence) => sequence.event(hit, &mut findings),
-            Detector::Sample(sample) => sample.event(hit, &mut findings),
-            Detector::NewTerms(terms) => terms.event(hit, &mut findings),
-            Detector::Rare(rare) => rare.event(&self.schema, hit, &mut findings),
-        }
-        running.collect(&self.schema, findings, output);
-    }
-}
-
-impl Running {
-    /// Makes alerts of what was found, up to the limit of alerts in a time span.
-    fn collect(&mut self, schema: &Schema, findings: Findings, output: &mut Output) {
-        for finding in findings.found {
-            let alert = Alert::detection(schema, &self.rule, finding);
-            let (raise, summary) = self.flood.admit(alert.time);
-            output.alerts.extend(summary.map(|cause| Alert::summary(&self.rule, cause)));
-            if raise {
-                output.alerts.push(alert);
-            }
-        }
-        let rule_id = &self.rule.id;
-        let changes = findings.changes.into_iter();
-        output.changes.extend(changes.map(|change| StateChange { rule_id: rule_id.clone(), change }));
-    }
-}
-
-impl Detector {
-    fn new(rule: &Rule, options: Options) -> Self {
-        match &rule.kind {
-            Kind::Eql(Query::Event(_)) | Kind::Query(_) => Self::Match,
-            Kind::Eql(Query::Sequence(sequence)) => {
-                Self::Sequence(SequenceDetector::new(sequence, options.limits).into())
-            }
-            Kind::Eql(Query::Sample(sample)) => {
-                Self::Sample(SampleDetector::new(sample, rule.lookback, options.limits).into())
-            }
-            Kind::NewTerms { fields, history, .. } => {
-                Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, options.limits))
-            }
-            Kind::MachineLearning { job, anomaly_threshold } => {
-                let detection = Detection {
-                    job_id: job.id.as_str().into(),
-                    by: job.by,
-                    partition: job.partition,
-                    bucket_span: job.bucket_span,
-                    buckets_learned_min: job.buckets_learned_min,
-                    record_score_min: *anomaly_threshold,
-                };
-                Self::Rare(Rare::new(detection, options.limits))
-            }
-        }
+        self.running[running].judge(&self.schema, hit, output);
     }
 }
 

@@ -183,7 +183,7 @@ fn too_many_alerts_become_one_that_counts_them() {
     let kinds: Vec<_> =
         output.alerts.iter().map(|alert| matches!(alert.cause, Cause::Suppressed(_))).collect();
     assert_eq!(kinds, [false, false, false, true, false]);
-    let Cause::Suppressed(suppressed) = output.alerts[3].cause else { panic!("no summary") };
+    let Cause::Suppressed(suppressed) = &output.alerts[3].cause else { panic!("no summary") };
     assert_eq!(suppressed.count, 7);
 }
 

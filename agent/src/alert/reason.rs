@@ -1,7 +1,8 @@
 //! One line that says what happened, for a person who reads many of them.
 
+use lapwing_engine::detect::ThresholdResult;
 use lapwing_engine::rule::Kind;
-use lapwing_engine::{Alert, Cause, Schema};
+use lapwing_engine::{Alert, Cause, Schema, Suppressed};
 use serde_json::{Map, Value as Json};
 
 /// Longest command line that a reason quotes, in characters.
@@ -10,14 +11,7 @@ const COMMAND_LINE_MAX: usize = 160;
 /// The reason of an alert, from its document's root.
 pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -> String {
     if let Cause::Suppressed(suppressed) = &alert.cause {
-        return format!(
-            "{} more alerts of this rule between {} and {} were not raised: more than {} in {}",
-            suppressed.count,
-            suppressed.start,
-            suppressed.end,
-            alert.rule.max_signals,
-            span(alert.rule.interval.as_secs()),
-        );
+        return suppressed_reason(alert, suppressed, schema);
     }
     let root = Root(root);
     let mut line = if root.text("/event/dataset").is_some_and(|dataset| dataset == "aws.cloudtrail") {
@@ -34,6 +28,9 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
                 terms.map(|(field, term)| format!("{} {}", schema.name(*field), term.to_text())).collect();
             line.push_str(&format!("; the first in {} for {}", span(history.as_secs()), terms.join(", ")));
         }
+        if let Some(result) = &finding.threshold {
+            line.push_str(&counted(result, schema));
+        }
         if let Some(anomaly) = &finding.anomaly {
             let among =
                 anomaly.partition_value.as_deref().map(|value| format!(" for {value}")).unwrap_or_default();
@@ -44,6 +41,33 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
         }
     }
     line
+}
+
+fn suppressed_reason(alert: &Alert, suppressed: &Suppressed, schema: &Schema) -> String {
+    let Suppressed { count, start, end, group } = suppressed;
+    let limit = match group {
+        None => format!("more than {} in {}", alert.rule.max_signals, span(alert.rule.interval.as_secs())),
+        Some(group) => {
+            let terms = group.iter().map(|(field, value)| {
+                format!("{} {}", schema.name(*field), value.as_deref().unwrap_or("(missing)"))
+            });
+            let terms: Vec<_> = terms.collect();
+            let of = if terms.is_empty() { String::new() } else { format!(" for {}", terms.join(", ")) };
+            format!("the rule tells the first{of} alone")
+        }
+    };
+    format!("{count} more alerts of this rule between {start} and {end} were not raised: {limit}")
+}
+
+fn counted(result: &ThresholdResult, schema: &Schema) -> String {
+    let terms = result.terms.iter();
+    let terms: Vec<_> =
+        terms.map(|(field, term)| format!("{} {}", schema.name(*field), term.to_text())).collect();
+    let of = if terms.is_empty() { String::new() } else { format!(" for {}", terms.join(", ")) };
+    let distinct = result.cardinality.iter();
+    let distinct = distinct.map(|(field, count)| format!(" with {count} different {}", schema.name(*field)));
+    let distinct: String = distinct.collect();
+    format!("; {} events{of}{distinct} since {}", result.count, result.from)
 }
 
 struct Root<'a>(&'a Map<String, Json>);

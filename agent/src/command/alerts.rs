@@ -38,7 +38,7 @@ const AMBIGUOUS_SHOWN_MAX: usize = 5;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Show this alert whole; the beginning of its id is enough
-    #[arg(value_name = "ID", conflicts_with_all = ["since", "rule", "severity", "limit", "follow"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["since", "rule", "severity", "limit", "follow", "building_blocks"])]
     id: Option<String>,
     /// Of an alert that is shown whole only what happened, without the rule's words and guide
     #[arg(long, requires = "id", conflicts_with = "json")]
@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// Only alerts that are at least so severe
     #[arg(long, value_name = "LEVEL")]
     severity: Option<Severity>,
+    /// The alerts of building blocks too, which are there for other rules and searches
+    #[arg(long)]
+    building_blocks: bool,
     /// At most so many alerts; 0 for all [default: 50, or 10 before following]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -250,7 +253,8 @@ fn is_wanted(args: &Args, line: &[u8]) -> bool {
         let name = summary.rule_name().to_lowercase();
         name.contains(&wanted.to_lowercase()) || summary.rule_ids().any(|id| id == wanted)
     };
-    args.since.is_none_or(|since| summary.time().is_some_and(|time| time >= since))
+    (args.building_blocks || !summary.is_building_block())
+        && args.since.is_none_or(|since| summary.time().is_some_and(|time| time >= since))
         && args.severity.is_none_or(|least| Severity::of(summary.severity()) >= least)
         && args.rule.as_deref().is_none_or(contains)
 }

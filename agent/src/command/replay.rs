@@ -126,7 +126,7 @@ impl Replaying {
             } else {
                 let document: serde_json::Value = serde_json::from_str(&text)?;
                 let reason = document["event"]["reason"].as_str().unwrap_or_default();
-                let line = format!("{} {} {}: {reason}", raised.time, raised.rule.severity, raised.rule.name);
+                let line = format!("{} {} {}: {reason}", raised.time, raised.severity, raised.name);
                 print(&escape(&line))?;
             }
         }

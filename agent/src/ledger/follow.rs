@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::AlertDocument;
 use crate::alert_log::{Forward, Position};
-use crate::clock;
 use crate::store::{Place, Reach, Store};
+use crate::{alert, clock};
 
 /// How much of the log is taken over in one transaction.
 const FOLLOW_BYTES_MAX: usize = 4 << 20;
@@ -111,6 +111,8 @@ fn read(line: &[u8]) -> Option<AlertDocument> {
     #[derive(Deserialize)]
     struct Event {
         id: String,
+        #[serde(default)]
+        kind: String,
     }
     let read = serde_json::from_slice(line).ok();
     let alert = read.and_then(|Line { time, event }| {
@@ -118,6 +120,7 @@ fn read(line: &[u8]) -> Option<AlertDocument> {
             id: event.id,
             time: Timestamp::parse(&time)?,
             json: Bytes::copy_from_slice(line),
+            local: event.kind == alert::BUILDING_BLOCK_KIND,
         })
     });
     if alert.is_none() {

@@ -58,6 +58,8 @@ pub(crate) struct AlertDocument {
     pub(crate) time: Timestamp,
     /// One JSON object without line breaks, as in the log and as sent upstream.
     pub(crate) json: Bytes,
+    /// Whether it stays on this host: a building block's, which is there for other rules and searches.
+    pub(crate) local: bool,
 }
 
 /// A change of what must survive a restart: a row of the store's one key-value table.

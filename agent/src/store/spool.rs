@@ -194,7 +194,7 @@ impl Changes<'_> {
     /// # Errors
     /// The store cannot be written.
     pub(crate) fn alert(&mut self, alert: &AlertDocument, place: Place) -> rusqlite::Result<Place> {
-        if self.after.sinks == 0 {
+        if self.after.sinks == 0 || alert.local {
             self.recall(alert)?;
             return Ok(Place::Spool);
         }

@@ -32,7 +32,7 @@ pub(crate) fn alert(number: u64) -> AlertDocument {
 pub(crate) fn alert_of(number: u64, text: &str) -> AlertDocument {
     let (id, time) = (id(number), crate::clock::now());
     let json = text.replace(SAMPLE_ID, &id).replacen(SAMPLE_TIME, &time.to_string(), 1);
-    AlertDocument { id, time, json: json.into() }
+    AlertDocument { id, time, json: json.into(), local: false }
 }
 
 /// The id of the alert with this number.

@@ -8,6 +8,8 @@ mod pattern;
 mod rare;
 mod sample;
 mod sequence;
+mod suppression;
+mod threshold;
 mod window;
 
 pub use matcher::Matcher;
@@ -15,12 +17,14 @@ pub use new_terms::NewTerms;
 pub use rare::{Detection, Rare};
 pub use sample::SampleDetector;
 pub use sequence::SequenceDetector;
+pub use suppression::{Suppressed, Suppressor};
+pub use threshold::ThresholdDetector;
 
 use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::event::{Event, Timestamp, Value};
+use crate::event::{Event, FieldId, Timestamp, Value};
 
 /// What orders events: time, then `event.sequence`, then arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,8 +57,46 @@ pub struct Finding {
     pub keys: Vec<Option<SmolStr>>,
     /// The terms that are new.
     pub new_terms: Vec<Value>,
-    /// How rare it is.
+    /// How unusual it is.
     pub anomaly: Option<Anomaly>,
+    /// How much of it there is.
+    pub threshold: Option<ThresholdResult>,
+}
+
+impl Finding {
+    /// The values of a field: those of the last of the events that has it.
+    #[must_use]
+    pub fn values(&self, field: FieldId) -> &[Value] {
+        if let Some(threshold) = &self.threshold
+            && let Some((_, term)) = threshold.terms.iter().find(|(known, _)| *known == field)
+        {
+            return term.elements();
+        }
+        let events = self.events.iter().rev().flatten();
+        events.map(|event| event.values(field)).find(|values| !values.is_empty()).unwrap_or_default()
+    }
+
+    /// The values of a field as one text, which is the same for the same values; `None` where there are none.
+    pub(crate) fn key(&self, field: FieldId) -> Option<SmolStr> {
+        match self.values(field) {
+            [] => None,
+            [value] => Some(value.key()),
+            values => Some(Value::List(values.into()).key()),
+        }
+    }
+}
+
+/// What a threshold rule counted, in the terms of Kibana's `threshold_result`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThresholdResult {
+    /// The fields that the events agree in, and the values.
+    pub terms: Vec<(FieldId, Value)>,
+    /// How many events there are.
+    pub count: u64,
+    /// The field whose values are counted, and how many different ones there are.
+    pub cardinality: Option<(FieldId, u64)>,
+    /// When the first of them happened.
+    pub from: Timestamp,
 }
 
 /// How rare something is, in the terms of Elastic's anomaly records.
@@ -99,6 +141,10 @@ pub struct Findings {
 pub struct Limits {
     /// Bytes of events and keys that one sequence rule holds.
     pub sequence_bytes_max: usize,
+    /// Bytes of buckets that one threshold rule holds.
+    pub threshold_bytes_max: usize,
+    /// Bytes of groups that the `alert_suppression` of one rule holds.
+    pub suppression_bytes_max: usize,
     /// Terms that one new_terms rule remembers.
     pub terms_max: usize,
     /// Values, over all partitions, that one rare job remembers.
@@ -107,6 +153,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sequence_bytes_max: 4 << 20, terms_max: 100_000, rare_values_max: 100_000 }
+        Self {
+            sequence_bytes_max: 4 << 20,
+            threshold_bytes_max: 4 << 20,
+            suppression_bytes_max: 1 << 20,
+            terms_max: 100_000,
+            rare_values_max: 100_000,
+        }
     }
 }

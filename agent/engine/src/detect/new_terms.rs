@@ -93,13 +93,13 @@ impl NewTerms {
             findings.changes.push(row(format!("{TERM}{term}"), Some(seen)));
         }
         let gone = self.seen.insert(term, seen, 1, written);
-        findings.changes.extend(gone.iter().map(|term| row(format!("{TERM}{term}"), None)));
+        findings.changes.extend(gone.iter().map(|(term, _)| row(format!("{TERM}{term}"), None)));
     }
 
     /// Tells that no event before `now` will come any more.
     pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         let gone = self.seen.expire(now - self.history);
-        findings.changes.extend(gone.iter().map(|term| row(format!("{TERM}{term}"), None)));
+        findings.changes.extend(gone.iter().map(|(term, _)| row(format!("{TERM}{term}"), None)));
     }
 
     /// The terms of an event: every combination of the fields' values; none where a field is absent.

@@ -36,8 +36,8 @@ impl<K: Clone + Eq + Hash, V> Window<K, V> {
         self.entries.get(key).map(|entry| (entry.place.0, &entry.value))
     }
 
-    /// Puts an entry in, in place of one of the same key. Returns the keys of those that had to go for it.
-    pub(super) fn insert(&mut self, key: K, time: Timestamp, cost: usize, value: V) -> Vec<K> {
+    /// Puts an entry in, in place of one of the same key. Returns those that had to go for it.
+    pub(super) fn insert(&mut self, key: K, time: Timestamp, cost: usize, value: V) -> Vec<(K, V)> {
         self.remove(&key);
         let place = (time, self.next);
         self.next += 1;
@@ -49,9 +49,9 @@ impl<K: Clone + Eq + Hash, V> Window<K, V> {
             && let Some((_, key)) = self.order.first_key_value()
         {
             let key = key.clone();
-            self.remove(&key);
+            let value = self.remove(&key);
             self.evicted += 1;
-            gone.push(key);
+            gone.extend(value.map(|value| (key, value)));
         }
         gone
     }
@@ -64,16 +64,19 @@ impl<K: Clone + Eq + Hash, V> Window<K, V> {
         Some(entry.value)
     }
 
-    /// Takes out the entries whose time is before `time`, and returns their keys, earliest first.
-    pub(super) fn expire(&mut self, time: Timestamp) -> Vec<K> {
+    /// Takes out the entries whose time is before `time`, and returns them, earliest first.
+    pub(super) fn expire(&mut self, time: Timestamp) -> Vec<(K, V)> {
+        if self.order.first_key_value().is_none_or(|((first, _), _)| *first >= time) {
+            return Vec::new();
+        }
         let kept = self.order.split_off(&(time, 0));
         let gone = std::mem::replace(&mut self.order, kept);
-        for key in gone.values() {
-            if let Some(entry) = self.entries.remove(key) {
-                self.cost -= entry.cost;
-            }
-        }
-        gone.into_values().collect()
+        let entries = gone.into_values().filter_map(|key| {
+            let entry = self.entries.remove(&key)?;
+            self.cost -= entry.cost;
+            Some((key, entry.value))
+        });
+        entries.collect()
     }
 
     /// What the entries cost together.
@@ -98,16 +101,16 @@ mod tests {
     #[test]
     fn the_limit_pushes_out_the_earliest() {
         let mut window = Window::new(2);
-        assert_eq!(window.insert("b", at(2), 1, 'b'), Vec::<&str>::new());
+        assert_eq!(window.insert("b", at(2), 1, 'b'), []);
         window.insert("a", at(1), 1, 'a');
-        assert_eq!(window.insert("c", at(3), 1, 'c'), ["a"]);
+        assert_eq!(window.insert("c", at(3), 1, 'c'), [("a", 'a')]);
         assert_eq!((window.cost(), window.evicted(), window.get(&"b")), (2, 1, Some((at(2), &'b'))));
     }
 
     #[test]
     fn an_entry_too_costly_goes_itself() {
         let mut window = Window::new(2);
-        assert_eq!(window.insert("a", at(1), 3, 'a'), ["a"]);
+        assert_eq!(window.insert("a", at(1), 3, 'a'), [("a", 'a')]);
         assert_eq!(window.cost(), 0);
     }
 
@@ -118,7 +121,7 @@ mod tests {
             window.insert(key, at(time), 1, time);
         }
         window.insert("a", at(4), 2, 4);
-        assert_eq!(window.expire(at(3)), ["b"]);
+        assert_eq!(window.expire(at(3)), [("b", 2)]);
         assert_eq!((window.cost(), window.remove(&"a")), (3, Some(4)));
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use smol_str::SmolStr;
 
-use crate::detect::Finding;
-use crate::event::{Event, Schema, Timestamp};
+use crate::detect::{Finding, Suppressed};
+use crate::event::{Event, FieldId, Schema, Timestamp, Value};
 use crate::field;
-use crate::rule::Rule;
+use crate::rule::{Rule, Severity};
 
 /// Something that a person should look at.
 #[derive(Clone, Debug)]
@@ -18,6 +19,12 @@ pub struct Alert {
     pub id: String,
     /// When the last of its events happened.
     pub time: Timestamp,
+    /// What it is called: the rule's name, or what the event says in its place.
+    pub name: SmolStr,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The same from 0 to 100.
+    pub risk_score: i64,
     /// What it is about.
     pub cause: Cause,
 }
@@ -27,19 +34,8 @@ pub struct Alert {
 pub enum Cause {
     /// A rule found something.
     Detection(Finding),
-    /// A rule found more than it may tell.
+    /// A rule found more than it may tell, or the same again.
     Suppressed(Suppressed),
-}
-
-/// Alerts that were not raised because there were too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suppressed {
-    /// How many.
-    pub count: u64,
-    /// The start of the time span.
-    pub start: Timestamp,
-    /// Its end.
-    pub end: Timestamp,
 }
 
 impl Alert {
@@ -54,24 +50,64 @@ impl Alert {
             identity.text(&anomaly.by_value);
             identity.text(anomaly.partition_value.as_deref().unwrap_or_default());
         }
-        Self { rule: rule.clone(), id: identity.finish(), time, cause: Cause::Detection(finding) }
+        if let Some(threshold) = &finding.threshold {
+            threshold.terms.iter().for_each(|(_, term)| identity.text(&term.key()));
+        }
+        let (name, severity, risk_score) = overridden(rule, &finding);
+        let (rule, id) = (rule.clone(), identity.finish());
+        Self { rule, id, time, name, severity, risk_score, cause: Cause::Detection(finding) }
     }
 
     pub(super) fn summary(rule: &Arc<Rule>, suppressed: Suppressed) -> Self {
         let mut identity = Identity::new(rule, "suppressed");
         identity.text(&suppressed.start.as_nanos().to_string());
-        let time = suppressed.end;
-        Self { rule: rule.clone(), id: identity.finish(), time, cause: Cause::Suppressed(suppressed) }
+        for (_, value) in suppressed.group.iter().flatten() {
+            identity.text(if value.is_some() { "value" } else { "missing" });
+            identity.text(value.as_deref().unwrap_or_default());
+        }
+        Self {
+            rule: rule.clone(),
+            id: identity.finish(),
+            time: suppressed.end,
+            name: rule.name.as_str().into(),
+            severity: rule.severity,
+            risk_score: rule.risk_score,
+            cause: Cause::Suppressed(suppressed),
+        }
+    }
+
+    /// What was found, where it is about that.
+    #[must_use]
+    pub fn finding(&self) -> Option<&Finding> {
+        match &self.cause {
+            Cause::Detection(finding) => Some(finding),
+            Cause::Suppressed(_) => None,
+        }
     }
 
     /// The events it was raised for, in order, without those that are missing.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
-        let events = match &self.cause {
-            Cause::Detection(finding) => finding.events.as_slice(),
-            Cause::Suppressed(_) => &[],
-        };
-        events.iter().flatten()
+        self.finding().map_or(&[][..], |finding| finding.events.as_slice()).iter().flatten()
     }
+}
+
+/// Name, severity and risk score: the rule's, or what the events say in their place.
+fn overridden(rule: &Rule, finding: &Finding) -> (SmolStr, Severity, i64) {
+    let overrides = &rule.overrides;
+    let first = |field: Option<FieldId>| field.and_then(|field| finding.values(field).first());
+    let name = first(overrides.name).map(Value::to_text).filter(|name| !name.trim().is_empty());
+    let named = overrides.severity.iter().filter(|(field, wanted, _)| {
+        finding.values(*field).iter().any(|value| value.to_text() == wanted.as_str())
+    });
+    let severity = named.map(|(_, _, severity)| *severity).max().unwrap_or(rule.severity);
+    let risk_score = match first(overrides.risk_score) {
+        Some(Value::Long(score)) => Some(*score),
+        Some(Value::Double(score)) => Some(score.round() as i64),
+        Some(Value::Text(score)) => score.parse().ok(),
+        _ => None,
+    };
+    let risk_score = risk_score.filter(|score| (0..=100).contains(score)).unwrap_or(rule.risk_score);
+    (name.map_or_else(|| rule.name.as_str().into(), SmolStr::from), severity, risk_score)
 }
 
 /// A hash over texts of which none can run into the next.

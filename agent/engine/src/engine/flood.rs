@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::alert::Suppressed;
+use crate::detect::Suppressed;
 use crate::event::Timestamp;
 
 /// Counts a rule's alerts by time span.
@@ -47,7 +47,7 @@ impl Flood {
     fn close(&mut self) -> Option<Suppressed> {
         let count = std::mem::take(&mut self.suppressed);
         let start = self.start?;
-        (count > 0).then(|| Suppressed { count, start, end: start + self.span })
+        (count > 0).then(|| Suppressed { count, start, end: start + self.span, group: None })
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
             assert_eq!(flood.admit(at(second)), (false, None));
         }
         assert_eq!(flood.advance(at(9)), None);
-        let summary = Suppressed { count: 2, start: at(0), end: at(10) };
+        let summary = Suppressed { count: 2, start: at(0), end: at(10), group: None };
         assert_eq!(flood.advance(at(10)), Some(summary));
         assert_eq!(flood.advance(at(11)), None);
         assert_eq!(flood.admit(at(12)), (true, None));

@@ -15,7 +15,7 @@ use crate::detect::{Finding, Findings, Hit, Limits, Matcher, Ordinal, SampleDete
 use crate::event::{Event, FieldId, Schema, Timestamp, Value};
 use crate::field;
 use crate::lang::eql::{self, Pipe};
-use crate::lang::query::{Condition, EventQuery, Expr, Query, Test};
+use crate::lang::query::Query;
 
 /// How a search is made; the names are those of Elasticsearch's EQL search API.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,7 +129,7 @@ impl<T: Clone> Search<T> {
         let eql::Search { query, pipes } = search;
         let parts = query.events().cloned();
         let parts: Vec<_> =
-            parts.map(|part| with_category_in(part, options.event_category_field, schema)).collect();
+            parts.map(|part| part.with_category_in(options.event_category_field, schema)).collect();
         let matcher = Matcher::new(&parts);
         Self { query, pipes, options, matcher, held: Vec::new(), pushed: 0, matched: 0, discarded: 0 }
     }
@@ -288,20 +288,6 @@ impl Detector {
             Self::Sample(sample) => sample.discarded(),
         }
     }
-}
-
-/// The query with the category asked in this field.
-fn with_category_in(query: EventQuery, field: FieldId, schema: &Schema) -> EventQuery {
-    let Some(category) = query.category.as_ref().filter(|_| field != field!("event.category")) else {
-        return query;
-    };
-    let asked = match Value::parse(schema.ty(field), category) {
-        Some(value) => {
-            Condition::Test(Expr::Field(field), Test::OneOf { values: vec![value], insensitive: false })
-        }
-        None => Condition::Always(false),
-    };
-    EventQuery { category: None, condition: Condition::All(vec![asked, query.condition]) }
 }
 
 /// Takes away all but so many at this end.

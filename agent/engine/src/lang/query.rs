@@ -236,6 +236,18 @@ impl Query {
         stages.iter().chain(until)
     }
 
+    /// The same, to be changed.
+    pub fn events_mut(&mut self) -> Vec<&mut EventQuery> {
+        match self {
+            Self::Event(query) => vec![query],
+            Self::Sequence(sequence) => {
+                let stages = sequence.stages.iter_mut().chain(&mut sequence.until);
+                stages.map(|stage| &mut stage.query).collect()
+            }
+            Self::Sample(sample) => sample.stages.iter_mut().map(|stage| &mut stage.query).collect(),
+        }
+    }
+
     /// Every field that it names, in no order and maybe several times.
     #[must_use]
     pub fn fields(&self) -> Vec<FieldId> {
@@ -252,6 +264,27 @@ impl Query {
 }
 
 impl EventQuery {
+    /// The query with the category asked in this field, in place of `event.category`.
+    #[must_use]
+    pub fn with_category_in(self, field: FieldId, schema: &Schema) -> Self {
+        let Some(category) = self.category.as_ref().filter(|_| field != crate::field!("event.category"))
+        else {
+            return self;
+        };
+        let asked = match Value::parse(schema.ty(field), category) {
+            Some(value) => {
+                Condition::Test(Expr::Field(field), Test::OneOf { values: vec![value], insensitive: false })
+            }
+            None => Condition::Always(false),
+        };
+        Self { category: None, condition: Condition::All(vec![asked, self.condition]) }
+    }
+
+    /// The query for which another condition must hold too.
+    #[must_use]
+    pub fn narrowed(self, condition: Condition) -> Self {
+        Self { condition: Condition::All(vec![self.condition, condition]), ..self }
+    }
     /// Every field that it names, in no order and maybe several times.
     #[must_use]
     pub fn fields(&self) -> Vec<FieldId> {

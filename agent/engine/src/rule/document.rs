@@ -28,6 +28,16 @@ impl<'a> Table<'a> {
         Self { table, span, name }
     }
 
+    /// The table in a value; `None` where it holds none.
+    pub(super) fn of(value: &'a Spanned<DeValue<'a>>, name: &'a str) -> Option<Self> {
+        value.get_ref().as_table().map(|table| Self::new(table, value.span().into(), name))
+    }
+
+    /// Where it stands.
+    pub(super) fn span(&self) -> Span {
+        self.span
+    }
+
     /// The keys with their places.
     pub(super) fn keys(&self) -> impl Iterator<Item = Placed<&'a str>> {
         self.table.keys().map(|key| Placed { value: key.get_ref().as_ref(), span: key.span().into() })

@@ -1,6 +1,6 @@
 //! Which keys a rule may have, and what becomes of them.
 
-use super::document::Table;
+use super::document::{Placed, Table};
 use crate::lang::diagnostic::{Diagnostic, code};
 use crate::lang::suggest::nearest;
 
@@ -9,69 +9,73 @@ use crate::lang::suggest::nearest;
 enum Use {
     /// It is read.
     Read,
+    /// It is read in rules of these types; a rule of another type that has it and not empty is refused.
+    Of(&'static [&'static str]),
     /// It says nothing about what the rule detects: for Kibana's pages, or how a stored index is searched.
     Inert,
-    /// It would change what the rule does, and does not yet: a rule that has it and not empty is refused.
-    Refused,
+    /// It would change what the rule does, and cannot: a rule that has it and not empty is refused, and told this.
+    Refused(&'static str),
 }
 
-use Use::{Inert, Read, Refused};
+use Use::{Inert, Of, Read, Refused};
+
+const EQL: Use = Of(&["eql"]);
+const MACHINE_LEARNING: Use = Of(&["machine_learning"]);
 
 /// The keys of `[rule]`, sorted.
 const RULE: &[(&str, Use)] = &[
-    ("actions", Refused),
-    ("alert_suppression", Refused),
-    ("anomaly_threshold", Read),
+    ("actions", Refused("what alerts are delivered to stands in `[[sink]]` of the configuration")),
+    ("alert_suppression", Read),
+    ("anomaly_threshold", MACHINE_LEARNING),
     ("author", Read),
-    ("building_block_type", Refused),
-    ("data_view_id", Refused),
+    ("building_block_type", Read),
+    ("data_view_id", Refused("the data view lies in Kibana: name its index patterns in `index`")),
     ("description", Read),
     ("enabled", Read),
-    ("event_category_override", Refused),
-    ("exceptions_list", Refused),
+    ("event_category_override", EQL),
+    ("exceptions_list", Refused("its items lie in Kibana: write them into the folder `rules.exceptions`")),
     ("false_positives", Read),
-    ("filters", Refused),
+    ("filters", Of(&["eql", "new_terms", "query", "threat_match", "threshold"])),
     ("from", Read),
     ("index", Read),
     ("interval", Read),
     ("investigation_fields", Inert),
     ("language", Read),
     ("license", Read),
-    ("machine_learning_job_id", Read),
+    ("machine_learning_job_id", MACHINE_LEARNING),
     ("max_signals", Read),
     ("meta", Inert),
     ("name", Read),
-    ("new_terms", Read),
+    ("new_terms", Of(&["new_terms"])),
     ("note", Read),
     ("query", Read),
     ("references", Read),
     ("related_integrations", Inert),
     ("required_fields", Inert),
-    ("response_actions", Refused),
+    ("response_actions", Refused("nothing is done to the host: alerts are all that rules give")),
     ("risk_score", Read),
-    ("risk_score_mapping", Refused),
+    ("risk_score_mapping", Read),
     ("rule_id", Read),
-    ("rule_name_override", Refused),
-    ("saved_id", Refused),
+    ("rule_name_override", Read),
+    ("saved_id", Refused("the query lies in Kibana: write its text as `query`")),
     ("setup", Inert),
     ("severity", Read),
-    ("severity_mapping", Refused),
+    ("severity_mapping", Read),
     ("tags", Read),
     ("threat", Read),
-    ("threat_filters", Refused),
-    ("threat_index", Refused),
-    ("threat_indicator_path", Refused),
-    ("threat_language", Refused),
-    ("threat_mapping", Refused),
-    ("threat_query", Refused),
-    ("threshold", Refused),
+    ("threat_filters", Refused("write what they ask for into `threat_query`")),
+    ("threat_index", Refused("rules of type threat_match are not supported")),
+    ("threat_indicator_path", Refused("rules of type threat_match are not supported")),
+    ("threat_language", Refused("rules of type threat_match are not supported")),
+    ("threat_mapping", Refused("rules of type threat_match are not supported")),
+    ("threat_query", Refused("rules of type threat_match are not supported")),
+    ("threshold", Of(&["threshold"])),
     ("throttle", Inert),
-    ("tiebreaker_field", Refused),
+    ("tiebreaker_field", EQL),
     ("timeline_id", Inert),
     ("timeline_title", Inert),
-    ("timestamp_field", Refused),
-    // Events are judged as they come, which is what `event.ingested` stands for.
-    ("timestamp_override", Inert),
+    ("timestamp_field", EQL),
+    ("timestamp_override", Read),
     ("timestamp_override_fallback_disabled", Inert),
     ("to", Inert),
     ("type", Read),
@@ -88,7 +92,7 @@ const JOB: &[(&str, Use)] = &[
     ("id", Read),
     ("index", Read),
     ("influencers", Inert),
-    ("over_field_name", Refused),
+    ("over_field_name", Refused("jobs judge what happens, not who of a population differs")),
     ("partition_field_name", Read),
     ("query", Read),
 ];
@@ -113,18 +117,25 @@ pub(super) fn check_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
 }
 
 fn check(table: &Table<'_>, keys: &[(&str, Use)], place: &str, faults: &mut Vec<Diagnostic>) {
+    let ty = table.value("type").and_then(|value| value.get_ref().as_str()).unwrap_or_default();
+    let fault = |key: Placed<&str>, message| Diagnostic::new(code::UNSUPPORTED_KEY, key.span, message);
     for key in table.keys() {
-        match keys.iter().find(|(known, _)| *known == key.value) {
+        let name = key.value;
+        match keys.iter().find(|(known, _)| *known == name) {
             Some((_, Read | Inert)) => {}
-            Some((_, Refused)) if !table.holds(key.value) => {}
-            Some((name, Refused)) => {
-                let message = format!("`{name}` is not supported yet");
-                faults.push(Diagnostic::new(code::UNSUPPORTED_KEY, key.span, message));
+            Some((_, Refused(_) | Of(_))) if !table.holds(name) => {}
+            Some((_, Of(types))) if types.contains(&ty) => {}
+            Some((_, Of(types))) => {
+                let message = format!("`{name}` is a key of rules of type {}", types.join(" and "));
+                faults.push(fault(key, message));
+            }
+            Some((_, Refused(help))) => {
+                faults.push(fault(key, format!("`{name}` is not supported")).help(*help));
             }
             None => {
-                let message = format!("a {place} has no key `{}`", key.value);
+                let message = format!("a {place} has no key `{name}`");
                 let fault = Diagnostic::new(code::UNKNOWN_KEY, key.span, message);
-                faults.push(match nearest(key.value, keys.iter().map(|(known, _)| *known)) {
+                faults.push(match nearest(name, keys.iter().map(|(known, _)| *known)) {
                     Some(near) => fault.help(format!("did you mean `{near}`?")),
                     None => fault,
                 });

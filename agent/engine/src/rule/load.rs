@@ -1,15 +1,18 @@
 //! One rule file to one rule.
 
+mod alerting;
+mod filters;
+mod kinds;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Placed, Table, place_in_string};
 use super::job::field;
 use super::keys::check_rule;
-use super::{Kind, Reference, Rule, Severity, Threat};
+use super::{Job, Reference, Rule, Severity, Threat};
 use crate::event::{FieldId, Schema};
-use crate::lang::diagnostic::{self, Diagnostic, code};
-use crate::lang::{EventQuery, eql, kql};
+use crate::lang::diagnostic::{self, Diagnostic, Span, code};
 
 /// What a rule runs every, where it does not say.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -19,13 +22,11 @@ const LOOKBACK: Duration = Duration::from_secs(360);
 const MAX_SIGNALS: i64 = 100;
 /// Most alerts in one interval that a rule can ask for, as in the Elastic stack.
 const MAX_SIGNALS_MAX: i64 = 1000;
-/// Most fields of a term, as in the Elastic stack.
-const TERM_FIELDS_MAX: usize = 3;
 
 /// A rule of which the job, if it names any, is not found yet.
 pub(super) struct Draft {
     pub(super) rule: Rule,
-    pub(super) id_span: crate::lang::Span,
+    pub(super) id_span: Span,
 }
 
 /// Reads the `[rule]` table of a file. `job` finds jobs by their ids.
@@ -34,7 +35,7 @@ pub(super) fn read(
     file: &str,
     table: &Table<'_>,
     schema: &mut Schema,
-    job: &dyn Fn(&str) -> Option<Arc<super::Job>>,
+    job: &dyn Fn(&str) -> Option<Arc<Job>>,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Draft> {
     check_rule(table, faults);
@@ -45,6 +46,10 @@ pub(super) fn read(
     let severity = reader.severity();
     let risk_score = reader.risk_score(severity);
     let kind = reader.kind(job);
+    let interval = table.duration("interval", "", reader.faults).unwrap_or(INTERVAL);
+    let suppression = reader.suppression(kind.as_ref(), interval);
+    let overrides = reader.overrides();
+    let building_block = reader.building_block();
     let threat = reader.threat();
     let text = |key, faults: &mut Vec<Diagnostic>| table.text(key, faults).map(|text| text.value.to_owned());
     let faults = reader.faults;
@@ -64,12 +69,15 @@ pub(super) fn read(
         threat,
         index: table.strings("index", faults),
         enabled: table.boolean("enabled", faults).unwrap_or(true),
-        interval: table.duration("interval", "", faults).unwrap_or(INTERVAL),
+        interval,
         lookback: table.duration("from", "now-", faults).unwrap_or(LOOKBACK),
         max_signals: u32::try_from(
             table.integer("max_signals", 1, MAX_SIGNALS_MAX, faults).unwrap_or(MAX_SIGNALS),
         )
         .unwrap_or(u32::MAX),
+        suppression,
+        overrides,
+        building_block,
         query: text("query", faults).unwrap_or_default(),
         kind: kind?,
         file: name.clone(),
@@ -102,118 +110,20 @@ impl<'a> Reader<'a, '_> {
         self.table.integer("risk_score", 0, 100, self.faults).unwrap_or(usual)
     }
 
-    fn kind(&mut self, job: &dyn Fn(&str) -> Option<Arc<super::Job>>) -> Option<Kind> {
-        let ty = self.table.required("type", self.faults)?;
-        match ty.value {
-            "eql" => {
-                self.language("eql")?;
-                let query = self.table.required("query", self.faults)?;
-                let found = eql::parse(query.value, self.schema);
-                self.found(query.span, found).map(Kind::Eql)
-            }
-            "query" => {
-                self.language("kuery")?;
-                self.kql().map(Kind::Query)
-            }
-            "new_terms" => {
-                self.language("kuery")?;
-                let (query, terms) = (self.kql(), self.new_terms());
-                let (fields, history) = terms?;
-                Some(Kind::NewTerms { query: query?, fields, history })
-            }
-            "machine_learning" => self.machine_learning(job),
-            other => {
-                let message = format!("rules of type `{other}` are not supported");
-                self.faults.push(Diagnostic::new(code::UNSUPPORTED_TYPE, ty.span, message));
-                None
-            }
-        }
+    /// The field that a key names, where it is there.
+    fn field(&mut self, key: &str) -> Option<FieldId> {
+        let name = self.table.text(key, self.faults).filter(|name| !name.value.is_empty())?;
+        self.lookup(name)
     }
 
-    /// The rule's language must be the one of its type.
-    fn language(&mut self, wanted: &str) -> Option<()> {
-        let language = self.table.text("language", self.faults);
-        match language {
-            Some(language) if language.value != wanted => {
-                let message = format!("the language `{}` is not supported for this type", language.value);
-                let fault = Diagnostic::new(code::BAD_VALUE, language.span, message);
-                self.faults.push(fault.help(format!("`{wanted}` is")));
-                None
-            }
-            _ => Some(()),
-        }
+    /// A field that must be there.
+    fn lookup(&mut self, name: Placed<&str>) -> Option<FieldId> {
+        field(name, self.schema, self.faults)
     }
 
-    fn kql(&mut self) -> Option<EventQuery> {
-        let query = self.table.required("query", self.faults)?;
-        let found = kql::parse(query.value, self.schema);
-        self.found(query.span, found)
-    }
-
-    /// Takes what was found in a query, at its place in the file.
-    fn found<T>(
-        &mut self,
-        span: crate::lang::Span,
-        found: Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
-    ) -> Option<T> {
-        let (query, found) =
-            found.map_or_else(|faults| (None, faults), |(query, found)| (Some(query), found));
-        for mut diagnostic in found {
-            let place = |at| place_in_string(self.file, span, at);
-            diagnostic.span = (place(diagnostic.span.start)..place(diagnostic.span.end)).into();
-            self.faults.push(diagnostic);
-        }
-        query
-    }
-
-    /// `[rule.new_terms]` and `[[rule.new_terms.history_window_start]]`, as Elastic's rule files write them.
-    fn new_terms(&mut self) -> Option<(Vec<FieldId>, Duration)> {
-        let Some(terms) = self.table.table("new_terms", self.faults) else {
-            self.faults.push(self.table.missing("new_terms"));
-            return None;
-        };
-        let names = terms.texts("value", self.faults);
-        if names.is_empty() || names.len() > TERM_FIELDS_MAX {
-            let span = terms.value("value").map_or_else(Default::default, |value| value.span().into());
-            let message = format!("a term is made of 1 to {TERM_FIELDS_MAX} fields, not {}", names.len());
-            self.faults.push(Diagnostic::new(code::BAD_VALUE, span, message));
-        }
-        let fields: Vec<_> = names.into_iter().map(|name| field(name, self.schema, self.faults)).collect();
-        let windows = terms.tables("history_window_start", self.faults);
-        let Some(window) = windows.first() else {
-            self.faults.push(terms.missing("history_window_start"));
-            return None;
-        };
-        let history = window.duration("value", "now-", self.faults)?;
-        fields.into_iter().collect::<Option<_>>().map(|fields| (fields, history))
-    }
-
-    fn machine_learning(&mut self, job: &dyn Fn(&str) -> Option<Arc<super::Job>>) -> Option<Kind> {
-        let ids = self.table.texts("machine_learning_job_id", self.faults);
-        let threshold = self.table.integer("anomaly_threshold", 0, 100, self.faults);
-        let Some(anomaly_threshold) = threshold else {
-            self.faults.push(self.table.missing("anomaly_threshold"));
-            return None;
-        };
-        let id: Placed<&str> = match ids.as_slice() {
-            [id] => *id,
-            [] => {
-                self.faults.push(self.table.missing("machine_learning_job_id"));
-                return None;
-            }
-            [_, second, ..] => {
-                let message = "a rule with several jobs is not supported yet";
-                self.faults.push(Diagnostic::new(code::UNSUPPORTED_KEY, second.span, message));
-                return None;
-            }
-        };
-        let Some(job) = job(id.value) else {
-            let fault =
-                Diagnostic::new(code::UNKNOWN_JOB, id.span, format!("no job has the id `{}`", id.value));
-            self.faults.push(fault.help("put a file with its `[job]` table beside the rules"));
-            return None;
-        };
-        Some(Kind::MachineLearning { job, anomaly_threshold: anomaly_threshold as f64 })
+    fn wrong(&mut self, span: Span, message: impl Into<String>, help: &str) {
+        let fault = Diagnostic::new(code::BAD_VALUE, span, message);
+        self.faults.push(if help.is_empty() { fault } else { fault.help(help) });
     }
 
     fn threat(&mut self) -> Vec<Threat> {

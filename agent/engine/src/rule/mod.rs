@@ -7,11 +7,13 @@ mod document;
 mod format;
 mod job;
 mod keys;
+mod kind;
 mod load;
 mod set;
 
 pub use format::{Formatted, format_file};
 pub use job::Job;
+pub use kind::{Kind, Overrides, Suppression, Threshold};
 pub use set::{Loaded, Report};
 
 use std::collections::BTreeSet;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::FieldId;
-use crate::lang::{EventQuery, Query};
+use crate::lang::EventQuery;
 
 /// Longest rule file that is read, in bytes.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
@@ -60,10 +62,17 @@ pub struct Rule {
     pub enabled: bool,
     /// How often it would run in the Elastic stack; here the length of the window of `max_signals`.
     pub interval: Duration,
-    /// How far back a run would look in the Elastic stack.
+    /// How far back a run would look in the Elastic stack; here the length of the window of a threshold.
     pub lookback: Duration,
     /// Most alerts in one interval.
     pub max_signals: u32,
+    /// Which alerts are counted and not raised.
+    pub suppression: Option<Suppression>,
+    /// What of an alert its events say.
+    pub overrides: Overrides,
+    /// Whether its alerts are there for other rules and later searches, and nobody is to look at each:
+    /// `building_block_type`.
+    pub building_block: bool,
     /// What it looks for.
     pub kind: Kind,
     /// The text of its query; empty for a machine learning rule.
@@ -141,54 +150,6 @@ pub struct Reference {
     pub reference: String,
 }
 
-/// What a rule looks for, by its type.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// `eql`: events or sequences of events.
-    Eql(Query),
-    /// `query`: every event that matches.
-    Query(EventQuery),
-    /// `new_terms`: events that match and bring a term not seen for a while.
-    NewTerms {
-        /// Which events.
-        query: EventQuery,
-        /// The fields whose values together are a term.
-        fields: Vec<FieldId>,
-        /// How long a term counts as seen.
-        history: Duration,
-    },
-    /// `machine_learning`: anomalies of a job.
-    MachineLearning {
-        /// The job.
-        job: Arc<Job>,
-        /// Anomalies below this score do not count.
-        anomaly_threshold: f64,
-    },
-}
-
-impl Kind {
-    /// The type's name in rule files.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Eql(_) => "eql",
-            Self::Query(_) => "query",
-            Self::NewTerms { .. } => "new_terms",
-            Self::MachineLearning { .. } => "machine_learning",
-        }
-    }
-
-    /// Every event query of the rule, in the order of its stages.
-    #[must_use]
-    pub fn events(&self) -> Vec<&EventQuery> {
-        match self {
-            Self::Eql(query) => query.events().collect(),
-            Self::Query(query) | Self::NewTerms { query, .. } => vec![query],
-            Self::MachineLearning { job, .. } => vec![&job.query],
-        }
-    }
-}
-
 impl Rule {
     /// Every field that the rule looks at.
     #[must_use]
@@ -199,6 +160,7 @@ impl Rule {
         };
         match &self.kind {
             Kind::NewTerms { fields: terms, .. } => fields.extend(terms),
+            Kind::Threshold { threshold, .. } => fields.extend(threshold.fields()),
             Kind::MachineLearning { job, .. } => fields.extend([job.by].into_iter().chain(job.partition)),
             Kind::Eql(_) | Kind::Query(_) => {}
         }

@@ -7,6 +7,8 @@ use lapwing_engine::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::alert::BUILDING_BLOCK_KIND;
+
 /// What the list shows of an alert.
 #[derive(Debug, Deserialize)]
 pub(super) struct Summary<'a> {
@@ -26,6 +28,8 @@ pub(super) struct Summary<'a> {
 struct Event<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
     #[serde(default)]
     severity: i64,
 }
@@ -64,6 +68,11 @@ impl<'a> Summary<'a> {
 
     pub(super) fn id(&self) -> &str {
         &self.event.id
+    }
+
+    /// Whether it is that of a building block.
+    pub(super) fn is_building_block(&self) -> bool {
+        self.event.kind == BUILDING_BLOCK_KIND
     }
 
     pub(super) fn time(&self) -> Option<Timestamp> {

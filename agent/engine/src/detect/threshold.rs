@@ -1,0 +1,191 @@
+//! `threshold`: so many events in a while that agree in some fields.
+//!
+//! The Elastic stack runs such a rule every `interval` over the events of the last `from`. Events are judged here as
+//! they come, so the window slides: an alert is raised by the event with which a bucket, which is what agrees in the
+//! group's fields, has held enough of them for `from`. A bucket that has raised an alert is silent for as long again and
+//! then counts from nothing, so that what goes on is told once a window.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+
+use super::window::Window;
+use super::{Finding, Findings, Hit, Limits, ThresholdResult};
+use crate::event::{Event, Timestamp, Value};
+use crate::rule::Threshold;
+
+/// Most buckets that one event with multi-valued fields counts in.
+const BUCKETS_OF_EVENT_MAX: usize = 256;
+/// Most events and most distinct values of a bucket that are counted beyond what the rule asks for; an alert then tells
+/// at least that many.
+const COUNTED_MAX: usize = 4096;
+/// What a bucket takes beside its key, its times and its values, in bytes.
+const BUCKET_BYTES: usize = 256;
+
+/// What the events of a bucket agree in.
+type Terms = Arc<[Value]>;
+/// The same as a key: values of different types have none in common.
+type BucketKey = Arc<[SmolStr]>;
+
+/// The memory of one threshold rule.
+#[derive(Debug)]
+pub struct ThresholdDetector {
+    threshold: Threshold,
+    lookback: Duration,
+    /// Buckets by their key, each at the time of its latest event, or of the end of its silence.
+    buckets: Window<BucketKey, Bucket>,
+}
+
+#[derive(Debug)]
+enum Bucket {
+    Counting(Counting),
+    /// It raised an alert and is silent up to its place in the window.
+    Silent,
+}
+
+#[derive(Debug, Default)]
+struct Counting {
+    /// When its events happened, earliest first.
+    times: VecDeque<Timestamp>,
+    /// When each value of the cardinality's field was seen last.
+    values: HashMap<SmolStr, Timestamp>,
+}
+
+impl ThresholdDetector {
+    /// A detector that has seen nothing. `lookback` is the rule's `from`.
+    #[must_use]
+    pub fn new(threshold: &Threshold, lookback: Duration, limits: Limits) -> Self {
+        Self { threshold: threshold.clone(), lookback, buckets: Window::new(limits.threshold_bytes_max) }
+    }
+
+    /// Takes an event that matched the rule's query.
+    pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
+        for terms in self.terms(&hit.event) {
+            self.count(&terms, hit, findings);
+        }
+    }
+
+    fn count(&mut self, terms: &Terms, hit: &Hit, findings: &mut Findings) {
+        let time = hit.ordinal.time;
+        let key: BucketKey = terms.iter().map(Value::key).collect();
+        let silent = match self.buckets.get(&key) {
+            Some((until, Bucket::Silent)) => time < until,
+            _ => false,
+        };
+        if silent {
+            return;
+        }
+        let latest = self.buckets.get(&key).map_or(time, |(latest, _)| latest.max(time));
+        let mut counting = match self.buckets.remove(&key) {
+            Some(Bucket::Counting(counting)) => counting,
+            _ => Counting::default(),
+        };
+        counting.add(time, &hit.event, &self.threshold);
+        if let Some(result) = counting.result(&self.threshold, latest - self.lookback, terms) {
+            let events = vec![Some(hit.event.clone())];
+            findings.found.push(Finding { events, threshold: Some(result), ..Finding::default() });
+            self.insert(key, latest + self.lookback, Bucket::Silent);
+        } else {
+            self.insert(key, latest, Bucket::Counting(counting));
+        }
+    }
+
+    fn insert(&mut self, key: BucketKey, time: Timestamp, bucket: Bucket) {
+        // The window itself holds a key twice.
+        let key_bytes: usize = key.iter().map(|value| size_of::<SmolStr>() + value.len()).sum();
+        let bytes = BUCKET_BYTES + 2 * key_bytes + bucket.bytes();
+        self.buckets.insert(key, time, bytes, bucket);
+    }
+
+    /// Tells that no event before `now` will come any more.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
+        self.buckets.expire(now - self.lookback);
+    }
+
+    /// The buckets of an event: every combination of the fields' values; none where a field is absent.
+    fn terms(&self, event: &Event) -> Vec<Terms> {
+        let combinations = self.threshold.fields.iter().fold(vec![Vec::new()], |terms, field| {
+            let longer = terms.iter().flat_map(|term: &Vec<Value>| {
+                let values = event.values(*field).iter();
+                values.map(move |value| [term.as_slice(), std::slice::from_ref(value)].concat())
+            });
+            longer.take(BUCKETS_OF_EVENT_MAX).collect()
+        });
+        combinations.into_iter().map(Into::into).collect()
+    }
+
+    /// Buckets that were given up because of the limit.
+    pub(crate) fn discarded(&self) -> u64 {
+        self.buckets.evicted()
+    }
+
+    /// Bytes held by buckets.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buckets.cost()
+    }
+}
+
+impl Bucket {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Silent => 0,
+            Self::Counting(Counting { times, values }) => {
+                let texts: usize = values.keys().map(|value| value.len()).sum();
+                times.capacity() * size_of::<Timestamp>()
+                    + values.capacity() * size_of::<(SmolStr, Timestamp)>()
+                    + texts
+            }
+        }
+    }
+}
+
+impl Counting {
+    fn add(&mut self, time: Timestamp, event: &Event, threshold: &Threshold) {
+        // Late events take their place; nearly all come last.
+        let place = self.times.iter().rposition(|before| *before <= time).map_or(0, |before| before + 1);
+        self.times.insert(place, time);
+        while self.times.len() > at_least(threshold.value) {
+            self.times.pop_front();
+        }
+        let Some((field, least)) = threshold.cardinality else { return };
+        for value in event.values(field) {
+            let seen = self.values.entry(value.key()).or_insert(time);
+            *seen = time.max(*seen);
+        }
+        // Half of them go at once, so that the search for the earliest costs little for each event.
+        let held_max = at_least(least);
+        if self.values.len() > held_max * 2 {
+            let mut times: Vec<_> = self.values.values().copied().collect();
+            times.sort_unstable_by(|left, right| right.cmp(left));
+            let earliest = times[held_max - 1];
+            self.values.retain(|_, seen| *seen >= earliest);
+        }
+    }
+
+    /// What was found, where the events since `start` are enough.
+    fn result(&mut self, threshold: &Threshold, start: Timestamp, terms: &Terms) -> Option<ThresholdResult> {
+        while self.times.front().is_some_and(|first| *first < start) {
+            self.times.pop_front();
+        }
+        let count = self.times.len() as u64;
+        let from = *self.times.front().filter(|_| count >= threshold.value)?;
+        let mut cardinality = None;
+        if let Some((field, least)) = threshold.cardinality {
+            // Values are only forgotten where that decides, for it looks at all of them.
+            if self.values.len() as u64 >= least {
+                self.values.retain(|_, seen| *seen >= start);
+            }
+            cardinality = Some((field, self.values.len() as u64)).filter(|(_, found)| *found >= least);
+            cardinality?;
+        }
+        let terms = threshold.fields.iter().copied().zip(terms.iter().cloned()).collect();
+        Some(ThresholdResult { terms, count, cardinality, from })
+    }
+}
+
+/// How many are counted where so many are asked for.
+fn at_least(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX / 4).max(COUNTED_MAX)
+}

@@ -1,0 +1,113 @@
+//! What runs a rule: one of the detectors, behind one face.
+
+use crate::detect::{
+    Detection, Finding, Findings, Hit, Limits, NewTerms, Rare, SampleDetector, SequenceDetector,
+    ThresholdDetector,
+};
+use crate::event::{Schema, Timestamp};
+use crate::lang::Query;
+use crate::rule::{Kind, Rule};
+
+use super::{Counters, Options};
+
+/// What runs a rule. The set is closed: a rule type is one of these.
+pub(super) enum Detector {
+    Match,
+    Sequence(Box<SequenceDetector>),
+    Sample(Box<SampleDetector>),
+    NewTerms(NewTerms),
+    Threshold(ThresholdDetector),
+    Rare(Rare),
+}
+
+impl Detector {
+    pub(super) fn new(rule: &Rule, options: Options) -> Self {
+        let limits: Limits = options.limits;
+        match &rule.kind {
+            Kind::Eql(Query::Event(_)) | Kind::Query(_) => Self::Match,
+            Kind::Eql(Query::Sequence(sequence)) => {
+                Self::Sequence(SequenceDetector::new(sequence, limits).into())
+            }
+            Kind::Eql(Query::Sample(sample)) => {
+                Self::Sample(SampleDetector::new(sample, rule.lookback, limits).into())
+            }
+            Kind::NewTerms { fields, history, .. } => {
+                Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, limits))
+            }
+            Kind::Threshold { threshold, .. } => {
+                Self::Threshold(ThresholdDetector::new(threshold, rule.lookback, limits))
+            }
+            Kind::MachineLearning { job, anomaly_threshold } => {
+                let detection = Detection {
+                    job_id: job.id.as_str().into(),
+                    by: job.by,
+                    partition: job.partition,
+                    bucket_span: job.bucket_span,
+                    buckets_learned_min: job.buckets_learned_min,
+                    record_score_min: *anomaly_threshold,
+                };
+                Self::Rare(Rare::new(detection, limits))
+            }
+        }
+    }
+
+    /// Whether it must see events in the order of their times.
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(self, Self::Sequence(_))
+    }
+
+    pub(super) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
+        match self {
+            Self::Match => {
+                let events = vec![Some(hit.event.clone())];
+                findings.found.push(Finding { events, ..Finding::default() });
+            }
+            Self::Sequence(sequence) => sequence.event(hit, findings),
+            Self::Sample(sample) => sample.event(hit, findings),
+            Self::NewTerms(terms) => terms.event(hit, findings),
+            Self::Threshold(threshold) => threshold.event(hit, findings),
+            Self::Rare(rare) => rare.event(schema, hit, findings),
+        }
+    }
+
+    /// Tells that no event before `now` will come any more.
+    pub(super) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
+        match self {
+            Self::Match => {}
+            Self::Sequence(sequence) => sequence.advance(now, findings),
+            Self::Sample(sample) => sample.advance(now),
+            Self::NewTerms(terms) => terms.advance(now, findings),
+            Self::Threshold(threshold) => threshold.advance(now),
+            Self::Rare(rare) => rare.advance(now, findings),
+        }
+    }
+
+    pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
+        match self {
+            Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) => {}
+            Self::NewTerms(terms) => terms.restore(key, value),
+            Self::Rare(rare) => rare.restore(schema, key, value),
+        }
+    }
+
+    /// Adds what it holds and what it gave up.
+    pub(super) fn count(&self, counters: &mut Counters) {
+        counters.discarded += match self {
+            Self::Match => 0,
+            Self::Sequence(sequence) => {
+                counters.sequence_bytes += sequence.bytes() as u64;
+                sequence.discarded()
+            }
+            Self::Sample(sample) => {
+                counters.sequence_bytes += sample.bytes() as u64;
+                sample.discarded()
+            }
+            Self::NewTerms(terms) => terms.discarded(),
+            Self::Threshold(threshold) => {
+                counters.threshold_bytes += threshold.bytes() as u64;
+                threshold.discarded()
+            }
+            Self::Rare(rare) => rare.discarded(),
+        };
+    }
+}

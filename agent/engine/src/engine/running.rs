@@ -1,0 +1,76 @@
+//! A rule at work: from what its detector finds to the alerts that are raised.
+
+use std::sync::Arc;
+
+use super::detector::Detector;
+use super::flood::Flood;
+use super::{Alert, Counters, Options, Output, StateChange};
+use crate::detect::{Findings, Hit, Suppressor};
+use crate::event::{Schema, Timestamp};
+use crate::rule::Rule;
+
+/// A rule and its memory.
+pub(super) struct Running {
+    pub(super) rule: Arc<Rule>,
+    pub(super) detector: Detector,
+    suppressor: Option<Suppressor>,
+    flood: Flood,
+}
+
+impl Running {
+    pub(super) fn new(rule: &Arc<Rule>, options: Options) -> Self {
+        let suppressor = rule.suppression.as_ref();
+        Self {
+            rule: rule.clone(),
+            detector: Detector::new(rule, options),
+            suppressor: suppressor.map(|suppression| Suppressor::new(suppression, options.limits)),
+            flood: Flood::new(rule.interval, rule.max_signals),
+        }
+    }
+
+    pub(super) fn judge(&mut self, schema: &Schema, hit: &Hit, output: &mut Output) {
+        let mut findings = Findings::default();
+        self.detector.event(schema, hit, &mut findings);
+        self.collect(schema, findings, output);
+    }
+
+    /// Tells that no event before `now` will come any more.
+    pub(super) fn advance(&mut self, schema: &Schema, now: Timestamp, output: &mut Output) {
+        let mut findings = Findings::default();
+        self.detector.advance(now, &mut findings);
+        self.collect(schema, findings, output);
+        let groups = self.suppressor.iter_mut().flat_map(|suppressor| suppressor.advance(now));
+        let summaries = groups.chain(self.flood.advance(now));
+        output.alerts.extend(summaries.map(|suppressed| Alert::summary(&self.rule, suppressed)));
+    }
+
+    /// Makes alerts of what was found: of a group that is suppressed the first, and no more than the limit of alerts in
+    /// a time span.
+    fn collect(&mut self, schema: &Schema, findings: Findings, output: &mut Output) {
+        for finding in findings.found {
+            let alert = Alert::detection(schema, &self.rule, finding);
+            let (mut raise, mut summaries) = (true, Vec::new());
+            if let (Some(suppressor), Some(finding)) = (&mut self.suppressor, alert.finding()) {
+                (raise, summaries) = suppressor.admit(finding, alert.time);
+            }
+            if raise {
+                let summary;
+                (raise, summary) = self.flood.admit(alert.time);
+                summaries.extend(summary);
+            }
+            output.alerts.extend(summaries.into_iter().map(|cause| Alert::summary(&self.rule, cause)));
+            if raise {
+                output.alerts.push(alert);
+            }
+        }
+        let rule_id = &self.rule.id;
+        let changes = findings.changes.into_iter();
+        output.changes.extend(changes.map(|change| StateChange { rule_id: rule_id.clone(), change }));
+    }
+
+    /// Adds what it holds and what it gave up.
+    pub(super) fn count(&self, counters: &mut Counters) {
+        self.detector.count(counters);
+        counters.discarded += self.suppressor.as_ref().map_or(0, Suppressor::discarded);
+    }
+}

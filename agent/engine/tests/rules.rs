@@ -1,0 +1,129 @@
+//! Rules and what becomes of them: `tests/rules/*.txt` hold blocks, parted by lines `===`, of a title, the lines of a
+//! rule, a line `---`, events and a line `--- found` with what they gave, or with what is wrong with the rule.
+//!
+//! An event is a line: its second, and `field=value` parted by blanks; `a+b` are two values. `end` ends all time spans.
+//! `UPDATE_EXPECT=1` writes what is found now.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use lapwing_engine::lang::Diagnostic;
+use lapwing_engine::{Alert, Cause, Engine, Event, Loaded, Options, Output, Schema, Timestamp, field};
+use serde_json::{Value as Json, json};
+
+#[test]
+fn thresholds() {
+    check("threshold");
+}
+
+#[test]
+fn suppression() {
+    check("suppression");
+}
+
+#[test]
+fn overrides_and_filters() {
+    check("overrides");
+}
+
+#[test]
+fn faults() {
+    check("faults");
+}
+
+fn check(name: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/rules/{name}.txt"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let blocks = text.split("\n===\n").map(|block| {
+        let given = block.split("--- found").next().unwrap_or_default().trim_end();
+        format!("{given}\n--- found\n{}", found(given).trim_end())
+    });
+    let now = blocks.collect::<Vec<_>>().join("\n===\n") + "\n";
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&file, &now).unwrap();
+    }
+    assert!(now == text, "{} holds something else; UPDATE_EXPECT=1 writes it:\n{now}", file.display());
+}
+
+/// What the block's rule does with the block's events.
+fn found(block: &str) -> String {
+    let (_, rest) = block.split_once('\n').unwrap_or((block, ""));
+    let (lines, events) = rest.split_once("\n---\n").unwrap_or((rest, ""));
+    let file =
+        format!("[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\n{lines}\n");
+    let mut schema = Schema::new();
+    let loaded = Loaded::read([("rule.toml", file.as_bytes())], &mut schema);
+    let mut shown = String::new();
+    for report in &loaded.reports {
+        report.diagnostics.iter().for_each(|diagnostic| fault(diagnostic, &report.text, &mut shown));
+    }
+    let mut engine = Engine::new(schema.into(), &loaded.rules, Options::default());
+    let mut output = Output::default();
+    for line in events.lines().filter(|line| !line.is_empty()) {
+        if line == "end" {
+            engine.finish(&mut output);
+        } else {
+            let event = Event::from_json(engine.schema(), &event(line)).unwrap();
+            let time = event.time();
+            engine.push(event, &mut output);
+            engine.advance(time, &mut output);
+        }
+        for alert in output.alerts.drain(..) {
+            writeln!(shown, "{}", told(&alert, engine.schema())).unwrap();
+        }
+    }
+    shown
+}
+
+fn fault(Diagnostic { code, message, span, help, .. }: &Diagnostic, text: &str, shown: &mut String) {
+    let place = text.get(span.start..span.end).unwrap_or("(no place in the file)");
+    let place = place.lines().next().unwrap_or_default();
+    writeln!(shown, "{} at `{place}`: {message}", code.id).unwrap();
+    help.iter().for_each(|help| writeln!(shown, "  {help}").unwrap());
+}
+
+fn event(line: &str) -> Json {
+    let mut words = line.split(' ');
+    let second: i64 = words.next().unwrap().parse().unwrap();
+    let mut event = json!({"@timestamp": second * 1000, "event.category": "process"});
+    for (field, value) in words.filter_map(|word| word.split_once('=')) {
+        let values: Vec<Json> = value
+            .split('+')
+            .map(|value| serde_json::from_str(value).unwrap_or_else(|_| value.to_owned().into()))
+            .collect();
+        event[field] = if values.len() == 1 { values[0].clone() } else { values.into() };
+    }
+    event
+}
+
+fn told(alert: &Alert, schema: &Schema) -> String {
+    let second = |time: Timestamp| time.as_millis() / 1000;
+    let head = format!("{} {} {} {}", second(alert.time), alert.name, alert.severity, alert.risk_score);
+    match &alert.cause {
+        Cause::Suppressed(suppressed) => {
+            let (start, end) = (second(suppressed.start), second(suppressed.end));
+            let mut line = format!("{head} suppressed {} from {start} to {end}", suppressed.count);
+            for (field, value) in suppressed.group.iter().flatten() {
+                write!(line, " {}={}", schema.name(*field), value.as_deref().unwrap_or("(missing)")).unwrap();
+            }
+            line
+        }
+        Cause::Detection(finding) => {
+            let mut line = head;
+            for event in finding.events.iter().flatten() {
+                write!(line, " {}", event.text(field!("event.id")).unwrap_or("event")).unwrap();
+            }
+            if let Some(result) = &finding.threshold {
+                write!(line, " count {} from {}", result.count, second(result.from)).unwrap();
+                for (field, value) in &result.terms {
+                    write!(line, " {}={}", schema.name(*field), value.to_text()).unwrap();
+                }
+                if let Some((field, count)) = result.cardinality {
+                    write!(line, " {count} of {}", schema.name(field)).unwrap();
+                }
+            }
+            line
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What of `lapwing.alert.*` tells what was found; the names are those of Kibana's `kibana.alert.*` where it has some.
+
+use lapwing_engine::detect::{Anomaly, Finding, ThresholdResult};
+use lapwing_engine::{Alert, Schema, Suppressed};
+use serde_json::{Map, Value as Json, json};
+
+/// What a rule found.
+pub(super) fn detection(alert: &Alert, finding: &Finding, schema: &Schema) -> Map<String, Json> {
+    let mut told = Map::new();
+    let mut set = |name: &str, value: Json| told.insert(name.to_owned(), value);
+    if finding.events.len() > 1 {
+        let keys: Vec<_> = finding.keys.iter().map(|key| key.as_ref().map(|key| key.as_str())).collect();
+        set("group", json!({"id": alert.id, "keys": keys, "stages": finding.events.len()}));
+    }
+    if !finding.new_terms.is_empty() {
+        set("new_terms", finding.new_terms.iter().map(|term| Json::from(term.to_text())).collect());
+    }
+    if let Some(found) = &finding.anomaly {
+        set("anomaly", anomaly(found));
+    }
+    if let Some(result) = &finding.threshold {
+        set("threshold_result", threshold(result, schema));
+    }
+    told
+}
+
+fn anomaly(anomaly: &Anomaly) -> Json {
+    json!({
+        "job_id": anomaly.job_id.as_str(),
+        "record_score": anomaly.record_score,
+        "probability": anomaly.probability,
+        "bucket": anomaly.bucket.to_string(),
+        "by_value": anomaly.by_value.as_str(),
+        "partition_value": anomaly.partition_value.as_deref(),
+        "buckets_learned": anomaly.buckets_learned,
+    })
+}
+
+fn threshold(result: &ThresholdResult, schema: &Schema) -> Json {
+    let terms = result.terms.iter();
+    let terms = terms.map(|(field, term)| json!({"field": schema.name(*field), "value": term.to_text()}));
+    let cardinality = result.cardinality.iter();
+    let cardinality = cardinality.map(|(field, count)| json!({"field": schema.name(*field), "value": count}));
+    json!({
+        "terms": terms.collect::<Vec<_>>(),
+        "cardinality": cardinality.collect::<Vec<_>>(),
+        "count": result.count,
+        "from": result.from.to_string(),
+    })
+}
+
+/// What was not raised.
+pub(super) fn suppressed(suppressed: &Suppressed, schema: &Schema) -> Map<String, Json> {
+    let (start, end) = (suppressed.start.to_string(), suppressed.end.to_string());
+    let mut told = Map::new();
+    let mut set = |name: &str, value: Json| told.insert(name.to_owned(), value);
+    if let Some(group) = &suppressed.group {
+        let terms = group
+            .iter()
+            .map(|(field, value)| json!({"field": schema.name(*field), "value": value.as_deref()}));
+        let terms: Vec<_> = terms.collect();
+        set(
+            "suppression",
+            json!({"docs_count": suppressed.count, "terms": terms, "start": start, "end": end}),
+        );
+    }
+    set("suppressed_count", suppressed.count.into());
+    set("suppressed_from", start.into());
+    set("suppressed_to", end.into());
+    told
+}
