@@ -48,6 +48,49 @@ fn sequences() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+#[test]
+fn streams() {
+    let text = include_str!("streams.txt");
+    let mut failed = Vec::new();
+    for block in text.split("\n\n").map(str::trim).filter(|block| !block.starts_with('#')) {
+        let (title, rest) = block.split_once('\n').unwrap();
+        let (query, rest) = rest.split_at(rest.find("\n{").unwrap());
+        let (events, alerts): (Vec<_>, Vec<_>) = rest.trim().lines().partition(|line| line.starts_with('{'));
+        let expected: Vec<_> = alerts.iter().map(|line| line.trim_start_matches("> ").to_owned()).collect();
+        let found = stream_alerts(query, &events);
+        if found != expected {
+            failed.push(format!("{title}: expected {expected:?}, found {found:?}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn stream_alerts(query: &str, events: &[&str]) -> Vec<String> {
+    let lines = format!("type = 'eql'\nquery = '''\n{query}'''");
+    let mut engine = engine(&lines, Options { lateness: Duration::from_secs(1), ..Options::default() });
+    let mut output = Output::default();
+    for (index, event) in events.iter().enumerate() {
+        let mut event: Json = serde_json::from_str(event).unwrap();
+        event["@timestamp"] = ((index + 1) * 1000).into();
+        event["event.id"] = (index + 1).to_string().into();
+        push(&mut engine, event, &mut output);
+    }
+    engine.finish(&mut output);
+    output.alerts.iter().map(names).collect()
+}
+
+#[test]
+fn processes_with_descendants_are_bounded() {
+    let rule = "type = 'eql'\nquery = 'process where child of [process where true]'";
+    let mut engine = engine(rule, Options::default());
+    let mut output = Output::default();
+    for number in 0..70_000_i64 {
+        let event = json!({"@timestamp": number, "event.category": "process", "process.entity_id": number.to_string()});
+        push(&mut engine, event, &mut output);
+    }
+    assert_eq!(engine.counters().discarded, 70_000 - 65_536);
+}
+
 fn sequence_alerts(query: &str, events: &str) -> Vec<String> {
     let mut engine = engine(&format!("type = 'eql'\nquery = '''\n{query}'''"), Options::default());
     let mut output = Output::default();

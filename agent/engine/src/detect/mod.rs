@@ -2,6 +2,7 @@
 
 pub mod naive;
 
+mod lineage;
 mod matcher;
 mod new_terms;
 mod pattern;
@@ -12,6 +13,7 @@ mod suppression;
 mod threshold;
 mod window;
 
+pub use lineage::LineageDetector;
 pub use matcher::Matcher;
 pub use new_terms::NewTerms;
 pub use rare::{Detection, Rare};
@@ -149,6 +151,8 @@ pub struct Limits {
     pub terms_max: usize,
     /// Values, over all partitions, that one rare job remembers.
     pub rare_values_max: usize,
+    /// Processes that one rule remembers for each `descendant of […]`, `child of […]` and `event of […]`.
+    pub processes_max: usize,
 }
 
 impl Default for Limits {
@@ -159,6 +163,7 @@ impl Default for Limits {
             suppression_bytes_max: 1 << 20,
             terms_max: 100_000,
             rare_values_max: 100_000,
+            processes_max: 65_536,
         }
     }
 }

@@ -41,6 +41,14 @@ pub fn holds(condition: &Condition, event: &Event) -> bool {
         Condition::Any(parts) => parts.iter().any(|part| holds(part, event)),
         Condition::Exists(expr) => !values(expr, event).is_empty(),
         Condition::Test(expr, test) => values(expr, event).iter().any(|value| passes(test, value)),
+        Condition::Compare(comparison, left, right) => {
+            let right = values(right, event);
+            let stands =
+                |left: &Value, right| compare(left, right).is_some_and(|order| lies(*comparison, order));
+            values(left, event).iter().any(|left| right.iter().any(|right| stands(left, right)))
+        }
+        // What detectors resolve before they ask.
+        Condition::Related(..) => false,
     }
 }
 
@@ -80,8 +88,10 @@ pub fn passes(test: &Test, value: &Value) -> bool {
 #[must_use]
 pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
     match expr {
-        Expr::Constant(value) => value.iter().cloned().collect(),
+        Expr::Constant(value) => value.iter().flat_map(Value::elements).cloned().collect(),
         Expr::Field(field) => event.values(*field).to_vec(),
+        // What detectors resolve before they ask.
+        Expr::Earlier { .. } => Vec::new(),
         Expr::Call { function, insensitive, arguments } => {
             let arguments: Vec<_> = arguments.iter().map(|argument| values(argument, event)).collect();
             combinations(&arguments)
@@ -101,13 +111,17 @@ pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
 /// on something that is absent.
 fn truth(condition: &Condition, event: &Event) -> Option<bool> {
     match condition {
-        Condition::Always(_) | Condition::Exists(_) => Some(holds(condition, event)),
+        Condition::Always(_) | Condition::Exists(_) | Condition::Related(..) => Some(holds(condition, event)),
         Condition::Not(inner) => truth(inner, event).map(|truth| !truth),
         Condition::All(parts) => decided(parts, event, false),
         Condition::Any(parts) => decided(parts, event, true),
         Condition::Test(expr, test) => {
             let values = values(expr, event);
             (!values.is_empty()).then(|| values.iter().any(|value| passes(test, value)))
+        }
+        Condition::Compare(_, left, right) => {
+            let known = !values(left, event).is_empty() && !values(right, event).is_empty();
+            known.then(|| holds(condition, event))
         }
     }
 }

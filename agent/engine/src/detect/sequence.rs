@@ -12,9 +12,9 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::window::Window;
-use super::{Finding, Findings, Hit, Limits, Ordinal};
-use crate::event::{Event, Timestamp};
-use crate::lang::query::{Key, Sequence, Stage};
+use super::{Finding, Findings, Hit, Limits, Ordinal, naive};
+use crate::event::{Event, FieldId, Timestamp, Value};
+use crate::lang::query::{Answers, Key, Relation, Sequence, Stage};
 
 /// What the events of one sequence agree in.
 pub(super) type JoinKey = Arc<[Option<SmolStr>]>;
@@ -23,8 +23,14 @@ pub(super) type JoinKey = Arc<[Option<SmolStr>]>;
 const JOIN_KEYS_MAX: usize = 256;
 /// Most events remembered of those that must be missing.
 const MISSING_HELD_MAX: usize = 65_536;
+/// Most sequences of one key that wait at one stage for an event that refers to theirs: which of them it fits is not known
+/// before it comes, so that a newer one cannot take the place of the others.
+const CHAINS_MAX: usize = 64;
 /// Most complete sequences that wait to see whether what must be missing after them is.
 const WAITING_MAX: usize = 16_384;
+
+/// The events of one sequence so far.
+type Chain = Vec<Member>;
 
 /// The memory of one sequence rule.
 #[derive(Debug)]
@@ -34,8 +40,11 @@ pub struct SequenceDetector {
     positive: Vec<usize>,
     until: Option<Stage>,
     maxspan: Option<Duration>,
-    /// Sequences by key and the positive stage they have reached, each at the time of its first event.
-    partial: Window<(JoinKey, usize), Vec<Member>>,
+    /// Sequences by key and the positive stage they have reached, at the time of the first event of the newest, which is
+    /// the last.
+    partial: Window<(JoinKey, usize), Vec<Chain>>,
+    /// How many sequences of one key may wait at one stage.
+    chains_max: usize,
     missing: Missing,
     /// Complete but for what must be missing after them, earliest first.
     waiting: VecDeque<(JoinKey, Vec<Member>)>,
@@ -53,12 +62,14 @@ impl SequenceDetector {
     /// A detector that has seen nothing.
     #[must_use]
     pub fn new(sequence: &Sequence, limits: Limits) -> Self {
+        let refers = sequence.stages.iter().any(|stage| stage.later.is_some());
         Self {
             stages: sequence.stages.clone(),
             positive: (0..sequence.stages.len()).filter(|index| !sequence.stages[*index].missing).collect(),
             until: sequence.until.clone(),
             maxspan: sequence.maxspan,
             partial: Window::new(limits.sequence_bytes_max),
+            chains_max: if refers { CHAINS_MAX } else { 1 },
             missing: Missing::default(),
             waiting: VecDeque::new(),
             discarded: 0,
@@ -87,12 +98,7 @@ impl SequenceDetector {
     fn step(&mut self, stage: usize, key: JoinKey, hit: &Hit, findings: &mut Findings) {
         let mut members = Vec::new();
         if stage > 0 {
-            let before = (key.clone(), stage - 1);
-            match self.partial.get(&before) {
-                Some((_, members)) if members.last().is_some_and(|last| last.ordinal < hit.ordinal) => {}
-                _ => return,
-            }
-            let Some(reached) = self.partial.remove(&before) else { return };
+            let Some(reached) = self.reached(stage, &key, hit) else { return };
             let span = hit.ordinal.time.since(reached[0].ordinal.time);
             if self.maxspan.is_some_and(|maxspan| span > maxspan) {
                 return;
@@ -103,9 +109,44 @@ impl SequenceDetector {
         if stage + 1 == self.positive.len() {
             self.complete(key, members, findings);
         } else {
-            let first = members[0].ordinal.time;
-            let cost = cost(&key, &members);
-            self.partial.insert((key, stage), first, cost, members);
+            let mut chains = self.partial.remove(&(key.clone(), stage)).unwrap_or_default();
+            if chains.len() == self.chains_max {
+                chains.remove(0);
+                self.discarded += u64::from(self.chains_max > 1);
+            }
+            chains.push(members);
+            self.wait(key, stage, chains);
+        }
+    }
+
+    /// Takes out the newest sequence that waits for this event at the stage before.
+    fn reached(&mut self, stage: usize, key: &JoinKey, hit: &Hit) -> Option<Chain> {
+        let before = (key.clone(), stage - 1);
+        let (_, chains) = self.partial.get(&before)?;
+        let fits = |chain: &Chain| {
+            chain.last().is_some_and(|last| last.ordinal < hit.ordinal) && self.agrees(stage, chain, hit)
+        };
+        let place = chains.iter().rposition(fits)?;
+        let mut chains = self.partial.remove(&before)?;
+        let chain = chains.remove(place);
+        self.wait(before.0, stage - 1, chains);
+        Some(chain)
+    }
+
+    /// Whether what the stage asks of earlier events holds.
+    fn agrees(&self, stage: usize, chain: &Chain, hit: &Hit) -> bool {
+        let later = self.stages[self.positive[stage]].later.as_ref();
+        later.is_none_or(|later| {
+            let earlier = Earlier { positive: &self.positive, members: chain };
+            naive::holds(&later.resolved(&earlier), &hit.event)
+        })
+    }
+
+    /// Lets sequences wait at a stage, the newest last.
+    fn wait(&mut self, key: JoinKey, stage: usize, chains: Vec<Chain>) {
+        if let Some(first) = chains.last().map(|newest| newest[0].ordinal.time) {
+            let cost = cost(&key, chains.iter().flatten());
+            self.partial.insert((key, stage), first, cost, chains);
         }
     }
 
@@ -169,11 +210,9 @@ impl SequenceDetector {
     /// Ends the sequences of this key whose last event is not after the given one.
     fn end(&mut self, key: &JoinKey, ordinal: Ordinal) {
         for stage in 0..self.positive.len() {
-            let place = (key.clone(), stage);
-            let members = self.partial.get(&place).map(|(_, members)| members);
-            if members.and_then(|members| members.last()).is_some_and(|last| last.ordinal <= ordinal) {
-                self.partial.remove(&place);
-            }
+            let Some(mut chains) = self.partial.remove(&(key.clone(), stage)) else { continue };
+            chains.retain(|chain| chain.last().is_some_and(|last| last.ordinal > ordinal));
+            self.wait(key.clone(), stage, chains);
         }
     }
 
@@ -208,6 +247,23 @@ impl SequenceDetector {
     /// Bytes held by sequences that are not complete.
     pub(crate) fn bytes(&self) -> usize {
         self.partial.cost()
+    }
+}
+
+/// The events of a sequence, for a condition that refers to them.
+struct Earlier<'a> {
+    positive: &'a [usize],
+    members: &'a [Member],
+}
+
+impl Answers for Earlier<'_> {
+    fn related(&self, _: Relation, _: usize) -> bool {
+        false
+    }
+
+    fn earlier(&self, stage: usize, field: FieldId) -> Option<Value> {
+        let member = self.positive.binary_search(&stage).ok().and_then(|place| self.members.get(place))?;
+        member.event.get(field).cloned()
     }
 }
 

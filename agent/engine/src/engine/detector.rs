@@ -24,13 +24,14 @@ impl Detector {
     pub(super) fn new(rule: &Rule, options: Options) -> Self {
         let limits: Limits = options.limits;
         match &rule.kind {
-            Kind::Eql(Query::Event(_)) | Kind::Query(_) => Self::Match,
-            Kind::Eql(Query::Sequence(sequence)) => {
-                Self::Sequence(SequenceDetector::new(sequence, limits).into())
-            }
-            Kind::Eql(Query::Sample(sample)) => {
-                Self::Sample(SampleDetector::new(sample, rule.lookback, limits).into())
-            }
+            Kind::Query(_) => Self::Match,
+            Kind::Eql(query) => match query.inner() {
+                Query::Event(_) | Query::Lineage(_) => Self::Match,
+                Query::Sequence(sequence) => Self::Sequence(SequenceDetector::new(sequence, limits).into()),
+                Query::Sample(sample) => {
+                    Self::Sample(SampleDetector::new(sample, rule.lookback, limits).into())
+                }
+            },
             Kind::NewTerms { fields, history, .. } => {
                 Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, limits))
             }

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use super::detector::Detector;
 use super::flood::Flood;
 use super::{Alert, Counters, Options, Output, StateChange};
-use crate::detect::{Findings, Hit, Suppressor};
+use crate::detect::{Findings, Hit, LineageDetector, Suppressor};
 use crate::event::{Schema, Timestamp};
-use crate::rule::Rule;
+use crate::lang::Query;
+use crate::rule::{Kind, Rule};
 
 /// A rule and its memory.
 pub(super) struct Running {
     pub(super) rule: Arc<Rule>,
     pub(super) detector: Detector,
+    /// What answers its questions about the ancestry of processes.
+    lineage: Option<LineageDetector>,
     suppressor: Option<Suppressor>,
     flood: Flood,
 }
@@ -23,12 +26,22 @@ impl Running {
         Self {
             rule: rule.clone(),
             detector: Detector::new(rule, options),
+            lineage: match &rule.kind {
+                Kind::Eql(Query::Lineage(lineage)) => Some(LineageDetector::new(lineage, options.limits)),
+                _ => None,
+            },
             suppressor: suppressor.map(|suppression| Suppressor::new(suppression, options.limits)),
             flood: Flood::new(rule.interval, rule.max_signals),
         }
     }
 
     pub(super) fn judge(&mut self, schema: &Schema, hit: &Hit, output: &mut Output) {
+        let related = self.lineage.as_mut().map(|lineage| lineage.event(hit));
+        let hit = match &related {
+            None => hit,
+            Some(None) => return,
+            Some(Some(related)) => related,
+        };
         let mut findings = Findings::default();
         self.detector.event(schema, hit, &mut findings);
         self.collect(schema, findings, output);
@@ -71,6 +84,7 @@ impl Running {
     /// Adds what it holds and what it gave up.
     pub(super) fn count(&self, counters: &mut Counters) {
         self.detector.count(counters);
+        counters.discarded += self.lineage.as_ref().map_or(0, LineageDetector::discarded);
         counters.discarded += self.suppressor.as_ref().map_or(0, Suppressor::discarded);
     }
 }

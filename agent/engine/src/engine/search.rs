@@ -11,7 +11,9 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use crate::detect::naive::compare;
-use crate::detect::{Finding, Findings, Hit, Limits, Matcher, Ordinal, SampleDetector, SequenceDetector};
+use crate::detect::{
+    Finding, Findings, Hit, Limits, LineageDetector, Matcher, Ordinal, SampleDetector, SequenceDetector,
+};
 use crate::event::{Event, FieldId, Schema, Timestamp, Value};
 use crate::field;
 use crate::lang::eql::{self, Pipe};
@@ -137,7 +139,7 @@ impl<T: Clone> Search<T> {
     /// Whether results are single events, and not sequences or samples.
     #[must_use]
     pub fn is_for_events(&self) -> bool {
-        matches!(self.query, Query::Event(_))
+        matches!(self.query.inner(), Query::Event(_))
     }
 
     /// Shows an event to the search. Only what may be part of a result is held.
@@ -148,7 +150,7 @@ impl<T: Clone> Search<T> {
             return;
         }
         self.matched += 1;
-        if self.is_for_events() && self.held.len() >= 2 * self.options.size.max(512) {
+        if matches!(self.query, Query::Event(_)) && self.held.len() >= 2 * self.options.size.max(512) {
             // Whatever comes, of those that match already no more than these can be results.
             self.sort();
             let end = self.end();
@@ -166,6 +168,7 @@ impl<T: Clone> Search<T> {
     #[must_use]
     pub fn finish(mut self) -> SearchResults<T> {
         self.sort();
+        self.relate();
         let (mut found, total) = match &self.query {
             Query::Event(_) => (self.single(), self.matched),
             _ => {
@@ -196,6 +199,21 @@ impl<T: Clone> Search<T> {
 
     fn sort(&mut self) {
         self.held.sort_by(Held::order);
+    }
+
+    /// Answers what the query asks about the ancestry of processes, after which it asks no more about it.
+    fn relate(&mut self) {
+        let Query::Lineage(lineage) = &self.query else { return };
+        let limits = Limits { processes_max: usize::MAX, ..Limits::default() };
+        let mut detector = LineageDetector::new(lineage, limits);
+        self.held.retain_mut(|held| {
+            let ordinal = Ordinal { time: held.event.time(), sequence: 0, arrival: held.arrival };
+            let hit = Hit { event: held.event.clone(), ordinal, parts: std::mem::take(&mut held.parts) };
+            held.parts = detector.event(&hit).map(|hit| hit.parts).unwrap_or_default();
+            !held.parts.is_empty()
+        });
+        self.matched = self.held.len() as u64;
+        self.query = self.query.inner().clone();
     }
 
     /// The events themselves.
@@ -260,7 +278,7 @@ impl Detector {
         // A recording bounds its memory itself, and looks at all of it.
         let limits = Limits { sequence_bytes_max: usize::MAX, ..Limits::default() };
         match query {
-            Query::Event(_) => Self::None,
+            Query::Event(_) | Query::Lineage(_) => Self::None,
             Query::Sequence(sequence) => Self::Sequence(SequenceDetector::new(sequence, limits).into()),
             Query::Sample(sample) => Self::Sample(SampleDetector::new(sample, Duration::MAX, limits).into()),
         }

@@ -180,6 +180,10 @@ codes! {
          takes it for running."
     BAD_SAMPLE "E0211" "wrong sample"
         "A sample needs two stages at least and five at most, and every stage needs a join key."
+    BAD_ALIAS "E0212" "wrong reference to an earlier event"
+        "`as event0` names the event of a stage of a sequence, so that later stages can refer to its fields as in \
+         `event0.file.path`. The event must be there when the later one comes: neither a missing event nor `until` \
+         refers to another, and none is referred to before its stage."
     BAD_TOML "E0301" "no valid TOML"
         "A rule file is TOML with a `[rule]` table."
     MISSING_KEY "E0302" "a key is missing"

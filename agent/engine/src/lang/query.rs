@@ -10,6 +10,7 @@ use super::eql::ast::{Arithmetic, Comparison};
 use super::function::Function;
 use super::regex::Regex;
 use crate::event::{FieldId, Schema, Type, Value};
+use crate::field;
 
 /// What a rule looks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,38 @@ pub enum Query {
     Sequence(Sequence),
     /// Several events in any order.
     Sample(Sample),
+    /// One of these, with conditions on the ancestry of processes.
+    Lineage(Lineage),
+}
+
+/// A query some of whose conditions ask about the processes of events that other event queries match, as
+/// `descendant of […]` does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lineage {
+    /// What is looked for; no `Lineage` itself.
+    pub query: Box<Query>,
+    /// The event queries in brackets. One that stands inside another comes before it.
+    pub subqueries: Vec<EventQuery>,
+    /// What must hold besides, for each event query of `query` and then each of `subqueries`; in these conditions
+    /// alone is [`Condition::Related`].
+    pub conditions: Vec<Option<Condition>>,
+}
+
+/// How the process of an event is related to that of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// It is the same: `event of […]`.
+    Event,
+    /// It is its child: `child of […]`.
+    Child,
+    /// It is its child, or a descendant of its child: `descendant of […]`.
+    Descendant,
+}
+
+impl Relation {
+    /// All of them with the words that they are written with.
+    pub const ALL: [(Self, &str); 3] =
+        [(Self::Event, "event"), (Self::Child, "child"), (Self::Descendant, "descendant")];
 }
 
 /// Events of a category for which a condition holds.
@@ -58,6 +91,8 @@ pub struct Stage {
     pub keys: Vec<Key>,
     /// Whether no such event may be there.
     pub missing: bool,
+    /// What must hold besides and hangs on events of earlier stages; in this condition alone is [`Expr::Earlier`].
+    pub later: Option<Condition>,
 }
 
 /// A join key.
@@ -84,6 +119,10 @@ pub enum Condition {
     Exists(Expr),
     /// One of its values passes the test.
     Test(Expr, Test),
+    /// A value of the first stands so to a value of the second, of which one is of an earlier event.
+    Compare(Comparison, Expr, Expr),
+    /// The event's process is so related to one of those that events of this subquery had.
+    Related(Relation, usize),
 }
 
 /// What one value is asked.
@@ -200,6 +239,13 @@ pub enum Expr {
     Constant(Option<Value>),
     /// The field's values.
     Field(FieldId),
+    /// The values that the field has in the event of an earlier stage.
+    Earlier {
+        /// The stage, by its place among all of the sequence.
+        stage: usize,
+        /// The field.
+        field: FieldId,
+    },
     /// What the function makes of its arguments.
     Call {
         /// Which function.
@@ -217,19 +263,32 @@ pub enum Expr {
 }
 
 impl Query {
-    /// Every event query in it: the only one, or the stages' in order and `until`'s last.
+    /// The query without conditions on ancestry.
+    #[must_use]
+    pub fn inner(&self) -> &Self {
+        match self {
+            Self::Lineage(lineage) => &lineage.query,
+            query => query,
+        }
+    }
+
+    /// Every event query in it: the only one, or the stages' in order and `until`'s after them; subqueries come last.
     pub fn events(&self) -> impl Iterator<Item = &EventQuery> {
-        let single = match self {
+        let single = match self.inner() {
             Self::Event(query) => Some(query),
-            Self::Sequence(_) | Self::Sample(_) => None,
+            _ => None,
         };
-        single.into_iter().chain(self.stages().map(|stage| &stage.query))
+        let subqueries = match self {
+            Self::Lineage(lineage) => lineage.subqueries.as_slice(),
+            _ => &[],
+        };
+        single.into_iter().chain(self.stages().map(|stage| &stage.query)).chain(subqueries)
     }
 
     /// The stages in order, `until` last; none of a query for single events.
     pub fn stages(&self) -> impl Iterator<Item = &Stage> {
-        let (stages, until) = match self {
-            Self::Event(_) => (&[][..], None),
+        let (stages, until) = match self.inner() {
+            Self::Event(_) | Self::Lineage(_) => (&[][..], None),
             Self::Sequence(sequence) => (sequence.stages.as_slice(), sequence.until.as_ref()),
             Self::Sample(sample) => (sample.stages.as_slice(), None),
         };
@@ -245,6 +304,11 @@ impl Query {
                 stages.map(|stage| &mut stage.query).collect()
             }
             Self::Sample(sample) => sample.stages.iter_mut().map(|stage| &mut stage.query).collect(),
+            Self::Lineage(lineage) => {
+                let mut events = lineage.query.events_mut();
+                events.extend(&mut lineage.subqueries);
+                events
+            }
         }
     }
 
@@ -252,7 +316,13 @@ impl Query {
     #[must_use]
     pub fn fields(&self) -> Vec<FieldId> {
         let mut fields: Vec<_> = self.events().flat_map(EventQuery::fields).collect();
-        fields.extend(self.stages().flat_map(|stage| &stage.keys).filter_map(|key| key.field));
+        for stage in self.stages() {
+            fields.extend(stage.keys.iter().filter_map(|key| key.field));
+            stage.later.iter().for_each(|later| later.collect_fields(&mut fields));
+        }
+        if let Self::Lineage(lineage) = self {
+            lineage.conditions.iter().flatten().for_each(|condition| condition.collect_fields(&mut fields));
+        }
         fields
     }
 
@@ -301,9 +371,43 @@ impl EventQuery {
 }
 
 impl Condition {
+    /// The condition with every question about other events answered.
+    pub(crate) fn resolved(&self, answers: &dyn Answers) -> Self {
+        let all = |parts: &[Self]| parts.iter().map(|part| part.resolved(answers)).collect();
+        match self {
+            Self::Always(truth) => Self::Always(*truth),
+            Self::Not(inner) => Self::Not(Box::new(inner.resolved(answers))),
+            Self::All(parts) => Self::All(all(parts)),
+            Self::Any(parts) => Self::Any(all(parts)),
+            Self::Exists(expr) => Self::Exists(expr.resolved(answers)),
+            Self::Test(expr, test) => Self::Test(expr.resolved(answers), test.clone()),
+            Self::Compare(comparison, left, right) => {
+                Self::Compare(*comparison, left.resolved(answers), right.resolved(answers))
+            }
+            Self::Related(relation, subquery) => Self::Always(answers.related(*relation, *subquery)),
+        }
+    }
+
+    /// Whether some expression or condition in it is asked for.
+    pub(super) fn has(&self, wanted: &Wanted) -> bool {
+        match self {
+            Self::Always(_) => false,
+            Self::Not(inner) => inner.has(wanted),
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(|part| part.has(wanted)),
+            Self::Exists(expr) | Self::Test(expr, _) => expr.has(wanted),
+            Self::Compare(_, left, right) => left.has(wanted) || right.has(wanted),
+            Self::Related(..) => *wanted == Wanted::Related,
+        }
+    }
+
     fn collect_fields(&self, fields: &mut Vec<FieldId>) {
         match self {
             Self::Always(_) => {}
+            Self::Compare(_, left, right) => {
+                left.collect_fields(fields);
+                right.collect_fields(fields);
+            }
+            Self::Related(relation, _) => fields.extend(relation.fields()),
             Self::Not(inner) => inner.collect_fields(fields),
             Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.collect_fields(fields)),
             Self::Exists(expr) | Self::Test(expr, _) => expr.collect_fields(fields),
@@ -311,11 +415,71 @@ impl Condition {
     }
 }
 
+/// What a condition asks about other events, answered for one event and its place.
+pub(crate) trait Answers {
+    /// Whether the event's process is so related to one of those that events of the subquery had.
+    fn related(&self, relation: Relation, subquery: usize) -> bool;
+    /// The value of a field of the event of an earlier stage.
+    fn earlier(&self, stage: usize, field: FieldId) -> Option<Value>;
+}
+
+/// What is looked for in a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// [`Condition::Related`].
+    Related,
+    /// [`Expr::Earlier`].
+    Earlier,
+}
+
+impl Relation {
+    /// The fields of an event that tell its related processes: itself, its parent or its ancestors.
+    pub(crate) fn fields(self) -> &'static [FieldId] {
+        match self {
+            Self::Event => &[field!("process.entity_id")],
+            Self::Child => &[field!("process.parent.entity_id")],
+            // The ancestry holds the parent too, where there is one.
+            Self::Descendant => &[field!("process.Ext.ancestry"), field!("process.parent.entity_id")],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
 impl Expr {
+    fn resolved(&self, answers: &dyn Answers) -> Self {
+        match self {
+            Self::Constant(_) | Self::Field(_) => self.clone(),
+            Self::Earlier { stage, field } => Self::Constant(answers.earlier(*stage, *field)),
+            Self::Call { function, insensitive, arguments } => Self::Call {
+                function: *function,
+                insensitive: *insensitive,
+                arguments: arguments.iter().map(|argument| argument.resolved(answers)).collect(),
+            },
+            Self::Arithmetic(operator, left, right) => {
+                let (left, right) = (left.resolved(answers), right.resolved(answers));
+                Self::Arithmetic(*operator, Box::new(left), Box::new(right))
+            }
+            Self::Truth(condition) => Self::Truth(Box::new(condition.resolved(answers))),
+        }
+    }
+
+    pub(super) fn has(&self, wanted: &Wanted) -> bool {
+        match self {
+            Self::Constant(_) | Self::Field(_) => false,
+            Self::Earlier { .. } => *wanted == Wanted::Earlier,
+            Self::Call { arguments, .. } => arguments.iter().any(|argument| argument.has(wanted)),
+            Self::Arithmetic(_, left, right) => left.has(wanted) || right.has(wanted),
+            Self::Truth(condition) => condition.has(wanted),
+        }
+    }
+
     fn collect_fields(&self, fields: &mut Vec<FieldId>) {
         match self {
             Self::Constant(_) => {}
-            Self::Field(field) => fields.push(*field),
+            Self::Field(field) | Self::Earlier { field, .. } => fields.push(*field),
             Self::Call { arguments, .. } => {
                 arguments.iter().for_each(|argument| argument.collect_fields(fields))
             }
@@ -345,6 +509,16 @@ impl fmt::Display for Shown<'_, Query> {
                 }
                 sequence.until.iter().try_for_each(|stage| write!(f, "\nuntil\n  {}", Shown(stage, schema)))
             }
+            Query::Lineage(lineage) => {
+                Shown(&*lineage.query, schema).fmt(f)?;
+                for (index, subquery) in lineage.subqueries.iter().enumerate() {
+                    write!(f, "\nwith #{index} [{}]", Shown(subquery, schema))?;
+                }
+                let conditions = lineage.conditions.iter().enumerate();
+                conditions.filter_map(|(part, condition)| Some((part, condition.as_ref()?))).try_for_each(
+                    |(part, condition)| write!(f, "\nand event query {part} if {}", Shown(condition, schema)),
+                )
+            }
             Query::Sample(sample) => {
                 f.write_str("sample")?;
                 sample.stages.iter().try_for_each(|stage| write!(f, "\n  {}", Shown(stage, schema)))
@@ -356,7 +530,9 @@ impl fmt::Display for Shown<'_, Query> {
 impl fmt::Display for Shown<'_, Stage> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(stage, schema) = self;
-        write!(f, "{}[{}]", if stage.missing { "!" } else { "" }, Shown(&stage.query, schema))?;
+        write!(f, "{}[{}", if stage.missing { "!" } else { "" }, Shown(&stage.query, schema))?;
+        stage.later.iter().try_for_each(|later| write!(f, "; then {}", Shown(later, schema)))?;
+        f.write_str("]")?;
         for (index, key) in stage.keys.iter().enumerate() {
             let name = key.field.map_or("(unknown)", |field| schema.name(field));
             let (lead, mark) = (if index == 0 { " by " } else { ", " }, if key.optional { "?" } else { "" });
@@ -384,6 +560,10 @@ impl fmt::Display for Shown<'_, Condition> {
             Condition::Any(parts) => listed(f, parts, schema, " or "),
             Condition::Exists(expr) => write!(f, "exists {}", Shown(expr, schema)),
             Condition::Test(expr, test) => write!(f, "{} {test}", Shown(expr, schema)),
+            Condition::Compare(comparison, left, right) => {
+                write!(f, "{} {comparison} {}", Shown(left, schema), Shown(right, schema))
+            }
+            Condition::Related(relation, subquery) => write!(f, "{} of #{subquery}", relation.name()),
         }
     }
 }
@@ -403,6 +583,7 @@ impl fmt::Display for Shown<'_, Expr> {
             Expr::Constant(None) => f.write_str("null"),
             Expr::Constant(Some(value)) => write!(f, "{}", Quoted(value)),
             Expr::Field(field) => f.write_str(schema.name(*field)),
+            Expr::Earlier { stage, field } => write!(f, "stage {stage}'s {}", schema.name(*field)),
             Expr::Call { function, insensitive, arguments } => {
                 write!(f, "{}{}(", function.name(), if *insensitive { "~" } else { "" })?;
                 for (index, argument) in arguments.iter().enumerate() {

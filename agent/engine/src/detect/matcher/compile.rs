@@ -161,7 +161,9 @@ impl Compiler {
             Condition::Test(Expr::Field(field), test) if is_cheap(test) => {
                 self.asked(*field, Asked::Test(test.clone()))
             }
-            Condition::Exists(_) | Condition::Test(..) => None,
+            Condition::Exists(_) | Condition::Test(..) | Condition::Compare(..) | Condition::Related(..) => {
+                None
+            }
         };
         asked.map_or_else(|| self.computed(condition), Node::Fact)
     }

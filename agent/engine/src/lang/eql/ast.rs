@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lang::Span;
+use crate::lang::query::Relation;
 
 /// A whole query.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +69,8 @@ pub struct Stage {
     pub filter: Filter,
     /// Keys of this stage, after those of the sequence.
     pub by: Vec<Key>,
+    /// `as name`: what later stages call its event, and where that stands.
+    pub alias: Option<(String, Span)>,
     /// The stage from bracket to bracket.
     pub span: Span,
 }
@@ -117,6 +120,8 @@ pub enum ExprKind {
         /// The arguments.
         arguments: Vec<Expr>,
     },
+    /// `descendant of [filter]` and the like.
+    Related(Relation, Box<Filter>),
     /// `not condition`.
     Not(Box<Expr>),
     /// `-number`.

@@ -8,6 +8,7 @@ use super::ast::{
 };
 use super::lexer::Token;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
+use crate::lang::query::Relation;
 use crate::lang::tokens::Tokens;
 use crate::lang::{NESTING_MAX, SAMPLE_STAGES_MAX, STAGES_MAX};
 
@@ -88,10 +89,6 @@ impl Parser {
             Token::Symbol(symbol) => format!("`{symbol}`"),
         };
         self.expected(wanted, &found)
-    }
-
-    fn unsupported(&self, what: &str) -> Diagnostic {
-        Diagnostic::new(code::UNSUPPORTED, self.span(), format!("{what} is not supported yet"))
     }
 
     /// `query = sequence | sample | filter`
@@ -226,10 +223,14 @@ impl Parser {
     fn stage(&mut self) -> Result<(Stage, usize)> {
         let stage = self.bracketed()?;
         let runs = if self.eat_word("with") { self.runs()? } else { 1 };
+        if let Some((_, span)) = stage.alias.as_ref().filter(|_| runs > 1) {
+            let message = "a stage of several runs has no one event to name";
+            return Err(Diagnostic::new(code::BAD_ALIAS, *span, message));
+        }
         Ok((stage, runs))
     }
 
-    /// `bracketed = ("[" | "![") filter "]" ("by" keys)?`
+    /// `bracketed = ("[" | "![") filter "]" ("by" keys)? ("as" name)?`; `by` and `as` in any order.
     fn bracketed(&mut self) -> Result<Stage> {
         let start = self.span();
         let missing = self.at("![");
@@ -240,8 +241,26 @@ impl Parser {
         let filter = self.filter()?;
         self.expect("]")?;
         let span = start.to(self.last_span());
-        let by = if self.eat_word("by") { self.keys()? } else { Vec::new() };
-        Ok(Stage { missing, filter, by, span })
+        let (mut by, mut alias) = (Vec::new(), None);
+        loop {
+            if by.is_empty() && self.eat_word("by") {
+                by = self.keys()?;
+            } else if alias.is_none() && self.eat_word("as") {
+                alias = Some(self.alias()?);
+            } else {
+                break;
+            }
+        }
+        Ok(Stage { missing, filter, by, alias, span })
+    }
+
+    fn alias(&mut self) -> Result<(String, Span)> {
+        let span = self.span();
+        let Token::Name { text, tilde: false } = self.peek().clone() else {
+            return Err(self.unexpected("a name for the event, such as `event0`"));
+        };
+        self.advance();
+        Ok((text, span))
     }
 
     fn runs(&mut self) -> Result<usize> {
@@ -406,7 +425,7 @@ impl Parser {
         self.primary()
     }
 
-    /// `primary = "(" expression ")" | constant | name "(" list? ")" | field`
+    /// `primary = "(" expression ")" | constant | name "(" list? ")" | relation "of" "[" filter "]" | field`
     fn primary(&mut self) -> Result<Expr> {
         let start = self.span();
         if self.eat("(") {
@@ -425,9 +444,7 @@ impl Parser {
                 ExprKind::Literal(Literal::Boolean(false))
             }
             Token::Name { text, tilde } if tilde || self.follows("(") => return self.call(text, tilde),
-            Token::Name { .. } if self.follows_word("of") => {
-                return Err(self.unsupported("a relationship between processes (`… of […]`)"));
-            }
+            Token::Name { text, .. } if self.follows_word("of") => return self.related(&text),
             Token::Name { .. } | Token::Quoted(_) | Token::Symbol("?") => {
                 let field = self.field()?;
                 let span = field.span;
@@ -437,6 +454,20 @@ impl Parser {
         };
         self.advance();
         Ok(Expr { kind, span: start, parenthesized: false })
+    }
+
+    fn related(&mut self, word: &str) -> Result<Expr> {
+        let start = self.span();
+        let Some((relation, _)) = Relation::ALL.into_iter().find(|(_, known)| *known == word) else {
+            return Err(self.unexpected("`event of`, `child of` or `descendant of`"));
+        };
+        self.advance();
+        self.advance();
+        self.expect("[")?;
+        let filter = self.deeper(Self::filter)?;
+        self.expect("]")?;
+        let kind = ExprKind::Related(relation, Box::new(filter));
+        Ok(Expr { kind, span: start.to(self.last_span()), parenthesized: false })
     }
 
     fn follows(&self, symbol: &str) -> bool {

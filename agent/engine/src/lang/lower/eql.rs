@@ -6,14 +6,12 @@ use super::lint::{Alternative, mixed_and_or};
 use super::{Lowering, convert};
 use crate::event::{Schema, Type, Value};
 use crate::lang::diagnostic::{Diagnostic, Span, code};
-use crate::lang::eql::ast::{
-    Comparison, Expr as Ast, ExprKind, Filter, Key as AstKey, Literal, Name, Operator,
-};
+use crate::lang::eql::ast::{Comparison, Expr as Ast, ExprKind, Key as AstKey, Literal, Name, Operator};
 use crate::lang::eql::ast::{
     Query as AstQuery, Sample as AstSample, Sequence as AstSequence, Stage as AstStage,
 };
 use crate::lang::function::{Argument, Function, Gives};
-use crate::lang::query::{Condition, EventQuery, Expr, Key, Query, Sample, Sequence, Stage, Test, Wildcard};
+use crate::lang::query::{Condition, Expr, Key, Query, Sample, Sequence, Stage, Test, Wanted, Wildcard};
 use crate::lang::regex::{REGEXES_BYTES_MAX, Regex, RegexError};
 use crate::lang::suggest::nearest;
 
@@ -24,16 +22,17 @@ pub(in crate::lang) fn lower(
 ) -> Result<(Query, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut lowering = Lowering::new(schema);
     let query = match ast {
-        AstQuery::Event(filter) => lowering.filter(filter).map(Query::Event),
+        AstQuery::Event(filter) => lowering.event_query(filter).map(|(query, _)| Query::Event(query)),
         AstQuery::Sequence(sequence) => lowering.sequence(sequence).map(Query::Sequence),
         AstQuery::Sample(sample) => lowering.sample(sample).map(Query::Sample),
     };
+    let query = query.map(|query| lowering.with_subqueries(query));
     lowering.finish(query)
 }
 
 /// What an expression's values are, as far as can be told before there are any.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Null,
     Of(Type),
 }
@@ -57,8 +56,13 @@ impl Lowering<'_> {
             return None;
         }
         let shared = self.keys(&ast.by);
-        let stages: Vec<_> = ast.stages.iter().map(|stage| self.stage(stage, shared.as_deref())).collect();
+        let mut stages = Vec::new();
+        for (place, stage) in ast.stages.iter().enumerate() {
+            stages.push(self.stage(stage, shared.as_deref()));
+            self.name_stage(stage, place);
+        }
         let until = ast.until.as_ref().map(|stage| self.stage(stage, shared.as_deref()));
+        self.refuse_later(ast, &stages, until.as_ref());
         self.same_key_count(ast.stages.iter().chain(&ast.until));
         Some(Sequence {
             stages: stages.into_iter().collect::<Option<_>>()?,
@@ -78,6 +82,10 @@ impl Lowering<'_> {
         if let Some(wrong) = wrong {
             self.report(Diagnostic::new(code::BAD_SAMPLE, ast.span, wrong));
             return None;
+        }
+        for (_, span) in ast.stages.iter().filter_map(|stage| stage.alias.as_ref()) {
+            let message = "a sample has no order, so that no event of it is earlier than another";
+            self.report(Diagnostic::new(code::BAD_ALIAS, *span, message));
         }
         let shared = self.keys(&ast.by);
         let stages: Vec<_> = ast.stages.iter().map(|stage| self.stage(stage, shared.as_deref())).collect();
@@ -100,9 +108,10 @@ impl Lowering<'_> {
     }
 
     fn stage(&mut self, ast: &AstStage, shared: Option<&[Key]>) -> Option<Stage> {
-        let query = self.filter(&ast.filter);
+        let query = self.event_query(&ast.filter);
         let own = self.keys(&ast.by)?;
-        Some(Stage { query: query?, keys: [shared?, &own].concat(), missing: ast.missing })
+        let (query, later) = query?;
+        Some(Stage { query, keys: [shared?, &own].concat(), missing: ast.missing, later })
     }
 
     fn keys(&mut self, ast: &[AstKey]) -> Option<Vec<Key>> {
@@ -117,12 +126,7 @@ impl Lowering<'_> {
         self.field(&name.text, name.span).map(|field| Key { field: Some(field), optional: false })
     }
 
-    fn filter(&mut self, ast: &Filter) -> Option<EventQuery> {
-        let condition = self.condition(&ast.condition)?;
-        Some(EventQuery { category: ast.category.as_deref().map(Into::into), condition })
-    }
-
-    fn condition(&mut self, ast: &Ast) -> Option<Condition> {
+    pub(super) fn condition(&mut self, ast: &Ast) -> Option<Condition> {
         match &ast.kind {
             ExprKind::Not(inner) => self.condition(inner).map(|inner| Condition::Not(Box::new(inner))),
             ExprKind::And(parts) => self.conditions(parts).map(Condition::All),
@@ -140,6 +144,7 @@ impl Lowering<'_> {
             ExprKind::Call { name, arguments, .. } if is_cidr_match(name) => {
                 self.cidr_match(arguments, ast.span)
             }
+            ExprKind::Related(relation, filter) => self.related(*relation, filter),
             _ => {
                 let (expr, kind) = self.expression(ast)?;
                 match kind {
@@ -195,6 +200,7 @@ impl Lowering<'_> {
             | ExprKind::And(_)
             | ExprKind::Or(_)
             | ExprKind::Compare(..)
+            | ExprKind::Related(..)
             | ExprKind::Match { .. } => {
                 let condition = self.condition(ast)?;
                 Some((Expr::Truth(Box::new(condition)), Kind::Of(Type::Boolean)))
@@ -203,6 +209,10 @@ impl Lowering<'_> {
     }
 
     fn field_expression(&mut self, name: &Name) -> Option<(Expr, Kind)> {
+        if let Some((stage, text)) = self.earlier(&name.text) {
+            let field = self.field(&text, name.span)?;
+            return Some((Expr::Earlier { stage, field }, Kind::Of(self.schema.ty(field))));
+        }
         let found =
             if name.optional { self.lookup(&name.text) } else { Some(self.field(&name.text, name.span)?) };
         Some(match found {
@@ -283,6 +293,9 @@ impl Lowering<'_> {
         let (comparison, expr, kind, constant, place) = match (left_expr, right_expr) {
             (expr, Expr::Constant(constant)) => (comparison, expr, left_kind, constant, right.span),
             (Expr::Constant(constant), expr) => (comparison.flipped(), expr, right_kind, constant, left.span),
+            (left, right) if left.has(&Wanted::Earlier) || right.has(&Wanted::Earlier) => {
+                return self.compare_earlier(comparison, (left, left_kind), (right, right_kind), span);
+            }
             _ => {
                 let fault =
                     Diagnostic::new(code::FIELD_TO_FIELD, span, "two fields are compared with each other");
@@ -334,7 +347,7 @@ impl Lowering<'_> {
 
     fn name_of(&self, expr: &Expr) -> String {
         match expr {
-            Expr::Field(field) => self.schema.name(*field).to_owned(),
+            Expr::Field(field) | Expr::Earlier { field, .. } => self.schema.name(*field).to_owned(),
             Expr::Call { function, .. } => format!("{}(…)", function.name()),
             _ => "this".to_owned(),
         }
@@ -535,7 +548,7 @@ fn type_of(value: &Value) -> Type {
     }
 }
 
-fn kind_name(kind: Kind) -> &'static str {
+pub(super) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Null => "null",
         Kind::Of(Type::Keyword | Type::Text | Type::Version | Type::Flattened) => "text",

@@ -3,9 +3,11 @@
 pub(super) mod eql;
 pub(super) mod kql;
 
+mod lineage;
 mod lint;
 
 use super::diagnostic::{Diagnostic, Span, code};
+use super::query::{Condition, EventQuery};
 use super::suggest::nearest;
 use super::{DIAGNOSTICS_MAX, Severity};
 use crate::event::{FieldId, Schema, Type, Value};
@@ -16,11 +18,24 @@ struct Lowering<'a> {
     found: Vec<Diagnostic>,
     /// What the regular expressions read so far take.
     regex_bytes: usize,
+    /// What earlier stages are called, with their places.
+    aliases: Vec<(String, usize)>,
+    /// What stands in the brackets of `descendant of […]`, and what must hold besides for it.
+    subqueries: Vec<(EventQuery, Option<Condition>)>,
+    /// What must hold besides for the event queries so far.
+    related: Vec<Option<Condition>>,
 }
 
 impl<'a> Lowering<'a> {
     fn new(schema: &'a mut Schema) -> Self {
-        Self { schema, found: Vec::new(), regex_bytes: 0 }
+        Self {
+            schema,
+            found: Vec::new(),
+            regex_bytes: 0,
+            aliases: Vec::new(),
+            subqueries: Vec::new(),
+            related: Vec::new(),
+        }
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
@@ -52,11 +67,14 @@ impl<'a> Lowering<'a> {
         let found = self.lookup(name);
         if found.is_none() {
             let fault = Diagnostic::new(code::UNKNOWN_FIELD, span, format!("unknown field `{name}`"));
-            let fault = match nearest(name, self.schema.names()) {
-                Some(near) => fault.label("no event has this field").help(format!("did you mean `{near}`?")),
-                None => fault.label("no event has this field"),
-            };
-            self.report(fault);
+            let fault = fault.label("no event has this field");
+            self.report(match (names_a_stage(name), nearest(name, self.schema.names())) {
+                (true, _) => fault.help(
+                    "an earlier stage of the sequence must be named: `[…] as event0`; only later ones can refer to it",
+                ),
+                (_, Some(near)) => fault.help(format!("did you mean `{near}`?")),
+                (_, None) => fault,
+            });
         }
         found
     }
@@ -80,6 +98,12 @@ impl<'a> Lowering<'a> {
         }
         value
     }
+}
+
+/// Whether a name looks like a field of the event of a stage, such as `event0.file.path`.
+fn names_a_stage(name: &str) -> bool {
+    let number = name.strip_prefix("event").and_then(|rest| rest.split_once('.'));
+    number.is_some_and(|(digits, _)| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// A constant as a value of this type, where it can be one.

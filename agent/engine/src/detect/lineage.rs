@@ -1,0 +1,81 @@
+//! `descendant of […]`, `child of […]` and `event of […]`: whether an event's process is related to one of which another
+//! event told something.
+//!
+//! For each query in brackets the processes of the events that matched it are remembered, by `process.entity_id`, up to a
+//! limit at which the earliest goes. Relations are read off an event: its own process, its parent, its ancestry. So a
+//! process counts from its matching event on, also when it has ended, and whatever happened before that event does not.
+
+use smol_str::SmolStr;
+
+use super::window::Window;
+use super::{Hit, Limits, naive};
+use crate::event::{Event, FieldId, Value};
+use crate::field;
+use crate::lang::query::{Answers, Condition, Lineage, Relation};
+
+/// The memory of one rule's questions about ancestry.
+#[derive(Debug)]
+pub struct LineageDetector {
+    /// How many event queries come before the subqueries.
+    parts: usize,
+    conditions: Vec<Option<Condition>>,
+    /// By subquery, the processes of events that matched it.
+    known: Vec<Window<SmolStr, ()>>,
+}
+
+impl LineageDetector {
+    /// A detector that has seen nothing.
+    #[must_use]
+    pub fn new(lineage: &Lineage, limits: Limits) -> Self {
+        Self {
+            parts: lineage.conditions.len() - lineage.subqueries.len(),
+            conditions: lineage.conditions.clone(),
+            known: lineage.subqueries.iter().map(|_| Window::new(limits.processes_max)).collect(),
+        }
+    }
+
+    /// Takes an event that matched some of the event queries; gives it back with those for which what they ask about
+    /// ancestry holds too, or not at all where there are none.
+    pub(crate) fn event(&mut self, hit: &Hit) -> Option<Hit> {
+        // A subquery inside another comes before it, so that one event can satisfy both.
+        for &part in hit.parts.iter().filter(|part| **part >= self.parts) {
+            if self.holds(part, &hit.event) {
+                for process in hit.event.values(field!("process.entity_id")) {
+                    self.known[part - self.parts].insert(process.key(), hit.ordinal.time, 1, ());
+                }
+            }
+        }
+        let own = hit.parts.iter().filter(|part| **part < self.parts);
+        let parts: Vec<_> = own.copied().filter(|part| self.holds(*part, &hit.event)).collect();
+        (!parts.is_empty()).then(|| Hit { event: hit.event.clone(), ordinal: hit.ordinal, parts })
+    }
+
+    fn holds(&self, part: usize, event: &Event) -> bool {
+        let condition = self.conditions.get(part).and_then(Option::as_ref);
+        condition.is_none_or(|condition| {
+            naive::holds(&condition.resolved(&Related { known: &self.known, event }), event)
+        })
+    }
+
+    /// Processes that were forgotten because of the limit.
+    pub(crate) fn discarded(&self) -> u64 {
+        self.known.iter().map(Window::evicted).sum()
+    }
+}
+
+/// An event's relations to the processes that are known.
+struct Related<'a> {
+    known: &'a [Window<SmolStr, ()>],
+    event: &'a Event,
+}
+
+impl Answers for Related<'_> {
+    fn related(&self, relation: Relation, subquery: usize) -> bool {
+        let processes = relation.fields().iter().flat_map(|field| self.event.values(*field));
+        processes.map(Value::key).any(|process| self.known[subquery].get(&process).is_some())
+    }
+
+    fn earlier(&self, _: usize, _: FieldId) -> Option<Value> {
+        None
+    }
+}
