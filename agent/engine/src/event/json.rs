@@ -20,11 +20,11 @@ pub enum EventError {
     #[error("`{0}` is missing or is no time; it must be RFC 3339 text or milliseconds since 1970")]
     NoTimestamp(SmolStr),
     /// Objects lie in objects deeper than anything that is an event.
-    #[error("objects are nested more than {DEPTH_MAX} deep")]
+    #[error("objects are nested more than {DEPTH_MAX} deep, each dot of a name counted")]
     TooDeep,
 }
 
-/// Deepest nesting of objects and arrays that is read.
+/// Deepest nesting of objects and arrays that is read; the dots of a name count as objects.
 pub(super) const DEPTH_MAX: usize = 64;
 
 impl Event {
@@ -184,11 +184,13 @@ impl Reader<'_> {
     ) -> Result<(), EventError> {
         for (name, value) in object {
             let end = path.len();
-            if end > 0 {
+            if depth > 0 {
                 path.push('.');
             }
             path.push_str(name);
-            self.value(path, value, depth + 1)?;
+            // A dotted name is as deep as the objects that it stands for, and is written as these.
+            let dots = name.bytes().filter(|byte| *byte == b'.').count();
+            self.value(path, value, depth + 1 + dots)?;
             path.truncate(end);
         }
         Ok(())
@@ -312,7 +314,10 @@ mod tests {
     fn hostile_documents_are_refused() {
         let schema = Schema::new();
         let deep = (0..100).fold(Json::from(1), |inner, _| serde_json::json!({"a": inner}));
-        assert_eq!(Event::from_json(&schema, &deep), Err(EventError::TooDeep));
+        let dotted = serde_json::json!({"a.".repeat(100_000): 1});
+        for deep in [deep, dotted] {
+            assert_eq!(Event::from_json(&schema, &deep), Err(EventError::TooDeep));
+        }
         assert_eq!(Event::from_json(&schema, &Json::from(1)), Err(EventError::NotAnObject));
         assert_eq!(
             Event::from_json(&schema, &serde_json::json!({})),
