@@ -46,6 +46,8 @@ const STEPS: &[Step] = &[
 
 /// What belongs to the kernel programs, which are a workspace of their own.
 const KERNEL: &str = "agent-ebpf/Cargo.toml";
+/// What fuzzes, a workspace of its own too.
+const FUZZER: &str = "agent/engine/fuzz/Cargo.toml";
 
 /// Runs the steps.
 ///
@@ -83,7 +85,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn format() -> Result<Outcome> {
     output(shell::cargo().args(["fmt", "--all", "--check"]))?;
-    output(shell::cargo().args(["fmt", "--all", "--check", "--manifest-path", KERNEL]))?;
+    for manifest in [KERNEL, FUZZER] {
+        output(shell::cargo().args(["fmt", "--all", "--check", "--manifest-path", manifest]))?;
+    }
     Ok(Outcome::Passed)
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod fuzz;
 mod package;
 mod run;
 mod setup;
@@ -44,6 +45,8 @@ enum Verb {
     Bench(bench::Measurement),
     /// Sets off each of the five detections, for real, on this host
     Demo,
+    /// Tries the engine's properties on inputs made up by coverage
+    Fuzz(fuzz::Arguments),
     /// Runs the agent on other kernels, in an emulator
     Vm(vm::Arguments),
     /// Checks format, lints, documentation, licences, advisories, rules and the rules of the house
@@ -73,6 +76,7 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Build(arguments) => build::run(&arguments).map(drop),
         Verb::Bench(measurement) => bench::run(&measurement),
         Verb::Demo => demo::run(),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Package(arguments) => {

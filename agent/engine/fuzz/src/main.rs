@@ -1,0 +1,29 @@
+//! The engine's properties under libFuzzer: one program for all of them, told by the environment which to try.
+#![no_main]
+#![expect(clippy::unwrap_used, reason = "a fuzzer that cannot go on stops")]
+
+#[path = "../../tests/properties/property/mod.rs"]
+mod property;
+
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+
+/// The environment variable that names the property.
+const PROPERTY: &str = "LAPWING_PROPERTY";
+
+static CHECK: OnceLock<fn(&[u8])> = OnceLock::new();
+
+fuzz_target!(
+    init: {
+        let name = std::env::var(PROPERTY).unwrap_or_default();
+        let property = property::ALL.iter().find(|property| property.name == name);
+        let Some(property) = property else { panic!("{PROPERTY}: there is no property {name:?}") };
+        CHECK.get_or_init(|| property.check);
+    },
+    |bytes: &[u8]| {
+        if let Some(check) = CHECK.get() {
+            check(bytes);
+        }
+    }
+);

@@ -1,0 +1,88 @@
+//! Engines run on events, and what they found in a form that can be compared.
+
+use std::sync::{Arc, LazyLock};
+
+use lapwing_engine::lang::{EventQuery, Query};
+use lapwing_engine::rule::Kind;
+use lapwing_engine::{Alert, Cause, Engine, Event, Loaded, Options, Output, Rule, Schema, Timestamp, field};
+use serde_json::Value as Json;
+
+/// A rule of which only its kind, its id and its number of alerts are ever changed.
+static TEMPLATE: LazyLock<Arc<Rule>> = LazyLock::new(|| {
+    rule("type = 'query'\nquery = 'process.name: *'\nmax_signals = 1000", &mut Schema::new())
+});
+
+/// The one rule of these lines.
+pub(super) fn rule(lines: &str, schema: &mut Schema) -> Arc<Rule> {
+    let file = format!(
+        "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\nrisk_score = 21\n{lines}"
+    );
+    let loaded = Loaded::read([("rule.toml", file.as_bytes())], schema);
+    assert_eq!(loaded.rules.len(), 1, "{file}\n{:?}", loaded.reports);
+    loaded.rules[0].clone()
+}
+
+/// A rule with an EQL query.
+pub(super) fn eql_rule(id: usize, query: Query) -> Arc<Rule> {
+    Arc::new(Rule { id: id.to_string(), kind: Kind::Eql(query), ..Rule::clone(&TEMPLATE) })
+}
+
+/// A rule with a KQL query.
+pub(super) fn kql_rule(id: usize, query: EventQuery) -> Arc<Rule> {
+    Arc::new(Rule { id: id.to_string(), kind: Kind::Query(query), ..Rule::clone(&TEMPLATE) })
+}
+
+/// Asserts that the engine finds in these events what the reference finds, all of it and in the same order.
+pub(super) fn same_as_reference(schema: &Arc<Schema>, rules: &[Arc<Rule>], events: &[Arc<Event>]) {
+    let options = Options::default();
+    let found = alerts(Engine::new(schema.clone(), rules, options), events);
+    let expected = alerts(Engine::naive(schema.clone(), rules, options), events);
+    let (found, expected) = (shown(&found), shown(&expected));
+    if found != expected {
+        let rules: Vec<_> = rules.iter().map(|rule| (&rule.id, &rule.kind)).collect();
+        let events: Vec<_> = events.iter().map(|event| event.to_json(schema).to_string()).collect();
+        panic!("found {found:?}, expected {expected:?}\nrules: {rules:#?}\nevents:\n{}", events.join("\n"));
+    }
+}
+
+/// The alerts that an engine raises for a recording of these events, the clock being that of the latest one.
+pub(super) fn alerts(mut engine: Engine, events: &[Arc<Event>]) -> Vec<Alert> {
+    let mut output = Output::default();
+    let mut now = Timestamp::MIN;
+    for event in events {
+        now = now.max(event.time());
+        engine.push(event.clone(), &mut output);
+        engine.advance(now, &mut output);
+    }
+    engine.finish(&mut output);
+    output.alerts
+}
+
+/// Alerts as what tells them apart: the rule, the id that the cause has, and the events.
+fn shown(alerts: &[Alert]) -> Vec<(&str, &str, Vec<String>)> {
+    alerts.iter().map(|alert| (alert.rule.id.as_str(), alert.id.as_str(), events(alert))).collect()
+}
+
+/// The ids of an alert's events; `_` where one is missing.
+pub(super) fn events(alert: &Alert) -> Vec<String> {
+    let Cause::Detection(finding) = &alert.cause else { return Vec::new() };
+    let id = |event: &Event| event.text(field!("event.id")).unwrap_or_default().to_owned();
+    finding.events.iter().map(|event| event.as_deref().map_or("_".to_owned(), id)).collect()
+}
+
+/// An event of an ECS document.
+pub(super) fn event(schema: &Schema, document: &Json) -> Arc<Event> {
+    match Event::from_json(schema, document) {
+        Ok(event) => event.into(),
+        Err(error) => panic!("{error}: {document}"),
+    }
+}
+
+/// A few events of the kinds that hosts and clouds tell, on which anything that can be asked is asked.
+pub(super) fn usual_events(schema: &Schema) -> Vec<Arc<Event>> {
+    static DOCUMENTS: LazyLock<Vec<Json>> = LazyLock::new(|| {
+        let lines = include_str!("../events.ndjson").lines();
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    });
+    DOCUMENTS.iter().map(|document| event(schema, document)).collect()
+}
