@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 
 use smol_str::SmolStr;
 
-use crate::event::{Event, Value, version};
+use crate::event::{Event, FieldId, Value, version};
 use crate::field;
 use crate::lang::eql::ast::{Arithmetic, Comparison};
 use crate::lang::function::arithmetic;
@@ -47,9 +47,19 @@ pub fn holds(condition: &Condition, event: &Event) -> bool {
                 |left: &Value, right| compare(left, right).is_some_and(|order| lies(*comparison, order));
             values(left, event).iter().any(|left| right.iter().any(|right| stands(left, right)))
         }
+        Condition::Anywhere(groups) => {
+            groups.iter().any(|(fields, test)| anywhere(fields, test.as_ref(), event))
+        }
         // What detectors resolve before they ask.
         Condition::Related(..) => false,
     }
+}
+
+/// Whether one of the fields is there and, where something is tested, has a value that passes.
+fn anywhere(fields: &[FieldId], test: Option<&Test>, event: &Event) -> bool {
+    let present = event.fields().into_iter().filter(|(field, _)| fields.binary_search(field).is_ok());
+    let passes = |value: &Value| test.is_none_or(|test| passes(test, value));
+    present.into_iter().any(|(_, value)| value.elements().iter().any(passes))
 }
 
 /// Whether one value passes a test.
@@ -78,6 +88,9 @@ pub fn passes(test: &Test, value: &Value) -> bool {
         }
         (Test::Version(comparison, wanted), Value::Text(text)) => {
             lies(*comparison, version::compare(text, wanted))
+        }
+        (Test::WordsLike(patterns), Value::Text(text)) => {
+            words_of(text).any(|word| patterns.iter().any(|pattern| pattern.matches(&word)))
         }
         (Test::Words { words, phrase }, Value::Text(text)) => has_words(text, words, *phrase),
         _ => false,
@@ -111,7 +124,9 @@ pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
 /// on something that is absent.
 fn truth(condition: &Condition, event: &Event) -> Option<bool> {
     match condition {
-        Condition::Always(_) | Condition::Exists(_) | Condition::Related(..) => Some(holds(condition, event)),
+        Condition::Always(_) | Condition::Exists(_) | Condition::Anywhere(_) | Condition::Related(..) => {
+            Some(holds(condition, event))
+        }
         Condition::Not(inner) => truth(inner, event).map(|truth| !truth),
         Condition::All(parts) => decided(parts, event, false),
         Condition::Any(parts) => decided(parts, event, true),
@@ -231,13 +246,15 @@ fn step(reached: &mut [bool], fits: impl Fn(usize) -> bool) {
     reached[0] = false;
 }
 
+/// A text's words, in lower case.
+fn words_of(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).map(str::to_lowercase)
+}
+
 /// Whether the text's words hold the wanted ones.
 pub(super) fn has_words(text: &str, wanted: &[SmolStr], phrase: bool) -> bool {
-    let words: Vec<String> = text
-        .split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .collect();
+    let words: Vec<String> = words_of(text).collect();
     if phrase {
         !wanted.is_empty() && words.windows(wanted.len()).any(|window| window.iter().eq(wanted.iter()))
     } else {

@@ -184,6 +184,9 @@ codes! {
         "`as event0` names the event of a stage of a sequence, so that later stages can refer to its fields as in \
          `event0.file.path`. The event must be there when the later one comes: neither a missing event nor `until` \
          refers to another, and none is referred to before its stage."
+    DATE_MATH "E0213" "a time is reckoned from another one"
+        "A query is judged whenever an event comes, and has no time of its own that `now-1d` could be reckoned from. Rules \
+         look back by their sequences' `maxspan`, their `from` and their history windows."
     BAD_TOML "E0301" "no valid TOML"
         "A rule file is TOML with a `[rule]` table."
     MISSING_KEY "E0302" "a key is missing"
@@ -208,6 +211,9 @@ codes! {
         "`and` binds tighter than `or`: `a and b or c and not d` means `(a and b) or (c and not d)`, so that a guard at \
          the start covers the first alternative only and an exclusion at the end covers the last only. Put the \
          alternatives into parentheses, also where the meaning is the wanted one."
+    FIELD_AS_TEXT "W0402" "the name of a field is looked for as a text"
+        "In KQL a word without `:` is looked for in every field. Where it is the name of a field, its value or `: *` has \
+         probably been left out."
 }
 
 #[cfg(test)]

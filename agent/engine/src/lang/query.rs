@@ -119,6 +119,9 @@ pub enum Condition {
     Exists(Expr),
     /// One of its values passes the test.
     Test(Expr, Test),
+    /// One of these fields, which are ascending, is there, and where there is a test beside them one of its values passes
+    /// it: `process.*: x` and values without a field.
+    Anywhere(Vec<(Vec<FieldId>, Option<Test>)>),
     /// A value of the first stands so to a value of the second, of which one is of an earlier event.
     Compare(Comparison, Expr, Expr),
     /// The event's process is so related to one of those that events of this subquery had.
@@ -163,6 +166,8 @@ pub enum Test {
         /// Whether they must stand next to each other.
         phrase: bool,
     },
+    /// One of its words, in lower case, is matched by one of these patterns.
+    WordsLike(Vec<Wildcard>),
 }
 
 impl Test {
@@ -209,6 +214,31 @@ impl Wildcard {
             rest = rest.get(end + 1..).unwrap_or_default();
         }
         Self(parts)
+    }
+
+    /// Whether it matches a text from end to end. For a few texts: patterns that are asked often are made ready.
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        let text: Vec<char> = text.chars().collect();
+        // The places in the text up to which the parts so far can reach.
+        let mut reached = vec![false; text.len() + 1];
+        reached[0] = true;
+        let step = |reached: &mut Vec<bool>, wanted: Option<char>| {
+            for at in (0..text.len()).rev() {
+                reached[at + 1] = reached[at] && wanted.is_none_or(|wanted| text[at] == wanted);
+            }
+            reached[0] = false;
+        };
+        for part in &self.0 {
+            match part {
+                WildcardPart::Many => {
+                    let first = reached.iter().position(|reached| *reached).unwrap_or(reached.len());
+                    reached[first..].fill(true);
+                }
+                WildcardPart::One => step(&mut reached, None),
+                WildcardPart::Text(part) => part.chars().for_each(|c| step(&mut reached, Some(c))),
+            }
+        }
+        reached[text.len()]
     }
 
     /// The text it stands for, where it has no wildcard.
@@ -380,6 +410,7 @@ impl Condition {
             Self::All(parts) => Self::All(all(parts)),
             Self::Any(parts) => Self::Any(all(parts)),
             Self::Exists(expr) => Self::Exists(expr.resolved(answers)),
+            Self::Anywhere(_) => self.clone(),
             Self::Test(expr, test) => Self::Test(expr.resolved(answers), test.clone()),
             Self::Compare(comparison, left, right) => {
                 Self::Compare(*comparison, left.resolved(answers), right.resolved(answers))
@@ -391,7 +422,7 @@ impl Condition {
     /// Whether some expression or condition in it is asked for.
     pub(super) fn has(&self, wanted: &Wanted) -> bool {
         match self {
-            Self::Always(_) => false,
+            Self::Always(_) | Self::Anywhere(_) => false,
             Self::Not(inner) => inner.has(wanted),
             Self::All(parts) | Self::Any(parts) => parts.iter().any(|part| part.has(wanted)),
             Self::Exists(expr) | Self::Test(expr, _) => expr.has(wanted),
@@ -408,6 +439,7 @@ impl Condition {
                 right.collect_fields(fields);
             }
             Self::Related(relation, _) => fields.extend(relation.fields()),
+            Self::Anywhere(groups) => fields.extend(groups.iter().flat_map(|(fields, _)| fields)),
             Self::Not(inner) => inner.collect_fields(fields),
             Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.collect_fields(fields)),
             Self::Exists(expr) | Self::Test(expr, _) => expr.collect_fields(fields),
@@ -563,6 +595,15 @@ impl fmt::Display for Shown<'_, Condition> {
             Condition::Compare(comparison, left, right) => {
                 write!(f, "{} {comparison} {}", Shown(left, schema), Shown(right, schema))
             }
+            Condition::Anywhere(groups) => {
+                f.write_str("(")?;
+                for (index, (fields, test)) in groups.iter().enumerate() {
+                    let what = test.as_ref().map_or("there".to_owned(), Test::to_string);
+                    let word = if index == 0 { "" } else { " or " };
+                    write!(f, "{word}any of {} fields {what}", fields.len())?;
+                }
+                f.write_str(")")
+            }
             Condition::Related(relation, subquery) => write!(f, "{} of #{subquery}", relation.name()),
         }
     }
@@ -639,6 +680,10 @@ impl fmt::Display for Test {
             }
             Self::Order(comparison, value) => write!(f, "{comparison} {}", Quoted(value)),
             Self::Version(comparison, version) => write!(f, "{comparison} version {version:?}"),
+            Self::WordsLike(patterns) => {
+                let patterns = patterns.iter().map(|pattern| format!("{:?}", pattern.to_string())).collect();
+                write!(f, "words like ({})", joined(patterns))
+            }
             Self::Words { words, phrase } => {
                 write!(f, "{} {:?}", if *phrase { "phrase" } else { "words" }, words.join(" "))
             }

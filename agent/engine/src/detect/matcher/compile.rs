@@ -161,9 +161,11 @@ impl Compiler {
             Condition::Test(Expr::Field(field), test) if is_cheap(test) => {
                 self.asked(*field, Asked::Test(test.clone()))
             }
-            Condition::Exists(_) | Condition::Test(..) | Condition::Compare(..) | Condition::Related(..) => {
-                None
-            }
+            Condition::Exists(_)
+            | Condition::Test(..)
+            | Condition::Compare(..)
+            | Condition::Anywhere(_)
+            | Condition::Related(..) => None,
         };
         asked.map_or_else(|| self.computed(condition), Node::Fact)
     }
@@ -200,7 +202,7 @@ fn is_cheap(test: &Test) -> bool {
     match test {
         Test::OneOf { .. } | Test::Like { .. } | Test::Within(_) | Test::Order(..) => true,
         // Whatever is new stands here until it is looked at together with others of its kind.
-        Test::Regex { .. } | Test::Version(..) | Test::Words { .. } => false,
+        Test::Regex { .. } | Test::Version(..) | Test::Words { .. } | Test::WordsLike(_) => false,
     }
 }
 

@@ -28,6 +28,10 @@ pub enum QueryKind {
     Is(Literal, Literal),
     /// `field < value` and the like.
     Range(Literal, Comparison, Literal),
+    /// `field: { query }`: the names in the query go on from the field's.
+    Group(Literal, Box<Query>),
+    /// A value without a field.
+    Text(Literal),
     /// Nothing at all: an empty query matches every event.
     Everything,
 }

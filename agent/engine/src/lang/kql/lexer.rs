@@ -50,7 +50,7 @@ fn quoted(cursor: &mut Cursor<'_>, start: usize) -> Result<Token, Diagnostic> {
         text.push_str(cursor.eat_while(|c| !matches!(c, '"' | '\\')));
         match cursor.bump() {
             Some('"') => return Ok(Token::Quoted(literal(&text))),
-            Some('\\') => text.push(escape(cursor, start)?),
+            Some('\\') => text.push(quoted_escape(cursor)),
             _ => {
                 return Err(Diagnostic::new(code::UNTERMINATED, cursor.span(start), "the string never ends")
                     .label("starts here")
@@ -58,6 +58,26 @@ fn quoted(cursor: &mut Cursor<'_>, start: usize) -> Result<Token, Diagnostic> {
             }
         }
     }
+}
+
+/// The character that an escape in quotation marks stands for, the backslash having been read; a backslash before
+/// anything else stands for itself, as in Kibana.
+fn quoted_escape(cursor: &mut Cursor<'_>) -> char {
+    let digits = cursor.rest().strip_prefix('u').and_then(|rest| rest.get(..4));
+    if let Some(c) = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).and_then(char::from_u32) {
+        let code = cursor.rest()[..5].to_owned();
+        cursor.eat(&code);
+        return c;
+    }
+    let found = match cursor.peek() {
+        Some('t') => '\t',
+        Some('r') => '\r',
+        Some('n') => '\n',
+        Some(c @ ('"' | '\\')) => c,
+        _ => return '\\',
+    };
+    cursor.bump();
+    found
 }
 
 /// A word, or one of the keywords `and`, `or` and `not` in any case.

@@ -2,7 +2,7 @@
 
 use super::ast::{Literal, Query, QueryKind};
 use super::lexer::Token;
-use crate::lang::diagnostic::{Diagnostic, Span, code};
+use crate::lang::diagnostic::{Diagnostic, Span};
 use crate::lang::eql::ast::Comparison;
 use crate::lang::query::{Wildcard, WildcardPart};
 use crate::lang::tokens::Tokens;
@@ -91,23 +91,32 @@ impl Parser {
         Ok(inner)
     }
 
-    /// `clause = "(" list ")" | field ":" values | field range value`
+    /// `clause = "(" list ")" | field ":" values | field ":" "{" list "}" | field range value | value`
     fn clause(&mut self) -> Result<Query> {
         if self.eat(&Token::Symbol("(")) {
             return self.in_parentheses(&mut Self::clause);
         }
         let field = self.literal("a field or `(`")?;
-        let Token::Symbol(symbol) = *self.peek() else { return Err(free_text(&field)) };
+        let Token::Symbol(symbol) = *self.peek() else { return Ok(free_text(field)) };
         let comparison = match symbol {
             ":" => None,
             "<" => Some(Comparison::Less),
             "<=" => Some(Comparison::LessOrEqual),
             ">" => Some(Comparison::Greater),
             ">=" => Some(Comparison::GreaterOrEqual),
-            _ => return Err(free_text(&field)),
+            _ => return Ok(free_text(field)),
         };
         self.advance();
         match comparison {
+            None if self.eat(&Token::Symbol("{")) => {
+                let inner = self.deeper(|parser| parser.list(&mut Self::clause))?;
+                if !self.eat(&Token::Symbol("}")) {
+                    return Err(self.unexpected("`}`"));
+                }
+                let span = field.span.to(self.last_span());
+                let kind = QueryKind::Group(field, Box::new(inner));
+                Ok(Query { kind, span, parenthesized: false })
+            }
             None => {
                 let mut values = self.values(&field)?;
                 values.span = field.span.to(values.span);
@@ -123,10 +132,6 @@ impl Parser {
 
     /// `values = "(" list of values ")" | value`
     fn values(&mut self, field: &Literal) -> Result<Query> {
-        if *self.peek() == Token::Symbol("{") {
-            let message = "a group of nested fields (`field: { … }`) is not supported yet";
-            return Err(Diagnostic::new(code::UNSUPPORTED, self.span(), message));
-        }
         if self.eat(&Token::Symbol("(")) {
             return self.in_parentheses(&mut |parser| parser.values(field));
         }
@@ -168,7 +173,7 @@ fn push(parts: &mut Vec<WildcardPart>, part: WildcardPart) {
     }
 }
 
-fn free_text(literal: &Literal) -> Diagnostic {
-    let message = "a value without a field is not supported yet";
-    Diagnostic::new(code::UNSUPPORTED, literal.span, message).help("name the field: `field: value`")
+fn free_text(literal: Literal) -> Query {
+    let span = literal.span;
+    Query { kind: QueryKind::Text(literal), span, parenthesized: false }
 }

@@ -82,7 +82,12 @@ impl<'a> Lowering<'a> {
     /// A constant as a value of a field's type; a fault where no value of that type can ever equal it.
     fn constant(&mut self, field: &str, ty: Type, constant: &Value, span: Span) -> Option<Value> {
         let value = convert(ty, constant);
-        if value.is_none() {
+        if value.is_none() && ty == Type::Date && is_date_math(constant) {
+            let fault = Diagnostic::new(code::DATE_MATH, span, "a time is reckoned from another one")
+                .label("rules are judged when events come, not at a time of their own")
+                .help("write the time itself, as in \"2026-01-31T12:00:00Z\"");
+            self.report(fault);
+        } else if value.is_none() {
             let message = format!(
                 "`{field}` is of type {} and can never equal {}",
                 ty.name(),
@@ -98,6 +103,11 @@ impl<'a> Lowering<'a> {
         }
         value
     }
+}
+
+/// Whether a constant is a time reckoned from another one, such as `now-1d` and `2026-01-31||/M`.
+fn is_date_math(constant: &Value) -> bool {
+    constant.as_text().is_some_and(|text| text.starts_with("now") || text.contains("||"))
 }
 
 /// Whether a name looks like a field of the event of a stage, such as `event0.file.path`.
