@@ -8,6 +8,7 @@ mod clock;
 mod command;
 mod config;
 mod control;
+mod coverage;
 mod edges;
 mod fixture;
 mod lane;

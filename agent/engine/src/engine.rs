@@ -1,6 +1,7 @@
 //! Rules and events to alerts.
 
 mod alert;
+pub mod coverage;
 mod detector;
 mod flood;
 mod index;

@@ -19,6 +19,7 @@ pub mod rule;
 
 mod engine;
 
+pub use engine::coverage;
 pub use engine::{
     Alert, Cause, Counters, Engine, Match, Options, Output, ResultPosition, Search, SearchOptions,
     SearchResults, StateChange, Suppressed,

@@ -1,5 +1,7 @@
 //! `lapwing check`: what would go wrong, before it does.
 
+mod needs;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,13 +11,14 @@ use anyhow::{Context as _, Result};
 use lapwing_engine::{Loaded, Rule, Schema};
 use serde_json::{Value as Json, json};
 
+use self::needs::Needs;
 use super::{complain, print, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::pipeline::{CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH, SENSOR_STREAMS};
 use crate::sensor::{HookReport, Sensor};
 use crate::source::cloudtrail::Geo;
-use crate::{report, rules, sink};
+use crate::{coverage, report, rules, sink};
 
 /// Check the configuration, the rules and this host before anything runs
 #[derive(Debug, clap::Args)]
@@ -29,6 +32,12 @@ pub(crate) struct Args {
     /// One JSON object
     #[arg(long)]
     json: bool,
+    /// Tell of each rule whether the events that it needs are there
+    #[arg(long, short)]
+    verbose: bool,
+    /// Tell it of these rules: ids, or words of their names
+    #[arg(value_name = "RULE")]
+    wanted: Vec<String>,
 }
 
 /// What was found.
@@ -51,10 +60,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(config) = &config {
         found.check(config, &loaded, &schema);
     }
+    let needs = Needs::of(&loaded.rules, &coverage::sources(config.as_ref()), &schema);
     if args.json {
-        print(&to_json(&loaded, &found).to_string())?;
+        print(&to_json(&loaded, &found, &needs).to_string())?;
     } else {
-        tell(&loaded, &found)?;
+        tell(&loaded, &found, &needs)?;
+        if args.verbose || !args.wanted.is_empty() {
+            needs.tell_each(&args.wanted)?;
+        }
     }
     Ok(if loaded.refused() > 0 || !found.problems.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -140,9 +153,9 @@ fn lanes(rule: &Rule) -> Vec<&'static str> {
     lanes.iter().filter(|(_, streams)| reads(streams)).map(|(name, _)| *name).collect()
 }
 
-fn to_json(loaded: &Loaded, found: &Found) -> Json {
+fn to_json(loaded: &Loaded, found: &Found, needs: &Needs) -> Json {
     let faults: Vec<_> = loaded.reports.iter().flat_map(report::to_json).collect();
-    let rules = loaded.rules.iter().map(|rule| {
+    let rules = loaded.rules.iter().zip(needs.to_json()).map(|(rule, coverage)| {
         json!({
             "id": rule.id,
             "name": rule.name,
@@ -150,6 +163,7 @@ fn to_json(loaded: &Loaded, found: &Found) -> Json {
             "type": rule.kind.name(),
             "enabled": rule.enabled,
             "lanes": lanes(rule),
+            "coverage": coverage,
         })
     });
     json!({
@@ -164,10 +178,13 @@ fn to_json(loaded: &Loaded, found: &Found) -> Json {
     })
 }
 
-fn tell(loaded: &Loaded, found: &Found) -> Result<()> {
+fn tell(loaded: &Loaded, found: &Found, needs: &Needs) -> Result<()> {
     tell_reports(loaded);
     let (rules, refused) = (loaded.rules.len(), loaded.refused());
     print(&format!("rules that can run: {rules}; files that are refused: {refused}"))?;
+    if rules > 0 {
+        needs.tell()?;
+    }
     for hook in &found.hooks {
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();

@@ -46,6 +46,7 @@ use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, TestRun};
 use aya_log::EbpfLogger;
 use lapwing_common::{Connection, Kind};
+use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, Timestamp};
 use serde_json::json;
 
@@ -117,6 +118,11 @@ pub(crate) struct SensorStatus {
     pub(crate) processes: usize,
     /// What the process table counted.
     pub(crate) table: TableCounts,
+}
+
+/// Every kind of event that the sensor makes on this host, with the fields that such an event may have.
+pub(crate) fn event_kinds() -> Vec<EventKind> {
+    decode::kinds()
 }
 
 impl Sensor {

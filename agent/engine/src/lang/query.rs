@@ -431,6 +431,14 @@ impl Condition {
         }
     }
 
+    /// Every field that it names, in no order and maybe several times.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldId> {
+        let mut fields = Vec::new();
+        self.collect_fields(&mut fields);
+        fields
+    }
+
     fn collect_fields(&self, fields: &mut Vec<FieldId>) {
         match self {
             Self::Always(_) => {}

@@ -1,6 +1,8 @@
 //! What kind of event an API call is, in the words of ECS: the calls that the Elastic AWS integration names. All other
 //! calls have no category, and the type `info`.
 
+use std::collections::BTreeSet;
+
 /// An API call's `event.category` and `event.type`.
 pub(crate) struct Action {
     name: &'static str,
@@ -13,6 +15,11 @@ pub(crate) struct Action {
 /// The kind of the API call `name`, if it has one.
 pub(crate) fn action(name: &str) -> Option<&'static Action> {
     ACTIONS.binary_search_by(|action| action.name.cmp(name)).ok().map(|index| &ACTIONS[index])
+}
+
+/// The categories of calls.
+pub(crate) fn categories() -> BTreeSet<&'static str> {
+    ACTIONS.iter().map(|action| action.category).collect()
 }
 
 const fn row(name: &'static str, category: &'static str, types: &'static [&'static str]) -> Action {

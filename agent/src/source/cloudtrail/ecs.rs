@@ -29,16 +29,7 @@ impl Mapper {
     /// A mapper that knows the fields of `schema`; with `preserve_original` the record as it was is kept in
     /// `event.original`.
     pub(crate) fn new(schema: Arc<Schema>, geo: Geo, preserve_original: bool) -> Self {
-        let mut constants = Fields::new();
-        constants
-            .set(field!("cloud.provider"), "aws")
-            .set(field!("data_stream.dataset"), "aws.cloudtrail")
-            .set(field!("data_stream.type"), "logs")
-            .set(field!("ecs.version"), "8.11.0")
-            .set(field!("event.dataset"), "aws.cloudtrail")
-            .set(field!("event.kind"), "event")
-            .set(field!("event.module"), "aws");
-        Self { schema, constants: constants.into(), geo, preserve_original }
+        Self { schema, constants: constants().into(), geo, preserve_original }
     }
 
     /// The event of a record. `origin` tells where the record was read, `created` when; a replay tells neither, so
@@ -104,6 +95,26 @@ impl Mapper {
             }
         }
     }
+}
+
+/// What every event holds.
+pub(super) fn constants() -> Fields {
+    let mut constants = Fields::new();
+    constants
+        .set(field!("cloud.provider"), "aws")
+        .set(field!("data_stream.dataset"), "aws.cloudtrail")
+        .set(field!("data_stream.type"), "logs")
+        .set(field!("ecs.version"), "8.11.0")
+        .set(field!("event.dataset"), "aws.cloudtrail")
+        .set(field!("event.kind"), "event")
+        .set(field!("event.module"), "aws");
+    constants
+}
+
+/// The fields that members of a record are.
+pub(super) fn fields() -> impl Iterator<Item = FieldId> {
+    let objects = OBJECTS.iter().flat_map(|(_, text, flattened)| text.iter().chain([flattened]).copied());
+    MEMBERS.iter().map(|(_, id)| *id).chain(objects)
 }
 
 /// Members of a record that are fields as they are.

@@ -104,6 +104,11 @@ const NETWORK: &[Column] = &[
     column!("source.as.organization.name", "autonomous_system_organization", "as_name", "name"),
 ];
 
+/// The fields that databases can tell.
+pub(super) fn fields() -> impl Iterator<Item = FieldId> {
+    PLACE.iter().chain(NETWORK).map(|column| column.id)
+}
+
 struct Database {
     path: PathBuf,
     directory: PathBuf,

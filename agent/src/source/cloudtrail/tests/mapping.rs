@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::super::ecs::Mapper;
 use super::super::geo::Geo;
+use super::super::kinds::event_kinds;
 use super::support::{write_cities, write_networks};
 
 fn cases() -> Vec<PathBuf> {
@@ -45,6 +46,25 @@ fn records_become_the_events_that_rules_expect() {
         }
         let expected = std::fs::read_to_string(&golden).unwrap_or_default();
         assert_eq!(text, expected, "{} (UPDATE_EXPECT=1 accepts it)", golden.display());
+    }
+}
+
+#[test]
+fn no_event_holds_more_than_is_told_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mapper = mapper(folder.path(), true);
+    let (schema, kinds) = (Schema::new(), event_kinds(true));
+    for case in cases() {
+        let record: Json = serde_json::from_str(&std::fs::read_to_string(&case).unwrap()).unwrap();
+        let event = mapper.event(record.as_object().unwrap().clone(), None, None).unwrap();
+        for (id, _) in event.fields() {
+            assert!(
+                kinds.iter().any(|kind| kind.has(id, &schema)),
+                "{} of {}",
+                schema.name(id),
+                case.display()
+            );
+        }
     }
 }
 

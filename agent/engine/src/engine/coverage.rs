@@ -1,0 +1,426 @@
+//! Whether the events that a rule needs are there at all: its typed query held against what sources say of theirs.
+//!
+//! Of a kind of event it is known what some fields always hold (`event.action`), and which others it may have. A
+//! condition is judged by that alone: each test of a field that such an event never has is false, each test of a field
+//! that always holds the same is settled, and every other may come out either way.
+
+use std::collections::BTreeSet;
+
+use crate::detect::naive;
+use crate::event::{Event, FieldId, Fields, Schema, Timestamp};
+use crate::field;
+use crate::lang::query::{Condition, EventQuery, Expr, Query, Test};
+use crate::rule::{Kind, Rule};
+
+/// Where events come from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// What it is called.
+    pub name: String,
+    /// The data streams that its events are; rules that read one of them are shown all of its events.
+    pub data_streams: Vec<String>,
+    /// The kinds of its events.
+    pub kinds: Vec<EventKind>,
+}
+
+/// What all events of a kind have in common.
+#[derive(Clone, Debug)]
+pub struct EventKind {
+    /// What it is called.
+    pub name: String,
+    /// What every event of the kind holds.
+    fixed: Event,
+    /// Every field that one of them may have, the fixed ones too; of a flattened field every leaf.
+    fields: BTreeSet<FieldId>,
+}
+
+/// How far the events that a rule needs are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Covered {
+    /// None of them is.
+    None,
+    /// Some are not, or lack fields that the rule looks for.
+    Partly,
+    /// All are, with every field that the rule looks for.
+    All,
+}
+
+/// What of a rule's needs is met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// Whether the events are there.
+    pub events: Covered,
+    /// Whether the rule can match at all.
+    pub can_match: bool,
+    /// Fields that the rule looks for and that its events never have. One that is only excluded by, or that must be
+    /// absent, is not among them.
+    pub missing_fields: Vec<String>,
+    /// Events that the rule looks for and that no source gives.
+    pub missing_events: Vec<String>,
+    /// The source whose events meet the most of its needs; `None` where no source has what its `index` names.
+    pub source: Option<String>,
+    /// The kinds of events that each of its event queries listens to.
+    pub listens: Vec<Vec<String>>,
+}
+
+/// Most values of a condition that are shown of an event that is missing.
+const VALUES_SHOWN_MAX: usize = 3;
+
+/// The same action in the words of other sensors: a rule that lists several of these asks for one thing.
+const SYNONYMS: &[(&str, &[&str])] = &[
+    ("exec", &["exec_event", "executed", "process_started", "ProcessRollup2", "start", "started"]),
+    ("fork", &["fork_event", "start", "process_started"]),
+    ("end", &["process_stopped", "end_event", "exit"]),
+    ("connection_attempted", &["connected-to", "ipv4_connection_attempt_event", "network_flow"]),
+    ("connection_accepted", &["accepted-connection-from", "ipv4_connection_accept_event"]),
+];
+
+/// Fields that say which event it is: one that lacks them is another.
+const IDENTITY: &[FieldId] = &[
+    field!("data_stream.dataset"),
+    field!("event.action"),
+    field!("event.category"),
+    field!("event.dataset"),
+    field!("event.kind"),
+    field!("event.module"),
+    field!("event.type"),
+];
+
+impl EventKind {
+    /// A kind of events that all hold `fixed`, and that may have `fields` too.
+    #[must_use]
+    pub fn new(name: &str, fixed: Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
+        let fields = fixed.iter().map(|(id, _)| id).chain(fields).chain([field!("@timestamp")]).collect();
+        Self { name: name.to_owned(), fixed: Event::new(Timestamp::default(), fixed, Vec::new()), fields }
+    }
+
+    /// Whether an event of the kind may have the field.
+    #[must_use]
+    pub fn has(&self, id: FieldId, schema: &Schema) -> bool {
+        self.fields.contains(&id)
+            || schema.flattened_above(schema.name(id)).is_some_and(|above| self.fields.contains(&above))
+    }
+
+    /// Every field that an event of the kind may have.
+    pub fn fields(&self) -> impl Iterator<Item = FieldId> {
+        self.fields.iter().copied()
+    }
+}
+
+/// How far sources meet a rule's needs: the one that meets the most of them, as a rule reads one source only.
+#[must_use]
+pub fn coverage(rule: &Rule, sources: &[Source], schema: &Schema) -> Coverage {
+    let reads = |source: &&Source| source.data_streams.iter().any(|stream| rule.reads(stream));
+    let needs = needs(rule);
+    let read = sources.iter().filter(reads).map(|source| Judge { source, schema }.coverage(&needs));
+    // Of equals the first.
+    let best = read.rev().max_by_key(|found| (found.events, found.can_match));
+    best.unwrap_or_else(|| {
+        let index = if rule.index.is_empty() { "none".to_owned() } else { rule.index.join(", ") };
+        let mut missing_events: Vec<_> =
+            needs.iter().map(|need| format!("{} (index {index})", category(need.query))).collect();
+        missing_events.dedup();
+        Coverage {
+            events: Covered::None,
+            can_match: false,
+            missing_fields: Vec::new(),
+            missing_events,
+            source: None,
+            listens: needs.iter().map(|_| Vec::new()).collect(),
+        }
+    })
+}
+
+/// The categories that a query's events must have one of, in words.
+fn category(query: &EventQuery) -> String {
+    let named = query.category.as_ref().map(|category| vec![category.to_string()]);
+    let asked = || required(&query.condition, field!("event.category"));
+    let names: BTreeSet<_> = named.or_else(asked).unwrap_or_default().into_iter().collect();
+    if names.is_empty() { "any".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(" or ") }
+}
+
+/// The texts one of which a field must have for the condition to hold, where it says so.
+fn required(condition: &Condition, field: FieldId) -> Option<Vec<String>> {
+    match condition {
+        Condition::Test(Expr::Field(tested), Test::OneOf { values, .. }) if *tested == field => {
+            Some(values.iter().map(|value| value.to_text().into_owned()).collect())
+        }
+        Condition::All(parts) => parts.iter().find_map(|part| required(part, field)),
+        Condition::Any(parts) => {
+            let parts: Vec<_> = parts.iter().map(|part| required(part, field)).collect::<Option<_>>()?;
+            Some(parts.concat())
+        }
+        _ => None,
+    }
+}
+
+/// An event that a rule asks for.
+struct Need<'a> {
+    query: &'a EventQuery,
+    /// Fields without which the event does not count.
+    required: Vec<FieldId>,
+    /// Whether the rule can match without it.
+    dispensable: bool,
+}
+
+fn needs(rule: &Rule) -> Vec<Need<'_>> {
+    if let Kind::Eql(query) = &rule.kind
+        && !matches!(query, Query::Event(_))
+    {
+        let until = match query.inner() {
+            Query::Sequence(sequence) => sequence.until.as_ref(),
+            _ => None,
+        };
+        let mut staged = Vec::new();
+        for stage in query.stages() {
+            let keys = stage.keys.iter().filter(|key| !key.optional).filter_map(|key| key.field);
+            let dispensable = stage.missing || until.is_some_and(|until| std::ptr::eq(until, stage));
+            staged.push(Need { query: &stage.query, required: keys.collect(), dispensable });
+        }
+        // Of a relative's events it hangs on the condition whether the rule can do without them.
+        let alone = usize::from(staged.is_empty());
+        let others = query.events().skip(staged.len()).enumerate();
+        let other = |(index, query)| Need { query, required: Vec::new(), dispensable: index >= alone };
+        let others: Vec<_> = others.map(other).collect();
+        return staged.into_iter().chain(others).collect();
+    }
+    let queries = rule.kind.events();
+    let asked: BTreeSet<_> = queries.iter().flat_map(|query| query.fields()).collect();
+    // What a rule looks at beside its queries it cannot do without: terms, groups, what is rare.
+    let required: Vec<_> = rule.fields().difference(&asked).copied().collect();
+    queries.into_iter().map(|query| Need { query, required: required.clone(), dispensable: false }).collect()
+}
+
+/// What a condition can come out as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Possible {
+    holds: bool,
+    fails: bool,
+}
+
+impl Possible {
+    const EITHER: Self = Self { holds: true, fails: true };
+
+    fn only(truth: bool) -> Self {
+        Self { holds: truth, fails: !truth }
+    }
+}
+
+/// What is known of fields that an event may have or not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    /// They are absent.
+    Known,
+    /// They are not regarded: what counts is which event it is.
+    Ignored,
+}
+
+struct Judge<'a> {
+    source: &'a Source,
+    schema: &'a Schema,
+}
+
+impl Judge<'_> {
+    fn coverage(&self, needs: &[Need<'_>]) -> Coverage {
+        let mut found = Coverage {
+            events: Covered::All,
+            can_match: true,
+            missing_fields: Vec::new(),
+            missing_events: Vec::new(),
+            source: Some(self.source.name.clone()),
+            listens: Vec::new(),
+        };
+        for need in needs {
+            self.judge(need, &mut found);
+        }
+        found.missing_fields.sort();
+        found.missing_fields.dedup();
+        let mut seen = BTreeSet::new();
+        found.missing_events.retain(|event| seen.insert(event.clone()));
+        let heard =
+            needs.iter().zip(&found.listens).any(|(need, kinds)| !need.dispensable && !kinds.is_empty());
+        let whole = found.missing_fields.is_empty() && found.missing_events.is_empty();
+        found.events = match (heard, whole) {
+            (false, _) => Covered::None,
+            (true, false) => Covered::Partly,
+            (true, true) => Covered::All,
+        };
+        found
+    }
+
+    fn judge(&self, need: &Need<'_>, found: &mut Coverage) {
+        let heard: Vec<_> = self.source.kinds.iter().filter(|kind| self.heard(need.query, kind)).collect();
+        found.listens.push(heard.iter().map(|kind| kind.name.clone()).collect());
+        if heard.is_empty() {
+            found.can_match &= need.dispensable;
+            found.missing_events.push(self.describe(need.query));
+            return;
+        }
+        let matched = |kind: &&&EventKind| {
+            need.required.iter().all(|id| kind.has(*id, self.schema))
+                && self.possible(&need.query.condition, kind, Absent::Known).holds
+        };
+        let matching: Vec<_> = heard.iter().copied().filter(|kind| matched(&kind)).collect();
+        found.can_match &= need.dispensable || !matching.is_empty();
+        let judged = if matching.is_empty() { &heard } else { &matching };
+        let missing = self.missing(need, judged);
+        found.missing_fields.extend(missing.iter().map(|id| self.schema.name(*id).to_owned()));
+        self.missing_values(&need.query.condition, true, &mut found.missing_events);
+    }
+
+    /// Whether an event of the kind is one that the query is about.
+    fn heard(&self, query: &EventQuery, kind: &EventKind) -> bool {
+        let category = kind.fixed.values(field!("event.category"));
+        let unknown = category.is_empty() && kind.has(field!("event.category"), self.schema);
+        (unknown || naive::is_of(query, &kind.fixed))
+            && self.possible(&query.condition, kind, Absent::Ignored).holds
+    }
+
+    fn possible(&self, condition: &Condition, kind: &EventKind, absent: Absent) -> Possible {
+        match condition {
+            Condition::Always(truth) => Possible::only(*truth),
+            Condition::Not(inner) => {
+                let Possible { holds, fails } = self.possible(inner, kind, absent);
+                Possible { holds: fails, fails: holds }
+            }
+            Condition::All(parts) => parts.iter().fold(Possible::only(true), |all, part| {
+                let part = self.possible(part, kind, absent);
+                Possible { holds: all.holds && part.holds, fails: all.fails || part.fails }
+            }),
+            Condition::Any(parts) => parts.iter().fold(Possible::only(false), |any, part| {
+                let part = self.possible(part, kind, absent);
+                Possible { holds: any.holds || part.holds, fails: any.fails && part.fails }
+            }),
+            leaf => {
+                let fields = leaf.fields();
+                if fields.iter().all(|id| kind.fixed.get(*id).is_some()) {
+                    return Possible::only(naive::holds(leaf, &kind.fixed));
+                }
+                let lacks = |id: &&FieldId| !kind.has(**id, self.schema);
+                let lacking =
+                    fields.iter().filter(lacks).any(|id| absent == Absent::Known || IDENTITY.contains(id));
+                if lacking && !leaf_is_open(leaf) { Possible::only(false) } else { Possible::EITHER }
+            }
+        }
+    }
+
+    /// The fields that none of the kinds has, of those that some alternative of the query looks for.
+    fn missing(&self, need: &Need<'_>, kinds: &[&EventKind]) -> BTreeSet<FieldId> {
+        let of_kind = |kind: &&EventKind| {
+            let mut fields = BTreeSet::new();
+            self.collect(&need.query.condition, kind, true, &mut fields);
+            fields.extend(need.required.iter().filter(|id| !kind.has(**id, self.schema)));
+            fields
+        };
+        let each: Vec<BTreeSet<_>> = kinds.iter().map(of_kind).collect();
+        let all =
+            each.iter().skip(1).fold(each.first().cloned().unwrap_or_default(), |all, fields| &all & fields);
+        if all.is_empty() && each.iter().all(|fields| !fields.is_empty()) {
+            return each.into_iter().flatten().collect();
+        }
+        all
+    }
+
+    fn collect(&self, condition: &Condition, kind: &EventKind, wanted: bool, fields: &mut BTreeSet<FieldId>) {
+        // An alternative that is about other events misses nothing in these.
+        let Possible { holds, fails } = self.possible(condition, kind, Absent::Ignored);
+        if !(if wanted { holds } else { fails }) {
+            return;
+        }
+        match condition {
+            Condition::Not(inner) => self.collect(inner, kind, !wanted, fields),
+            Condition::All(parts) | Condition::Any(parts) => {
+                parts.iter().for_each(|part| self.collect(part, kind, wanted, fields));
+            }
+            leaf if wanted => {
+                fields.extend(leaf.fields().into_iter().filter(|id| !kind.has(*id, self.schema)))
+            }
+            _ => {}
+        }
+    }
+
+    /// Categories and actions that the condition names among others and that no event here has.
+    fn missing_values(&self, condition: &Condition, wanted: bool, missing: &mut Vec<String>) {
+        match condition {
+            Condition::Not(inner) => self.missing_values(inner, !wanted, missing),
+            Condition::All(parts) | Condition::Any(parts) => {
+                parts.iter().for_each(|part| self.missing_values(part, wanted, missing));
+            }
+            Condition::Test(Expr::Field(id), Test::OneOf { values, .. }) if wanted => {
+                let name = match *id {
+                    id if id == field!("event.category") => "",
+                    id if id == field!("event.action") => "event.action ",
+                    _ => return,
+                };
+                let texts: Vec<_> = values.iter().filter_map(|value| value.as_text()).collect();
+                let given = |text: &str| {
+                    self.source.kinds.iter().any(|kind| match kind.fixed.values(*id) {
+                        [] => kind.has(*id, self.schema),
+                        fixed => fixed.iter().any(|value| value.as_text() == Some(text)),
+                    })
+                };
+                let meant = |text: &str| {
+                    let means = |(ours, theirs): &&(&str, &[&str])| given(ours) && theirs.contains(&text);
+                    SYNONYMS.iter().any(|row| means(&row))
+                };
+                let lacking = texts.iter().filter(|text| !given(text) && !meant(text));
+                missing.extend(lacking.map(|text| format!("{name}{text}")));
+            }
+            _ => {}
+        }
+    }
+
+    /// An event that no source gives, in a few words: its category, and what of it is not given where the category is.
+    fn describe(&self, query: &EventQuery) -> String {
+        let name = category(query);
+        let is_it = |kind: &&EventKind| {
+            let any = EventQuery { category: query.category.clone(), condition: Condition::Always(true) };
+            let given = kind.fixed.values(field!("event.category"));
+            let asked = required(&query.condition, field!("event.category"));
+            let fits = |asked: &String| given.iter().any(|value| value.as_text() == Some(asked.as_str()));
+            self.heard(&any, kind) && asked.is_none_or(|asked| asked.iter().any(fits))
+        };
+        let kinds: Vec<_> = self.source.kinds.iter().filter(is_it).collect();
+        if kinds.is_empty() {
+            return name;
+        }
+        let mut leaf = &query.condition;
+        while let Condition::All(parts) = leaf {
+            let never = |part: &&Condition| {
+                kinds.iter().all(|kind| !self.possible(part, kind, Absent::Ignored).holds)
+            };
+            match parts.iter().find(never) {
+                Some(part) => leaf = part,
+                None => return name,
+            }
+        }
+        format!("{name} where {}", self.shown(leaf))
+    }
+
+    fn shown(&self, leaf: &Condition) -> String {
+        let mut leaf = leaf.clone();
+        let mut more = "";
+        if let Condition::Test(_, Test::OneOf { values, .. }) = &mut leaf
+            && values.len() > VALUES_SHOWN_MAX
+        {
+            values.truncate(VALUES_SHOWN_MAX);
+            more = " and others";
+        }
+        let query = EventQuery { category: None, condition: leaf };
+        let text = query.display(self.schema).to_string();
+        format!("{}{more}", text.strip_prefix("any where ").unwrap_or(&text))
+    }
+}
+
+/// Whether a test may pass although a field in it is absent: a condition that is a value knows alternatives.
+fn leaf_is_open(leaf: &Condition) -> bool {
+    fn is_open(expr: &Expr) -> bool {
+        match expr {
+            Expr::Truth(_) => true,
+            Expr::Call { arguments, .. } => arguments.iter().any(is_open),
+            Expr::Arithmetic(_, left, right) => is_open(left) || is_open(right),
+            Expr::Constant(_) | Expr::Field(_) | Expr::Earlier { .. } => false,
+        }
+    }
+    matches!(leaf, Condition::Exists(expr) | Condition::Test(expr, _) if is_open(expr))
+}

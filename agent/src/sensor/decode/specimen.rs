@@ -1,0 +1,168 @@
+//! What the sensor's events can hold: the decoder asked for each kind of event about a process of which everything is
+//! known that can be. Rules are checked against it before anything happens.
+
+use std::sync::Arc;
+
+use lapwing_common::{Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, Place, VERSION};
+use lapwing_engine::coverage::EventKind;
+use lapwing_engine::{Event, Value, field};
+use zerocopy::{FromZeros, IntoBytes as _};
+
+use super::{ACTIONS, Decoder, action};
+use crate::sensor::clock;
+use crate::sensor::host::Host;
+use crate::sensor::image::Image;
+use crate::sensor::process::{Origin, Table};
+use crate::sensor::record::{ExecRecord, Record};
+
+/// The service that the process's session began with, the session's leader, and the process.
+const DAEMON: u32 = 10;
+const LEADER: u32 = 20;
+const PROCESS: u32 = 30;
+/// A control group, and a path of it that names a container.
+const CGROUP: u64 = 1;
+const CONTAINER: &str = "/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope";
+/// A pipe, as `st_mode` tells it.
+const PIPE: u32 = 0o010_000;
+
+/// Every kind of event that the sensor makes on this host.
+pub(in crate::sensor) fn kinds() -> Vec<EventKind> {
+    let host = Host::new();
+    let os = host.fields.get(field!("host.os.type")).cloned();
+    events(host).into_iter().map(|event| kind(&event, os.clone())).collect()
+}
+
+/// What all events like this one hold, and what they may hold.
+fn kind(event: &Event, os: Option<Value>) -> EventKind {
+    let name = event.text(field!("event.action")).unwrap_or_default();
+    let told = ACTIONS.iter().find(|action| action.name == name);
+    let mut fixed = told.map(action).unwrap_or_default();
+    fixed.set_some(field!("host.os.type"), os);
+    EventKind::new(name, fixed, event.fields().into_iter().map(|(id, _)| id))
+}
+
+/// An event of each kind.
+fn events(host: Host) -> Vec<Event> {
+    let mut table = Table::new(&host.boot_id);
+    let mut decoder = Decoder::new(host);
+    table.name_cgroup(CGROUP, CONTAINER.into());
+    let daemon = table.add(origin(DAEMON, 1, "/usr/sbin/sshd", DAEMON));
+    let leader =
+        table.add(Origin { parent: Some(daemon), ..origin(LEADER, DAEMON, "/usr/bin/bash", LEADER) });
+    let time = clock::now();
+
+    let mut fork = Fork::new_zeroed();
+    (fork.child.pid, fork.child.parent, fork.forker) = (PROCESS, LEADER, LEADER);
+    (fork.credentials, fork.place) = (root(), place(PROCESS, LEADER));
+    let key = table.fork(&fork);
+    let mut found = vec![decoder.fork(&table, key, time)];
+
+    let mut exec = Exec::new_zeroed();
+    (exec.header.kind, exec.header.version) = (Kind::EXEC.0, VERSION);
+    exec.header.len = u32::try_from(size_of::<Exec>()).unwrap_or(u32::MAX);
+    (exec.task.pid, exec.task.parent) = (PROCESS, LEADER);
+    (exec.credentials, exec.place) = (root(), place(PROCESS, LEADER));
+    exec.stdio = [Descriptor { inode: 1, mode: PIPE, device: 0 }; 3];
+    if let Some(record) = exec_record(&exec) {
+        table.exec(&record, image("/usr/bin/python3"));
+    }
+    found.push(decoder.exec(&table, key, time));
+    found.push(decoder.already_running(&table, leader, time));
+    let mut exit = Exit::new_zeroed();
+    exit.status = 9;
+    found.push(decoder.end(&table, key, &exit));
+    let mut connection = Connection::new_zeroed();
+    connection.task = exec.task;
+    found.push(decoder.connect(&table, key, &connection, 1));
+    found.push(decoder.accept(&table, key, &connection));
+    found.push(Some(decoder.lost(1, 1, time)));
+    found.into_iter().flatten().collect()
+}
+
+fn exec_record(exec: &Exec) -> Option<ExecRecord<'_>> {
+    match Record::parse(exec.as_bytes()) {
+        Ok(Record::Exec(record)) => Some(record),
+        _ => None,
+    }
+}
+
+/// A process of root that ran before the agent did.
+fn origin(pid: u32, parent_pid: u32, executable: &str, session: u32) -> Origin {
+    let credentials = root();
+    let (image, place) = (Arc::new(image(executable)), place(pid, session));
+    Origin { pid, start: 0, parent: None, parent_pid, image, credentials, place }
+}
+
+/// Of root, who has some capability.
+fn root() -> Credentials {
+    let mut credentials = Credentials::new_zeroed();
+    (credentials.effective, credentials.permitted) = (1, 1);
+    credentials
+}
+
+/// A place with everything: a terminal, a container, another number in its own namespace.
+fn place(pid: u32, session: u32) -> Place {
+    Place { pgid: pid, sid: session, tty: 136 << 20, vpid: pid + 1, namespaces: [1; 8], cgroup: CGROUP }
+}
+
+/// A program of which everything is known, and of which an argument was cut.
+fn image(executable: &str) -> Image {
+    let name = executable.rsplit('/').next().unwrap_or_default();
+    Image {
+        executable: executable.into(),
+        inode: 1,
+        name: name.into(),
+        args: Value::texts([name]),
+        args_count: 1,
+        command_line: name.into(),
+        directory: "/".into(),
+        comm: name.into(),
+        script: Some("/script".into()),
+        is_cut: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensor::snapshot;
+
+    #[test]
+    fn there_is_a_kind_for_every_action() {
+        let kinds = kinds();
+        let mut names: Vec<_> = kinds.iter().map(|kind| kind.name.as_str()).collect();
+        let mut actions = ACTIONS.map(|action| action.name);
+        names.sort_unstable();
+        actions.sort_unstable();
+        assert_eq!(names, actions);
+    }
+
+    /// The processes that run now are told with no field that the specimen lacks.
+    #[test]
+    fn no_event_holds_more_than_the_specimen() {
+        let host = Host::new();
+        let mut table = Table::new(&host.boot_id);
+        let mut decoder = Decoder::new(host);
+        let keys: Vec<_> =
+            snapshot::all(u64::MAX).into_iter().map(|running| table.add(running.origin)).collect();
+        let schema = lapwing_engine::Schema::new();
+        let kinds = kinds();
+        let of = |name: &str| kinds.iter().find(|kind| kind.name == name).unwrap();
+        let mut connection = Connection::new_zeroed();
+        connection.socket.family = 10;
+        for key in keys {
+            let time = clock::now();
+            let events = [
+                decoder.already_running(&table, key, time),
+                decoder.exec(&table, key, time),
+                decoder.connect(&table, key, &connection, 0),
+            ];
+            for event in events.into_iter().flatten() {
+                let kind = of(event.text(field!("event.action")).unwrap());
+                for (id, _) in event.fields() {
+                    assert!(kind.has(id, &schema), "{} of {}", schema.name(id), kind.name);
+                }
+            }
+        }
+    }
+}
