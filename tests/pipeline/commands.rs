@@ -1,13 +1,19 @@
 //! Golden: files, commands on them, and what they print, as a person at a terminal sees it.
 //!
 //! A file of `tests/pipeline/commands/` says in its first lines what it shows. Then come files, `=== NAME` with their
-//! text below, and commands, `=== $ lapwing …`, the last word perhaps `<NAME` for standard input. Below a command
+//! text below (compressed where NAME ends in `.gz` or `.zst`), and commands, `=== $ lapwing …`, a word with spaces in
+//! single quotation marks, the last word perhaps `<NAME` for standard input. Below a command
 //! stands what it printed, standard error behind `! `, and its exit code unless that is 0. `$HERE` is the folder of the
 //! files, and `$RULES` that of the project's rules. `UPDATE_EXPECT=1` writes down what is printed now.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ruzstd::encoding::CompressionLevel;
 
 use crate::{LAPWING, project};
 
@@ -45,12 +51,32 @@ fn played(written: &str) -> String {
 fn write(here: &Path, name: &str, text: &str) {
     let path = here.join(name);
     fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    fs::write(path, named(here, text.trim_start_matches('\n'))).expect("a file");
+    let text = named(here, text.trim_start_matches('\n'));
+    let bytes = match name.rsplit('.').next() {
+        Some("gz") => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(text.as_bytes()).expect("memory");
+            encoder.finish().expect("memory")
+        }
+        Some("zst") => ruzstd::encoding::compress_to_vec(text.as_bytes(), CompressionLevel::Fastest),
+        _ => text.into_bytes(),
+    };
+    fs::write(path, bytes).expect("a file");
+}
+
+/// The words of a command line.
+fn words(line: &str) -> Vec<&str> {
+    let parts = line.split('\'').enumerate();
+    let words = parts.flat_map(|(index, part)| match index % 2 {
+        0 => part.split_whitespace().collect(),
+        _ => vec![part],
+    });
+    words.collect()
 }
 
 /// What a command prints, and its exit code.
 fn run(here: &Path, line: &str) -> String {
-    let mut words = line.split_whitespace();
+    let mut words = words(line).into_iter();
     assert_eq!(words.next(), Some("lapwing"), "{line}");
     let mut command = Command::new(LAPWING);
     command.current_dir(here).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");

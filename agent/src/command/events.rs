@@ -106,7 +106,7 @@ impl<W: Write> Output<W> {
 }
 
 /// An event for a person: when, what, who, and what it is about.
-fn line(event: &Json) -> String {
+pub(super) fn line(event: &Json) -> String {
     let text = |pointer: &str| match event.pointer(pointer) {
         Some(Json::String(text)) => escape(text).into_owned(),
         Some(Json::Array(values)) => {

@@ -6,6 +6,7 @@ mod events;
 mod fmt;
 mod replay;
 mod run;
+mod search;
 mod status;
 mod test;
 
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 use lapwing_engine::Loaded;
 
 use crate::report;
+use crate::terminal::escape;
 
 /// A host sensor that runs detection rules where events happen.
 #[derive(Debug, Parser)]
@@ -40,6 +42,8 @@ enum Command {
     Replay(replay::Args),
     /// Run the agent in the foreground
     Run(run::Args),
+    /// Find events in recordings, by a query in EQL or KQL
+    Search(search::Args),
     /// Show how the running agent does
     Status(status::Args),
     /// Run the tests that lie beside rules
@@ -59,6 +63,7 @@ impl Args {
             Command::Fmt(args) => fmt::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Run(args) => run::run(&args),
+            Command::Search(args) => search::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Test(args) => test::run(&args),
         }
@@ -79,6 +84,34 @@ fn complain(line: &str) {
 /// Shows on standard error what is wrong with rule files.
 fn tell_reports(loaded: &Loaded) {
     loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
+}
+
+/// Events of recordings that could not be read: the first are told one by one, all are counted.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+}
+
+impl Refused {
+    /// Most events that could not be read of which each is told.
+    const TOLD_MAX: u64 = 20;
+
+    /// Tells why one could not be read.
+    fn tell(&mut self, error: &anyhow::Error) {
+        self.count += 1;
+        if self.count <= Self::TOLD_MAX {
+            complain(&escape(&format!("{error:#}")));
+        }
+    }
+
+    /// Tells how many there were; where there were any, the command has not done all that it was asked for.
+    fn finish(&self) -> ExitCode {
+        if self.count == 0 {
+            return ExitCode::SUCCESS;
+        }
+        complain(&format!("{} events could not be read", self.count));
+        ExitCode::FAILURE
+    }
 }
 
 /// Whether standard error takes colours.

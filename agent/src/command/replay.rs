@@ -1,28 +1,25 @@
 //! `lapwing replay`: recorded events through the same rules and engine as live ones.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use lapwing_engine::{Engine, Options, Output, Schema, Timestamp};
 
-use super::{complain, print, tell_reports};
+use super::{Refused, print, tell_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::rules;
 use crate::source::cloudtrail::Geo;
-use crate::source::{Recording, Replay};
+use crate::source::{Documents, Recorded, Recording, Replay};
 use crate::terminal::escape;
 
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
 /// its files are.
 const LATENESS: Duration = Duration::from_secs(900);
-
-/// Most events that could not be read of which each is told.
-const REFUSED_TOLD_MAX: u64 = 20;
 
 /// Run the rules over recorded events and print the alerts
 #[derive(Debug, clap::Args)]
@@ -59,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         schema,
         output: Output::default(),
         latest: Timestamp::MIN,
-        refused: 0,
+        refused: Refused::default(),
         json: args.json,
         told: HashSet::new(),
     };
@@ -67,16 +64,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
     let mut replay = Replay::new(replaying.schema.clone(), geo);
     for file in &args.files {
-        let (name, reader) = open(file)?;
-        replaying.run(replay.events(reader, &name)?)?;
+        replaying.run(replay.events(Documents::open(file)?))?;
     }
     replaying.engine.finish(&mut replaying.output);
     replaying.tell()?;
-    if replaying.refused > 0 {
-        complain(&format!("{} events could not be read", replaying.refused));
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(replaying.refused.finish())
 }
 
 /// A replay under way: its clock is the latest event.
@@ -85,7 +77,7 @@ struct Replaying {
     schema: Arc<Schema>,
     output: Output,
     latest: Timestamp,
-    refused: u64,
+    refused: Refused,
     json: bool,
     /// The ids of the alerts that were told: recordings overlap, as trails do, and a cause is told once.
     told: HashSet<String>,
@@ -95,18 +87,13 @@ impl Replaying {
     fn run(&mut self, events: Recording<'_>) -> Result<()> {
         for event in events {
             match event {
-                Ok(event) => {
+                Ok(Recorded { event, .. }) => {
                     self.latest = self.latest.max(event.time());
                     self.engine.push(event, &mut self.output);
                     self.engine.advance(self.latest, &mut self.output);
                     self.tell()?;
                 }
-                Err(error) => {
-                    self.refused += 1;
-                    if self.refused <= REFUSED_TOLD_MAX {
-                        complain(&format!("{error:#}"));
-                    }
-                }
+                Err(error) => self.refused.tell(&error),
             }
         }
         Ok(())
@@ -132,13 +119,4 @@ impl Replaying {
         }
         Ok(())
     }
-}
-
-fn open(file: &Path) -> Result<(String, Box<dyn std::io::Read + Send>)> {
-    if file == Path::new("-") {
-        return Ok(("standard input".to_owned(), Box::new(std::io::stdin())));
-    }
-    let name = file.display().to_string();
-    let opened = std::fs::File::open(file).with_context(|| format!("{name} cannot be read"))?;
-    Ok((name, Box::new(opened)))
 }

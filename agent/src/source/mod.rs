@@ -1,6 +1,7 @@
 //! Where events come from. A source knows no rule and no sink: a lane asks it for batches until there are none.
 
 pub(crate) mod cloudtrail;
+mod inflate;
 mod replay;
 
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lapwing_engine::{Event, Fields, Timestamp};
 
-pub(crate) use self::replay::{Recording, Replay};
+pub(crate) use self::replay::{Documents, Recorded, Recording, Replay};
 use crate::ledger::Checkpoint;
 
 /// A stream of events, in the order in which they are to be judged.

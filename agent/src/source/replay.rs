@@ -1,77 +1,168 @@
-//! Recorded events, for `lapwing replay`: CloudTrail's records in any of their forms, and ECS documents, one a line
-//! or in an array, compressed or not.
+//! Recorded events, for `lapwing replay` and `lapwing search`: CloudTrail's records in any of their forms, and ECS
+//! documents, one a line or in an array, compressed or not.
 
+use std::fmt::Display;
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
-use lapwing_engine::{Event, Schema};
+use anyhow::{Context, Error, Result, anyhow};
+use lapwing_engine::{Event, FieldId, Schema, field};
+use serde_json::Value as Json;
 
-use super::cloudtrail::{Found, Geo, Mapper, Records};
+use super::cloudtrail::{Found, Geo, Mapper, Record, Records};
+
+/// The documents of one stream, as they stand there.
+pub(crate) struct Documents {
+    records: Records,
+    name: String,
+    over: bool,
+}
 
 /// What makes events of recordings, one stream after the other.
 pub(crate) struct Replay {
-    mapper: Mapper,
+    /// What makes ECS of CloudTrail's records; `None` where they are documents as any other.
+    mapper: Option<Mapper>,
     schema: Arc<Schema>,
+    timestamp: FieldId,
 }
 
 /// The events of one stream.
 pub(crate) struct Recording<'a> {
-    records: Records,
+    documents: Documents,
     replay: &'a mut Replay,
-    name: String,
-    over: bool,
+}
+
+/// An event that was read.
+pub(crate) struct Recorded {
+    /// The event.
+    pub(crate) event: Event,
+    /// The document that it was, unless ECS was made of a record of CloudTrail's.
+    pub(crate) document: Option<Json>,
+}
+
+impl Documents {
+    /// The documents of a file, or of standard input where the file is `-`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn open(file: &Path) -> Result<Self> {
+        if file == Path::new("-") {
+            return Self::new(std::io::stdin(), "standard input");
+        }
+        let name = file.display().to_string();
+        let opened = File::open(file).with_context(|| format!("{name} cannot be read"))?;
+        Self::new(opened, &name)
+    }
+
+    /// The documents of `reader`, which is called `name` in errors.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub(crate) fn new(reader: impl Read + Send + 'static, name: &str) -> Result<Self> {
+        let records = Records::recorded(reader).with_context(|| name.to_owned())?;
+        Ok(Self { records, name: name.to_owned(), over: false })
+    }
+
+    /// What is wrong with the last document, and where it stands.
+    pub(crate) fn fault(&self, reason: impl Display) -> Error {
+        let (line, at) = (self.records.line(), self.records.at());
+        anyhow!("{}:{line}: {reason} (byte {at})", self.name)
+    }
+
+    fn next_record(&mut self) -> Option<Result<Form>> {
+        loop {
+            if self.over {
+                return None;
+            }
+            return match self.records.next() {
+                Ok(Some(Found::Record(record))) => Some(Ok(Form::Record(record))),
+                Ok(Some(Found::Other(json))) => Some(Ok(Form::Document(json))),
+                Ok(Some(Found::Digest)) => continue,
+                Ok(Some(Found::Refused(reason))) => Some(Err(self.fault(reason))),
+                Ok(None) => None,
+                Err(error) => {
+                    self.over = true;
+                    Some(Err(anyhow!("{}: {error}", self.name)))
+                }
+            };
+        }
+    }
+}
+
+/// What an event is made of.
+enum Form {
+    Record(Record),
+    Document(Json),
+}
+
+/// An error tells of one document that is none, or that the stream is broken; after the latter there are no more.
+impl Iterator for Documents {
+    type Item = Result<Json>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let form = self.next_record()?;
+        Some(form.map(|form| match form {
+            Form::Record(record) => Json::Object(record),
+            Form::Document(json) => json,
+        }))
+    }
 }
 
 impl Replay {
     /// `geo` places what is CloudTrail's; ECS documents are taken as they are.
     pub(crate) fn new(schema: Arc<Schema>, geo: Geo) -> Self {
-        Self { mapper: Mapper::new(Arc::clone(&schema), geo, false), schema }
+        let mapper = Mapper::new(Arc::clone(&schema), geo, false);
+        Self { mapper: Some(mapper), schema, timestamp: field!("@timestamp") }
     }
 
-    /// The events of `reader`, which is called `name` in errors.
-    ///
-    /// # Errors
-    /// Those of the reader.
-    pub(crate) fn events(&mut self, reader: impl Read + Send + 'static, name: &str) -> Result<Recording<'_>> {
-        let records = Records::new(reader, 0).with_context(|| name.to_owned())?;
-        Ok(Recording { records, replay: self, name: name.to_owned(), over: false })
+    /// All documents are taken as they are, CloudTrail's too; they happened when `timestamp` says.
+    pub(crate) fn plain(schema: Arc<Schema>, timestamp: FieldId) -> Self {
+        Self { mapper: None, schema, timestamp }
+    }
+
+    /// Documents that are not CloudTrail's happened when `timestamp` says.
+    pub(crate) fn timed_by(self, timestamp: FieldId) -> Self {
+        Self { timestamp, ..self }
+    }
+
+    /// The events of these documents.
+    pub(crate) fn events(&mut self, documents: Documents) -> Recording<'_> {
+        Recording { documents, replay: self }
+    }
+
+    fn event(&mut self, form: Form) -> Result<Recorded, String> {
+        let document = match (form, &mut self.mapper) {
+            (Form::Record(record), Some(mapper)) => {
+                let event = mapper.event(record, None, None)?;
+                return Ok(Recorded { event, document: None });
+            }
+            (Form::Record(record), None) => Json::Object(record),
+            (Form::Document(json), _) => json,
+        };
+        let event = Event::from_json_timed(&self.schema, &document, self.timestamp);
+        let event = event.map_err(|error| error.to_string())?;
+        Ok(Recorded { event, document: Some(document) })
     }
 }
 
 /// An error tells of one event that is none, or that the stream is broken; after the latter there are no more events.
 impl Iterator for Recording<'_> {
-    type Item = Result<Event>;
+    type Item = Result<Recorded>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if self.over {
-                return None;
-            }
-            let event = match self.records.next() {
-                Ok(Some(Found::Record(record))) => self.replay.mapper.event(record, None, None),
-                Ok(Some(Found::Other(json))) => {
-                    Event::from_json(&self.replay.schema, &json).map_err(|error| error.to_string())
-                }
-                Ok(Some(Found::Digest)) => continue,
-                Ok(Some(Found::Refused(reason))) => Err(reason),
-                Ok(None) => return None,
-                Err(error) => {
-                    self.over = true;
-                    return Some(Err(anyhow!("{}: {error}", self.name)));
-                }
-            };
-            let at = self.records.at();
-            return Some(event.map_err(|reason| anyhow!("{}: {reason} at byte {at}", self.name)));
-        }
+        let form = match self.documents.next_record()? {
+            Ok(form) => form,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(self.replay.event(form).map_err(|reason| self.documents.fault(reason)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
-
-    use lapwing_engine::field;
 
     use super::*;
 
@@ -84,15 +175,14 @@ mod tests {
         let schema = Arc::new(Schema::new());
         let mut replay = Replay::new(schema, Geo::default());
         let told: Vec<_> = replay
-            .events(Cursor::new(text), "a.json")
-            .unwrap()
+            .events(Documents::new(Cursor::new(text), "a.json").unwrap())
             .map(|event| match event {
-                Ok(event) => event.text(field!("event.action")).unwrap().to_owned(),
+                Ok(recorded) => recorded.event.text(field!("event.action")).unwrap().to_owned(),
                 Err(error) => error.to_string(),
             })
             .collect();
         assert_eq!(told[..2], ["exec", "RunInstances"]);
-        assert!(told[2].starts_with("a.json: `@timestamp` is missing"), "{}", told[2]);
+        assert!(told[2].starts_with("a.json:3: `@timestamp` is missing"), "{}", told[2]);
         assert_eq!(told[3], "exit");
         assert!(told[4].starts_with("a.json: it ends in the middle of a record"), "{}", told[4]);
         assert_eq!(told.len(), 5);

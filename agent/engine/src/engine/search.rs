@@ -143,7 +143,8 @@ impl<T: Clone> Search<T> {
     }
 
     /// Shows an event to the search. Only what may be part of a result is held.
-    pub fn push(&mut self, event: Event, known_by: T) {
+    pub fn push(&mut self, event: impl Into<Arc<Event>>, known_by: T) {
+        let event = event.into();
         self.pushed += 1;
         let parts: Vec<_> = self.matcher.matching(&event).iter().map(|part| *part as usize).collect();
         if parts.is_empty() {
@@ -161,7 +162,7 @@ impl<T: Clone> Search<T> {
             return;
         }
         let tiebreaker = self.options.tiebreaker_field.and_then(|field| event.values(field).first().cloned());
-        self.held.push(Held { event: event.into(), tiebreaker, arrival: self.pushed, parts, known_by });
+        self.held.push(Held { event, tiebreaker, arrival: self.pushed, parts, known_by });
     }
 
     /// Puts the events in order, judges them, and takes as many of the results as are wanted.

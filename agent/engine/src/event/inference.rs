@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 
 use super::json::DEPTH_MAX;
-use super::{FieldId, Schema, Timestamp, Type, Value};
+use super::{FieldId, MappingError, Schema, Timestamp, Type, Value};
 
 /// What the last part of a field's name is where its text is a version.
 const VERSION: &str = "version";
@@ -28,13 +28,16 @@ const VERSION: &str = "version";
 /// let mut inference = Inference::new();
 /// inference.see(&serde_json::json!({"at": "17", "size": 1, "from": {"host": "a"}}));
 /// inference.see(&serde_json::json!({"at": "18", "size": 2.5, "from.host": ["b", null]}));
-/// let (schema, timestamp) = inference.finish("at");
+/// let (schema, timestamp) = inference.finish("at")?;
 /// assert_eq!(schema.ty(timestamp), Type::Date);
 /// let ty = |name| schema.id(name).map(|id| schema.ty(id));
 /// assert_eq!((ty("size"), ty("from.host")), (Some(Type::Double), Some(Type::Keyword)));
+/// # Ok::<(), lapwing_engine::event::MappingError>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inference {
+    /// What is known without looking.
+    schema: Schema,
     seen: BTreeMap<String, Seen>,
     left_out: u64,
 }
@@ -54,7 +57,13 @@ impl Inference {
     /// Nothing was looked at yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::beside(Schema::empty())
+    }
+
+    /// The same, but that the fields of this schema have the types that they have there.
+    #[must_use]
+    pub fn beside(schema: Schema) -> Self {
+        Self { schema, seen: BTreeMap::new(), left_out: 0 }
     }
 
     /// Looks at a document. What is no object, and what is nested deeper than an event may be, has no fields.
@@ -71,15 +80,19 @@ impl Inference {
     }
 
     /// The schema, and the field in it that says when events happened: it is a date, whatever it holds.
-    #[must_use]
-    pub fn finish(self, timestamp: &str) -> (Schema, FieldId) {
-        let (mut schema, timestamp) = Schema::of_time(timestamp);
+    ///
+    /// # Errors
+    /// The field is known, and as something else.
+    pub fn finish(self, timestamp: &str) -> Result<(Schema, FieldId), MappingError> {
+        let mut schema = self.schema;
+        let id = schema.define(timestamp, Type::Date).filter(|id| schema.ty(*id) == Type::Date);
+        let id = id.ok_or_else(|| MappingError::Timestamp(timestamp.to_owned()))?;
         for (name, seen) in &self.seen {
             if let Some(ty) = seen.ty(name) {
                 schema.define(name, ty);
             }
         }
-        (schema, timestamp)
+        Ok((schema, id))
     }
 
     fn object(&mut self, path: &mut String, object: &Map<String, Json>, depth: usize) {
@@ -98,10 +111,13 @@ impl Inference {
         match json {
             _ if depth > DEPTH_MAX => {}
             Json::Null => {}
+            _ if self.schema.id(path).is_some() => {}
             Json::Object(object) => self.object(path, object, depth),
             Json::Array(array) => array.iter().for_each(|element| self.value(path, element, depth + 1)),
             // One place is the timestamp's.
-            _ if self.seen.len() + 1 >= Schema::DEFINED_MAX && !self.seen.contains_key(path.as_str()) => {
+            _ if self.schema.len() + self.seen.len() + 1 >= Schema::DEFINED_MAX
+                && !self.seen.contains_key(path.as_str()) =>
+            {
                 self.left_out += 1;
             }
             scalar => match self.seen.get_mut(path.as_str()) {
@@ -109,6 +125,12 @@ impl Inference {
                 None => self.seen.entry(path.clone()).or_default().see(scalar),
             },
         }
+    }
+}
+
+impl Default for Inference {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -166,7 +188,7 @@ mod tests {
         ];
         let mut inference = Inference::new();
         documents.iter().for_each(|document| inference.see(document));
-        let (schema, timestamp) = inference.finish("@timestamp");
+        let (schema, timestamp) = inference.finish("@timestamp").unwrap();
         assert_eq!(schema.name(timestamp), "@timestamp");
         let mut found: Vec<_> = schema.names().collect();
         found.sort_unstable();
@@ -195,13 +217,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_is_not_looked_at() {
+        let mut known = Schema::empty();
+        known.define("code", Type::Keyword);
+        known.define("labels", Type::Flattened);
+        let mut inference = Inference::beside(known);
+        inference.see(&serde_json::json!({"code": 7, "labels": {"a": 1}, "size": 2}));
+        let names: Vec<_> = inference.seen.keys().collect();
+        assert_eq!(names, ["size"]);
+        let Err(fault) = inference.finish("code") else { panic!("text is no time") };
+        assert_eq!(fault.to_string(), "`code` says when events happened, and must be of type date");
+        let mut inference = Inference::beside(Schema::empty());
+        inference.see(&serde_json::json!({"at": "soon"}));
+        let (schema, at) = inference.finish("at").unwrap();
+        assert_eq!((schema.len(), schema.ty(at)), (1, Type::Date));
+    }
+
+    #[test]
     fn there_are_only_so_many_fields() {
         let mut inference = Inference::new();
         for number in 0..=Schema::DEFINED_MAX {
             inference.see(&serde_json::json!({format!("f{number}"): 1}));
         }
         assert_eq!(inference.left_out(), 2);
-        let (schema, timestamp) = inference.finish("at");
+        let (schema, timestamp) = inference.finish("at").unwrap();
         assert_eq!((schema.len(), schema.ty(timestamp)), (Schema::DEFINED_MAX, Type::Date));
     }
 }

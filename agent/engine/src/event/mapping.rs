@@ -28,8 +28,8 @@ pub enum MappingError {
         /// The format.
         format: String,
     },
-    /// The timestamp is not among the fields, or is no date.
-    #[error("`{0}` must be a field of type date")]
+    /// Events cannot be ordered by a field that holds something else than time.
+    #[error("`{0}` says when events happened, and must be of type date")]
     Timestamp(String),
 }
 
@@ -45,34 +45,52 @@ const FORMATS: &[&str] = &[
     "epoch_millis",
 ];
 
-impl Schema {
-    /// The fields of an Elasticsearch mapping and no others: what `GET /INDEX/_mapping` answers, or only the
-    /// `properties` of it. `null_value`, multi-fields and aliases mean what they mean there. Fields of types that no
-    /// query here can compare, such as `geo_shape`, are not known. Also tells which field says when events happened.
+/// What an Elasticsearch mapping says.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// Its fields and no others.
+    pub schema: Schema,
+    /// Whether documents may bring fields that it does not name, as Elasticsearch has it unless `dynamic` says
+    /// something else: their types are those of an [`Inference`](super::Inference).
+    pub is_dynamic: bool,
+}
+
+impl Mapping {
+    /// Reads what `GET /INDEX/_mapping` answers, or only the inner part with the `properties`. `null_value`,
+    /// multi-fields and aliases mean what they mean there. Fields of types that no query here can compare, such as
+    /// `geo_shape`, are not known.
     ///
     /// # Errors
     /// See [`MappingError`].
-    pub fn from_mapping(mapping: &Json, timestamp: &str) -> Result<(Self, FieldId), MappingError> {
-        let properties = properties(mapping).ok_or(MappingError::NoProperties)?;
-        let mut reader = Reader { schema: Self::empty(), aliases: Vec::new() };
-        reader.properties("", properties, 0)?;
+    pub fn read(mapping: &Json) -> Result<Self, MappingError> {
+        let mapping = innermost(mapping).ok_or(MappingError::NoProperties)?;
+        let properties = mapping.get("properties").and_then(Json::as_object);
+        let mut reader = Reader { schema: Schema::empty(), aliases: Vec::new() };
+        reader.properties("", properties.ok_or(MappingError::NoProperties)?, 0)?;
         let Reader { mut schema, aliases } = reader;
         for (name, path) in aliases {
             if let Some(id) = schema.id(path) {
                 schema.alias(&name, id);
             }
         }
-        let date = schema.id(timestamp).filter(|id| schema.ty(*id) == Type::Date);
-        let date = date.ok_or_else(|| MappingError::Timestamp(timestamp.to_owned()))?;
-        Ok((schema, date))
+        let is_dynamic = match mapping.get("dynamic") {
+            None | Some(Json::Bool(true)) => true,
+            Some(dynamic) => dynamic == "true" || dynamic == "runtime",
+        };
+        Ok(Self { schema, is_dynamic })
     }
 }
 
-fn properties(mapping: &Json) -> Option<&Map<String, Json>> {
+/// The part that has the properties.
+fn innermost(mapping: &Json) -> Option<&Map<String, Json>> {
+    let has = |object: &&Map<String, Json>| object.contains_key("properties");
     let object = mapping.as_object()?;
-    let index = || object.values().find_map(|index| index.get("mappings")?.get("properties"));
-    let found = object.get("properties").or_else(|| object.get("mappings")?.get("properties"));
-    found.or_else(index)?.as_object()
+    let below =
+        |json: &'_ Json| json.get("mappings").and_then(Json::as_object).is_some_and(|inner| has(&inner));
+    Some(object)
+        .filter(has)
+        .or_else(|| object.get("mappings")?.as_object().filter(has))
+        .or_else(|| object.values().find(|index| below(index))?.get("mappings")?.as_object())
 }
 
 struct Reader<'a> {
@@ -167,13 +185,14 @@ mod tests {
             "shape": {"type": "geo_shape"},
             "extra": {"type": "object"},
         }}}});
-        let (schema, timestamp) = Schema::from_mapping(&mapping, "at").unwrap();
+        let Mapping { schema, is_dynamic } = Mapping::read(&mapping).unwrap();
+        assert!(!is_dynamic);
         let mut names: Vec<_> = schema.names().collect();
         names.sort_unstable();
         assert_eq!(names, ["at", "code", "message", "message.raw", "user.id"]);
         let json =
             serde_json::json!({"at": "7", "code": [null, "a"], "message": "Two words", "user": {"id": "3"}});
-        let event = Event::from_json_timed(&schema, &json, timestamp).unwrap();
+        let event = Event::from_json_timed(&schema, &json, schema.id("at").unwrap()).unwrap();
         let values = |name| event.values(schema.id(name).unwrap()).to_vec();
         assert_eq!(event.time().as_millis(), 7);
         assert_eq!(values("code"), ["none".into(), "a".into()]);
@@ -183,10 +202,9 @@ mod tests {
 
     #[test]
     fn what_is_no_mapping_is_refused() {
-        let read = |json: Json| Schema::from_mapping(&json, "at").map(drop).unwrap_err().to_string();
+        let read = |json: Json| Mapping::read(&json).map(drop).unwrap_err().to_string();
         assert!(read(serde_json::json!([1])).starts_with("a mapping has `properties`"));
         assert!(read(serde_json::json!({"a": {"b": 1}})).starts_with("a mapping has `properties`"));
-        assert_eq!(read(serde_json::json!({"properties": {}})), "`at` must be a field of type date");
         let format = serde_json::json!({"properties": {"at": {"type": "date", "format": "epoch_second"}}});
         assert!(read(format).starts_with("`at` has dates of format \"epoch_second\""));
         let deep = (0..100).fold(

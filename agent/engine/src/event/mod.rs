@@ -15,7 +15,7 @@ pub(crate) mod version;
 
 pub use inference::Inference;
 pub use json::EventError;
-pub use mapping::MappingError;
+pub use mapping::{Mapping, MappingError};
 pub use schema::{Field, FieldId, Schema, Type};
 pub use time::Timestamp;
 pub use value::Value;

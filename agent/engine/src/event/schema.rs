@@ -167,15 +167,6 @@ impl Schema {
         Self { own: Some(HashMap::new()), ..Self::default() }
     }
 
-    /// Only the field that says when events happened.
-    pub(super) fn of_time(name: &str) -> (Self, FieldId) {
-        let mut schema = Self::empty();
-        // The first field of an empty schema, if it is none of the built-in ones.
-        let first = FieldId(FIELDS.len() as u16);
-        let id = schema.define(name, Type::Date).unwrap_or(first);
-        (schema, id)
-    }
-
     /// Adds a field, or finds it if it is there; a field that is there keeps its type. `None` when the schema is full.
     pub fn define(&mut self, name: &str, ty: Type) -> Option<FieldId> {
         if let Some(id) = self.id(name) {

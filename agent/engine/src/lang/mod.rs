@@ -19,6 +19,7 @@ mod tokens;
 pub use diagnostic::{Code, Diagnostic, Severity, Span};
 pub use function::Function;
 pub use query::{Condition, EventQuery, Query};
+pub use suggest::nearest;
 
 /// Longest query text that is read, in bytes.
 pub const QUERY_BYTES_MAX: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! The nearest known name to one that is not known.
 
 /// The name among `names` that is nearest to `name`, where any is near enough to have been meant.
-pub(crate) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (name.len() / 3).max(1);
     names
         .into_iter()

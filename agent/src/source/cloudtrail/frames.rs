@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use memchr::memchr2;
+use memchr::{memchr, memchr_iter, memchr2};
 use thiserror::Error;
 
 /// Longest record that is held, in bytes; AWS promises at most 1 MiB. A longer one is passed over and reported.
@@ -14,6 +14,9 @@ pub(crate) const RECORD_BYTES_MAX: usize = 4 << 20;
 
 /// Deepest nesting of arrays around records, as in an array of `{"Records": […]}`.
 const LEVELS_MAX: usize = 4;
+
+/// How many lines of a stream may be given up by themselves.
+const RETRIES_MAX: u32 = 1000;
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -25,6 +28,8 @@ const ENVELOPES: &[&str] = &["\"Records\"", "\"Events\"", "\"logEvents\""];
 pub(crate) struct Frame<'a> {
     /// Where it begins in the inflated stream, in bytes.
     pub(crate) at: u64,
+    /// In which line it begins, the first being 1.
+    pub(crate) line: u64,
     /// The record, or `None` if it is longer than [`RECORD_BYTES_MAX`].
     pub(crate) bytes: Option<&'a [u8]>,
 }
@@ -60,10 +65,15 @@ pub(crate) struct Frames<R> {
     filled: usize,
     /// How many bytes of the stream went before the buffer.
     passed: u64,
+    /// The line in which the buffer's byte `counted` stands.
+    line: u64,
+    counted: usize,
     levels: Vec<Level>,
     /// Where the last record ended, and whether all records so far stood by themselves.
     settled: u64,
     flat: bool,
+    /// How often a line may still be given up by itself, so that what follows it is read.
+    retries: u32,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -83,10 +93,20 @@ impl<R: Read> Frames<R> {
             next: 0,
             filled: 0,
             passed: at,
+            line: 1,
+            counted: 0,
             levels: Vec::new(),
             settled: at,
             flat: true,
+            retries: 0,
         }
+    }
+
+    /// The records of `reader` as far as they can be had: a line in which one begins and does not end, and which is no
+    /// JSON with the lines behind it, is a record by itself, of which a parser will say what is wrong; the next record
+    /// is looked for behind it. That is done up to [`RETRIES_MAX`] times, for each may read a long record twice.
+    pub(crate) fn line_by_line(reader: R) -> Self {
+        Self { retries: RETRIES_MAX, ..Self::new(reader, 0) }
     }
 
     /// From which byte a later reader can go on behind the last record: none before the first, and none where records
@@ -106,6 +126,8 @@ impl<R: Read> Frames<R> {
                 return if self.levels.is_empty() { Ok(None) } else { Err(FrameError::Truncated { at }) };
             };
             let at = self.position();
+            self.count_lines(self.next);
+            let line = self.line;
             match byte {
                 b'[' if self.levels.len() < LEVELS_MAX => {
                     self.next += 1;
@@ -123,11 +145,15 @@ impl<R: Read> Frames<R> {
                 },
                 b'{' => match self.pass(at, Scan::default())? {
                     Passed::Entered => self.flat = false,
-                    Passed::Record(length) => return Ok(Some(self.frame(at, length))),
+                    Passed::Record(length) => return Ok(Some(self.frame(at, line, length))),
                 },
+                _ if self.retries > 0 && self.levels.is_empty() => {
+                    let length = self.line(at)?;
+                    return Ok(Some(self.frame(at, line, Some(length))));
+                }
                 b'"' | b'-' | b'0'..=b'9' | b'a'..=b'z' => {
                     let length = self.scalar(at)?;
-                    return Ok(Some(self.frame(at, Some(length))));
+                    return Ok(Some(self.frame(at, line, Some(length))));
                 }
                 _ => return Err(FrameError::Syntax { at, found: byte }),
             }
@@ -139,9 +165,9 @@ impl<R: Read> Frames<R> {
         self.passed + self.next as u64
     }
 
-    fn frame(&mut self, at: u64, length: Option<usize>) -> Frame<'_> {
+    fn frame(&mut self, at: u64, line: u64, length: Option<usize>) -> Frame<'_> {
         self.settled = self.position();
-        Frame { at, bytes: length.map(|length| &self.buffer[self.next - length..self.next]) }
+        Frame { at, line, bytes: length.map(|length| &self.buffer[self.next - length..self.next]) }
     }
 
     /// The first byte that is no separator; it is not taken.
@@ -181,14 +207,56 @@ impl<R: Read> Frames<R> {
                     scan.depth += 1;
                 }
                 Stop::More => {
-                    held &= self.next - start <= RECORD_BYTES_MAX;
+                    if held && self.next - start > RECORD_BYTES_MAX {
+                        if let Some(length) = self.give_up(start) {
+                            return Ok(Passed::Record(Some(length)));
+                        }
+                        held = false;
+                    }
                     let kept = if held { start } else { self.next };
                     if !self.fill(kept)? {
-                        return Err(FrameError::Truncated { at });
+                        return match self.give_up(0).filter(|_| held) {
+                            Some(length) => Ok(Passed::Record(Some(length))),
+                            None => Err(FrameError::Truncated { at }),
+                        };
                     }
                     start = 0;
                 }
             }
+        }
+    }
+
+    /// Says that the record of this length, which was handed out last, is not JSON. Where that is a reason to look for the
+    /// next one behind its first line, and not behind all of it, true.
+    pub(crate) fn is_broken(&mut self, length: usize) -> bool {
+        self.levels.is_empty()
+            && self.next.checked_sub(length).is_some_and(|start| self.give_up(start).is_some())
+    }
+
+    /// Goes back to the end of the line that begins at `start`, if there is more than that line, and tells its length.
+    fn give_up(&mut self, start: usize) -> Option<usize> {
+        let length = memchr(b'\n', self.buffer.get(start..self.next)?)?;
+        self.retries = self.retries.checked_sub(1)?;
+        self.next = start + length;
+        Some(length)
+    }
+
+    /// Goes to the end of the line, and tells its length.
+    fn line(&mut self, at: u64) -> Result<usize, FrameError> {
+        let mut start = self.next;
+        loop {
+            if let Some(length) = memchr(b'\n', &self.buffer[self.next..self.filled]) {
+                self.next += length;
+                return Ok(self.next - start);
+            }
+            self.next = self.filled;
+            if self.next - start > RECORD_BYTES_MAX {
+                return Err(FrameError::Syntax { at, found: self.buffer[start] });
+            }
+            if !self.fill(start)? {
+                return Ok(self.next);
+            }
+            start = 0;
         }
     }
 
@@ -223,8 +291,18 @@ impl<R: Read> Frames<R> {
         }
     }
 
+    /// Counts the ends of lines before this place of the buffer.
+    fn count_lines(&mut self, place: usize) {
+        if let Some(bytes) = self.buffer.get(self.counted..place) {
+            self.line += memchr_iter(b'\n', bytes).count() as u64;
+            self.counted = place;
+        }
+    }
+
     /// Reads on, keeping what follows `kept`, which becomes the buffer's start; false at the stream's end.
     fn fill(&mut self, kept: usize) -> Result<bool, FrameError> {
+        self.count_lines(kept);
+        self.counted -= kept;
         if kept > 0 {
             self.buffer.copy_within(kept..self.filled, 0);
         }
@@ -322,28 +400,70 @@ mod tests {
     use super::*;
 
     /// Reads `text` in pieces of `step` bytes; a frame too long is told as `…`.
-    fn frames(text: &str, step: usize) -> (Vec<String>, String) {
-        struct Steps<'a>(&'a [u8], usize);
-        impl Read for Steps<'_> {
-            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-                let length = self.1.min(out.len()).min(self.0.len());
-                out[..length].copy_from_slice(&self.0[..length]);
-                self.0 = &self.0[length..];
-                Ok(length)
-            }
+    /// A reader that gives so many bytes at a time.
+    struct Steps<'a>(&'a [u8], usize);
+    impl Read for Steps<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let length = self.1.min(out.len()).min(self.0.len());
+            out[..length].copy_from_slice(&self.0[..length]);
+            self.0 = &self.0[length..];
+            Ok(length)
         }
+    }
+
+    fn frames(text: &str, step: usize) -> (Vec<String>, String) {
         let mut frames = Frames::new(Steps(text.as_bytes(), step), 0);
         let mut found = Vec::new();
         loop {
             match frames.next() {
-                Ok(Some(Frame { bytes: Some(bytes), at })) => {
+                Ok(Some(Frame { bytes: Some(bytes), at, line })) => {
                     assert_eq!(&text.as_bytes()[at as usize..][..bytes.len()], bytes);
+                    assert_eq!(text[..at as usize].matches('\n').count() as u64 + 1, line, "{text}");
                     found.push(String::from_utf8(bytes.to_vec()).unwrap());
                 }
                 Ok(Some(_)) => found.push("…".to_owned()),
                 Ok(None) => return (found, String::new()),
                 Err(error) => return (found, error.to_string()),
             }
+        }
+    }
+
+    #[test]
+    fn broken_lines_are_given_up_one_by_one() {
+        let text = "{\"a\":1}\n{\"b\":[\n{\"c\":3}\n no {json} [\n{\n\"d\": 4}\n{\"e\":\"x\n{\"f\":6}\n[{\"g\":7}]\n{\"h\":";
+        for step in [1, 3, 1000] {
+            let mut frames = Frames::line_by_line(Steps(text.as_bytes(), step));
+            let mut found = Vec::new();
+            loop {
+                let (length, line) = match frames.next() {
+                    Ok(Some(Frame { bytes: Some(bytes), line, .. })) => {
+                        let json = serde_json::from_slice::<serde_json::Value>(bytes).is_ok();
+                        found.push(format!("{line} {json} {}", bytes.escape_ascii()));
+                        (bytes.len(), json)
+                    }
+                    Ok(Some(_)) => panic!("nothing is long"),
+                    Ok(None) => break,
+                    Err(error) => {
+                        found.push(error.to_string());
+                        break;
+                    }
+                };
+                if !line {
+                    frames.is_broken(length);
+                }
+            }
+            let expected = [
+                r#"1 true {\"a\":1}"#,
+                r#"2 false {\"b\":["#,
+                r#"3 true {\"c\":3}"#,
+                r#"4 false no {json} ["#,
+                r#"5 true {\n\"d\": 4}"#,
+            ];
+            assert_eq!(found[..5], expected, "{step}");
+            assert!(found.contains(&r#"8 true {\"f\":6}"#.to_owned()), "{found:?}");
+            assert!(found.contains(&r#"9 true {\"g\":7}"#.to_owned()), "{found:?}");
+            let end = format!("it ends in the middle of a record at byte {}", text.len() - 5);
+            assert_eq!(found.last().unwrap(), &end);
         }
     }
 

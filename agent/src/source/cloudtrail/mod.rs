@@ -44,7 +44,7 @@ pub(crate) use self::geo::Geo;
 pub(crate) use self::kinds::event_kinds;
 use self::letter::{Delivery, Receipt};
 use self::queue::Queues;
-pub(super) use self::records::{Found, Records};
+pub(super) use self::records::{Found, Record, Records};
 use self::records::{NO_RECORD, ReadError};
 use self::seen::Seen;
 use self::status::Status;

@@ -4,11 +4,11 @@
 
 use std::io::{self, Read};
 
-use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
 use super::frames::{FrameError, Frames, RECORD_BYTES_MAX};
+use crate::source::inflate::Inflated;
 
 /// Most that compressed data may inflate to, in bytes: trails deliver files of up to about 50 MB, and what grows
 /// beyond this is made to exhaust whoever reads it.
@@ -54,8 +54,16 @@ pub(crate) struct Records {
     /// How many records are passed over before one is handed out.
     skip: u64,
     compressed: bool,
-    /// Where the last record stood, and how long it was, in bytes.
-    last: (u64, usize),
+    /// Where the last record stood.
+    last: Place,
+}
+
+/// A place in the inflated stream.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    at: u64,
+    line: u64,
+    length: usize,
 }
 
 impl Records {
@@ -64,19 +72,30 @@ impl Records {
     /// # Errors
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, skip: u64) -> io::Result<Self> {
-        let mut reader = io::BufReader::with_capacity(32 << 10, reader);
-        // A file of which there is one byte yet may be compressed too; no JSON begins so.
-        let compressed = matches!(io::BufRead::fill_buf(&mut reader)?, [0x1f] | [0x1f, 0x8b, ..]);
-        let reader: Box<dyn Read + Send> = match compressed {
-            true => Box::new(Limited { reader: MultiGzDecoder::new(reader), left: INFLATED_BYTES_MAX }),
-            false => Box::new(reader),
-        };
-        Ok(Self { frames: Frames::new(reader, 0), count: 0, skip, compressed, last: (0, 0) })
+        let Inflated { reader, compressed } = Inflated::new(reader, INFLATED_BYTES_MAX)?;
+        Ok(Self { frames: Frames::new(reader, 0), count: 0, skip, compressed, last: Place::default() })
+    }
+
+    /// The records of a recording that is the user's own: it may inflate to any length, and a line that is broken costs
+    /// what is on that line.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub(crate) fn recorded(reader: impl Read + Send + 'static) -> io::Result<Self> {
+        let Inflated { reader, compressed } = Inflated::new(reader, u64::MAX)?;
+        let frames = Frames::line_by_line(reader);
+        Ok(Self { frames, count: 0, skip: 0, compressed, last: Place::default() })
     }
 
     /// The records of plain text that begins with byte `at` of its stream, behind `count` records.
     pub(crate) fn resumed(reader: impl Read + Send + 'static, at: u64, count: u64) -> Self {
-        Self { frames: Frames::new(Box::new(reader), at), count, skip: 0, compressed: false, last: (at, 0) }
+        Self {
+            frames: Frames::new(Box::new(reader), at),
+            count,
+            skip: 0,
+            compressed: false,
+            last: Place { at, ..Place::default() },
+        }
     }
 
     /// How many places of records were passed, whatever stood there.
@@ -86,12 +105,17 @@ impl Records {
 
     /// Where the last record began in the inflated stream, in bytes.
     pub(crate) fn at(&self) -> u64 {
-        self.last.0
+        self.last.at
+    }
+
+    /// In which line of the inflated stream the last record began, the first being 1.
+    pub(crate) fn line(&self) -> u64 {
+        self.last.line
     }
 
     /// How long the last record was, in bytes.
     pub(crate) fn length(&self) -> usize {
-        self.last.1
+        self.last.length
     }
 
     /// From which byte of the file a later reader can go on, if from any.
@@ -118,11 +142,17 @@ impl Records {
             Err(error) => return Err(read_error(error, at)),
         };
         self.count += 1;
-        self.last = (frame.at, frame.bytes.map_or(RECORD_BYTES_MAX, <[u8]>::len));
+        let length = frame.bytes.map_or(RECORD_BYTES_MAX, <[u8]>::len);
+        self.last = Place { at: frame.at, line: frame.line, length };
+        let is_json = |bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
         let found = match frame.bytes {
             Some(bytes) => read(bytes),
             None => Err(format!("a record is longer than {RECORD_BYTES_MAX} bytes")),
         };
+        let broken = found.is_err() && frame.bytes.is_some_and(|bytes| !is_json(bytes));
+        if broken {
+            self.frames.is_broken(length);
+        }
         Ok(Some(found.unwrap_or_else(Found::Refused)))
     }
 }
@@ -134,10 +164,10 @@ fn read_error(error: FrameError, at: u64) -> ReadError {
         FrameError::Syntax { .. } => ReadError::Broken(error.to_string()),
         FrameError::Io(error) => match error.kind() {
             io::ErrorKind::UnexpectedEof => ReadError::Truncated(format!(
-                "its gzip stream ends too early, behind byte {at} of what it holds"
+                "its compressed stream ends too early, behind byte {at} of what it holds"
             )),
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => ReadError::Broken(format!(
-                "its gzip stream is broken behind byte {at} of what it holds: {error}"
+                "its compressed stream is broken behind byte {at} of what it holds: {error}"
             )),
             io::ErrorKind::FileTooLarge => ReadError::Broken(error.to_string()),
             _ => ReadError::Io(error),
@@ -183,23 +213,6 @@ fn wrapped(object: &Record) -> Option<&'static str> {
     })
 }
 
-/// Ends with an error where a reader has given more than it may.
-struct Limited<R> {
-    reader: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.reader.read(buffer)?;
-        self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
-            let message = format!("it inflates to more than {INFLATED_BYTES_MAX} bytes");
-            io::Error::new(io::ErrorKind::FileTooLarge, message)
-        })?;
-        Ok(length)
-    }
-}
-
 /// The text at a path.
 pub(crate) fn at<'a>(record: &'a Record, path: &[&str]) -> Option<&'a str> {
     let (first, rest) = path.split_first()?;
@@ -214,6 +227,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
+    use crate::source::inflate::Limited;
 
     const RECORD: &str = r#"{"eventVersion":"1.08","eventTime":"2026-11-22T03:00:00Z","eventName":"X"}"#;
 
@@ -285,7 +299,7 @@ mod tests {
         let mut broken = whole.clone();
         let trailer = broken.len() - 6;
         broken[trailer] ^= 0xff;
-        let cut = "its gzip stream ends too early, behind byte";
+        let cut = "its compressed stream ends too early, behind byte";
         for (bytes, told) in [
             (
                 whole[..whole.len() - 1].to_vec(),
@@ -296,7 +310,7 @@ mod tests {
             assert_eq!(read_all(bytes), told);
         }
         let told = read_all(broken);
-        assert!(told.starts_with("X; Broken(\"its gzip stream is broken behind byte 86"), "{told}");
+        assert!(told.starts_with("X; Broken(\"its compressed stream is broken behind byte 86"), "{told}");
         let twice = [whole.clone(), whole].concat();
         assert_eq!(read_all(twice), "X; X", "members of gzip follow one another");
     }
@@ -311,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_bomb_is_stopped_at_its_limit() {
-        let bomb = Limited { reader: io::repeat(b' '), left: 1 << 20 };
+        let bomb = Limited::new(io::repeat(b' '), 1 << 20);
         let mut records = Records::resumed(bomb, 0, 0);
         assert!(
             matches!(records.next(), Err(ReadError::Broken(reason)) if reason.contains("inflates to more"))

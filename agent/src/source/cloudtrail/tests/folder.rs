@@ -218,7 +218,7 @@ fn a_broken_file_is_set_aside_and_the_others_are_read() {
          eventVersion at byte 12"
     );
     assert_eq!(reasons[1], "it is not JSON at byte 0: found `<`");
-    assert!(reasons[2].starts_with("its gzip stream is broken"), "{}", reasons[2]);
+    assert!(reasons[2].starts_with("its compressed stream is broken"), "{}", reasons[2]);
     // It stays so over a restart, without being told again, and what mends is read.
     bench.restart();
     bench.settle();

@@ -1,0 +1,78 @@
+//! What a search found, for people and for programs.
+
+use std::borrow::Cow;
+use std::io::{BufWriter, Write};
+use std::rc::Rc;
+
+use anyhow::Result;
+use lapwing_engine::{Match, Schema, SearchResults};
+use serde_json::Value as Json;
+
+use super::Known;
+use crate::command::events;
+use crate::terminal::{Look, Screen, escape};
+
+/// Results on their way out.
+pub(super) struct Shown<'a> {
+    pub(super) results: &'a SearchResults<Rc<Known>>,
+    /// Whether each result is one event.
+    pub(super) for_events: bool,
+    pub(super) schema: &'a Schema,
+}
+
+impl Shown<'_> {
+    /// One object a line; documents are as they were read.
+    pub(super) fn json(&self, out: impl Write) -> Result<()> {
+        let mut out = BufWriter::new(out);
+        for Match { keys, events } in &self.results.found {
+            let documents: Vec<_> = events.iter().map(|known| self.document(known.as_deref())).collect();
+            if self.for_events {
+                writeln!(out, "{{\"event\":{}}}", documents[0])?;
+                continue;
+            }
+            write!(out, "{{\"join_keys\":{},\"events\":[", serde_json::to_string(keys)?)?;
+            for (index, document) in documents.iter().enumerate() {
+                write!(out, "{}{document}", if index == 0 { "" } else { "," })?;
+            }
+            writeln!(out, "]}}")?;
+        }
+        Ok(out.flush()?)
+    }
+
+    fn document<'a>(&self, known: Option<&'a Known>) -> Cow<'a, Json> {
+        match known {
+            None => Cow::Owned(serde_json::json!({"missing": true})),
+            Some(Known { document: Some(document), .. }) => Cow::Borrowed(document),
+            Some(Known { event, .. }) => Cow::Owned(event.to_json(self.schema)),
+        }
+    }
+
+    /// A line an event. Those of a sequence or sample stand below its keys.
+    pub(super) fn text(&self, out: impl Write) -> Result<()> {
+        let (mut out, screen) = (BufWriter::new(out), Screen::stdout());
+        for (index, Match { keys, events }) in self.results.found.iter().enumerate() {
+            let indent = if self.for_events { "" } else { "  " };
+            if !self.for_events {
+                let keys: Vec<_> = keys.iter().map(|key| escape(key.as_deref().unwrap_or("null"))).collect();
+                let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
+                let parted = if index == 0 { "" } else { "\n" };
+                writeln!(out, "{parted}{}", screen.paint(Look::Strong, &format!("{}{by}", index + 1)))?;
+            }
+            for known in events {
+                let line = known.as_deref().map_or("(no such event)".into(), |known| self.line(known));
+                writeln!(out, "{indent}{}", screen.fit(&line, indent.len()))?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    /// An event in a line: what it is about where it is one of a kind that the sensor knows, and else its document.
+    fn line(&self, known: &Known) -> String {
+        let normal = known.event.to_json(self.schema);
+        if normal.pointer("/event/action").is_some() && normal.pointer("/process").is_some() {
+            return events::line(&normal);
+        }
+        let document = self.document(Some(known)).to_string();
+        format!("{} {}", known.event.time(), escape(&document))
+    }
+}

@@ -1,0 +1,202 @@
+//! Streams that may be compressed: gzip and Zstandard are told by their first bytes and inflated as they are read.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+/// A stream as it was before somebody compressed it.
+pub(crate) struct Inflated {
+    /// What it holds. Compressed data that end too early are an [`io::ErrorKind::UnexpectedEof`], broken ones are
+    /// [`io::ErrorKind::InvalidData`] or [`InvalidInput`](io::ErrorKind::InvalidInput), and data that inflate to more than
+    /// they may are [`io::ErrorKind::FileTooLarge`].
+    pub(crate) reader: Box<dyn Read + Send>,
+    /// Whether it was compressed.
+    pub(crate) compressed: bool,
+}
+
+impl Inflated {
+    /// Looks at the first bytes of `reader`. Compressed data may inflate to `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub(crate) fn new(reader: impl Read + Send + 'static, bytes_max: u64) -> io::Result<Self> {
+        let mut reader = io::BufReader::with_capacity(32 << 10, reader);
+        // A file of which there is one byte yet may be compressed too; no JSON begins so.
+        let reader: Box<dyn Read + Send> = match reader.fill_buf()? {
+            [0x1f] | [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
+            [0x28] | [0x28, 0xb5, ..] => Box::new(Zstd::new(reader)),
+            _ => return Ok(Self { reader: Box::new(reader), compressed: false }),
+        };
+        Ok(Self { reader: Box::new(Limited::new(reader, bytes_max)), compressed: true })
+    }
+}
+
+/// Ends with an error where a reader has given more than it may.
+pub(crate) struct Limited<R> {
+    reader: R,
+    left: u64,
+    bytes_max: u64,
+}
+
+impl<R> Limited<R> {
+    /// `reader`, which may give `bytes_max` bytes.
+    pub(crate) fn new(reader: R, bytes_max: u64) -> Self {
+        Self { reader, left: bytes_max, bytes_max }
+    }
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
+            let message = format!("it inflates to more than {} bytes", self.bytes_max);
+            io::Error::new(io::ErrorKind::FileTooLarge, message)
+        })?;
+        Ok(length)
+    }
+}
+
+/// The frames of a Zstandard stream, one after the other.
+struct Zstd<R> {
+    reader: R,
+    decoder: FrameDecoder,
+    /// Whether the decoder is in a frame.
+    open: bool,
+}
+
+impl<R: BufRead> Zstd<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, decoder: FrameDecoder::new(), open: false }
+    }
+
+    /// Goes into the next frame, over those that are to be skipped; false at a proper end.
+    fn enter(&mut self) -> io::Result<bool> {
+        loop {
+            if self.reader.fill_buf()?.is_empty() {
+                return Ok(false);
+            }
+            match self.decoder.reset(&mut self.reader) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    io::copy(&mut (&mut self.reader).take(length.into()), &mut io::sink())?;
+                }
+                Err(error) => return Err(self.error(&error)),
+            }
+        }
+    }
+
+    /// Ends a frame, whose sum must be what it says.
+    fn leave(&mut self) -> io::Result<()> {
+        self.open = false;
+        match (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum()) {
+            (Some(told), Some(found)) if told != found => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum of a frame is wrong"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The data are broken, or are not all there yet.
+    fn error(&mut self, error: &FrameDecoderError) -> io::Error {
+        match self.reader.fill_buf() {
+            Ok([]) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+            Err(error) => error,
+        }
+    }
+}
+
+impl<R: BufRead> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.open {
+                self.open = self.enter()?;
+                if !self.open {
+                    return Ok(0);
+                }
+            }
+            let length = self.decoder.read(buffer)?;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+            if self.decoder.is_finished() {
+                self.leave()?;
+                continue;
+            }
+            let decoded = self.decoder.decode_blocks(&mut self.reader, BlockDecodingStrategy::UptoBlocks(1));
+            if let Err(error) = decoded {
+                return Err(self.error(&error));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        compress_to_vec(bytes, CompressionLevel::Fastest)
+    }
+
+    fn read(bytes: Vec<u8>, bytes_max: u64) -> Result<Vec<u8>, io::ErrorKind> {
+        let mut all = Vec::new();
+        let inflated = Inflated::new(io::Cursor::new(bytes), bytes_max).unwrap();
+        inflated.reader.take(1 << 30).read_to_end(&mut all).map_err(|error| error.kind())?;
+        Ok(all)
+    }
+
+    #[test]
+    fn data_come_out_as_they_went_in() {
+        let text: Vec<u8> = (0..300_000_u32).map(|number| (number.wrapping_mul(number) >> 7) as u8).collect();
+        let skipped = [&[0x51, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(b"c")].concat();
+        for (bytes, expected) in [
+            (text.clone(), text.clone()),
+            (gzip(&text), text.clone()),
+            (zstd(&text), text.clone()),
+            ([gzip(b"a"), gzip(b"b")].concat(), b"ab".to_vec()),
+            ([zstd(b"a"), zstd(b""), zstd(b"b"), skipped].concat(), b"abc".to_vec()),
+            (Vec::new(), Vec::new()),
+        ] {
+            assert_eq!(read(bytes, 1 << 20), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_told_from_what_is_broken() {
+        let text = [b'x'; 5000];
+        for whole in [gzip(&text), zstd(&text)] {
+            for length in 1..whole.len() {
+                assert_eq!(
+                    read(whole[..length].to_vec(), 1 << 20),
+                    Err(io::ErrorKind::UnexpectedEof),
+                    "{length}"
+                );
+            }
+            assert_eq!(read(whole.clone(), 4999), Err(io::ErrorKind::FileTooLarge));
+        }
+        let mut broken = zstd(&text);
+        let last = broken.len() - 1;
+        broken[last] ^= 1;
+        assert_eq!(read(broken, 1 << 20), Err(io::ErrorKind::InvalidData), "the sum is wrong");
+        let behind = [zstd(&text), b"{}      ".to_vec()].concat();
+        assert_eq!(read(behind, 1 << 20), Err(io::ErrorKind::InvalidData), "no frame follows");
+    }
+}
