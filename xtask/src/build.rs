@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
 /// The environment variable by which the agent's build script is told where the object lies.
 pub(crate) const OBJECT: &str = "LAPWING_EBPF_OBJECT";
 
+/// The name of the kernel programs' object.
+const OBJECT_FILE: &str = "lapwing-ebpf.o";
+
 /// Builds both and returns where the agent lies.
 ///
 /// # Errors
@@ -35,6 +38,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<PathBuf> {
     }
     step("building the agent", cargo.env(OBJECT, &object))?;
     Ok(target().join(if arguments.release { "release" } else { "debug" }).join("lapwing"))
+}
+
+/// Builds the agent for what needs no sensor, and returns where it lies: with the kernel programs inside where they have
+/// been built, and elsewhere without, so that it takes neither root nor their toolchain.
+///
+/// # Errors
+/// What does not compile.
+pub(crate) fn without_sensor() -> Result<PathBuf> {
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--package", "lapwing", "--bin", "lapwing"]);
+    if std::env::var_os(OBJECT).is_none()
+        && let Ok(object) = target().join("ebpf").join(OBJECT_FILE).canonicalize()
+    {
+        cargo.env(OBJECT, object);
+    }
+    step("building the agent", &mut cargo)?;
+    Ok(target().join("debug/lapwing"))
 }
 
 /// Builds the kernel programs, always optimised: the verifier takes nothing else. Returns where their object lies.
@@ -61,7 +81,7 @@ pub(crate) fn object(tools: &Tools, arguments: &Arguments) -> Result<PathBuf> {
     }
     step("building the kernel programs", &mut cargo)?;
     // The debug information was needed to make BTF of it; left in, it would be most of what the agent carries.
-    let object = target_folder.join("lapwing-ebpf.o");
+    let object = target_folder.join(OBJECT_FILE);
     let mut strip = Command::new(&tools.objcopy);
     strip.arg("--strip-debug").arg(target_folder.join(TARGET).join("release/lapwing-ebpf")).arg(&object);
     shell::output(&mut strip)?;

@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod check;
+mod conformance;
 mod demo;
 mod fuzz;
 mod package;
@@ -43,6 +44,8 @@ enum Verb {
     /// Measures what the agent costs the host's processes, and how soon it tells
     #[command(subcommand)]
     Bench(bench::Measurement),
+    /// Runs test suites of others, for EQL and for what is rare
+    Conformance(conformance::Arguments),
     /// Sets off each of the five detections, for real, on this host
     Demo,
     /// Tries the engine's properties on inputs made up by coverage
@@ -75,6 +78,7 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Setup => setup::run().map(drop),
         Verb::Build(arguments) => build::run(&arguments).map(drop),
         Verb::Bench(measurement) => bench::run(&measurement),
+        Verb::Conformance(arguments) => conformance::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
