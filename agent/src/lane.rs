@@ -197,6 +197,25 @@ impl Work {
         }
     }
 
+    /// The exceptions for rules that run here, and how often each kept something back.
+    fn exceptions(&self) -> Vec<Json> {
+        let engine = &self.lane.engine;
+        let exceptions = engine.exceptions();
+        let exceptions =
+            exceptions.filter(|(exception, _)| engine.rules().any(|rule| exception.is_for(rule)));
+        let now = clock::now();
+        let exceptions = exceptions.map(|(exception, kept_back)| {
+            json!({
+                "place": format!("{}:{}", exception.file, exception.line),
+                "kept_back": kept_back,
+                "owner": exception.owner,
+                "expires": exception.expires.map(|expires| expires.to_string()),
+                "over": exception.is_over(now),
+            })
+        });
+        exceptions.collect()
+    }
+
     fn status(&self) -> Json {
         let Counters { events, discarded, released_early, sequence_bytes, threshold_bytes } =
             self.lane.engine.counters();
@@ -209,6 +228,7 @@ impl Work {
             "released_early": released_early,
             "sequence_bytes": sequence_bytes,
             "threshold_bytes": threshold_bytes,
+            "exceptions": self.exceptions(),
             "source": self.lane.source.status(),
         })
     }

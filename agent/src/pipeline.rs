@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lapwing_engine::{Engine, Loaded, Options, Rule, Schema};
+use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema};
 use serde_json::json;
 
 use crate::config::Config;
@@ -29,7 +29,7 @@ use crate::sensor::Sensor;
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::{privileges, report, rules};
+use crate::{clock, privileges, report, rules};
 
 /// The data streams of Elastic's that the sensor's events are.
 pub(crate) const SENSOR_STREAMS: [&str; 2] =
@@ -53,7 +53,7 @@ const SENSOR_QUIET: Duration = Duration::from_secs(1);
 /// What kept it from running: said before anything is started where it can be known then.
 pub(crate) fn run(config: &Config) -> Result<()> {
     let started = Instant::now();
-    let (loaded, schema) = load(config)?;
+    let Rules { loaded, exceptions, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let sensor = if config.sensor.enabled { Some(Sensor::start(stop.clone())?) } else { None };
@@ -71,6 +71,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         config,
         schema: &schema,
         rules: &loaded.rules,
+        exceptions: &exceptions.list,
         sender: &ledger.sender,
         client: &ledger.client,
     };
@@ -125,15 +126,33 @@ impl Stop {
     }
 }
 
-/// Reads the rules, and tells what is wrong with any.
-fn load(config: &Config) -> Result<(Loaded, Arc<Schema>)> {
-    let mut schema = Schema::new();
-    let loaded = rules::load(&config.rules.paths, &mut schema)?;
-    for found in &loaded.reports {
-        let level = if found.is_fault() { "refused" } else { "warning" };
-        tracing::warn!("rule file {level}:\n{}", report::render(found, false));
+/// What is detected, and what of it nobody wants to hear of.
+struct Rules {
+    loaded: Loaded,
+    exceptions: Exceptions,
+    schema: Arc<Schema>,
+}
+
+impl Rules {
+    /// Reads them, and tells what is wrong with any.
+    fn load(config: &Config) -> Result<Self> {
+        let mut schema = Schema::new();
+        let loaded = rules::load(&config.rules.paths, &mut schema)?;
+        let mut exceptions = rules::exceptions(Some(&config.rules.exceptions), &mut schema)?;
+        exceptions.check(&loaded.rules, clock::now());
+        for found in &loaded.reports {
+            let level = if found.is_fault() { "refused" } else { "warning" };
+            tracing::warn!("rule file {level}:\n{}", report::render(found, false));
+        }
+        for found in &exceptions.reports {
+            tracing::warn!("exceptions:\n{}", report::render(found, false));
+        }
+        if exceptions.refused > 0 {
+            let refused = exceptions.refused;
+            tracing::error!("{refused} exceptions are wrong and NOT applied: what they are for is raised");
+        }
+        Ok(Self { loaded, exceptions, schema: Arc::new(schema) })
     }
-    Ok((loaded, Arc::new(schema)))
 }
 
 /// What lanes are made with.
@@ -141,6 +160,7 @@ struct Lanes<'a> {
     config: &'a Config,
     schema: &'a Arc<Schema>,
     rules: &'a [Arc<Rule>],
+    exceptions: &'a [Arc<Exception>],
     sender: &'a LedgerSender,
     client: &'a LedgerClient,
 }
@@ -206,7 +226,8 @@ impl Lanes<'_> {
         quiet: Duration,
     ) -> Result<lane::Running> {
         let options = Options { lateness, learn: self.config.rules.learn, ..Options::default() };
-        let mut engine = Engine::new(self.schema.clone(), &rules::reading(self.rules, data_streams), options);
+        let rules = rules::reading(self.rules, data_streams);
+        let mut engine = Engine::new(self.schema.clone(), &rules, options).with_exceptions(self.exceptions);
         let ids: Vec<_> = engine.rules().map(|rule| rule.id.clone()).collect();
         for id in ids {
             let mut restore = |key: String, value: Vec<u8>| {

@@ -1,11 +1,14 @@
 //! Rule files on disk.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lapwing_engine::{Loaded, Rule, Schema};
+use lapwing_engine::rule::FILE_BYTES_MAX;
+use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
 use serde::Deserialize;
 
 /// Most files that are read.
@@ -15,6 +18,9 @@ const DEPTH_MAX: usize = 16;
 /// What the names of files with tests of rules end with; they hold no rules.
 pub(crate) const TESTS: &str = ".test.toml";
 
+/// Where exceptions lie, where the configuration does not say.
+const EXCEPTIONS: &str = "/etc/lapwing/exceptions.d";
+
 /// `[rules]`: what is detected.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,6 +28,9 @@ pub(crate) struct Config {
     /// Folders and files of rules and of the jobs that they name. Default: the package's, `/usr/share/lapwing/rules`,
     /// and the user's own, `/etc/lapwing/rules`.
     pub(crate) paths: Vec<PathBuf>,
+    /// A folder or file of exceptions: what rules find and nobody wants to hear of. Default:
+    /// `/etc/lapwing/exceptions.d`, which need not be there.
+    pub(crate) exceptions: PathBuf,
     /// For how long after a new_terms rule's first match terms are only learned and not told, such as `"24h"`.
     /// Default: `"0s"`, so that the first sighting of a term after the installation is an alert.
     #[serde(deserialize_with = "crate::clock::deserialize_period_or_none")]
@@ -31,7 +40,7 @@ pub(crate) struct Config {
 impl Default for Config {
     fn default() -> Self {
         let paths = vec!["/usr/share/lapwing/rules".into(), "/etc/lapwing/rules".into()];
-        Self { paths, learn: Duration::ZERO }
+        Self { paths, exceptions: EXCEPTIONS.into(), learn: Duration::ZERO }
     }
 }
 
@@ -40,13 +49,62 @@ impl Default for Config {
 /// # Errors
 /// A path that cannot be read. What is wrong with a file is in the result and keeps no other from being read.
 pub(crate) fn load(paths: &[PathBuf], schema: &mut Schema) -> Result<Loaded> {
-    let mut contents = Vec::new();
-    for file in files(paths)? {
-        let bytes =
-            std::fs::read(&file).with_context(|| format!("rule file {} cannot be read", file.display()))?;
-        contents.push((file.display().to_string(), bytes));
+    let contents = Contents::of(&files(paths)?);
+    let mut loaded = Loaded::read(contents.named(), schema);
+    contents.unreadable.iter().for_each(|(file, why)| loaded.unreadable(file, why));
+    Ok(loaded)
+}
+
+/// Reads the exceptions of a file, or of all files below a folder, in the order of their names. The default folder need
+/// not be there; without a path there are none.
+///
+/// # Errors
+/// The path cannot be read. What is wrong with an exception is in the result and keeps no other from being read.
+pub(crate) fn exceptions(path: Option<&PathBuf>, schema: &mut Schema) -> Result<Exceptions> {
+    let Some(path) = path.filter(|path| *path != Path::new(EXCEPTIONS) || path.exists()) else {
+        return Ok(Exceptions::default());
+    };
+    ensure!(
+        path.exists(),
+        "there are no exceptions at {}; make that folder, or name another by `rules.exceptions`",
+        path.display()
+    );
+    let mut files = Vec::new();
+    collect(path, DEPTH_MAX, &mut files)?;
+    files.sort();
+    let contents = Contents::of(&files);
+    let mut exceptions = Exceptions::read(contents.named(), schema);
+    contents.unreadable.iter().for_each(|(file, why)| exceptions.unreadable(file, why));
+    Ok(exceptions)
+}
+
+/// The contents of files.
+#[derive(Default)]
+struct Contents {
+    /// Names and contents, these as far as they are read.
+    read: Vec<(String, Vec<u8>)>,
+    /// Files that cannot be read, with why.
+    unreadable: Vec<(String, String)>,
+}
+
+impl Contents {
+    fn of(files: &[PathBuf]) -> Self {
+        let mut contents = Self::default();
+        for file in files {
+            let name = file.display().to_string();
+            let mut bytes = Vec::new();
+            let most = FILE_BYTES_MAX as u64 + 1;
+            match File::open(file).and_then(|opened| opened.take(most).read_to_end(&mut bytes)) {
+                Ok(_) => contents.read.push((name, bytes)),
+                Err(error) => contents.unreadable.push((name, format!("the file cannot be read: {error}"))),
+            }
+        }
+        contents
     }
-    Ok(Loaded::read(contents.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), schema))
+
+    fn named(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.read.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+    }
 }
 
 /// The files of rules and jobs below the given paths, in the order of their names.

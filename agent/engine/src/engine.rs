@@ -3,6 +3,7 @@
 mod alert;
 pub mod coverage;
 mod detector;
+mod excuse;
 mod flood;
 mod index;
 mod running;
@@ -17,13 +18,14 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use excuse::Excuses;
 use index::Index;
 use running::Running;
 
 use crate::detect::{Change, Hit, Limits, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::EventQuery;
-use crate::rule::Rule;
+use crate::rule::{Exception, Rule};
 
 /// Most events that wait to be put in order.
 const UNORDERED_MAX: usize = 65_536;
@@ -75,6 +77,7 @@ pub struct Engine {
     schema: Arc<Schema>,
     running: Vec<Running>,
     index: Index,
+    excuses: Excuses,
     lateness: Duration,
     unordered: BinaryHeap<Reverse<Unordered>>,
     arrival: u64,
@@ -148,11 +151,25 @@ impl Engine {
             schema,
             running,
             index,
+            excuses: Excuses::default(),
             lateness: options.lateness,
             unordered: BinaryHeap::new(),
             arrival: 0,
             released_early: 0,
         }
+    }
+
+    /// The same engine with exceptions, in place of any it had. They are read with the same schema as the rules.
+    #[must_use]
+    pub fn with_exceptions(mut self, exceptions: &[Arc<Exception>]) -> Self {
+        self.excuses = Excuses::new(exceptions);
+        self.running.iter_mut().for_each(|running| running.excuses = self.excuses.of(&running.rule));
+        self
+    }
+
+    /// The exceptions, each with how often it kept an alert back, or an event from being counted.
+    pub fn exceptions(&self) -> impl Iterator<Item = (&Arc<Exception>, u64)> {
+        self.excuses.counted()
     }
 
     /// The schema that events must be read with.
@@ -203,7 +220,7 @@ impl Engine {
             self.release(output);
         }
         for running in &mut self.running {
-            running.advance(&self.schema, now, output);
+            running.advance(&self.schema, &mut self.excuses, now, output);
         }
     }
 
@@ -229,7 +246,7 @@ impl Engine {
     }
 
     fn judge(&mut self, running: usize, hit: &Hit, output: &mut Output) {
-        self.running[running].judge(&self.schema, hit, output);
+        self.running[running].judge(&self.schema, &mut self.excuses, hit, output);
     }
 }
 

@@ -25,4 +25,4 @@ pub use engine::{
     SearchResults, StateChange, Suppressed,
 };
 pub use event::{Event, EventError, FieldId, Fields, Schema, Timestamp, Type, Value};
-pub use rule::{Loaded, Report, Rule};
+pub use rule::{Exception, Exceptions, Loaded, Report, Rule};

@@ -1,5 +1,6 @@
 //! Rules and what becomes of them: `tests/rules/*.txt` hold blocks, parted by lines `===`, of a title, the lines of a
-//! rule, a line `---`, events and a line `--- found` with what they gave, or with what is wrong with the rule.
+//! rule, a line `---`, events and a line `--- found` with what they gave, or with what is wrong with the rule. Before
+//! the events may stand `--- exceptions`, a file of them.
 //!
 //! An event is a line: its second, and `field=value` parted by blanks; `a+b` are two values. `end` ends all time spans.
 //! `UPDATE_EXPECT=1` writes what is found now.
@@ -9,7 +10,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use lapwing_engine::lang::Diagnostic;
-use lapwing_engine::{Alert, Cause, Engine, Event, Loaded, Options, Output, Schema, Timestamp, field};
+use lapwing_engine::{
+    Alert, Cause, Engine, Event, Exceptions, Loaded, Options, Output, Schema, Timestamp, field,
+};
 use serde_json::{Value as Json, json};
 
 #[test]
@@ -25,6 +28,11 @@ fn suppression() {
 #[test]
 fn overrides_and_filters() {
     check("overrides");
+}
+
+#[test]
+fn exceptions() {
+    check("exceptions");
 }
 
 #[test]
@@ -48,17 +56,36 @@ fn check(name: &str) {
 
 /// What the block's rule does with the block's events.
 fn found(block: &str) -> String {
-    let (_, rest) = block.split_once('\n').unwrap_or((block, ""));
-    let (lines, events) = rest.split_once("\n---\n").unwrap_or((rest, ""));
+    let mut sections = block.split("\n---");
+    let rule = sections.next().unwrap().split_once('\n').unwrap_or_default().1;
+    let mut section = |name: &str| {
+        let mut rest = sections.clone();
+        let text = rest.next().and_then(|text| text.strip_prefix(name)?.strip_prefix('\n'));
+        if text.is_some() {
+            sections = rest;
+        }
+        text.unwrap_or_default()
+    };
     let file =
-        format!("[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\n{lines}\n");
+        format!("[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\n{rule}\n");
     let mut schema = Schema::new();
     let loaded = Loaded::read([("rule.toml", file.as_bytes())], &mut schema);
+    let mut exceptions = Exceptions::read([("except.toml", section(" exceptions").as_bytes())], &mut schema);
+    exceptions.check(&loaded.rules, Timestamp::from_millis(1_000_000));
     let mut shown = String::new();
-    for report in &loaded.reports {
+    for report in loaded.reports.iter().chain(&exceptions.reports) {
         report.diagnostics.iter().for_each(|diagnostic| fault(diagnostic, &report.text, &mut shown));
     }
-    let mut engine = Engine::new(schema.into(), &loaded.rules, Options::default());
+    let engine = Engine::new(schema.into(), &loaded.rules, Options::default());
+    let mut engine = engine.with_exceptions(&exceptions.list);
+    run(&mut engine, section(""), &mut shown);
+    for (exception, count) in engine.exceptions() {
+        writeln!(shown, "exception of line {}: {count}", exception.line).unwrap();
+    }
+    shown
+}
+
+fn run(engine: &mut Engine, events: &str, shown: &mut String) {
     let mut output = Output::default();
     for line in events.lines().filter(|line| !line.is_empty()) {
         if line == "end" {
@@ -73,7 +100,6 @@ fn found(block: &str) -> String {
             writeln!(shown, "{}", told(&alert, engine.schema())).unwrap();
         }
     }
-    shown
 }
 
 fn fault(Diagnostic { code, message, span, help, .. }: &Diagnostic, text: &str, shown: &mut String) {

@@ -1,5 +1,6 @@
 //! `lapwing check`: what would go wrong, before it does.
 
+mod exceptions;
 mod needs;
 
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
-use lapwing_engine::{Loaded, Rule, Schema};
+use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
 use serde_json::{Value as Json, json};
 
 use self::needs::Needs;
@@ -18,7 +19,7 @@ use crate::control::{self, Request};
 use crate::pipeline::{CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH, SENSOR_STREAMS};
 use crate::sensor::{HookReport, Sensor};
 use crate::source::cloudtrail::Geo;
-use crate::{coverage, report, rules, sink};
+use crate::{clock, coverage, report, rules, sink};
 
 /// Check the configuration, the rules and this host before anything runs
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     /// Check these rules alone
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
+    /// Check these exceptions instead of those of the configuration; with `--rules` there are no others
+    #[arg(long, value_name = "PATH")]
+    exceptions: Option<PathBuf>,
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
@@ -56,20 +60,24 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let paths = config.as_ref().map_or(&args.rules, |config| &config.rules.paths);
     let mut schema = Schema::new();
     let loaded = rules::load(paths, &mut schema)?;
+    let configured = config.as_ref().map(|config| &config.rules.exceptions);
+    let mut exceptions = rules::exceptions(args.exceptions.as_ref().or(configured), &mut schema)?;
+    exceptions.check(&loaded.rules, clock::now());
     let mut found = Found::default();
     if let Some(config) = &config {
         found.check(config, &loaded, &schema);
     }
     let needs = Needs::of(&loaded.rules, &coverage::sources(config.as_ref()), &schema);
     if args.json {
-        print(&to_json(&loaded, &found, &needs).to_string())?;
+        print(&to_json(&loaded, &exceptions, &found, &needs).to_string())?;
     } else {
-        tell(&loaded, &found, &needs)?;
+        tell(&loaded, &exceptions, &found, &needs)?;
         if args.verbose || !args.wanted.is_empty() {
             needs.tell_each(&args.wanted)?;
         }
     }
-    Ok(if loaded.refused() > 0 || !found.problems.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let wrong = loaded.refused() > 0 || exceptions.refused > 0 || !found.problems.is_empty();
+    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 impl Found {
@@ -153,8 +161,9 @@ fn lanes(rule: &Rule) -> Vec<&'static str> {
     lanes.iter().filter(|(_, streams)| reads(streams)).map(|(name, _)| *name).collect()
 }
 
-fn to_json(loaded: &Loaded, found: &Found, needs: &Needs) -> Json {
-    let faults: Vec<_> = loaded.reports.iter().flat_map(report::to_json).collect();
+fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) -> Json {
+    let reports = loaded.reports.iter().chain(&exceptions.reports);
+    let faults: Vec<_> = reports.flat_map(report::to_json).collect();
     let rules = loaded.rules.iter().zip(needs.to_json()).map(|(rule, coverage)| {
         json!({
             "id": rule.id,
@@ -171,6 +180,7 @@ fn to_json(loaded: &Loaded, found: &Found, needs: &Needs) -> Json {
         "refused": loaded.refused(),
         "faults": faults.len(),
         "rules": rules.collect::<Vec<_>>(),
+        "exceptions": exceptions::to_json(exceptions),
         "diagnostics": faults,
         "hooks": found.hooks,
         "problems": found.problems,
@@ -178,13 +188,14 @@ fn to_json(loaded: &Loaded, found: &Found, needs: &Needs) -> Json {
     })
 }
 
-fn tell(loaded: &Loaded, found: &Found, needs: &Needs) -> Result<()> {
-    tell_reports(loaded);
+fn tell(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) -> Result<()> {
+    tell_reports(loaded.reports.iter().chain(&exceptions.reports));
     let (rules, refused) = (loaded.rules.len(), loaded.refused());
     print(&format!("rules that can run: {rules}; files that are refused: {refused}"))?;
     if rules > 0 {
         needs.tell()?;
     }
+    exceptions::tell(exceptions)?;
     for hook in &found.hooks {
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use lapwing_engine::Loaded;
+use lapwing_engine::Report;
 
 use crate::report;
 use crate::terminal::escape;
@@ -82,8 +82,8 @@ fn complain(line: &str) {
 }
 
 /// Shows on standard error what is wrong with rule files.
-fn tell_reports(loaded: &Loaded) {
-    loaded.reports.iter().for_each(|found| complain(&report::render(found, styled())));
+fn tell_reports<'a>(reports: impl IntoIterator<Item = &'a Report>) {
+    reports.into_iter().for_each(|found| complain(&report::render(found, styled())));
 }
 
 /// Events of recordings that could not be read: the first are told one by one, all are counted.

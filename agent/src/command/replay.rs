@@ -12,10 +12,10 @@ use lapwing_engine::{Engine, Options, Output, Schema, Timestamp};
 use super::{Refused, print, tell_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
-use crate::rules;
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Recording, Replay};
 use crate::terminal::escape;
+use crate::{clock, rules};
 
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
 /// its files are.
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Rules to run instead of those of the configuration
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
+    /// Exceptions to apply instead of those of the configuration; with `--rules` there are no others
+    #[arg(long, value_name = "PATH")]
+    exceptions: Option<PathBuf>,
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
@@ -48,11 +51,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let paths = if args.rules.is_empty() { &config.rules.paths } else { &args.rules };
     let mut schema = Schema::new();
     let loaded = rules::load(paths, &mut schema)?;
-    tell_reports(&loaded);
+    let configured = Some(&config.rules.exceptions).filter(|_| args.rules.is_empty());
+    let mut exceptions = rules::exceptions(args.exceptions.as_ref().or(configured), &mut schema)?;
+    exceptions.check(&loaded.rules, clock::now());
+    tell_reports(loaded.reports.iter().chain(&exceptions.reports));
     let schema = Arc::new(schema);
     let options = Options { lateness: LATENESS, ..Options::default() };
     let mut replaying = Replaying {
-        engine: Engine::new(schema.clone(), &loaded.rules, options),
+        engine: Engine::new(schema.clone(), &loaded.rules, options).with_exceptions(&exceptions.list),
         schema,
         output: Output::default(),
         latest: Timestamp::MIN,

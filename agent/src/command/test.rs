@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         if args.rules.is_empty() { Config::read(&args.config)?.rules.paths } else { args.rules.clone() };
     let mut schema = Schema::new();
     let loaded = rules::load(&paths, &mut schema)?;
-    tell_reports(&loaded);
+    tell_reports(&loaded.reports);
     let faults = loaded.refused();
     let schema = Arc::new(schema);
     let (mut passed, mut failed, mut untested) = (0, 0, 0);

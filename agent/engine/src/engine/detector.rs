@@ -57,6 +57,11 @@ impl Detector {
         matches!(self, Self::Sequence(_))
     }
 
+    /// Whether it counts events, so that one which an exception excuses must not even be seen.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self, Self::Threshold(_))
+    }
+
     pub(super) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
         match self {
             Self::Match => {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::detector::Detector;
+use super::excuse::Excuses;
 use super::flood::Flood;
 use super::{Alert, Counters, Options, Output, StateChange};
 use crate::detect::{Findings, Hit, LineageDetector, Suppressor};
-use crate::event::{Schema, Timestamp};
+use crate::event::{Event, Schema, Timestamp};
 use crate::lang::Query;
 use crate::rule::{Kind, Rule};
 
@@ -16,6 +17,8 @@ pub(super) struct Running {
     pub(super) detector: Detector,
     /// What answers its questions about the ancestry of processes.
     lineage: Option<LineageDetector>,
+    /// The exceptions that are for it, by their places.
+    pub(super) excuses: Vec<usize>,
     suppressor: Option<Suppressor>,
     flood: Flood,
 }
@@ -30,37 +33,53 @@ impl Running {
                 Kind::Eql(Query::Lineage(lineage)) => Some(LineageDetector::new(lineage, options.limits)),
                 _ => None,
             },
+            excuses: Vec::new(),
             suppressor: suppressor.map(|suppression| Suppressor::new(suppression, options.limits)),
             flood: Flood::new(rule.interval, rule.max_signals),
         }
     }
 
-    pub(super) fn judge(&mut self, schema: &Schema, hit: &Hit, output: &mut Output) {
+    pub(super) fn judge(&mut self, schema: &Schema, excuses: &mut Excuses, hit: &Hit, output: &mut Output) {
         let related = self.lineage.as_mut().map(|lineage| lineage.event(hit));
         let hit = match &related {
             None => hit,
             Some(None) => return,
             Some(Some(related)) => related,
         };
+        let events = std::iter::once(&*hit.event);
+        if self.detector.counts() && excuses.excuse(&self.excuses, hit.ordinal.time, events) {
+            return;
+        }
         let mut findings = Findings::default();
         self.detector.event(schema, hit, &mut findings);
-        self.collect(schema, findings, output);
+        self.collect(schema, excuses, findings, output);
     }
 
     /// Tells that no event before `now` will come any more.
-    pub(super) fn advance(&mut self, schema: &Schema, now: Timestamp, output: &mut Output) {
+    pub(super) fn advance(
+        &mut self,
+        schema: &Schema,
+        excuses: &mut Excuses,
+        now: Timestamp,
+        output: &mut Output,
+    ) {
         let mut findings = Findings::default();
         self.detector.advance(now, &mut findings);
-        self.collect(schema, findings, output);
+        self.collect(schema, excuses, findings, output);
         let groups = self.suppressor.iter_mut().flat_map(|suppressor| suppressor.advance(now));
         let summaries = groups.chain(self.flood.advance(now));
         output.alerts.extend(summaries.map(|suppressed| Alert::summary(&self.rule, suppressed)));
     }
 
-    /// Makes alerts of what was found: of a group that is suppressed the first, and no more than the limit of alerts in
+    /// Makes alerts of what was found and is not excused: of a group that is suppressed the first, and no more than the limit of alerts in
     /// a time span.
-    fn collect(&mut self, schema: &Schema, findings: Findings, output: &mut Output) {
+    fn collect(&mut self, schema: &Schema, excuses: &mut Excuses, findings: Findings, output: &mut Output) {
         for finding in findings.found {
+            let events = finding.events.iter().flatten().map(|event| &**event);
+            let time = events.clone().map(Event::time).max().unwrap_or_default();
+            if !self.detector.counts() && excuses.excuse(&self.excuses, time, events) {
+                continue;
+            }
             let alert = Alert::detection(schema, &self.rule, finding);
             let (mut raise, mut summaries) = (true, Vec::new());
             if let (Some(suppressor), Some(finding)) = (&mut self.suppressor, alert.finding()) {

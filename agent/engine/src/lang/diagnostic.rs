@@ -214,6 +214,10 @@ codes! {
     FIELD_AS_TEXT "W0402" "the name of a field is looked for as a text"
         "In KQL a word without `:` is looked for in every field. Where it is the name of a field, its value or `: *` has \
          probably been left out."
+    EXPIRED "W0501" "exception is over"
+        "The end of the exception has passed, so that it does not apply any more: alerts that it kept back are raised."
+    NO_SUCH_RULE "W0502" "exception for a rule that is not there"
+        "No rule that was read has this rule_id or name, so that the exception keeps nothing back."
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use toml::de::DeTable;
 
 use super::document::{Placed, Table, place_in_string};
-use super::set::{parse, text};
+use super::file::{parse, text};
 use crate::event::Schema;
 use crate::lang::diagnostic::{Diagnostic, Span};
 use crate::lang::format::{self, Unformatted};

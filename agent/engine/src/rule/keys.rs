@@ -101,19 +101,36 @@ const JOB: &[(&str, Use)] = &[
 const FILE: &[(&str, Use)] =
     &[("job", Read), ("metadata", Inert), ("rule", Read), ("test", Inert), ("transform", Inert)];
 
+/// The keys of `[[exception]]`, sorted.
+const EXCEPTION: &[(&str, Use)] =
+    &[("condition", Read), ("expires", Read), ("owner", Read), ("reason", Read), ("rule", Read)];
+
+/// The tables a file of exceptions may have.
+const EXCEPTIONS: &[(&str, Use)] = &[("exception", Read)];
+
+/// Tells the keys of `[[exception]]` that are unknown.
+pub(super) fn check_exception(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+    check(table, EXCEPTION, "an exception", faults);
+}
+
+/// Tells the tables of a file of exceptions that are unknown.
+pub(super) fn check_exceptions(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+    check(table, EXCEPTIONS, "a file of exceptions", faults);
+}
+
 /// Tells the keys of `[rule]` that are unknown or refused.
 pub(super) fn check_rule(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
-    check(table, RULE, "rule", faults);
+    check(table, RULE, "a rule", faults);
 }
 
 /// Tells the keys of `[job]` that are unknown or refused.
 pub(super) fn check_job(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
-    check(table, JOB, "job", faults);
+    check(table, JOB, "a job", faults);
 }
 
 /// Tells the tables of a file that are unknown.
 pub(super) fn check_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
-    check(table, FILE, "file", faults);
+    check(table, FILE, "a file", faults);
 }
 
 fn check(table: &Table<'_>, keys: &[(&str, Use)], place: &str, faults: &mut Vec<Diagnostic>) {
@@ -133,7 +150,7 @@ fn check(table: &Table<'_>, keys: &[(&str, Use)], place: &str, faults: &mut Vec<
                 faults.push(fault(key, format!("`{name}` is not supported")).help(*help));
             }
             None => {
-                let message = format!("a {place} has no key `{name}`");
+                let message = format!("{place} has no key `{name}`");
                 let fault = Diagnostic::new(code::UNKNOWN_KEY, key.span, message);
                 faults.push(match nearest(name, keys.iter().map(|(known, _)| *known)) {
                     Some(near) => fault.help(format!("did you mean `{near}`?")),
@@ -150,7 +167,7 @@ mod tests {
 
     #[test]
     fn tables_are_sorted() {
-        for keys in [RULE, JOB, FILE] {
+        for keys in [RULE, JOB, FILE, EXCEPTION, EXCEPTIONS] {
             assert!(keys.is_sorted_by_key(|(key, _)| *key));
         }
     }

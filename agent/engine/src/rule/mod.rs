@@ -4,6 +4,8 @@
 //! over. A file that is wrong never keeps another from being read.
 
 mod document;
+mod exception;
+mod file;
 mod format;
 mod job;
 mod keys;
@@ -11,10 +13,12 @@ mod kind;
 mod load;
 mod set;
 
+pub use exception::{Exception, Exceptions};
+pub use file::Report;
 pub use format::{Formatted, format_file};
 pub use job::Job;
 pub use kind::{Kind, Overrides, Suppression, Threshold};
-pub use set::{Loaded, Report};
+pub use set::Loaded;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,0 +1,102 @@
+//! One file of rules, jobs or exceptions: its text, and what was found in it.
+
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::FILE_BYTES_MAX;
+use super::document::without_mark;
+use crate::lang::DIAGNOSTICS_MAX;
+use crate::lang::diagnostic::{Diagnostic, Severity, Span, code};
+
+/// What was found in one file.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The file's name.
+    pub file: Arc<str>,
+    /// Its text, for showing the place.
+    pub text: Arc<str>,
+    /// What was found; the places are in `text`.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// That a file could not be read, and why.
+    pub(super) fn unreadable(file: &str, why: &str) -> Self {
+        let diagnostics = vec![Diagnostic::new(code::BAD_FILE, Span::default(), why)];
+        Self { file: file.into(), text: "".into(), diagnostics }
+    }
+
+    /// Whether the file gives no rule because of it.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error)
+    }
+}
+
+/// A file.
+pub(super) struct Source {
+    /// Its name.
+    pub(super) file: Arc<str>,
+    /// Its text, as far as it is one.
+    pub(super) text: Arc<str>,
+    /// What keeps it from being read as text.
+    fault: Option<Diagnostic>,
+}
+
+impl Source {
+    pub(super) fn new(file: &str, bytes: &[u8]) -> Self {
+        Self { file: file.into(), text: text(bytes).into(), fault: no_text(bytes) }
+    }
+
+    /// The document in it.
+    pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, Vec<Diagnostic>> {
+        match &self.fault {
+            Some(fault) => Err(vec![fault.clone()]),
+            None => document(&self.text),
+        }
+    }
+
+    /// What was found in it; `None` where that is nothing.
+    pub(super) fn report(&self, diagnostics: Vec<Diagnostic>) -> Option<Report> {
+        let Self { file, text, .. } = self;
+        (!diagnostics.is_empty()).then(|| Report { file: file.clone(), text: text.clone(), diagnostics })
+    }
+}
+
+/// The text of a file, as far as it is read.
+pub(super) fn text(bytes: &[u8]) -> String {
+    without_mark(&String::from_utf8_lossy(&bytes[..bytes.len().min(FILE_BYTES_MAX)])).into_owned()
+}
+
+/// The document in a file, whose text it is given too.
+pub(super) fn parse<'a>(bytes: &[u8], text: &'a str) -> Result<Spanned<DeTable<'a>>, Vec<Diagnostic>> {
+    match no_text(bytes) {
+        Some(fault) => Err(vec![fault]),
+        None => document(text),
+    }
+}
+
+fn no_text(bytes: &[u8]) -> Option<Diagnostic> {
+    if bytes.len() > FILE_BYTES_MAX {
+        let message = format!("the file is longer than {FILE_BYTES_MAX} bytes");
+        let fault = Diagnostic::new(code::BAD_FILE, Span::new(0, 1), message);
+        return Some(fault.help("one rule stands in a file: part it, or take out what is none"));
+    }
+    let at = std::str::from_utf8(bytes).err()?.valid_up_to();
+    let message = format!("the file is not UTF-8 text from byte {at} on");
+    Some(Diagnostic::new(code::BAD_FILE, Span::new(at, at + 1), message).help("save it as UTF-8"))
+}
+
+fn document(text: &str) -> Result<Spanned<DeTable<'_>>, Vec<Diagnostic>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(document);
+    }
+    let place = |error: &toml::de::Error| error.span().unwrap_or(0..1);
+    let faults = errors.iter().take(DIAGNOSTICS_MAX);
+    Err(faults
+        .map(|error| Diagnostic::new(code::BAD_TOML, place(error).into(), error.message().to_owned()))
+        .collect())
+}
