@@ -157,6 +157,9 @@ impl<'a> Reader<'a, '_> {
             self.faults.push(terms.missing("history_window_start"));
             return None;
         };
+        if window.value("value").is_none() {
+            self.faults.push(window.missing("value"));
+        }
         let history = window.duration("value", "now-", self.faults)?;
         fields.into_iter().collect::<Option<_>>().map(|fields| (fields, history))
     }
