@@ -34,6 +34,16 @@ fn kql_queries() {
 }
 
 #[test]
+fn eql_lints() {
+    check("lints", |text| shown(text, eql::parse(text, &mut Schema::new()), |_| "it can run".to_owned()));
+}
+
+#[test]
+fn kql_lints() {
+    check("kql_lints", |text| shown(text, kql::parse(text, &mut Schema::new()), |_| "it can run".to_owned()));
+}
+
+#[test]
 fn hostile_queries_are_refused_by_name() {
     let deep = "(".repeat(100_000);
     let many = format!("process where process.pid in ({})", vec!["1"; 100_000].join(","));

@@ -265,6 +265,12 @@ impl Schema {
         self.own.is_none() && FIELDS.get(id.index()).is_some_and(|field| field.list)
     }
 
+    /// Whether the field is of the built-in table, and not defined beside it.
+    #[must_use]
+    pub fn is_built_in(&self, id: FieldId) -> bool {
+        id.index() < FIELDS.len()
+    }
+
     /// All names, built-in ones first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let known = |id| self.own.as_ref().is_none_or(|own| own.contains_key(&id));

@@ -214,6 +214,22 @@ codes! {
     FIELD_AS_TEXT "W0402" "the name of a field is looked for as a text"
         "In KQL a word without `:` is looked for in every field. Where it is the name of a field, its value or `: *` has \
          probably been left out."
+    PATTERN_AS_TEXT "W0403" "a pattern is compared as text"
+        "`==`, `!=`, `in` and `in~` compare character by character, and so does KQL with text in quotation marks: a `*` \
+         stands for itself. `:`, `like` and `like~` take patterns, and KQL does without quotation marks."
+    WRONG_CASE "W0404" "upper case where values are in lower case"
+        "The field's values are in lower case, and the comparison regards case, so that it never holds."
+    UNKNOWN_VALUE "W0405" "a value that the field never has"
+        "ECS says which values the field may have, and this is none of them."
+    IMPOSSIBLE "W0406" "a condition that can never hold"
+        "A field of one value cannot satisfy two conditions that contradict each other, nor have a value out of its range. \
+         Fields of several values, of which each may satisfy another condition, are not meant."
+    DEAD_EXCLUSION "W0407" "an exclusion that excludes nothing"
+        "What is asked before the `not` already leaves nothing of what it excludes. It was probably meant for another \
+         alternative, or what it is beside has changed since."
+    UNBOUNDED "W0408" "a sequence without an end"
+        "Without `with maxspan` an event of today goes on with one of last month, and every event that may start a sequence \
+         is kept until the limit of the rule's memory pushes it out."
     EXPIRED "W0501" "exception is over"
         "The end of the exception has passed, so that it does not apply any more: alerts that it kept back are raised."
     NO_SUCH_RULE "W0502" "exception for a rule that is not there"

@@ -97,9 +97,18 @@ const JOB: &[(&str, Use)] = &[
     ("query", Read),
 ];
 
-/// The tables a file may have beside these two.
-const FILE: &[(&str, Use)] =
-    &[("job", Read), ("metadata", Inert), ("rule", Read), ("test", Inert), ("transform", Inert)];
+/// The keys of `[lapwing]`.
+const LAPWING: &[(&str, Use)] = &[("allow", Read)];
+
+/// The tables a file may have beside these.
+const FILE: &[(&str, Use)] = &[
+    ("job", Read),
+    ("lapwing", Read),
+    ("metadata", Inert),
+    ("rule", Read),
+    ("test", Inert),
+    ("transform", Inert),
+];
 
 /// The keys of `[[exception]]`, sorted.
 const EXCEPTION: &[(&str, Use)] =
@@ -126,6 +135,11 @@ pub(super) fn check_rule(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
 /// Tells the keys of `[job]` that are unknown or refused.
 pub(super) fn check_job(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, JOB, "a job", faults);
+}
+
+/// Tells the keys of `[lapwing]` that are unknown.
+pub(super) fn check_lapwing(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+    check(table, LAPWING, "a `[lapwing]` table", faults);
 }
 
 /// Tells the tables of a file that are unknown.

@@ -3,6 +3,7 @@
 //! What a rule says is taken whole or the rule is refused by name: nothing that would change its meaning is passed
 //! over. A file that is wrong never keeps another from being read.
 
+mod allow;
 mod document;
 mod exception;
 mod file;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::allow::take_allowed;
 use super::document::Table;
 use super::file::{Report, Source};
 use super::keys::check_file;
@@ -109,6 +110,7 @@ impl Loaded {
                 None => debug_assert!(!faults.is_empty(), "a rule that is refused says why"),
             }
         }
+        take_allowed(&root, &mut faults);
         self.reports.extend(source.report(faults));
     }
 }

@@ -41,6 +41,8 @@ pub struct Sample {
 pub struct Filter {
     /// The event category; `None` for `any`.
     pub category: Option<String>,
+    /// Where the category stands.
+    pub category_span: Span,
     /// What must hold.
     pub condition: Expr,
 }

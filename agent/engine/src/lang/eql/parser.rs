@@ -284,9 +284,10 @@ impl Parser {
             Token::Name { text, tilde: false } | Token::Text(text) => Some(text),
             _ => return Err(self.unexpected("an event category or `any`")),
         };
+        let category_span = self.span();
         self.advance();
         self.expect_word("where")?;
-        Ok(Filter { category, condition: self.expression(0)? })
+        Ok(Filter { category, category_span, condition: self.expression(0)? })
     }
 
     /// An expression of operators that bind tighter than `limit`.

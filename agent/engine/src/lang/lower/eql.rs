@@ -55,6 +55,9 @@ impl Lowering<'_> {
             self.report(Diagnostic::new(code::BAD_SEQUENCE, ast.span, wrong));
             return None;
         }
+        if ast.maxspan.is_none() {
+            self.lint_span(ast.span);
+        }
         let shared = self.keys(&ast.by);
         let mut stages = Vec::new();
         for (place, stage) in ast.stages.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! KQL's AST to the typed query.
 
 use super::eql::network;
-use super::lint::{Alternative, mixed_and_or};
+use super::lint::{Alternative, Clause, mixed_and_or};
 use super::{Lowering, convert};
 use crate::event::{FieldId, Schema, Type, Value};
 use crate::lang::diagnostic::{Diagnostic, Span, code};
@@ -16,6 +16,9 @@ pub(in crate::lang) fn lower(
 ) -> Result<(EventQuery, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut lowering = Lowering::new(schema);
     let condition = lowering.kql(ast, "");
+    if let Some(condition) = &condition {
+        lowering.lint(&Clause::kql(ast, condition));
+    }
     lowering.finish(condition.map(|condition| EventQuery { category: None, condition }))
 }
 

@@ -3,6 +3,7 @@
 
 use super::Lowering;
 use super::eql::{Kind, kind_name};
+use super::lint::Clause;
 use crate::event::Type;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::eql::ast::{Comparison, Filter, Sequence as AstSequence, Stage as AstStage};
@@ -39,6 +40,10 @@ impl Lowering<'_> {
     /// events of earlier stages.
     fn parted(&mut self, ast: &Filter) -> Option<(EventQuery, Option<Condition>, Option<Condition>)> {
         let condition = self.condition(&ast.condition)?;
+        self.lint(&Clause::eql(&ast.condition, &condition));
+        if let Some(category) = &ast.category {
+            self.lint_category(category, ast.category_span);
+        }
         let category = ast.category.as_deref().map(Into::into);
         let has = |condition: &Condition, wanted| condition.has(&wanted);
         if !has(&condition, Wanted::Related) && !has(&condition, Wanted::Earlier) {

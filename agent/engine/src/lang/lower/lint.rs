@@ -1,33 +1,53 @@
-//! What is allowed and probably not meant.
+//! What is allowed and probably not meant. Each lint is a warning with a code of its own, and a rule can allow it.
 
-use crate::lang::diagnostic::{Diagnostic, Span, code};
+mod clause;
+mod literal;
+mod precedence;
+mod reach;
 
-/// An alternative of an `or`, as far as precedence goes.
-pub(super) struct Alternative {
-    /// It is an `and` list without parentheses around it.
-    pub(super) bare_and: bool,
-    /// It is such a list and something in it is negated.
-    pub(super) excludes: bool,
-    /// Where it stands.
-    pub(super) span: Span,
-}
+pub(super) use clause::Clause;
+pub(super) use precedence::{Alternative, mixed_and_or};
 
-/// Warns where the first alternative is an `and` list without parentheses, so that a guard at its start reads as if it
-/// covered all of them, or the last is one with a `not`, so that an exclusion at its end does; and where others are no
-/// such lists, so that it is no plain list of cases.
-pub(super) fn mixed_and_or(alternatives: &[Alternative]) -> Option<Diagnostic> {
-    let (first, last) = (alternatives.first()?, alternatives.last()?);
-    let mixed = alternatives.iter().any(|alternative| !alternative.bare_and);
-    if !mixed || !(first.bare_and || last.excludes) {
-        return None;
+use clause::ClauseKind;
+
+use super::Lowering;
+use crate::lang::Span;
+use crate::lang::diagnostic::{Diagnostic, code};
+use crate::lang::query::{Condition, Expr};
+
+impl Lowering<'_> {
+    /// Tells what is odd about a condition.
+    pub(super) fn lint(&mut self, clause: &Clause<'_>) {
+        let mut found = Vec::new();
+        self.lint_constants(clause, &mut found);
+        reach::unreachable(self.schema, clause, &[], &mut found);
+        found.into_iter().for_each(|warning| self.report(warning));
     }
-    Some(
-        Diagnostic::new(
-            code::MIXED_AND_OR,
-            first.span.to(last.span),
-            "`and` and `or` are mixed without parentheses",
-        )
-        .label("`and` binds tighter: conditions at the start and at the end belong to one alternative only")
-        .help("put the alternatives into parentheses: `… and (a or b or c) and not …`"),
-    )
+
+    fn lint_constants(&self, clause: &Clause<'_>, found: &mut Vec<Diagnostic>) {
+        match &clause.kind {
+            ClauseKind::All(parts) | ClauseKind::Any(parts) => {
+                parts.iter().for_each(|part| self.lint_constants(part, found));
+            }
+            ClauseKind::Not(inner) => self.lint_constants(inner, found),
+            ClauseKind::Leaf(Condition::Test(Expr::Field(field), test), places) => {
+                literal::constants(self.schema.name(*field), test, clause.span, places, found);
+            }
+            ClauseKind::Leaf(..) => {}
+        }
+    }
+
+    /// Tells a category that is probably mistyped.
+    pub(super) fn lint_category(&mut self, category: &str, span: Span) {
+        literal::category(category, span).into_iter().for_each(|warning| self.report(warning));
+    }
+
+    /// Tells a sequence that may wait for ever.
+    pub(super) fn lint_span(&mut self, span: Span) {
+        self.report(
+            Diagnostic::new(code::UNBOUNDED, span, "the sequence has no `with maxspan`")
+                .label("events of any distance make a sequence, and each that may start one is kept")
+                .help("write `sequence … with maxspan=5m`"),
+        );
+    }
 }

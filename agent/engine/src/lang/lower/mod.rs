@@ -45,7 +45,8 @@ impl<'a> Lowering<'a> {
     }
 
     /// The query and its warnings, or everything that is wrong.
-    fn finish<T>(self, query: Option<T>) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>> {
+    fn finish<T>(mut self, query: Option<T>) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>> {
+        self.found.sort_by_key(|diagnostic| diagnostic.span.start);
         let failed = self.found.iter().any(|diagnostic| diagnostic.severity() == Severity::Error);
         match query {
             Some(query) if !failed => Ok((query, self.found)),

@@ -1,0 +1,250 @@
+//! What can never hold: conditions that contradict each other, and exclusions of what is not there anyway.
+//!
+//! Only fields of one value are looked at, for each of several values may satisfy another condition.
+
+use std::cmp::Ordering;
+
+use super::clause::{Clause, ClauseKind};
+use super::literal::domain;
+use crate::event::{FieldId, Schema, Type, Value};
+use crate::lang::DIAGNOSTICS_MAX;
+use crate::lang::diagnostic::{Diagnostic, code};
+use crate::lang::eql::ast::Comparison;
+use crate::lang::query::{Condition, Expr, Test, Wildcard, WildcardPart};
+
+/// Most pairs of values or patterns of two tests that are compared.
+const PAIRS_MAX: usize = 100_000;
+
+/// Most conditions that another one is compared with.
+const GIVEN_MAX: usize = 256;
+
+/// What is asked of a field: one of these tests.
+type Asked<'a> = (FieldId, Vec<&'a Test>);
+
+/// Tells what can never hold where all of `given` does.
+pub(super) fn unreachable(
+    schema: &Schema,
+    clause: &Clause<'_>,
+    given: &[Asked<'_>],
+    found: &mut Vec<Diagnostic>,
+) {
+    match &clause.kind {
+        _ if found.len() >= DIAGNOSTICS_MAX => {}
+        ClauseKind::Leaf(..) => {
+            if impossible(schema, clause, given) {
+                found.push(never(schema, clause));
+            }
+        }
+        ClauseKind::All(parts) => {
+            let mut given = given.to_vec();
+            for part in parts {
+                if let Some(asked) = asked(schema, part) {
+                    unreachable(schema, part, &given, found);
+                    also(&mut given, asked);
+                }
+            }
+            for part in parts.iter().filter(|part| asked(schema, part).is_none()) {
+                unreachable(schema, part, &given, found);
+            }
+        }
+        ClauseKind::Any(parts) => {
+            parts.iter().for_each(|part| unreachable(schema, part, given, found));
+        }
+        ClauseKind::Not(inner) => excluded(schema, inner, given, found),
+    }
+}
+
+/// Tells the alternatives of an exclusion that exclude nothing.
+fn excluded(schema: &Schema, clause: &Clause<'_>, given: &[Asked<'_>], found: &mut Vec<Diagnostic>) {
+    match &clause.kind {
+        _ if found.len() >= DIAGNOSTICS_MAX => {}
+        ClauseKind::Any(parts) => parts.iter().for_each(|part| excluded(schema, part, given, found)),
+        _ if impossible(schema, clause, given) => found.push(
+            Diagnostic::new(code::DEAD_EXCLUSION, clause.span, "this excludes nothing")
+                .label("it contradicts what is asked beside the `not`")
+                .help("take it out, or look for the alternative it was meant for"),
+        ),
+        _ => {}
+    }
+}
+
+fn never(schema: &Schema, clause: &Clause<'_>) -> Diagnostic {
+    if let Some((field, tests)) = asked(schema, clause)
+        && let (name, Some((low, high))) = (schema.name(field), domain(schema.name(field)))
+        && tests.iter().all(|test| outside(name, test))
+    {
+        let message = format!("`{name}` lies between {} and {}", low.to_text(), high.to_text());
+        return Diagnostic::new(code::IMPOSSIBLE, clause.span, message).label("this can never hold");
+    }
+    Diagnostic::new(code::IMPOSSIBLE, clause.span, "this can never hold")
+        .label("it contradicts what else is asked of the same field")
+        .help("a field of one value cannot satisfy both; is one of them an alternative?")
+}
+
+/// Whether a part can never hold where all of `given` does.
+fn impossible(schema: &Schema, clause: &Clause<'_>, given: &[Asked<'_>]) -> bool {
+    match &clause.kind {
+        ClauseKind::Leaf(..) => asked(schema, clause).is_some_and(|(field, tests)| {
+            let contradicts =
+                |known: &Vec<&Test>| known.iter().all(|known| tests.iter().all(|test| disjoint(known, test)));
+            given.iter().any(|(other, known)| *other == field && contradicts(known))
+                || tests.iter().all(|test| outside(schema.name(field), test))
+        }),
+        ClauseKind::All(parts) => {
+            let mut given = given.to_vec();
+            parts.iter().any(|part| {
+                let impossible = impossible(schema, part, &given);
+                asked(schema, part).into_iter().for_each(|asked| also(&mut given, asked));
+                impossible
+            })
+        }
+        ClauseKind::Any(parts) => {
+            !parts.is_empty() && parts.iter().all(|part| impossible(schema, part, given))
+        }
+        ClauseKind::Not(_) => false,
+    }
+}
+
+/// What a part asks of a field of one value.
+fn asked<'a>(schema: &Schema, clause: &Clause<'a>) -> Option<Asked<'a>> {
+    match &clause.kind {
+        ClauseKind::Leaf(Condition::Test(Expr::Field(field), test), _) if has_one_value(schema, *field) => {
+            Some((*field, vec![test]))
+        }
+        ClauseKind::Any(parts) if parts.len() <= GIVEN_MAX => {
+            let mut parts = parts.iter().map(|part| asked(schema, part));
+            let (field, mut tests) = parts.next()??;
+            for part in parts {
+                let (_, more) = part.filter(|(other, _)| *other == field)?;
+                tests.extend(more);
+            }
+            Some((field, tests))
+        }
+        _ => None,
+    }
+}
+
+fn also<'a>(given: &mut Vec<Asked<'a>>, asked: Asked<'a>) {
+    if given.len() < GIVEN_MAX {
+        given.push(asked);
+    }
+}
+
+/// Whether events have one value of the field at most. Several sources write the fields of `event` as lists, and nothing
+/// is known of fields that are not in the table.
+fn has_one_value(schema: &Schema, field: FieldId) -> bool {
+    let one = schema.is_built_in(field) && !schema.is_list(field);
+    one && schema.ty(field) != Type::Text && !schema.name(field).starts_with("event.")
+}
+
+/// Whether a test asks for what the field cannot hold.
+fn outside(name: &str, test: &Test) -> bool {
+    domain(name).is_some_and(|(low, high)| {
+        disjoint(test, &Test::Order(Comparison::GreaterOrEqual, low))
+            || disjoint(test, &Test::Order(Comparison::LessOrEqual, high))
+    })
+}
+
+/// Whether no value passes both tests, as far as that can be told.
+fn disjoint(left: &Test, right: &Test) -> bool {
+    match (left, right) {
+        (Test::OneOf { values, insensitive }, other) | (other, Test::OneOf { values, insensitive }) => {
+            values.len() <= PAIRS_MAX / size(other).max(1)
+                && values.iter().all(|value| !admits(other, value, *insensitive))
+        }
+        (Test::Like { patterns: left, .. }, Test::Like { patterns: right, .. }) => {
+            left.len() * right.len() <= PAIRS_MAX
+                && left.iter().all(|left| right.iter().all(|right| ends_differ(left, right)))
+        }
+        (Test::Order(first, low), Test::Order(second, high)) => {
+            ranges_part(*first, low, *second, high) || ranges_part(*second, high, *first, low)
+        }
+        (Test::Within(left), Test::Within(right)) => {
+            let apart =
+                |left: &ipnet::IpNet, right: &ipnet::IpNet| !left.contains(right) && !right.contains(left);
+            left.iter().all(|left| right.iter().all(|right| apart(left, right)))
+        }
+        _ => false,
+    }
+}
+
+/// How many values or patterns a test has.
+fn size(test: &Test) -> usize {
+    match test {
+        Test::OneOf { values, .. } => values.len(),
+        Test::Like { patterns, .. } => patterns.len(),
+        _ => 1,
+    }
+}
+
+/// Whether a value may pass a test; where `folded`, in any case of its letters.
+fn admits(test: &Test, value: &Value, folded: bool) -> bool {
+    let lower = |text: &str| text.to_lowercase();
+    match (test, value) {
+        (Test::OneOf { values, insensitive }, Value::Text(text)) => values.iter().any(|other| {
+            let other = other.as_text().unwrap_or_default();
+            other == text || ((folded || *insensitive) && lower(other) == lower(text))
+        }),
+        (Test::OneOf { values, .. }, value) => {
+            values.iter().any(|other| order(other, value) == Some(Ordering::Equal))
+        }
+        (Test::Like { patterns, insensitive }, Value::Text(text)) if folded || *insensitive => {
+            let text = lower(text);
+            patterns.iter().any(|pattern| Wildcard::parse(&lower(&pattern.to_string()), true).matches(&text))
+        }
+        (Test::Like { patterns, .. }, Value::Text(text)) => {
+            patterns.iter().any(|pattern| pattern.matches(text))
+        }
+        (Test::Regex { patterns, .. }, Value::Text(text)) if !folded => {
+            patterns.iter().any(|regex| regex.is_match(text))
+        }
+        (Test::Within(networks), Value::Ip(address)) => {
+            networks.iter().any(|network| network.contains(address))
+        }
+        (Test::Order(comparison, bound), value) => order(value, bound).is_none_or(|order| match comparison {
+            Comparison::Less => order.is_lt(),
+            Comparison::LessOrEqual => order.is_le(),
+            Comparison::Greater => order.is_gt(),
+            Comparison::GreaterOrEqual => order.is_ge(),
+            Comparison::Equal | Comparison::NotEqual => true,
+        }),
+        _ => true,
+    }
+}
+
+/// How two numbers or times stand to each other.
+fn order(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Long(left), Value::Long(right)) => Some(left.cmp(right)),
+        (Value::Long(left), Value::Double(right)) => (*left as f64).partial_cmp(right),
+        (Value::Double(left), Value::Long(right)) => left.partial_cmp(&(*right as f64)),
+        (Value::Double(left), Value::Double(right)) => left.partial_cmp(right),
+        (Value::Date(left), Value::Date(right)) => Some(left.cmp(right)),
+        (Value::Ip(left), Value::Ip(right)) => Some(left.cmp(right)),
+        (Value::Boolean(left), Value::Boolean(right)) => Some(left.cmp(right)),
+        _ => None,
+    }
+}
+
+/// Whether what lies above `low` lies above all that lies below `high`.
+fn ranges_part(first: Comparison, low: &Value, second: Comparison, high: &Value) -> bool {
+    use Comparison::{Greater, GreaterOrEqual, Less, LessOrEqual};
+    match (first, second, order(low, high)) {
+        (GreaterOrEqual, LessOrEqual, Some(order)) => order.is_gt(),
+        (Greater | GreaterOrEqual, Less | LessOrEqual, Some(order)) => order.is_ge(),
+        _ => false,
+    }
+}
+
+/// Whether two patterns begin or end with characters that cannot be the same, in whatever case.
+fn ends_differ(left: &Wildcard, right: &Wildcard) -> bool {
+    let text = |part: Option<&WildcardPart>| match part {
+        Some(WildcardPart::Text(text)) => text.to_lowercase(),
+        _ => String::new(),
+    };
+    let differ =
+        |left: String, right: String| left.chars().zip(right.chars()).any(|(left, right)| left != right);
+    let backwards = |text: String| text.chars().rev().collect();
+    differ(text(left.0.first()), text(right.0.first()))
+        || differ(backwards(text(left.0.last())), backwards(text(right.0.last())))
+}
