@@ -1,7 +1,8 @@
-//! `cargo xtask bench exec`, `bench connect` and `bench latency`: what the agent costs the processes of the host, and
-//! how soon it tells. `docs/benchmarks.md` says what came out where.
+//! `cargo xtask bench exec`, `bench connect`, `bench latency` and `bench engine`: what the agent costs the processes of
+//! the host, how soon it tells, and how many events it can judge. `docs/benchmarks.md` says what came out where.
 
 mod cost;
+mod engine;
 mod latency;
 
 mod agent;
@@ -26,6 +27,8 @@ pub(crate) enum Measurement {
     Connect(cost::Arguments),
     /// What passes from the cause of an alert to the alert on disk
     Latency(latency::Arguments),
+    /// How many events a second one core judges, with few rules and with many
+    Engine(engine::Arguments),
 }
 
 /// How busy the machine may be before a measurement begins, and how long that is waited for.
@@ -35,12 +38,13 @@ const QUIET_WAIT: Duration = Duration::from_secs(60);
 /// Measures and prints.
 ///
 /// # Errors
-/// Where this is not root, or the agent does not start.
+/// Where something cannot be measured here.
 pub(crate) fn run(measurement: &Measurement) -> Result<()> {
     match measurement {
         Measurement::Exec(arguments) => cost::run(Load::Exec, arguments),
         Measurement::Connect(arguments) => cost::run(Load::Connect, arguments),
         Measurement::Latency(arguments) => latency::run(arguments),
+        Measurement::Engine(arguments) => engine::run(arguments),
     }
 }
 
