@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use fastrand::Rng;
+use lapwing_engine::Value;
 use smol_str::{SmolStr, format_smolstr};
 
 use crate::Kind;
@@ -40,8 +41,25 @@ pub(crate) struct Template {
 /// A program as it is run.
 pub(crate) struct Program {
     pub(crate) executable: SmolStr,
-    pub(crate) names: Vec<SmolStr>,
-    pub(crate) args: Vec<SmolStr>,
+    /// The name of the file, and the one it was run by where that is another.
+    pub(crate) name: Value,
+    pub(crate) args: Value,
+    pub(crate) command_line: SmolStr,
+}
+
+impl Program {
+    pub(crate) fn new(executable: SmolStr, called: Option<SmolStr>, args: Vec<SmolStr>) -> Self {
+        let base = base(&executable);
+        let name = match called {
+            Some(called) if called != base => Value::texts([base, called]),
+            _ => base.into(),
+        };
+        Self { executable, name, command_line: args.join(" ").into(), args: Value::texts(args) }
+    }
+}
+
+fn base(path: &str) -> SmolStr {
+    path.rsplit('/').next().unwrap_or_default().into()
 }
 
 /// All activities of the table.
@@ -131,22 +149,18 @@ impl Template {
     /// Fills in what is left open.
     pub(crate) fn fill(&self, rng: &mut Rng) -> Program {
         let executable = fill(self.executable, rng);
-        let base = SmolStr::new(executable.rsplit('/').next().unwrap_or_default());
         let called = self.called.map(|called| fill(called, rng));
         let mut args: Vec<_> = self.args.iter().map(|arg| fill(arg, rng)).collect();
         // Where the table gives the first argument it is another way to write the program's name.
-        let named = args.first().is_some_and(|first| {
-            let name = called.as_ref().unwrap_or(&base);
-            first.starts_with("nginx:")
-                || first.starts_with('/')
-                || first.starts_with("-bash")
-                || first == name
+        let name = called.clone().unwrap_or_else(|| base(&executable));
+        let is_named = args.first().is_some_and(|first| {
+            ["nginx:", "php-fpm:", "sshd:", "/", "-bash"].iter().any(|start| first.starts_with(start))
+                || *first == name
         });
-        if !named {
-            args.insert(0, called.clone().unwrap_or_else(|| base.clone()));
+        if !is_named {
+            args.insert(0, name);
         }
-        let names = [base.clone()].into_iter().chain(called.filter(|called| *called != base)).collect();
-        Program { executable, names, args }
+        Program::new(executable, called, args)
     }
 }
 

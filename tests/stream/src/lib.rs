@@ -72,11 +72,7 @@ impl Stream {
     pub fn new(kind: Kind, seed: u64) -> Self {
         let activities = activities();
         let time = Timestamp::from_millis(1_795_000_000_000);
-        let program = Program {
-            executable: "/usr/lib/systemd/systemd".into(),
-            names: vec!["systemd".into()],
-            args: vec!["/sbin/init".into()],
-        };
+        let program = Program::new("/usr/lib/systemd/systemd".into(), None, vec!["/sbin/init".into()]);
         let init = Process {
             pid: 1,
             start: time,
@@ -379,10 +375,7 @@ mod tests {
         }
         let mut rng = Rng::with_seed(1);
         let program = activities[0].resident.fill(&mut rng);
-        assert_eq!(
-            (program.names.as_slice(), program.args.join(" ")),
-            (&["cron".into()][..], "cron -f".to_owned())
-        );
+        assert_eq!((program.name, program.command_line.as_str()), ("cron".into(), "cron -f"));
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Process {
             self.describe_relations(&mut fields);
             self.describe_user(&mut fields);
             self.describe_program_as(&ITSELF, &mut fields);
-            fields.set(field!("lapwing.process.comm"), self.program.names[0].clone());
+            fields.set(field!("lapwing.process.comm"), self.program.name.elements()[0].clone());
             fields.set(field!("lapwing.process.cgroup.id"), 4000 + i64::from(self.uid));
             fields.set(
                 field!("lapwing.process.cgroup.path"),
@@ -153,8 +153,8 @@ impl Process {
             fields.set(field!("process.pgid"), self.leader.as_deref().unwrap_or(self).pid);
             fields.set_some(field!("process.parent.pid"), self.parent.as_ref().map(|parent| parent.pid));
             if let Some(previous) = &self.previous {
-                fields.set(field!("process.previous.args"), Value::texts(previous.args.clone()));
-                fields.set(field!("process.previous.args_count"), previous.args.len() as i64);
+                fields.set(field!("process.previous.args"), previous.args.clone());
+                fields.set(field!("process.previous.args_count"), previous.args.elements().len() as i64);
                 fields.set(field!("process.previous.executable"), previous.executable.clone());
             }
             fields.set(field!("lapwing.process.stdin.type"), if self.tty { "char_device" } else { "pipe" });
@@ -167,9 +167,9 @@ impl Process {
     pub(crate) fn network_list(&self) -> Arc<Fields> {
         let make = || {
             let mut fields = Fields::with_capacity(24);
-            fields.set(field!("process.name"), names(&self.program));
+            fields.set(field!("process.name"), self.program.name.clone());
             fields.set(field!("process.executable"), self.program.executable.clone());
-            fields.set(field!("process.command_line"), self.program.args.join(" "));
+            fields.set(field!("process.command_line"), self.program.command_line.clone());
             fields.set(field!("process.pid"), self.pid);
             self.describe_relations(&mut fields);
             self.describe_user(&mut fields);
@@ -195,11 +195,11 @@ impl Process {
     }
 
     fn describe_program_as(&self, role: &Role, fields: &mut Fields) {
-        fields.set(role.args, Value::texts(self.program.args.clone()));
-        fields.set(role.args_count, self.program.args.len() as i64);
-        fields.set(role.command_line, self.program.args.join(" "));
+        fields.set(role.args, self.program.args.clone());
+        fields.set(role.args_count, self.program.args.elements().len() as i64);
+        fields.set(role.command_line, self.program.command_line.clone());
         fields.set(role.executable, self.program.executable.clone());
-        fields.set(role.name, names(&self.program));
+        fields.set(role.name, self.program.name.clone());
         fields.set(role.working_directory, self.directory.clone());
     }
 
@@ -244,12 +244,5 @@ impl Process {
                 fields.set(id, Value::texts(CAPABILITIES));
             }
         }
-    }
-}
-
-fn names(program: &Program) -> Value {
-    match program.names.as_slice() {
-        [name] => name.clone().into(),
-        names => Value::texts(names.to_vec()),
     }
 }

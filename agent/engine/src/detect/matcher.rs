@@ -14,6 +14,7 @@ mod hash;
 mod marks;
 mod memory;
 mod networks;
+mod recent;
 
 use std::fmt;
 

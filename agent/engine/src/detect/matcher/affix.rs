@@ -5,6 +5,8 @@ use super::field::{Outcome, Pending};
 /// The beginnings that are looked for, sorted, or the ends, turned around.
 #[derive(Debug, Default)]
 pub(super) struct Affixes {
+    /// The first bytes of each, so that most of the search reads nothing else.
+    heads: Vec<u64>,
     sorted: Vec<Affix>,
 }
 
@@ -35,13 +37,19 @@ impl Affixes {
             sorted.push(Affix { text, within, outcome: follows.outcome() });
             pending.push(follows);
         }
-        Self { sorted }
+        Self { heads: sorted.iter().map(|affix| head(&affix.text)).collect(), sorted }
     }
 
     /// What follows for a text. Whatever stands between a beginning of the text and the text itself in the order begins
     /// alike, so the last one not behind the text is either a beginning of it or begins with all of them.
     pub(super) fn find(&self, text: &[u8]) -> Option<&Outcome> {
-        let mut place = self.sorted.partition_point(|affix| *affix.text <= *text).checked_sub(1)?;
+        let head = head(text);
+        let mut end = self.heads.partition_point(|other| *other <= head);
+        // Those of the same first bytes may yet stand behind the text.
+        while end > 0 && self.heads[end - 1] == head && *self.sorted[end - 1].text > *text {
+            end -= 1;
+        }
+        let mut place = end.checked_sub(1)?;
         while !text.starts_with(&self.sorted[place].text) {
             place = self.sorted[place].within?;
         }
@@ -50,5 +58,17 @@ impl Affixes {
 
     pub(super) fn is_empty(&self) -> bool {
         self.sorted.is_empty()
+    }
+}
+
+/// The first eight bytes as a number that sorts as they do.
+fn head(text: &[u8]) -> u64 {
+    match text.first_chunk::<8>() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..text.len()].copy_from_slice(text);
+            u64::from_be_bytes(bytes)
+        }
     }
 }

@@ -46,7 +46,7 @@ impl Class {
             Self { always: Vec::new(), unguarded: Vec::new(), guards: Vec::new(), guarded: Vec::new() };
         let mut filed: Vec<(Fact, u32)> = Vec::new();
         for (query, node) in (0..).zip(&program.queries) {
-            let mut node = node.given(&known);
+            let mut node = node.given(&known, true);
             sort(program, &mut node);
             match (guard(program, &node), &node) {
                 (_, Node::Always(false)) => {}

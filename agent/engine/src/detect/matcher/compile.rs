@@ -207,35 +207,35 @@ fn is_cheap(test: &Test) -> bool {
 }
 
 impl Node {
-    /// What is left of a condition where some of it is known.
-    pub(super) fn given(&self, known: &impl Fn(Fact) -> Option<bool>) -> Self {
+    /// What is left of a condition where some of it is known; turned into its opposite where `holds` is false. `Not` is
+    /// left only before tests, so that what a condition needs can be seen.
+    pub(super) fn given(&self, known: &impl Fn(Fact) -> Option<bool>, holds: bool) -> Self {
+        let as_asked = |node: Self| if holds { node } else { Self::Not(Box::new(node)) };
         match self {
-            Self::Always(truth) => Self::Always(*truth),
-            Self::Fact(fact) => known(*fact).map_or_else(|| self.clone(), Self::Always),
-            Self::Computed(_) => self.clone(),
-            Self::Not(inner) => match inner.given(known) {
-                Self::Always(truth) => Self::Always(!truth),
-                Self::Not(inner) => *inner,
-                inner => Self::Not(Box::new(inner)),
-            },
-            Self::All(parts) => Self::joined(parts, known, true),
-            Self::Any(parts) => Self::joined(parts, known, false),
+            Self::Always(truth) => Self::Always(*truth == holds),
+            Self::Fact(fact) => {
+                known(*fact).map_or_else(|| as_asked(self.clone()), |truth| Self::Always(truth == holds))
+            }
+            Self::Computed(_) => as_asked(self.clone()),
+            Self::Not(inner) => inner.given(known, !holds),
+            Self::All(parts) => Self::joined(parts, known, holds, holds),
+            Self::Any(parts) => Self::joined(parts, known, holds, !holds),
         }
     }
 
-    /// All of the parts or any of them; `neutral` is what a part may be without any effect.
-    fn joined(parts: &[Self], known: &impl Fn(Fact) -> Option<bool>, neutral: bool) -> Self {
+    /// All of the parts or any of them; one that is nothing but `all` has no effect.
+    fn joined(parts: &[Self], known: &impl Fn(Fact) -> Option<bool>, holds: bool, all: bool) -> Self {
         let mut left = Vec::new();
         for part in parts {
-            match (part.given(known), neutral) {
-                (Self::Always(truth), _) if truth == neutral => {}
+            match (part.given(known, holds), all) {
+                (Self::Always(truth), _) if truth == all => {}
                 (Self::Always(truth), _) => return Self::Always(truth),
                 (Self::All(parts), true) | (Self::Any(parts), false) => left.extend(parts),
                 (part, _) => left.push(part),
             }
         }
-        match (left.len(), neutral) {
-            (0, _) => Self::Always(neutral),
+        match (left.len(), all) {
+            (0, _) => Self::Always(all),
             (1, _) => left.swap_remove(0),
             (_, true) => Self::All(left.into()),
             (_, false) => Self::Any(left.into()),

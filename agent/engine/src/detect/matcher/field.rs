@@ -34,8 +34,10 @@ pub(super) struct FieldTests {
     pub(super) words: usize,
     /// What holds for every value.
     exists: Marks,
-    /// As written, and folded.
-    cases: [Case; 2],
+    /// Texts as a whole, their beginnings, and their ends turned around, all folded.
+    whole: Table<SmolStr, Outcome>,
+    starts: Affixes,
+    ends: Affixes,
     inside: Option<Inside>,
     /// What any text passes, and patterns without a text to find them by.
     any_text: Outcome,
@@ -48,25 +50,23 @@ pub(super) struct FieldTests {
     others: Vec<(u32, Test)>,
 }
 
-/// What texts are compared with, with or without regard to case.
-#[derive(Default)]
-struct Case {
-    whole: Table<SmolStr, Marks>,
-    starts: Affixes,
-    /// Turned around.
-    ends: Affixes,
-}
-
-/// The automaton over all texts, folded, that are looked for anywhere in folded ones.
+/// The automaton over all texts that are looked for anywhere in folded ones.
 struct Inside {
     automaton: AhoCorasick,
     outcomes: Vec<Outcome>,
 }
 
-/// What follows from a text that was found: tests that are passed, and patterns that must be tried.
+/// What follows from a text that was found in a folded one. Tests that regard case are passed too where nothing was to
+/// fold; else they must be tried.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
+    /// Tests that are passed.
     marks: Marks,
+    /// Tests that are passed where nothing was to fold.
+    plain: Marks,
+    /// Patterns that must be tried where something was.
+    cased: Box<[u32]>,
+    /// Patterns that must be tried, for more than was found.
     tries: Box<[u32]>,
 }
 
@@ -74,6 +74,8 @@ pub(super) struct Outcome {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     tests: Vec<u32>,
+    plain: Vec<u32>,
+    cased: Vec<u32>,
     tries: Vec<u32>,
 }
 
@@ -130,9 +132,14 @@ impl FieldTests {
     fn text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
         let Scratch { folded, turned } = scratch;
         let folded = fold(text, folded);
+        let is_plain = std::ptr::eq(folded, text);
         let mut follow = |outcome: &Outcome| {
             outcome.marks.add_to(facts);
-            for &place in &outcome.tries {
+            if is_plain {
+                outcome.plain.add_to(facts);
+            }
+            let cased = if is_plain { &[] } else { &*outcome.cased };
+            for &place in cased.iter().chain(&outcome.tries) {
                 let Try { test, pattern, folded: as_folded } = &self.tries[place as usize];
                 if !has(facts, *test) && pattern.matches(if *as_folded { folded } else { text }) {
                     add(facts, *test);
@@ -140,22 +147,16 @@ impl FieldTests {
             }
         };
         follow(&self.any_text);
-        for (case, text) in self.cases.iter().zip([text, folded]) {
-            case.starts.find(text.as_bytes()).into_iter().for_each(&mut follow);
-            if !case.ends.is_empty() {
-                turned.clear();
-                turned.extend(text.bytes().rev());
-                case.ends.find(turned).into_iter().for_each(&mut follow);
-            }
+        self.whole.get(folded).into_iter().for_each(&mut follow);
+        self.starts.find(folded.as_bytes()).into_iter().for_each(&mut follow);
+        if !self.ends.is_empty() {
+            turned.clear();
+            turned.extend(folded.bytes().rev());
+            self.ends.find(turned).into_iter().for_each(&mut follow);
         }
         if let Some(inside) = &self.inside {
             for found in inside.automaton.find_overlapping_iter(folded) {
                 follow(&inside.outcomes[found.pattern().as_usize()]);
-            }
-        }
-        for (case, text) in self.cases.iter().zip([text, folded]) {
-            if let Some(marks) = case.whole.get(text) {
-                marks.add_to(facts);
             }
         }
     }
@@ -172,23 +173,31 @@ fn one_by_one(tests: &[(u32, Test)], value: &Value, facts: &mut [u64]) {
 impl Pending {
     /// Takes over what follows from another text.
     pub(super) fn extend(&mut self, other: &Self) {
-        self.tests.extend(&other.tests);
-        self.tests.sort_unstable();
-        self.tests.dedup();
+        for (own, others) in [(&mut self.tests, &other.tests), (&mut self.plain, &other.plain)] {
+            own.extend(others);
+            own.sort_unstable();
+            own.dedup();
+        }
+        self.cased.extend(&other.cased);
         self.tries.extend(&other.tries);
     }
 
     pub(super) fn outcome(&self) -> Outcome {
-        Outcome { marks: Marks::new(&self.tests), tries: self.tries.as_slice().into() }
+        Outcome {
+            marks: Marks::new(&self.tests),
+            plain: Marks::new(&self.plain),
+            cased: self.cased.as_slice().into(),
+            tries: self.tries.as_slice().into(),
+        }
     }
 }
 
 #[derive(Default)]
 struct Builder {
     exists: Vec<u32>,
-    whole: [HashMap<SmolStr, Vec<u32>>; 2],
-    starts: [HashMap<SmolStr, Pending>; 2],
-    ends: [HashMap<SmolStr, Pending>; 2],
+    whole: HashMap<SmolStr, Pending>,
+    starts: HashMap<SmolStr, Pending>,
+    ends: HashMap<SmolStr, Pending>,
     inside: HashMap<SmolStr, Pending>,
     any_text: Pending,
     tries: Vec<Try>,
@@ -213,8 +222,8 @@ impl Builder {
     fn one_of(&mut self, test: u32, asked: &Test, values: &[Value], insensitive: bool) {
         if values.iter().all(|value| matches!(value, Value::Text(_))) {
             for text in values.iter().filter_map(Value::as_text) {
-                let text = text_as(text, insensitive);
-                self.whole[usize::from(insensitive)].entry(text).or_default().push(test);
+                let parts = if text.is_empty() { Vec::new() } else { vec![WildcardPart::Text(text.into())] };
+                self.pattern(test, &Wildcard(parts), insensitive);
             }
         } else if values.iter().all(|value| matches!(value, Value::Long(_))) {
             for value in values {
@@ -236,51 +245,48 @@ impl Builder {
 
     fn pattern(&mut self, test: u32, wildcard: &Wildcard, insensitive: bool) {
         use WildcardPart::{Many, Text};
-        let case = usize::from(insensitive);
-        let read = |text: &str| text_as(text, insensitive);
         let parts = wildcard.0.as_slice();
-        // Where the text that was found is all there is to the pattern, nothing is left to try.
-        let (pending, whole) = match parts {
-            [] => return self.whole[case].entry(SmolStr::default()).or_default().push(test),
-            [Text(text)] => return self.whole[case].entry(read(text)).or_default().push(test),
-            [Many] => (&mut self.any_text, true),
-            [Text(start), rest @ ..] => (self.starts[case].entry(read(start)).or_default(), *rest == [Many]),
-            [rest @ .., Text(end)] => (self.ends[case].entry(read(end)).or_default(), *rest == [Many]),
-            parts => match longest_text(parts) {
-                // Found in folded texts, and so only a hint where case is regarded.
-                Some(text) => (
-                    self.inside.entry(text_as(text, true)).or_default(),
-                    insensitive && matches!(parts, [Many, Text(_), Many]),
-                ),
-                None => (&mut self.any_text, false),
-            },
+        // By which text the pattern is found, and whether that is all there is to it.
+        let (text, found, is_all) = match parts {
+            [] => (None, &mut self.whole, true),
+            [Text(text)] => (Some(text), &mut self.whole, true),
+            [Text(start), rest @ ..] => (Some(start), &mut self.starts, *rest == [Many]),
+            [rest @ .., Text(end)] => (Some(end), &mut self.ends, *rest == [Many]),
+            parts => (longest_text(parts), &mut self.inside, matches!(parts, [Many, Text(_), Many])),
         };
-        if whole {
-            pending.tests.push(test);
-        } else {
-            pending.tries.push(u32::try_from(self.tries.len()).unwrap_or(u32::MAX));
-            self.tries.push(Try { test, pattern: Pattern::new(wildcard, insensitive), folded: insensitive });
+        let (pending, is_folded) = match text {
+            // Any text passes, or any may: there is nothing to find it by.
+            None if !parts.is_empty() => (&mut self.any_text, true),
+            text => {
+                let text = text.map_or("", SmolStr::as_str);
+                let folded = SmolStr::new(fold(text, &mut String::new()));
+                let is_folded = folded == text;
+                (found.entry(folded).or_default(), is_folded)
+            }
+        };
+        let is_all = is_all || *parts == [Many];
+        let place = u32::try_from(self.tries.len()).unwrap_or(u32::MAX);
+        match (is_all, insensitive || *parts == [Many]) {
+            (true, true) => return pending.tests.push(test),
+            (true, false) => {
+                // A text with upper case in it is never found where nothing was to fold.
+                pending.plain.extend(is_folded.then_some(test));
+                pending.cased.push(place);
+            }
+            (false, _) => pending.tries.push(place),
         }
+        self.tries.push(Try { test, pattern: Pattern::new(wildcard, insensitive), folded: insensitive });
     }
 
     fn build(self, words: usize) -> FieldTests {
-        let case = |whole: HashMap<SmolStr, Vec<u32>>, starts, ends| Case {
-            whole: whole.into_iter().map(|(text, tests)| (text, Marks::new(&tests))).collect(),
-            starts: affixes(starts, false),
-            ends: affixes(ends, true),
-        };
-        let [whole, whole_folded] = self.whole;
-        let [starts, starts_folded] = self.starts;
-        let [ends, ends_folded] = self.ends;
         let (texts, outcomes): (Vec<_>, Vec<_>) =
             self.inside.into_iter().map(|(text, pending)| (text, pending.outcome())).unzip();
-        // Texts beyond what an automaton can number are too many for any rules there are; then each pattern is tried.
-        let automaton = (!texts.is_empty())
-            .then(|| AhoCorasick::new(texts.iter().map(|text| text.as_bytes())))
-            .transpose();
         let mut any_text = self.any_text;
+        let automaton = AhoCorasick::new(texts.iter().map(|text| text.as_bytes()));
         let inside = match automaton {
-            Ok(automaton) => automaton.map(|automaton| Inside { automaton, outcomes }),
+            _ if texts.is_empty() => None,
+            Ok(automaton) => Some(Inside { automaton, outcomes }),
+            // More texts than an automaton can number: then each pattern is tried.
             Err(_) => {
                 any_text.tries = (0..).take(self.tries.len()).collect();
                 None
@@ -289,7 +295,9 @@ impl Builder {
         FieldTests {
             words,
             exists: Marks::new(&self.exists),
-            cases: [case(whole, starts, ends), case(whole_folded, starts_folded, ends_folded)],
+            whole: self.whole.into_iter().map(|(text, pending)| (text, pending.outcome())).collect(),
+            starts: affixes(self.starts, false),
+            ends: affixes(self.ends, true),
             inside,
             any_text: any_text.outcome(),
             tries: self.tries,
@@ -309,10 +317,6 @@ fn affixes(affixes: HashMap<SmolStr, Pending>, turned: bool) -> Affixes {
         }
         (text, pending)
     }))
-}
-
-fn text_as(text: &str, insensitive: bool) -> SmolStr {
-    if insensitive { fold(text, &mut String::new()).into() } else { text.into() }
 }
 
 fn longest_text(parts: &[WildcardPart]) -> Option<&SmolStr> {

@@ -21,13 +21,14 @@ pub(super) fn mix(state: u64, word: u64) -> u64 {
 
 impl Hasher for Quick {
     fn write(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(8);
-        for chunk in &mut chunks {
-            let word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-            self.0 = mix(self.0, word);
+        let (chunks, rest) = bytes.as_chunks::<8>();
+        for chunk in chunks {
+            self.0 = mix(self.0, u64::from_le_bytes(*chunk));
         }
-        let tail = chunks.remainder().iter().fold(1, |word, byte| word << 8 | u64::from(*byte));
-        self.0 = mix(self.0, tail);
+        // The length tells texts apart that differ only in zeros at their ends.
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.0 = mix(mix(self.0, u64::from_le_bytes(last)), bytes.len() as u64);
     }
 
     fn write_u8(&mut self, byte: u8) {

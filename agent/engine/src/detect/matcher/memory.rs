@@ -11,6 +11,7 @@ use super::compile::{Fact, Program, compute};
 use super::field::Scratch;
 use super::hash::mix;
 use super::marks::has;
+use super::recent::Recent;
 use crate::event::{Event, Fields};
 
 /// Most shared lists about which something is kept; a power of two.
@@ -26,6 +27,8 @@ pub(super) struct Memory {
     places: Vec<Place>,
     /// What is known about lists: those kept, then those of this event that found no room, then the event's own.
     lists: Vec<Known>,
+    /// Values of each slot's field.
+    recent: Vec<Recent>,
     /// Answers to what is computed.
     computed: Vec<(u32, bool)>,
     scratch: Scratch,
@@ -65,6 +68,7 @@ impl Memory {
             now: 0,
             places: vec![Place::default(); program.fields.len()],
             lists: (0..LISTS_MAX + 1).map(|_| Known::new()).collect(),
+            recent: program.fields.iter().map(|_| Recent::default()).collect(),
             computed: vec![(0, false); program.computed.len()],
             scratch: Scratch::default(),
         }
@@ -153,7 +157,8 @@ impl Memory {
             let (own, shared) = event.layers();
             let fields = place.layer.checked_sub(1).map_or(own, |layer| &*shared[layer as usize]);
             let (_, value) = &fields.entries()[usize::from(entry.position)];
-            tests.judge(value.elements(), &mut known.facts[start..], &mut self.scratch);
+            let recent = &mut self.recent[usize::from(slot)];
+            recent.judge(tests, value, &mut known.facts[start..], &mut self.scratch);
         }
         Some(&known.facts[entry.facts as usize..][..tests.words])
     }
