@@ -19,6 +19,12 @@ impl Span {
         Self { start, end }
     }
 
+    /// The first character of a text.
+    #[must_use]
+    pub fn first_of(text: &str) -> Self {
+        Self::new(0, text.chars().next().map_or(0, char::len_utf8))
+    }
+
     /// The stretch from the start of this to the end of `other`.
     #[must_use]
     pub const fn to(self, other: Self) -> Self {

@@ -29,5 +29,5 @@ pub const NESTING_MAX: usize = 128;
 pub const STAGES_MAX: usize = 256;
 /// Most stages a sample may have, as in Elasticsearch.
 pub const SAMPLE_STAGES_MAX: usize = 5;
-/// Most diagnostics that are reported for one query.
+/// Most diagnostics that are reported for one query, and for one file; errors come before warnings where there are more.
 pub const DIAGNOSTICS_MAX: usize = 20;

@@ -33,6 +33,14 @@ impl Report {
     pub fn is_fault(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error)
     }
+
+    /// Leaves no more than can be told, errors before warnings.
+    pub(super) fn shorten(&mut self) {
+        if self.diagnostics.len() > DIAGNOSTICS_MAX {
+            self.diagnostics.sort_by_key(|diagnostic| diagnostic.severity() != Severity::Error);
+            self.diagnostics.truncate(DIAGNOSTICS_MAX);
+        }
+    }
 }
 
 /// A file.
@@ -81,12 +89,14 @@ pub(super) fn parse<'a>(bytes: &[u8], text: &'a str) -> Result<Spanned<DeTable<'
 fn no_text(bytes: &[u8]) -> Option<Diagnostic> {
     if bytes.len() > FILE_BYTES_MAX {
         let message = format!("the file is longer than {FILE_BYTES_MAX} bytes");
-        let fault = Diagnostic::new(code::BAD_FILE, Span::new(0, 1), message);
+        let fault = Diagnostic::new(code::BAD_FILE, Span::default(), message);
         return Some(fault.help("one rule stands in a file: part it, or take out what is none"));
     }
     let at = std::str::from_utf8(bytes).err()?.valid_up_to();
     let message = format!("the file is not UTF-8 text from byte {at} on");
-    Some(Diagnostic::new(code::BAD_FILE, Span::new(at, at + 1), message).help("save it as UTF-8"))
+    // What is no text stands in it as a sign of its own.
+    let sign = char::REPLACEMENT_CHARACTER.len_utf8();
+    Some(Diagnostic::new(code::BAD_FILE, Span::new(at, at + sign), message).help("save it as UTF-8"))
 }
 
 fn document(text: &str) -> Result<Spanned<DeTable<'_>>, Vec<Diagnostic>> {
@@ -94,9 +104,9 @@ fn document(text: &str) -> Result<Spanned<DeTable<'_>>, Vec<Diagnostic>> {
     if errors.is_empty() {
         return Ok(document);
     }
-    let place = |error: &toml::de::Error| error.span().unwrap_or(0..1);
+    let place = |error: &toml::de::Error| error.span().map_or(Span::first_of(text), Span::from);
     let faults = errors.iter().take(DIAGNOSTICS_MAX);
     Err(faults
-        .map(|error| Diagnostic::new(code::BAD_TOML, place(error).into(), error.message().to_owned()))
+        .map(|error| Diagnostic::new(code::BAD_TOML, place(error), error.message().to_owned()))
         .collect())
 }

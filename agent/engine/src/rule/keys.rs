@@ -1,6 +1,7 @@
 //! Which keys a rule may have, and what becomes of them.
 
 use super::document::{Placed, Table};
+use crate::lang::DIAGNOSTICS_MAX;
 use crate::lang::diagnostic::{Diagnostic, code};
 use crate::lang::suggest::nearest;
 
@@ -166,7 +167,10 @@ fn check(table: &Table<'_>, keys: &[(&str, Use)], place: &str, faults: &mut Vec<
             None => {
                 let message = format!("{place} has no key `{name}`");
                 let fault = Diagnostic::new(code::UNKNOWN_KEY, key.span, message);
-                faults.push(match nearest(name, keys.iter().map(|(known, _)| *known)) {
+                // More are not told, and a file may have as many as it has room for.
+                let is_told = faults.len() < DIAGNOSTICS_MAX;
+                let known = keys.iter().map(|(known, _)| *known).filter(|_| is_told);
+                faults.push(match nearest(name, known) {
                     Some(near) => fault.help(format!("did you mean `{near}`?")),
                     None => fault,
                 });

@@ -55,6 +55,15 @@ impl Loaded {
             loaded.rule(source, document, &jobs, &mut seen, schema);
         }
         loaded.reports.sort_by(|left, right| left.file.cmp(&right.file));
+        // What is wrong with a file's job and with its rule is found at different times.
+        loaded.reports.dedup_by(|later, report| {
+            let is_same = later.file == report.file;
+            if is_same {
+                report.diagnostics.append(&mut later.diagnostics);
+            }
+            is_same
+        });
+        loaded.reports.iter_mut().for_each(Report::shorten);
         loaded
     }
 

@@ -53,7 +53,7 @@ type Read = (ast::Query, Vec<(Pipe, Span)>);
 fn read(text: &str) -> Result<Read, Vec<Diagnostic>> {
     if text.len() > QUERY_BYTES_MAX {
         let message = format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
-        return Err(vec![Diagnostic::new(code::TOO_LONG, Span::new(0, 1), message)]);
+        return Err(vec![Diagnostic::new(code::TOO_LONG, Span::first_of(text), message)]);
     }
     let (tokens, faults) = lexer::tokens(text);
     if !faults.is_empty() {

@@ -10,7 +10,7 @@ use super::lexer::Token;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::query::Relation;
 use crate::lang::tokens::Tokens;
-use crate::lang::{NESTING_MAX, SAMPLE_STAGES_MAX, STAGES_MAX};
+use crate::lang::{NESTING_MAX, QUERY_BYTES_MAX, SAMPLE_STAGES_MAX, STAGES_MAX};
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
@@ -139,11 +139,16 @@ impl Parser {
                 break;
             }
         }
-        let mut stages = Vec::new();
+        let (mut stages, mut bytes) = (Vec::new(), 0);
         while self.at("[") || self.at("![") {
             let (stage, runs) = self.stage()?;
             if stages.len() + runs > STAGES_MAX {
                 let message = format!("a sequence may have {STAGES_MAX} stages");
+                return Err(Diagnostic::new(code::TOO_LONG, stage.span, message));
+            }
+            bytes += (stage.span.end - stage.span.start) * runs;
+            if bytes > QUERY_BYTES_MAX {
+                let message = format!("the stages, runs counted out, may be {QUERY_BYTES_MAX} bytes long");
                 return Err(Diagnostic::new(code::TOO_LONG, stage.span, message));
             }
             stages.extend(std::iter::repeat_n(stage, runs));

@@ -17,7 +17,7 @@ use crate::event::Schema;
 pub fn parse(text: &str, schema: &mut Schema) -> Result<(EventQuery, Vec<Diagnostic>), Vec<Diagnostic>> {
     if text.len() > QUERY_BYTES_MAX {
         let message = format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
-        return Err(vec![Diagnostic::new(code::TOO_LONG, Span::new(0, 1), message)]);
+        return Err(vec![Diagnostic::new(code::TOO_LONG, Span::first_of(text), message)]);
     }
     let tokens = lexer::tokens(text).map_err(|fault| vec![fault])?;
     let ast = parser::parse(tokens).map_err(|fault| vec![fault])?;

@@ -232,6 +232,9 @@ impl Lowering<'_> {
     fn call(&mut self, name: &str, insensitive: bool, arguments: &[Ast], span: Span) -> Option<(Expr, Kind)> {
         let Some(function) = Function::named(name) else {
             let fault = Diagnostic::new(code::UNKNOWN_FUNCTION, span, format!("unknown function `{name}`"));
+            if self.is_full() {
+                return None;
+            }
             self.report(match nearest(name, Function::names()) {
                 Some(near) => fault.help(format!("did you mean `{near}`?")),
                 None => fault,

@@ -38,10 +38,26 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Keeps what was found. Where there is no room, an error takes the place of a warning: what has an error must not
+    /// pass for a query that has none.
     fn report(&mut self, diagnostic: Diagnostic) {
-        if self.found.len() < DIAGNOSTICS_MAX && !self.found.contains(&diagnostic) {
-            self.found.push(diagnostic);
+        if self.found.contains(&diagnostic) {
+            return;
         }
+        if self.found.len() == DIAGNOSTICS_MAX {
+            let warning = self.found.iter().rposition(|found| found.severity() == Severity::Warning);
+            match warning.filter(|_| diagnostic.severity() == Severity::Error) {
+                Some(warning) => drop(self.found.remove(warning)),
+                None => return,
+            }
+        }
+        self.found.push(diagnostic);
+    }
+
+    /// Whether no more errors are kept, so that help for them need not be looked for.
+    fn is_full(&self) -> bool {
+        self.found.len() == DIAGNOSTICS_MAX
+            && self.found.iter().all(|found| found.severity() == Severity::Error)
     }
 
     /// The query and its warnings, or everything that is wrong.
@@ -66,7 +82,7 @@ impl<'a> Lowering<'a> {
     /// Finds a field that must be there.
     fn field(&mut self, name: &str, span: Span) -> Option<FieldId> {
         let found = self.lookup(name);
-        if found.is_none() {
+        if found.is_none() && !self.is_full() {
             let fault = Diagnostic::new(code::UNKNOWN_FIELD, span, format!("unknown field `{name}`"));
             let fault = fault.label("no event has this field");
             self.report(match (names_a_stage(name), nearest(name, self.schema.names())) {
