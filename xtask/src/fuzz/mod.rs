@@ -58,9 +58,13 @@ const TARGETS: &[Target] = &[
     Target { name: "kql", seeds: &[("queries/kql.txt", corpus::Form::Blocks)], dictionary: Some("kql"), bytes_max: 2048 },
     Target { name: "rule", seeds: &[], dictionary: Some("rule"), bytes_max: 4096 },
     Target { name: "event", seeds: &[("properties/events.ndjson", corpus::Form::Lines)], dictionary: Some("event"), bytes_max: 4096 },
+    Target { name: "fmt", seeds: &[("queries/eql.txt", corpus::Form::Blocks), ("queries/kql.txt", corpus::Form::Blocks)], dictionary: Some("eql"), bytes_max: 2048 },
+    choices("regex"),
     choices("differential"),
     choices("sequence"),
     choices("new_terms"),
+    choices("sample"),
+    choices("threshold"),
 ];
 
 /// Fuzzes.

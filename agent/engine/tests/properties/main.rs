@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use property::Property;
 
 /// Random inputs of each property in one run of the tests: seconds of them.
-const CASES: u32 = 256;
+const CASES: u32 = 128;
 /// Longest random input, in bytes.
 const BYTES_MAX: usize = 512;
 /// Most edits that make a random text of a right one.
@@ -86,13 +86,16 @@ fn mangled(texts: &[Vec<u8>], u: &mut Unstructured<'_>) -> arbitrary::Result<Vec
 /// Right texts of a property's language: those of the golden files, and the inputs that are kept. Properties whose
 /// inputs are choices have none.
 fn texts(property: &Property) -> Vec<Vec<u8>> {
-    let queries = |golden: &str| {
+    let queries = |golden: &str| -> Vec<_> {
         golden.split("===\n").filter_map(|block| block.split("---\n").next()).map(Vec::from).collect()
     };
     let mut texts: Vec<Vec<u8>> = match property.name {
         "eql" => queries(include_str!("../queries/eql.txt")),
         "kql" => queries(include_str!("../queries/kql.txt")),
         "event" => include_str!("events.ndjson").lines().map(Vec::from).collect(),
+        "fmt" => {
+            [include_str!("../queries/eql.txt"), include_str!("../queries/kql.txt")].map(queries).concat()
+        }
         "rule" => Vec::new(),
         _ => return Vec::new(),
     };

@@ -4,10 +4,13 @@
 
 mod differential;
 mod grammar;
+mod regex;
 mod run;
+mod sample;
 mod sequence;
 mod terms;
 mod text;
+mod threshold;
 
 use arbitrary::Unstructured;
 
@@ -25,9 +28,13 @@ pub(crate) const ALL: &[Property] = &[
     Property { name: "kql", check: text::kql },
     Property { name: "rule", check: text::rule },
     Property { name: "event", check: text::event },
+    Property { name: "fmt", check: text::fmt },
+    Property { name: "regex", check: |bytes| made(bytes, regex::check) },
     Property { name: "differential", check: |bytes| made(bytes, differential::check) },
     Property { name: "sequence", check: |bytes| made(bytes, sequence::check) },
     Property { name: "new_terms", check: |bytes| made(bytes, terms::check) },
+    Property { name: "sample", check: |bytes| made(bytes, sample::check) },
+    Property { name: "threshold", check: |bytes| made(bytes, threshold::check) },
 ];
 
 /// What is made of choices: where the bytes end, every further choice is the first.

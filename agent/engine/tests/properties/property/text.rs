@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use lapwing_engine::lang::format::{self, Unformatted};
 use lapwing_engine::lang::{Diagnostic, Severity, eql, kql};
 use lapwing_engine::{Event, Loaded, Rule, Schema};
 use serde_json::Value as Json;
@@ -31,6 +32,24 @@ pub(super) fn kql(bytes: &[u8]) {
         asked(schema, &[kql_rule(0, query)]);
     }
 }
+
+/// A query that can be read has a layout in which it means the same, and which stays as it is when it is laid out again.
+pub(super) fn fmt(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for (name, layout) in [("eql", format::eql as Layout), ("kql", format::kql)] {
+        match layout(text, &mut Schema::new()) {
+            Ok(formatted) => assert_eq!(
+                layout(&formatted, &mut Schema::new()).as_ref(),
+                Ok(&formatted),
+                "{name} {text:?} laid out once and once more"
+            ),
+            Err(Unformatted::Changed) => panic!("{name} {text:?} would have changed its meaning"),
+            Err(Unformatted::Faults(_) | Unformatted::Comment(_)) => {}
+        }
+    }
+}
+
+type Layout = fn(&str, &mut Schema) -> Result<String, Unformatted>;
 
 /// A rule file gives a rule or says why not, and never keeps another one from being read.
 pub(super) fn rule(bytes: &[u8]) {
