@@ -10,6 +10,7 @@ mod config;
 mod control;
 mod coverage;
 mod edges;
+mod explain;
 mod fixture;
 mod lane;
 mod ledger;

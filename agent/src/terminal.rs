@@ -120,6 +120,13 @@ impl Screen {
     }
 }
 
+/// Whether the locale says that characters beyond ASCII can be shown.
+pub(crate) fn shows_unicode() -> bool {
+    let settings = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(|name| env::var(name).ok());
+    let locale = settings.into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
 /// The text with everything that is not a visible character written out: control characters as `\n` or
 /// `\x1b`, the marks that turn text around or take no space as `\u{202e}`. A backslash stays as it is.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {

@@ -25,5 +25,7 @@ mod fork;
 
 /// Namespaces and control groups: what a container is made of.
 mod container;
+/// What is told of events beforehand.
+mod fields;
 /// The account of records, and how the agent starts and stops.
 mod run;

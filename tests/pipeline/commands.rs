@@ -79,7 +79,7 @@ fn run(here: &Path, line: &str) -> String {
     let mut words = words(line).into_iter();
     assert_eq!(words.next(), Some("lapwing"), "{line}");
     let mut command = Command::new(LAPWING);
-    command.current_dir(here).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+    command.current_dir(here).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("LC_ALL", "C");
     for word in words {
         match word.strip_prefix('<') {
             Some(name) => command.stdin(File::open(here.join(name)).expect("a file")),

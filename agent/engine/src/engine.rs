@@ -4,6 +4,7 @@ mod alert;
 pub mod coverage;
 mod detector;
 mod excuse;
+pub mod explain;
 mod flood;
 mod index;
 mod running;

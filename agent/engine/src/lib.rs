@@ -19,10 +19,10 @@ pub mod rule;
 
 mod engine;
 
-pub use engine::coverage;
 pub use engine::{
     Alert, Cause, Counters, Engine, Match, Options, Output, ResultPosition, Search, SearchOptions,
     SearchResults, StateChange, Suppressed,
 };
+pub use engine::{coverage, explain};
 pub use event::{Event, EventError, FieldId, Fields, Schema, Timestamp, Type, Value};
 pub use rule::{Exception, Exceptions, Loaded, Report, Rule};

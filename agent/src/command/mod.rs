@@ -3,6 +3,7 @@
 mod alerts;
 mod check;
 mod events;
+mod explain;
 mod fmt;
 mod replay;
 mod run;
@@ -36,6 +37,8 @@ enum Command {
     Check(check::Args),
     /// Print events as they happen
     Events(events::Args),
+    /// Say what a rule does and why it did or did not match, or what a code means
+    Explain(explain::Args),
     /// Lay out the queries in rule files
     Fmt(fmt::Args),
     /// Run the rules over recorded events and print the alerts
@@ -60,6 +63,7 @@ impl Args {
             Command::Alerts(args) => alerts::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Events(args) => events::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Fmt(args) => fmt::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Run(args) => run::run(&args),

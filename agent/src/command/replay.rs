@@ -19,7 +19,7 @@ use crate::{clock, rules};
 
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
 /// its files are.
-const LATENESS: Duration = Duration::from_secs(900);
+pub(super) const LATENESS: Duration = Duration::from_secs(900);
 
 /// Run the rules over recorded events and print the alerts
 #[derive(Debug, clap::Args)]

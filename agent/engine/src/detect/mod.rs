@@ -19,6 +19,7 @@ pub use new_terms::NewTerms;
 pub use rare::{Detection, Rare};
 pub use sample::SampleDetector;
 pub use sequence::SequenceDetector;
+pub(crate) use sequence::join_keys;
 pub use suppression::{Suppressed, Suppressor};
 pub use threshold::ThresholdDetector;
 

@@ -269,7 +269,7 @@ impl Answers for Earlier<'_> {
 
 /// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
 /// where a field is absent that is not optional.
-pub(super) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
+pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
     let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
     for key in keys {
         let mut values: Vec<Option<SmolStr>> = Vec::new();

@@ -5,6 +5,7 @@
 
 pub mod diagnostic;
 pub mod eql;
+pub mod example;
 pub mod format;
 pub mod kql;
 pub mod query;

@@ -41,6 +41,14 @@ pub fn kql(text: &str, schema: &mut Schema) -> Result<String, Unformatted> {
     laid_out(text, words::kql(text), |text| kql::parse(text, schema))
 }
 
+/// The typed query, as it displays itself, in lines. It is for people and cannot be read again.
+#[must_use]
+pub fn typed(text: &str) -> String {
+    let words = words::typed(text);
+    let laid_out = words.and_then(|words| tree::Tree::new(words).query().ok());
+    laid_out.map_or_else(|| text.to_owned(), |doc| layout::render(&doc, LINE_CHARACTERS_MAX))
+}
+
 /// Lays out a query that can be read, and makes sure that the result is read as the same typed query.
 fn laid_out<T: PartialEq>(
     text: &str,

@@ -86,6 +86,19 @@ pub(super) fn eql(text: &str) -> Vec<Word> {
     words
 }
 
+/// The words of a typed query: as EQL's, but that its blanks are where they belong already. `None` where something in it
+/// is no word of EQL.
+pub(super) fn typed(text: &str) -> Option<Vec<Word>> {
+    let (tokens, faults) = eql_tokens(text);
+    let mut words = eql(text);
+    let mut before = 0;
+    for (word, (_, span)) in words.iter_mut().zip(&tokens) {
+        word.apart = span.start > before;
+        before = span.end;
+    }
+    faults.is_empty().then_some(words)
+}
+
 fn eql_kind(previous: Option<&Eql>, token: &Eql) -> Kind {
     // Behind a dot or before one, the words of the language are names of fields.
     let is_name = previous == Some(&Eql::Symbol("."));

@@ -1,0 +1,162 @@
+//! What a rule does, and why it did or did not match.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use lapwing_engine::coverage::{Coverage, coverage};
+use lapwing_engine::explain::{Bound, Explainer, Explanation, bounds, spelled};
+use lapwing_engine::lang::{Query, format};
+use lapwing_engine::rule::Kind;
+use lapwing_engine::{Loaded, Options, Rule, Schema};
+use serde_json::{Value as Json, json};
+
+use super::super::{Refused, print, replay, tell_reports};
+use super::Args;
+use crate::config::Config;
+use crate::explain::{Marks, lines, to_json};
+use crate::source::cloudtrail::Geo;
+use crate::source::{Documents, Recorded, Replay};
+use crate::terminal::escape;
+use crate::{coverage as here, report};
+
+/// How late recorded events may come, as in a replay.
+const LATENESS: std::time::Duration = replay::LATENESS;
+
+/// Tells what the rule does, or, where there are events, why it did or did not match.
+pub(super) fn explain(rule: &Arc<Rule>, loaded: &Loaded, schema: &Arc<Schema>, args: &Args) -> Result<()> {
+    let found = coverage(rule, &here::sources(None), schema);
+    let queries = queries(rule, schema);
+    let bounds = bounds(rule, Options::default().limits);
+    let explanation = if args.events.is_empty() { None } else { Some(run(rule, schema, args)?) };
+    let reports: Vec<_> = loaded.reports.iter().filter(|report| report.file == rule.file).collect();
+    if args.json {
+        let object = json!({
+            "id": rule.id,
+            "name": rule.name,
+            "file": &*rule.file,
+            "type": rule.kind.name(),
+            "enabled": rule.enabled,
+            "query": queries.iter().map(|(_, text)| text).collect::<Vec<_>>(),
+            "listens": found.listens,
+            "source": found.source,
+            "coverage": {
+                "missing_fields": found.missing_fields,
+                "missing_events": found.missing_events,
+                "can_match": found.can_match,
+            },
+            "memory": bounds.iter().map(bound_to_json).collect::<Vec<_>>(),
+            "diagnostics": reports.iter().copied().flat_map(report::to_json).collect::<Vec<_>>(),
+            "explanation": explanation.as_ref().map(|explanation| to_json(explanation, schema)),
+        });
+        return print(&object.to_string());
+    }
+    let enabled = if rule.enabled { "" } else { ", not enabled" };
+    print(&escape(&rule.name))?;
+    print(&escape(&format!("{}, {}, {}{enabled}, {}", rule.kind.name(), rule.severity, rule.id, rule.file)))?;
+    if let Some(explanation) = explanation {
+        print("")?;
+        let names = names(rule);
+        return lines(&explanation, &names, Marks::of_locale()).iter().try_for_each(|line| print(line));
+    }
+    tell(rule, &queries, &found, &bounds)?;
+    tell_reports(reports);
+    Ok(())
+}
+
+/// The rule's typed queries, each with what it is.
+fn queries(rule: &Rule, schema: &Schema) -> Vec<(&'static str, String)> {
+    let text = match &rule.kind {
+        Kind::Eql(query) => query.display(schema).to_string(),
+        Kind::Query(query) | Kind::NewTerms { query, .. } | Kind::Threshold { query, .. } => {
+            query.display(schema).to_string()
+        }
+        Kind::MachineLearning { job, .. } => job.query.display(schema).to_string(),
+    };
+    let of = if matches!(rule.kind, Kind::MachineLearning { .. }) { "the job's query" } else { "query" };
+    vec![(of, format::typed(&text))]
+}
+
+/// What the rule's event queries are called, in their order.
+fn names(rule: &Rule) -> Vec<String> {
+    let Kind::Eql(query) = &rule.kind else { return vec!["the query".to_owned()] };
+    let until = match query.inner() {
+        Query::Sequence(sequence) => sequence.until.is_some(),
+        _ => false,
+    };
+    let stages = query.stages().count();
+    let events = query.events().count();
+    let name = |index: usize| match stages {
+        0 if index == 0 => "the query".to_owned(),
+        stages if until && index + 1 == stages => "until".to_owned(),
+        stages if index < stages => format!("stage {}", index + 1),
+        stages => format!("relative {}", index + 1 - stages.max(1)),
+    };
+    (0..events).map(name).collect()
+}
+
+fn tell(rule: &Rule, queries: &[(&str, String)], found: &Coverage, bounds: &[Bound]) -> Result<()> {
+    for (title, text) in queries {
+        print(&format!("\n{title}, as it runs"))?;
+        text.lines().try_for_each(|line| print(&escape(&format!("  {line}"))))?;
+    }
+    print("\nlistens to")?;
+    for (name, kinds) in names(rule).iter().zip(&found.listens) {
+        let source = found.source.as_deref().unwrap_or_default();
+        let kinds = if kinds.is_empty() {
+            "nothing that is here".to_owned()
+        } else {
+            format!("{source}: {}", kinds.join(", "))
+        };
+        print(&escape(&format!("  {name}: {kinds}")))?;
+    }
+    let missing = found.missing_events.iter().map(|event| format!("event {event}"));
+    let missing = missing.chain(found.missing_fields.iter().map(|field| format!("field {field}")));
+    missing.into_iter().try_for_each(|missing| print(&escape(&format!("  lacks {missing}"))))?;
+    if !found.can_match {
+        print("  so that it can never match")?;
+    }
+    print("\nremembers")?;
+    if bounds.is_empty() {
+        print("  nothing: it judges each event by itself")?;
+    }
+    bounds.iter().try_for_each(|bound| print(&format!("  {}", bound_told(bound))))
+}
+
+fn bound_told(bound: &Bound) -> String {
+    let bytes = bound.bytes_max.map(|bytes| bytesize::ByteSize(bytes as u64).display().iec().to_string());
+    let most = bytes.or(bound.entries_max.map(|entries| entries.to_string())).unwrap_or_default();
+    let window = match bound.window {
+        Some(window) => format!("for {}", spelled(window)),
+        None => "for as long as there is room".to_owned(),
+    };
+    format!("{}: {most} at most, {window}", bound.what)
+}
+
+fn bound_to_json(bound: &Bound) -> Json {
+    json!({
+        "what": bound.what,
+        "bytes_max": bound.bytes_max,
+        "entries_max": bound.entries_max,
+        "window_seconds": bound.window.map(|window| window.as_secs_f64()),
+    })
+}
+
+/// Shows the events to the rule.
+fn run(rule: &Arc<Rule>, schema: &Arc<Schema>, args: &Args) -> Result<Explanation> {
+    let options = Options { lateness: LATENESS, ..Options::default() };
+    let mut explainer = Explainer::new(rule, schema.clone(), options);
+    let cloudtrail = Config::read_if_there(&args.config)?.cloudtrail;
+    let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
+    let mut source = Replay::new(schema.clone(), geo);
+    let mut refused = Refused::default();
+    for file in &args.events {
+        for event in source.events(Documents::open(file)?) {
+            match event {
+                Ok(Recorded { event, .. }) => explainer.push(event),
+                Err(error) => refused.tell(&error),
+            }
+        }
+    }
+    refused.finish();
+    Ok(explainer.finish())
+}
