@@ -32,3 +32,19 @@ pub const STAGES_MAX: usize = 256;
 pub const SAMPLE_STAGES_MAX: usize = 5;
 /// Most diagnostics that are reported for one query, and for one file; errors come before warnings where there are more.
 pub const DIAGNOSTICS_MAX: usize = 20;
+
+/// What is found in a query: itself and its warnings, or everything that is wrong with it.
+type Found<T> = Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// What is wrong with a query's text and what is wrong with its meaning, in the order of their places. Warnings about a
+/// query that was not understood whole may be wrong themselves, and are left out.
+fn together<T>(mut faults: Vec<Diagnostic>, found: Found<T>) -> Found<T> {
+    if faults.is_empty() {
+        return found;
+    }
+    let more = found.err().unwrap_or_default();
+    faults.extend(more.into_iter().filter(|fault| fault.severity() == Severity::Error));
+    faults.sort_by_key(|fault| fault.span.start);
+    faults.truncate(DIAGNOSTICS_MAX);
+    Err(faults)
+}

@@ -1,18 +1,64 @@
 //! A query's tokens and a place among them; both parsers walk with it, and neither goes deeper than it lets them.
 
-use super::NESTING_MAX;
 use super::diagnostic::{Diagnostic, Span, code};
+use super::{DIAGNOSTICS_MAX, NESTING_MAX};
 
 /// The tokens of a query, of which the last one is its end.
 pub(super) struct Tokens<T> {
     tokens: Vec<(T, Span)>,
     next: usize,
     depth: usize,
+    /// How many brackets are open before each token.
+    open: Vec<i32>,
+    /// What was wrong and is passed over, so that more can be told.
+    faults: Vec<Diagnostic>,
 }
 
 impl<T: Clone> Tokens<T> {
-    pub(super) fn new(tokens: Vec<(T, Span)>) -> Self {
-        Self { tokens, next: 0, depth: 0 }
+    /// `bracket` tells by how many brackets more are open after a token: one more, one less or as many.
+    pub(super) fn new(tokens: Vec<(T, Span)>, bracket: impl Fn(&T) -> i32) -> Self {
+        let open = tokens.iter().scan(0, |open, (token, _)| {
+            let before = *open;
+            *open += bracket(token);
+            Some(before)
+        });
+        Self { open: open.collect(), tokens, next: 0, depth: 0, faults: Vec::new() }
+    }
+
+    /// How many brackets are open here.
+    pub(super) fn open(&self) -> i32 {
+        self.open[self.next]
+    }
+
+    /// Remembers a fault and goes on to where reading can go on: a token that `stops`, or one that closes a bracket or
+    /// ends the query, with no more than `open` brackets open.
+    ///
+    /// # Errors
+    /// The fault, where nothing that comes after it would be worth telling.
+    pub(super) fn recover(
+        &mut self,
+        fault: Diagnostic,
+        open: i32,
+        stops: impl Fn(&T) -> bool,
+    ) -> Result<(), Diagnostic> {
+        let is_limit = [code::TOO_DEEP, code::TOO_LONG].contains(&fault.code);
+        if is_limit || self.faults.len() + 1 >= DIAGNOSTICS_MAX {
+            return Err(fault);
+        }
+        self.faults.push(fault);
+        while self.next + 1 < self.tokens.len() {
+            let closes = self.open[self.next + 1] < self.open();
+            if self.open() <= open && (closes || stops(self.peek())) {
+                break;
+            }
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// What was passed over.
+    pub(super) fn into_faults(self) -> Vec<Diagnostic> {
+        self.faults
     }
 
     pub(super) fn peek(&self) -> &T {

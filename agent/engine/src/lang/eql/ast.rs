@@ -109,6 +109,8 @@ pub struct Expr {
 /// The kinds of expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {
+    /// What could not be read, and was told.
+    Wrong,
     /// A constant.
     Literal(Literal),
     /// A field.

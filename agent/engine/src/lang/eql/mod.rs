@@ -9,7 +9,7 @@ pub use ast::Pipe;
 
 use super::diagnostic::{Diagnostic, code};
 use super::lower::eql::lower;
-use super::{QUERY_BYTES_MAX, Query, Span};
+use super::{QUERY_BYTES_MAX, Query, Span, together};
 use crate::event::Schema;
 
 /// Reads a query and checks it against the schema, to which leaves of flattened fields are added as they are named.
@@ -17,16 +17,14 @@ use crate::event::Schema;
 /// # Errors
 /// Everything that is wrong with it, as far as it could be understood; a query that can run may have warnings.
 pub fn parse(text: &str, schema: &mut Schema) -> Result<(Query, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (ast, pipes) = read(text)?;
+    let ((ast, pipes), mut faults) = read(text)?;
     let refused = |(_, span): &(Pipe, Span)| {
         Diagnostic::new(code::PIPE, *span, "a rule has no pipes")
             .label("events come without an end, so that there is no first and no last of them")
             .help("take it out; `max_signals` limits alerts, and `lapwing search` takes pipes")
     };
-    if !pipes.is_empty() {
-        return Err(pipes.iter().map(refused).collect());
-    }
-    lower(&ast, schema)
+    faults.extend(pipes.iter().map(refused));
+    together(faults, lower(&ast, schema))
 }
 
 /// A query over a recording, of which there is a first and a last result.
@@ -43,14 +41,13 @@ pub struct Search {
 /// # Errors
 /// As [`parse`].
 pub fn parse_search(text: &str, schema: &mut Schema) -> Result<(Search, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (ast, pipes) = read(text)?;
-    let (query, warnings) = lower(&ast, schema)?;
+    let ((ast, pipes), faults) = read(text)?;
+    let (query, warnings) = together(faults, lower(&ast, schema))?;
     Ok((Search { query, pipes: pipes.into_iter().map(|(pipe, _)| pipe).collect() }, warnings))
 }
 
-type Read = (ast::Query, Vec<(Pipe, Span)>);
-
-fn read(text: &str) -> Result<Read, Vec<Diagnostic>> {
+/// The query as far as it could be understood, and what is wrong with it; only that where nothing could be.
+fn read(text: &str) -> Result<(parser::Read, Vec<Diagnostic>), Vec<Diagnostic>> {
     if text.len() > QUERY_BYTES_MAX {
         let message = format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
         return Err(vec![Diagnostic::new(code::TOO_LONG, Span::first_of(text), message)]);
@@ -59,5 +56,8 @@ fn read(text: &str) -> Result<Read, Vec<Diagnostic>> {
     if !faults.is_empty() {
         return Err(faults);
     }
-    parser::parse(tokens).map_err(|fault| vec![fault])
+    match parser::parse(tokens) {
+        (Some(read), faults) => Ok((read, faults)),
+        (None, faults) => Err(faults),
+    }
 }

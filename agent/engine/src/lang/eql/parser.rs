@@ -17,16 +17,23 @@ type Result<T> = std::result::Result<T, Diagnostic>;
 /// Most entries of a list on the right of `in`, `:`, `like` and `regex`, and most arguments of a function.
 const LIST_MAX: usize = 65_536;
 
-/// Reads a whole query and its pipes, and where each of these stands.
-pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<(Query, Vec<(Pipe, Span)>)> {
-    let mut parser = Parser::new(tokens);
-    let query = parser.query()?;
-    let mut pipes = Vec::new();
-    while parser.at("|") {
-        pipes.push(parser.pipe()?);
-    }
-    parser.end()?;
-    Ok((query, pipes))
+/// A query and its pipes, and where each of these stands.
+pub(super) type Read = (Query, Vec<(Pipe, Span)>);
+
+/// Words that are no names of fields unless they stand in back quotes.
+const KEYWORDS: &[&str] = &["and", "by", "in", "like", "not", "or", "regex", "until", "where", "with"];
+
+/// Reads a whole query, as far as it could be understood, and what is wrong with it.
+pub(super) fn parse(tokens: Vec<(Token, Span)>) -> (Option<Read>, Vec<Diagnostic>) {
+    let mut parser = Parser::new(tokens, |token| match token {
+        Token::Symbol("(" | "[" | "![") => 1,
+        Token::Symbol(")" | "]") => -1,
+        _ => 0,
+    });
+    let read = parser.whole();
+    let mut faults = parser.into_faults();
+    let read = read.map_err(|fault| faults.push(fault)).ok();
+    (read, faults)
 }
 
 type Parser = Tokens<Token>;
@@ -91,12 +98,23 @@ impl Parser {
         self.expected(wanted, &found)
     }
 
+    /// `whole = query pipe*`
+    fn whole(&mut self) -> Result<Read> {
+        let query = self.query()?;
+        let mut pipes = Vec::new();
+        while self.at("|") {
+            pipes.push(self.pipe()?);
+        }
+        self.end()?;
+        Ok((query, pipes))
+    }
+
     /// `query = sequence | sample | filter`
     fn query(&mut self) -> Result<Query> {
         match self.peek() {
             Token::Name { text, tilde: false } if text == "sequence" => self.sequence().map(Query::Sequence),
             Token::Name { text, tilde: false } if text == "sample" => self.sample().map(Query::Sample),
-            _ => self.filter().map(Query::Event),
+            _ => self.filter("the end of the query").map(Query::Event),
         }
     }
 
@@ -119,7 +137,6 @@ impl Parser {
     fn end(&mut self) -> Result<()> {
         match self.peek() {
             Token::End => Ok(()),
-            Token::Symbol("=") => Err(self.unexpected("an operator").help("`==` compares")),
             _ => Err(self.unexpected("an operator or the end of the query")),
         }
     }
@@ -141,7 +158,7 @@ impl Parser {
         }
         let (mut stages, mut bytes) = (Vec::new(), 0);
         while self.at("[") || self.at("![") {
-            let (stage, runs) = self.stage()?;
+            let (stage, runs) = self.stage_or_wrong(Self::stage)?;
             if stages.len() + runs > STAGES_MAX {
                 let message = format!("a sequence may have {STAGES_MAX} stages");
                 return Err(Diagnostic::new(code::TOO_LONG, stage.span, message));
@@ -156,7 +173,7 @@ impl Parser {
         if stages.is_empty() {
             return Err(self.unexpected("`[`"));
         }
-        let until = if self.eat_word("until") { Some(self.stage()?.0) } else { None };
+        let until = if self.eat_word("until") { Some(self.stage_or_wrong(Self::stage)?.0) } else { None };
         Ok(Sequence { by, maxspan, stages, until, span })
     }
 
@@ -171,7 +188,7 @@ impl Parser {
                 let message = format!("a sample may have {SAMPLE_STAGES_MAX} stages");
                 return Err(Diagnostic::new(code::TOO_LONG, self.span(), message));
             }
-            stages.push(self.bracketed()?);
+            stages.push(self.stage_or_wrong(|parser| parser.bracketed().map(|stage| (stage, 1)))?.0);
         }
         match self.peek() {
             _ if stages.is_empty() => Err(self.unexpected("`[`")),
@@ -243,7 +260,7 @@ impl Parser {
             return Err(self.unexpected("`[`"));
         }
         self.advance();
-        let filter = self.filter()?;
+        let filter = self.filter("`]`")?;
         self.expect("]")?;
         let span = start.to(self.last_span());
         let (mut by, mut alias) = (Vec::new(), None);
@@ -282,8 +299,29 @@ impl Parser {
         }
     }
 
-    /// `filter = ("any" | name | string) "where" condition`
-    fn filter(&mut self) -> Result<Filter> {
+    /// A stage, or what could not be read of it, up to the next one.
+    fn stage_or_wrong(
+        &mut self,
+        stage: impl FnOnce(&mut Self) -> Result<(Stage, usize)>,
+    ) -> Result<(Stage, usize)> {
+        let (open, start) = (self.open(), self.span());
+        let fault = match stage(self) {
+            Err(fault) => fault,
+            read => return read,
+        };
+        self.recover(fault, open, |token| match token {
+            Token::Symbol(symbol) => ["[", "![", "|"].contains(symbol),
+            Token::Name { text, tilde: false } => text == "until",
+            _ => false,
+        })?;
+        let span = start.to(self.last_span());
+        let condition = Expr { kind: ExprKind::Wrong, span, parenthesized: false };
+        let filter = Filter { category: None, category_span: span, condition };
+        Ok((Stage { missing: false, filter, by: Vec::new(), alias: None, span }, 1))
+    }
+
+    /// `filter = ("any" | name | string) "where" condition`, up to `end`.
+    fn filter(&mut self, end: &str) -> Result<Filter> {
         let category = match self.peek().clone() {
             Token::Name { text, tilde: false } if text == "any" => None,
             Token::Name { text, tilde: false } | Token::Text(text) => Some(text),
@@ -292,7 +330,40 @@ impl Parser {
         let category_span = self.span();
         self.advance();
         self.expect_word("where")?;
-        Ok(Filter { category, category_span, condition: self.expression(0)? })
+        Ok(Filter { category, category_span, condition: self.condition(end)? })
+    }
+
+    /// A condition up to `end`. What cannot be read of it is told and passed over, part by part.
+    fn condition(&mut self, end: &str) -> Result<Expr> {
+        let mut condition = self.part(0)?;
+        while !matches!(self.peek(), Token::End | Token::Symbol("]" | ")" | "|")) {
+            if !ends_part(self.peek()) {
+                let fault = match self.peek() {
+                    Token::Symbol("=") => self.unexpected("an operator").help("`==` compares"),
+                    _ => self.unexpected(&format!("an operator or {end}")),
+                };
+                let open = self.open();
+                self.advance();
+                self.recover(fault, open, ends_part)?;
+                // What goes on as no operator does is not understood, though it could be read up to there.
+                spoil_last(&mut condition);
+            }
+            if ends_part(self.peek()) {
+                self.advance();
+                let more = self.part(0)?;
+                condition = join(vec![condition, more], ExprKind::And);
+            }
+        }
+        Ok(condition)
+    }
+
+    /// An expression, or what could not be read of it.
+    fn part(&mut self, limit: u8) -> Result<Expr> {
+        let (open, start) = (self.open(), self.span());
+        self.expression(limit).or_else(|fault| {
+            self.recover(fault, open, ends_part)?;
+            Ok(Expr { kind: ExprKind::Wrong, span: start.to(self.last_span()), parenthesized: false })
+        })
     }
 
     /// An expression of operators that bind tighter than `limit`.
@@ -370,13 +441,11 @@ impl Parser {
     /// are one list and not nested.
     fn chain(&mut self, left: Expr, power: u8) -> Result<Expr> {
         let word = if power == AND { "and" } else { "or" };
-        let mut parts = vec![left, self.expression(power)?];
+        let mut parts = vec![left, self.part(power)?];
         while self.eat_word(word) {
-            parts.push(self.expression(power)?);
+            parts.push(self.part(power)?);
         }
-        let span = parts[0].span.to(self.last_span());
-        let kind = if power == AND { ExprKind::And(parts) } else { ExprKind::Or(parts) };
-        Ok(Expr { kind, span, parenthesized: false })
+        Ok(join(parts, if power == AND { ExprKind::And } else { ExprKind::Or }))
     }
 
     /// The constants on the right of `in`, `:`, `like` and `regex`.
@@ -435,7 +504,7 @@ impl Parser {
     fn primary(&mut self) -> Result<Expr> {
         let start = self.span();
         if self.eat("(") {
-            let mut inner = self.deeper(|parser| parser.expression(0))?;
+            let mut inner = self.deeper(|parser| parser.condition("`)`"))?;
             self.expect(")")?;
             inner.parenthesized = true;
             return Ok(inner);
@@ -470,7 +539,7 @@ impl Parser {
         self.advance();
         self.advance();
         self.expect("[")?;
-        let filter = self.deeper(Self::filter)?;
+        let filter = self.deeper(|parser| parser.filter("`]`"))?;
         self.expect("]")?;
         let kind = ExprKind::Related(relation, Box::new(filter));
         Ok(Expr { kind, span: start.to(self.last_span()), parenthesized: false })
@@ -501,6 +570,13 @@ impl Parser {
         let mut text = String::new();
         loop {
             match self.peek().clone() {
+                Token::Name { text: part, tilde: false }
+                    if text.is_empty() && KEYWORDS.contains(&part.as_str()) =>
+                {
+                    return Err(self
+                        .unexpected("the name of a field")
+                        .help("a field of this name stands in back quotes"));
+                }
                 Token::Name { text: part, tilde: false } | Token::Quoted(part) => text.push_str(&part),
                 _ => return Err(self.unexpected("the name of a field")),
             }
@@ -512,6 +588,31 @@ impl Parser {
         }
         Ok(Name { text, optional, span: start.to(self.last_span()) })
     }
+}
+
+/// Makes the last part of a condition one that could not be read.
+fn spoil_last(condition: &mut Expr) {
+    match &mut condition.kind {
+        ExprKind::And(parts) | ExprKind::Or(parts) if !condition.parenthesized => {
+            parts.last_mut().into_iter().for_each(spoil_last);
+        }
+        kind => *kind = ExprKind::Wrong,
+    }
+}
+
+/// Whether a part of a condition ends before a token.
+fn ends_part(token: &Token) -> bool {
+    match token {
+        Token::Name { text, tilde: false } => text == "and" || text == "or",
+        Token::Symbol(symbol) => *symbol == "|",
+        _ => false,
+    }
+}
+
+/// A list of parts, which is not empty.
+fn join(parts: Vec<Expr>, kind: fn(Vec<Expr>) -> ExprKind) -> Expr {
+    let span = parts[0].span.to(parts[parts.len() - 1].span);
+    Expr { kind: kind(parts), span, parenthesized: false }
 }
 
 fn bad_maxspan(span: Span, message: &str) -> Diagnostic {

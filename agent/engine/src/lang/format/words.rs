@@ -185,7 +185,7 @@ fn comments(text: &str, start: usize, end: usize) -> Vec<Comment> {
 
 /// The words of a KQL query that can be read; the last is its end.
 pub(super) fn kql(text: &str) -> Vec<Word> {
-    let tokens = kql_tokens(text).unwrap_or_default();
+    let (tokens, _) = kql_tokens(text);
     let mut words: Vec<Word> = Vec::with_capacity(tokens.len());
     let (mut before, mut previous): (_, Option<&Kql>) = (0, None);
     for (token, span) in &tokens {

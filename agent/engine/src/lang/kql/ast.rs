@@ -18,6 +18,8 @@ pub struct Query {
 /// The kinds of condition.
 #[derive(Clone, Debug, PartialEq)]
 pub enum QueryKind {
+    /// What could not be read, and was told.
+    Wrong,
     /// All of them hold.
     And(Vec<Query>),
     /// One of them holds.

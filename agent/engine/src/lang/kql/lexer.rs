@@ -1,5 +1,6 @@
 //! KQL text to tokens.
 
+use crate::lang::DIAGNOSTICS_MAX;
 use crate::lang::cursor::Cursor;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::query::{Wildcard, WildcardPart};
@@ -20,26 +21,29 @@ pub(in crate::lang) enum Token {
 /// Symbols; where one starts with another, the longer stands first.
 const SYMBOLS: &[&str] = &["<=", ">=", "<", ">", "(", ")", "{", "}", ":"];
 
-/// The tokens of a text, the last being [`Token::End`].
-pub(in crate::lang) fn tokens(text: &str) -> Result<Vec<(Token, Span)>, Diagnostic> {
+/// The tokens of a text, the last being [`Token::End`], and what could not be read.
+pub(in crate::lang) fn tokens(text: &str) -> (Vec<(Token, Span)>, Vec<Diagnostic>) {
     let mut cursor = Cursor::new(text);
-    let mut tokens = Vec::new();
+    let (mut tokens, mut faults) = (Vec::new(), Vec::new());
     loop {
         cursor.eat_while(char::is_whitespace);
         let start = cursor.place();
         let token = if cursor.peek().is_none() {
-            Token::End
+            Ok(Token::End)
         } else if let Some(symbol) = SYMBOLS.iter().find(|symbol| cursor.eat(symbol)) {
-            Token::Symbol(symbol)
+            Ok(Token::Symbol(symbol))
         } else if cursor.eat("\"") {
-            quoted(&mut cursor, start)?
+            quoted(&mut cursor, start)
         } else {
-            word(&mut cursor)?
+            word(&mut cursor)
         };
-        let end = token == Token::End;
-        tokens.push((token, cursor.span(start)));
-        if end {
-            return Ok(tokens);
+        let end = token == Ok(Token::End);
+        match token {
+            Ok(token) => tokens.push((token, cursor.span(start))),
+            Err(fault) => faults.push(fault),
+        }
+        if end || faults.len() >= DIAGNOSTICS_MAX {
+            return (tokens, faults);
         }
     }
 }

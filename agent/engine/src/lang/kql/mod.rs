@@ -7,7 +7,7 @@ pub mod ast;
 
 use super::diagnostic::{Diagnostic, code};
 use super::lower::kql::lower;
-use super::{EventQuery, QUERY_BYTES_MAX, Span};
+use super::{EventQuery, QUERY_BYTES_MAX, Span, together};
 use crate::event::Schema;
 
 /// Reads a query and checks it against the schema, to which leaves of flattened fields are added as they are named.
@@ -19,7 +19,12 @@ pub fn parse(text: &str, schema: &mut Schema) -> Result<(EventQuery, Vec<Diagnos
         let message = format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
         return Err(vec![Diagnostic::new(code::TOO_LONG, Span::first_of(text), message)]);
     }
-    let tokens = lexer::tokens(text).map_err(|fault| vec![fault])?;
-    let ast = parser::parse(tokens).map_err(|fault| vec![fault])?;
-    lower(&ast, schema)
+    let (tokens, faults) = lexer::tokens(text);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    match parser::parse(tokens) {
+        (Some(ast), faults) => together(faults, lower(&ast, schema)),
+        (None, faults) => Err(faults),
+    }
 }

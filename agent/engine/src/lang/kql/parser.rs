@@ -9,17 +9,17 @@ use crate::lang::tokens::Tokens;
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
-/// Reads a whole query.
-pub(super) fn parse(tokens: Vec<(Token, Span)>) -> Result<Query> {
-    let mut parser = Parser::new(tokens);
-    if *parser.peek() == Token::End {
-        return Ok(Query { kind: QueryKind::Everything, span: parser.span(), parenthesized: false });
-    }
-    let query = parser.list(&mut Parser::clause)?;
-    match parser.peek() {
-        Token::End => Ok(query),
-        _ => Err(parser.unexpected("`and`, `or` or the end of the query")),
-    }
+/// Reads a whole query, as far as it could be understood, and what is wrong with it.
+pub(super) fn parse(tokens: Vec<(Token, Span)>) -> (Option<Query>, Vec<Diagnostic>) {
+    let mut parser = Parser::new(tokens, |token| match token {
+        Token::Symbol("(" | "{") => 1,
+        Token::Symbol(")" | "}") => -1,
+        _ => 0,
+    });
+    let read = parser.whole();
+    let mut faults = parser.into_faults();
+    let read = read.map_err(|fault| faults.push(fault)).ok();
+    (read, faults)
 }
 
 type Parser = Tokens<Token>;
@@ -46,6 +46,26 @@ impl Parser {
             Token::Symbol(symbol) => format!("`{symbol}`"),
         };
         self.expected(wanted, &found)
+    }
+
+    /// `whole = list?`
+    fn whole(&mut self) -> Result<Query> {
+        if *self.peek() == Token::End {
+            return Ok(Query { kind: QueryKind::Everything, span: self.span(), parenthesized: false });
+        }
+        let mut query = self.list(&mut Self::clause)?;
+        while *self.peek() != Token::End {
+            let (fault, open) = (self.unexpected("`and`, `or` or the end of the query"), self.open());
+            self.advance();
+            self.recover(fault, open, ends_part)?;
+            if ends_part(self.peek()) {
+                self.advance();
+                let more = self.list(&mut Self::clause)?;
+                let span = query.span.to(more.span);
+                query = Query { kind: QueryKind::And(vec![query, more]), span, parenthesized: false };
+            }
+        }
+        Ok(query)
     }
 
     /// `list = conjunction ("or" conjunction)*`
@@ -75,11 +95,20 @@ impl Parser {
     fn negation(&mut self, item: Item<'_>) -> Result<Query> {
         let start = self.span();
         if !self.eat(&Token::Not) {
-            return item(self);
+            return self.part(item);
         }
-        let inner = self.deeper(item)?;
+        let inner = self.deeper(|parser| parser.part(item))?;
         let span = start.to(self.last_span());
         Ok(Query { kind: QueryKind::Not(Box::new(inner)), span, parenthesized: false })
+    }
+
+    /// An item, or what could not be read of it.
+    fn part(&mut self, item: Item<'_>) -> Result<Query> {
+        let (open, start) = (self.open(), self.span());
+        item(self).or_else(|fault| {
+            self.recover(fault, open, ends_part)?;
+            Ok(Query { kind: QueryKind::Wrong, span: start.to(self.last_span()), parenthesized: false })
+        })
     }
 
     fn in_parentheses(&mut self, item: Item<'_>) -> Result<Query> {
@@ -162,6 +191,11 @@ impl Parser {
         }
         Ok(Literal { text: Wildcard(parts), quoted: false, span: start.to(self.last_span()) })
     }
+}
+
+/// Whether a part of a query ends before a token.
+fn ends_part(token: &Token) -> bool {
+    matches!(token, Token::And | Token::Or)
 }
 
 /// Appends a part, texts next to each other becoming one.

@@ -96,7 +96,8 @@ impl Lowering<'_> {
         Some(Sample { stages: stages.into_iter().collect::<Option<_>>()? })
     }
 
-    fn same_key_count<'s>(&mut self, mut stages: impl Iterator<Item = &'s AstStage>) {
+    fn same_key_count<'s>(&mut self, stages: impl Iterator<Item = &'s AstStage>) {
+        let mut stages = stages.filter(|stage| stage.filter.condition.kind != ExprKind::Wrong);
         let Some(wanted) = stages.next().map(|first| first.by.len()) else { return };
         for stage in stages {
             if stage.by.len() != wanted {
@@ -131,6 +132,7 @@ impl Lowering<'_> {
 
     pub(super) fn condition(&mut self, ast: &Ast) -> Option<Condition> {
         match &ast.kind {
+            ExprKind::Wrong => None,
             ExprKind::Not(inner) => self.condition(inner).map(|inner| Condition::Not(Box::new(inner))),
             ExprKind::And(parts) => self.conditions(parts).map(Condition::All),
             ExprKind::Or(parts) => {
@@ -175,6 +177,7 @@ impl Lowering<'_> {
     /// An expression that is computed, and of what kind its values are.
     fn expression(&mut self, ast: &Ast) -> Option<(Expr, Kind)> {
         match &ast.kind {
+            ExprKind::Wrong => None,
             ExprKind::Literal(literal) => {
                 let value = constant(literal);
                 let kind = value.as_ref().map_or(Kind::Null, |value| Kind::Of(type_of(value)));

@@ -46,6 +46,7 @@ impl Lowering<'_> {
     /// A condition; `above` are the names that groups around it put before the names of its fields.
     fn kql(&mut self, ast: &Query, above: &str) -> Option<Condition> {
         match &ast.kind {
+            QueryKind::Wrong => None,
             QueryKind::Everything => Some(Condition::Always(true)),
             QueryKind::And(parts) => self.kql_parts(parts, above).map(Condition::All),
             QueryKind::Or(parts) => {
