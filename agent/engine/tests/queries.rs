@@ -6,8 +6,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use lapwing_engine::detect::{Matcher, naive};
 use lapwing_engine::lang::{Diagnostic, eql, kql};
-use lapwing_engine::{Schema, lang};
+use lapwing_engine::{Event, Schema, lang};
 
 #[test]
 fn eql_queries() {
@@ -58,6 +59,12 @@ fn hostile_queries_are_refused_by_name() {
         (chain, "E0106"),
         (stages, "E0107"),
         (nots, "E0106"),
+        (format!("process where {}", "child of [process where ".repeat(10_000)), "E0106"),
+        (format!("process where process.name regex \"{}\"", "(".repeat(900)), "E0109"),
+        ("process where process.name regex \"(((a{1000}){1000}){1000})*\"".to_owned(), "E0110"),
+        (format!("process where process.name regex \"{}\"", "a".repeat(100_000)), "E0110"),
+        (format!("process where {}", "= and ".repeat(100_000)), "E0104"),
+        (format!("process where {}", "] ".repeat(100_000)), "E0104"),
     ] {
         let found = eql::parse(&query, &mut Schema::new()).unwrap_err();
         assert_eq!(found[0].code.id, id, "{}…", &query[..60]);
@@ -74,6 +81,69 @@ fn long_lists_of_conditions_are_not_nested() {
     assert!(eql::parse(&query, &mut Schema::new()).is_ok());
     let query = vec!["process.pid: 1"; 20_000].join(" and ");
     assert!(kql::parse(&query, &mut Schema::new()).is_ok());
+}
+
+#[test]
+fn conditions_hold_for_the_events_they_should() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conditions.txt");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut blocks = text.split("\n\n").map(str::trim_end);
+    let (head, events) = (blocks.next().unwrap(), blocks.next().unwrap());
+    let mut now = format!("{head}\n\n{events}\n");
+    for block in blocks.filter(|block| !block.is_empty()) {
+        let query: Vec<_> = block.lines().take_while(|line| !line.starts_with('=')).collect();
+        let query = query.join("\n");
+        write!(now, "\n{query}\n= {}\n", matching(&query, events)).unwrap();
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&file, &now).unwrap();
+    }
+    assert!(now == text, "{} holds something else; UPDATE_EXPECT=1 writes it", file.display());
+}
+
+/// The names of the events that a query matches, which the compiled matcher and the reference must agree about.
+fn matching(query: &str, events: &str) -> String {
+    let mut schema = Schema::new();
+    let found = match query.strip_prefix("kql ") {
+        Some(query) => kql::parse(query, &mut schema).map(|(query, _)| query),
+        None => eql::parse(query, &mut schema).map(|(query, _)| query.events().next().unwrap().clone()),
+    };
+    let query = match found {
+        Ok(query) => query,
+        Err(faults) => return faults.iter().map(|fault| fault.code.id).collect::<Vec<_>>().join(" "),
+    };
+    let mut matcher = Matcher::new([&query]);
+    let mut names = Vec::new();
+    for line in events.lines() {
+        let (name, json) = line.split_once(' ').unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(json).unwrap();
+        json["@timestamp"] = 0.into();
+        let event = Event::from_json(&schema, &json).unwrap();
+        let matches = naive::matches(&query, &event);
+        assert_eq!(!matcher.matching(&event).is_empty(), matches, "{query:?} and {name}");
+        names.extend(matches.then_some(name));
+    }
+    names.join(" ")
+}
+
+#[test]
+fn what_is_long_and_right_is_read() {
+    let list = |entry: &str| (0..50_000).map(|n| entry.replace('#', &n.to_string())).collect::<Vec<_>>();
+    let queries = [
+        format!("process where process.pid in ({})", list("#").join(",")),
+        format!(
+            "process where process.name in ({}) and not process.name in (\"9\")",
+            list("\"#\"").join(",")
+        ),
+        format!("process where process.args like~ ({})", list("\"*#\"").join(",")),
+    ];
+    for query in &queries {
+        assert!(eql::parse(query, &mut Schema::new()).is_ok(), "{}…", &query[..60]);
+    }
+    let query = format!("process.name: ({}) and not process.name: 9", list("#").join(" or "));
+    assert!(kql::parse(&query, &mut Schema::new()).is_ok());
+    let stages = format!("sequence with maxspan=1m {}", "[process where true]".repeat(256));
+    assert!(eql::parse(&stages, &mut Schema::new()).is_ok());
 }
 
 fn check(name: &str, run: impl Fn(&str) -> String) {
