@@ -87,7 +87,7 @@ fn the_same_of_kql() {
 
 #[test]
 fn no_regular_expression_runs_away() {
-    let text = format!("{}!", "a".repeat(1 << 20));
+    let text = format!("{}!", "a".repeat(1 << 17));
     for pattern in [
         "(a*)*b",
         "(a|a)*b",

@@ -3,6 +3,7 @@
 //! In, both forms that Elasticsearch takes are read: nested objects and dotted names, in any mixture. Out, objects
 //! are nested and fields stand in the order of their names.
 
+use serde_json::map::Entry;
 use serde_json::{Map, Value as Json};
 use smol_str::SmolStr;
 use thiserror::Error;
@@ -120,17 +121,54 @@ fn leaf(schema: &Schema, id: FieldId, value: &Value) -> Json {
 
 /// Puts a value into a document under a dotted name, making the objects between.
 fn insert(document: &mut Map<String, Json>, name: &str, value: Json) {
-    match name.split_once('.') {
-        None => {
-            document.insert(name.to_owned(), value);
+    let Some((head, rest)) = name.split_once('.') else { return put(document, name, value) };
+    match document.entry(head).or_insert_with(|| Json::Object(Map::new())) {
+        Json::Object(inner) => insert(inner, rest, value),
+        // A leaf and an object of the same name can only come from an unknown field: keep both.
+        _ => put(document, name, value),
+    }
+}
+
+/// Puts a member into an object. What has its name already stays beside it: of a field's values some may be of its type
+/// and others not, and of a flattened object the leaves that a rule named are fields too.
+fn put(document: &mut Map<String, Json>, name: &str, value: Json) {
+    let mut place = match document.entry(name) {
+        Entry::Vacant(place) => {
+            place.insert(value);
+            return;
         }
-        Some((head, rest)) => match document.entry(head).or_insert_with(|| Json::Object(Map::new())) {
-            Json::Object(inner) => insert(inner, rest, value),
-            // A leaf and an object of the same name can only come from an unknown field: keep both.
-            _ => {
-                document.insert(name.to_owned(), value);
+        Entry::Occupied(place) => place,
+    };
+    let held = place.get_mut().take();
+    *place.get_mut() = match (held, value) {
+        (Json::Object(held), Json::Object(mut object)) => {
+            fill(&mut object, held);
+            Json::Object(object)
+        }
+        (held, value) => [listed(held), listed(value)].concat().into(),
+    };
+}
+
+/// Adds to an object what another one has and it has not.
+fn fill(object: &mut Map<String, Json>, other: Map<String, Json>) {
+    for (name, value) in other {
+        match object.entry(name) {
+            Entry::Vacant(place) => {
+                place.insert(value);
             }
-        },
+            Entry::Occupied(mut place) => {
+                if let (Json::Object(object), Json::Object(other)) = (place.get_mut(), value) {
+                    fill(object, other);
+                }
+            }
+        }
+    }
+}
+
+fn listed(json: Json) -> Vec<Json> {
+    match json {
+        Json::Array(array) => array,
+        json => vec![json],
     }
 }
 
@@ -270,6 +308,19 @@ mod tests {
         let event = Event::from_json(&Schema::new(), &json).unwrap();
         assert_eq!(event.to_json(&Schema::new()), json);
         assert_eq!(event.get(field!("source.ip")), None, "a host name is no address");
+    }
+
+    #[test]
+    fn values_of_one_name_stay_beside_each_other() {
+        let json = serde_json::json!({"@timestamp": "2026-01-01T00:00:00.000Z", "labels": {"team": "a"},
+            "labels.tier": {"x": 1}, "odd.a": 1, "odd": 2, "process": {"uptime": [7, 1e300]}, "source.ip": ["::1", "host"]});
+        let mut schema = Schema::new();
+        schema.define("labels.team", Type::Keyword).unwrap();
+        let event = Event::from_json(&schema, &json).unwrap();
+        let written = serde_json::json!({"@timestamp": "2026-01-01T00:00:00.000Z", "labels": {"team": "a", "tier": {"x": 1}},
+            "odd": [{"a": 1}, 2], "process": {"uptime": [7, 1e300]}, "source": {"ip": ["::1", "host"]}});
+        assert_eq!(event.to_json(&schema), written);
+        assert_eq!(Event::from_json(&schema, &written).unwrap().fields(), event.fields());
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Value {
             (ty, Json::Number(number)) if ty.is_text() => Some(Self::Text(number.to_smolstr())),
             (ty, Json::Bool(truth)) if ty.is_text() => Some(Self::Text(truth.to_smolstr())),
             (Type::Long, Json::Number(number)) => {
-                number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)).map(Self::Long)
+                number.as_i64().or_else(|| whole(number.as_f64()?)).map(Self::Long)
             }
             (Type::Double, Json::Number(number)) => number.as_f64().map(Self::Double),
             (Type::Boolean, Json::Bool(truth)) => Some(Self::Boolean(*truth)),
@@ -140,6 +140,12 @@ impl Value {
             value => value.to_text().to_smolstr(),
         }
     }
+}
+
+/// A number without its fraction; `None` where no whole number is as large.
+fn whole(number: f64) -> Option<i64> {
+    let range = i64::MIN as f64..i64::MAX as f64;
+    range.contains(&number).then_some(number as i64)
 }
 
 impl From<&str> for Value {
@@ -213,6 +219,8 @@ mod tests {
         assert_eq!(read(Type::Keyword, "true"), Some("true".into()));
         assert_eq!(read(Type::Long, "\"22\""), Some(22.into()));
         assert_eq!(read(Type::Long, "22.9"), Some(22.into()));
+        assert_eq!(read(Type::Long, "9223372036854775808"), None);
+        assert_eq!(read(Type::Long, "-1e300"), None);
         assert_eq!(read(Type::Boolean, "\"true\""), Some(true.into()));
         assert_eq!(read(Type::Ip, "\"::ffff:10.0.0.1\""), Some(Value::Ip([10, 0, 0, 1].into())));
         assert_eq!(read(Type::Ip, "\"ec2.amazonaws.com\""), None);
