@@ -10,6 +10,8 @@ mod commands;
 mod control;
 /// Files of a trail, however they come.
 mod files;
+/// Rules and recordings that are wrong in every way.
+mod hostile;
 /// An agent that is killed, over and over.
 mod kill;
 /// What it is killed under.
