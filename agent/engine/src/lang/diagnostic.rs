@@ -236,6 +236,9 @@ codes! {
     UNBOUNDED "W0408" "a sequence without an end"
         "Without `with maxspan` an event of today goes on with one of last month, and every event that may start a sequence \
          is kept until the limit of the rule's memory pushes it out."
+    NO_ACTIONS "W0409" "what the rule asks to be done is not done"
+        "Behaviour rules of Elastic's endpoint may ask that processes be killed. Lapwing raises the alert and changes \
+         nothing on the host."
     EXPIRED "W0501" "exception is over"
         "The end of the exception has passed, so that it does not apply any more: alerts that it kept back are raised."
     NO_SUCH_RULE "W0502" "exception for a rule that is not there"

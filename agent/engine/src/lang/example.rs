@@ -85,6 +85,7 @@ pub const EXAMPLES: &[Example] = &[
     row("W0406", Eql, "process where process.pid > 10 and process.pid < 5", "process where process.pid > 5 and process.pid < 10"),
     row("W0407", Eql, "process where process.name == \"nc\" and not process.name == \"curl\"", "process where process.name : \"nc*\" and not process.name == \"ncdu\""),
     row("W0408", Eql, "sequence by host.id [process where true] [network where true]", "sequence by host.id with maxspan=1m [process where true] [network where true]"),
+    row("W0409", File, "[rule]\nid = \"a\"\nname = \"Netcat\"\ndescription = \"text\"\nos_list = [\"linux\"]\nquery = 'process where process.name == \"nc\"'\n[[actions]]\naction = \"kill_process\"\nfield = \"process.entity_id\"\nstate = 0", "[rule]\nid = \"a\"\nname = \"Netcat\"\ndescription = \"text\"\nos_list = [\"linux\"]\nquery = 'process where process.name == \"nc\"'\n[lapwing]\nallow = [\"W0409\"]"),
     row("W0501", Words, "an exception whose `expires` is a day of last year", "a later day, or no exception"),
     row("W0502", Words, "an exception for `rule = \"Netcat\"` where no rule is called so", "the id or the whole name of a rule"),
 ];

@@ -98,6 +98,32 @@ const JOB: &[(&str, Use)] = &[
     ("query", Read),
 ];
 
+/// The keys of `[rule]` in a file of Elastic's endpoint, sorted.
+const ENDPOINT: &[(&str, Use)] = &[
+    ("description", Read),
+    ("id", Read),
+    ("license", Read),
+    ("min_endpoint_version", Inert),
+    ("name", Read),
+    // Where this stands below `[rule]` it is empty.
+    ("optional_actions", Refused("what is done about a finding stands in a table of its own")),
+    ("os_list", Read),
+    ("query", Read),
+    ("reference", Read),
+    ("version", Inert),
+];
+
+/// The tables of a file of Elastic's endpoint.
+const ENDPOINT_FILE: &[(&str, Use)] = &[
+    ("actions", Read),
+    ("internal", Inert),
+    ("lapwing", Read),
+    ("optional_actions", Read),
+    ("rule", Read),
+    ("test", Inert),
+    ("threat", Read),
+];
+
 /// The keys of `[lapwing]`.
 const LAPWING: &[(&str, Use)] = &[("allow", Read)];
 
@@ -143,6 +169,16 @@ pub(super) fn check_lapwing(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, LAPWING, "a `[lapwing]` table", faults);
 }
 
+/// Tells the keys of `[rule]` that are unknown in a file of Elastic's endpoint.
+pub(super) fn check_endpoint(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+    check(table, ENDPOINT, "a rule of Elastic's endpoint", faults);
+}
+
+/// Tells the tables that are unknown in a file of Elastic's endpoint.
+pub(super) fn check_endpoint_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+    check(table, ENDPOINT_FILE, "a file of Elastic's endpoint", faults);
+}
+
 /// Tells the tables of a file that are unknown.
 pub(super) fn check_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, FILE, "a file", faults);
@@ -185,7 +221,7 @@ mod tests {
 
     #[test]
     fn tables_are_sorted() {
-        for keys in [RULE, JOB, FILE, EXCEPTION, EXCEPTIONS] {
+        for keys in [RULE, JOB, FILE, ENDPOINT, ENDPOINT_FILE, EXCEPTION, EXCEPTIONS] {
             assert!(keys.is_sorted_by_key(|(key, _)| *key));
         }
     }

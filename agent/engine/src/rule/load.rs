@@ -1,6 +1,7 @@
 //! One rule file to one rule.
 
 mod alerting;
+mod endpoint;
 mod filters;
 mod kinds;
 
@@ -22,6 +23,8 @@ const LOOKBACK: Duration = Duration::from_secs(360);
 const MAX_SIGNALS: i64 = 100;
 /// Most alerts in one interval that a rule can ask for, as in the Elastic stack.
 const MAX_SIGNALS_MAX: i64 = 1000;
+
+pub(super) use endpoint::{is_endpoint, read as read_endpoint};
 
 /// A rule of which the job, if it names any, is not found yet.
 pub(super) struct Draft {
@@ -50,7 +53,7 @@ pub(super) fn read(
     let suppression = reader.suppression(kind.as_ref(), interval);
     let overrides = reader.overrides();
     let building_block = reader.building_block();
-    let threat = reader.threat();
+    let threat = reader.threat(table);
     let text = |key, faults: &mut Vec<Diagnostic>| table.text(key, faults).map(|text| text.value.to_owned());
     let faults = reader.faults;
     let rule = Rule {
@@ -126,7 +129,8 @@ impl<'a> Reader<'a, '_> {
         self.faults.push(if help.is_empty() { fault } else { fault.help(help) });
     }
 
-    fn threat(&mut self) -> Vec<Threat> {
+    /// The `[[threat]]` tables below this one.
+    fn threat(&mut self, above: &Table<'a>) -> Vec<Threat> {
         let reference = |table: &Table<'a>, faults: &mut Vec<Diagnostic>| {
             let text = |key, faults: &mut Vec<Diagnostic>| {
                 table.text(key, faults).map_or_else(String::new, |text| text.value.to_owned())
@@ -139,7 +143,7 @@ impl<'a> Reader<'a, '_> {
         };
         let faults = &mut *self.faults;
         let mut threats = Vec::new();
-        for table in self.table.tables("threat", faults) {
+        for table in above.tables("threat", faults) {
             let framework =
                 table.text("framework", faults).map_or_else(String::new, |text| text.value.to_owned());
             let tactic =

@@ -9,8 +9,8 @@ use toml::de::DeTable;
 use super::allow::take_allowed;
 use super::document::Table;
 use super::file::{Report, Source};
-use super::keys::check_file;
-use super::load::{Draft, read};
+use super::keys::{check_endpoint_file, check_file};
+use super::load::{Draft, is_endpoint, read, read_endpoint};
 use super::{Job, Rule};
 use crate::event::Schema;
 use crate::lang::diagnostic::{Diagnostic, code};
@@ -98,13 +98,24 @@ impl Loaded {
     ) {
         let mut faults = Vec::new();
         let root = Table::new(document.get_ref(), document.span().into(), "file");
-        check_file(&root, &mut faults);
+        let table = root.table("rule", &mut faults);
+        let of_endpoint = table.as_ref().is_some_and(is_endpoint);
+        if of_endpoint {
+            check_endpoint_file(&root, &mut faults)
+        } else {
+            check_file(&root, &mut faults)
+        }
         if root.value("rule").is_none() && root.value("job").is_none() {
             faults.push(root.missing("rule"));
         }
-        if let Some(table) = root.table("rule", &mut faults) {
+        if let Some(table) = table {
             let job = |id: &str| jobs.get(id).cloned();
-            match read(&source.file, &source.text, &table, schema, &job, &mut faults) {
+            let draft = if of_endpoint {
+                read_endpoint(&source.file, &source.text, (&root, &table), schema, &mut faults)
+            } else {
+                read(&source.file, &source.text, &table, schema, &job, &mut faults)
+            };
+            match draft {
                 Some(Draft { rule, id_span }) => match seen.get(&rule.id) {
                     Some(first) => {
                         let message =

@@ -70,7 +70,7 @@ impl<'a> Reader<'a, '_> {
         Some(kind)
     }
 
-    fn eql(&mut self) -> Option<Kind> {
+    pub(super) fn eql(&mut self) -> Option<Kind> {
         self.language("eql")?;
         let query = self.table.required("query", self.faults)?;
         let found = eql::parse(query.value, self.schema);
