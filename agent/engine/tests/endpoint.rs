@@ -1,5 +1,4 @@
 //! Files of Elastic's endpoint: what is read of them, and what is not done.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use lapwing_engine::rule::Severity;
 use lapwing_engine::{Engine, Event, Loaded, Options, Output, Schema};
