@@ -18,24 +18,17 @@ mod recent;
 
 use std::fmt;
 
-use self::class::Class;
+use self::class::Classes;
 use self::compile::{Node, Program};
-use self::hash::Table;
 use self::memory::Memory;
 use crate::event::Event;
 use crate::lang::query::EventQuery;
-
-/// Most classes of events that are kept; beyond it all are made anew when they come.
-const CLASSES_MAX: usize = 1024;
 
 /// Event queries that can be asked which of them an event matches.
 pub struct Matcher {
     program: Program,
     memory: Memory,
-    /// Classes by the tests of telling fields that their events pass.
-    classes: Table<Box<[u64]>, Class>,
-    /// The tests of telling fields that this event passes.
-    told: Vec<u64>,
+    classes: Classes,
     /// The event for which each query was looked at last, so that it is looked at once.
     seen: Vec<u32>,
     matching: Vec<u32>,
@@ -48,8 +41,7 @@ impl Matcher {
         let program = Program::new(queries);
         Self {
             memory: Memory::new(&program),
-            classes: Table::default(),
-            told: Vec::new(),
+            classes: Classes::default(),
             seen: vec![0; program.queries.len()],
             matching: Vec::new(),
             program,
@@ -58,12 +50,12 @@ impl Matcher {
 
     /// The queries that the event matches, by their place among those given, ascending.
     pub fn matching(&mut self, event: &Event) -> &[u32] {
-        let Self { program, memory, classes, told, seen, matching } = self;
+        let Self { program, memory, classes, seen, matching } = self;
         matching.clear();
         if memory.turn_to(program, event) {
             seen.fill(0);
         }
-        let class = class(program, memory, classes, told, event);
+        let class = classes.find(program, memory, event);
         let mut asking = Asking { program, memory, event };
         matching.extend(&class.always);
         for candidate in &class.unguarded {
@@ -103,30 +95,6 @@ impl fmt::Debug for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Matcher").field("queries", &self.program.queries.len()).finish_non_exhaustive()
     }
-}
-
-/// The class of the event, made where it is the first of it.
-fn class<'a>(
-    program: &Program,
-    memory: &mut Memory,
-    classes: &'a mut Table<Box<[u64]>, Class>,
-    told: &mut Vec<u64>,
-    event: &Event,
-) -> &'a Class {
-    told.clear();
-    for &slot in &program.telling {
-        match memory.facts(program, event, slot) {
-            Some(facts) => told.extend(facts),
-            None => told.resize(told.len() + program.fields[usize::from(slot)].words, 0),
-        }
-    }
-    if !classes.contains_key(told.as_slice()) {
-        if classes.len() == CLASSES_MAX {
-            classes.clear();
-        }
-        classes.insert(told.as_slice().into(), Class::new(program, told));
-    }
-    &classes[told.as_slice()]
 }
 
 /// An event that is asked about.

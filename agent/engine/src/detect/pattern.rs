@@ -7,8 +7,15 @@ use crate::lang::query::{Wildcard, WildcardPart};
 /// Folds case so that texts that differ in nothing else become equal: each character to lower case by itself, as
 /// Elasticsearch's case-insensitive terms do. What is already folded is not copied.
 pub(super) fn fold<'a>(text: &'a str, scratch: &'a mut String) -> &'a str {
-    if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
-        return text;
+    if text.is_ascii() {
+        // Looks at every byte without a branch, which processors do many at a time.
+        if !text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase()) {
+            return text;
+        }
+        scratch.clear();
+        scratch.push_str(text);
+        scratch.make_ascii_lowercase();
+        return scratch;
     }
     scratch.clear();
     scratch.extend(text.chars().map(fold_char));

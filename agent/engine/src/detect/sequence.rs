@@ -80,6 +80,10 @@ impl SequenceDetector {
     pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
         let until_part = self.stages.len();
         for &part in hit.parts.iter().rev().filter(|part| **part < until_part) {
+            // Where nothing waits, an event of a later stage is nobody's.
+            if self.partial.is_empty() && self.positive[0] < part && !self.stages[part].missing {
+                continue;
+            }
             for key in join_keys(&self.stages[part].keys, &hit.event) {
                 match self.positive.binary_search(&part) {
                     Ok(stage) => self.step(stage, key, hit, findings),
@@ -270,6 +274,9 @@ impl Answers for Earlier<'_> {
 /// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
 /// where a field is absent that is not optional.
 pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
+    if let Some(only) = only_join_key(keys, event) {
+        return vec![only];
+    }
     let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
     for key in keys {
         let mut values: Vec<Option<SmolStr>> = Vec::new();
@@ -291,6 +298,15 @@ pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
             .collect();
     }
     combinations.into_iter().map(Into::into).collect()
+}
+
+/// The key of an event all of whose key fields have one value, as nearly all have.
+fn only_join_key(keys: &[Key], event: &Event) -> Option<JoinKey> {
+    let only = |key: &Key| match event.values(key.field?) {
+        [value] => Some(Some(value.key())),
+        _ => None,
+    };
+    keys.iter().map(only).collect()
 }
 
 /// Bytes that members under a key take.

@@ -79,6 +79,11 @@ impl<K: Clone + Eq + Hash, V> Window<K, V> {
         entries.collect()
     }
 
+    /// Whether there is no entry.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// What the entries cost together.
     pub(super) fn cost(&self) -> usize {
         self.cost

@@ -2,7 +2,52 @@
 //! once, to what the other fields must say; most are not left at all. What is left is found by a test that it needs.
 
 use super::compile::{Fact, Node, Program};
+use super::hash::Table;
 use super::marks::{Marks, has};
+use super::memory::Memory;
+use crate::event::Event;
+
+/// Most classes of events that are kept; beyond it all are made anew when they come.
+const CLASSES_MAX: usize = 1024;
+
+/// The classes of the events that came.
+#[derive(Default)]
+pub(super) struct Classes {
+    classes: Vec<Class>,
+    /// By the tests of telling fields that their events pass.
+    places: Table<Box<[u64]>, usize>,
+    /// The tests of telling fields that this event passes.
+    told: Vec<u64>,
+}
+
+impl Classes {
+    /// The class of an event, made where it is the first of it.
+    pub(super) fn find(&mut self, program: &Program, memory: &mut Memory, event: &Event) -> &Class {
+        self.told.clear();
+        for &slot in &program.telling {
+            match memory.facts(program, event, slot) {
+                Some(facts) => self.told.extend_from_slice(facts),
+                None => {
+                    let words = program.fields[usize::from(slot)].words;
+                    self.told.resize(self.told.len() + words, 0);
+                }
+            }
+        }
+        let place = match self.places.get(self.told.as_slice()) {
+            Some(place) => *place,
+            None => {
+                if self.classes.len() == CLASSES_MAX {
+                    self.classes.clear();
+                    self.places.clear();
+                }
+                self.places.insert(self.told.as_slice().into(), self.classes.len());
+                self.classes.push(Class::new(program, &self.told));
+                self.classes.len() - 1
+            }
+        };
+        &self.classes[place]
+    }
+}
 
 /// The queries that events of a class may match.
 pub(super) struct Class {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
@@ -18,6 +18,10 @@ use crate::detect::naive;
 use crate::detect::pattern::{Pattern, fold};
 use crate::event::Value;
 use crate::lang::query::{Test, Wildcard, WildcardPart};
+
+/// Up to how many bytes of texts the automaton is a full table, with one step a byte; it takes some hundred bytes of memory
+/// for each. With more it is a compact one of a third of the speed.
+const TABLE_BYTES_MAX: usize = 8192;
 
 /// What a field is asked.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub(super) struct FieldTests {
     exists: Marks,
     /// Texts as a whole, their beginnings, and their ends turned around, all folded.
     whole: Table<SmolStr, Outcome>,
+    /// Length of the longest of them; longer ones need no look.
+    whole_bytes_max: usize,
     starts: Affixes,
     ends: Affixes,
     inside: Option<Inside>,
@@ -132,7 +138,7 @@ impl FieldTests {
     fn text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
         let Scratch { folded, turned } = scratch;
         let folded = fold(text, folded);
-        let is_plain = std::ptr::eq(folded, text);
+        let is_plain = folded == text;
         let mut follow = |outcome: &Outcome| {
             outcome.marks.add_to(facts);
             if is_plain {
@@ -147,7 +153,9 @@ impl FieldTests {
             }
         };
         follow(&self.any_text);
-        self.whole.get(folded).into_iter().for_each(&mut follow);
+        if folded.len() <= self.whole_bytes_max {
+            self.whole.get(folded).into_iter().for_each(&mut follow);
+        }
         self.starts.find(folded.as_bytes()).into_iter().for_each(&mut follow);
         if !self.ends.is_empty() {
             turned.clear();
@@ -282,7 +290,9 @@ impl Builder {
         let (texts, outcomes): (Vec<_>, Vec<_>) =
             self.inside.into_iter().map(|(text, pending)| (text, pending.outcome())).unzip();
         let mut any_text = self.any_text;
-        let automaton = AhoCorasick::new(texts.iter().map(|text| text.as_bytes()));
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        let kind = (bytes <= TABLE_BYTES_MAX).then_some(AhoCorasickKind::DFA);
+        let automaton = AhoCorasick::builder().kind(kind).build(texts.iter().map(|text| text.as_bytes()));
         let inside = match automaton {
             _ if texts.is_empty() => None,
             Ok(automaton) => Some(Inside { automaton, outcomes }),
@@ -295,6 +305,7 @@ impl Builder {
         FieldTests {
             words,
             exists: Marks::new(&self.exists),
+            whole_bytes_max: self.whole.keys().map(|text| text.len()).max().unwrap_or(0),
             whole: self.whole.into_iter().map(|(text, pending)| (text, pending.outcome())).collect(),
             starts: affixes(self.starts, false),
             ends: affixes(self.ends, true),

@@ -19,13 +19,23 @@ pub(super) fn mix(state: u64, word: u64) -> u64 {
     (product as u64) ^ (product >> 64) as u64
 }
 
+impl Quick {
+    /// Several words at once, as slices of them are hashed.
+    fn words(&mut self, bytes: &[[u8; 8]]) {
+        for word in bytes {
+            self.0 = mix(self.0, u64::from_le_bytes(*word));
+        }
+    }
+}
+
 impl Hasher for Quick {
     fn write(&mut self, bytes: &[u8]) {
         let (chunks, rest) = bytes.as_chunks::<8>();
-        for chunk in chunks {
-            self.0 = mix(self.0, u64::from_le_bytes(*chunk));
+        self.words(chunks);
+        if rest.is_empty() {
+            return;
         }
-        // The length tells texts apart that differ only in zeros at their ends.
+        // The length tells those apart that differ only in zeros at their ends.
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         self.0 = mix(mix(self.0, u64::from_le_bytes(last)), bytes.len() as u64);

@@ -48,13 +48,15 @@ struct Known {
     fields: Weak<Fields>,
     /// When it was looked at last.
     now: u32,
+    /// The slots of its fields, apart from the rest because every event that has the list reads them.
+    slots: Vec<u16>,
     entries: Vec<Entry>,
     /// The sets of tests that fields pass.
     facts: Vec<u64>,
 }
 
+#[derive(Clone, Copy)]
 struct Entry {
-    slot: u16,
     /// Where the field stands in the list.
     position: u16,
     /// Where in `facts` its set begins.
@@ -128,8 +130,8 @@ impl Memory {
 
     /// Says of each field of the list that it is there, unless a list before had it.
     fn place(&mut self, list: usize, layer: u32) {
-        for (entry, field) in (0..).zip(&self.lists[list].entries) {
-            let place = &mut self.places[usize::from(field.slot)];
+        for (entry, slot) in (0..).zip(&self.lists[list].slots) {
+            let place = &mut self.places[usize::from(*slot)];
             if place.now != self.now {
                 *place = Place { now: self.now, list: list as u32, entry, layer };
             }
@@ -175,16 +177,18 @@ impl Memory {
 
 impl Known {
     fn new() -> Self {
-        Self { fields: Weak::new(), now: 0, entries: Vec::new(), facts: Vec::new() }
+        Self { fields: Weak::new(), now: 0, slots: Vec::new(), entries: Vec::new(), facts: Vec::new() }
     }
 
     /// Finds the fields that queries ask about.
     fn read(&mut self, program: &Program, fields: &Fields) {
+        self.slots.clear();
         self.entries.clear();
         self.facts.clear();
         for (position, (field, _)) in fields.entries().iter().enumerate() {
             if let Some(slot) = program.slot(*field) {
-                self.entries.push(Entry { slot, position: position as u16, facts: UNKNOWN });
+                self.slots.push(slot);
+                self.entries.push(Entry { position: position as u16, facts: UNKNOWN });
             }
         }
     }
