@@ -77,6 +77,8 @@ pub struct Options {
 pub struct Engine {
     schema: Arc<Schema>,
     running: Vec<Running>,
+    /// The rules that are told the time, by their place.
+    awake: Vec<usize>,
     index: Index,
     excuses: Excuses,
     lateness: Duration,
@@ -148,8 +150,9 @@ impl Engine {
             rules.iter().filter(|rule| rule.enabled).map(|rule| Running::new(rule, options)).collect();
         let queries: Vec<_> = running.iter().map(|running| running.rule.kind.events()).collect();
         let index = index(&queries);
-        Self {
+        let mut engine = Self {
             schema,
+            awake: Vec::new(),
             running,
             index,
             excuses: Excuses::default(),
@@ -157,6 +160,19 @@ impl Engine {
             unordered: BinaryHeap::new(),
             arrival: 0,
             released_early: 0,
+        };
+        for place in 0..engine.running.len() {
+            if !engine.running[place].is_idle() {
+                engine.wake(place);
+            }
+        }
+        engine
+    }
+
+    /// Tells a rule the time from now on.
+    fn wake(&mut self, place: usize) {
+        if !std::mem::replace(&mut self.running[place].is_awake, true) {
+            self.awake.push(place);
         }
     }
 
@@ -220,9 +236,14 @@ impl Engine {
         while self.unordered.peek().is_some_and(|Reverse(first)| first.hit.ordinal.time <= now) {
             self.release(output);
         }
-        for running in &mut self.running {
+        // In the order of the rules, so that the same inputs give the same order of alerts.
+        self.awake.sort_unstable();
+        self.awake.retain(|place| {
+            let running = &mut self.running[*place];
             running.advance(&self.schema, &mut self.excuses, now, output);
-        }
+            running.is_awake = !running.is_idle();
+            running.is_awake
+        });
     }
 
     /// Tells that a recorded stream is over: all time spans end. A live stream that stops has no such end.
@@ -248,6 +269,9 @@ impl Engine {
 
     fn judge(&mut self, running: usize, hit: &Hit, output: &mut Output) {
         self.running[running].judge(&self.schema, &mut self.excuses, hit, output);
+        if !self.running[running].is_idle() {
+            self.wake(running);
+        }
     }
 }
 

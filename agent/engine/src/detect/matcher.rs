@@ -31,6 +31,8 @@ pub struct Matcher {
     classes: Classes,
     /// The event for which each query was looked at last, so that it is looked at once.
     seen: Vec<u32>,
+    /// The tests that this event passes and by which queries are found, each with its guard's place.
+    passed: Vec<(usize, usize)>,
     matching: Vec<u32>,
 }
 
@@ -43,6 +45,7 @@ impl Matcher {
             memory: Memory::new(&program),
             classes: Classes::default(),
             seen: vec![0; program.queries.len()],
+            passed: Vec::new(),
             matching: Vec::new(),
             program,
         }
@@ -50,7 +53,7 @@ impl Matcher {
 
     /// The queries that the event matches, by their place among those given, ascending.
     pub fn matching(&mut self, event: &Event) -> &[u32] {
-        let Self { program, memory, classes, seen, matching } = self;
+        let Self { program, memory, classes, seen, passed, matching } = self;
         matching.clear();
         if memory.turn_to(program, event) {
             seen.fill(0);
@@ -63,21 +66,19 @@ impl Matcher {
                 matching.push(candidate.query);
             }
         }
+        passed.clear();
+        for (guard, place) in class.guards.iter().zip(0..) {
+            if let Some(facts) = asking.memory.facts(program, event, guard.slot) {
+                passed.extend(guard.passed(facts).map(|test| (place, test)));
+            }
+        }
         let now = asking.memory.now();
-        for guard in &class.guards {
-            for (word, marks) in guard.marks.words() {
-                let Some(facts) = asking.memory.facts(program, event, guard.slot) else { break };
-                let mut passed = facts[word] & marks;
-                while passed != 0 {
-                    let test = word * 64 + passed.trailing_zeros() as usize;
-                    passed &= passed - 1;
-                    for &place in guard.found(test) {
-                        let candidate = &class.guarded[place as usize];
-                        let seen = &mut seen[candidate.query as usize];
-                        if std::mem::replace(seen, now) != now && asking.holds(&candidate.node) {
-                            matching.push(candidate.query);
-                        }
-                    }
+        for &(guard, test) in passed.iter() {
+            for &place in class.guards[guard].found(test) {
+                let candidate = &class.guarded[place as usize];
+                let seen = &mut seen[candidate.query as usize];
+                if std::mem::replace(seen, now) != now && asking.holds(&candidate.node) {
+                    matching.push(candidate.query);
                 }
             }
         }

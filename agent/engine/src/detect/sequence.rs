@@ -113,10 +113,14 @@ impl SequenceDetector {
         if stage + 1 == self.positive.len() {
             self.complete(key, members, findings);
         } else {
-            let mut chains = self.partial.remove(&(key.clone(), stage)).unwrap_or_default();
+            // What a newer sequence takes the place of need not be taken out first.
+            let mut chains = Vec::with_capacity(1);
+            if self.chains_max > 1 {
+                chains = self.partial.remove(&(key.clone(), stage)).unwrap_or_default();
+            }
             if chains.len() == self.chains_max {
                 chains.remove(0);
-                self.discarded += u64::from(self.chains_max > 1);
+                self.discarded += 1;
             }
             chains.push(members);
             self.wait(key, stage, chains);
@@ -241,6 +245,12 @@ impl SequenceDetector {
             if stage.missing { None } else { members.next().map(|member| member.event.clone()) }
         });
         Finding { events: events.collect(), keys: key.to_vec(), ..Finding::default() }
+    }
+
+    /// Whether nothing is remembered that ends with time.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.maxspan.is_none()
+            || (self.partial.is_empty() && self.waiting.is_empty() && self.missing.order.is_empty())
     }
 
     /// Sequences that were given up because of a limit.

@@ -38,12 +38,14 @@ impl<K: Clone + Eq + Hash, V> Window<K, V> {
 
     /// Puts an entry in, in place of one of the same key. Returns those that had to go for it.
     pub(super) fn insert(&mut self, key: K, time: Timestamp, cost: usize, value: V) -> Vec<(K, V)> {
-        self.remove(&key);
         let place = (time, self.next);
         self.next += 1;
         self.cost += cost;
-        self.order.insert(place, key.clone());
-        self.entries.insert(key, Entry { place, cost, value });
+        if let Some(replaced) = self.entries.insert(key.clone(), Entry { place, cost, value }) {
+            self.order.remove(&replaced.place);
+            self.cost -= replaced.cost;
+        }
+        self.order.insert(place, key);
         let mut gone = Vec::new();
         while self.cost > self.cost_max
             && let Some((_, key)) = self.order.first_key_value()

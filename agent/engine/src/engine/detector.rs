@@ -88,6 +88,15 @@ impl Detector {
         }
     }
 
+    /// Whether it remembers nothing that ends with time.
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::Match => true,
+            Self::Sequence(sequence) => sequence.is_idle(),
+            Self::Sample(_) | Self::NewTerms(_) | Self::Threshold(_) | Self::Rare(_) => false,
+        }
+    }
+
     pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
         match self {
             Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) => {}

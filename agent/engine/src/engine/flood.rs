@@ -44,6 +44,11 @@ impl Flood {
         self.start.filter(|start| *start + self.span <= now).and_then(|_| self.close())
     }
 
+    /// Whether nothing is to be told when the open span is over.
+    pub(super) fn is_idle(&self) -> bool {
+        self.suppressed == 0
+    }
+
     fn close(&mut self) -> Option<Suppressed> {
         let count = std::mem::take(&mut self.suppressed);
         let start = self.start?;

@@ -21,6 +21,8 @@ pub(super) struct Running {
     pub(super) excuses: Vec<usize>,
     suppressor: Option<Suppressor>,
     flood: Flood,
+    /// Whether the engine tells it the time.
+    pub(super) is_awake: bool,
 }
 
 impl Running {
@@ -36,6 +38,7 @@ impl Running {
             excuses: Vec::new(),
             suppressor: suppressor.map(|suppression| Suppressor::new(suppression, options.limits)),
             flood: Flood::new(rule.interval, rule.max_signals),
+            is_awake: false,
         }
     }
 
@@ -69,6 +72,11 @@ impl Running {
         let groups = self.suppressor.iter_mut().flat_map(|suppressor| suppressor.advance(now));
         let summaries = groups.chain(self.flood.advance(now));
         output.alerts.extend(summaries.map(|suppressed| Alert::summary(&self.rule, suppressed)));
+    }
+
+    /// Whether it needs not be told the time until it has judged another event: most rules remember nothing mostly.
+    pub(super) fn is_idle(&self) -> bool {
+        self.suppressor.is_none() && self.flood.is_idle() && self.detector.is_idle()
     }
 
     /// Makes alerts of what was found and is not excused: of a group that is suppressed the first, and no more than the limit of alerts in

@@ -69,7 +69,7 @@ pub(super) struct Candidate {
 /// The tests of a field by which queries are found.
 pub(super) struct Guard {
     pub(super) slot: u16,
-    pub(super) marks: Marks,
+    marks: Marks,
     /// Where in `found` each test's queries begin, and after the last test the end.
     starts: Vec<u32>,
     /// Places in `guarded`.
@@ -125,6 +125,18 @@ impl Guard {
             found: filed.iter().map(|(_, place)| *place).collect(),
             marks: Marks::new(&tests),
         }
+    }
+
+    /// Those of the tests that a field passes with these.
+    pub(super) fn passed(&self, facts: &[u64]) -> impl Iterator<Item = usize> {
+        self.marks.words().flat_map(|(word, marks)| {
+            let mut passed = facts[word] & marks;
+            std::iter::from_fn(move || {
+                let bit = passed.trailing_zeros() as usize;
+                passed &= passed.wrapping_sub(1);
+                (bit < 64).then_some(word * 64 + bit)
+            })
+        })
     }
 
     /// The places of the queries that a passed test finds.

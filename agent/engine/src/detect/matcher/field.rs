@@ -112,6 +112,11 @@ impl FieldTests {
         builder.build(tests.len().div_ceil(64))
     }
 
+    /// Whether texts are looked up whole and nothing else, so that it gains nothing to keep what came out.
+    pub(super) fn is_light(&self) -> bool {
+        self.starts.is_empty() && self.ends.is_empty() && self.inside.is_none() && self.others.is_empty()
+    }
+
     /// Adds the tests that a field with these values passes.
     pub(super) fn judge(&self, values: &[Value], facts: &mut [u64], scratch: &mut Scratch) {
         self.exists.add_to(facts);
