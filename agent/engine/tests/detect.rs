@@ -206,8 +206,8 @@ fn a_rare_action_of_a_known_country_is_found() {
         let Cause::Detection(finding) = &output.alerts[0].cause else { panic!("no detection") };
         let anomaly = finding.anomaly.as_ref().unwrap();
         assert_eq!(
-            (anomaly.by_value.as_str(), anomaly.partition_value.as_deref()),
-            ("StopLogging", Some("DE"))
+            (anomaly.by_value.as_deref(), anomaly.partition_value.as_deref()),
+            (Some("StopLogging"), Some("DE"))
         );
         assert_eq!(anomaly.buckets_learned, 40);
         assert!(anomaly.record_score > 50.0 && anomaly.probability < 0.0026, "{anomaly:?}");

@@ -1,8 +1,9 @@
 //! Rules and what becomes of them: `tests/rules/*.txt` hold blocks, parted by lines `===`, of a title, the lines of a
 //! rule, a line `---`, events and a line `--- found` with what they gave, or with what is wrong with the rule. Before
-//! the events may stand `--- exceptions`, a file of them.
+//! the events may stand `--- job`, a file of one, and `--- exceptions`, a file of them.
 //!
-//! An event is a line: its second, and `field=value` parted by blanks; `a+b` are two values. `end` ends all time spans.
+//! An event is a line: its second, and `field=value` parted by blanks; `a+b` are two values. `30 x 60: EVENT` are that
+//! many of it, so many seconds apart. `end` ends all time spans.
 //! `UPDATE_EXPECT=1` writes what is found now.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
@@ -23,6 +24,11 @@ fn thresholds() {
 #[test]
 fn suppression() {
     check("suppression");
+}
+
+#[test]
+fn machine_learning() {
+    check("machine_learning");
 }
 
 #[test]
@@ -69,7 +75,9 @@ fn found(block: &str) -> String {
     let file =
         format!("[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\n{rule}\n");
     let mut schema = Schema::new();
-    let loaded = Loaded::read([("rule.toml", file.as_bytes())], &mut schema);
+    let files = [("rule.toml", file.as_bytes()), ("job.toml", section(" job").as_bytes())];
+    let files = files.into_iter().filter(|(_, bytes)| !bytes.is_empty());
+    let loaded = Loaded::read(files, &mut schema);
     let mut exceptions = Exceptions::read([("except.toml", section(" exceptions").as_bytes())], &mut schema);
     exceptions.check(&loaded.rules, Timestamp::from_millis(1_000_000));
     let mut shown = String::new();
@@ -90,8 +98,9 @@ fn run(engine: &mut Engine, events: &str, shown: &mut String) {
     for line in events.lines().filter(|line| !line.is_empty()) {
         if line == "end" {
             engine.finish(&mut output);
-        } else {
-            let event = Event::from_json(engine.schema(), &event(line)).unwrap();
+        }
+        for event in events_of(line).filter(|_| line != "end") {
+            let event = Event::from_json(engine.schema(), &event).unwrap();
             let time = event.time();
             engine.push(event, &mut output);
             engine.advance(time, &mut output);
@@ -109,9 +118,16 @@ fn fault(Diagnostic { code, message, span, help, .. }: &Diagnostic, text: &str, 
     help.iter().for_each(|help| writeln!(shown, "  {help}").unwrap());
 }
 
-fn event(line: &str) -> Json {
+fn events_of(line: &str) -> impl Iterator<Item = Json> {
+    let (times, line) = line.split_once(": ").unwrap_or(("1 x 0", line));
+    let (count, step) = times.split_once(" x ").unwrap();
+    let (count, step): (i64, i64) = (count.parse().unwrap(), step.parse().unwrap());
+    (0..count).map(move |time| event(line, time * step))
+}
+
+fn event(line: &str, later: i64) -> Json {
     let mut words = line.split(' ');
-    let second: i64 = words.next().unwrap().parse().unwrap();
+    let second = words.next().unwrap().parse().unwrap_or(0) + later;
     let mut event = json!({"@timestamp": second * 1000, "event.category": "process"});
     for (field, value) in words.filter_map(|word| word.split_once('=')) {
         let values: Vec<Json> = value
@@ -139,6 +155,12 @@ fn told(alert: &Alert, schema: &Schema) -> String {
             let mut line = head;
             for event in finding.events.iter().flatten() {
                 write!(line, " {}", event.text(field!("event.id")).unwrap_or("event")).unwrap();
+            }
+            if let Some(anomaly) = &finding.anomaly {
+                write!(line, " {} score {:.0}", anomaly.job_id, anomaly.record_score).unwrap();
+                anomaly.by_value.iter().for_each(|value| write!(line, " {value}").unwrap());
+                let size = anomaly.size.iter();
+                size.for_each(|size| write!(line, " {} for {}", size.actual, size.typical).unwrap());
             }
             if let Some(result) = &finding.threshold {
                 write!(line, " count {} from {}", result.count, second(result.from)).unwrap();

@@ -16,7 +16,7 @@ pub(super) fn detection(alert: &Alert, finding: &Finding, schema: &Schema) -> Ma
         set("new_terms", finding.new_terms.iter().map(|term| Json::from(term.to_text())).collect());
     }
     if let Some(found) = &finding.anomaly {
-        set("anomaly", anomaly(found));
+        set("anomaly", anomaly(found, schema));
     }
     if let Some(result) = &finding.threshold {
         set("threshold_result", threshold(result, schema));
@@ -24,15 +24,18 @@ pub(super) fn detection(alert: &Alert, finding: &Finding, schema: &Schema) -> Ma
     told
 }
 
-fn anomaly(anomaly: &Anomaly) -> Json {
+fn anomaly(anomaly: &Anomaly, schema: &Schema) -> Json {
     json!({
         "job_id": anomaly.job_id.as_str(),
         "record_score": anomaly.record_score,
         "probability": anomaly.probability,
         "bucket": anomaly.bucket.to_string(),
-        "by_value": anomaly.by_value.as_str(),
+        "by_value": anomaly.by_value.as_deref(),
         "partition_value": anomaly.partition_value.as_deref(),
         "buckets_learned": anomaly.buckets_learned,
+        "field": anomaly.size.map(|size| schema.name(size.field)),
+        "actual": anomaly.size.map(|size| size.actual),
+        "typical": anomaly.size.map(|size| size.typical),
     })
 }
 

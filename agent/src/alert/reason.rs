@@ -1,6 +1,6 @@
 //! One line that says what happened, for a person who reads many of them.
 
-use lapwing_engine::detect::ThresholdResult;
+use lapwing_engine::detect::{Size, ThresholdResult};
 use lapwing_engine::rule::Kind;
 use lapwing_engine::{Alert, Cause, Schema, Suppressed};
 use serde_json::{Map, Value as Json};
@@ -34,10 +34,14 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
         if let Some(anomaly) = &finding.anomaly {
             let among =
                 anomaly.partition_value.as_deref().map(|value| format!(" for {value}")).unwrap_or_default();
-            line.push_str(&format!(
-                "; {} is rare{among}: score {:.0}",
-                anomaly.by_value, anomaly.record_score
-            ));
+            let what = match (&anomaly.by_value, anomaly.size) {
+                (_, Some(size)) => {
+                    let Size { field, actual, typical } = size;
+                    format!("{actual} different {} instead of {typical}{among}", schema.name(field))
+                }
+                (value, None) => format!("{} is rare{among}", value.as_deref().unwrap_or_default()),
+            };
+            line.push_str(&format!("; {what}: score {:.0}", anomaly.record_score));
         }
     }
     line

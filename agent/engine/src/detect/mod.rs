@@ -2,6 +2,8 @@
 
 pub mod naive;
 
+mod buckets;
+mod jobs;
 mod lineage;
 mod matcher;
 mod new_terms;
@@ -9,17 +11,21 @@ mod pattern;
 mod rare;
 mod sample;
 mod sequence;
+mod spike;
 mod suppression;
 mod threshold;
 mod window;
 
+pub use buckets::Detection;
+pub use jobs::Jobs;
 pub use lineage::LineageDetector;
 pub use matcher::Matcher;
 pub use new_terms::NewTerms;
-pub use rare::{Detection, Rare};
+pub use rare::Rare;
 pub use sample::SampleDetector;
 pub use sequence::SequenceDetector;
 pub(crate) use sequence::join_keys;
+pub use spike::Spike;
 pub use suppression::{Suppressed, Suppressor};
 pub use threshold::ThresholdDetector;
 
@@ -61,9 +67,9 @@ pub struct Finding {
     /// The terms that are new.
     pub new_terms: Vec<Value>,
     /// How unusual it is.
-    pub anomaly: Option<Anomaly>,
+    pub anomaly: Option<Box<Anomaly>>,
     /// How much of it there is.
-    pub threshold: Option<ThresholdResult>,
+    pub threshold: Option<Box<ThresholdResult>>,
 }
 
 impl Finding {
@@ -102,23 +108,36 @@ pub struct ThresholdResult {
     pub from: Timestamp,
 }
 
-/// How rare something is, in the terms of Elastic's anomaly records.
+/// How unusual something is, in the terms of Elastic's anomaly records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Anomaly {
     /// The job.
     pub job_id: SmolStr,
-    /// From 0 to 100; the more, the rarer.
+    /// From 0 to 100; the more, the less usual.
     pub record_score: f64,
-    /// How probable something this rare or rarer was.
+    /// How probable it was that something is as unusual or more.
     pub probability: f64,
     /// The start of the time span it was judged in.
     pub bucket: Timestamp,
-    /// The value that is rare.
-    pub by_value: SmolStr,
-    /// Among what it is rare.
+    /// The value that is rare, where the job looks for such.
+    pub by_value: Option<SmolStr>,
+    /// Among what it is unusual.
     pub partition_value: Option<SmolStr>,
     /// How many time spans had been learned for this partition.
     pub buckets_learned: u64,
+    /// How many there are, where the job looks for too many.
+    pub size: Option<Size>,
+}
+
+/// How many different values there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Size {
+    /// The field.
+    pub field: FieldId,
+    /// How many values it has.
+    pub actual: u64,
+    /// How many it had in half of the time spans or more.
+    pub typical: f64,
 }
 
 /// A row of a detector's memory that changed and must survive a restart; `None` deletes it.
@@ -150,8 +169,8 @@ pub struct Limits {
     pub suppression_bytes_max: usize,
     /// Terms that one new_terms rule remembers.
     pub terms_max: usize,
-    /// Values, over all partitions, that one rare job remembers.
-    pub rare_values_max: usize,
+    /// Values, over all partitions, that one machine learning job remembers.
+    pub job_values_max: usize,
     /// Processes that one rule remembers for each `descendant of […]`, `child of […]` and `event of […]`.
     pub processes_max: usize,
 }
@@ -163,7 +182,7 @@ impl Default for Limits {
             threshold_bytes_max: 4 << 20,
             suppression_bytes_max: 1 << 20,
             terms_max: 100_000,
-            rare_values_max: 100_000,
+            job_values_max: 100_000,
             processes_max: 65_536,
         }
     }

@@ -8,16 +8,15 @@
 //! further ceilings, which depend on all scores of the past, are left out, so that a score depends on the partition
 //! alone and never changes afterwards.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use super::{Anomaly, Change, Finding, Findings, Hit, Limits};
-use crate::event::{Event, FieldId, Schema, Timestamp, Value};
+use super::buckets::{Buckets, Detection, Learned, Over, Partitions};
+use super::{Anomaly, Finding, Findings, Hit, Limits};
+use crate::event::{FieldId, Schema, Timestamp};
 
 /// Nothing more probable than this is an anomaly.
 const PROBABILITY_MAX: f64 = 0.05;
@@ -29,44 +28,15 @@ const DECAY: f64 = 0.0005;
 const DECAY_FULL_AT: Duration = Duration::from_secs(1800);
 /// Weights that differ by less are the same.
 const SAME_WEIGHT: f64 = 1e-9;
-/// What the keys of partitions' rows start with.
-const PARTITION: &str = "partition:";
-/// What the keys of rows of buckets that are not over start with.
-const OPEN: &str = "open:";
-/// Between the parts of a row's key.
-const PARTED: char = '\u{1f}';
-
-/// What is rare in what, by the terms of a machine learning job.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Detection {
-    /// The job's id.
-    pub job_id: SmolStr,
-    /// The field whose values are rare.
-    pub by: FieldId,
-    /// The field whose values are judged apart.
-    pub partition: Option<FieldId>,
-    /// The length of a bucket.
-    pub bucket_span: Duration,
-    /// Buckets that must have been learned for a partition before anything in it is rare.
-    pub buckets_learned_min: u64,
-    /// Anomalies below this score, from 0 to 100, are not told.
-    pub record_score_min: f64,
-}
-
 /// The memory of one rare job.
 #[derive(Debug)]
 pub struct Rare {
     detection: Detection,
-    partitions: HashMap<SmolStr, Partition>,
-    /// Buckets that are not over: what is present in them, with the first event that brought it.
-    open: BTreeMap<Timestamp, BTreeMap<Present, Arc<Event>>>,
-    values: usize,
-    values_max: usize,
-    discarded: u64,
+    /// The field whose values are rare.
+    by: FieldId,
+    partitions: Partitions<Partition>,
+    buckets: Buckets,
 }
-
-/// A value and its partition; the partition is empty where the job has none.
-type Present = (SmolStr, SmolStr);
 
 /// What was learned of a partition, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,73 +49,33 @@ struct Partition {
 impl Rare {
     /// A detector that has learned nothing.
     #[must_use]
-    pub fn new(detection: Detection, limits: Limits) -> Self {
-        Self {
-            detection,
-            partitions: HashMap::new(),
-            open: BTreeMap::new(),
-            values: 0,
-            values_max: limits.rare_values_max,
-            discarded: 0,
-        }
+    pub fn new(detection: Detection, by: FieldId, limits: Limits) -> Self {
+        let buckets = Buckets::new(detection.bucket_span, limits.job_values_max);
+        Self { detection, by, partitions: Partitions::new(limits.job_values_max), buckets }
     }
 
-    /// Puts back a row that was given out as a [`Change`]; rows that cannot be read are passed over.
+    /// Puts back a row that was given out as a [`Change`](super::Change); rows that cannot be read are passed over.
     pub(crate) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
-        if let Some(name) = key.strip_prefix(PARTITION)
-            && let Ok(partition) = serde_json::from_slice::<Partition>(value)
-        {
-            self.values += partition.weights.len();
-            self.partitions.insert(name.into(), partition);
-        } else if let Some((bucket, present)) = key.strip_prefix(OPEN).and_then(open_place)
-            && let Ok(json) = serde_json::from_slice(value)
-            && let Ok(event) = Event::from_json(schema, &json)
-        {
-            self.open.entry(bucket).or_default().insert(present, Arc::new(event));
+        if !self.buckets.restore(schema, key, value) {
+            self.partitions.restore(key, value);
         }
     }
 
     /// Takes an event that matched the job's query.
     pub(crate) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
-        let bucket = hit.ordinal.time.floor(self.detection.bucket_span);
-        let partitions = match self.detection.partition {
-            Some(field) => hit.event.values(field).iter().map(Value::key).collect(),
-            None => vec![SmolStr::default()],
-        };
-        for partition in &partitions {
-            for value in hit.event.values(self.detection.by) {
-                let present = (partition.clone(), value.key());
-                if let Entry::Vacant(place) = self.open.entry(bucket).or_default().entry(present) {
-                    let key = open_key(bucket, place.key());
-                    let document = hit.event.to_json(schema).to_string().into_bytes();
-                    findings.changes.push(Change { key, value: Some(document) });
-                    place.insert(hit.event.clone());
-                }
-            }
-        }
+        self.buckets.event(schema, hit, self.by, self.detection.partition, findings);
     }
 
     /// Tells that no event before `now` will come any more: buckets that are over are judged and learned.
     pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
-        while let Some(bucket) = self.open.first_entry()
-            && *bucket.key() + self.detection.bucket_span <= now
-        {
-            let (start, present) = bucket.remove_entry();
-            findings
-                .changes
-                .extend(present.keys().map(|present| Change { key: open_key(start, present), value: None }));
-            self.close(start, present, findings);
+        while let Some((bucket, over)) = self.buckets.next_over(now, findings) {
+            self.close(bucket, over, findings);
         }
     }
 
-    fn close(&mut self, bucket: Timestamp, present: BTreeMap<Present, Arc<Event>>, findings: &mut Findings) {
-        let mut by_partition: BTreeMap<SmolStr, Vec<(SmolStr, Arc<Event>)>> = BTreeMap::new();
-        for ((partition, value), event) in present {
-            by_partition.entry(partition).or_default().push((value, event));
-        }
-        for (name, values) in by_partition {
-            let partition = self.partitions.entry(name.clone()).or_default();
-            let before = partition.weights.len();
+    fn close(&mut self, bucket: Timestamp, over: Over, findings: &mut Findings) {
+        for (name, values) in over {
+            let mut partition = self.partitions.take(&name);
             let learned = partition.buckets;
             for (value, _) in &values {
                 *partition.weights.entry(value.clone()).or_default() += 1.0;
@@ -153,49 +83,35 @@ impl Rare {
             for (value, event) in values {
                 let probability = partition.probability(&value);
                 let record_score = score(probability);
-                if learned >= self.detection.buckets_learned_min
-                    && record_score > 0.0
-                    && record_score >= self.detection.record_score_min
-                {
+                if self.detection.tells(record_score, learned) {
                     let anomaly = Anomaly {
                         job_id: self.detection.job_id.clone(),
                         record_score,
                         probability,
                         bucket,
-                        by_value: value,
+                        by_value: Some(value),
                         partition_value: self.detection.partition.map(|_| name.clone()),
                         buckets_learned: learned,
+                        size: None,
                     };
                     let events = vec![Some(event)];
-                    findings.found.push(Finding { events, anomaly: Some(anomaly), ..Finding::default() });
+                    findings.found.push(Finding {
+                        events,
+                        anomaly: Some(anomaly.into()),
+                        ..Finding::default()
+                    });
                 }
             }
             partition.fade(self.detection.bucket_span);
             partition.buckets += 1;
             partition.last_bucket = bucket.as_nanos();
-            self.values += partition.weights.len() - before;
-            findings.changes.push(partition.row(&name));
-            self.hold_limit(findings);
-        }
-    }
-
-    /// Forgets the partitions that were longest without an event while there are too many values.
-    fn hold_limit(&mut self, findings: &mut Findings) {
-        while self.values > self.values_max && self.partitions.len() > 1 {
-            let oldest =
-                self.partitions.iter().min_by_key(|(name, partition)| (partition.last_bucket, *name));
-            let Some(name) = oldest.map(|(name, _)| name.clone()) else { return };
-            if let Some(partition) = self.partitions.remove(&name) {
-                self.values -= partition.weights.len();
-                self.discarded += partition.weights.len() as u64;
-                findings.changes.push(Change { key: format!("{PARTITION}{name}"), value: None });
-            }
+            self.partitions.put(name, partition, findings);
         }
     }
 
     /// Values that were forgotten because of the limit.
     pub(crate) fn discarded(&self) -> u64 {
-        self.discarded
+        self.partitions.discarded() + self.buckets.discarded()
     }
 }
 
@@ -209,32 +125,42 @@ impl Partition {
     }
 
     fn fade(&mut self, bucket_span: Duration) {
-        let rate = DECAY * (bucket_span.as_secs_f64() / DECAY_FULL_AT.as_secs_f64()).min(1.0);
-        self.weights.values_mut().for_each(|weight| *weight *= (-rate).exp());
-    }
-
-    fn row(&self, name: &str) -> Change {
-        Change { key: format!("{PARTITION}{name}"), value: serde_json::to_vec(self).ok() }
+        let kept = kept(bucket_span);
+        self.weights.values_mut().for_each(|weight| *weight *= kept);
     }
 }
 
+impl Learned for Partition {
+    fn values(&self) -> usize {
+        self.weights.len()
+    }
+
+    fn last_bucket(&self) -> i64 {
+        self.last_bucket
+    }
+
+    fn shrink(&mut self, values_max: usize) {
+        let mut weights: Vec<_> = self.weights.values().copied().collect();
+        weights.sort_by(|left, right| right.total_cmp(left));
+        if let Some(least) = weights.get(values_max).copied() {
+            self.weights.retain(|_, weight| *weight > least);
+        }
+    }
+}
+
+/// What part of a weight is left after a bucket.
+pub(super) fn kept(bucket_span: Duration) -> f64 {
+    let rate = DECAY * (bucket_span.as_secs_f64() / DECAY_FULL_AT.as_secs_f64()).min(1.0);
+    (-rate).exp()
+}
+
 /// The score of a probability: 0 where it is no anomaly, else from 5 to 100 with its logarithm.
-fn score(probability: f64) -> f64 {
+pub(super) fn score(probability: f64) -> f64 {
     if probability > PROBABILITY_MAX {
         return 0.0;
     }
     let depth = (PROBABILITY_MAX / probability.max(PROBABILITY_MIN)).ln();
     5.0 + 95.0 * depth / (PROBABILITY_MAX / PROBABILITY_MIN).ln()
-}
-
-fn open_key(bucket: Timestamp, (partition, value): &Present) -> String {
-    format!("{OPEN}{}{PARTED}{partition}{PARTED}{value}", bucket.as_nanos())
-}
-
-fn open_place(place: &str) -> Option<(Timestamp, Present)> {
-    let mut parts = place.splitn(3, PARTED);
-    let bucket = parts.next()?.parse().ok().map(Timestamp::from_nanos)?;
-    Some((bucket, (parts.next()?.into(), parts.next()?.into())))
 }
 
 #[cfg(test)]

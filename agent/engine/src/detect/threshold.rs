@@ -85,7 +85,7 @@ impl ThresholdDetector {
         counting.add(time, &hit.event, &self.threshold);
         if let Some(result) = counting.result(&self.threshold, latest - self.lookback, terms) {
             let events = vec![Some(hit.event.clone())];
-            findings.found.push(Finding { events, threshold: Some(result), ..Finding::default() });
+            findings.found.push(Finding { events, threshold: Some(result.into()), ..Finding::default() });
             self.insert(key, latest + self.lookback, Bucket::Silent);
         } else {
             self.insert(key, latest, Bucket::Counting(counting));

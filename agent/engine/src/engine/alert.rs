@@ -47,7 +47,8 @@ impl Alert {
         finding.new_terms.iter().for_each(|term| identity.text(&term.key()));
         if let Some(anomaly) = &finding.anomaly {
             identity.text(&anomaly.bucket.as_nanos().to_string());
-            identity.text(&anomaly.by_value);
+            identity.text(&anomaly.job_id);
+            identity.text(anomaly.by_value.as_deref().unwrap_or_default());
             identity.text(anomaly.partition_value.as_deref().unwrap_or_default());
         }
         if let Some(threshold) = &finding.threshold {

@@ -1,8 +1,7 @@
 //! What runs a rule: one of the detectors, behind one face.
 
 use crate::detect::{
-    Detection, Finding, Findings, Hit, Limits, NewTerms, Rare, SampleDetector, SequenceDetector,
-    ThresholdDetector,
+    Finding, Findings, Hit, Jobs, Limits, NewTerms, SampleDetector, SequenceDetector, ThresholdDetector,
 };
 use crate::event::{Schema, Timestamp};
 use crate::lang::Query;
@@ -17,7 +16,7 @@ pub(super) enum Detector {
     Sample(Box<SampleDetector>),
     NewTerms(NewTerms),
     Threshold(ThresholdDetector),
-    Rare(Rare),
+    Jobs(Jobs),
 }
 
 impl Detector {
@@ -38,16 +37,8 @@ impl Detector {
             Kind::Threshold { threshold, .. } => {
                 Self::Threshold(ThresholdDetector::new(threshold, rule.lookback, limits))
             }
-            Kind::MachineLearning { job, anomaly_threshold } => {
-                let detection = Detection {
-                    job_id: job.id.as_str().into(),
-                    by: job.by,
-                    partition: job.partition,
-                    bucket_span: job.bucket_span,
-                    buckets_learned_min: job.buckets_learned_min,
-                    record_score_min: *anomaly_threshold,
-                };
-                Self::Rare(Rare::new(detection, limits))
+            Kind::MachineLearning { jobs, anomaly_threshold } => {
+                Self::Jobs(Jobs::new(jobs, *anomaly_threshold, limits))
             }
         }
     }
@@ -72,7 +63,7 @@ impl Detector {
             Self::Sample(sample) => sample.event(hit, findings),
             Self::NewTerms(terms) => terms.event(hit, findings),
             Self::Threshold(threshold) => threshold.event(hit, findings),
-            Self::Rare(rare) => rare.event(schema, hit, findings),
+            Self::Jobs(jobs) => jobs.event(schema, hit, findings),
         }
     }
 
@@ -84,7 +75,7 @@ impl Detector {
             Self::Sample(sample) => sample.advance(now),
             Self::NewTerms(terms) => terms.advance(now, findings),
             Self::Threshold(threshold) => threshold.advance(now),
-            Self::Rare(rare) => rare.advance(now, findings),
+            Self::Jobs(jobs) => jobs.advance(now, findings),
         }
     }
 
@@ -101,7 +92,7 @@ impl Detector {
         match self {
             Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) => {}
             Self::NewTerms(terms) => terms.restore(key, value),
-            Self::Rare(rare) => rare.restore(schema, key, value),
+            Self::Jobs(jobs) => jobs.restore(schema, key, value),
         }
     }
 
@@ -122,7 +113,7 @@ impl Detector {
                 counters.threshold_bytes += threshold.bytes() as u64;
                 threshold.discarded()
             }
-            Self::Rare(rare) => rare.discarded(),
+            Self::Jobs(jobs) => jobs.discarded(),
         };
     }
 }

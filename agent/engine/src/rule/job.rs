@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::document::{Table, place_in_string};
+use super::document::{Placed, Table, place_in_string};
 use super::keys::check_job;
 use crate::event::{FieldId, Schema};
 use crate::lang::diagnostic::{Diagnostic, Severity, code};
@@ -11,7 +11,22 @@ use crate::lang::{EventQuery, kql};
 /// Partitions are learned for this many buckets before anything in them is rare, where the job does not say.
 const BUCKETS_LEARNED_MIN: i64 = 20;
 
-/// A job that finds what is rare.
+/// What a job looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobFunction {
+    /// `rare`: values of a field that turn up in few time spans.
+    Rare {
+        /// `by_field_name`
+        by: FieldId,
+    },
+    /// `high_distinct_count`: time spans in which a field takes unusually many different values.
+    HighDistinctCount {
+        /// `field_name`
+        field: FieldId,
+    },
+}
+
+/// A job that finds what is unusual.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The id by which rules name it.
@@ -22,17 +37,23 @@ pub struct Job {
     pub index: Vec<String>,
     /// Which events it learns from.
     pub query: EventQuery,
-    /// The field whose values are rare.
-    pub by: FieldId,
+    /// What it looks for.
+    pub function: JobFunction,
     /// The field whose values are judged apart.
     pub partition: Option<FieldId>,
     /// The length of the spans in which a value is there or not.
     pub bucket_span: Duration,
-    /// Buckets that must have been learned before anything is rare.
+    /// Buckets that must have been learned before anything is an anomaly.
     pub buckets_learned_min: u64,
 }
 
 impl Job {
+    /// Every field that it judges by.
+    pub fn fields(&self) -> impl Iterator<Item = FieldId> {
+        let (JobFunction::Rare { by: field } | JobFunction::HighDistinctCount { field }) = self.function;
+        self.partition.into_iter().chain([field])
+    }
+
     pub(super) fn read(
         file: &str,
         table: &Table<'_>,
@@ -43,11 +64,7 @@ impl Job {
         let id = table.required("id", faults)?;
         let description = table.required("description", faults).map(|text| text.value.to_owned());
         let function = table.required("function", faults)?;
-        if function.value != "rare" {
-            let message = format!("the function `{}` is not supported yet", function.value);
-            faults.push(Diagnostic::new(code::BAD_VALUE, function.span, message).help("`rare` is"));
-        }
-        let by = table.required("by_field_name", faults).and_then(|name| field(name, schema, faults));
+        let function = read_function(table, function, schema, faults);
         let partition =
             table.text("partition_field_name", faults).and_then(|name| field(name, schema, faults));
         let query = table.required("query", faults);
@@ -74,7 +91,7 @@ impl Job {
             description: description?,
             index,
             query: query?,
-            by: by?,
+            function: function?,
             partition,
             bucket_span,
             buckets_learned_min: learned.unsigned_abs(),
@@ -82,12 +99,36 @@ impl Job {
     }
 }
 
-/// Finds a field that a key names.
-pub(super) fn field(
-    name: super::document::Placed<&str>,
+/// Reads the function and the field that it takes.
+fn read_function(
+    table: &Table<'_>,
+    function: Placed<&str>,
     schema: &Schema,
     faults: &mut Vec<Diagnostic>,
-) -> Option<FieldId> {
+) -> Option<JobFunction> {
+    let mut named = |key, other| {
+        if let Some(other) = table.text(other, faults) {
+            let message = format!("the function `{}` takes `{key}` alone", function.value);
+            faults.push(Diagnostic::new(code::BAD_VALUE, other.span, message));
+        }
+        table.required(key, faults).and_then(|name| field(name, schema, faults))
+    };
+    match function.value {
+        "rare" => named("by_field_name", "field_name").map(|by| JobFunction::Rare { by }),
+        "high_distinct_count" => {
+            named("field_name", "by_field_name").map(|field| JobFunction::HighDistinctCount { field })
+        }
+        other => {
+            let message = format!("the function `{other}` is not supported");
+            let fault = Diagnostic::new(code::BAD_VALUE, function.span, message);
+            faults.push(fault.help("`rare` and `high_distinct_count` are"));
+            None
+        }
+    }
+}
+
+/// Finds a field that a key names.
+pub(super) fn field(name: Placed<&str>, schema: &Schema, faults: &mut Vec<Diagnostic>) -> Option<FieldId> {
     let found = schema.id(name.value);
     if found.is_none() {
         let fault =

@@ -89,6 +89,7 @@ const JOB: &[(&str, Use)] = &[
     ("buckets_learned_min", Read),
     ("by_field_name", Read),
     ("description", Read),
+    ("field_name", Read),
     ("function", Read),
     ("id", Read),
     ("index", Read),

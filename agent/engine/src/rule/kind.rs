@@ -32,10 +32,10 @@ pub enum Kind {
         /// How many.
         threshold: Threshold,
     },
-    /// `machine_learning`: anomalies of a job.
+    /// `machine_learning`: anomalies of jobs.
     MachineLearning {
-        /// The job.
-        job: Arc<Job>,
+        /// The jobs.
+        jobs: Vec<Arc<Job>>,
         /// Anomalies below this score do not count.
         anomaly_threshold: f64,
     },
@@ -60,7 +60,7 @@ impl Kind {
         match self {
             Self::Eql(query) => query.events().collect(),
             Self::Query(query) | Self::NewTerms { query, .. } | Self::Threshold { query, .. } => vec![query],
-            Self::MachineLearning { job, .. } => vec![&job.query],
+            Self::MachineLearning { jobs, .. } => jobs.iter().map(|job| &job.query).collect(),
         }
     }
 }

@@ -17,7 +17,7 @@ mod set;
 pub use exception::{Exception, Exceptions};
 pub use file::Report;
 pub use format::{Formatted, format_file};
-pub use job::Job;
+pub use job::{Job, JobFunction};
 pub use kind::{Kind, Overrides, Suppression, Threshold};
 pub use set::Loaded;
 
@@ -166,7 +166,7 @@ impl Rule {
         match &self.kind {
             Kind::NewTerms { fields: terms, .. } => fields.extend(terms),
             Kind::Threshold { threshold, .. } => fields.extend(threshold.fields()),
-            Kind::MachineLearning { job, .. } => fields.extend([job.by].into_iter().chain(job.partition)),
+            Kind::MachineLearning { jobs, .. } => fields.extend(jobs.iter().flat_map(|job| job.fields())),
             Kind::Eql(_) | Kind::Query(_) => {}
         }
         fields
@@ -176,9 +176,9 @@ impl Rule {
     /// matches that name. A job's patterns are those of the job.
     #[must_use]
     pub fn reads(&self, data_stream: &str) -> bool {
-        let patterns = match &self.kind {
-            Kind::MachineLearning { job, .. } => &job.index,
-            _ => &self.index,
+        let patterns: Vec<_> = match &self.kind {
+            Kind::MachineLearning { jobs, .. } => jobs.iter().flat_map(|job| &job.index).collect(),
+            _ => self.index.iter().collect(),
         };
         patterns.iter().any(|pattern| index_matches(pattern, data_stream))
     }

@@ -70,7 +70,10 @@ fn queries(rule: &Rule, schema: &Schema) -> Vec<(&'static str, String)> {
         Kind::Query(query) | Kind::NewTerms { query, .. } | Kind::Threshold { query, .. } => {
             query.display(schema).to_string()
         }
-        Kind::MachineLearning { job, .. } => job.query.display(schema).to_string(),
+        Kind::MachineLearning { jobs, .. } => {
+            let queries = jobs.iter().map(|job| job.query.display(schema).to_string());
+            queries.collect::<Vec<_>>().join("\n")
+        }
     };
     let of = if matches!(rule.kind, Kind::MachineLearning { .. }) { "the job's query" } else { "query" };
     vec![(of, format::typed(&text))]

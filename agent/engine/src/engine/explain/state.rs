@@ -68,8 +68,9 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
         Kind::Threshold { .. } => {
             bounds.push(bytes("counts by group", limits.threshold_bytes_max, Some(rule.lookback)));
         }
-        Kind::MachineLearning { .. } => {
-            bounds.push(entries("values by partition", limits.rare_values_max, None));
+        Kind::MachineLearning { jobs, .. } => {
+            let values = limits.job_values_max.saturating_mul(jobs.len());
+            bounds.push(entries("values by partition", values, None));
         }
     }
     if let Some(suppression) = &rule.suppression {
@@ -97,7 +98,8 @@ impl Groups {
         let fields = match &rule.kind {
             Kind::NewTerms { fields, .. } => fields.clone(),
             Kind::Threshold { threshold, .. } => threshold.fields.clone(),
-            Kind::MachineLearning { job, .. } => job.partition.into_iter().chain([job.by]).collect(),
+            // Several jobs of a rule are of one kind; the first stands for them.
+            Kind::MachineLearning { jobs, .. } => jobs.first()?.fields().collect(),
             Kind::Eql(_) | Kind::Query(_) => return None,
         };
         Some(Self { fields, counts: HashMap::new(), lacking: 0, order: Vec::new() })
@@ -139,12 +141,14 @@ impl Groups {
                     cardinality.unwrap_or_default()
                 )
             }
-            Kind::MachineLearning { job, anomaly_threshold } => format!(
-                "values of {names}, in spans of {}: nothing is rare before {} spans were learned, and an alert takes a \
-                 score of {anomaly_threshold}",
-                spelled(job.bucket_span),
-                job.buckets_learned_min
-            ),
+            Kind::MachineLearning { jobs, anomaly_threshold } => {
+                let first = jobs.first().map(|job| (spelled(job.bucket_span), job.buckets_learned_min));
+                let (span, learned) = first.unwrap_or_default();
+                format!(
+                    "values of {names}, in spans of {span}: nothing is told before {learned} spans were learned, and \
+                     an alert takes a score of {anomaly_threshold}"
+                )
+            }
             Kind::Eql(_) | Kind::Query(_) => String::new(),
         }];
         let mut groups: Vec<_> = self.order.iter().map(|group| (group, self.counts[group])).collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Job, Placed, Reader, place_in_string};
+use super::{Job, Reader, place_in_string};
 use crate::event::FieldId;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::{EventQuery, eql, kql};
@@ -18,6 +18,8 @@ const THRESHOLD_FIELDS_MAX: usize = 5;
 const THRESHOLD_VALUE_MAX: i64 = 100_000;
 /// Most different values that a threshold can ask for.
 const CARDINALITY_MAX: i64 = 10_000;
+/// Most jobs that a rule can name.
+const JOBS_MAX: usize = 64;
 /// Types of the Elastic stack that are refused, and what helps.
 const REFUSED: [(&str, &str); 2] = [
     (
@@ -211,24 +213,25 @@ impl<'a> Reader<'a, '_> {
             self.faults.push(self.table.missing("anomaly_threshold"));
             return None;
         };
-        let id: Placed<&str> = match ids.as_slice() {
-            [id] => *id,
-            [] => {
-                self.faults.push(self.table.missing("machine_learning_job_id"));
-                return None;
+        if ids.is_empty() {
+            self.faults.push(self.table.missing("machine_learning_job_id"));
+        }
+        if let Some(over) = ids.get(JOBS_MAX) {
+            self.wrong(over.span, format!("a rule has {JOBS_MAX} jobs at most"), "");
+        }
+        let mut jobs: Vec<Arc<Job>> = Vec::new();
+        for id in &ids {
+            match job(id.value) {
+                Some(job) if jobs.iter().all(|known| known.id != job.id) => jobs.push(job),
+                Some(_) => {}
+                None => {
+                    let message = format!("no job has the id `{}`", id.value);
+                    let fault = Diagnostic::new(code::UNKNOWN_JOB, id.span, message);
+                    self.faults.push(fault.help("put a file with its `[job]` table beside the rules"));
+                }
             }
-            [_, second, ..] => {
-                let message = "a rule with several jobs is not supported yet";
-                self.faults.push(Diagnostic::new(code::UNSUPPORTED_KEY, second.span, message));
-                return None;
-            }
-        };
-        let Some(job) = job(id.value) else {
-            let fault =
-                Diagnostic::new(code::UNKNOWN_JOB, id.span, format!("no job has the id `{}`", id.value));
-            self.faults.push(fault.help("put a file with its `[job]` table beside the rules"));
-            return None;
-        };
-        Some(Kind::MachineLearning { job, anomaly_threshold: anomaly_threshold as f64 })
+        }
+        (!jobs.is_empty())
+            .then_some(Kind::MachineLearning { jobs, anomaly_threshold: anomaly_threshold as f64 })
     }
 }

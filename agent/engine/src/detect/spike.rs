@@ -1,0 +1,216 @@
+//! `high_distinct_count`: time spans in which a field takes unusually many different values.
+//!
+//! The function has the name of Elastic's and asks the same question; how it is answered is our own. Of a partition is
+//! learned how often a bucket had how many different values, a bucket without any too, and what is old fades as it does
+//! for what is rare. The number of a bucket is as improbable as the more probable of two: that a bucket is as high by
+//! what was learned, which is how often one was, itself counted; and that a normal distribution with the learned median
+//! and spread gives as much. The spread is the median absolute deviation made comparable to a standard deviation, and
+//! no less than that of as many independent events, so that a quiet history does not make two a spike. By the first, a
+//! score of 50 needs about 380 buckets that were all lower; by the second, much more than is usual.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::buckets::{Buckets, Detection, Learned, Over, Partitions};
+use super::rare::{kept, score};
+use super::{Anomaly, Finding, Findings, Hit, Limits, Size};
+use crate::event::{FieldId, Schema, Timestamp};
+
+/// What makes a median absolute deviation comparable to the standard deviation of a normal distribution.
+const DEVIATION_TO_STANDARD: f64 = 1.4826;
+
+/// The memory of one high_distinct_count job.
+#[derive(Debug)]
+pub struct Spike {
+    detection: Detection,
+    /// The field whose different values are counted.
+    field: FieldId,
+    partitions: Partitions<Partition>,
+    buckets: Buckets,
+}
+
+/// What was learned of a partition, as it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Partition {
+    buckets: u64,
+    last_bucket: i64,
+    /// How much buckets weigh that had so many different values.
+    weights: BTreeMap<u64, f64>,
+}
+
+impl Spike {
+    /// A detector that has learned nothing.
+    #[must_use]
+    pub fn new(detection: Detection, field: FieldId, limits: Limits) -> Self {
+        let buckets = Buckets::new(detection.bucket_span, limits.job_values_max);
+        Self { detection, field, partitions: Partitions::new(limits.job_values_max), buckets }
+    }
+
+    /// Puts back a row that was given out as a [`Change`](super::Change); rows that cannot be read are passed over.
+    pub(crate) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
+        if !self.buckets.restore(schema, key, value) {
+            self.partitions.restore(key, value);
+        }
+    }
+
+    /// Takes an event that matched the job's query.
+    pub(crate) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
+        self.buckets.event(schema, hit, self.field, self.detection.partition, findings);
+    }
+
+    /// Tells that no event before `now` will come any more: buckets that are over are judged and learned.
+    pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
+        while let Some((bucket, over)) = self.buckets.next_over(now, findings) {
+            self.close(bucket, over, findings);
+        }
+    }
+
+    fn close(&mut self, bucket: Timestamp, over: Over, findings: &mut Findings) {
+        let span = self.detection.bucket_span;
+        for (name, values) in over {
+            let mut partition = self.partitions.take(&name);
+            partition.learn_empty_up_to(bucket, span);
+            let (learned, count) = (partition.buckets, values.len() as u64);
+            let probability = partition.probability(count);
+            let record_score = score(probability);
+            if self.detection.tells(record_score, learned) {
+                let anomaly = Anomaly {
+                    job_id: self.detection.job_id.clone(),
+                    record_score,
+                    probability,
+                    bucket,
+                    by_value: None,
+                    partition_value: self.detection.partition.map(|_| name.clone()),
+                    buckets_learned: learned,
+                    size: Some(Size { field: self.field, actual: count, typical: partition.median() }),
+                };
+                let last = values.into_iter().max_by_key(|(_, event)| (event.time(), event.sequence()));
+                let events = last.map(|(_, event)| Some(event)).into_iter().collect();
+                findings.found.push(Finding { events, anomaly: Some(anomaly.into()), ..Finding::default() });
+            }
+            partition.learn(count, bucket, span);
+            self.partitions.put(name, partition, findings);
+        }
+    }
+
+    /// Values and numbers that were forgotten because of the limit.
+    pub(crate) fn discarded(&self) -> u64 {
+        self.partitions.discarded() + self.buckets.discarded()
+    }
+}
+
+impl Partition {
+    fn learn(&mut self, count: u64, bucket: Timestamp, span: Duration) {
+        let kept = kept(span);
+        self.weights.values_mut().for_each(|weight| *weight *= kept);
+        *self.weights.entry(count).or_default() += 1.0;
+        self.buckets += 1;
+        self.last_bucket = bucket.as_nanos();
+    }
+
+    /// Learns the buckets without any value between the last one and this.
+    fn learn_empty_up_to(&mut self, bucket: Timestamp, span: Duration) {
+        if self.buckets == 0 {
+            return;
+        }
+        let since = bucket.since(Timestamp::from_nanos(self.last_bucket));
+        let spans = since.as_nanos() / span.as_nanos().max(1);
+        let empty = u32::try_from(spans.saturating_sub(1)).unwrap_or(u32::MAX);
+        let kept_of_one = kept(span);
+        let kept_of_all = kept_of_one.powf(f64::from(empty));
+        self.weights.values_mut().for_each(|weight| *weight *= kept_of_all);
+        if empty > 0 {
+            *self.weights.entry(0).or_default() += (1.0 - kept_of_all) / (1.0 - kept_of_one);
+            self.buckets += u64::from(empty);
+        }
+    }
+
+    fn probability(&self, count: u64) -> f64 {
+        let total: f64 = self.weights.values().sum();
+        let as_high: f64 = self.weights.range(count..).map(|(_, weight)| weight).sum();
+        let seldom = (as_high + 1.0) / (total + 1.0);
+        let median = self.median();
+        let deviations = self.weights.iter().map(|(count, weight)| ((*count as f64 - median).abs(), *weight));
+        let deviation = weighted_median(deviations.collect()) * DEVIATION_TO_STANDARD;
+        let spread = deviation.max((median + 1.0).sqrt());
+        seldom.max(upper_tail((count as f64 - median) / spread))
+    }
+
+    fn median(&self) -> f64 {
+        weighted_median(self.weights.iter().map(|(count, weight)| (*count as f64, *weight)).collect())
+    }
+}
+
+impl Learned for Partition {
+    fn values(&self) -> usize {
+        self.weights.len()
+    }
+
+    fn last_bucket(&self) -> i64 {
+        self.last_bucket
+    }
+
+    fn shrink(&mut self, values_max: usize) {
+        // The numbers lie below that of the values of one bucket, which have the same limit.
+        while self.weights.len() > values_max && self.weights.pop_last().is_some() {}
+    }
+}
+
+/// The value at which half of the weight is reached; zero where there is none.
+fn weighted_median(mut values: Vec<(f64, f64)>) -> f64 {
+    values.sort_by(|(left, _), (right, _)| left.total_cmp(right));
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut reached = 0.0;
+    let median = values.iter().find(|(_, weight)| {
+        reached += weight;
+        reached >= half
+    });
+    median.map_or(0.0, |(value, _)| *value)
+}
+
+/// How probable it is that a normal distribution gives so many standard deviations above its mean, or more: formula
+/// 7.1.26 of Abramowitz and Stegun's handbook for the error function, exact to about 1e-7.
+fn upper_tail(deviations: f64) -> f64 {
+    if deviations <= 0.0 {
+        return 1.0;
+    }
+    let x = deviations / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let terms = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
+    let sum = terms.iter().fold(0.0, |sum, term| (sum + term) * t);
+    0.5 * sum * (-x * x).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_that_of_a_normal_distribution() {
+        for (deviations, expected) in [(-1.0, 1.0), (1.0, 0.158_655), (2.0, 0.022_750), (3.0, 0.001_350)] {
+            let found = upper_tail(deviations);
+            assert!((found - expected).abs() < 1e-5, "{deviations}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_is_as_high_as_often_is_no_spike() {
+        let mut partition = Partition::default();
+        partition.weights.extend([(0, 500.0), (9, 20.0)]);
+        assert!(partition.probability(9) > 0.03, "{}", partition.probability(9));
+        assert!(partition.probability(10) < 0.002, "{}", partition.probability(10));
+        assert!(partition.probability(0) > 0.99);
+    }
+
+    #[test]
+    fn buckets_without_a_value_are_learned() {
+        let span = Duration::from_secs(900);
+        let mut partition = Partition::default();
+        partition.learn(3, Timestamp::from_millis(0), span);
+        partition.learn_empty_up_to(Timestamp::from_millis(100 * 900_000), span);
+        assert_eq!((partition.buckets, partition.median()), (100, 0.0));
+        assert!((partition.weights[&0] - 98.0).abs() < 1.5, "{partition:?}");
+    }
+}
