@@ -43,6 +43,8 @@ pub(super) struct Numbers {
     pub(super) coverage: u64,
     /// Those that were taken by what it started from.
     pub(super) coverage_first: u64,
+    /// Events about which the engine and the reference agreed.
+    pub(super) events: u64,
 }
 
 /// What came of a job.
@@ -159,11 +161,17 @@ impl Numbers {
             executions: self.executions + other.executions,
             coverage: self.coverage.max(other.coverage),
             coverage_first: first,
+            events: self.events + other.events,
         }
     }
 
-    /// Reads a line of progress: `#16384  pulse  cov: 2647 ft: 10764 corp: …`. Returns whether it is one.
+    /// Reads a line of progress: `#16384  pulse  cov: 2647 ft: 10764 corp: …`, or in the end `events: 17`. Returns
+    /// whether it is one.
     fn read(&mut self, line: &str) -> bool {
+        if let Some(events) = line.strip_prefix("events: ").and_then(|count| count.parse().ok()) {
+            self.events = events;
+            return true;
+        }
         let Some(rest) = line.strip_prefix('#') else { return false };
         let mut words = rest.split_whitespace();
         let Some(executions) = words.next().and_then(|word| word.parse().ok()) else { return false };
@@ -201,12 +209,14 @@ mod tests {
             ("INFO: Seed: 1", false),
             ("#2\tINITED cov: 963 ft: 963 corp: 1/1b exec/s: 0 rss: 31Mb", true),
             ("#79677\tDONE   cov: 3051 ft: 14254 corp: 1106/20Kb lim: 48 exec/s: 2570 rss: 39Mb", true),
+            ("events: 17", true),
             ("###### Recommended dictionary. ######", false),
         ] {
             assert_eq!(numbers.read(line), is_progress, "{line}");
         }
-        assert_eq!(numbers, Numbers { executions: 79677, coverage: 3051, coverage_first: 963 });
-        let other = Numbers { executions: 3, coverage: 4000, coverage_first: 0 };
-        assert_eq!(numbers.and(other), Numbers { executions: 79680, coverage: 4000, coverage_first: 963 });
+        assert_eq!(numbers, Numbers { executions: 79677, coverage: 3051, coverage_first: 963, events: 17 });
+        let other = Numbers { executions: 3, coverage: 4000, coverage_first: 0, events: 3 };
+        let both = Numbers { executions: 79680, coverage: 4000, coverage_first: 963, events: 20 };
+        assert_eq!(numbers.and(other), both);
     }
 }

@@ -115,9 +115,14 @@ fn fuzz(program: &Path, target: &Target, arguments: &Arguments) -> Result<()> {
     let crashed = ends.iter().find(|end| !end.is_well);
     writeln!(
         std::io::stdout(),
-        "{}: {} executions in {minutes:.1} CPU minutes, coverage {} (+{}), {}",
+        "{}: {} executions{} in {minutes:.1} CPU minutes, coverage {} (+{}), {}",
         target.name,
         grouped(numbers.executions),
+        if numbers.events > 0 {
+            format!(", {} events agreed on,", grouped(numbers.events))
+        } else {
+            String::new()
+        },
         grouped(numbers.coverage),
         grouped(numbers.coverage.saturating_sub(numbers.coverage_first)),
         if crashed.is_some() { "a crash" } else { "no crash" }

@@ -6,6 +6,7 @@
 mod property;
 
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 use libfuzzer_sys::fuzz_target;
 
@@ -14,8 +15,23 @@ const PROPERTY: &str = "LAPWING_PROPERTY";
 
 static CHECK: OnceLock<fn(&[u8])> = OnceLock::new();
 
+/// Tells in the end about how many events two engines agreed, where they were asked.
+struct Tally;
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        eprintln!("events: {}", property::run::AGREED.load(Ordering::Relaxed));
+    }
+}
+
+thread_local! {
+    /// libFuzzer ends the program from within: what it still runs are the destructors of its thread.
+    static TALLY: Tally = const { Tally };
+}
+
 fuzz_target!(
     init: {
+        TALLY.with(|_| ());
         let name = std::env::var(PROPERTY).unwrap_or_default();
         let property = property::ALL.iter().find(|property| property.name == name);
         let Some(property) = property else { panic!("{PROPERTY}: there is no property {name:?}") };

@@ -11,7 +11,7 @@ use super::run::{eql_rule, event, kql_rule, same_as_reference};
 use super::{below, grammar};
 
 const RULES_MAX: usize = 6;
-const EVENTS_MAX: usize = 8;
+const EVENTS_MAX: usize = 16;
 
 pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     let mut schema = Schema::new();
@@ -39,11 +39,7 @@ pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Single events mostly, and now and then two in order.
+/// Single events mostly, and now and then several.
 fn query(u: &mut Unstructured<'_>) -> Result<String> {
-    Ok(if u.ratio(1, 6)? {
-        format!("sequence by user.id [{}] [{}]", grammar::eql(u)?, grammar::eql(u)?)
-    } else {
-        grammar::eql(u)?
-    })
+    if u.ratio(1, 5)? { grammar::several_events(u) } else { grammar::eql(u) }
 }

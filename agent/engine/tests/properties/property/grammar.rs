@@ -21,6 +21,7 @@ const DOUBLE: &str = "event.risk_score";
 const BOOLEAN: &str = "process.interactive";
 const IP: &[&str] = &["destination.ip", "source.ip"];
 const DATE: &str = "event.created";
+const ENTITIES: &[&str] = &["process.entity_id", "process.parent.entity_id", "process.Ext.ancestry"];
 const CATEGORIES: &[&str] = &["process", "network", "file"];
 const ADDRESSES: &[&str] = &["10.0.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1"];
 const NETWORKS: &[&str] = &["10.0.0.0/8", "::1", "fd00::/8", "0.0.0.0/0", "169.254.169.254/32", "::/0"];
@@ -55,6 +56,22 @@ const PIECES: &[&str] = &[
     "1",
 ];
 const WILDCARDS: &[&str] = &["*", "?", "**", "*?"];
+const REGEXES: &[&str] = &[
+    "a",
+    ".*",
+    "[a-c]+",
+    "(bash|b.)",
+    "@b@",
+    "~(ab)",
+    "(@a@&@b@)",
+    ".{2}",
+    "é?",
+    "<0-9>",
+    "/tmp/",
+    "K",
+    "\\.",
+    "#",
+];
 const NUMBERS: &[i64] = &[0, 1, 2, 7, -1, 80, i64::MAX, i64::MIN + 1];
 const FRACTIONS: &[&str] = &["0.0", "1.5", "-2.5", "1e3", "21.0"];
 
@@ -64,8 +81,24 @@ pub(super) fn eql(u: &mut Unstructured<'_>) -> Result<String> {
     Ok(format!("{category} where {}", condition(u, 3)?))
 }
 
+/// Several events in an order or none, related ones, and ancestry of processes.
+pub(super) fn several_events(u: &mut Unstructured<'_>) -> Result<String> {
+    let by = *choose(u, &["", " by user.id", " by ?user.id, process.args"])?;
+    let span = *choose(u, &["", " with maxspan=2ms"])?;
+    Ok(match below(u, 4)? {
+        0 => format!("sequence{by}{span} [{}] [{}]", eql(u)?, eql(u)?),
+        1 => format!("sequence{by} [{}] with runs=2 [{}] until [{}]", eql(u)?, eql(u)?, eql(u)?),
+        2 => format!("sample by process.args [{}] [{}]", eql(u)?, eql(u)?),
+        _ => {
+            let relation = choose(u, &["descendant of", "child of", "event of", "not descendant of"])?;
+            let word = choose(u, &["and", "or"])?;
+            format!("any where {relation} [{}] {word} ({})", eql(u)?, condition(u, 1)?)
+        }
+    })
+}
+
 fn condition(u: &mut Unstructured<'_>, depth: usize) -> Result<String> {
-    let branches = if depth == 0 { 10 } else { 14 };
+    let branches = if depth == 0 { 11 } else { 15 };
     Ok(match below(u, branches)? {
         0 => format!("{} {} {}", text(u)?, choose(u, &["==", "!="])?, quoted(&literal(u)?)),
         1 => format!("{} {}{}", text(u)?, choose(u, &[":", "like ", "like~ "])?, several(u, pattern)?),
@@ -107,10 +140,13 @@ fn condition(u: &mut Unstructured<'_>, depth: usize) -> Result<String> {
             )?;
             format!("{name}({}, {})", text(u)?, if u.ratio(1, 4)? { text(u)? } else { quoted(&literal(u)?) })
         }
-        10 => format!("not ({})", condition(u, depth - 1)?),
-        11 => format!("({DATE} {} \"{}\")", choose(u, &["==", "!=", "<", ">="])?, choose(u, DATES)?),
+        10 => {
+            format!("{} {}{}", text(u)?, choose(u, &["regex ", "regex~ ", "not regex "])?, several(u, regex)?)
+        }
+        11 => format!("not ({})", condition(u, depth - 1)?),
+        12 => format!("({DATE} {} \"{}\")", choose(u, &["==", "!=", "<", ">="])?, choose(u, DATES)?),
         branch => {
-            let word = if branch == 12 { " and " } else { " or " };
+            let word = if branch == 13 { " and " } else { " or " };
             let parts = (0..2 + below(u, 3)?).map(|_| condition(u, depth - 1));
             format!("({})", parts.collect::<Result<Vec<_>>>()?.join(word))
         }
@@ -195,6 +231,11 @@ fn pattern(u: &mut Unstructured<'_>) -> Result<String> {
     Ok(pieces.collect::<Result<Vec<_>>>()?.concat())
 }
 
+fn regex(u: &mut Unstructured<'_>) -> Result<String> {
+    let pieces = (0..1 + below(u, 3)?).map(|_| choose(u, REGEXES).copied());
+    Ok(pieces.collect::<Result<Vec<_>>>()?.concat())
+}
+
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -254,6 +295,9 @@ pub(super) fn document(u: &mut Unstructured<'_>, id: usize) -> Result<Json> {
     }
     for name in IP {
         set(u, name, |u| Ok((*choose(u, ADDRESSES)?).into()))?;
+    }
+    for name in ENTITIES {
+        set(u, name, |u| Ok((*choose(u, &["p1", "p2", "p3"])?).into()))?;
     }
     set(u, DOUBLE, |u| Ok((*choose(u, &[0.0, -0.0, 1.5, -2.5, 21.0, 1e300])?).into()))?;
     set(u, BOOLEAN, |u| Ok(u.arbitrary::<bool>()?.into()))?;

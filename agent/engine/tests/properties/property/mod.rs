@@ -5,7 +5,7 @@
 mod differential;
 mod grammar;
 mod regex;
-mod run;
+pub(crate) mod run;
 mod sample;
 mod sequence;
 mod terms;

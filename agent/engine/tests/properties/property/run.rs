@@ -1,11 +1,15 @@
 //! Engines run on events, and what they found in a form that can be compared.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::lang::{EventQuery, Query};
 use lapwing_engine::rule::Kind;
 use lapwing_engine::{Alert, Cause, Engine, Event, Loaded, Options, Output, Rule, Schema, Timestamp, field};
 use serde_json::Value as Json;
+
+/// Events about which the engine and the reference have agreed.
+pub(crate) static AGREED: AtomicU64 = AtomicU64::new(0);
 
 /// A rule of which only its kind, its id and its number of alerts are ever changed.
 static TEMPLATE: LazyLock<Arc<Rule>> = LazyLock::new(|| {
@@ -43,6 +47,7 @@ pub(super) fn same_as_reference(schema: &Arc<Schema>, rules: &[Arc<Rule>], event
         let events: Vec<_> = events.iter().map(|event| event.to_json(schema).to_string()).collect();
         panic!("found {found:?}, expected {expected:?}\nrules: {rules:#?}\nevents:\n{}", events.join("\n"));
     }
+    AGREED.fetch_add(events.len() as u64, Ordering::Relaxed);
 }
 
 /// The alerts that an engine raises for a recording of these events, the clock being that of the latest one.
