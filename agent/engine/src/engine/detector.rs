@@ -84,7 +84,7 @@ impl Detector {
         match self {
             Self::Match => true,
             Self::Sequence(sequence) => sequence.is_idle(),
-            Self::Sample(_) | Self::NewTerms(_) | Self::Threshold(_) | Self::Rare(_) => false,
+            Self::Sample(_) | Self::NewTerms(_) | Self::Threshold(_) | Self::Jobs(_) => false,
         }
     }
 
