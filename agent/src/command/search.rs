@@ -16,11 +16,10 @@ use lapwing_engine::lang::{Diagnostic, Query, eql, kql, nearest};
 use lapwing_engine::{
     Event, FieldId, Report, ResultPosition, Schema, Search, SearchOptions, SearchResults, Type, field,
 };
-use serde_json::Value as Json;
 
 use self::show::Shown;
 use super::{Refused, complain, styled};
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::Config;
 use crate::report;
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Replay};
@@ -69,9 +68,9 @@ pub(crate) struct Args {
     /// One JSON object a line: `{"event": …}`, or `{"join_keys": […], "events": […]}` for sequences and samples
     #[arg(long)]
     json: bool,
-    /// The configuration file, for the databases that tell where CloudTrail's addresses are
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    config: PathBuf,
+    /// A configuration file, for the databases that tell where CloudTrail's addresses are
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -124,7 +123,8 @@ struct Searching {
 /// What is known of an event that may be in a result.
 struct Known {
     event: Arc<Event>,
-    document: Option<Json>,
+    /// The text of the document, unless ECS was made of a record of CloudTrail's.
+    document: Option<Box<str>>,
 }
 
 impl Searching {
@@ -133,7 +133,8 @@ impl Searching {
         if args.schema != ECS {
             return Ok(Replay::plain(self.schema.clone(), timestamp));
         }
-        let cloudtrail = Config::read_if_there(&args.config)?.cloudtrail;
+        let config = args.config.as_deref().map(Config::read).transpose()?;
+        let cloudtrail = config.unwrap_or_default().cloudtrail;
         let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
         Ok(Replay::new(self.schema.clone(), geo).timed_by(timestamp))
     }
@@ -144,7 +145,10 @@ impl Searching {
                 Ok(Recorded { event, document }) => {
                     self.events += 1;
                     let event = Arc::new(event);
-                    self.search.push(event.clone(), Rc::new(Known { event, document }));
+                    self.search.push(event.clone(), || {
+                        let document = document.map(|document| document.to_string().into());
+                        Rc::new(Known { event, document })
+                    });
                 }
                 Err(error) => self.refused.tell(&error),
             }

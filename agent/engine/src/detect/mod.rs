@@ -163,6 +163,10 @@ pub struct Findings {
 pub struct Limits {
     /// Bytes of events and keys that one sequence rule holds.
     pub sequence_bytes_max: usize,
+    /// Events that one sequence rule remembers of those that must be missing (`![…]`).
+    pub missing_events_max: usize,
+    /// Complete sequences of one rule that wait to see whether what must be missing after them is.
+    pub waiting_sequences_max: usize,
     /// Bytes of buckets that one threshold rule holds.
     pub threshold_bytes_max: usize,
     /// Bytes of groups that the `alert_suppression` of one rule holds.
@@ -179,6 +183,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sequence_bytes_max: 4 << 20,
+            missing_events_max: 65_536,
+            waiting_sequences_max: 16_384,
             threshold_bytes_max: 4 << 20,
             suppression_bytes_max: 1 << 20,
             terms_max: 100_000,

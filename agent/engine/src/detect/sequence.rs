@@ -21,13 +21,9 @@ pub(super) type JoinKey = Arc<[Option<SmolStr>]>;
 
 /// Most keys that one event with multi-valued fields takes part under.
 const JOIN_KEYS_MAX: usize = 256;
-/// Most events remembered of those that must be missing.
-const MISSING_HELD_MAX: usize = 65_536;
 /// Most sequences of one key that wait at one stage for an event that refers to theirs: which of them it fits is not known
 /// before it comes, so that a newer one cannot take the place of the others.
 const CHAINS_MAX: usize = 64;
-/// Most complete sequences that wait to see whether what must be missing after them is.
-const WAITING_MAX: usize = 16_384;
 
 /// The events of one sequence so far.
 type Chain = Vec<Member>;
@@ -48,6 +44,7 @@ pub struct SequenceDetector {
     missing: Missing,
     /// Complete but for what must be missing after them, earliest first.
     waiting: VecDeque<(JoinKey, Vec<Member>)>,
+    waiting_max: usize,
     discarded: u64,
 }
 
@@ -70,8 +67,9 @@ impl SequenceDetector {
             maxspan: sequence.maxspan,
             partial: Window::new(limits.sequence_bytes_max),
             chains_max: if refers { CHAINS_MAX } else { 1 },
-            missing: Missing::default(),
+            missing: Missing::new(limits.missing_events_max),
             waiting: VecDeque::new(),
+            waiting_max: limits.waiting_sequences_max,
             discarded: 0,
         }
     }
@@ -162,7 +160,8 @@ impl SequenceDetector {
     fn complete(&mut self, key: JoinKey, members: Vec<Member>, findings: &mut Findings) {
         for (stage, pair) in members.windows(2).enumerate() {
             let between = self.positive[stage] + 1..self.positive[stage + 1];
-            if self.missing.any(&key, between, |found| pair[0].ordinal < found && found < pair[1].ordinal) {
+            let early = |found: &Ordinal| *found <= pair[0].ordinal;
+            if self.missing.any(&key, between, early, |found| found < pair[1].ordinal) {
                 return;
             }
         }
@@ -172,7 +171,7 @@ impl SequenceDetector {
             }
             return;
         }
-        if self.waiting.len() == WAITING_MAX {
+        if self.waiting.len() >= self.waiting_max {
             self.waiting.pop_front();
             self.discarded += 1;
         }
@@ -197,7 +196,7 @@ impl SequenceDetector {
     fn preceded(&self, key: &JoinKey, members: &[Member]) -> bool {
         let (first, last) = (members[0].ordinal, members[members.len() - 1].ordinal);
         let start = last.time - self.maxspan();
-        self.missing.any(key, self.before(), |found| start <= found.time && found < first)
+        self.missing.any(key, self.before(), |found| found.time < start, |found| found < first)
     }
 
     /// Whether something that must be missing came after the last event and within the span of the first. Where
@@ -205,13 +204,13 @@ impl SequenceDetector {
     fn enclosed(&self, key: &JoinKey, members: &[Member]) -> bool {
         let (first, last) = (members[0].ordinal, members[members.len() - 1].ordinal);
         let end = first.time + self.maxspan();
-        self.missing.any(key, self.after(), |after| {
-            last < after
-                && after.time <= end
-                && (self.before().is_empty()
-                    || self.missing.any(key, self.before(), |before| {
-                        before < first && after.time.since(before.time) <= self.maxspan()
-                    }))
+        // The first one after it is the nearest to what may come before it.
+        let early = |found: &Ordinal| *found <= last;
+        self.missing.any(key, self.after(), early, |after| {
+            let start = after.time - self.maxspan();
+            let before =
+                || self.missing.any(key, self.before(), |found| found.time < start, |found| found < first);
+            after.time <= end && (self.before().is_empty() || before())
         })
     }
 
@@ -328,28 +327,44 @@ pub(super) fn cost<'a>(key: &JoinKey, members: impl IntoIterator<Item = &'a Memb
 }
 
 /// Events that must be missing, by key and stage, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Missing {
+    /// In ascending order.
     seen: HashMap<(JoinKey, usize), VecDeque<Ordinal>>,
     /// Under which key the events were put in, in the order in which they came.
     order: VecDeque<(Ordinal, (JoinKey, usize))>,
+    held_max: usize,
     discarded: u64,
 }
 
 impl Missing {
+    fn new(held_max: usize) -> Self {
+        Self { seen: HashMap::new(), order: VecDeque::new(), held_max, discarded: 0 }
+    }
+
     fn remember(&mut self, key: JoinKey, stage: usize, ordinal: Ordinal) {
-        if self.order.len() == MISSING_HELD_MAX {
+        if self.order.len() >= self.held_max {
             self.drop_first();
             self.discarded += 1;
         }
-        self.seen.entry((key.clone(), stage)).or_default().push_back(ordinal);
+        let seen = self.seen.entry((key.clone(), stage)).or_default();
+        // Nearly always the end: only what came late has its place before others.
+        seen.insert(seen.partition_point(|before| *before <= ordinal), ordinal);
         self.order.push_back((ordinal, (key, stage)));
     }
 
-    fn any(&self, key: &JoinKey, stages: std::ops::Range<usize>, wanted: impl Fn(Ordinal) -> bool) -> bool {
-        stages.into_iter().any(|stage| {
+    /// Whether the first event of one of the stages that is not early is wanted.
+    fn any(
+        &self,
+        key: &JoinKey,
+        mut stages: std::ops::Range<usize>,
+        early: impl Fn(&Ordinal) -> bool,
+        wanted: impl Fn(Ordinal) -> bool,
+    ) -> bool {
+        stages.any(|stage| {
             let seen = self.seen.get(&(key.clone(), stage));
-            seen.is_some_and(|seen| seen.iter().any(|ordinal| wanted(*ordinal)))
+            let first = seen.and_then(|seen| seen.get(seen.partition_point(&early)));
+            first.is_some_and(|first| wanted(*first))
         })
     }
 
@@ -360,9 +375,11 @@ impl Missing {
     }
 
     fn drop_first(&mut self) {
-        let Some((_, place)) = self.order.pop_front() else { return };
+        let Some((ordinal, place)) = self.order.pop_front() else { return };
         if let Some(seen) = self.seen.get_mut(&place) {
-            seen.pop_front();
+            if let Ok(index) = seen.binary_search(&ordinal) {
+                seen.remove(index);
+            }
             if seen.is_empty() {
                 self.seen.remove(&place);
             }

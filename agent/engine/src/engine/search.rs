@@ -32,9 +32,9 @@ pub struct SearchOptions {
     pub result_position: ResultPosition,
     /// Most samples of one key.
     pub max_samples_per_key: usize,
-    /// Most events that are held because they may be part of a result. What comes beyond is not looked at, and counted
-    /// in [`SearchResults::discarded`].
-    pub events_held_max: usize,
+    /// Most bytes of events that are held because they may be part of a result. What comes beyond is not looked at, and
+    /// counted in [`SearchResults::discarded`].
+    pub events_bytes_max: usize,
 }
 
 impl Default for SearchOptions {
@@ -45,7 +45,7 @@ impl Default for SearchOptions {
             size: 10,
             result_position: ResultPosition::Tail,
             max_samples_per_key: 1,
-            events_held_max: 10_000_000,
+            events_bytes_max: 2 << 30,
         }
     }
 }
@@ -59,7 +59,8 @@ pub enum ResultPosition {
     Tail,
 }
 
-/// A query on its way through a recording. `T` is what the caller knows an event by: its text, its number.
+/// A query on its way through a recording. `T` is what the caller knows an event by: its text, its number. The caller is
+/// asked for it where the event may be part of a result.
 ///
 /// ```
 /// use lapwing_engine::lang::eql;
@@ -73,7 +74,7 @@ pub enum ResultPosition {
 /// for (time, user, program) in [(3, "eve", "curl"), (1, "eve", "id"), (2, "bob", "curl")] {
 ///     let event = serde_json::json!({"@timestamp": time, "event.category": "process", "user.name": user,
 ///         "process.name": program});
-///     search.push(Event::from_json(&schema, &event)?, time);
+///     search.push(Event::from_json(&schema, &event)?, || time);
 /// }
 /// let results = search.finish();
 /// assert_eq!(results.found[0].events, [Some(1), Some(3)]);
@@ -87,6 +88,7 @@ pub struct Search<T> {
     options: SearchOptions,
     matcher: Matcher,
     held: Vec<Held<T>>,
+    held_bytes: usize,
     pushed: u64,
     matched: u64,
     discarded: u64,
@@ -133,7 +135,17 @@ impl<T: Clone> Search<T> {
         let parts: Vec<_> =
             parts.map(|part| part.with_category_in(options.event_category_field, schema)).collect();
         let matcher = Matcher::new(&parts);
-        Self { query, pipes, options, matcher, held: Vec::new(), pushed: 0, matched: 0, discarded: 0 }
+        Self {
+            query,
+            pipes,
+            options,
+            matcher,
+            held: Vec::new(),
+            held_bytes: 0,
+            pushed: 0,
+            matched: 0,
+            discarded: 0,
+        }
     }
 
     /// Whether results are single events, and not sequences or samples.
@@ -143,7 +155,7 @@ impl<T: Clone> Search<T> {
     }
 
     /// Shows an event to the search. Only what may be part of a result is held.
-    pub fn push(&mut self, event: impl Into<Arc<Event>>, known_by: T) {
+    pub fn push(&mut self, event: impl Into<Arc<Event>>, known_by: impl FnOnce() -> T) {
         let event = event.into();
         self.pushed += 1;
         let parts: Vec<_> = self.matcher.matching(&event).iter().map(|part| *part as usize).collect();
@@ -156,13 +168,16 @@ impl<T: Clone> Search<T> {
             self.sort();
             let end = self.end();
             cut(&mut self.held, end, self.options.size);
+            self.held_bytes = self.held.iter().map(|held| held.event.own_bytes()).sum();
         }
-        if self.held.len() >= self.options.events_held_max {
+        let bytes = self.held_bytes + event.own_bytes();
+        if bytes > self.options.events_bytes_max {
             self.discarded += 1;
             return;
         }
+        self.held_bytes = bytes;
         let tiebreaker = self.options.tiebreaker_field.and_then(|field| event.values(field).first().cloned());
-        self.held.push(Held { event, tiebreaker, arrival: self.pushed, parts, known_by });
+        self.held.push(Held { event, tiebreaker, arrival: self.pushed, parts, known_by: known_by() });
     }
 
     /// Puts the events in order, judges them, and takes as many of the results as are wanted.
@@ -277,7 +292,12 @@ enum Detector {
 impl Detector {
     fn new(query: &Query) -> Self {
         // A recording bounds its memory itself, and looks at all of it.
-        let limits = Limits { sequence_bytes_max: usize::MAX, ..Limits::default() };
+        let limits = Limits {
+            sequence_bytes_max: usize::MAX,
+            missing_events_max: usize::MAX,
+            waiting_sequences_max: usize::MAX,
+            ..Limits::default()
+        };
         match query {
             Query::Event(_) | Query::Lineage(_) => Self::None,
             Query::Sequence(sequence) => Self::Sequence(SequenceDetector::new(sequence, limits).into()),
@@ -350,7 +370,7 @@ mod tests {
                 // Every number once, in no order.
                 let time = number * 7919 % 10_000;
                 let event = serde_json::json!({"@timestamp": time});
-                search.push(Event::from_json(&schema, &event).unwrap(), time);
+                search.push(Event::from_json(&schema, &event).unwrap(), || time);
                 assert!(search.held.len() <= 1024);
             }
             let results = search.finish();
@@ -361,11 +381,13 @@ mod tests {
     #[test]
     fn what_cannot_be_held_is_counted() {
         let mut schema = Schema::new();
-        let options = SearchOptions { events_held_max: 2, ..SearchOptions::default() };
+        let event = serde_json::json!({"@timestamp": 1, "event.category": "a"});
+        let bytes = Event::from_json(&schema, &event).unwrap().own_bytes();
+        let options = SearchOptions { events_bytes_max: 2 * bytes, ..SearchOptions::default() };
         let mut search = search("sequence [a where true] [b where true]", options, &mut schema);
         for (time, category) in [(1, "a"), (2, "c"), (3, "b"), (4, "a"), (5, "b")] {
             let event = serde_json::json!({"@timestamp": time, "event.category": category});
-            search.push(Event::from_json(&schema, &event).unwrap(), time);
+            search.push(Event::from_json(&schema, &event).unwrap(), || time);
         }
         let results = search.finish();
         assert_eq!((numbers(&results), results.discarded), (vec![1, 3], 2));

@@ -6,11 +6,13 @@ use std::rc::Rc;
 
 use anyhow::Result;
 use lapwing_engine::{Match, Schema, SearchResults};
-use serde_json::Value as Json;
 
 use super::Known;
 use crate::command::events;
 use crate::terminal::{Look, Screen, escape};
+
+/// What stands in the place of an event that must not be there.
+const MISSING: &str = r#"{"missing":true}"#;
 
 /// Results on their way out.
 pub(super) struct Shown<'a> {
@@ -39,11 +41,11 @@ impl Shown<'_> {
         Ok(out.flush()?)
     }
 
-    fn document<'a>(&self, known: Option<&'a Known>) -> Cow<'a, Json> {
+    fn document<'a>(&self, known: Option<&'a Known>) -> Cow<'a, str> {
         match known {
-            None => Cow::Owned(serde_json::json!({"missing": true})),
-            Some(Known { document: Some(document), .. }) => Cow::Borrowed(document),
-            Some(Known { event, .. }) => Cow::Owned(event.to_json(self.schema)),
+            None => MISSING.into(),
+            Some(Known { document: Some(document), .. }) => (&**document).into(),
+            Some(Known { event, .. }) => event.to_json(self.schema).to_string().into(),
         }
     }
 
@@ -72,7 +74,6 @@ impl Shown<'_> {
         if normal.pointer("/event/action").is_some() && normal.pointer("/process").is_some() {
             return events::line(&normal);
         }
-        let document = self.document(Some(known)).to_string();
-        format!("{} {}", known.event.time(), escape(&document))
+        format!("{} {}", known.event.time(), escape(&self.document(Some(known))))
     }
 }

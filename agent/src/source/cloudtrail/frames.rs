@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr_iter, memchr2};
+use memchr::{memchr, memchr_iter, memchr2, memchr3};
 use thiserror::Error;
 
 /// Longest record that is held, in bytes; AWS promises at most 1 MiB. A longer one is passed over and reported.
@@ -72,7 +72,9 @@ pub(crate) struct Frames<R> {
     /// Where the last record ended, and whether all records so far stood by themselves.
     settled: u64,
     flat: bool,
-    /// How often a line may still be given up by itself, so that what follows it is read.
+    /// Whether a broken line is given up by itself, so that what follows it is read.
+    by_line: bool,
+    /// How often that may still be done where the line cannot be told to be broken before what follows was looked at.
     retries: u32,
 }
 
@@ -98,15 +100,16 @@ impl<R: Read> Frames<R> {
             levels: Vec::new(),
             settled: at,
             flat: true,
+            by_line: false,
             retries: 0,
         }
     }
 
     /// The records of `reader` as far as they can be had: a line in which one begins and does not end, and which is no
     /// JSON with the lines behind it, is a record by itself, of which a parser will say what is wrong; the next record
-    /// is looked for behind it. That is done up to [`RETRIES_MAX`] times, for each may read a long record twice.
+    /// is looked for behind it. Where that shows only at the end of a long record it is done up to [`RETRIES_MAX`] times.
     pub(crate) fn line_by_line(reader: R) -> Self {
-        Self { retries: RETRIES_MAX, ..Self::new(reader, 0) }
+        Self { by_line: true, retries: RETRIES_MAX, ..Self::new(reader, 0) }
     }
 
     /// From which byte a later reader can go on behind the last record: none before the first, and none where records
@@ -143,11 +146,11 @@ impl<R: Read> Frames<R> {
                     }
                     None => return Err(FrameError::Syntax { at, found: byte }),
                 },
-                b'{' => match self.pass(at, Scan::default())? {
+                b'{' => match self.pass(at, Scan { strict: self.by_line, ..Scan::default() })? {
                     Passed::Entered => self.flat = false,
                     Passed::Record(length) => return Ok(Some(self.frame(at, line, length))),
                 },
-                _ if self.retries > 0 && self.levels.is_empty() => {
+                _ if self.by_line && self.levels.is_empty() => {
                     let length = self.line(at)?;
                     return Ok(Some(self.frame(at, line, Some(length))));
                 }
@@ -205,7 +208,15 @@ impl<R: Read> Frames<R> {
                         return Ok(Passed::Entered);
                     }
                     scan.depth += 1;
+                    scan.before = b'[';
                 }
+                Stop::Broken => match self.first_line(start).filter(|_| held && self.levels.is_empty()) {
+                    Some(length) => {
+                        self.next = start + length;
+                        return Ok(Passed::Record(Some(length)));
+                    }
+                    None => scan.strict = false,
+                },
                 Stop::More => {
                     if held && self.next - start > RECORD_BYTES_MAX {
                         if let Some(length) = self.give_up(start) {
@@ -235,10 +246,16 @@ impl<R: Read> Frames<R> {
 
     /// Goes back to the end of the line that begins at `start`, if there is more than that line, and tells its length.
     fn give_up(&mut self, start: usize) -> Option<usize> {
-        let length = memchr(b'\n', self.buffer.get(start..self.next)?)?;
+        let length = self.first_line(start).filter(|length| start + length < self.next)?;
         self.retries = self.retries.checked_sub(1)?;
         self.next = start + length;
         Some(length)
+    }
+
+    /// How long the first line of the record is that begins at `start` and goes on behind the line.
+    fn first_line(&self, start: usize) -> Option<usize> {
+        let end = self.buffer.len().min(self.next + 1);
+        memchr(b'\n', self.buffer.get(start..end)?)
     }
 
     /// Goes to the end of the line, and tells its length.
@@ -342,7 +359,15 @@ struct Scan {
     depth: usize,
     string: bool,
     escape: bool,
+    /// Whether to stop where no JSON can go on: at a line that ends within a string, at an object where none can stand,
+    /// and in the depth that no parser goes to.
+    strict: bool,
+    /// The last byte outside of strings that is no white space.
+    before: u8,
 }
+
+/// The depth up to which the parser reads.
+const DEPTH_MAX: usize = 128;
 
 enum Stop {
     /// All bytes were looked at.
@@ -351,6 +376,8 @@ enum Stop {
     Array,
     /// Behind the object's `}`.
     Closed,
+    /// Where no JSON can go on.
+    Broken,
 }
 
 impl Scan {
@@ -361,14 +388,22 @@ impl Scan {
             if self.escape {
                 self.escape = false;
             } else if self.string {
-                let Some(length) = memchr2(b'"', b'\\', &bytes[at..]) else {
+                let found = match self.strict {
+                    true => memchr3(b'"', b'\\', b'\n', &bytes[at..]),
+                    false => memchr2(b'"', b'\\', &bytes[at..]),
+                };
+                let Some(length) = found else {
                     return (bytes.len(), Stop::More);
                 };
                 at += length;
+                if bytes[at] == b'\n' {
+                    return (at, Stop::Broken);
+                }
                 self.string = bytes[at] != b'"';
                 self.escape = self.string;
             } else {
                 match bytes[at] {
+                    b'{' if self.strict && !self.may_open() => return (at, Stop::Broken),
                     b'"' => self.string = true,
                     b'[' if self.depth == 1 => return (at, Stop::Array),
                     b'{' | b'[' => self.depth += 1,
@@ -376,10 +411,24 @@ impl Scan {
                     b'}' | b']' => self.depth -= 1,
                     _ => {}
                 }
+                if !bytes[at].is_ascii_whitespace() {
+                    self.before = bytes[at];
+                }
             }
             at += 1;
         }
         (at, Stop::More)
+    }
+}
+
+impl Scan {
+    /// Whether an object can stand here.
+    fn may_open(&self) -> bool {
+        match (self.depth, self.before) {
+            (0 | DEPTH_MAX.., _) => self.depth == 0,
+            (1, before) => before == b':',
+            (_, before) => matches!(before, b':' | b',' | b'['),
+        }
     }
 }
 

@@ -42,7 +42,9 @@ pub struct Search {
 /// As [`parse`].
 pub fn parse_search(text: &str, schema: &mut Schema) -> Result<(Search, Vec<Diagnostic>), Vec<Diagnostic>> {
     let ((ast, pipes), faults) = read(text)?;
-    let (query, warnings) = together(faults, lower(&ast, schema))?;
+    let (query, mut warnings) = together(faults, lower(&ast, schema))?;
+    // A recording has an end itself.
+    warnings.retain(|warning| warning.code.id != code::UNBOUNDED.id);
     Ok((Search { query, pipes: pipes.into_iter().map(|(pipe, _)| pipe).collect() }, warnings))
 }
 
