@@ -71,8 +71,14 @@ struct Related<'a> {
 
 impl Answers for Related<'_> {
     fn related(&self, relation: Relation, subquery: usize) -> bool {
-        let processes = relation.fields().iter().flat_map(|field| self.event.values(*field));
-        processes.map(Value::key).any(|process| self.known[subquery].get(&process).is_some())
+        let values = |field: &FieldId| self.event.values(*field);
+        let parent = self.event.get(field!("process.parent.entity_id"));
+        let processes: Vec<&Value> = match (relation, parent) {
+            // The nearest ancestor stands first.
+            (Relation::Child, None) => values(&field!("process.Ext.ancestry")).iter().take(1).collect(),
+            _ => relation.fields().iter().flat_map(values).collect(),
+        };
+        processes.into_iter().map(Value::key).any(|process| self.known[subquery].get(&process).is_some())
     }
 
     fn earlier(&self, _: usize, _: FieldId) -> Option<Value> {

@@ -352,6 +352,7 @@ impl Query {
         }
         if let Self::Lineage(lineage) = self {
             lineage.conditions.iter().flatten().for_each(|condition| condition.collect_fields(&mut fields));
+            fields.push(field!("process.entity_id"));
         }
         fields
     }
