@@ -27,6 +27,7 @@ fn queries_without_measure_are_read_or_refused_by_a_limit() {
         (any(format!("process.name in ({})", list(70_000))), Some("E0107")),
         (any(format!("process.name == \"{}\"", "x".repeat(10 << 20))), Some("E0107")),
         (any(format!("{}true{}", "(".repeat(100_000), ")".repeat(100_000))), Some("E0106")),
+        (any(format!("length(concat({}1)) > 0", "process.name, ".repeat(60_000))), Some("E0107")),
         (any(not(100_000)), Some("E0106")),
         (any(not(127)), None),
         (any(calls(100_000)), Some("E0106")),

@@ -224,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn dictionaries_are_what_libfuzzer_reads() {
+        for name in TARGETS.iter().filter_map(|target| target.dictionary) {
+            let path = shell::root().join(format!("agent/engine/fuzz/dictionaries/{name}.txt"));
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let words: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+            let is_word = |line: &&str| {
+                line.is_ascii() && line.len() > 2 && line.starts_with('"') && line.ends_with('"')
+            };
+            assert!(!words.is_empty() && words.iter().all(is_word), "{}", path.display());
+        }
+    }
+
+    #[test]
     fn every_property_is_a_target() {
         let table = include_str!("../../../agent/engine/tests/properties/property/mod.rs");
         let rows = table.lines().filter_map(|line| line.trim().strip_prefix("Property { name: \""));

@@ -150,7 +150,8 @@ codes! {
     TOO_DEEP "E0106" "nested too deeply"
         "Parentheses, `not` and function calls may be nested 128 deep."
     TOO_LONG "E0107" "query too long"
-        "A query may be one MiB long, have 256 stages and lists of 65536 entries."
+        "A query may be one MiB long with its runs counted out, have 256 stages, lists of 65536 entries and functions of 256 \
+         arguments."
     QUOTES "E0108" "single quotation marks are no strings"
         "EQL strings stand in double quotation marks, as in Elasticsearch 7.11 and later."
     BAD_REGEX "E0109" "wrong regular expression"

@@ -10,6 +10,11 @@ use smol_str::{SmolStr, ToSmolStr};
 
 use crate::event::Value;
 
+/// Most arguments of a function that is computed for every event.
+pub const ARGUMENTS_MAX: usize = 256;
+/// Longest text that `concat` makes, in bytes; it makes nothing of what would be longer.
+pub const TEXT_BYTES_MAX: usize = 1 << 20;
+
 /// A function of the language.
 #[derive(Clone, Copy)]
 pub struct Function(&'static Row);
@@ -79,9 +84,7 @@ static FUNCTIONS: &[Row] = &[
     cased(row("between", &[Text, Text, Text, Boolean], 3, Gives::Text, between)),
     // Lowered to a test of its own, so that the networks are read once.
     repeating(row("cidrMatch", &[Ip, Text], 2, Gives::Boolean, |_, _| None)),
-    repeating(row("concat", &[Any], 1, Gives::Text, |v, _| {
-        Some(Value::Text(v.iter().map(Value::to_text).collect::<Vec<_>>().concat().into()))
-    })),
+    repeating(row("concat", &[Any], 1, Gives::Text, concat)),
     row("divide", &[Number, Number], 2, Gives::Number, |v, _| arithmetic(v, i64::checked_div, |a, b| a / b)),
     cased(row("endsWith", &[Text, Text], 2, Gives::Boolean, |v, i| {
         let (text, end) = (folded(&v[0], i)?, folded(&v[1], i)?);
@@ -211,6 +214,13 @@ fn as_index(value: &Value) -> Option<i64> {
     }
 }
 
+/// `concat(value, …)`: the values as texts, one after the other.
+fn concat(values: &[Value], _: bool) -> Option<Value> {
+    let texts: Vec<_> = values.iter().map(Value::to_text).collect();
+    let length: usize = texts.iter().map(|text| text.len()).sum();
+    (length <= TEXT_BYTES_MAX).then(|| texts.concat().into())
+}
+
 /// `between(source, left, right, greedy = false)`: what stands between the first `left` and the next `right`, or the
 /// last one where greedy; an empty text where either is not there.
 fn between(values: &[Value], insensitive: bool) -> Option<Value> {
@@ -285,6 +295,7 @@ mod tests {
             ("between", &["a-b-c-d".into(), "-".into(), "-".into(), true.into()], Some("b-c".into())),
             ("between", &["abc".into(), "x".into(), "c".into()], Some("".into())),
             ("concat", &["a".into(), 1.into(), true.into()], Some("a1true".into())),
+            ("concat", &["a".repeat(TEXT_BYTES_MAX).into(), "b".into()], None),
             ("endsWith", &["regsvr32.exe".into(), ".exe".into()], Some(true.into())),
             ("indexOf", &["aébéc".into(), "é".into(), 2.into()], Some(3.into())),
             ("indexOf", &["abc".into(), "z".into()], None),

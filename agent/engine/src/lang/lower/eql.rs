@@ -10,7 +10,7 @@ use crate::lang::eql::ast::{Comparison, Expr as Ast, ExprKind, Key as AstKey, Li
 use crate::lang::eql::ast::{
     Query as AstQuery, Sample as AstSample, Sequence as AstSequence, Stage as AstStage,
 };
-use crate::lang::function::{Argument, Function, Gives};
+use crate::lang::function::{ARGUMENTS_MAX, Argument, Function, Gives};
 use crate::lang::query::{Condition, Expr, Key, Query, Sample, Sequence, Stage, Test, Wanted, Wildcard};
 use crate::lang::regex::{REGEXES_BYTES_MAX, Regex, RegexError};
 use crate::lang::suggest::nearest;
@@ -255,6 +255,12 @@ impl Lowering<'_> {
             let message =
                 format!("`{}` takes other arguments than these {}", function.name(), arguments.len());
             self.report(Diagnostic::new(code::ARGUMENTS, span, message));
+            return None;
+        }
+        // Networks are read once, other arguments with every event.
+        if function.gives() != Gives::Boolean && arguments.len() > ARGUMENTS_MAX {
+            let message = format!("`{}` may be given {ARGUMENTS_MAX} arguments", function.name());
+            self.report(Diagnostic::new(code::TOO_LONG, span, message));
             return None;
         }
         let mut lowered = Vec::new();
