@@ -1,7 +1,9 @@
 //! Why a rule did or did not match, for people and for programs. What is given back for people is escaped.
 
 use lapwing_engine::explain::{Chain, Explanation, Part, Trace, Traced};
-use lapwing_engine::{Event, Schema, Value, field};
+use lapwing_engine::lang::Query;
+use lapwing_engine::rule::Kind;
+use lapwing_engine::{Event, Rule, Schema, Value, field};
 use serde_json::{Value as Json, json};
 
 use crate::terminal::{escape, shows_unicode};
@@ -24,12 +26,35 @@ pub(crate) struct Marks {
 impl Marks {
     /// Those that the locale can show.
     pub(crate) fn of_locale() -> Self {
-        if shows_unicode() { Self { holds: "✓", fails: "✗" } } else { Self { holds: "ok", fails: "--" } }
+        if shows_unicode() { Self { holds: "✓", fails: "✗" } } else { Self::ascii() }
+    }
+
+    /// Those that everything can show.
+    pub(crate) const fn ascii() -> Self {
+        Self { holds: "ok", fails: "--" }
     }
 
     fn of(self, holds: bool) -> &'static str {
         if holds { self.holds } else { self.fails }
     }
+}
+
+/// What the rule's event queries are called, in their order.
+pub(crate) fn names(rule: &Rule) -> Vec<String> {
+    let Kind::Eql(query) = &rule.kind else { return vec!["the query".to_owned()] };
+    let until = match query.inner() {
+        Query::Sequence(sequence) => sequence.until.is_some(),
+        _ => false,
+    };
+    let stages = query.stages().count();
+    let events = query.events().count();
+    let name = |index: usize| match stages {
+        0 if index == 0 => "the query".to_owned(),
+        stages if until && index + 1 == stages => "until".to_owned(),
+        stages if index < stages => format!("stage {}", index + 1),
+        stages => format!("relative {}", index + 1 - stages.max(1)),
+    };
+    (0..events).map(name).collect()
 }
 
 /// Why it did or did not match, in lines. `names` are those of the rule's event queries.

@@ -15,20 +15,25 @@
 //! ```
 //!
 //! An event is its template with its own fields in place of the template's. Events follow each other by `after`, a
-//! millisecond where it is not said; `repeat` and `every` make many of one.
+//! millisecond where it is not said; `repeat` and `every` make many of one. In place of `events`, `events_file` names a
+//! recording, from the folder of the file that it stands in: NDJSON, a JSON array or CloudTrail's, compressed or not.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use lapwing_engine::explain::{Explainer, Explanation};
 use lapwing_engine::{Engine, Event, Options, Output, Rule, Schema, Timestamp};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value as Json};
 
 use crate::alert::{self, Evidence};
 use crate::rules::TESTS;
+use crate::source::cloudtrail::Geo;
+use crate::source::{Documents, Replay};
 
 /// When the first event happens, in milliseconds since 1970: 2026-01-01T00:00:00Z.
 const START_MILLIS: i64 = 1_767_225_600_000;
@@ -36,6 +41,8 @@ const START_MILLIS: i64 = 1_767_225_600_000;
 const STEP: Duration = Duration::from_millis(1);
 /// Deepest chain of templates.
 const TEMPLATES_DEEP_MAX: usize = 8;
+/// Most events of a recording that a test reads.
+const RECORDED_MAX: usize = 1_000_000;
 /// Most events that `repeat` makes of one.
 const REPEAT_MAX: usize = 100_000;
 
@@ -52,9 +59,21 @@ pub(crate) struct Test {
     /// What it shows.
     pub(crate) name: String,
     /// What happens.
+    #[serde(default)]
     events: Vec<Json>,
+    /// A recording of it, in place of `events`.
+    events_file: Option<PathBuf>,
     /// What must come of it.
     alerts: Expected,
+}
+
+/// How a test went.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// What the rule does in place of what is expected; `None` where it does that.
+    pub(crate) failure: Option<String>,
+    /// Why, where it failed.
+    pub(crate) explanation: Option<Explanation>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +89,9 @@ struct Tables {
     event: BTreeMap<String, Json>,
     #[serde(default)]
     test: Vec<Test>,
+    /// What else is in the file: the rule, where the tests are in its file.
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
 
 impl Fixture {
@@ -86,31 +108,62 @@ impl Fixture {
             };
             let tables: Tables = toml::from_str(&text)
                 .with_context(|| format!("{}: the tests cannot be read", file.display()))?;
+            if file != rule_file
+                && let Some(key) = tables.others.keys().next()
+            {
+                bail!("{}: a file of tests has no key `{key}`", file.display());
+            }
             fixture.events.extend(tables.event);
-            fixture.tests.extend(tables.test);
+            let folder = file.parent().unwrap_or(Path::new(""));
+            fixture.tests.extend(tables.test.into_iter().map(|mut test| {
+                test.events_file = test.events_file.map(|events| folder.join(events));
+                test
+            }));
         }
         Ok(fixture)
     }
 
-    /// Runs a test: `None` where the rule does what is expected, else what it does instead.
+    /// Runs a test.
     ///
     /// # Errors
     /// A test that is wrong itself.
-    pub(crate) fn run(&self, test: &Test, rule: &Arc<Rule>, schema: &Arc<Schema>) -> Result<Option<String>> {
-        let mut engine = Engine::new(schema.clone(), std::slice::from_ref(rule), Options::default());
+    pub(crate) fn run(&self, test: &Test, rule: &Arc<Rule>, schema: &Arc<Schema>) -> Result<Outcome> {
+        let events = self.all_events(test, schema)?;
+        let rule = Arc::new(Rule { enabled: true, ..(**rule).clone() });
+        let mut engine = Engine::new(schema.clone(), std::slice::from_ref(&rule), Options::default());
         let mut output = Output::default();
-        for event in self.events(test)? {
-            let event = Event::from_json(schema, &event)?;
-            let time = event.time();
-            engine.push(event, &mut output);
-            engine.advance(time, &mut output);
+        let mut latest = Timestamp::MIN;
+        for event in &events {
+            latest = latest.max(event.time());
+            engine.push(event.clone(), &mut output);
+            engine.advance(latest, &mut output);
         }
         engine.finish(&mut output);
         let documents = output.alerts.iter().map(|alert| {
             let document = alert::document(alert, schema, &Evidence::default());
             serde_json::from_slice(&document.json).context("an alert's document is no JSON")
         });
-        Ok(test.alerts.differs(&documents.collect::<Result<Vec<Json>>>()?))
+        let failure = test.alerts.differs(&documents.collect::<Result<Vec<Json>>>()?);
+        let explanation = failure.is_some().then(|| {
+            let mut explainer = Explainer::new(&rule, schema.clone(), Options::default());
+            events.into_iter().for_each(|event| explainer.push(event));
+            explainer.finish()
+        });
+        Ok(Outcome { failure, explanation })
+    }
+
+    /// The events of a test, written down or recorded.
+    fn all_events(&self, test: &Test, schema: &Arc<Schema>) -> Result<Vec<Arc<Event>>> {
+        let Some(file) = &test.events_file else {
+            let events = self.events(test)?.into_iter();
+            return events.map(|event| Ok(Arc::new(Event::from_json(schema, &event)?))).collect();
+        };
+        ensure!(test.events.is_empty(), "a test has either `events` or `events_file`");
+        let mut replay = Replay::new(schema.clone(), Geo::default());
+        let recorded = replay.events(Documents::open(file)?).take(RECORDED_MAX + 1);
+        let events: Vec<_> = recorded.map(|recorded| Ok(Arc::new(recorded?.event))).collect::<Result<_>>()?;
+        ensure!(events.len() <= RECORDED_MAX, "{} holds more than {RECORDED_MAX} events", file.display());
+        Ok(events)
     }
 
     fn events(&self, test: &Test) -> Result<Vec<Json>> {

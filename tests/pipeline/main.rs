@@ -12,6 +12,8 @@ mod control;
 mod files;
 /// Rules and recordings that are wrong in every way.
 mod hostile;
+/// The report of rules' tests.
+mod junit;
 /// An agent that is killed, over and over.
 mod kill;
 /// What it is killed under.

@@ -3,28 +3,52 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use lapwing_engine::Schema;
+use anyhow::{Context as _, Result, ensure};
+use lapwing_engine::{Rule, Schema};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde_json::json;
 
 use super::{print, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
-use crate::fixture::Fixture;
+use crate::explain::{Marks, lines, names, to_json};
+use crate::fixture::{Fixture, Outcome};
 use crate::rules;
+use crate::terminal::escape;
+
+/// Most lines of the reason of a failure that are told.
+const REASON_LINES_MAX: usize = 40;
 
 /// Run the tests that lie beside rules
+///
+/// Tests are `[[test]]` tables in a rule's file or in NAME.test.toml beside NAME.toml. A test that fails tells what came
+/// nearest to what the rule looks for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Rules to test instead of those of the configuration
     #[arg(value_name = "PATH")]
     rules: Vec<PathBuf>,
+    /// Run only tests that have this word in their name, or in the name or id of their rule
+    #[arg(long, value_name = "WORD")]
+    filter: Option<String>,
+    /// Write a report for CI to this file, as JUnit does
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
     /// One JSON object a line: each test and then the counts
     #[arg(long)]
     json: bool,
+}
+
+/// A test that was run.
+struct Ran<'a> {
+    rule: &'a Rule,
+    name: String,
+    outcome: Outcome,
+    took: Duration,
 }
 
 /// Runs it.
@@ -36,23 +60,24 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     tell_reports(&loaded.reports);
     let faults = loaded.refused();
     let schema = Arc::new(schema);
-    let (mut passed, mut failed, mut untested) = (0, 0, 0);
+    let mut untested = 0;
+    let mut ran = Vec::new();
     for rule in &loaded.rules {
-        let fixture = Fixture::read(Path::new(&*rule.file))?;
-        untested += usize::from(fixture.tests.is_empty());
-        for test in &fixture.tests {
-            let difference = match fixture.run(test, rule, &schema) {
-                Ok(difference) => difference,
-                Err(error) => Some(format!("the test cannot be run: {error:#}")),
-            };
-            passed += usize::from(difference.is_none());
-            failed += usize::from(difference.is_some());
-            if args.json {
-                print(&json!({"rule": rule.name, "test": test.name, "failure": difference}).to_string())?;
-            } else if let Some(difference) = difference {
-                print(&format!("FAILED {}: {}\n       {difference}", rule.name, test.name))?;
-            }
+        let found = of_rule(rule, args.filter.as_deref(), &schema);
+        let Some(found) = found else {
+            untested += 1;
+            continue;
+        };
+        if !found.is_empty() {
+            tell(&found, &schema, args.json)?;
         }
+        ran.extend(found);
+    }
+    let failed = ran.iter().filter(|ran| ran.outcome.failure.is_some()).count();
+    let passed = ran.len() - failed;
+    if let Some(file) = &args.junit {
+        std::fs::write(file, junit(&ran)?)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
     }
     if args.json {
         let counts =
@@ -64,5 +89,101 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             "{passed} passed, {failed} failed; {untested} of {rules} rules have no test, {faults} files are wrong"
         ))?;
     }
+    let filter = args.filter.as_deref().unwrap_or_default();
+    ensure!(filter.is_empty() || !ran.is_empty(), "no test is called {filter:?}, nor its rule");
     Ok(if failed + faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a rule's tests that are asked for; `None` where it has none at all. A fixture that cannot be read is a test that
+/// fails.
+fn of_rule<'a>(rule: &'a Arc<Rule>, filter: Option<&str>, schema: &Arc<Schema>) -> Option<Vec<Ran<'a>>> {
+    let wanted = filter.map(str::to_lowercase).unwrap_or_default();
+    let is_wanted = |name: &str| {
+        rule.id == wanted || [name, &rule.name].iter().any(|text| text.to_lowercase().contains(&wanted))
+    };
+    let broken = |name: &str, error: &anyhow::Error| Ran {
+        rule,
+        name: name.to_owned(),
+        outcome: Outcome { failure: Some(format!("the test cannot be run: {error:#}")), explanation: None },
+        took: Duration::ZERO,
+    };
+    let fixture = match Fixture::read(Path::new(&*rule.file)) {
+        Ok(fixture) => fixture,
+        Err(error) => return Some(vec![broken("its tests", &error)]),
+    };
+    if fixture.tests.is_empty() {
+        return None;
+    }
+    let mut ran = Vec::new();
+    for test in fixture.tests.iter().filter(|test| is_wanted(&test.name)) {
+        let start = Instant::now();
+        ran.push(match fixture.run(test, rule, schema) {
+            Ok(outcome) => Ran { rule, name: test.name.clone(), outcome, took: start.elapsed() },
+            Err(error) => broken(&test.name, &error),
+        });
+    }
+    Some(ran)
+}
+
+/// Tells how the tests of a rule went.
+fn tell(ran: &[Ran<'_>], schema: &Schema, json: bool) -> Result<()> {
+    if json {
+        return ran.iter().try_for_each(|ran| {
+            let Outcome { failure, explanation } = &ran.outcome;
+            let why = explanation.as_ref().map(|explanation| to_json(explanation, schema));
+            let object = json!({
+                "rule": ran.rule.name,
+                "rule_id": ran.rule.id,
+                "test": ran.name,
+                "failure": failure,
+                "explanation": why,
+            });
+            print(&object.to_string())
+        });
+    }
+    if let Some(first) = ran.first() {
+        print(&escape(&first.rule.name))?;
+    }
+    for ran in ran {
+        let Some(failure) = &ran.outcome.failure else {
+            print(&escape(&format!("  ok      {}", ran.name)))?;
+            continue;
+        };
+        print(&escape(&format!("  FAILED  {}", ran.name)))?;
+        print(&escape(&format!("          {failure}")))?;
+        reason(ran, Marks::of_locale()).iter().try_for_each(|line| print(&format!("          {line}")))?;
+    }
+    Ok(())
+}
+
+/// Why a test failed, in lines.
+fn reason(ran: &Ran<'_>, marks: Marks) -> Vec<String> {
+    let explanation = ran.outcome.explanation.as_ref();
+    let mut told = explanation.map(|found| lines(found, &names(ran.rule), marks)).unwrap_or_default();
+    if told.len() > REASON_LINES_MAX {
+        told.truncate(REASON_LINES_MAX);
+        told.push("(cut; `lapwing explain` over these events tells all)".to_owned());
+    }
+    told
+}
+
+/// The report for CI: a suite for each rule.
+fn junit(ran: &[Ran<'_>]) -> Result<String> {
+    let mut report = Report::new("lapwing test");
+    for of_rule in ran.chunk_by(|left, right| left.rule.id == right.rule.id) {
+        let mut suite = TestSuite::new(of_rule[0].rule.name.as_str());
+        for ran in of_rule {
+            let mut status = TestCaseStatus::success();
+            if let Some(failure) = &ran.outcome.failure {
+                status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                status.set_message(failure.as_str());
+                status.set_description(reason(ran, Marks::ascii()).join("\n"));
+            }
+            let mut case = TestCase::new(ran.name.as_str(), status);
+            case.set_classname(&*ran.rule.file).set_time(ran.took);
+            suite.add_test_case(case);
+        }
+        report.add_test_suite(suite);
+    }
+    report.to_string().context("the report cannot be written")
 }

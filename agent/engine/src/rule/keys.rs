@@ -130,6 +130,8 @@ const LAPWING: &[(&str, Use)] = &[("allow", Read)];
 
 /// The tables a file may have beside these.
 const FILE: &[(&str, Use)] = &[
+    // Templates of events in tests.
+    ("event", Inert),
     ("job", Read),
     ("lapwing", Read),
     ("metadata", Inert),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use lapwing_engine::coverage::{Coverage, coverage};
 use lapwing_engine::explain::{Bound, Explainer, Explanation, bounds, spelled};
-use lapwing_engine::lang::{Query, format};
+use lapwing_engine::lang::format;
 use lapwing_engine::rule::Kind;
 use lapwing_engine::{Loaded, Options, Rule, Schema};
 use serde_json::{Value as Json, json};
@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use super::super::{Refused, print, replay, tell_reports};
 use super::Args;
 use crate::config::Config;
-use crate::explain::{Marks, lines, to_json};
+use crate::explain::{Marks, lines, names, to_json};
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Replay};
 use crate::terminal::escape;
@@ -77,24 +77,6 @@ fn queries(rule: &Rule, schema: &Schema) -> Vec<(&'static str, String)> {
     };
     let of = if matches!(rule.kind, Kind::MachineLearning { .. }) { "the job's query" } else { "query" };
     vec![(of, format::typed(&text))]
-}
-
-/// What the rule's event queries are called, in their order.
-fn names(rule: &Rule) -> Vec<String> {
-    let Kind::Eql(query) = &rule.kind else { return vec!["the query".to_owned()] };
-    let until = match query.inner() {
-        Query::Sequence(sequence) => sequence.until.is_some(),
-        _ => false,
-    };
-    let stages = query.stages().count();
-    let events = query.events().count();
-    let name = |index: usize| match stages {
-        0 if index == 0 => "the query".to_owned(),
-        stages if until && index + 1 == stages => "until".to_owned(),
-        stages if index < stages => format!("stage {}", index + 1),
-        stages => format!("relative {}", index + 1 - stages.max(1)),
-    };
-    (0..events).map(name).collect()
 }
 
 fn tell(rule: &Rule, queries: &[(&str, String)], found: &Coverage, bounds: &[Bound]) -> Result<()> {
