@@ -4,6 +4,7 @@ use toml::de::DeTable;
 
 use super::document::{Placed, Table, place_in_string};
 use super::file::{parse, text};
+use super::load::is_endpoint;
 use crate::event::Schema;
 use crate::lang::diagnostic::{Diagnostic, Span};
 use crate::lang::format::{self, Unformatted};
@@ -95,7 +96,7 @@ fn queries(file: &str) -> Vec<Query> {
             let text = table.text(key, &mut ignored)?;
             Some(Placed { value: text.value.to_owned(), span: text.span })
         };
-        let is_eql = text("type").is_some_and(|ty| ty.value == "eql");
+        let is_eql = text("type").is_some_and(|ty| ty.value == "eql") || is_endpoint(&table);
         let language = text("language").map(|language| language.value);
         let format: Format = match language.as_deref().unwrap_or(if is_eql { "eql" } else { "kuery" }) {
             "eql" => format::eql,
@@ -150,6 +151,10 @@ mod tests {
             (
                 r#"rule = { type = 'eql', query = """any where process.name=="\\"'''\u00e9" """ }"#,
                 "rule = { type = 'eql', query = \"\"\"\nany where process.name == \\\"\\\\\\\"'''é\\\"\n\"\"\" }",
+            ),
+            (
+                "[rule]\nid = 'a'\nos_list = ['linux']\nquery = 'process where child of[process where  true]'",
+                "[rule]\nid = 'a'\nos_list = ['linux']\nquery = 'process where child of [process where true]'",
             ),
             (
                 "[rule]\r\ntype = 'eql'\r\nquery = '''\r\nany where\r\ntrue'''\r\n",
