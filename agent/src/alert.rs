@@ -43,6 +43,9 @@ pub(crate) fn document(alert: &Alert, schema: &Schema, evidence: &Evidence) -> A
     if !alert.rule.threat.is_empty() {
         root.insert("threat".to_owned(), threat(&alert.rule.threat));
     }
+    if let Some(enrichments) = alert.finding().and_then(cause::enrichments) {
+        object(&mut root, "threat").insert("enrichments".to_owned(), enrichments);
+    }
     relate(&mut root, alert);
     let own = own(alert, schema, evidence, reason);
     object(&mut root, "lapwing").insert("alert".to_owned(), own);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde::Deserialize;
 
 use crate::source::cloudtrail;
-use crate::{alert_log, control, log, rules, sink, store};
+use crate::{alert_log, control, indicators, log, rules, sink, store};
 
 /// Where the configuration lies, where no other file is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
@@ -22,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) log: log::Config,
     /// What is detected.
     pub(crate) rules: rules::Config,
+    /// What is known of threats.
+    pub(crate) indicators: indicators::Config,
     /// The events of this host.
     pub(crate) sensor: SensorConfig,
     /// AWS's log of API calls.
@@ -56,6 +58,7 @@ impl Default for Config {
             state_dir: "/var/lib/lapwing".into(),
             log: log::Config::default(),
             rules: rules::Config::default(),
+            indicators: indicators::Config::default(),
             sensor: SensorConfig::default(),
             cloudtrail: cloudtrail::config::Config::default(),
             alerts: alert_log::Config::default(),

@@ -12,6 +12,7 @@ mod coverage;
 mod edges;
 mod explain;
 mod fixture;
+mod indicators;
 mod lane;
 mod ledger;
 mod log;

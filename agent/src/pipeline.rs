@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use lapwing_engine::detect::Indicators;
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema};
 use serde_json::json;
 
@@ -29,7 +30,7 @@ use crate::sensor::Sensor;
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::{clock, privileges, report, rules};
+use crate::{clock, indicators, privileges, report, rules};
 
 /// The data streams of Elastic's that the sensor's events are.
 pub(crate) const SENSOR_STREAMS: [&str; 2] =
@@ -53,7 +54,7 @@ const SENSOR_QUIET: Duration = Duration::from_secs(1);
 /// What kept it from running: said before anything is started where it can be known then.
 pub(crate) fn run(config: &Config) -> Result<()> {
     let started = Instant::now();
-    let Rules { loaded, exceptions, schema } = Rules::load(config)?;
+    let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let sensor = if config.sensor.enabled { Some(Sensor::start(stop.clone())?) } else { None };
@@ -72,6 +73,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         schema: &schema,
         rules: &loaded.rules,
         exceptions: &exceptions.list,
+        indicators: &indicators,
         sender: &ledger.sender,
         client: &ledger.client,
     };
@@ -130,6 +132,7 @@ impl Stop {
 struct Rules {
     loaded: Loaded,
     exceptions: Exceptions,
+    indicators: Arc<Indicators>,
     schema: Arc<Schema>,
 }
 
@@ -151,7 +154,10 @@ impl Rules {
             let refused = exceptions.refused;
             tracing::error!("{refused} exceptions are wrong and NOT applied: what they are for is raised");
         }
-        Ok(Self { loaded, exceptions, schema: Arc::new(schema) })
+        let (indicators, problems) = indicators::load(&config.indicators)?;
+        problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let indicators = Arc::new(indicators);
+        Ok(Self { loaded, exceptions, indicators, schema: Arc::new(schema) })
     }
 }
 
@@ -161,6 +167,7 @@ struct Lanes<'a> {
     schema: &'a Arc<Schema>,
     rules: &'a [Arc<Rule>],
     exceptions: &'a [Arc<Exception>],
+    indicators: &'a Arc<Indicators>,
     sender: &'a LedgerSender,
     client: &'a LedgerClient,
 }
@@ -227,7 +234,9 @@ impl Lanes<'_> {
     ) -> Result<lane::Running> {
         let options = Options { lateness, learn: self.config.rules.learn, ..Options::default() };
         let rules = rules::reading(self.rules, data_streams);
-        let mut engine = Engine::new(self.schema.clone(), &rules, options).with_exceptions(self.exceptions);
+        let mut engine = Engine::new(self.schema.clone(), &rules, options)
+            .with_exceptions(self.exceptions)
+            .with_indicators(self.indicators);
         let ids: Vec<_> = engine.rules().map(|rule| rule.id.clone()).collect();
         for id in ids {
             let mut restore = |key: String, value: Vec<u8>| {

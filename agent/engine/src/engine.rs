@@ -19,14 +19,15 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use detector::Detector;
 use excuse::Excuses;
 use index::Index;
 use running::Running;
 
-use crate::detect::{Change, Hit, Limits, Ordinal};
+use crate::detect::{Change, Hit, IndicatorMatch, Indicators, Limits, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::EventQuery;
-use crate::rule::{Exception, Rule};
+use crate::rule::{Exception, Kind, Rule};
 
 /// Most events that wait to be put in order.
 const UNORDERED_MAX: usize = 65_536;
@@ -181,6 +182,18 @@ impl Engine {
     pub fn with_exceptions(mut self, exceptions: &[Arc<Exception>]) -> Self {
         self.excuses = Excuses::new(exceptions);
         self.running.iter_mut().for_each(|running| running.excuses = self.excuses.of(&running.rule));
+        self
+    }
+
+    /// The same engine with indicators of threats, in place of any it had: what rules of type `threat_match` look for.
+    #[must_use]
+    pub fn with_indicators(mut self, indicators: &Arc<Indicators>) -> Self {
+        for running in &mut self.running {
+            if let Kind::ThreatMatch { threat, .. } = &running.rule.kind {
+                let found = IndicatorMatch::new(threat, indicators, &self.schema);
+                running.detector = Detector::Indicators(found);
+            }
+        }
         self
     }
 

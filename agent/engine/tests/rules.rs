@@ -1,6 +1,7 @@
 //! Rules and what becomes of them: `tests/rules/*.txt` hold blocks, parted by lines `===`, of a title, the lines of a
 //! rule, a line `---`, events and a line `--- found` with what they gave, or with what is wrong with the rule. Before
-//! the events may stand `--- job`, a file of one, and `--- exceptions`, a file of them.
+//! the events may stand `--- job`, a file of one, `--- exceptions`, a file of them, and
+//! `--- indicators`, a document a line.
 //!
 //! An event is a line: its second, and `field=value` parted by blanks; `a+b` are two values. `30 x 60: EVENT` are that
 //! many of it, so many seconds apart. `end` ends all time spans.
@@ -10,6 +11,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use lapwing_engine::detect::{Enrichment, Indicators};
 use lapwing_engine::lang::Diagnostic;
 use lapwing_engine::{
     Alert, Cause, Engine, Event, Exceptions, Loaded, Options, Output, Schema, Timestamp, field,
@@ -29,6 +31,11 @@ fn suppression() {
 #[test]
 fn machine_learning() {
     check("machine_learning");
+}
+
+#[test]
+fn threat_match() {
+    check("threat_match");
 }
 
 #[test]
@@ -80,12 +87,16 @@ fn found(block: &str) -> String {
     let loaded = Loaded::read(files, &mut schema);
     let mut exceptions = Exceptions::read([("except.toml", section(" exceptions").as_bytes())], &mut schema);
     exceptions.check(&loaded.rules, Timestamp::from_millis(1_000_000));
+    let mut indicators = Indicators::default();
+    for (line, text) in section(" indicators").lines().enumerate() {
+        indicators.push(&serde_json::from_str(text).unwrap(), format!("line {}", line + 1));
+    }
     let mut shown = String::new();
     for report in loaded.reports.iter().chain(&exceptions.reports) {
         report.diagnostics.iter().for_each(|diagnostic| fault(diagnostic, &report.text, &mut shown));
     }
     let engine = Engine::new(schema.into(), &loaded.rules, Options::default());
-    let mut engine = engine.with_exceptions(&exceptions.list);
+    let mut engine = engine.with_exceptions(&exceptions.list).with_indicators(&indicators.into());
     run(&mut engine, section(""), &mut shown);
     for (exception, count) in engine.exceptions() {
         writeln!(shown, "exception of line {}: {count}", exception.line).unwrap();
@@ -161,6 +172,9 @@ fn told(alert: &Alert, schema: &Schema) -> String {
                 anomaly.by_value.iter().for_each(|value| write!(line, " {value}").unwrap());
                 let size = anomaly.size.iter();
                 size.for_each(|size| write!(line, " {} for {}", size.actual, size.typical).unwrap());
+            }
+            for Enrichment { indicator, atomic, field, id } in &finding.enrichments {
+                write!(line, " {field}={atomic} by {id} {indicator}").unwrap();
             }
             if let Some(result) = &finding.threshold {
                 write!(line, " count {} from {}", result.count, second(result.from)).unwrap();

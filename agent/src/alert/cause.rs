@@ -1,6 +1,6 @@
 //! What of `lapwing.alert.*` tells what was found; the names are those of Kibana's `kibana.alert.*` where it has some.
 
-use lapwing_engine::detect::{Anomaly, Finding, ThresholdResult};
+use lapwing_engine::detect::{Anomaly, Enrichment, Finding, MATCHED_TYPE, ThresholdResult};
 use lapwing_engine::{Alert, Schema, Suppressed};
 use serde_json::{Map, Value as Json, json};
 
@@ -50,6 +50,20 @@ fn threshold(result: &ThresholdResult, schema: &Schema) -> Json {
         "count": result.count,
         "from": result.from.to_string(),
     })
+}
+
+/// `threat.enrichments`: the indicators that the event is about, as Kibana writes them.
+pub(super) fn enrichments(finding: &Finding) -> Option<Json> {
+    let enrichment = |Enrichment { indicator, atomic, field, id }: &Enrichment| {
+        let matched = json!({
+            "atomic": atomic.as_str(),
+            "field": field.as_str(),
+            "id": id.as_str(),
+            "type": MATCHED_TYPE,
+        });
+        json!({"indicator": indicator, "matched": matched})
+    };
+    (!finding.enrichments.is_empty()).then(|| finding.enrichments.iter().map(enrichment).collect())
 }
 
 /// What was not raised.

@@ -28,6 +28,14 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
                 terms.map(|(field, term)| format!("{} {}", schema.name(*field), term.to_text())).collect();
             line.push_str(&format!("; the first in {} for {}", span(history.as_secs()), terms.join(", ")));
         }
+        if let Some(first) = finding.enrichments.first() {
+            let count = finding.enrichments.len();
+            let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+            line.push_str(&format!(
+                "; {} {} is an indicator of {}{more}",
+                first.field, first.atomic, first.id
+            ));
+        }
         if let Some(result) = &finding.threshold {
             line.push_str(&counted(result, schema));
         }

@@ -19,7 +19,7 @@ use crate::control::{self, Request};
 use crate::pipeline::{CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH, SENSOR_STREAMS};
 use crate::sensor::{HookReport, Sensor};
 use crate::source::cloudtrail::Geo;
-use crate::{clock, coverage, report, rules, sink};
+use crate::{clock, coverage, indicators, report, rules, sink};
 
 /// Check the configuration, the rules and this host before anything runs
 #[derive(Debug, clap::Args)]
@@ -84,6 +84,10 @@ impl Found {
     /// Tries whatever the agent would do with this configuration.
     fn check(&mut self, config: &Config, loaded: &Loaded, schema: &Schema) {
         self.problems.extend(config.cloudtrail.problems());
+        match indicators::load(&config.indicators) {
+            Err(error) => self.problem(&error),
+            Ok((_, problems)) => self.problems.extend(problems),
+        }
         match sink::sinks(&config.sink, &config.state_dir.join("dead-letters")) {
             Err(error) => self.problem(&error),
             Ok(sinks) => {

@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::Result;
 use lapwing_engine::{Engine, Options, Output, Schema, Timestamp};
 
-use super::{Refused, print, tell_reports};
+use super::{Refused, complain, print, tell_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Recording, Replay};
 use crate::terminal::escape;
-use crate::{clock, rules};
+use crate::{clock, indicators, rules};
 
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
 /// its files are.
@@ -54,11 +54,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let configured = Some(&config.rules.exceptions).filter(|_| args.rules.is_empty());
     let mut exceptions = rules::exceptions(args.exceptions.as_ref().or(configured), &mut schema)?;
     exceptions.check(&loaded.rules, clock::now());
+    let (indicators, problems) = indicators::load(&config.indicators)?;
+    problems.iter().for_each(|problem| complain(problem));
     tell_reports(loaded.reports.iter().chain(&exceptions.reports));
     let schema = Arc::new(schema);
     let options = Options { lateness: LATENESS, ..Options::default() };
     let mut replaying = Replaying {
-        engine: Engine::new(schema.clone(), &loaded.rules, options).with_exceptions(&exceptions.list),
+        engine: Engine::new(schema.clone(), &loaded.rules, options)
+            .with_exceptions(&exceptions.list)
+            .with_indicators(&indicators.into()),
         schema,
         output: Output::default(),
         latest: Timestamp::MIN,

@@ -3,6 +3,7 @@
 pub mod naive;
 
 mod buckets;
+mod indicators;
 mod jobs;
 mod lineage;
 mod matcher;
@@ -17,6 +18,7 @@ mod threshold;
 mod window;
 
 pub use buckets::Detection;
+pub use indicators::{Enrichment, IndicatorMatch, Indicators, MATCHED_TYPE};
 pub use jobs::Jobs;
 pub use lineage::LineageDetector;
 pub use matcher::Matcher;
@@ -68,6 +70,8 @@ pub struct Finding {
     pub new_terms: Vec<Value>,
     /// How unusual it is.
     pub anomaly: Option<Box<Anomaly>>,
+    /// The indicators of threats that the event is about.
+    pub enrichments: Vec<Enrichment>,
     /// How much of it there is.
     pub threshold: Option<Box<ThresholdResult>>,
 }

@@ -1,7 +1,10 @@
 //! What runs a rule: one of the detectors, behind one face.
 
+use std::sync::Arc;
+
 use crate::detect::{
-    Finding, Findings, Hit, Jobs, Limits, NewTerms, SampleDetector, SequenceDetector, ThresholdDetector,
+    Finding, Findings, Hit, IndicatorMatch, Jobs, Limits, NewTerms, SampleDetector, SequenceDetector,
+    ThresholdDetector,
 };
 use crate::event::{Schema, Timestamp};
 use crate::lang::Query;
@@ -16,6 +19,7 @@ pub(super) enum Detector {
     Sample(Box<SampleDetector>),
     NewTerms(NewTerms),
     Threshold(ThresholdDetector),
+    Indicators(IndicatorMatch),
     Jobs(Jobs),
 }
 
@@ -36,6 +40,10 @@ impl Detector {
             }
             Kind::Threshold { threshold, .. } => {
                 Self::Threshold(ThresholdDetector::new(threshold, rule.lookback, limits))
+            }
+            // Without indicators nothing matches; the engine is given them afterwards.
+            Kind::ThreatMatch { threat, .. } => {
+                Self::Indicators(IndicatorMatch::new(threat, &Arc::default(), &Schema::default()))
             }
             Kind::MachineLearning { jobs, anomaly_threshold } => {
                 Self::Jobs(Jobs::new(jobs, *anomaly_threshold, limits))
@@ -63,6 +71,7 @@ impl Detector {
             Self::Sample(sample) => sample.event(hit, findings),
             Self::NewTerms(terms) => terms.event(hit, findings),
             Self::Threshold(threshold) => threshold.event(hit, findings),
+            Self::Indicators(indicators) => indicators.event(schema, hit, findings),
             Self::Jobs(jobs) => jobs.event(schema, hit, findings),
         }
     }
@@ -70,7 +79,7 @@ impl Detector {
     /// Tells that no event before `now` will come any more.
     pub(super) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         match self {
-            Self::Match => {}
+            Self::Match | Self::Indicators(_) => {}
             Self::Sequence(sequence) => sequence.advance(now, findings),
             Self::Sample(sample) => sample.advance(now),
             Self::NewTerms(terms) => terms.advance(now, findings),
@@ -82,7 +91,7 @@ impl Detector {
     /// Whether it remembers nothing that ends with time.
     pub(super) fn is_idle(&self) -> bool {
         match self {
-            Self::Match => true,
+            Self::Match | Self::Indicators(_) => true,
             Self::Sequence(sequence) => sequence.is_idle(),
             Self::Sample(_) | Self::NewTerms(_) | Self::Threshold(_) | Self::Jobs(_) => false,
         }
@@ -90,7 +99,7 @@ impl Detector {
 
     pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
         match self {
-            Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) => {}
+            Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) | Self::Indicators(_) => {}
             Self::NewTerms(terms) => terms.restore(key, value),
             Self::Jobs(jobs) => jobs.restore(schema, key, value),
         }
@@ -99,7 +108,7 @@ impl Detector {
     /// Adds what it holds and what it gave up.
     pub(super) fn count(&self, counters: &mut Counters) {
         counters.discarded += match self {
-            Self::Match => 0,
+            Self::Match | Self::Indicators(_) => 0,
             Self::Sequence(sequence) => {
                 counters.sequence_bytes += sequence.bytes() as u64;
                 sequence.discarded()

@@ -207,7 +207,7 @@ codes! {
         "Rules of the Elastic stack may have this key, and Lapwing would not do what it says, or not for rules of this \
          type. The rule is not loaded, so that nobody takes it for running."
     UNSUPPORTED_TYPE "E0306" "rule type not supported"
-        "Lapwing runs rules of the types eql, query, threshold, new_terms and machine_learning."
+        "Lapwing runs rules of the types eql, query, threshold, new_terms, threat_match and machine_learning."
     DUPLICATE_ID "E0307" "rule id used twice"
         "Two rules have the same rule_id; the first one read is kept."
     UNKNOWN_JOB "E0308" "unknown machine learning job"

@@ -21,6 +21,7 @@ enum Use {
 use Use::{Inert, Of, Read, Refused};
 
 const EQL: Use = Of(&["eql"]);
+const THREAT_MATCH: Use = Of(&["threat_match"]);
 const MACHINE_LEARNING: Use = Of(&["machine_learning"]);
 
 /// The keys of `[rule]`, sorted.
@@ -65,11 +66,11 @@ const RULE: &[(&str, Use)] = &[
     ("tags", Read),
     ("threat", Read),
     ("threat_filters", Refused("write what they ask for into `threat_query`")),
-    ("threat_index", Refused("rules of type threat_match are not supported")),
-    ("threat_indicator_path", Refused("rules of type threat_match are not supported")),
-    ("threat_language", Refused("rules of type threat_match are not supported")),
-    ("threat_mapping", Refused("rules of type threat_match are not supported")),
-    ("threat_query", Refused("rules of type threat_match are not supported")),
+    ("threat_index", THREAT_MATCH),
+    ("threat_indicator_path", THREAT_MATCH),
+    ("threat_language", THREAT_MATCH),
+    ("threat_mapping", THREAT_MATCH),
+    ("threat_query", THREAT_MATCH),
     ("threshold", Of(&["threshold"])),
     ("throttle", Inert),
     ("tiebreaker_field", EQL),

@@ -32,6 +32,13 @@ pub enum Kind {
         /// How many.
         threshold: Threshold,
     },
+    /// `threat_match`: events that match and that an indicator of a threat is about.
+    ThreatMatch {
+        /// Which events.
+        query: EventQuery,
+        /// Which indicators, and what they have in common with events.
+        threat: Box<ThreatMapping>,
+    },
     /// `machine_learning`: anomalies of jobs.
     MachineLearning {
         /// The jobs.
@@ -50,6 +57,7 @@ impl Kind {
             Self::Query(_) => "query",
             Self::NewTerms { .. } => "new_terms",
             Self::Threshold { .. } => "threshold",
+            Self::ThreatMatch { .. } => "threat_match",
             Self::MachineLearning { .. } => "machine_learning",
         }
     }
@@ -59,7 +67,10 @@ impl Kind {
     pub fn events(&self) -> Vec<&EventQuery> {
         match self {
             Self::Eql(query) => query.events().collect(),
-            Self::Query(query) | Self::NewTerms { query, .. } | Self::Threshold { query, .. } => vec![query],
+            Self::Query(query)
+            | Self::NewTerms { query, .. }
+            | Self::Threshold { query, .. }
+            | Self::ThreatMatch { query, .. } => vec![query],
             Self::MachineLearning { jobs, .. } => jobs.iter().map(|job| &job.query).collect(),
         }
     }
@@ -70,7 +81,10 @@ impl Kind {
     pub(super) fn events_mut(&mut self) -> Vec<&mut EventQuery> {
         match self {
             Self::Eql(query) => query.events_mut(),
-            Self::Query(query) | Self::NewTerms { query, .. } | Self::Threshold { query, .. } => vec![query],
+            Self::Query(query)
+            | Self::NewTerms { query, .. }
+            | Self::Threshold { query, .. }
+            | Self::ThreatMatch { query, .. } => vec![query],
             Self::MachineLearning { .. } => Vec::new(),
         }
     }
@@ -116,4 +130,33 @@ pub struct Overrides {
     pub risk_score: Option<FieldId>,
     /// `severity_mapping`: the severities of values of fields; the worst of those that are met counts.
     pub severity: Vec<(FieldId, SmolStr, Severity)>,
+}
+
+/// The `threat_…` keys of a rule of type `threat_match`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreatMapping {
+    /// `threat_query`: which indicators count; `None` for all.
+    pub query: Option<EventQuery>,
+    /// `threat_mapping`: an indicator is about an event where all entries of one of these hold.
+    pub groups: Vec<Vec<ThreatEntry>>,
+    /// `threat_indicator_path`: where in its document the indicator lies that an alert tells.
+    pub indicator_path: String,
+}
+
+/// A field of events that has a value in common with a field of indicators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreatEntry {
+    /// The event's field.
+    pub field: FieldId,
+    /// The dotted name of the indicator's.
+    pub indicator: String,
+    /// Whether they must have none in common: `negate`.
+    pub negate: bool,
+}
+
+impl ThreatMapping {
+    /// Every field of events that it looks at.
+    pub fn fields(&self) -> impl Iterator<Item = FieldId> {
+        self.groups.iter().flatten().map(|entry| entry.field)
+    }
 }

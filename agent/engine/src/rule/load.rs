@@ -4,6 +4,7 @@ mod alerting;
 mod endpoint;
 mod filters;
 mod kinds;
+mod threat;
 
 use std::sync::Arc;
 use std::time::Duration;

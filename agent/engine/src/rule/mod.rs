@@ -18,7 +18,7 @@ pub use exception::{Exception, Exceptions};
 pub use file::Report;
 pub use format::{Formatted, format_file};
 pub use job::{Job, JobFunction};
-pub use kind::{Kind, Overrides, Suppression, Threshold};
+pub use kind::{Kind, Overrides, Suppression, ThreatEntry, ThreatMapping, Threshold};
 pub use set::Loaded;
 
 use std::collections::BTreeSet;
@@ -166,6 +166,7 @@ impl Rule {
         match &self.kind {
             Kind::NewTerms { fields: terms, .. } => fields.extend(terms),
             Kind::Threshold { threshold, .. } => fields.extend(threshold.fields()),
+            Kind::ThreatMatch { threat, .. } => fields.extend(threat.fields()),
             Kind::MachineLearning { jobs, .. } => fields.extend(jobs.iter().flat_map(|job| job.fields())),
             Kind::Eql(_) | Kind::Query(_) => {}
         }

@@ -67,9 +67,10 @@ pub(super) fn explain(rule: &Arc<Rule>, loaded: &Loaded, schema: &Arc<Schema>, a
 fn queries(rule: &Rule, schema: &Schema) -> Vec<(&'static str, String)> {
     let text = match &rule.kind {
         Kind::Eql(query) => query.display(schema).to_string(),
-        Kind::Query(query) | Kind::NewTerms { query, .. } | Kind::Threshold { query, .. } => {
-            query.display(schema).to_string()
-        }
+        Kind::Query(query)
+        | Kind::NewTerms { query, .. }
+        | Kind::Threshold { query, .. }
+        | Kind::ThreatMatch { query, .. } => query.display(schema).to_string(),
         Kind::MachineLearning { jobs, .. } => {
             let queries = jobs.iter().map(|job| job.query.display(schema).to_string());
             queries.collect::<Vec<_>>().join("\n")

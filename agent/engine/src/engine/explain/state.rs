@@ -38,7 +38,7 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
     };
     let mut bounds = Vec::new();
     match &rule.kind {
-        Kind::Query(_) => {}
+        Kind::Query(_) | Kind::ThreatMatch { .. } => {}
         Kind::Eql(query) => {
             match query.inner() {
                 Query::Sequence(sequence) => bounds.push(bytes(
@@ -100,7 +100,7 @@ impl Groups {
             Kind::Threshold { threshold, .. } => threshold.fields.clone(),
             // Several jobs of a rule are of one kind; the first stands for them.
             Kind::MachineLearning { jobs, .. } => jobs.first()?.fields().collect(),
-            Kind::Eql(_) | Kind::Query(_) => return None,
+            Kind::Eql(_) | Kind::Query(_) | Kind::ThreatMatch { .. } => return None,
         };
         Some(Self { fields, counts: HashMap::new(), lacking: 0, order: Vec::new() })
     }
@@ -149,7 +149,7 @@ impl Groups {
                      an alert takes a score of {anomaly_threshold}"
                 )
             }
-            Kind::Eql(_) | Kind::Query(_) => String::new(),
+            Kind::Eql(_) | Kind::Query(_) | Kind::ThreatMatch { .. } => String::new(),
         }];
         let mut groups: Vec<_> = self.order.iter().map(|group| (group, self.counts[group])).collect();
         groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

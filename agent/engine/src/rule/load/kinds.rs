@@ -51,6 +51,11 @@ impl<'a> Reader<'a, '_> {
                 let (query, threshold) = (self.kql(), self.threshold());
                 Some(Kind::Threshold { query: query?, threshold: threshold? })
             }
+            "threat_match" => {
+                self.language("kuery")?;
+                let (query, threat) = (self.kql(), self.threat_match());
+                Some(Kind::ThreatMatch { query: query?, threat: threat?.into() })
+            }
             "machine_learning" => self.machine_learning(job),
             other => {
                 let message = format!("rules of type `{other}` are not supported");
@@ -123,14 +128,18 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn kql(&mut self) -> Option<EventQuery> {
+    pub(super) fn kql(&mut self) -> Option<EventQuery> {
         let query = self.table.required("query", self.faults)?;
         let found = kql::parse(query.value, self.schema);
         self.found(query.span, found)
     }
 
     /// Takes what was found in a query, at its place in the file.
-    fn found<T>(&mut self, span: Span, found: Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>) -> Option<T> {
+    pub(super) fn found<T>(
+        &mut self,
+        span: Span,
+        found: Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
+    ) -> Option<T> {
         let (query, found) =
             found.map_or_else(|faults| (None, faults), |(query, found)| (Some(query), found));
         for mut diagnostic in found {
