@@ -13,8 +13,8 @@ use super::Arguments;
 use super::rules::Case;
 
 /// Events that are made before they are shown: few enough to lie in the processor's caches, as those do that a sensor has
-/// just made.
-const CHUNK: usize = 512;
+/// just made, and enough that looking at the clock does not count.
+const CHUNK: usize = 64;
 /// After how many events the engine is told the time, as the sensor's lane does after each look at its ring.
 const BATCH: usize = 32;
 /// Events that are shown before anything is measured.

@@ -26,7 +26,11 @@ use crate::field;
 
 /// Fields with their values, sorted by field, each at most once.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fields(Vec<(FieldId, Value)>);
+pub struct Fields {
+    /// Apart from the values, because what looks for fields reads these only.
+    ids: Vec<FieldId>,
+    values: Vec<Value>,
+}
 
 impl Fields {
     /// No fields.
@@ -38,7 +42,7 @@ impl Fields {
     /// No fields yet, and room for this many.
     #[must_use]
     pub fn with_capacity(count: usize) -> Self {
-        Self(Vec::with_capacity(count))
+        Self { ids: Vec::with_capacity(count), values: Vec::with_capacity(count) }
     }
 
     /// Sets a field's value, in place of an earlier one. An empty list sets nothing.
@@ -47,12 +51,18 @@ impl Fields {
         if value.elements().is_empty() {
             return self;
         }
-        match self.0.last() {
-            Some((last, _)) if *last >= id => match self.0.binary_search_by_key(&id, |(id, _)| *id) {
-                Ok(index) => self.0[index].1 = value,
-                Err(index) => self.0.insert(index, (id, value)),
+        match self.ids.last() {
+            Some(last) if *last >= id => match self.ids.binary_search(&id) {
+                Ok(place) => self.values[place] = value,
+                Err(place) => {
+                    self.ids.insert(place, id);
+                    self.values.insert(place, value);
+                }
             },
-            _ => self.0.push((id, value)),
+            _ => {
+                self.ids.push(id);
+                self.values.push(value);
+            }
         }
         self
     }
@@ -68,21 +78,27 @@ impl Fields {
     /// The value of a field.
     #[must_use]
     pub fn get(&self, id: FieldId) -> Option<&Value> {
-        self.0.binary_search_by_key(&id, |(id, _)| *id).ok().map(|index| &self.0[index].1)
+        self.ids.binary_search(&id).ok().map(|place| &self.values[place])
     }
 
     /// The fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (FieldId, &Value)> {
-        self.0.iter().map(|(id, value)| (*id, value))
+        self.ids.iter().copied().zip(&self.values)
     }
 
-    /// The fields in order, to be found again by their place.
-    pub(crate) fn entries(&self) -> &[(FieldId, Value)] {
-        &self.0
+    /// The fields in order, without their values.
+    pub(crate) fn ids(&self) -> &[FieldId] {
+        &self.ids
+    }
+
+    /// The value of the field at this place in the order.
+    pub(crate) fn value_at(&self, place: usize) -> &Value {
+        &self.values[place]
     }
 
     fn heap_bytes(&self) -> usize {
-        self.0.iter().map(|(_, value)| size_of::<(FieldId, Value)>() + value.heap_bytes()).sum()
+        let field = size_of::<FieldId>() + size_of::<Value>();
+        self.values.iter().map(|value| field + value.heap_bytes()).sum()
     }
 }
 

@@ -158,7 +158,7 @@ impl Memory {
             entry.facts = start as u32;
             let (own, shared) = event.layers();
             let fields = place.layer.checked_sub(1).map_or(own, |layer| &*shared[layer as usize]);
-            let (_, value) = &fields.entries()[usize::from(entry.position)];
+            let value = fields.value_at(usize::from(entry.position));
             let recent = &mut self.recent[usize::from(slot)];
             recent.judge(tests, value, &mut known.facts[start..], &mut self.scratch);
         }
@@ -185,7 +185,7 @@ impl Known {
         self.slots.clear();
         self.entries.clear();
         self.facts.clear();
-        for (position, (field, _)) in fields.entries().iter().enumerate() {
+        for (position, field) in fields.ids().iter().enumerate() {
             if let Some(slot) = program.slot(*field) {
                 self.slots.push(slot);
                 self.entries.push(Entry { position: position as u16, facts: UNKNOWN });
