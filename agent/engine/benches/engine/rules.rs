@@ -19,7 +19,9 @@ pub(super) struct Case {
 /// A set of rules.
 #[derive(Clone, Copy)]
 pub(super) enum Set {
-    /// What the package installs.
+    /// The five detections that Lapwing began with: what small sets are compared by.
+    Five,
+    /// All that the package installs.
     Packaged,
     /// The named folder's: so many of them, or all.
     Folder(Option<usize>),
@@ -27,14 +29,25 @@ pub(super) enum Set {
     Synthetic(usize),
 }
 
+/// The files of the five in the packaged folder; the last is the job of the one before.
+const FIVE: [&str; 6] = [
+    "reverse_shell.toml",
+    "imds_request.toml",
+    "ssm_send_command.toml",
+    "ec2_instance_connect.toml",
+    "rare_method_by_country.toml",
+    "rare_method_for_a_country.toml",
+];
+
 /// The numbers of rules at which the cost is looked at.
 const CURVE: [usize; 5] = [5, 50, 100, 355, 2000];
 
 /// All cases.
 pub(super) fn cases(with_folder: bool) -> Vec<Case> {
     let kinds = [Kind::Exec, Kind::Connect, Kind::Mixed];
-    let mut cases: Vec<_> = kinds.map(|kind| Case { kind, set: Set::Packaged }).into();
+    let mut cases: Vec<_> = kinds.map(|kind| Case { kind, set: Set::Five }).into();
     let mixed = |set| Case { kind: Kind::Mixed, set };
+    cases.push(mixed(Set::Packaged));
     if with_folder {
         cases.extend(kinds.map(|kind| Case { kind, set: Set::Folder(None) }));
         cases.extend(CURVE.into_iter().take(3).map(|count| mixed(Set::Folder(Some(count)))));
@@ -47,6 +60,7 @@ impl Case {
     pub(super) fn name(&self) -> String {
         let kind = format!("{:?}", self.kind).to_lowercase();
         match self.set {
+            Set::Five => format!("{kind}-five"),
             Set::Packaged => format!("{kind}-packaged"),
             Set::Folder(None) => format!("{kind}-folder"),
             Set::Folder(Some(count)) => format!("{kind}-folder-{count}"),
@@ -60,9 +74,12 @@ impl Set {
     pub(super) fn load(self, arguments: &Arguments, schema: &mut Schema) -> Result<Loaded> {
         let mut files = Vec::new();
         match self {
-            Self::Packaged => collect(&arguments.packaged, &mut files)?,
+            Self::Five | Self::Packaged => collect(&arguments.packaged, &mut files)?,
             Self::Folder(_) => collect(arguments.rules.as_ref().context("no folder is named")?, &mut files)?,
             Self::Synthetic(count) => files = synthetic::rules(count, arguments.seed),
+        }
+        if matches!(self, Self::Five) {
+            files.retain(|(name, _)| FIVE.iter().any(|file| name.ends_with(&format!("/{file}"))));
         }
         files.sort();
         let read = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));

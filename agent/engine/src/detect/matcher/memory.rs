@@ -14,8 +14,9 @@ use super::marks::has;
 use super::recent::Recent;
 use crate::event::{Event, Fields};
 
-/// Most shared lists about which something is kept; a power of two.
-const LISTS_MAX: usize = 1024;
+/// Most shared lists about which something is kept; a power of two. More than these are not looked at again soon on most
+/// hosts, and what is known about them should lie in the processor's caches.
+const LISTS_MAX: usize = 512;
 /// Tests not made yet.
 const UNKNOWN: u32 = u32::MAX;
 
