@@ -64,6 +64,10 @@ pub(super) fn command(program: &Path, target: &Target) -> Command {
     command.env("LAPWING_PROPERTY", target.name).env("RUST_BACKTRACE", "0");
     command.arg(format!("-timeout={INPUT_SECONDS_MAX}")).arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"));
     command.arg(format!("-max_len={}", target.bytes_max)).args(["-print_funcs=0", "-print_final_stats=0"]);
+    if target.dictionary.is_none() {
+        // Of a few choices no input of any interest is made.
+        command.arg("-len_control=0");
+    }
     if let Some(dictionary) = target.dictionary {
         let folder = shell::root().join("agent/engine/fuzz/dictionaries");
         command.arg(format!("-dict={}", folder.join(format!("{dictionary}.txt")).display()));

@@ -70,18 +70,23 @@ const TARGETS: &[Target] = &[
 /// Fuzzes.
 ///
 /// # Errors
-/// Where a property does not hold: the error names the input and how to try it again. Where something is missing that is
-/// needed for building: its cure.
+/// Where a property does not hold: what is said before names the input and how to try it again. Where something is
+/// missing that is needed for building: its cure.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let program = program::build()?;
-    let targets = TARGETS.iter().filter(|target| arguments.names.iter().any(|name| name == target.name));
-    for target in targets {
-        match &arguments.input {
-            Some(input) => try_one(&program, target, input)?,
-            None => fuzz(&program, target, arguments)?,
+    let is_wanted = |target: &&Target| arguments.names.iter().any(|name| name == target.name);
+    let mut broken = Vec::new();
+    for target in TARGETS.iter().filter(is_wanted) {
+        let tried = match &arguments.input {
+            Some(input) => try_one(&program, target, input),
+            None => fuzz(&program, target, arguments),
+        };
+        if let Err(error) = tried {
+            say(&format!("{error:#}"));
+            broken.push(target.name);
         }
     }
-    Ok(())
+    if broken.is_empty() { Ok(()) } else { bail!("does not hold: {}", broken.join(", ")) }
 }
 
 /// Where everything of fuzzing lies that is not kept.
@@ -141,7 +146,9 @@ fn command<'a>(program: &'a Path, target: &'a Target, minutes: f64) -> Result<im
     Ok(move || {
         let mut command = job::command(program, target);
         command.arg(format!("-artifact_prefix={}/", crashes.display()));
-        command.arg(format!("-max_total_time={}", (minutes * 60.0).ceil() as u64));
+        // For libFuzzer, no time at all is time without end.
+        let seconds = ((minutes * 60.0).ceil() as u64).max(1);
+        command.arg(format!("-max_total_time={seconds}"));
         command.args([&corpus, &seeds]).args(kept.is_dir().then_some(&kept));
         command
     })
