@@ -28,7 +28,7 @@ const PACKAGED: &str = "packaging/lapwing.toml";
 /// Where the package puts things, and where they lie here.
 const PLACES: &[(&str, &str)] = &[
     ("/usr/share/lapwing/rules", "packaging/rules"),
-    ("/etc/lapwing/rules", "target/run/rules"),
+    ("/etc/lapwing", "target/run"),
     ("/var/lib/lapwing", "target/run/state"),
     ("/var/log/lapwing", "target/run/log"),
     ("/run/lapwing", "target/run"),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
+use lapwing_engine::lang::{Diagnostic, Severity};
 use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
 use serde_json::{Value as Json, json};
 
@@ -166,8 +167,10 @@ fn lanes(rule: &Rule) -> Vec<&'static str> {
 }
 
 fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) -> Json {
-    let reports = loaded.reports.iter().chain(&exceptions.reports);
-    let faults: Vec<_> = reports.flat_map(report::to_json).collect();
+    let reports = || loaded.reports.iter().chain(&exceptions.reports);
+    let count = |counts: fn(&Diagnostic) -> bool| {
+        reports().flat_map(|found| &found.diagnostics).filter(|found| counts(found)).count()
+    };
     let rules = loaded.rules.iter().zip(needs.to_json()).map(|(rule, coverage)| {
         json!({
             "id": rule.id,
@@ -182,10 +185,12 @@ fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Need
     json!({
         "loaded": loaded.rules.len(),
         "refused": loaded.refused(),
-        "faults": faults.len(),
+        // What is wrong; what is only not supported is refused, and no fault.
+        "faults": count(|found| found.severity() == Severity::Error && !found.code.is_unsupported()),
+        "warnings": count(|found| found.severity() == Severity::Warning),
         "rules": rules.collect::<Vec<_>>(),
         "exceptions": exceptions::to_json(exceptions),
-        "diagnostics": faults,
+        "diagnostics": reports().flat_map(report::to_json).collect::<Vec<_>>(),
         "hooks": found.hooks,
         "problems": found.problems,
         "notes": found.notes,

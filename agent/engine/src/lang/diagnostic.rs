@@ -64,6 +64,14 @@ pub struct Code {
     pub explanation: &'static str,
 }
 
+impl Code {
+    /// Whether it says that something is beyond this version of Lapwing, and not that anything is wrong with it.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        [code::UNSUPPORTED, code::UNSUPPORTED_KEY, code::UNSUPPORTED_TYPE].contains(&self)
+    }
+}
+
 impl fmt::Debug for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.id)
