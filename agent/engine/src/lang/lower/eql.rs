@@ -498,7 +498,7 @@ fn alternative(ast: &Ast) -> Alternative {
         matches!(part.kind, ExprKind::Not(_) | ExprKind::Match { negated: true, .. })
             || matches!(part.kind, ExprKind::Compare(Comparison::NotEqual, ..))
     };
-    Alternative { bare_and: !list.is_empty(), excludes: list.iter().any(negated), span: ast.span }
+    Alternative { bare_ands: list.len(), excludes: list.iter().any(negated), span: ast.span }
 }
 
 fn is_cidr_match(name: &str) -> bool {

@@ -191,7 +191,7 @@ fn alternative(ast: &Query) -> Alternative {
         _ => &[],
     };
     let negated = |part: &Query| matches!(part.kind, QueryKind::Not(_));
-    Alternative { bare_and: !list.is_empty(), excludes: list.iter().any(negated), span: ast.span }
+    Alternative { bare_ands: list.len(), excludes: list.iter().any(negated), span: ast.span }
 }
 
 /// The words of a text as Elasticsearch's standard analyzer would part them, near enough: letters and digits, in
