@@ -28,6 +28,7 @@ const DECAY: f64 = 0.0005;
 const DECAY_FULL_AT: Duration = Duration::from_secs(1800);
 /// Weights that differ by less are the same.
 const SAME_WEIGHT: f64 = 1e-9;
+
 /// The memory of one rare job.
 #[derive(Debug)]
 pub struct Rare {
