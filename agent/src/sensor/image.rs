@@ -43,7 +43,7 @@ impl Image {
         let is_script = record.fixed.interpreter.len != 0;
         let args: Vec<SmolStr> = record.args().map(lossy).collect();
         Self {
-            name: names(&executable, called_name(&filename)),
+            name: names(&executable, called_name(&filename), loaded(&executable, &args)),
             executable,
             inode: record.fixed.executable_inode,
             args_count: record.fixed.args_count.into(),
@@ -69,7 +69,7 @@ impl Image {
         Self {
             executable: executable.into(),
             inode: 0,
-            name: names(executable, called.as_deref()),
+            name: names(executable, called.as_deref(), loaded(executable, &args)),
             args_count: i64::try_from(args.len()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
             script: args.get(1).filter(|_| is_script).cloned(),
@@ -125,12 +125,48 @@ fn called_name(filename: &str) -> Option<&str> {
     }
 }
 
-fn names(executable: &str, called: Option<&str>) -> Value {
+fn names(executable: &str, called: Option<&str>, loaded: Option<&str>) -> Value {
     let name = executable_name(executable);
-    match called {
-        Some(called) if !called.is_empty() && called != name => Value::texts([name, called]),
-        _ => name.into(),
+    let others = [called, loaded].into_iter().flatten().filter(|other| !other.is_empty() && *other != name);
+    let mut names = vec![name];
+    for other in others {
+        if !names.contains(&other) {
+            names.push(other);
+        }
     }
+    if names.len() == 1 { name.into() } else { Value::texts(names) }
+}
+
+/// How the files of dynamic loaders begin. Those of glibc for each machine, before its 2.34 by
+/// a version too, and of musl.
+const LOADERS: [&str; 5] = ["ld-linux", "ld-musl-", "ld.so", "ld64.so", "ld-2."];
+/// The options of a loader that have a value in the next argument.
+const LOADER_OPTIONS: [&str; 7] = [
+    "--argv0",
+    "--audit",
+    "--glibc-hwcaps-mask",
+    "--glibc-hwcaps-prepend",
+    "--inhibit-rpath",
+    "--library-path",
+    "--preload",
+];
+
+/// The base name of the program that a dynamic loader was asked to run: to the kernel the loader is all that runs.
+fn loaded<'a>(executable: &str, args: &'a [SmolStr]) -> Option<&'a str> {
+    let name = executable_name(executable);
+    if !LOADERS.iter().any(|loader| name.starts_with(loader)) {
+        return None;
+    }
+    let mut rest = args.iter().skip(1);
+    while let Some(arg) = rest.next() {
+        if !arg.starts_with("--") {
+            return Some(base(arg));
+        }
+        if LOADER_OPTIONS.contains(&arg.as_str()) {
+            rest.next();
+        }
+    }
+    None
 }
 
 fn base(path: &str) -> &str {
@@ -167,8 +203,25 @@ mod tests {
             ("/tmp/x (deleted)", "/tmp/x", &["x"]),
             ("/usr/bin/busybox", "/dev/fd/4/wget", &["busybox", "wget"]),
         ] {
-            let name = names(executable, called_name(filename));
+            let name = names(executable, called_name(filename), None);
             assert_eq!(name.elements(), Value::texts(expected.iter().copied()).elements(), "{filename}");
+        }
+    }
+
+    #[test]
+    fn a_loaded_program_is_named_beside_its_loader() {
+        const LOADER: &str = "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+        for (executable, args, expected) in [
+            (LOADER, &["ld.so", "/usr/bin/nc", "-e"][..], Some("nc")),
+            (LOADER, &["ld.so", "--argv0", "x", "--inhibit-cache", "--preload", "y.so", "./nc"], Some("nc")),
+            (LOADER, &["ld.so", "--help"], None),
+            (LOADER, &["ld.so", "--argv0"], None),
+            (LOADER, &[], None),
+            ("/lib/ld-musl-x86_64.so.1", &["x", "curl"], Some("curl")),
+            ("/usr/bin/ld", &["ld", "nc"], None),
+        ] {
+            let args: Vec<_> = args.iter().map(SmolStr::new).collect();
+            assert_eq!(loaded(executable, &args), expected, "{args:?}");
         }
     }
 
