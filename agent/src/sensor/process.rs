@@ -340,11 +340,14 @@ impl Table {
                 break;
             }
             self.ended.pop_front();
-            if let Some(process) = self.processes.get_mut(&key) {
+            // Who may choose numbers can give this one to another process within a tick: that one lives.
+            if let Some(process) =
+                self.processes.get_mut(&key).filter(|process| process.life == Life::Lingering)
+            {
                 process.life = Life::Past;
                 process.previous = None;
+                self.release(key);
             }
-            self.release(key);
         }
         if self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
@@ -379,9 +382,11 @@ impl Table {
         }
         let (key, parent) = (process.key, process.parent);
         self.current.insert(key.pid, key);
-        if self.processes.insert(key, process).is_none()
-            && let Some(parent) = parent.and_then(|parent| self.processes.get_mut(&parent))
-        {
+        let replaced = self.processes.insert(key, process);
+        if let Some(parent) = replaced.and_then(|old| self.processes.get_mut(&old.parent?)) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+        if let Some(parent) = parent.and_then(|parent| self.processes.get_mut(&parent)) {
             parent.children += 1;
         }
     }
@@ -580,6 +585,31 @@ mod tests {
         assert!(table.get(key(7)).is_some(), "the first may still be named by a late record");
         expire(&mut table, 100);
         assert_eq!(table.by_pid(7).map(|process| process.key), Some(again));
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_within_a_tick_lives() {
+        let mut table = table(&[(1, 0, "/sbin/init", 0, 0), (7, 1, "/bin/sh", 0, 0)]);
+        table.end(key(7), 8 * SECOND);
+        let image = Arc::new(Image::unknown("again".into()));
+        let (credentials, place) = (NO_CREDENTIALS, NO_PLACE);
+        let parent = Some(key(1));
+        let again = table.add(Origin {
+            pid: 7,
+            start: 7 * SECOND + 1,
+            parent,
+            parent_pid: 1,
+            image,
+            credentials,
+            place,
+        });
+        assert_eq!(again, key(7), "it cannot be told from the first by its name");
+        expire(&mut table, 1000);
+        assert_eq!(table.get(again).map(|process| process.image.comm.as_str()), Some("again"));
+        table.end(again, 1000 * SECOND);
+        expire(&mut table, 2000);
+        assert_eq!(table.len(), 1);
+        assert_eq!(table.get(key(1)).map(|parent| parent.children), Some(0));
     }
 
     #[test]
