@@ -1,0 +1,101 @@
+//! The agent that raises alerts, and the attacker's program at work before it, between two hosts in network namespaces.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use lapwing_stage::{Agent, Alert, Hosts, IMDS, Settings};
+use serde_json::Value;
+
+use crate::attacker::ORDER;
+
+/// The rules that a connection can set off.
+pub(crate) const REVERSE_SHELL: &str = "Potential Reverse Shell via Suspicious Child Process";
+pub(crate) const IMDS_REQUEST: &str = "Unusual Instance Metadata Service (IMDS) API Request";
+
+/// How long an alert may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is tried: rules want what belongs together within a second, and a busy machine may take longer.
+const ATTEMPTS_MAX: usize = 3;
+
+/// The agent, and the hosts that it watches from outside.
+struct Stage {
+    agent: Agent,
+    hosts: Hosts,
+    /// The attacker's program, under a name that rules know.
+    program: PathBuf,
+}
+
+/// Has a shell run the attacker's program with a technique once for each rule, and returns the alerts of these rules:
+/// of the reverse shell's a connection to the other host, of the other's one to the metadata service.
+pub(crate) fn alerts(technique: &str, rules: &[&str]) -> Vec<Alert> {
+    alerts_by("PROGRAM; exit $?", technique, rules)
+}
+
+/// The same by another line of the shell, in which `PROGRAM` stands for the program and its arguments.
+pub(crate) fn alerts_by(script: &str, technique: &str, rules: &[&str]) -> Vec<Alert> {
+    let stage = stage();
+    rules.iter().map(|rule| stage.alert(script, technique, rule)).collect()
+}
+
+/// A value of an alert by its dotted name.
+pub(crate) fn value<'a>(alert: &'a Alert, name: &str) -> &'a Value {
+    crate::agent::field(&alert.document, name)
+}
+
+impl Stage {
+    fn alert(&self, script: &str, technique: &str, rule: &str) -> Alert {
+        let host = if rule == IMDS_REQUEST { IMDS } else { self.hosts.far.address() };
+        for attempt in 1.. {
+            let (port, mark) = (port(), self.agent.mark());
+            self.attack(script, technique, host, port);
+            let is_it = |alert: &Alert| {
+                alert.rule() == rule && *value(alert, "destination.port") == Value::from(port)
+            };
+            match self.agent.wait_for_within(technique, mark, PATIENCE, is_it) {
+                Ok(alert) => {
+                    assert_eq!(alert.text("/destination/ip"), host, "{technique}");
+                    return alert;
+                }
+                Err(error) if attempt == ATTEMPTS_MAX => panic!("no alert of `{rule}`: {error:#}"),
+                Err(_) => {}
+            }
+        }
+        unreachable!("an attempt is the last")
+    }
+
+    fn attack(&self, script: &str, technique: &str, host: &str, port: u16) {
+        let program = format!("{} -e /bin/true {host} {port}", self.program.display());
+        let mut command = self.hosts.near.command("sh");
+        command.arg("-c").arg(script.replace("PROGRAM", &program));
+        command.env(ORDER, format!("{technique} {host}:{port}")).stderr(Stdio::inherit());
+        // What the program ends with is told by the alert: an attack may well end in a refusal.
+        let _ = command.status().expect("ip");
+    }
+}
+
+fn stage() -> &'static Stage {
+    static STAGE: OnceLock<Stage> = OnceLock::new();
+    STAGE.get_or_init(|| {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
+        let settings = Settings {
+            program: crate::agent::binary().into(),
+            rules: project.join("packaging/rules"),
+            ..Settings::default()
+        };
+        let agent = Agent::start(settings).expect("an agent");
+        // Below the agent's folder, which goes with it; that is a folder anybody can write to.
+        let program = agent.folder().join("nc");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        Stage { agent, hosts: Hosts::new().expect("hosts in network namespaces"), program }
+    })
+}
+
+/// A port by which an attack is told from all others.
+fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(4000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

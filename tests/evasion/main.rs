@@ -1,0 +1,33 @@
+//! What attackers do to go unseen, done for real on this machine's kernel: each test says what an attacker does and
+//! what must be seen all the same. `docs/evasions.md` is the table of all of it, with what a kernel makes impossible.
+//!
+//! It runs as the live tests do, `cargo xtask test` as root. One agent prints events, another raises alerts by the
+//! packaged rules; only tests that hold an agent up start one of their own. What a live test shows already is not here.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "all of this is test code, and clippy takes only its test functions for such"
+)]
+
+/// Doing what is watched, by system calls.
+#[path = "../live/act.rs"]
+mod act;
+/// The agent that prints events.
+#[path = "../live/agent.rs"]
+mod agent;
+/// The agent that raises alerts, and the attacker's program at work before it.
+mod alerts;
+/// The attacker's program.
+mod attacker;
+
+/// Programs: started in ways that hide which they are.
+mod exec;
+/// Connections: opened in ways that hide who opens them.
+mod network;
+
+/// Arguments: too many, odd, or other ones a moment later.
+mod arguments;
+/// Relatives: parents that go, numbers that come again, leaders of one's own.
+mod lineage;
+/// Namespaces and roots.
+mod namespaces;
