@@ -8,7 +8,7 @@ use lapwing_common::{Connected, Connection, Kind};
 
 use crate::emit::{self, emit};
 use crate::layout::*;
-use crate::process::current;
+use crate::process::{current, syscall_result};
 use crate::{socket, task, trace};
 
 /// match-proto:v4.16:include/net/tcp_states.h:enum
@@ -17,9 +17,6 @@ const TCP_CLOSE: u32 = 7;
 /// The bits of `st_mode` that tell the type, and a socket's.
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
-/// Where the return value lies in the record of a system call's exit.
-/// match-proto:v2.6.30:include/trace/syscall.h:struct syscall_trace_exit
-const SYSCALL_RETURN: usize = 16;
 
 /// A TCP socket changes its state. From closed to "SYN sent" it goes in the process that connects, whichever way it
 /// asked for it; only then its port is chosen, so that the next change tells it.
@@ -107,11 +104,7 @@ pub(crate) fn accept_syscall(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn descriptor_accepted(ctx: &TracePointContext) {
-    // SAFETY: the record of a system call's exit is longer than this.
-    let Ok(descriptor) = (unsafe { ctx.read_at::<i64>(SYSCALL_RETURN) }) else { return };
-    if descriptor < 0 {
-        return;
-    }
+    let Some(descriptor) = syscall_result(ctx) else { return };
     let file = task::file(current(), descriptor as u32);
     let mode: u16 = read(read(file, &FILE_INODE), &INODE_MODE);
     if mode & S_IFMT == S_IFSOCK {
@@ -141,6 +134,6 @@ fn connection(kind: Kind, sock: Address) {
     if task.pid == 0 {
         return;
     }
-    let [.., euid, egid] = task::ids(read(current, &TASK_CRED));
-    emit(kind, &mut Connection { header: emit::header(kind), task, socket: socket::ends(sock), euid, egid });
+    let (state, socket) = (task::own_state(current), socket::ends(sock));
+    emit(kind, &mut Connection { header: emit::header(kind), task, state, socket });
 }

@@ -1,10 +1,12 @@
-//! Processes: fork, exec, exit.
+//! Processes: fork, exec, exit, and what they make of themselves in between.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
-use aya_ebpf::macros::{btf_tracepoint, map};
+use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map, tracepoint};
 use aya_ebpf::maps::LruHashMap;
-use aya_ebpf::programs::BtfTracePointContext;
-use lapwing_common::{Exec, Exit, Fork, Kind, RECORD_BYTES_MAX, Span};
+use aya_ebpf::programs::{
+    BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext,
+};
+use lapwing_common::{Changed, Exec, Exit, Fork, Kind, RECORD_BYTES_MAX, Span};
 
 use crate::emit::{self, emit};
 use crate::layout::*;
@@ -17,6 +19,9 @@ static CGROUPS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
 
 /// `SIGNAL_GROUP_EXIT`: all threads end with one status. match-proto:v2.6.27:include/linux/sched/signal.h
 const SIGNAL_GROUP_EXIT: u32 = 4;
+/// Where the return value lies in the record of a system call's exit.
+/// match-proto:v2.6.30:include/trace/syscall.h:struct syscall_trace_exit
+const SYSCALL_RETURN: usize = 16;
 
 /// A thread or process was made; this runs in the one that made it, before the new one runs.
 ///
@@ -120,7 +125,97 @@ pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     trace!(&ctx, "exit {}", identity.pid);
-    emit(Kind::EXIT, &mut Exit { header: emit::header(Kind::EXIT), task: identity, status, reserved: 0 });
+    let (header, state) = (emit::header(Kind::EXIT), task::own_state(task));
+    emit(Kind::EXIT, &mut Exit { header, task: identity, state, status, reserved: 0 });
+    0
+}
+
+/// A task is about to get other credentials: by a system call, or by the set-id bits of a file that it executes.
+///
+/// match-proto:v2.6.29:kernel/cred.c:int commit_creds(struct cred *new)
+#[fentry]
+pub(crate) fn ids_fentry(ctx: FEntryContext) -> i32 {
+    committed(ctx.arg(0));
+    0
+}
+
+/// The same without trampolines.
+#[kprobe]
+pub(crate) fn ids_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(cred) = ctx.arg(0) {
+        committed(cred);
+    }
+    0
+}
+
+/// The same without either: at the end of the system calls that change them.
+///
+/// match-proto:v2.6.28:kernel/sys.c:SYSCALL_DEFINE3(setresuid, uid_t, ruid, uid_t, euid, uid_t, suid)
+#[tracepoint]
+pub(crate) fn ids_syscall(ctx: TracePointContext) -> u32 {
+    if syscall_result(&ctx).is_some() {
+        changed(Kind::IDS, core::ptr::null());
+    }
+    0
+}
+
+/// A process begins a session. What the function returns follows its parameters, of which it has none.
+///
+/// match-proto:v4.17:kernel/sys.c:int ksys_setsid(void)
+#[fexit]
+pub(crate) fn session_fexit(ctx: FExitContext) -> i32 {
+    if ctx.arg::<i32>(0) > 0 {
+        changed(Kind::SESSION, core::ptr::null());
+    }
+    0
+}
+
+/// The same without trampolines.
+#[kretprobe]
+pub(crate) fn session_kretprobe(ctx: RetProbeContext) -> u32 {
+    if ctx.ret::<i32>() > 0 {
+        changed(Kind::SESSION, core::ptr::null());
+    }
+    0
+}
+
+/// The same without either.
+///
+/// match-proto:v2.6.28:kernel/sys.c:SYSCALL_DEFINE0(setsid)
+#[tracepoint]
+pub(crate) fn session_syscall(ctx: TracePointContext) -> u32 {
+    if syscall_result(&ctx).is_some() {
+        changed(Kind::SESSION, core::ptr::null());
+    }
+    0
+}
+
+/// What a system call returned that has just ended; `None` where it failed.
+#[inline(always)]
+pub(crate) fn syscall_result(ctx: &TracePointContext) -> Option<i64> {
+    // SAFETY: the record of a system call's exit is longer than this.
+    let result = unsafe { ctx.read_at::<i64>(SYSCALL_RETURN) }.ok()?;
+    (result >= 0).then_some(result)
+}
+
+/// Credentials replace the task's own. Most of those are of the same ids: capabilities change, keyrings, limits.
+#[inline(always)]
+fn committed(new: Address) {
+    if task::ids(new) != task::ids(read(current(), &TASK_REAL_CRED)) {
+        changed(Kind::IDS, new);
+    }
+}
+
+/// The process is, or is about to be, what these credentials say, or its own where they are none.
+#[inline(never)]
+fn changed(kind: Kind, cred: Address) -> u64 {
+    let current = current();
+    let task = task::identity(current);
+    if task.pid != 0 {
+        let own: Address = read(current, &TASK_REAL_CRED);
+        let state = task::state(current, if cred.is_null() { own } else { cred });
+        emit(kind, &mut Changed { header: emit::header(kind), task, state });
+    }
     0
 }
 

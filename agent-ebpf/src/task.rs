@@ -2,7 +2,7 @@
 
 use aya_ebpf::Global;
 use lapwing_common::layout::NSPROXY_BYTES;
-use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, State, Task};
 
 use crate::layout::*;
 
@@ -88,6 +88,34 @@ pub(crate) fn credentials(task: Address) -> Credentials {
 #[inline(always)]
 pub(crate) fn ids(cred: Address) -> [u32; 6] {
     read(cred, &CRED_UID)
+}
+
+/// What the task's process is at this moment, by its own credentials: what the kernel lets it act as for the length of
+/// one call is no change.
+#[inline(always)]
+pub(crate) fn own_state(task: Address) -> State {
+    state(task, read(task, &TASK_REAL_CRED))
+}
+
+/// What the task's process is with these credentials.
+#[inline(always)]
+pub(crate) fn state(task: Address, cred: Address) -> State {
+    let [uid, gid, suid, sgid, euid, egid] = ids(cred);
+    let signal: Address = read(task, &TASK_SIGNAL);
+    State {
+        uid,
+        gid,
+        suid,
+        sgid,
+        euid,
+        egid,
+        pgid: group(signal, PIDTYPE_PGID),
+        sid: group(signal, PIDTYPE_SID),
+        tty: terminal(signal),
+        reserved: 0,
+        effective: read(cred, &CRED_CAP_EFFECTIVE),
+        permitted: read(cred, &CRED_CAP_PERMITTED),
+    }
 }
 
 /// Where the task runs.

@@ -28,3 +28,44 @@ fn source(name: &str, data_streams: &[&str], kinds: Vec<lapwing_engine::coverage
     let data_streams = data_streams.iter().map(|stream| (*stream).to_owned()).collect();
     Source { name: name.to_owned(), data_streams, kinds }
 }
+
+#[cfg(test)]
+mod tests {
+    use lapwing_engine::coverage::{Covered, coverage};
+    use lapwing_engine::{Loaded, Schema};
+
+    /// Rules that ask for what this host's events alone can hold, and how far they do.
+    const RULES: &[(Covered, &str)] = &[
+        (
+            Covered::All,
+            "process where event.type == \"change\" and event.action == \"uid_change\" and user.id == \"0\"",
+        ),
+        (
+            Covered::All,
+            "sequence by process.entity_id [process where event.action == \"exec\" and user.id != \"0\"] \
+             [process where event.action in (\"uid_change\", \"gid_change\") and process.parent.user.id != \"0\"]",
+        ),
+        (
+            Covered::All,
+            "process where event.action == \"session_id_change\" and process.name == \"sshd\" and \
+             process.session_leader.same_as_process == true",
+        ),
+        (Covered::Partly, "process where event.action == \"uid_change\" and process.env_vars == \"A=b\""),
+        (Covered::None, "process where event.action == \"ptrace\""),
+    ];
+
+    #[test]
+    fn rules_have_the_events_that_they_need() {
+        for (expected, query) in RULES {
+            let rule = format!(
+                "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\ntype = 'eql'\n\
+                 language = 'eql'\nindex = ['logs-endpoint.events.*']\nquery = '''{query}'''\n"
+            );
+            let mut schema = Schema::new();
+            let loaded = Loaded::read([("rule.toml", rule.as_bytes())], &mut schema);
+            assert_eq!(loaded.rules.len(), 1, "{query}: {:?}", loaded.reports);
+            let found = coverage(&loaded.rules[0], &super::sources(None), &schema);
+            assert_eq!(found.events, *expected, "{query}: {found:?}");
+        }
+    }
+}

@@ -22,6 +22,10 @@ mod exec;
 mod exit;
 /// Row `fork`: who was born to whom.
 mod fork;
+/// Row `ids`: processes that become another user or group.
+mod ids;
+/// Row `session`: processes that begin a session.
+mod session;
 
 /// Namespaces and control groups: what a container is made of.
 mod container;

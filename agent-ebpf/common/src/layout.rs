@@ -96,6 +96,7 @@ macro_rules! layout {
             required TASK_NSPROXY: "task_struct.nsproxy";
             required TASK_PARENT: "task_struct.real_parent";
             required TASK_PID: "task_struct.pid";
+            required TASK_REAL_CRED: "task_struct.real_cred";
             optional TASK_SESSION_ID: "task_struct.sessionid";
             required TASK_SIGNAL: "task_struct.signal";
             required TASK_START: "task_struct.start_boottime" or "task_struct.real_start_time";

@@ -8,7 +8,7 @@
 pub mod layout;
 
 /// The version of this format, in every record. A reader refuses any other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What a record tells. The numbers leave room for later kinds of the same subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,10 +28,22 @@ impl Kind {
     pub const CONNECTED: Self = Self(50);
     /// A process took a connection from a listening socket: [`Connection`].
     pub const ACCEPT: Self = Self(60);
+    /// A process became another user or group, or is about to: [`Changed`].
+    pub const IDS: Self = Self(70);
+    /// A process began a session: [`Changed`].
+    pub const SESSION: Self = Self(80);
 
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::FORK, Self::EXEC, Self::EXIT, Self::CONNECT, Self::CONNECTED, Self::ACCEPT];
+    pub const ALL: [Self; 8] = [
+        Self::FORK,
+        Self::EXEC,
+        Self::EXIT,
+        Self::CONNECT,
+        Self::CONNECTED,
+        Self::ACCEPT,
+        Self::IDS,
+        Self::SESSION,
+    ];
 
     /// The kind's place in [`Counts`].
     #[must_use]
@@ -157,6 +169,35 @@ wire! {
         cgroup: u64,
     }
 
+    /// What a process can make of itself without running another program. It is in every record about a process, so
+    /// that a change which no hook showed is known with the next thing that the process does.
+    State: 56 {
+        /// Real user id.
+        uid: u32,
+        /// Real group id.
+        gid: u32,
+        /// Saved user id.
+        suid: u32,
+        /// Saved group id.
+        sgid: u32,
+        /// Effective user id.
+        euid: u32,
+        /// Effective group id.
+        egid: u32,
+        /// The process group.
+        pgid: u32,
+        /// The session.
+        sid: u32,
+        /// The controlling terminal, as in [`Place`].
+        tty: u32,
+        /// Zero.
+        reserved: u32,
+        /// Effective capabilities, a bit each.
+        effective: u64,
+        /// Permitted capabilities, a bit each.
+        permitted: u64,
+    }
+
     /// A piece of the tail: a text ended by a zero, or a path as its names, each ended by a zero, the last first.
     Span: 8 {
         /// Where it begins, from the record's beginning.
@@ -226,11 +267,13 @@ wire! {
     }
 
     /// The last thread of a process ended.
-    Exit: 80 {
+    Exit: 136 {
         /// [`Kind::EXIT`].
         header: Header,
         /// The process.
         task: Task,
+        /// What it had become.
+        state: State,
         /// As `wait` tells it: the exit code above eight bits of the signal.
         status: u32,
         /// Zero.
@@ -262,17 +305,25 @@ wire! {
     }
 
     /// A process connects or accepted.
-    Connection: 144 {
+    Connection: 192 {
         /// [`Kind::CONNECT`] or [`Kind::ACCEPT`].
         header: Header,
         /// The process.
         task: Task,
+        /// What it is at this moment.
+        state: State,
         /// The socket.
         socket: Socket,
-        /// The effective user.
-        euid: u32,
-        /// The effective group.
-        egid: u32,
+    }
+
+    /// A process became another without running another program.
+    Changed: 128 {
+        /// [`Kind::IDS`] or [`Kind::SESSION`].
+        header: Header,
+        /// The process.
+        task: Task,
+        /// What it is now.
+        state: State,
     }
 
     /// What became of a socket that connects.

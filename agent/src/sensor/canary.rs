@@ -1,8 +1,12 @@
-//! The canary: at the start the agent forks, execs, connects and accepts once itself, and every hook must show it.
+//! The canary: at the start the agent forks, begins a session, becomes another group, execs, connects and accepts once
+//! itself, and every hook must show it.
 //! A tracepoint that exists and never fires is told so, instead of a silence that looks like peace.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+
+use caps::{CapSet, Capability};
 
 use super::hook::{HOOKS, HookReport, HookState};
 use super::record::Record;
@@ -37,10 +41,15 @@ impl Canary {
         match spawn() {
             Ok(child) => canary.child = child,
             Err(error) => {
-                for name in ["fork", "exec", "exit"] {
+                for name in ["fork", "exec", "exit", "ids", "session"] {
                     canary.undone.push((name, error.to_string()));
                 }
             }
+        }
+        if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETGID).unwrap_or(false) {
+            canary
+                .undone
+                .push(("ids", "without CAP_SETGID the agent cannot become another group".to_owned()));
         }
         canary
     }
@@ -55,6 +64,7 @@ impl Canary {
             Record::Exit(exit) => is_child(exit.task.pid),
             Record::Connect(connect) => is_own(connect.task.pid, connect.socket.remote_port),
             Record::Accept(accept) => is_own(accept.task.pid, accept.socket.local_port),
+            Record::Changed(changed) => is_child(changed.task.pid),
             Record::Connected(_) => false,
         };
         if is_it {
@@ -106,10 +116,24 @@ impl Canary {
     }
 }
 
-/// Runs this very program, which prints its version and ends.
+/// What the child makes of itself before it runs the program. The group that it could go back to is nothing by which
+/// anything is decided, and the program's start resets it. That this is forbidden is found out elsewhere.
+fn change() -> std::io::Result<()> {
+    const NOBODY: libc::gid_t = 65_534;
+    // SAFETY: neither has preconditions.
+    unsafe {
+        libc::setsid();
+        libc::setresgid(libc::gid_t::MAX, libc::gid_t::MAX, NOBODY);
+    }
+    Ok(())
+}
+
+/// Runs this very program in a session of its own, which prints its version and ends.
 fn spawn() -> std::io::Result<u32> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: only system calls are made between fork and exec.
+    unsafe { command.pre_exec(change) };
     let mut child = command.spawn()?;
     let pid = child.id();
     child.wait()?;

@@ -26,7 +26,7 @@ use super::clock::Clock;
 use super::host::Host;
 use super::image::Image;
 use super::names::Names;
-use super::process::{Key, Process, Table};
+use super::process::{Changes, Key, Process, Table};
 
 /// Makes events of records.
 pub(super) struct Decoder {
@@ -57,6 +57,9 @@ const ALREADY_RUNNING: usize = 3;
 const ATTEMPTED: usize = 4;
 const ACCEPTED: usize = 5;
 const LOST: usize = 6;
+const SESSION_ID_CHANGE: usize = 7;
+const UID_CHANGE: usize = 8;
+const GID_CHANGE: usize = 9;
 
 const PROCESS: Action = Action {
     name: "fork",
@@ -66,6 +69,7 @@ const PROCESS: Action = Action {
     message: "Endpoint process event",
     network: None,
 };
+const CHANGE: Action = Action { ty: "change", ..PROCESS };
 const NETWORK: Action = Action {
     name: "connection_attempted",
     category: "network",
@@ -74,7 +78,7 @@ const NETWORK: Action = Action {
     message: "Endpoint network event",
     network: Some("egress"),
 };
-const ACTIONS: [Action; 7] = [
+const ACTIONS: [Action; 10] = [
     PROCESS,
     Action { name: "exec", ..PROCESS },
     Action { name: "end", ty: "end", ..PROCESS },
@@ -90,6 +94,9 @@ const ACTIONS: [Action; 7] = [
         message: "Records were lost: the kernel's ring buffer was full",
         network: None,
     },
+    Action { name: "session_id_change", ..CHANGE },
+    Action { name: "uid_change", ..CHANGE },
+    Action { name: "gid_change", ..CHANGE },
 ];
 
 impl Decoder {
@@ -122,6 +129,16 @@ impl Decoder {
     pub(super) fn already_running(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
         // No record has this number: the event comes from no kind of record.
         self.process_event(ALREADY_RUNNING, Kind(0), table, key, time, Fields::new())
+    }
+
+    /// What a process became without running another program.
+    pub(super) fn changed(&mut self, table: &Table, key: Key, changes: Changes, time: u64) -> Vec<Event> {
+        let Changes { session, user, group } = changes;
+        let told = [(session, SESSION_ID_CHANGE), (user, UID_CHANGE), (group, GID_CHANGE)];
+        let told = told.into_iter().filter(|(is_told, _)| *is_told);
+        // A change may be known only by the record of something else, whose number is that event's.
+        let event = |(_, action)| self.process_event(action, Kind(0), table, key, time, Fields::new());
+        told.filter_map(event).collect()
     }
 
     /// A process ended.

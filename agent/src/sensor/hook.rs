@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
-use aya::programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, TracePoint};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, TracePoint};
 use aya::{Btf, Ebpf};
 use lapwing_common::Kind;
 use serde::Serialize;
@@ -21,6 +21,8 @@ pub(crate) struct Hook {
     is_required: bool,
     /// How it can be attached, best first.
     alternatives: &'static [Alternative],
+    /// What there is without it.
+    without: &'static str,
 }
 
 /// One way to watch it: all of these programs.
@@ -37,35 +39,62 @@ enum Attach {
     Fexit(&'static str),
     /// The same by kprobe.
     Kretprobe(&'static str),
-    /// The end of a system call, by perf event.
-    Syscall(&'static str),
+    /// The end of system calls, by a perf event each.
+    Syscalls(&'static [&'static str]),
+    /// The beginning of a kernel function, by trampoline.
+    Fentry(&'static str),
+    /// The same by kprobe.
+    Kprobe(&'static str),
 }
+
+/// The system calls by which a process becomes another user or group.
+const SET_IDS: [&str; 6] = [
+    "sys_exit_setuid",
+    "sys_exit_setgid",
+    "sys_exit_setreuid",
+    "sys_exit_setregid",
+    "sys_exit_setresuid",
+    "sys_exit_setresgid",
+];
+/// What is told where a change is not seen when it happens.
+const LATE: &str = "changes are told with the next event of their process, those undone until then never";
 
 #[rustfmt::skip]
 pub(super) const HOOKS: &[Hook] = &[
-    Hook { name: "fork", yields: &[Kind::FORK], is_required: true, alternatives: &[
+    Hook { name: "fork", yields: &[Kind::FORK], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/sched_process_fork", programs: &[("fork", Attach::Tracepoint("sched_process_fork"))] },
     ]},
-    Hook { name: "exec", yields: &[Kind::EXEC], is_required: true, alternatives: &[
+    Hook { name: "exec", yields: &[Kind::EXEC], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/sched_process_exec", programs: &[("exec", Attach::Tracepoint("sched_process_exec"))] },
     ]},
-    Hook { name: "exit", yields: &[Kind::EXIT], is_required: true, alternatives: &[
+    Hook { name: "exit", yields: &[Kind::EXIT], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/sched_process_exit", programs: &[("exit", Attach::Tracepoint("sched_process_exit"))] },
     ]},
-    Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED], is_required: true, alternatives: &[
+    Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/inet_sock_set_state", programs: &[("connect", Attach::Tracepoint("inet_sock_set_state"))] },
     ]},
     // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little slower.
-    Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, alternatives: &[
+    Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, without: "no accepted connection is told", alternatives: &[
         // Where the result lies follows from the prototype. The verifier takes the first for the old one only, so the
         // order matters: the second would be taken for both.
         Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_4", Attach::Fexit("inet_csk_accept"))] },
         Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_2", Attach::Fexit("inet_csk_accept"))] },
         Alternative { method: "kretprobe/inet_csk_accept", programs: &[("accept_kretprobe", Attach::Kretprobe("inet_csk_accept"))] },
         Alternative { method: "tracepoint/sys_exit_accept4", programs: &[
-            ("accept4_syscall", Attach::Syscall("sys_exit_accept4")),
-            ("accept_syscall", Attach::Syscall("sys_exit_accept")),
+            ("accept4_syscall", Attach::Syscalls(&["sys_exit_accept4"])),
+            ("accept_syscall", Attach::Syscalls(&["sys_exit_accept"])),
         ]},
+    ]},
+    // Whichever way it goes, and with none: what a record shows its process to have become is told with it.
+    Hook { name: "ids", yields: &[Kind::IDS], is_required: false, without: LATE, alternatives: &[
+        Alternative { method: "fentry/commit_creds", programs: &[("ids_fentry", Attach::Fentry("commit_creds"))] },
+        Alternative { method: "kprobe/commit_creds", programs: &[("ids_kprobe", Attach::Kprobe("commit_creds"))] },
+        Alternative { method: "tracepoint/sys_exit_setuid", programs: &[("ids_syscall", Attach::Syscalls(&SET_IDS))] },
+    ]},
+    Hook { name: "session", yields: &[Kind::SESSION], is_required: false, without: LATE, alternatives: &[
+        Alternative { method: "fexit/ksys_setsid", programs: &[("session_fexit", Attach::Fexit("ksys_setsid"))] },
+        Alternative { method: "kretprobe/ksys_setsid", programs: &[("session_kretprobe", Attach::Kretprobe("ksys_setsid"))] },
+        Alternative { method: "tracepoint/sys_exit_setsid", programs: &[("session_syscall", Attach::Syscalls(&["sys_exit_setsid"]))] },
     ]},
 ];
 
@@ -145,7 +174,8 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
             }
         }
     }
-    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason: joined(&reasons) }
+    let reason = joined(&reasons).map(|reason| format!("{}, for {reason}", hook.without));
+    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason }
 }
 
 /// Why alternatives were not taken, each with its name.
@@ -160,6 +190,7 @@ fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
 fn unload(name: &str, ebpf: &mut Ebpf) {
     let Some(program) = ebpf.program_mut(name) else { return };
     let unloaded = match program {
+        Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
         Program::TracePoint(program) => program.unload(),
@@ -189,10 +220,22 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
             program.load()?;
             program.attach(*function, 0)?;
         }
-        Attach::Syscall(name) => {
+        Attach::Syscalls(names) => {
             let program: &mut TracePoint = program.try_into()?;
             program.load()?;
-            program.attach("syscalls", name)?;
+            for name in *names {
+                program.attach("syscalls", name)?;
+            }
+        }
+        Attach::Fentry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, btf)?;
+            program.attach()?;
+        }
+        Attach::Kprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(*function, 0)?;
         }
     }
     Ok(())

@@ -8,8 +8,8 @@
 //! It knows no rule, no alert and no other source. Between the ring and the event nothing waits and nothing is locked.
 //!
 //! # Privileges
-//! At the start: CAP_BPF and CAP_PERFMON for the programs; CAP_SYS_ADMIN where `accept` is hooked by its system call
-//! (a perf event, and tracefs), which no other hook needs; CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
+//! At the start: CAP_BPF and CAP_PERFMON for the programs; CAP_SYS_ADMIN where `accept`, `ids` or `session` is hooked by
+//! system calls (a perf event, and tracefs); CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
 //! For the snapshot, and for as long as it runs: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to read `/proc/PID/exe`,
 //! `cwd`, `fd` and `ns` of others. After the start, CAP_BPF alone is needed of the first two, and only to read the
 //! port of a connection that has no answer yet; CAP_KILL is not needed, a probe by signal 0 may be refused.
@@ -45,7 +45,7 @@ use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, TestRun};
 use aya_log::EbpfLogger;
-use lapwing_common::{Connection, Kind};
+use lapwing_common::{Connection, Kind, State};
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, Timestamp};
 use serde_json::json;
@@ -61,7 +61,7 @@ use self::decode::Decoder;
 use self::host::Host;
 use self::image::Image;
 use self::loss::Losses;
-use self::process::{Key, TICK_NANOS, Table};
+use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::Record;
 use self::ring::Ring;
 use crate::source::{Batch, Context, Source};
@@ -242,42 +242,8 @@ impl Sensor {
                 self.own += 1;
                 continue;
             }
-            let time = record.header().time;
-            let (table, decoder) = (&mut self.table, &mut self.decoder);
-            events.extend(match record {
-                Record::Fork(fork) => {
-                    let key = table.fork(fork);
-                    decoder.fork(table, key, time)
-                }
-                Record::Exec(exec) => {
-                    if exec.fixed.cgroup.len != 0 {
-                        let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
-                        table.name_cgroup(exec.fixed.place.cgroup, path);
-                    }
-                    let key = table.exec(&exec, Image::of_exec(&exec));
-                    decoder.exec(table, key, time)
-                }
-                Record::Exit(exit) => {
-                    let key = table.find(&exit.task);
-                    let event = if table.end(key, time) { decoder.end(table, key, exit) } else { None };
-                    table.slim(key);
-                    event
-                }
-                Record::Connect(connect) => {
-                    let key = table.find(&connect.task);
-                    table.act_as(key, connect.euid, connect.egid);
-                    let port = port
-                        .filter(|port| *port != 0)
-                        .unwrap_or_else(|| read_port(self.ebpf.as_ref(), connect));
-                    decoder.connect(table, key, connect, port)
-                }
-                Record::Accept(accept) => {
-                    let key = table.find(&accept.task);
-                    table.act_as(key, accept.euid, accept.egid);
-                    decoder.accept(table, key, accept)
-                }
-                Record::Connected(_) => None,
-            });
+            let (table, decoder, ebpf) = (&mut self.table, &mut self.decoder, self.ebpf.as_ref());
+            Teller { table, decoder, ebpf, events: &mut events }.tell(&record, port);
         }
         events
     }
@@ -305,6 +271,79 @@ impl Sensor {
             ports.drain(..=left);
         }
         ports
+    }
+}
+
+/// Makes events of one record: what it shows its process to have become since the record before, and then what it is
+/// about.
+struct Teller<'a> {
+    table: &'a mut Table,
+    decoder: &'a mut Decoder,
+    ebpf: Option<&'a Ebpf>,
+    events: &'a mut Vec<Event>,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, record: &Record<'_>, port: Option<u16>) {
+        let time = record.header().time;
+        let event = match record {
+            Record::Fork(fork) => {
+                let (forker, changes) = self.table.observe_forker(fork);
+                self.tell_changes(forker, changes, time);
+                let key = self.table.fork(fork);
+                self.decoder.fork(self.table, key, time)
+            }
+            Record::Exec(exec) => {
+                if exec.fixed.cgroup.len != 0 {
+                    let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
+                    self.table.name_cgroup(exec.fixed.place.cgroup, path);
+                }
+                // The kernel changes the ids before the program, and so tell the sensors that rules are written for.
+                let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
+                self.observe(Key::of(&exec.fixed.task), &state, time);
+                let key = self.table.exec(exec, Image::of_exec(exec));
+                self.decoder.exec(self.table, key, time)
+            }
+            Record::Exit(exit) => {
+                let key = self.table.find(&exit.task);
+                self.observe(key, &exit.state, time);
+                let is_end = self.table.end(key, time);
+                let event = if is_end { self.decoder.end(self.table, key, exit) } else { None };
+                self.table.slim(key);
+                event
+            }
+            Record::Connect(connect) => {
+                let key = self.table.find(&connect.task);
+                self.observe(key, &connect.state, time);
+                let known = port.filter(|port| *port != 0);
+                let port = known.unwrap_or_else(|| read_port(self.ebpf, connect));
+                self.decoder.connect(self.table, key, connect, port)
+            }
+            Record::Accept(accept) => {
+                let key = self.table.find(&accept.task);
+                self.observe(key, &accept.state, time);
+                self.decoder.accept(self.table, key, accept)
+            }
+            Record::Changed(changed) => {
+                let key = self.table.find(&changed.task);
+                self.observe(key, &changed.state, time);
+                None
+            }
+            Record::Connected(_) => None,
+        };
+        self.events.extend(event);
+    }
+
+    /// Takes in what a process is now, and tells what it has become.
+    fn observe(&mut self, key: Key, state: &State, time: u64) {
+        let changes = self.table.observe(key, state);
+        self.tell_changes(key, changes, time);
+    }
+
+    fn tell_changes(&mut self, key: Key, changes: Changes, time: u64) {
+        if changes != Changes::default() {
+            self.events.extend(self.decoder.changed(self.table, key, changes, time));
+        }
     }
 }
 
@@ -428,6 +467,8 @@ fn name(kind: Kind) -> &'static str {
         Kind::CONNECT => "connect",
         Kind::CONNECTED => "connected",
         Kind::ACCEPT => "accept",
+        Kind::IDS => "ids",
+        Kind::SESSION => "session",
         _ => "unknown",
     }
 }

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{Credentials, Descriptor, Fork, Place, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Place, State, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 use smol_str::{SmolStr, ToSmolStr};
+use zerocopy::IntoBytes as _;
 
 use super::decode::Blocks;
 use super::image::{self, Image};
@@ -316,14 +317,30 @@ impl Table {
         self.add(Origin { parent, ..origin })
     }
 
-    /// A process acts as this user and group now; it may have become another since its program started.
-    pub(super) fn act_as(&mut self, key: Key, euid: u32, egid: u32) {
-        if let Some(process) = self.processes.get_mut(&key)
-            && (process.credentials.euid, process.credentials.egid) != (euid, egid)
-        {
-            (process.credentials.euid, process.credentials.egid) = (euid, egid);
-            process.blocks = Blocks::default();
+    /// A process is this now. Returns what it became since it was last looked at.
+    pub(super) fn observe(&mut self, key: Key, state: &State) -> Changes {
+        let Some(process) = self.processes.get_mut(&key) else { return Changes::default() };
+        let known = process.state();
+        if state.as_bytes() == known.as_bytes() {
+            return Changes::default();
         }
+        let changes = Changes::between(&known, state);
+        process.set_state(state);
+        process.blocks = Blocks::default();
+        if changes.session {
+            self.enter(key);
+        }
+        changes
+    }
+
+    /// A process that forks is what its child is at first, but for capabilities, which the child may have got in a user
+    /// namespace of its own. Returns it, and what it became since it was last looked at.
+    pub(super) fn observe_forker(&mut self, record: &Fork) -> (Key, Changes) {
+        let forker = Key::new(record.forker, record.forker_start);
+        let child = state_of(&record.credentials, &record.place);
+        let known = self.get(forker).map_or(child, Process::state);
+        let state = State { effective: known.effective, permitted: known.permitted, ..child };
+        (forker, self.observe(forker, &state))
     }
 
     /// The events of a process that ended are told: what it looks like in them is made again should it be needed.
@@ -455,7 +472,63 @@ impl Table {
     }
 }
 
+/// What a process has become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// It began a session.
+    pub(super) session: bool,
+    /// It is another user: really, effectively, or by the id that it could go back to.
+    pub(super) user: bool,
+    /// It is another group, likewise.
+    pub(super) group: bool,
+}
+
+impl Changes {
+    /// What differs between two states. From a state that is not known nothing does.
+    fn between(old: &State, new: &State) -> Self {
+        if old.euid == ABSENT {
+            return Self::default();
+        }
+        Self {
+            session: old.sid != new.sid,
+            user: (old.uid, old.euid, old.suid) != (new.uid, new.euid, new.suid),
+            group: (old.gid, old.egid, old.sgid) != (new.gid, new.egid, new.sgid),
+        }
+    }
+}
+
+/// What a process is by its credentials and its place.
+pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
+    State {
+        uid: credentials.uid,
+        gid: credentials.gid,
+        suid: credentials.suid,
+        sgid: credentials.sgid,
+        euid: credentials.euid,
+        egid: credentials.egid,
+        pgid: place.pgid,
+        sid: place.sid,
+        tty: place.tty,
+        reserved: 0,
+        effective: credentials.effective,
+        permitted: credentials.permitted,
+    }
+}
+
 impl Process {
+    /// What the process is, as far as it was looked at.
+    pub(super) fn state(&self) -> State {
+        state_of(&self.credentials, &self.place)
+    }
+
+    fn set_state(&mut self, state: &State) {
+        let (credentials, place) = (&mut self.credentials, &mut self.place);
+        (credentials.uid, credentials.euid, credentials.suid) = (state.uid, state.euid, state.suid);
+        (credentials.gid, credentials.egid, credentials.sgid) = (state.gid, state.egid, state.sgid);
+        (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
+        (place.pgid, place.sid, place.tty) = (state.pgid, state.sid, state.tty);
+    }
+
     /// Whether the process leads its session.
     pub(super) fn is_session_leader(&self) -> bool {
         self.place.sid == self.key.pid
@@ -623,6 +696,43 @@ mod tests {
         // One tick of the clock is as fine as /proc tells it, so that snapshot and records agree.
         assert_eq!(table.entity_id(Key::new(7, 7 * SECOND + 9_999_999)), id);
         assert_ne!(table.entity_id(Key::new(7, 7 * SECOND + 10_000_000)), id);
+    }
+
+    #[test]
+    fn what_a_process_becomes_is_told_once() {
+        let mut table = table(&[(1, 0, "/sbin/init", 1, 0), (7, 1, "/bin/sh", 1, 0)]);
+        let root =
+            State { uid: 0, gid: 0, suid: 0, sgid: 0, euid: 0, egid: 0, ..table.by_pid(7).unwrap().state() };
+        assert_eq!(table.observe(key(7), &root), Changes::default(), "nothing was known of its ids");
+        for (state, session, user, group) in [
+            (State { effective: 1, permitted: 1, pgid: 7, tty: 1, ..root }, false, false, false),
+            (State { sid: 7, ..root }, true, false, false),
+            (State { sid: 7, uid: 5, euid: 5, suid: 5, ..root }, false, true, false),
+            (State { sid: 7, uid: 5, ..root }, false, true, false),
+            (State { sid: 7, uid: 5, sgid: 9, ..root }, false, false, true),
+            (root, true, true, true),
+        ] {
+            assert_eq!(table.observe(key(7), &state), Changes { session, user, group }, "{state:?}");
+            assert_eq!(table.observe(key(7), &state), Changes::default(), "{state:?}");
+            assert_eq!(table.by_pid(7).unwrap().state().as_bytes(), state.as_bytes());
+        }
+        assert_eq!(table.observe(key(8), &root), Changes::default(), "there is no such process");
+    }
+
+    /// A child begins as its parent is, but for capabilities.
+    #[test]
+    fn a_fork_shows_what_became_of_the_parent() {
+        use zerocopy::FromZeros as _;
+        let mut table = table(&[(1, 0, "/sbin/init", 1, 0), (7, 1, "/bin/sh", 1, 0)]);
+        let mut known = table.by_pid(7).unwrap().state();
+        (known.uid, known.gid, known.suid, known.sgid, known.euid, known.egid) = (5, 5, 5, 5, 5, 5);
+        table.observe(key(7), &known);
+        let mut fork = Fork::new_zeroed();
+        (fork.forker, fork.forker_start) = (7, 7 * SECOND);
+        (fork.credentials.effective, fork.place.sid) = (u64::MAX, 1);
+        let changes = Changes { session: false, user: true, group: true };
+        assert_eq!(table.observe_forker(&fork), (key(7), changes));
+        assert_eq!(table.by_pid(7).unwrap().credentials.effective, 0);
     }
 
     #[test]

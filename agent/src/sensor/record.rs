@@ -3,7 +3,7 @@
 //! It knows the wire and no event. A record that is too short, of another version, of an unknown kind, or whose spans
 //! lead outside of it yields an error or an empty text, and never a panic.
 
-use lapwing_common::{Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, VERSION};
+use lapwing_common::{Changed, Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, VERSION};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -16,6 +16,7 @@ pub(super) enum Record<'a> {
     Connect(&'a Connection),
     Connected(&'a Connected),
     Accept(&'a Connection),
+    Changed(&'a Changed),
 }
 
 /// A record of an exec with its tail.
@@ -55,6 +56,7 @@ impl<'a> Record<'a> {
             Kind::CONNECT => fixed(bytes).map(Self::Connect),
             Kind::CONNECTED => fixed(bytes).map(Self::Connected),
             Kind::ACCEPT => fixed(bytes).map(Self::Accept),
+            Kind::IDS | Kind::SESSION => fixed(bytes).map(Self::Changed),
             Kind(other) => Err(Malformed::Kind(other)),
         }
     }
@@ -67,6 +69,7 @@ impl<'a> Record<'a> {
             Self::Exit(record) => &record.header,
             Self::Connect(record) | Self::Accept(record) => &record.header,
             Self::Connected(record) => &record.header,
+            Self::Changed(record) => &record.header,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{ACTIONS, Decoder, action};
 use crate::sensor::clock;
 use crate::sensor::host::Host;
 use crate::sensor::image::Image;
-use crate::sensor::process::{Origin, Table};
+use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
 
 /// The service that the process's session began with, the session's leader, and the process.
@@ -68,6 +68,8 @@ fn events(host: Host) -> Vec<Event> {
     }
     found.push(decoder.exec(&table, key, time));
     found.push(decoder.already_running(&table, leader, time));
+    let changes = Changes { session: true, user: true, group: true };
+    found.extend(decoder.changed(&table, key, changes, time).into_iter().map(Some));
     let mut exit = Exit::new_zeroed();
     exit.status = 9;
     found.push(decoder.end(&table, key, &exit));
