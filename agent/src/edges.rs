@@ -2,6 +2,8 @@
 //! manager, the control socket, sinks and queues.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -62,6 +64,19 @@ impl Running {
         let _ = self.end.send(());
         let _ = self.thread.join();
     }
+}
+
+/// Catches the signals by which the kernel says that a limit of the process is reached, of processor time or of a file's
+/// size: each would end the agent. A write that is too large fails instead, and is tried again as on a full disk.
+///
+/// # Errors
+/// The signals cannot be caught.
+pub(crate) fn outlive_limits() -> Result<()> {
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in [libc::SIGXCPU, libc::SIGXFSZ] {
+        signal_hook::flag::register(signal, seen.clone()).context("cannot catch signals")?;
+    }
+    Ok(())
 }
 
 /// Calls `stop` on SIGTERM and SIGINT, and `reopen` on SIGHUP.

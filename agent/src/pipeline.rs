@@ -54,6 +54,7 @@ const SENSOR_QUIET: Duration = Duration::from_secs(1);
 /// What kept it from running: said before anything is started where it can be known then.
 pub(crate) fn run(config: &Config) -> Result<()> {
     let started = Instant::now();
+    edges::outlive_limits()?;
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
