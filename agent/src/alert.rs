@@ -5,6 +5,7 @@
 //! whole in `lapwing.alert.events`. Nothing here reads a clock or the host: the same alert gives the same document.
 
 mod cause;
+pub(crate) mod lost;
 mod reason;
 
 use std::collections::BTreeSet;

@@ -14,9 +14,9 @@ use lapwing_engine::{Alert, Counters, Engine, Event, Output, Schema, Timestamp};
 use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::alert::{self, Evidence};
+use crate::alert::{self, Evidence, lost};
 use crate::clock;
-use crate::ledger::{AlertDocument, Change, Commit, LedgerSender};
+use crate::ledger::{AlertDocument, Change, Checkpoint, Commit, LedgerSender};
 use crate::source::{Batch, Source};
 
 /// How long a lane waits for events before it looks into its inbox.
@@ -103,6 +103,7 @@ impl Lane {
             clock: Clock::new(),
             alerts: 0,
             beats: client.beats.clone(),
+            lost: lost::Watch::default(),
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -122,6 +123,7 @@ struct Work {
     clock: Clock,
     alerts: u64,
     beats: Arc<AtomicU64>,
+    lost: lost::Watch,
 }
 
 impl Work {
@@ -131,7 +133,9 @@ impl Work {
             self.serve();
             self.judge(batch)?;
         }
-        Ok(())
+        let Some(lost) = self.lost.end(&self.schema) else { return Ok(()) };
+        self.alerts += 1;
+        self.lane.ledger.commit(Commit { alerts: vec![lost], checkpoint: Checkpoint::default() })
     }
 
     fn judge(&mut self, batch: Batch) -> Result<()> {
@@ -155,11 +159,12 @@ impl Work {
                 value: changed.change.value,
             }),
         );
-        if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
+        let lost = self.lost.look(batch.lost, Instant::now(), &self.schema);
+        if alerts.is_empty() && lost.is_none() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }
+        let alerts: Vec<_> = alerts.iter().map(|alert| self.document(alert)).chain(lost).collect();
         self.alerts += alerts.len() as u64;
-        let alerts = alerts.iter().map(|alert| self.document(alert)).collect();
         self.lane.ledger.commit(Commit { alerts, checkpoint })
     }
 

@@ -46,6 +46,27 @@ pub(crate) fn value<'a>(alert: &'a Alert, name: &str) -> &'a Value {
     crate::agent::field(&alert.document, name)
 }
 
+/// Has the attacker's program connect to the other host once, before the eyes of every agent. Returns the port by which
+/// the alert is told.
+pub(crate) fn attack_once() -> u16 {
+    let (stage, port) = (stage(), port());
+    stage.attack("PROGRAM; exit $?", "thread", stage.hosts.far.address(), port);
+    port
+}
+
+/// Whether it is the alert of the rule for reverse shells about this port.
+pub(crate) fn is_of(alert: &Alert, port: u16) -> bool {
+    alert.rule() == REVERSE_SHELL && *value(alert, "destination.port") == Value::from(port)
+}
+
+/// An agent with the packaged rules.
+pub(crate) fn agent() -> Agent {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
+    let program = crate::agent::binary().into();
+    let settings = Settings { program, rules: project.join("packaging/rules"), ..Settings::default() };
+    Agent::start(settings).expect("an agent")
+}
+
 impl Stage {
     fn alert(&self, script: &str, technique: &str, rule: &str) -> Alert {
         let host = if rule == IMDS_REQUEST { IMDS } else { self.hosts.far.address() };
@@ -80,13 +101,7 @@ impl Stage {
 fn stage() -> &'static Stage {
     static STAGE: OnceLock<Stage> = OnceLock::new();
     STAGE.get_or_init(|| {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
-        let settings = Settings {
-            program: crate::agent::binary().into(),
-            rules: project.join("packaging/rules"),
-            ..Settings::default()
-        };
-        let agent = Agent::start(settings).expect("an agent");
+        let agent = agent();
         // Below the agent's folder, which goes with it; that is a folder anybody can write to.
         let program = agent.folder().join("nc");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();

@@ -25,6 +25,9 @@ mod exec;
 /// Connections: opened in ways that hide who opens them.
 mod network;
 
+/// The agent itself: stopped, frozen, limited, flooded.
+mod held_up;
+
 /// Arguments: too many, odd, or other ones a moment later.
 mod arguments;
 /// Relatives: parents that go, numbers that come again, leaders of one's own.

@@ -18,9 +18,24 @@ pub(super) struct Losses {
     counts: PerCpuArray<MapData, PodCounts>,
     looked: Instant,
     looked_at: u64,
-    total: u64,
+    /// What was lost until then, by [`Kind::slot`].
+    lost: [u64; SLOTS],
     /// From when to when, in nanoseconds since boot, how many were lost.
     windows: VecDeque<(u64, u64, u64)>,
+}
+
+/// What was lost between two looks.
+pub(super) struct Lost {
+    /// When it was looked before, in nanoseconds since boot.
+    pub(super) from: u64,
+    /// When it was looked now.
+    pub(super) to: u64,
+    /// How many records.
+    pub(super) records: u64,
+    /// How many in all, since the agent began.
+    pub(super) total: u64,
+    /// How many of each kind.
+    pub(super) by_kind: Vec<(Kind, u64)>,
 }
 
 /// Of one kind of record: made in the kernel, lost for want of room, and come through.
@@ -37,25 +52,28 @@ pub(crate) struct KindCounts {
 impl Losses {
     pub(super) fn new(counts: PerCpuArray<MapData, PodCounts>) -> Self {
         let now = super::clock::now();
-        Self { counts, looked: Instant::now(), looked_at: now, total: 0, windows: VecDeque::new() }
+        Self { counts, looked: Instant::now(), looked_at: now, lost: [0; SLOTS], windows: VecDeque::new() }
     }
 
-    /// Looks now and then, or at once. Returns how many were lost since the last look that found any, and in all.
-    pub(super) fn look(&mut self, now: u64, at_once: bool) -> Option<(u64, u64)> {
+    /// Looks now and then, or at once. Returns what was lost since the last look, if anything.
+    pub(super) fn look(&mut self, now: u64, at_once: bool) -> Option<Lost> {
         if self.looked.elapsed() < LOOK_EVERY && !at_once {
             return None;
         }
-        let total = self.lost_total();
-        let (from, lost) = (self.looked_at, total.saturating_sub(self.total));
-        (self.looked, self.looked_at, self.total) = (Instant::now(), now, total);
-        if lost == 0 {
+        let (sums, before) = (self.sums().lost, self.lost);
+        let from = self.looked_at;
+        (self.looked, self.looked_at, self.lost) = (Instant::now(), now, sums);
+        let of = |kind: Kind| (kind, sums[kind.slot()].saturating_sub(before[kind.slot()]));
+        let by_kind: Vec<_> = Kind::ALL.into_iter().map(of).collect();
+        let records = by_kind.iter().map(|(_, count)| count).sum();
+        if records == 0 {
             return None;
         }
         if self.windows.len() == WINDOWS_MAX {
             self.windows.pop_front();
         }
-        self.windows.push_back((from, now, lost));
-        Some((lost, total))
+        self.windows.push_back((from, now, records));
+        Some(Lost { from, to: now, records, total: sums.iter().sum(), by_kind })
     }
 
     /// How many records may have been lost between two times since boot.
@@ -63,7 +81,7 @@ impl Losses {
         let known = self.windows.iter().filter(|(start, end, _)| *start <= to && *end >= from);
         let known: u64 = known.map(|(_, _, lost)| lost).sum();
         let is_open = to >= self.looked_at;
-        known + if is_open { self.lost_total().saturating_sub(self.total) } else { 0 }
+        known + if is_open { self.lost_total().saturating_sub(self.lost.iter().sum()) } else { 0 }
     }
 
     /// The account by kind.

@@ -64,7 +64,7 @@ use self::loss::Losses;
 use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::Record;
 use self::ring::Ring;
-use crate::source::{Batch, Context, Source};
+use crate::source::{Batch, Context, Lost, Source};
 
 /// Bytes of the ring. Its pages count twice in the agent's memory, for they are mapped twice. `docs/benchmarks.md`
 /// says what this size was chosen by.
@@ -248,6 +248,16 @@ impl Sensor {
         events
     }
 
+    fn tell_lost(&mut self, lost: &loss::Lost) -> Lost {
+        let by_kind = lost.by_kind.iter().filter(|(_, count)| *count > 0);
+        Lost {
+            event: self.decoder.lost(lost.records, lost.total, lost.to),
+            from: self.decoder.clock.wall(lost.from),
+            to: self.decoder.clock.wall(lost.to),
+            by_kind: by_kind.map(|(kind, count)| (name(*kind), *count)).collect(),
+        }
+    }
+
     /// The local ports of the connections that are ready, the last one first; zero where it cannot be known. One that
     /// may still be told holds back what follows it, for a moment.
     fn find_ports(&mut self) -> Vec<u16> {
@@ -370,10 +380,9 @@ impl Source for Sensor {
         let mut events = self.decode();
         let now = clock::now();
         self.table.expire(now);
-        if let Some((lost, total)) = self.losses.look(now, self.is_stopped) {
-            events.push(self.decoder.lost(lost, total, now));
-        }
-        Ok(Some(Batch { events, ..Batch::default() }))
+        let lost = self.losses.look(now, self.is_stopped).map(|lost| self.tell_lost(&lost));
+        events.extend(lost.as_ref().map(|lost| lost.event.clone()));
+        Ok(Some(Batch { events, lost, ..Batch::default() }))
     }
 
     fn context(&mut self, event: &Event) -> Context {

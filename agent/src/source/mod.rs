@@ -44,6 +44,20 @@ pub(crate) struct Batch {
     pub(crate) events: Vec<Event>,
     /// What is to be remembered once every alert from these events, and from all before, is on disk.
     pub(crate) checkpoint: Checkpoint,
+    /// What was lost and was not told before, where the source can lose records.
+    pub(crate) lost: Option<Lost>,
+}
+
+/// Records that were lost.
+pub(crate) struct Lost {
+    /// The event that tells it.
+    pub(crate) event: Event,
+    /// From when: nothing was lost between what was told last and this.
+    pub(crate) from: Timestamp,
+    /// Until when.
+    pub(crate) to: Timestamp,
+    /// How many of each kind; only kinds of which any were lost.
+    pub(crate) by_kind: Vec<(&'static str, u64)>,
 }
 
 /// What a source knows beyond an event, for the alert only: rules do not see it.

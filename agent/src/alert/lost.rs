@@ -1,0 +1,220 @@
+//! The agent's own alert, "Telemetry lost": records were lost, so that what happened meanwhile may have gone unseen.
+//!
+//! A flood may be meant to push one record out of the ring buffer, and then its silence is all that is left of it. Losses
+//! that follow one another are an episode, and an episode is one alert, with counts and times. It is told as soon as the
+//! losses stop, and not only then: whoever goes on without end is told of, too.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lapwing_engine::rule::Severity;
+use lapwing_engine::{Event, Schema, Timestamp, field};
+use serde_json::{Map, Value as Json, json};
+use sha2::{Digest as _, Sha256};
+
+use super::object;
+use crate::ledger::AlertDocument;
+use crate::source::Lost;
+
+/// How long nothing must be lost until an episode is over.
+const CALM: Duration = Duration::from_secs(10);
+/// How long an episode lasts at most; what is lost after it begins the next.
+const EPISODE_MAX: Duration = Duration::from_secs(60);
+/// What names this alert, as a rule's id names a rule's.
+const ID: &str = "7d0f6a0e-5f0f-4c39-9f0e-3a4d2a6c5b11";
+const NAME: &str = "Telemetry lost";
+const DESCRIPTION: &str = "Records of what happened on this host were lost, because more happened than the sensor \
+    could read or because it was held up. What happened then may have gone unseen, and that may have been the purpose.";
+const GUIDE: &str = "1. Look at what ran between `event.start` and `event.end`: what made so many processes or \
+    connections, and for whom.\n2. If nothing did, the sensor itself was held up: stopped by a signal, frozen by its control \
+    group, or left without processor time. Find out by whom.\n3. `lapwing status` counts what was lost, by kind.\n";
+const RISK_SCORE: u32 = 47;
+
+/// Watches over what is lost.
+#[derive(Default)]
+pub(crate) struct Watch(Option<Episode>);
+
+/// Losses that belong together.
+struct Episode {
+    /// The event that told the first of them.
+    event: Event,
+    from: Timestamp,
+    to: Timestamp,
+    records: u64,
+    by_kind: BTreeMap<&'static str, u64>,
+    began: Instant,
+    latest: Instant,
+}
+
+impl Watch {
+    /// Takes what was lost by `now`, if anything, and returns the alert of an episode that is over, or too long.
+    pub(crate) fn look(
+        &mut self,
+        lost: Option<Lost>,
+        now: Instant,
+        schema: &Schema,
+    ) -> Option<AlertDocument> {
+        if let Some(lost) = lost {
+            self.add(lost, now);
+        }
+        let is_over = |episode: &Episode| now - episode.latest >= CALM || now - episode.began >= EPISODE_MAX;
+        if self.0.as_ref().is_some_and(is_over) { self.end(schema) } else { None }
+    }
+
+    /// Ends the episode that goes on, for nothing more comes.
+    pub(crate) fn end(&mut self, schema: &Schema) -> Option<AlertDocument> {
+        self.0.take().map(|episode| episode.document(schema))
+    }
+
+    fn add(&mut self, lost: Lost, now: Instant) {
+        let episode = self.0.get_or_insert_with(|| Episode {
+            event: lost.event,
+            from: lost.from,
+            to: lost.to,
+            records: 0,
+            by_kind: BTreeMap::new(),
+            began: now,
+            latest: now,
+        });
+        (episode.to, episode.latest) = (lost.to, now);
+        for (kind, count) in lost.by_kind {
+            episode.records = episode.records.saturating_add(count);
+            let sum = episode.by_kind.entry(kind).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
+}
+
+impl Episode {
+    fn reason(&self) -> String {
+        let kinds: Vec<_> = self.by_kind.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
+        format!(
+            "{} records were lost between {} and {}: {}; what happened then may have gone unseen",
+            self.records,
+            self.from,
+            self.to,
+            kinds.join(", ")
+        )
+    }
+
+    fn document(&self, schema: &Schema) -> AlertDocument {
+        let mut root = match self.event.to_json(schema) {
+            Json::Object(root) => root,
+            _ => Map::new(),
+        };
+        let first = self.event.text(field!("event.id")).unwrap_or_default();
+        let digest = Sha256::digest(format!("{ID} {first} {}", self.from));
+        let id: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        root.insert("@timestamp".to_owned(), self.to.to_string().into());
+        root.insert("message".to_owned(), NAME.into());
+        let event = object(&mut root, "event");
+        for name in ["sequence", "created"] {
+            event.remove(name);
+        }
+        for (name, value) in [
+            ("kind", "alert".into()),
+            ("action", "telemetry_lost".into()),
+            ("module", "lapwing".into()),
+            ("dataset", "lapwing.alert".into()),
+            ("id", id.clone().into()),
+            ("severity", Severity::Medium.number().into()),
+            ("risk_score", RISK_SCORE.into()),
+            ("reason", self.reason().into()),
+            ("start", self.from.to_string().into()),
+            ("end", self.to.to_string().into()),
+        ] {
+            event.insert(name.to_owned(), value);
+        }
+        root.insert("rule".to_owned(), rule());
+        let own = json!({
+            "id": id,
+            "reason": self.reason(),
+            "rule_type": "telemetry",
+            "severity": Severity::Medium.name(),
+            "complete": false,
+            "lost_records": self.records,
+            "guide": GUIDE,
+        });
+        let ours = object(&mut root, "lapwing");
+        ours.insert("alert".to_owned(), own);
+        ours.insert("lost".to_owned(), json!({"records": self.records, "by_kind": self.by_kind}));
+        AlertDocument { id, time: self.to, json: Bytes::from(Json::Object(root).to_string()), local: false }
+    }
+}
+
+fn rule() -> Json {
+    json!({
+        "id": ID,
+        "uuid": ID,
+        "name": NAME,
+        "description": DESCRIPTION,
+        "category": "telemetry",
+        "version": "1",
+        "author": ["Lapwing"],
+        "license": "Apache-2.0",
+        "ruleset": "lapwing",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use lapwing_engine::Fields;
+
+    use super::*;
+
+    fn lost(second: i64, by_kind: &[(&'static str, u64)]) -> Lost {
+        let time = |second| Timestamp::from_nanos(second * 1_000_000_000);
+        let mut own = Fields::new();
+        own.set(field!("event.id"), format!("event-{second}"));
+        own.set(field!("host.name"), "host");
+        Lost {
+            event: Event::new(time(second), own, Vec::new()),
+            from: time(second - 1),
+            to: time(second),
+            by_kind: by_kind.to_vec(),
+        }
+    }
+
+    /// The alerts that come of losses at these seconds, the last a second without any.
+    fn alerts(seconds: &[u64], until: u64) -> Vec<Json> {
+        let (schema, start) = (Schema::new(), Instant::now());
+        let mut watch = Watch::default();
+        let at = |second: u64| {
+            let is_lost = seconds.contains(&second);
+            let found = is_lost.then(|| lost(second as i64, &[("exec", 2), ("fork", 5)]));
+            watch.look(found, start + Duration::from_secs(second), &schema)
+        };
+        let mut documents: Vec<_> = (1..=until).filter_map(at).collect();
+        documents.extend(watch.end(&schema));
+        documents.iter().map(|document| serde_json::from_slice(&document.json).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_episode_is_one_alert_with_counts_and_times() {
+        let alerts = alerts(&[5, 6, 9], 30);
+        assert_eq!(alerts.len(), 1);
+        let alert = &alerts[0];
+        assert_eq!(alert["lapwing"]["lost"], json!({"records": 21, "by_kind": {"exec": 6, "fork": 15}}));
+        assert_eq!(alert["event"]["start"], "1970-01-01T00:00:04.000Z");
+        assert_eq!(alert["event"]["end"], "1970-01-01T00:00:09.000Z");
+        assert_eq!((&alert["event"]["kind"], &alert["host"]["name"]), (&json!("alert"), &json!("host")));
+        let reason = alert["event"]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("21 records were lost between"), "{reason}");
+        assert!(reason.contains("6 of exec, 15 of fork"), "{reason}");
+    }
+
+    #[test]
+    fn episodes_apart_are_told_apart_and_one_without_end_is_told_too() {
+        assert_eq!(alerts(&[5, 20], 60).len(), 2);
+        assert_eq!(alerts(&[5], 6).len(), 1, "it ends with the agent");
+        let all: Vec<_> = (1..=130).collect();
+        let alerts = alerts(&all, 130);
+        let counts: Vec<_> = alerts.iter().map(|alert| &alert["lapwing"]["lost"]["records"]).collect();
+        assert_eq!(alerts.len(), 3, "{counts:?}");
+        let sum: u64 = counts.iter().filter_map(|count| count.as_u64()).sum();
+        assert_eq!(sum, 130 * 7);
+        assert_ne!(alerts[0]["event"]["id"], alerts[1]["event"]["id"]);
+        assert!(crate::alert::lost::Watch::default().end(&Schema::new()).is_none());
+    }
+}

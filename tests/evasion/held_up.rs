@@ -1,0 +1,168 @@
+//! The agent itself: stopped, frozen, limited, flooded.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lapwing_stage::{Agent, Alert, skipped};
+use nix::sys::resource::Resource;
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::act::{self, Strings, c};
+use crate::agent::{of, ready};
+use crate::alerts::{agent, attack_once, is_of, value};
+
+/// How long an alert may take once the agent goes on.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An attacker who is root stops the agent, attacks, does more than there is room for, and lets the agent go on, so that
+/// nobody asks why it is silent. Seen: the attack, at the time at which it was; and that records were lost, how many and
+/// when, as an alert of its own.
+#[test]
+fn stopped_by_a_signal() {
+    let mut agent = agent();
+    agent.signal("STOP").unwrap();
+    let port = attack_once();
+    flood_with_programs();
+    agent.signal("CONT").unwrap();
+    agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
+    let told = told_lost(&agent);
+    // What the agent still holds to tell together is told at its end.
+    agent.stop().unwrap();
+    let alerts: Vec<_> = agent.alerts().unwrap().into_iter().filter(is_lost).collect();
+    assert_eq!(alerts.len(), 1, "one alert for one episode");
+    let count = |name: &str| value(&alerts[0], name).as_u64().unwrap();
+    assert!(count("lapwing.lost.records") >= told && told > 0);
+    assert_eq!(count("lapwing.lost.by_kind.exec"), count("lapwing.lost.records"), "of programs alone");
+    let [start, end] =
+        ["event.start", "event.end"].map(|name| value(&alerts[0], name).as_str().unwrap().to_owned());
+    let attack = agent.alerts().unwrap().into_iter().find(|alert| is_of(alert, port)).unwrap();
+    let time = attack.text("/@timestamp");
+    assert!(
+        *start < *time && *time < *end,
+        "{start} {time} {end}: it was attacked while the agent was stopped"
+    );
+    assert_eq!(value(&attack, "lapwing.alert.complete"), false, "something may be missing beside it");
+}
+
+/// An attacker who is root freezes the agent's control group, attacks, and thaws it. Seen: the attack.
+#[test]
+fn frozen_with_its_control_group() {
+    let agent = agent();
+    let Some(group) = Group::new("lapwing-evasion") else {
+        return skipped("this host has no control groups that freeze");
+    };
+    group.take(agent.pid());
+    group.set(true);
+    let port = attack_once();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!agent.alerts().unwrap().iter().any(|alert| is_of(alert, port)), "it is frozen");
+    group.set(false);
+    agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
+}
+
+/// An attacker who is root leaves the running agent no file to open and no byte to write. Seen: the attack, whose alert
+/// is written as soon as there is room again; the agent stays.
+#[test]
+fn without_files() {
+    let agent = agent();
+    let pid = Pid::from_raw(agent.pid().try_into().unwrap());
+    let limits = [Resource::RLIMIT_NOFILE, Resource::RLIMIT_FSIZE];
+    let before = limits.map(|limit| limited(pid, limit, 0));
+    let port = attack_once();
+    std::thread::sleep(Duration::from_secs(2));
+    for (limit, before) in limits.into_iter().zip(before) {
+        limited(pid, limit, before);
+    }
+    agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
+    assert_eq!(value(&serde_alert(&agent), "pid"), agent.pid(), "it is the same agent");
+}
+
+/// The status as if it were an alert, to be asked by names.
+fn serde_alert(agent: &Agent) -> Alert {
+    Alert { document: agent.status().unwrap(), seen: std::time::SystemTime::now() }
+}
+
+/// Sets the soft limit of another process. Returns the one before.
+fn limited(pid: Pid, limit: Resource, soft: u64) -> u64 {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both point to limits of ours, or nowhere.
+    unsafe {
+        assert_eq!(libc::prlimit(pid.as_raw(), limit as _, std::ptr::null(), &raw mut limits), 0);
+        let before = limits.rlim_cur;
+        limits.rlim_cur = soft;
+        assert_eq!(libc::prlimit(pid.as_raw(), limit as _, &raw const limits, std::ptr::null_mut()), 0);
+        before
+    }
+}
+
+/// Runs programs whose arguments are as long as a record holds, more of them than the ring has room for. Few as they
+/// are, agents that are not held up read them in time.
+fn flood_with_programs() {
+    ready();
+    let (path, texts) = (c("/bin/true"), [c("true"), c(vec![b'x'; 47 * 1024])]);
+    let strings = Strings::new(&texts);
+    for _ in 0..60 {
+        let (pid, _) = act::forked(|| act::exec(&path, &strings));
+        of("end", pid);
+    }
+}
+
+/// How many records the agent says to have lost, once it has looked.
+fn told_lost(agent: &Agent) -> u64 {
+    lapwing_stage::until("the account of losses", PATIENCE, || {
+        let status = agent.status()?;
+        let records = status["lanes"][0]["source"]["records"].as_array().cloned().unwrap_or_default();
+        let lost: u64 = records.iter().filter_map(|kind| kind["lost"].as_u64()).sum();
+        Ok((lost > 0).then_some(lost))
+    })
+    .unwrap()
+}
+
+fn is_lost(alert: &Alert) -> bool {
+    *value(alert, "event.action") == Value::from("telemetry_lost")
+}
+
+/// A control group that freezes, gone when this is dropped.
+struct Group {
+    place: PathBuf,
+    /// The file that freezes, and what is written to it to freeze and to thaw.
+    switch: (&'static str, [&'static str; 2]),
+    root: PathBuf,
+}
+
+impl Group {
+    fn new(name: &str) -> Option<Self> {
+        let kinds = [
+            ("/sys/fs/cgroup/freezer", ("freezer.state", ["FROZEN", "THAWED"])),
+            ("/sys/fs/cgroup", ("cgroup.freeze", ["1", "0"])),
+        ];
+        kinds.into_iter().find_map(|(root, switch)| {
+            let place = Path::new(root).join(format!("{name}-{}", std::process::id()));
+            fs::create_dir(&place).ok()?;
+            let group = Self { place, switch, root: root.into() };
+            group.place.join(switch.0).exists().then_some(group)
+        })
+    }
+
+    fn take(&self, pid: u32) {
+        fs::write(self.place.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
+    fn set(&self, is_frozen: bool) {
+        let (file, [freeze, thaw]) = self.switch;
+        fs::write(self.place.join(file), if is_frozen { freeze } else { thaw }).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.set(false);
+        // Only an empty group can be removed.
+        for pid in fs::read_to_string(self.place.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = fs::write(self.root.join("cgroup.procs"), pid);
+        }
+        let _ = fs::remove_dir(&self.place);
+    }
+}
