@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use super::ast::Ast;
 use super::{REGEX_STATES_MAX, RegexError};
 
-/// Most expressions, and references between them, that are made on the way.
-const WORK_MAX: usize = 1 << 19;
+/// Most expressions, and references between them, that are made or looked for on the way: some hundredths of a second.
+const WORK_MAX: usize = 1 << 20;
 /// Most transitions.
 const TRANSITIONS_MAX: usize = 1 << 20;
 
@@ -109,6 +109,19 @@ enum Node {
     Repeat(Id, u32, Option<u32>),
 }
 
+impl Node {
+    /// How many others, or symbols, it names.
+    fn references(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Empty => 0,
+            Self::Class(symbols) => symbols.len(),
+            Self::Complement(_) | Self::Repeat(..) => 1,
+            Self::Concat(..) => 2,
+            Self::Union(parts) | Self::Intersection(parts) => parts.len(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Builder {
     symbols: usize,
@@ -166,7 +179,10 @@ impl Builder {
         if let Some(known) = self.derivatives.get(&(id, symbol)) {
             return Ok(*known);
         }
-        let found = match self.nodes[id as usize].clone() {
+        let node = self.nodes[id as usize].clone();
+        // Of many parts all are looked at, and what comes of them may be little.
+        self.work += node.references();
+        let found = match node {
             Node::Nothing | Node::Empty => self.add(Node::Nothing)?,
             Node::Class(symbols) if symbols.binary_search(&symbol).is_ok() => self.add(Node::Empty)?,
             Node::Class(_) => self.add(Node::Nothing)?,
@@ -205,16 +221,12 @@ impl Builder {
     }
 
     fn add(&mut self, node: Node) -> Made {
-        if let Some(id) = self.ids.get(&node) {
-            return Ok(*id);
-        }
-        self.work += 1 + match &node {
-            Node::Union(parts) | Node::Intersection(parts) => parts.len(),
-            Node::Class(symbols) => symbols.len(),
-            _ => 0,
-        };
+        self.work += 1 + node.references();
         if self.work > WORK_MAX {
             return Err(too_large());
+        }
+        if let Some(id) = self.ids.get(&node) {
+            return Ok(*id);
         }
         let nullable = |id: &Id| self.nullable[*id as usize];
         self.nullable.push(match &node {
