@@ -86,6 +86,8 @@ pub struct Engine {
     unordered: BinaryHeap<Reverse<Unordered>>,
     arrival: u64,
     released_early: u64,
+    /// Room for the parts of a hit, kept from one event to the next.
+    parts: Vec<usize>,
 }
 
 /// A hit of a rule that needs its events in order.
@@ -161,6 +163,7 @@ impl Engine {
             unordered: BinaryHeap::new(),
             arrival: 0,
             released_early: 0,
+            parts: Vec::new(),
         };
         for place in 0..engine.running.len() {
             if !engine.running[place].is_idle() {
@@ -228,7 +231,7 @@ impl Engine {
         self.arrival += 1;
         let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival: self.arrival };
         self.index.look(&event);
-        let mut hit = Hit { event, ordinal, parts: Vec::new() };
+        let mut hit = Hit { event, ordinal, parts: std::mem::take(&mut self.parts) };
         while let Some(running) = self.index.next(&mut hit.parts) {
             if !self.lateness.is_zero() && self.running[running].detector.is_ordered() {
                 self.unordered.push(Reverse(Unordered { running, hit: hit.clone() }));
@@ -240,6 +243,7 @@ impl Engine {
                 self.judge(running, &hit, output);
             }
         }
+        self.parts = hit.parts;
     }
 
     /// Tells that the stream has come to `now`: no event from before `now`, less the lateness, will be judged in order

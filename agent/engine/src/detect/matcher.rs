@@ -10,7 +10,6 @@ mod affix;
 mod class;
 mod compile;
 mod field;
-mod hash;
 mod marks;
 mod memory;
 mod networks;

@@ -3,8 +3,10 @@
 pub mod naive;
 
 mod buckets;
+mod hash;
 mod indicators;
 mod jobs;
+mod key;
 mod lineage;
 mod matcher;
 mod new_terms;
@@ -20,13 +22,13 @@ mod window;
 pub use buckets::Detection;
 pub use indicators::{Enrichment, IndicatorMatch, Indicators, MATCHED_TYPE};
 pub use jobs::Jobs;
+pub(crate) use key::{JoinKey, join_keys};
 pub use lineage::LineageDetector;
 pub use matcher::Matcher;
 pub use new_terms::NewTerms;
 pub use rare::Rare;
 pub use sample::SampleDetector;
 pub use sequence::SequenceDetector;
-pub(crate) use sequence::join_keys;
 pub use spike::Spike;
 pub use suppression::{Suppressed, Suppressor};
 pub use threshold::ThresholdDetector;

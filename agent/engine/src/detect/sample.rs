@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use super::sequence::{JoinKey, Member, cost, join_keys};
+use super::hash::Quickly;
+use super::key::{JoinKey, join_keys};
+use super::sequence::{Member, cost};
 use super::window::Window;
 use super::{Finding, Findings, Hit, Limits};
 use crate::event::Timestamp;
@@ -18,7 +20,7 @@ pub struct SampleDetector {
     stages: Vec<Stage>,
     lookback: Duration,
     /// The latest events of each stage by key, each key at the time of its latest event.
-    held: Window<JoinKey, Vec<Vec<Member>>>,
+    held: Window<JoinKey, Vec<Vec<Member>>, Quickly>,
 }
 
 impl SampleDetector {
@@ -48,24 +50,30 @@ impl SampleDetector {
         hit: &Hit,
         findings: &mut Findings,
     ) {
-        let latest = self.held.get(&key).map_or(hit.ordinal.time, |(latest, _)| latest.max(hit.ordinal.time));
-        let mut held = self.held.remove(&key).unwrap_or_else(|| vec![Vec::new(); self.stages.len()]);
-        for stage in stages {
-            // One more for each other stage is enough: at most so many can be taken by the others.
-            if held[stage].len() == self.stages.len() {
-                held[stage].remove(0);
-            }
-            held[stage].push(Member { event: hit.event.clone(), ordinal: hit.ordinal });
+        let time = hit.ordinal.time;
+        if self.held.get(&key).is_none() {
+            self.held.insert(key.clone(), time, cost(&key, []), vec![Vec::new(); self.stages.len()]);
         }
-        let start = latest - self.lookback;
-        held.iter_mut().for_each(|members| members.retain(|member| member.ordinal.time >= start));
-        let mut chosen = Vec::new();
-        if choose(&held, &mut chosen) {
-            let events = chosen.into_iter().map(|member| Some(member.event.clone())).collect();
+        let lookback = self.lookback;
+        let whole = self.held.change(&key, |latest, bytes, held| {
+            *latest = time.max(*latest);
+            for stage in stages {
+                // One more for each other stage is enough: at most so many can be taken by the others.
+                if held[stage].len() == held.len() {
+                    held[stage].remove(0);
+                }
+                held[stage].push(Member::new(hit));
+            }
+            let start = *latest - lookback;
+            held.iter_mut().for_each(|members| members.retain(|member| member.ordinal.time >= start));
+            *bytes = cost(&key, held.iter().flatten());
+            let mut chosen = Vec::new();
+            choose(held, &mut chosen)
+                .then(|| chosen.into_iter().map(|member| Some(member.event.clone())).collect::<Vec<_>>())
+        });
+        if let Some(events) = whole.flatten() {
+            self.held.remove(&key);
             findings.found.push(Finding { events, keys: key.to_vec(), ..Finding::default() });
-        } else {
-            let cost = cost(&key, held.iter().flatten());
-            self.held.insert(key, latest, cost, held);
         }
     }
 

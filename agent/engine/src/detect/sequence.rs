@@ -5,22 +5,19 @@
 //! waiting there. Missing events (`![…]`) are remembered by key and looked up when all other stages are met, the ones
 //! after the last stage when the span is over.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use super::hash::{Quickly, Table};
+use super::key::{JoinKey, join_keys};
 use super::window::Window;
 use super::{Finding, Findings, Hit, Limits, Ordinal, naive};
 use crate::event::{Event, FieldId, Timestamp, Value};
-use crate::lang::query::{Answers, Key, Relation, Sequence, Stage};
+use crate::lang::query::{Answers, Relation, Sequence, Stage};
 
-/// What the events of one sequence agree in.
-pub(super) type JoinKey = Arc<[Option<SmolStr>]>;
-
-/// Most keys that one event with multi-valued fields takes part under.
-const JOIN_KEYS_MAX: usize = 256;
 /// Most sequences of one key that wait at one stage for an event that refers to theirs: which of them it fits is not known
 /// before it comes, so that a newer one cannot take the place of the others.
 const CHAINS_MAX: usize = 64;
@@ -38,7 +35,7 @@ pub struct SequenceDetector {
     maxspan: Option<Duration>,
     /// Sequences by key and the positive stage they have reached, at the time of the first event of the newest, which is
     /// the last.
-    partial: Window<(JoinKey, usize), Vec<Chain>>,
+    partial: Window<(JoinKey, usize), Waiting, Quickly>,
     /// How many sequences of one key may wait at one stage.
     chains_max: usize,
     missing: Missing,
@@ -53,6 +50,23 @@ pub struct SequenceDetector {
 pub(super) struct Member {
     pub(super) event: Arc<Event>,
     pub(super) ordinal: Ordinal,
+    /// What it holds.
+    bytes: usize,
+}
+
+impl Member {
+    pub(super) fn new(hit: &Hit) -> Self {
+        let bytes = size_of::<Self>() + hit.event.own_bytes();
+        Self { event: hit.event.clone(), ordinal: hit.ordinal, bytes }
+    }
+}
+
+/// The sequences of one key that wait at one stage.
+#[derive(Debug)]
+struct Waiting {
+    newest: Chain,
+    /// Before it, the oldest first.
+    older: Vec<Chain>,
 }
 
 impl SequenceDetector {
@@ -107,35 +121,43 @@ impl SequenceDetector {
             }
             members = reached;
         }
-        members.push(Member { event: hit.event.clone(), ordinal: hit.ordinal });
+        members.push(Member::new(hit));
         if stage + 1 == self.positive.len() {
-            self.complete(key, members, findings);
-        } else {
-            // What a newer sequence takes the place of need not be taken out first.
-            let mut chains = Vec::with_capacity(1);
-            if self.chains_max > 1 {
-                chains = self.partial.remove(&(key.clone(), stage)).unwrap_or_default();
-            }
-            if chains.len() == self.chains_max {
-                chains.remove(0);
+            return self.complete(key, members, findings);
+        }
+        // What a newer sequence takes the place of need not be taken out first.
+        let mut older = Vec::new();
+        if self.chains_max > 1
+            && let Some(waiting) = self.partial.remove(&(key.clone(), stage))
+        {
+            older = waiting.older;
+            older.push(waiting.newest);
+            if older.len() == self.chains_max {
+                older.remove(0);
                 self.discarded += 1;
             }
-            chains.push(members);
-            self.wait(key, stage, chains);
         }
+        self.wait(key, stage, Waiting { newest: members, older });
     }
 
     /// Takes out the newest sequence that waits for this event at the stage before.
     fn reached(&mut self, stage: usize, key: &JoinKey, hit: &Hit) -> Option<Chain> {
         let before = (key.clone(), stage - 1);
-        let (_, chains) = self.partial.get(&before)?;
+        let (_, waiting) = self.partial.get(&before)?;
         let fits = |chain: &Chain| {
             chain.last().is_some_and(|last| last.ordinal < hit.ordinal) && self.agrees(stage, chain, hit)
         };
-        let place = chains.iter().rposition(fits)?;
-        let mut chains = self.partial.remove(&before)?;
-        let chain = chains.remove(place);
-        self.wait(before.0, stage - 1, chains);
+        let place = match fits(&waiting.newest) {
+            true => None,
+            false => Some(waiting.older.iter().rposition(fits)?),
+        };
+        let Waiting { newest, mut older } = self.partial.remove(&before)?;
+        let Some(place) = place else {
+            self.wait_any(before.0, stage - 1, older);
+            return Some(newest);
+        };
+        let chain = older.remove(place);
+        self.wait(before.0, stage - 1, Waiting { newest, older });
         Some(chain)
     }
 
@@ -148,11 +170,17 @@ impl SequenceDetector {
         })
     }
 
-    /// Lets sequences wait at a stage, the newest last.
-    fn wait(&mut self, key: JoinKey, stage: usize, chains: Vec<Chain>) {
-        if let Some(first) = chains.last().map(|newest| newest[0].ordinal.time) {
-            let cost = cost(&key, chains.iter().flatten());
-            self.partial.insert((key, stage), first, cost, chains);
+    /// Lets sequences wait at a stage.
+    fn wait(&mut self, key: JoinKey, stage: usize, waiting: Waiting) {
+        let first = waiting.newest[0].ordinal.time;
+        let cost = cost(&key, waiting.older.iter().flatten().chain(&waiting.newest));
+        self.partial.insert((key, stage), first, cost, waiting);
+    }
+
+    /// Lets sequences wait at a stage, the newest last, if there are any.
+    fn wait_any(&mut self, key: JoinKey, stage: usize, mut chains: Vec<Chain>) {
+        if let Some(newest) = chains.pop() {
+            self.wait(key, stage, Waiting { newest, older: chains });
         }
     }
 
@@ -217,9 +245,11 @@ impl SequenceDetector {
     /// Ends the sequences of this key whose last event is not after the given one.
     fn end(&mut self, key: &JoinKey, ordinal: Ordinal) {
         for stage in 0..self.positive.len() {
-            let Some(mut chains) = self.partial.remove(&(key.clone(), stage)) else { continue };
+            let Some(waiting) = self.partial.remove(&(key.clone(), stage)) else { continue };
+            let mut chains = waiting.older;
+            chains.push(waiting.newest);
             chains.retain(|chain| chain.last().is_some_and(|last| last.ordinal > ordinal));
-            self.wait(key.clone(), stage, chains);
+            self.wait_any(key.clone(), stage, chains);
         }
     }
 
@@ -280,57 +310,18 @@ impl Answers for Earlier<'_> {
     }
 }
 
-/// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
-/// where a field is absent that is not optional.
-pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
-    if let Some(only) = only_join_key(keys, event) {
-        return vec![only];
-    }
-    let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
-    for key in keys {
-        let mut values: Vec<Option<SmolStr>> = Vec::new();
-        for value in key.field.map_or(&[][..], |field| event.values(field)) {
-            let value = Some(value.key());
-            if !values.contains(&value) {
-                values.push(value);
-            }
-        }
-        if values.is_empty() && key.optional {
-            values.push(None);
-        }
-        combinations = combinations
-            .iter()
-            .flat_map(|combination| {
-                values.iter().map(|value| [combination.as_slice(), std::slice::from_ref(value)].concat())
-            })
-            .take(JOIN_KEYS_MAX)
-            .collect();
-    }
-    combinations.into_iter().map(Into::into).collect()
-}
-
-/// The key of an event all of whose key fields have one value, as nearly all have.
-fn only_join_key(keys: &[Key], event: &Event) -> Option<JoinKey> {
-    let only = |key: &Key| match event.values(key.field?) {
-        [value] => Some(Some(value.key())),
-        _ => None,
-    };
-    keys.iter().map(only).collect()
-}
-
 /// Bytes that members under a key take.
 pub(super) fn cost<'a>(key: &JoinKey, members: impl IntoIterator<Item = &'a Member>) -> usize {
     let key: usize = key.iter().flatten().map(|value| value.len() + size_of::<SmolStr>()).sum();
     // The window itself holds a key and a place twice.
-    let member = |member: &Member| size_of::<Member>() + member.event.own_bytes();
-    key * 2 + 128 + members.into_iter().map(member).sum::<usize>()
+    key * 2 + 128 + members.into_iter().map(|member| member.bytes).sum::<usize>()
 }
 
 /// Events that must be missing, by key and stage, in order.
 #[derive(Debug)]
 struct Missing {
     /// In ascending order.
-    seen: HashMap<(JoinKey, usize), VecDeque<Ordinal>>,
+    seen: Table<(JoinKey, usize), VecDeque<Ordinal>>,
     /// Under which key the events were put in, in the order in which they came.
     order: VecDeque<(Ordinal, (JoinKey, usize))>,
     held_max: usize,
@@ -339,7 +330,7 @@ struct Missing {
 
 impl Missing {
     fn new(held_max: usize) -> Self {
-        Self { seen: HashMap::new(), order: VecDeque::new(), held_max, discarded: 0 }
+        Self { seen: Table::default(), order: VecDeque::new(), held_max, discarded: 0 }
     }
 
     fn remember(&mut self, key: JoinKey, stage: usize, ordinal: Ordinal) {

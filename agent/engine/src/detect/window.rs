@@ -1,34 +1,43 @@
 //! The one store under every detector that remembers: entries by key and by time, and never more than a limit.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use crate::event::Timestamp;
 
 /// Entries that each have a key, a time and a cost. When the costs together pass the limit, the entries of the
 /// earliest times go, and are counted.
 #[derive(Debug)]
-pub(super) struct Window<K, V> {
-    entries: HashMap<K, Entry<V>>,
-    /// Keys by time; the number tells entries of the same time apart.
-    order: BTreeMap<(Timestamp, u64), K>,
+pub(super) struct Window<K, V, S = RandomState> {
+    entries: HashMap<K, Entry<V>, S>,
+    order: Order<K>,
     cost: usize,
     cost_max: usize,
     evicted: u64,
     next: u64,
 }
 
+/// How many places of entries that are gone are kept at least before the order is tidied.
+const STALE_MIN: usize = 64;
+
+/// Where an entry stands in the order of time; the number tells entries of the same time apart, and an entry from what
+/// stood under its key before.
+type Place = (Timestamp, u64);
+
 #[derive(Debug)]
 struct Entry<V> {
-    place: (Timestamp, u64),
+    place: Place,
+    /// Where it stands in the queue: not after its place, so that it need not be moved whenever its time is put off.
+    queued: Place,
     cost: usize,
     value: V,
 }
 
-impl<K: Clone + Eq + Hash, V> Window<K, V> {
+impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
     /// An empty window that holds entries up to a cost of `cost_max` together.
     pub(super) fn new(cost_max: usize) -> Self {
-        Self { entries: HashMap::new(), order: BTreeMap::new(), cost: 0, cost_max, evicted: 0, next: 0 }
+        let order = Order { queue: VecDeque::new(), late: BTreeMap::new() };
+        Self { entries: HashMap::default(), order, cost: 0, cost_max, evicted: 0, next: 0 }
     }
 
     /// The time and value of an entry.
@@ -41,44 +50,99 @@ impl<K: Clone + Eq + Hash, V> Window<K, V> {
         let place = (time, self.next);
         self.next += 1;
         self.cost += cost;
-        if let Some(replaced) = self.entries.insert(key.clone(), Entry { place, cost, value }) {
-            self.order.remove(&replaced.place);
-            self.cost -= replaced.cost;
+        match self.entries.get_mut(&key) {
+            Some(entry) => {
+                self.cost -= entry.cost;
+                let queued = entry.queued.min(place);
+                if queued == place {
+                    self.order.put(place, key);
+                }
+                *entry = Entry { place, queued, cost, value };
+            }
+            None => {
+                self.order.put(place, key.clone());
+                self.entries.insert(key, Entry { place, queued: place, cost, value });
+            }
         }
-        self.order.insert(place, key);
-        let mut gone = Vec::new();
-        while self.cost > self.cost_max
-            && let Some((_, key)) = self.order.first_key_value()
-        {
-            let key = key.clone();
-            let value = self.remove(&key);
-            self.evicted += 1;
-            gone.extend(value.map(|value| (key, value)));
+        self.tidy();
+        self.evict()
+    }
+
+    /// Changes an entry, its time and its cost where it stands. Returns what the change returns, or `None` where there is
+    /// no such entry.
+    pub(super) fn change<R>(
+        &mut self,
+        key: &K,
+        change: impl FnOnce(&mut Timestamp, &mut usize, &mut V) -> R,
+    ) -> Option<R> {
+        let entry = self.entries.get_mut(key)?;
+        self.cost -= entry.cost;
+        let mut time = entry.place.0;
+        let result = change(&mut time, &mut entry.cost, &mut entry.value);
+        self.cost += entry.cost;
+        if time != entry.place.0 {
+            entry.place = (time, self.next);
+            self.next += 1;
+            if entry.place < entry.queued {
+                entry.queued = entry.place;
+                self.order.put(entry.place, key.clone());
+            }
         }
-        gone
+        self.evict();
+        Some(result)
     }
 
     /// Takes an entry out.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.remove(key)?;
-        self.order.remove(&entry.place);
         self.cost -= entry.cost;
+        self.tidy();
         Some(entry.value)
+    }
+
+    /// Takes out those of the earliest times until the costs are within the limit.
+    fn evict(&mut self) -> Vec<(K, V)> {
+        let mut gone = Vec::new();
+        while self.cost > self.cost_max
+            && let Some(evicted) = self.take_first(|_| true)
+        {
+            self.evicted += 1;
+            gone.push(evicted);
+        }
+        gone
     }
 
     /// Takes out the entries whose time is before `time`, and returns them, earliest first.
     pub(super) fn expire(&mut self, time: Timestamp) -> Vec<(K, V)> {
-        if self.order.first_key_value().is_none_or(|((first, _), _)| *first >= time) {
-            return Vec::new();
+        std::iter::from_fn(|| self.take_first(|first| first < time)).collect()
+    }
+
+    /// Takes out the earliest entry if its time is wanted.
+    fn take_first(&mut self, is_wanted: impl Fn(Timestamp) -> bool) -> Option<(K, V)> {
+        while let Some((queued, key)) = self.order.take_first(&is_wanted) {
+            match self.entries.get_mut(&key) {
+                Some(entry) if entry.queued != queued => {}
+                Some(entry) if entry.place != queued => {
+                    entry.queued = entry.place;
+                    self.order.put(entry.place, key);
+                }
+                Some(_) => {
+                    let entry = self.entries.remove(&key)?;
+                    self.cost -= entry.cost;
+                    return Some((key, entry.value));
+                }
+                None => {}
+            }
         }
-        let kept = self.order.split_off(&(time, 0));
-        let gone = std::mem::replace(&mut self.order, kept);
-        let entries = gone.into_values().filter_map(|key| {
-            let entry = self.entries.remove(&key)?;
-            self.cost -= entry.cost;
-            Some((key, entry.value))
-        });
-        entries.collect()
+        None
+    }
+
+    /// Drops from the order what stands there no more, once that is most of it.
+    fn tidy(&mut self) {
+        if self.order.len() > STALE_MIN + 2 * self.entries.len() {
+            let entries = &self.entries;
+            self.order.retain(|queued, key| entries.get(key).is_some_and(|entry| entry.queued == *queued));
+        }
     }
 
     /// Whether there is no entry.
@@ -97,6 +161,42 @@ impl<K: Clone + Eq + Hash, V> Window<K, V> {
     }
 }
 
+/// Keys in the order of time, also of entries that are gone since. Nearly all come in that order and need no more than
+/// a queue.
+#[derive(Debug)]
+struct Order<K> {
+    queue: VecDeque<(Place, K)>,
+    /// Those that came after later ones.
+    late: BTreeMap<Place, K>,
+}
+
+impl<K> Order<K> {
+    fn put(&mut self, place: Place, key: K) {
+        if self.queue.back().is_none_or(|(last, _)| *last < place) {
+            self.queue.push_back((place, key));
+        } else {
+            self.late.insert(place, key);
+        }
+    }
+
+    /// Takes out the first if its time is wanted.
+    fn take_first(&mut self, is_wanted: impl Fn(Timestamp) -> bool) -> Option<(Place, K)> {
+        let queued = self.queue.front().map(|(place, _)| *place);
+        let late = self.late.first_key_value().map(|(place, _)| *place);
+        let first = queued.into_iter().chain(late).min().filter(|(time, _)| is_wanted(*time))?;
+        if queued == Some(first) { self.queue.pop_front() } else { self.late.pop_first() }
+    }
+
+    fn retain(&mut self, mut is_kept: impl FnMut(&Place, &K) -> bool) {
+        self.queue.retain(|(place, key)| is_kept(place, key));
+        self.late.retain(|place, key| is_kept(place, key));
+    }
+
+    fn len(&self) -> usize {
+        self.queue.len() + self.late.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_limit_pushes_out_the_earliest() {
-        let mut window = Window::new(2);
+        let mut window: Window<_, _> = Window::new(2);
         assert_eq!(window.insert("b", at(2), 1, 'b'), []);
         window.insert("a", at(1), 1, 'a');
         assert_eq!(window.insert("c", at(3), 1, 'c'), [("a", 'a')]);
@@ -116,19 +216,36 @@ mod tests {
 
     #[test]
     fn an_entry_too_costly_goes_itself() {
-        let mut window = Window::new(2);
+        let mut window: Window<_, _> = Window::new(2);
         assert_eq!(window.insert("a", at(1), 3, 'a'), [("a", 'a')]);
         assert_eq!(window.cost(), 0);
     }
 
     #[test]
     fn entries_expire_by_time() {
-        let mut window = Window::new(9);
+        let mut window: Window<_, _> = Window::new(9);
         for (key, time) in [("a", 1), ("b", 2), ("c", 3)] {
             window.insert(key, at(time), 1, time);
         }
         window.insert("a", at(4), 2, 4);
         assert_eq!(window.expire(at(3)), [("b", 2)]);
         assert_eq!((window.cost(), window.remove(&"a")), (3, Some(4)));
+    }
+
+    #[test]
+    fn the_order_holds_for_what_comes_late_and_forgets_what_is_gone() {
+        let mut window: Window<_, _> = Window::new(usize::MAX);
+        for (key, time) in [(1, 5), (2, 9), (3, 2), (4, 7), (5, 9)] {
+            window.insert(key, at(time), 1, ());
+        }
+        window.insert(2, at(1), 1, ());
+        window.remove(&4);
+        let keys = window.expire(at(9)).into_iter().map(|(key, ())| key);
+        assert_eq!(keys.collect::<Vec<_>>(), [2, 3, 1]);
+        for time in 10..10_000 {
+            window.insert(5, at(time), 1, ());
+        }
+        assert!(window.order.len() <= STALE_MIN + 2, "{}", window.order.len());
+        assert_eq!(window.expire(at(99_999)), [(5, ())]);
     }
 }

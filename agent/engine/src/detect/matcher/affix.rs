@@ -8,6 +8,7 @@ pub(super) struct Affixes {
     /// The first bytes of each, so that most of the search reads nothing else.
     heads: Vec<u64>,
     sorted: Vec<Affix>,
+    bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -37,7 +38,11 @@ impl Affixes {
             sorted.push(Affix { text, within, outcome: follows.outcome() });
             pending.push(follows);
         }
-        Self { heads: sorted.iter().map(|affix| head(&affix.text)).collect(), sorted }
+        Self {
+            heads: sorted.iter().map(|affix| head(&affix.text)).collect(),
+            bytes_max: sorted.iter().map(|affix| affix.text.len()).max().unwrap_or(0),
+            sorted,
+        }
     }
 
     /// What follows for a text. Whatever stands between a beginning of the text and the text itself in the order begins
@@ -54,6 +59,11 @@ impl Affixes {
             place = self.sorted[place].within?;
         }
         Some(&self.sorted[place].outcome)
+    }
+
+    /// Length of the longest. What of a text comes after so many bytes changes nothing.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     pub(super) fn is_empty(&self) -> bool {

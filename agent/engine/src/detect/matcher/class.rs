@@ -2,9 +2,9 @@
 //! once, to what the other fields must say; most are not left at all. What is left is found by a test that it needs.
 
 use super::compile::{Fact, Node, Program};
-use super::hash::Table;
 use super::marks::{Marks, has};
 use super::memory::Memory;
+use crate::detect::hash::Table;
 use crate::event::Event;
 
 /// Most classes of events that are kept; beyond it all are made anew when they come.

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use smol_str::SmolStr;
 
 use super::affix::Affixes;
-use super::hash::Table;
 use super::marks::{Marks, add, has};
 use super::networks::Networks;
+use crate::detect::hash::Table;
 use crate::detect::naive;
 use crate::detect::pattern::{Pattern, fold};
 use crate::event::Value;
@@ -97,6 +97,7 @@ struct Try {
 pub(super) struct Scratch {
     folded: String,
     turned: Vec<u8>,
+    facts: Vec<u64>,
 }
 
 impl FieldTests {
@@ -117,33 +118,47 @@ impl FieldTests {
         self.starts.is_empty() && self.ends.is_empty() && self.inside.is_none() && self.others.is_empty()
     }
 
-    /// Adds the tests that a field with these values passes.
-    pub(super) fn judge(&self, values: &[Value], facts: &mut [u64], scratch: &mut Scratch) {
+    /// Adds the tests that a field passes whatever its values.
+    pub(super) fn any(&self, facts: &mut [u64]) {
         self.exists.add_to(facts);
-        for value in values {
-            match value {
-                Value::Text(text) => self.text(text, facts, scratch),
-                Value::Long(number) => {
-                    if let Some(marks) = self.longs.get(number) {
-                        marks.add_to(facts);
-                    }
+    }
+
+    /// Adds the tests that a value passes by itself.
+    pub(super) fn judge(&self, value: &Value, facts: &mut [u64], scratch: &mut Scratch) {
+        match value {
+            Value::Text(text) => self.text(text, facts, scratch),
+            Value::Long(number) => {
+                if let Some(marks) = self.longs.get(number) {
+                    marks.add_to(facts);
                 }
-                Value::Double(_) => one_by_one(&self.numbers, value, facts),
-                Value::Ip(address) => {
-                    if let Some(marks) = self.networks.find(address) {
-                        marks.add_to(facts);
-                    }
-                }
-                Value::Boolean(_) | Value::Date(_) | Value::List(_) => {}
             }
-            one_by_one(&self.others, value, facts);
+            Value::Double(_) => one_by_one(&self.numbers, value, facts),
+            Value::Ip(address) => {
+                if let Some(marks) = self.networks.find(address) {
+                    marks.add_to(facts);
+                }
+            }
+            Value::Boolean(_) | Value::Date(_) | Value::List(_) => {}
         }
+        one_by_one(&self.others, value, facts);
+    }
+
+    /// The tests that a value passes by itself.
+    pub(super) fn passed(&self, value: &Value, scratch: &mut Scratch) -> Marks {
+        let mut facts = std::mem::take(&mut scratch.facts);
+        facts.clear();
+        facts.resize(self.words, 0);
+        self.judge(value, &mut facts, scratch);
+        let passed = Marks::of(&facts);
+        scratch.facts = facts;
+        passed
     }
 
     fn text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
-        let Scratch { folded, turned } = scratch;
+        let Scratch { folded, turned, .. } = scratch;
         let folded = fold(text, folded);
-        let is_plain = folded == text;
+        // One that was copied may be the same still: then more is tried than need be.
+        let is_plain = std::ptr::eq(folded, text);
         let mut follow = |outcome: &Outcome| {
             outcome.marks.add_to(facts);
             if is_plain {
@@ -164,7 +179,7 @@ impl FieldTests {
         self.starts.find(folded.as_bytes()).into_iter().for_each(&mut follow);
         if !self.ends.is_empty() {
             turned.clear();
-            turned.extend(folded.bytes().rev());
+            turned.extend(folded.bytes().rev().take(self.ends.bytes_max()));
             self.ends.find(turned).into_iter().for_each(&mut follow);
         }
         if let Some(inside) = &self.inside {

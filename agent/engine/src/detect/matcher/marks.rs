@@ -14,6 +14,11 @@ impl Marks {
         Self(words.map(|word| (word[0] / 64, word.iter().fold(0, |bits, test| bits | bit(*test)))).collect())
     }
 
+    /// The tests of a set.
+    pub(super) fn of(facts: &[u64]) -> Self {
+        Self((0..).zip(facts).filter(|(_, bits)| **bits != 0).map(|(word, bits)| (word, *bits)).collect())
+    }
+
     /// Adds them to a set.
     pub(super) fn add_to(&self, facts: &mut [u64]) {
         for (word, bits) in &self.0 {

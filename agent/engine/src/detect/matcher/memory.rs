@@ -9,9 +9,9 @@ use std::sync::{Arc, Weak};
 
 use super::compile::{Fact, Program, compute};
 use super::field::Scratch;
-use super::hash::mix;
 use super::marks::has;
 use super::recent::Recent;
+use crate::detect::hash::mix;
 use crate::event::{Event, Fields};
 
 /// Most shared lists about which something is kept; a power of two. More than these are not looked at again soon on most

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::state::spelled;
-use crate::detect::{join_keys, naive};
+use crate::detect::{JoinKey, join_keys, naive};
 use crate::event::{Event, FieldId, Schema, Value};
 use crate::lang::query::{Answers, Query, Relation, Stage};
 
@@ -194,7 +194,7 @@ fn order(event: &Event) -> (crate::event::Timestamp, u64) {
     (event.time(), event.sequence())
 }
 
-fn other_key(own: &[Arc<[Option<SmolStr>]>], wanted: &[Option<SmolStr>]) -> String {
+fn other_key(own: &[JoinKey], wanted: &[Option<SmolStr>]) -> String {
     let words = |key: &[Option<SmolStr>]| {
         let words: Vec<_> = key.iter().map(|value| value.as_deref().unwrap_or("(absent)")).collect();
         words.join(", ")

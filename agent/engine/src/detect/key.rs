@@ -1,0 +1,108 @@
+//! What the events of one sequence or sample agree in.
+
+use std::cmp::Ordering;
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
+
+use smol_str::SmolStr;
+
+use crate::event::Event;
+use crate::lang::query::Key;
+
+/// Most keys that one event with multi-valued fields takes part under.
+const JOIN_KEYS_MAX: usize = 256;
+/// What hashes keys, the same for all: the values are an attacker's to choose, the hash is not.
+static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The values of the key fields, with their hash: a key is looked up several times for each event.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinKey {
+    hash: u64,
+    values: Arc<[Option<SmolStr>]>,
+}
+
+impl JoinKey {
+    fn new(values: Arc<[Option<SmolStr>]>) -> Self {
+        Self { hash: HASHES.hash_one(&values), values }
+    }
+}
+
+/// The values in the order of the key fields; `None` for an optional one that is absent.
+impl Deref for JoinKey {
+    type Target = [Option<SmolStr>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.values
+    }
+}
+
+impl PartialEq for JoinKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.values == other.values
+    }
+}
+
+impl Eq for JoinKey {}
+
+impl Hash for JoinKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// By the values alone: the order is seen from outside, and the hash is another one in every process.
+impl Ord for JoinKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.values.cmp(&other.values)
+    }
+}
+
+impl PartialOrd for JoinKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
+/// where a field is absent that is not optional.
+pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
+    if let Some(only) = only_join_key(keys, event) {
+        return vec![only];
+    }
+    let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
+    for key in keys {
+        let mut values: Vec<Option<SmolStr>> = Vec::new();
+        for value in key.field.map_or(&[][..], |field| event.values(field)) {
+            let value = Some(value.key());
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        if values.is_empty() && key.optional {
+            values.push(None);
+        }
+        combinations = combinations
+            .iter()
+            .flat_map(|combination| {
+                values.iter().map(|value| [combination.as_slice(), std::slice::from_ref(value)].concat())
+            })
+            .take(JOIN_KEYS_MAX)
+            .collect();
+    }
+    combinations.into_iter().map(|values| JoinKey::new(values.into())).collect()
+}
+
+/// The key of an event all of whose key fields have one value, as nearly all have. Most rules have one or two such fields.
+fn only_join_key(keys: &[Key], event: &Event) -> Option<JoinKey> {
+    let only = |key: &Key| match event.values(key.field?) {
+        [value] => Some(Some(value.key())),
+        _ => None,
+    };
+    let values: Arc<[_]> = match keys {
+        [key] => Arc::new([only(key)?]),
+        [first, second] => Arc::new([only(first)?, only(second)?]),
+        keys => keys.iter().map(only).collect::<Option<_>>()?,
+    };
+    Some(JoinKey::new(values))
+}
