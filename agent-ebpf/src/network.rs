@@ -1,10 +1,10 @@
-//! Connections: connect, accept.
+//! Connections: connect, accept, and their end.
 
 use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, tracepoint};
 use aya_ebpf::programs::{
     BtfTracePointContext, FExitContext, RawTracePointContext, RetProbeContext, TracePointContext,
 };
-use lapwing_common::{Connected, Connection, Kind};
+use lapwing_common::{Closed, Connected, Connection, Kind};
 
 use crate::emit::{self, emit};
 use crate::layout::*;
@@ -13,35 +13,40 @@ use crate::{socket, task, trace};
 
 /// match-proto:v4.16:include/net/tcp_states.h:enum
 const TCP_SYN_SENT: u32 = 2;
+const TCP_SYN_RECV: u32 = 3;
 const TCP_CLOSE: u32 = 7;
+const TCP_LISTEN: u32 = 10;
 /// The bits of `st_mode` that tell the type, and a socket's.
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 
 /// A TCP socket changes its state. From closed to "SYN sent" it goes in the process that connects, whichever way it
-/// asked for it; only then its port is chosen, so that the next change tells it.
+/// asked for it; only then its port is chosen, so that the next change tells it. Back to closed it goes wherever its last
+/// packet is handled.
 ///
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint]
 pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
-    let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    let (sock, old, new): (Address, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
-        connection(Kind::CONNECT, ctx.arg(0));
+        connection(Kind::CONNECT, sock);
         trace!(&ctx, "connect");
-    } else if old == TCP_SYN_SENT {
-        let sock: Address = ctx.arg(0);
-        if socket::is_tcp(sock) {
-            emit(
-                Kind::CONNECTED,
-                &mut Connected {
-                    header: emit::header(Kind::CONNECTED),
-                    socket: sock as u64,
-                    local_port: socket::local_port(sock),
-                    remote_port: socket::remote_port(sock),
-                    state: new,
-                },
-            );
+    } else if new == TCP_CLOSE {
+        // One that listened, or whose handshake was never finished, was no connection.
+        if old != TCP_CLOSE && old != TCP_LISTEN && old != TCP_SYN_RECV {
+            closed(sock, old);
         }
+    } else if old == TCP_SYN_SENT && socket::is_tcp(sock) {
+        emit(
+            Kind::CONNECTED,
+            &mut Connected {
+                header: emit::header(Kind::CONNECTED),
+                socket: sock as u64,
+                local_port: socket::local_port(sock),
+                remote_port: socket::remote_port(sock),
+                state: new,
+            },
+        );
     }
     0
 }
@@ -100,6 +105,16 @@ pub(crate) fn accept4_syscall(ctx: TracePointContext) -> u32 {
 pub(crate) fn accept_syscall(ctx: TracePointContext) -> u32 {
     descriptor_accepted(&ctx);
     0
+}
+
+#[inline(always)]
+fn closed(sock: Address, state: u32) {
+    if !socket::is_tcp(sock) {
+        return;
+    }
+    let [sent, received] = socket::bytes(sock);
+    let (header, socket) = (emit::header(Kind::CLOSED), socket::ends(sock));
+    emit(Kind::CLOSED, &mut Closed { header, socket, sent, received, state, reserved: 0 });
 }
 
 #[inline(always)]

@@ -10,6 +10,9 @@ const IPV4: u16 = 2;
 const IPV6: u16 = 10;
 /// `IPPROTO_TCP`. The state tracepoint fires for SCTP and for the outer sockets of MPTCP as well.
 const TCP: u16 = 6;
+/// The bit of a socket's flags that says that the peer's FIN came. match-proto:v2.6.12:include/net/sock.h:enum sock_flags
+const SOCK_DONE: u32 = 1;
+
 /// Whether it is a TCP socket.
 #[inline(always)]
 pub(crate) fn is_tcp(sock: Address) -> bool {
@@ -36,6 +39,17 @@ pub(crate) fn ends(sock: Address) -> Socket {
         namespace: read_or(namespace, &NET_INUM, 0),
         reserved_too: 0,
     }
+}
+
+/// Bytes of data that went out, each counted once, and that came in.
+#[inline(always)]
+pub(crate) fn bytes(sock: Address) -> [u64; 2] {
+    let sent: u64 = read_or(sock, &TCP_BYTES_SENT, 0);
+    let again: u64 = read_or(sock, &TCP_BYTES_RETRANS, 0);
+    let received: u64 = read_or(sock, &TCP_BYTES_RECEIVED, 0);
+    // The peer's FIN was counted as a byte.
+    let fin = read_or::<u64>(sock, &SOCK_FLAGS, 0) >> SOCK_DONE & 1;
+    [sent.saturating_sub(again), received.saturating_sub(fin)]
 }
 
 /// The local port; zero where none was chosen yet.

@@ -51,6 +51,12 @@ mod tests {
              process.session_leader.same_as_process == true",
         ),
         (Covered::Partly, "process where event.action == \"uid_change\" and process.env_vars == \"A=b\""),
+        (
+            Covered::All,
+            "sequence by process.entity_id [process where event.action == \"exec\"] \
+             [network where event.action in (\"connection_attempted\", \"disconnect_received\") and \
+             source.bytes > 0 and destination.bytes > 0 and destination.ip != null]",
+        ),
         (Covered::None, "process where event.action == \"ptrace\""),
     ];
 

@@ -16,6 +16,8 @@ mod agent;
 mod accept;
 /// Row `connect`: every way in which a process can open a TCP connection.
 mod connect;
+/// Row `connect`: how connections end.
+mod disconnect;
 /// Row `exec`: what runs, by which name, with which arguments, where.
 mod exec;
 /// Row `exit`: how processes end.

@@ -32,7 +32,7 @@ fn what_is_lost_is_counted_and_told() {
     let (mut child, mut out) = start();
     signal(&child, Signal::STOP);
     // The other tests' agent sees all this too: each time it is waited until it has caught up.
-    for _ in 0..30 {
+    for _ in 0..20 {
         let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         for _ in 0..500 {
             // Refused: two records each, and no port is used up.

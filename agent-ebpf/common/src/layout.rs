@@ -6,7 +6,7 @@
 //! resolves is an error at the start; an `optional` one is [`ABSENT`](crate::ABSENT) and its field stays empty.
 
 /// How much of a `struct sock_common` is read at once; what the table names of it lies inside.
-pub const SOCK_COMMON_BYTES: usize = 96;
+pub const SOCK_COMMON_BYTES: usize = 120;
 /// How much of a `struct nsproxy` is read at once.
 pub const NSPROXY_BYTES: usize = 80;
 /// Structures that are read at once, with how much of them.
@@ -77,6 +77,7 @@ macro_rules! layout {
             required SOCKET_SK: "socket.sk";
             required SOCK_DADDR: "sock_common.skc_daddr";
             required SOCK_DPORT: "sock_common.skc_dport";
+            optional SOCK_FLAGS: "sock_common.skc_flags";
             required SOCK_FAMILY: "sock_common.skc_family";
             optional SOCK_NET: "sock_common.skc_net.net";
             required SOCK_PROTOCOL: "sock.sk_protocol";
@@ -102,6 +103,9 @@ macro_rules! layout {
             required TASK_START: "task_struct.start_boottime" or "task_struct.real_start_time";
             required TASK_TGID: "task_struct.tgid";
             required TASK_THREAD_PID: "task_struct.thread_pid";
+            optional TCP_BYTES_RECEIVED: "tcp_sock.bytes_received";
+            optional TCP_BYTES_RETRANS: "tcp_sock.bytes_retrans";
+            optional TCP_BYTES_SENT: "tcp_sock.bytes_sent";
             required TTY_DRIVER: "tty_struct.driver";
             required TTY_DRIVER_MAJOR: "tty_driver.major";
             required TTY_DRIVER_MINOR: "tty_driver.minor_start";

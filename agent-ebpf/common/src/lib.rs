@@ -24,7 +24,7 @@ impl Kind {
     pub const EXIT: Self = Self(30);
     /// A TCP socket sends its first SYN: [`Connection`]. The source port is not known yet.
     pub const CONNECT: Self = Self(40);
-    /// That socket got an answer or was given up: [`Connected`]. Its source port is known.
+    /// That socket got an answer: [`Connected`]. Its source port is known.
     pub const CONNECTED: Self = Self(50);
     /// A process took a connection from a listening socket: [`Connection`].
     pub const ACCEPT: Self = Self(60);
@@ -32,9 +32,11 @@ impl Kind {
     pub const IDS: Self = Self(70);
     /// A process began a session: [`Changed`].
     pub const SESSION: Self = Self(80);
+    /// A TCP connection, or an attempt at one, is over: [`Closed`].
+    pub const CLOSED: Self = Self(90);
 
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::FORK,
         Self::EXEC,
         Self::EXIT,
@@ -43,6 +45,7 @@ impl Kind {
         Self::ACCEPT,
         Self::IDS,
         Self::SESSION,
+        Self::CLOSED,
     ];
 
     /// The kind's place in [`Counts`].
@@ -326,6 +329,22 @@ wire! {
         state: State,
     }
 
+    /// A connection is over. It tells no process: this is written in whatever context the last packet was handled.
+    Closed: 112 {
+        /// [`Kind::CLOSED`].
+        header: Header,
+        /// The socket; without its inode's number where its descriptors are closed.
+        socket: Socket,
+        /// Bytes of data that were sent, each counted once.
+        sent: u64,
+        /// Bytes of data that were received.
+        received: u64,
+        /// The state that it was in: 1 established, 2 where no answer came.
+        state: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
     /// What became of a socket that connects.
     Connected: 40 {
         /// [`Kind::CONNECTED`].
@@ -336,7 +355,7 @@ wire! {
         local_port: u16,
         /// The remote port.
         remote_port: u16,
-        /// The state it went to: 1 established, 7 closed.
+        /// The state it went to: 1 established.
         state: u32,
     }
 }

@@ -65,7 +65,7 @@ impl Canary {
             Record::Connect(connect) => is_own(connect.task.pid, connect.socket.remote_port),
             Record::Accept(accept) => is_own(accept.task.pid, accept.socket.local_port),
             Record::Changed(changed) => is_child(changed.task.pid),
-            Record::Connected(_) => false,
+            Record::Connected(_) | Record::Closed(_) => false,
         };
         if is_it {
             let kind = lapwing_common::Kind(record.header().kind);

@@ -13,19 +13,20 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use lapwing_common::{Connection, Exit, Kind, Socket};
+use lapwing_common::{Closed, Connection, Exit, Kind, Socket};
 use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::ToSmolStr;
 
 pub(super) use self::block::Blocks;
 pub(super) use self::specimen::kinds;
 
-use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER, inode};
+use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};
 use self::capabilities::Capabilities;
 use super::clock::Clock;
 use super::host::Host;
 use super::image::Image;
 use super::names::Names;
+use super::owner::Owner;
 use super::process::{Changes, Key, Process, Table};
 
 /// Makes events of records.
@@ -47,7 +48,8 @@ struct Action {
     ty: &'static str,
     dataset: &'static str,
     message: &'static str,
-    network: Option<&'static str>,
+    transport: Option<&'static str>,
+    direction: Option<&'static str>,
 }
 
 const FORK: usize = 0;
@@ -60,6 +62,7 @@ const LOST: usize = 6;
 const SESSION_ID_CHANGE: usize = 7;
 const UID_CHANGE: usize = 8;
 const GID_CHANGE: usize = 9;
+const DISCONNECTED: usize = 10;
 
 const PROCESS: Action = Action {
     name: "fork",
@@ -67,7 +70,8 @@ const PROCESS: Action = Action {
     ty: "start",
     dataset: "endpoint.events.process",
     message: "Endpoint process event",
-    network: None,
+    transport: None,
+    direction: None,
 };
 const CHANGE: Action = Action { ty: "change", ..PROCESS };
 const NETWORK: Action = Action {
@@ -76,15 +80,16 @@ const NETWORK: Action = Action {
     ty: "start",
     dataset: "endpoint.events.network",
     message: "Endpoint network event",
-    network: Some("egress"),
+    transport: Some("tcp"),
+    direction: Some("egress"),
 };
-const ACTIONS: [Action; 10] = [
+const ACTIONS: [Action; 11] = [
     PROCESS,
     Action { name: "exec", ..PROCESS },
     Action { name: "end", ty: "end", ..PROCESS },
     Action { name: "already_running", ty: "info", ..PROCESS },
     NETWORK,
-    Action { name: "connection_accepted", network: Some("ingress"), ..NETWORK },
+    Action { name: "connection_accepted", direction: Some("ingress"), ..NETWORK },
     // A statement about this host's own monitoring; a rule about processes or connections never sees it.
     Action {
         name: "records_lost",
@@ -92,11 +97,14 @@ const ACTIONS: [Action; 10] = [
         ty: "info",
         dataset: "lapwing.sensor",
         message: "Records were lost: the kernel's ring buffer was full",
-        network: None,
+        transport: None,
+        direction: None,
     },
     Action { name: "session_id_change", ..CHANGE },
     Action { name: "uid_change", ..CHANGE },
     Action { name: "gid_change", ..CHANGE },
+    // The direction is the connection's.
+    Action { name: "disconnect_received", ty: "end", direction: None, ..NETWORK },
 ];
 
 impl Decoder {
@@ -163,30 +171,30 @@ impl Decoder {
         record: &Connection,
         port: u16,
     ) -> Option<Event> {
-        let mut own = Fields::new();
-        let socket = &record.socket;
-        let [local, remote] = addresses(socket);
-        own.set(field!("destination.address"), remote.to_smolstr());
-        own.set(field!("destination.ip"), remote);
-        own.set(field!("destination.port"), u32::from(socket.remote_port));
-        own.set(field!("source.address"), local.to_smolstr());
-        own.set(field!("source.ip"), local);
-        own.set_some(field!("source.port"), (port != 0).then_some(u32::from(port)));
-        self.network_event(ATTEMPTED, Kind::CONNECT, table, key, record, own)
+        let own = ends(&record.socket, port, false);
+        let about = About { kind: Kind::CONNECT, number: record.task.thread, time: record.header.time };
+        self.network_event(ATTEMPTED, about, table, key, &record.socket, own)
     }
 
     /// A process accepted. The peer is the source.
     pub(super) fn accept(&mut self, table: &Table, key: Key, record: &Connection) -> Option<Event> {
-        let mut own = Fields::new();
+        let own = ends(&record.socket, record.socket.local_port, true);
+        let about = About { kind: Kind::ACCEPT, number: record.task.thread, time: record.header.time };
+        self.network_event(ACCEPTED, about, table, key, &record.socket, own)
+    }
+
+    /// A connection is over that a process made or accepted.
+    pub(super) fn disconnect(&mut self, table: &Table, owner: Owner, record: &Closed) -> Option<Event> {
         let socket = &record.socket;
-        let [local, remote] = addresses(socket);
-        own.set(field!("destination.address"), local.to_smolstr());
-        own.set(field!("destination.ip"), local);
-        own.set(field!("destination.port"), u32::from(socket.local_port));
-        own.set(field!("source.address"), remote.to_smolstr());
-        own.set(field!("source.ip"), remote);
-        own.set(field!("source.port"), u32::from(socket.remote_port));
-        self.network_event(ACCEPTED, Kind::ACCEPT, table, key, record, own)
+        let mut own = ends(socket, socket.local_port, owner.is_acceptor);
+        let [out, back] = [record.sent, record.received].map(count);
+        let (source, destination) = if owner.is_acceptor { (back, out) } else { (out, back) };
+        own.set(field!("destination.bytes"), destination);
+        own.set(field!("source.bytes"), source);
+        own.set(field!("network.direction"), if owner.is_acceptor { "ingress" } else { "egress" });
+        // Many connections may end at one moment: the socket tells them apart.
+        let about = About { kind: Kind::CLOSED, number: socket.id as u32, time: record.header.time };
+        self.network_event(DISCONNECTED, about, table, owner.key, socket, own)
     }
 
     /// Records were lost since the last such event, and in all.
@@ -239,24 +247,23 @@ impl Decoder {
     fn network_event(
         &mut self,
         action: usize,
-        kind: Kind,
+        about: About,
         table: &Table,
         key: Key,
-        record: &Connection,
+        socket: &Socket,
         with: Fields,
     ) -> Option<Event> {
         let process = table.get(key)?;
-        let time = record.header.time;
-        let mut own = self.own(action, kind, record.task.thread, time);
+        let mut own = self.own(action, about.kind, about.number, about.time);
         for (id, value) in with.iter() {
             own.set(id, value.clone());
         }
-        own.set(field!("network.type"), if record.socket.family == IPV4 { "ipv4" } else { "ipv6" });
-        own.set(field!("process.uptime"), seconds(time.saturating_sub(process.start)));
-        own.set(field!("lapwing.socket.inode"), inode(record.socket.inode));
+        own.set(field!("network.type"), if socket.family == IPV4 { "ipv4" } else { "ipv6" });
+        own.set(field!("process.uptime"), seconds(about.time.saturating_sub(process.start)));
+        own.set_some(field!("lapwing.socket.inode"), (socket.inode != 0).then(|| count(socket.inode)));
         let layers =
             vec![self.actions[action].clone(), self.network_block(table, process), self.host.clone()];
-        Some(Event::new(self.clock.wall(time), own, layers))
+        Some(Event::new(self.clock.wall(about.time), own, layers))
     }
 
     /// What every event has of its own. The id follows from what the kernel told, so that it is the same when told
@@ -297,11 +304,38 @@ fn action(action: &Action) -> Fields {
     fields.set(field!("event.outcome"), "unknown");
     fields.set(field!("event.type"), Value::texts([action.ty]));
     fields.set(field!("message"), action.message);
-    if let Some(direction) = action.network {
-        fields.set(field!("network.direction"), direction);
-        fields.set(field!("network.transport"), "tcp");
-    }
+    fields.set_some(field!("network.direction"), action.direction);
+    fields.set_some(field!("network.transport"), action.transport);
     fields
+}
+
+/// What an event's id is made of beside the boot: the kind of its record, a number that tells those of one moment apart,
+/// and the time.
+struct About {
+    kind: Kind,
+    number: u32,
+    time: u64,
+}
+
+/// Both ends of a socket: this side is the source where it connected, the peer where it accepted.
+fn ends(socket: &Socket, local_port: u16, is_acceptor: bool) -> Fields {
+    let [local, remote] = addresses(socket);
+    let (local, remote) = ((local, local_port), (remote, socket.remote_port));
+    let (source, destination) = if is_acceptor { (remote, local) } else { (local, remote) };
+    let port = |port: u16| (port != 0).then_some(u32::from(port));
+    let mut fields = Fields::new();
+    fields.set(field!("destination.address"), destination.0.to_smolstr());
+    fields.set(field!("destination.ip"), destination.0);
+    fields.set_some(field!("destination.port"), port(destination.1));
+    fields.set(field!("source.address"), source.0.to_smolstr());
+    fields.set(field!("source.ip"), source.0);
+    fields.set_some(field!("source.port"), port(source.1));
+    fields
+}
+
+/// A number of the kernel's as events have numbers.
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// `AF_INET`, as records have it.

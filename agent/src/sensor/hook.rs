@@ -70,7 +70,7 @@ pub(super) const HOOKS: &[Hook] = &[
     Hook { name: "exit", yields: &[Kind::EXIT], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/sched_process_exit", programs: &[("exit", Attach::Tracepoint("sched_process_exit"))] },
     ]},
-    Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED], is_required: true, without: "nothing", alternatives: &[
+    Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED, Kind::CLOSED], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/inet_sock_set_state", programs: &[("connect", Attach::Tracepoint("inet_sock_set_state"))] },
     ]},
     // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little slower.

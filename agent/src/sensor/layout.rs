@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_member_beyond_what_is_read_at_once_is_missing() {
         assert!(fits("sock_common.skc_v6_daddr", 56));
-        assert!(!fits("sock_common.skc_v6_daddr", 88));
+        assert!(!fits("sock_common.skc_v6_daddr", 112));
         assert!(fits("task_struct.tgid", 5000));
     }
 

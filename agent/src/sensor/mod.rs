@@ -34,6 +34,7 @@ mod context;
 mod decode;
 mod host;
 mod names;
+mod owner;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -52,6 +53,7 @@ use serde_json::json;
 
 pub(crate) use self::hook::{HookReport, HookState};
 pub(crate) use self::loss::KindCounts;
+pub(crate) use self::owner::OwnerCounts;
 pub(crate) use self::process::TableCounts;
 pub(crate) use self::start::StartError;
 
@@ -61,6 +63,7 @@ use self::decode::Decoder;
 use self::host::Host;
 use self::image::Image;
 use self::loss::Losses;
+use self::owner::{Owner, Owners};
 use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::Record;
 use self::ring::Ring;
@@ -96,6 +99,7 @@ pub(crate) struct Sensor {
     malformed: u64,
     /// Records of the agent's own connections.
     own: u64,
+    owners: Owners,
     /// Ports of sockets, used within one batch.
     ports: HashMap<u64, u16>,
 }
@@ -114,6 +118,8 @@ pub(crate) struct SensorStatus {
     pub(crate) malformed: u64,
     /// Records of the agent's own connections, of which no events are made.
     pub(crate) own: u64,
+    /// What was counted of connections whose end is waited for.
+    pub(crate) owners: OwnerCounts,
     /// Processes that are kept.
     pub(crate) processes: usize,
     /// What the process table counted.
@@ -150,6 +156,7 @@ impl Sensor {
             is_stopped: false,
             malformed: 0,
             own: 0,
+            owners: Owners::default(),
             ports: HashMap::new(),
         };
         sensor.test();
@@ -172,6 +179,7 @@ impl Sensor {
             missed: self.ebpf.as_ref().map_or(0, missed),
             malformed: self.malformed,
             own: self.own,
+            owners: self.owners.counts(),
             processes: self.table.len(),
             table: self.table.counts(),
         }
@@ -243,7 +251,8 @@ impl Sensor {
                 continue;
             }
             let (table, decoder, ebpf) = (&mut self.table, &mut self.decoder, self.ebpf.as_ref());
-            Teller { table, decoder, ebpf, events: &mut events }.tell(&record, port);
+            let owners = &mut self.owners;
+            Teller { table, decoder, owners, ebpf, events: &mut events }.tell(&record, port);
         }
         events
     }
@@ -289,6 +298,7 @@ impl Sensor {
 struct Teller<'a> {
     table: &'a mut Table,
     decoder: &'a mut Decoder,
+    owners: &'a mut Owners,
     ebpf: Option<&'a Ebpf>,
     events: &'a mut Vec<Event>,
 }
@@ -327,17 +337,23 @@ impl Teller<'_> {
                 self.observe(key, &connect.state, time);
                 let known = port.filter(|port| *port != 0);
                 let port = known.unwrap_or_else(|| read_port(self.ebpf, connect));
+                self.owners.set(connect.socket.id, Owner { key, is_acceptor: false });
                 self.decoder.connect(self.table, key, connect, port)
             }
             Record::Accept(accept) => {
                 let key = self.table.find(&accept.task);
                 self.observe(key, &accept.state, time);
+                self.owners.set(accept.socket.id, Owner { key, is_acceptor: true });
                 self.decoder.accept(self.table, key, accept)
             }
             Record::Changed(changed) => {
                 let key = self.table.find(&changed.task);
                 self.observe(key, &changed.state, time);
                 None
+            }
+            Record::Closed(closed) => {
+                let owner = self.owners.take(closed.socket.id);
+                owner.and_then(|owner| self.decoder.disconnect(self.table, owner, closed))
             }
             Record::Connected(_) => None,
         };
@@ -400,6 +416,9 @@ impl Source for Sensor {
             "missed": status.missed,
             "malformed": status.malformed,
             "own_connections": status.own,
+            "connections": status.owners.open,
+            "connections_untracked": status.owners.untracked,
+            "connections_unowned": status.owners.unowned,
             "processes": status.processes,
             "processes_evicted": status.table.evicted,
             "processes_learned": status.table.learned,
@@ -424,6 +443,9 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
         match Record::parse(bytes) {
             Ok(Record::Connected(connected)) => {
                 ports.insert(connected.socket, connected.local_port);
+            }
+            Ok(Record::Closed(closed)) => {
+                ports.insert(closed.socket.id, closed.socket.local_port);
             }
             Ok(Record::Connect(connect)) => {
                 let port = ports.remove(&connect.socket.id).unwrap_or(connect.socket.local_port);
@@ -478,6 +500,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::ACCEPT => "accept",
         Kind::IDS => "ids",
         Kind::SESSION => "session",
+        Kind::CLOSED => "closed",
         _ => "unknown",
     }
 }

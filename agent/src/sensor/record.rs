@@ -3,7 +3,7 @@
 //! It knows the wire and no event. A record that is too short, of another version, of an unknown kind, or whose spans
 //! lead outside of it yields an error or an empty text, and never a panic.
 
-use lapwing_common::{Changed, Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, VERSION};
+use lapwing_common::{Changed, Closed, Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, VERSION};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -17,6 +17,7 @@ pub(super) enum Record<'a> {
     Connected(&'a Connected),
     Accept(&'a Connection),
     Changed(&'a Changed),
+    Closed(&'a Closed),
 }
 
 /// A record of an exec with its tail.
@@ -57,6 +58,7 @@ impl<'a> Record<'a> {
             Kind::CONNECTED => fixed(bytes).map(Self::Connected),
             Kind::ACCEPT => fixed(bytes).map(Self::Accept),
             Kind::IDS | Kind::SESSION => fixed(bytes).map(Self::Changed),
+            Kind::CLOSED => fixed(bytes).map(Self::Closed),
             Kind(other) => Err(Malformed::Kind(other)),
         }
     }
@@ -70,6 +72,7 @@ impl<'a> Record<'a> {
             Self::Connect(record) | Self::Accept(record) => &record.header,
             Self::Connected(record) => &record.header,
             Self::Changed(record) => &record.header,
+            Self::Closed(record) => &record.header,
         }
     }
 }

@@ -7,7 +7,7 @@ use lapwing_common::{ABSENT, Descriptor, Namespace};
 use lapwing_engine::{FieldId, Fields, Value, field};
 use smol_str::{SmolStr, ToSmolStr};
 
-use super::Decoder;
+use super::{Decoder, count};
 use crate::sensor::container;
 use crate::sensor::image::Image;
 use crate::sensor::process::{Process, Table};
@@ -268,7 +268,7 @@ fn describe_start(process: &Process, fields: &mut Fields) {
     for (index, [ty, inode_field]) in STDIO.into_iter().enumerate() {
         let descriptor = stdio.map(|stdio| stdio[index]).filter(|descriptor| descriptor.mode != 0);
         fields.set_some(ty, descriptor.map(descriptor_type));
-        fields.set_some(inode_field, descriptor.map(|descriptor| inode(descriptor.inode)));
+        fields.set_some(inode_field, descriptor.map(|descriptor| count(descriptor.inode)));
     }
 }
 
@@ -296,7 +296,7 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
         fields.set_some(id, (inode != 0).then_some(inode));
     }
     if place.cgroup != 0 {
-        fields.set(field!("lapwing.process.cgroup.id"), inode(place.cgroup));
+        fields.set(field!("lapwing.process.cgroup.id"), count(place.cgroup));
         fields.set_some(field!("lapwing.process.cgroup.path"), table.cgroup(place.cgroup).cloned());
     }
     fields.set(field!("process.pgid"), place.pgid);
@@ -323,11 +323,6 @@ fn descriptor_type(descriptor: Descriptor) -> &'static str {
         0o140_000 => "socket",
         _ => "other",
     }
-}
-
-/// A number of the kernel's as events have numbers.
-pub(super) fn inode(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn known(text: &SmolStr) -> Option<SmolStr> {

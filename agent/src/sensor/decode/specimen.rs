@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use lapwing_common::{Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, Place, VERSION};
+use lapwing_common::{Closed, Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, Place, VERSION};
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
@@ -12,6 +12,7 @@ use super::{ACTIONS, Decoder, action};
 use crate::sensor::clock;
 use crate::sensor::host::Host;
 use crate::sensor::image::Image;
+use crate::sensor::owner::Owner;
 use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
 
@@ -75,8 +76,12 @@ fn events(host: Host) -> Vec<Event> {
     found.push(decoder.end(&table, key, &exit));
     let mut connection = Connection::new_zeroed();
     connection.task = exec.task;
+    (connection.socket.inode, connection.socket.local_port, connection.socket.remote_port) = (1, 1, 1);
     found.push(decoder.connect(&table, key, &connection, 1));
     found.push(decoder.accept(&table, key, &connection));
+    let mut closed = Closed::new_zeroed();
+    closed.socket = connection.socket;
+    found.push(decoder.disconnect(&table, Owner { key, is_acceptor: false }, &closed));
     found.push(Some(decoder.lost(1, 1, time)));
     found.into_iter().flatten().collect()
 }

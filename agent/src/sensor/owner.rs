@@ -1,0 +1,83 @@
+//! Whose connections there are: what a connection's end is told of, for the kernel handles it in no process.
+
+use std::collections::HashMap;
+
+use super::process::Key;
+
+/// Most connections whose end is waited for. The end of those beyond is not told, and they are counted.
+const OWNERS_MAX: usize = 131_072;
+
+/// The process that connected or accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) key: Key,
+    /// Whether it accepted.
+    pub(super) is_acceptor: bool,
+}
+
+/// The open connections, by the kernel's address of their sockets.
+#[derive(Default)]
+pub(super) struct Owners {
+    open: HashMap<u64, Owner>,
+    untracked: u64,
+    unowned: u64,
+}
+
+/// What was counted of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnerCounts {
+    /// Connections whose end is waited for.
+    pub(crate) open: usize,
+    /// Connections whose end will not be told, for too many are open.
+    pub(crate) untracked: u64,
+    /// Ends of connections whose beginning was not told: older ones, the agent's own, those that nobody accepted.
+    pub(crate) unowned: u64,
+}
+
+impl Owners {
+    /// A socket is connected or accepted. Another that lay at its address before is gone, though no record told it.
+    pub(super) fn set(&mut self, socket: u64, owner: Owner) {
+        if self.open.len() >= OWNERS_MAX && !self.open.contains_key(&socket) {
+            self.untracked += 1;
+            return;
+        }
+        self.open.insert(socket, owner);
+    }
+
+    /// A socket is closed.
+    pub(super) fn take(&mut self, socket: u64) -> Option<Owner> {
+        let owner = self.open.remove(&socket);
+        self.unowned += u64::from(owner.is_none());
+        // After a burst the room goes back.
+        if self.open.is_empty() && self.open.capacity() > OWNERS_MAX / 16 {
+            self.open.shrink_to_fit();
+        }
+        owner
+    }
+
+    /// What was counted.
+    pub(super) fn counts(&self) -> OwnerCounts {
+        OwnerCounts { open: self.open.len(), untracked: self.untracked, unowned: self.unowned }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_once_and_of_the_last_owner() {
+        let owner = |pid, is_acceptor| Owner { key: Key::new(pid, 0), is_acceptor };
+        let mut owners = Owners::default();
+        owners.set(1, owner(7, false));
+        owners.set(1, owner(8, true));
+        assert_eq!(owners.take(1), Some(owner(8, true)));
+        assert_eq!(owners.take(1), None);
+        for socket in 0..OWNERS_MAX as u64 + 5 {
+            owners.set(socket, owner(7, false));
+        }
+        owners.set(3, owner(9, false));
+        assert_eq!(owners.counts(), OwnerCounts { open: OWNERS_MAX, untracked: 5, unowned: 1 });
+        assert_eq!(owners.take(3), Some(owner(9, false)));
+    }
+}
