@@ -31,6 +31,9 @@ pub(crate) static CGROUP_CONTROLLER: Global<u32> = Global::new(ABSENT);
 /// has them all.
 #[unsafe(no_mangle)]
 pub(crate) static PID_NAMESPACE: Global<u32> = Global::new(0);
+/// How many variables of the environment are wanted.
+#[unsafe(no_mangle)]
+pub(crate) static WANTED: Global<u32> = Global::new(0);
 /// From how many unread bytes in the ring on the reader is woken.
 #[unsafe(no_mangle)]
 pub(crate) static FILL_MARK_BYTES: Global<u64> = Global::new(u64::MAX);

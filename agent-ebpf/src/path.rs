@@ -7,9 +7,14 @@
 //! How far the tail has come stands in the record's own `header.len`, in memory: to the verifier it is unknown each
 //! time it is read, so that one look at the body of a loop serves for all its rounds.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{
+    bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
 use lapwing_common::{
     ARGS_BYTES_MAX, Exec, NAME_BYTES_MAX, NAMES_MAX, PATHS_BYTES_MAX, RECORD_BYTES_MAX, Span,
+    VARIABLE_BYTES_MAX, VARIABLES_MAX, WANTED_MAX,
 };
 
 use crate::layout::*;
@@ -17,6 +22,11 @@ use crate::layout::*;
 /// Bytes of arguments that are read at once; a chunk that is not in memory ends the reading.
 const CHUNK_BYTES: usize = 4096;
 const CHUNK_MASK: usize = 2 * CHUNK_BYTES - 1;
+
+/// The first four bytes of the variables that are wanted, up to their equals sign: few others begin so, and those are
+/// user space's to leave out.
+#[map]
+static BEGINNINGS: HashMap<u32, u8> = HashMap::with_max_entries(WANTED_MAX, 0);
 
 /// A record of an exec that is being written, with its tail.
 pub(crate) struct Tail(*mut u8);
@@ -106,6 +116,41 @@ impl Tail {
             node = above;
         }
         pack(self.span(start, mark))
+    }
+
+    /// Appends the wanted variables of the process's environment, which lies between two addresses of its own.
+    ///
+    /// Each variable is read behind the tail, and becomes a part of it where it begins as a wanted one does.
+    #[inline(never)]
+    pub(crate) fn environment(&self, from: Address, to: Address) -> u64 {
+        let start = self.len();
+        let mut from = from;
+        let mut is_rest = false;
+        for _ in 0..VARIABLES_MAX {
+            if from >= to {
+                return pack(self.span(start, 0));
+            }
+            let end = self.len();
+            if end > PATHS_BYTES_MAX - VARIABLE_BYTES_MAX {
+                break;
+            }
+            // SAFETY: `VARIABLE_BYTES_MAX` bytes from `end` on are inside the record's room, as was just looked at.
+            let (took, beginning) = unsafe {
+                let room = self.0.add(end);
+                let took = bpf_probe_read_user_str(room.cast(), VARIABLE_BYTES_MAX as u32, from.cast());
+                (took, room.cast::<u32>().read_unaligned())
+            };
+            if took <= 0 {
+                return pack(self.span(start, Span::UNREADABLE));
+            }
+            if !is_rest && BEGINNINGS.get_ptr(beginning).is_some() {
+                self.set(end + took as usize);
+            }
+            // What did not fit goes on in place of its end mark.
+            is_rest = took as usize == VARIABLE_BYTES_MAX;
+            from = from.wrapping_add(took as usize - usize::from(is_rest));
+        }
+        pack(self.span(start, Span::CUT))
     }
 
     /// Appends the process's own arguments, `bytes` in all from `from` on. They come last: nothing may follow.

@@ -82,6 +82,11 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
         let is_known = CGROUPS.get_ptr(cgroup).is_some();
         (*record).cgroup = if is_known { Span::EMPTY } else { path::span(tail.cgroup(task::cgroup(task))) };
         let mm: Address = read(task, &TASK_MM);
+        (*record).environment = if WANTED.load() == 0 {
+            Span::EMPTY
+        } else {
+            path::span(tail.environment(read(mm, &MM_ENV_START), read(mm, &MM_ENV_END)))
+        };
         let (start, end): (u64, u64) = (read(mm, &MM_ARG_START), read(mm, &MM_ARG_END));
         let bytes = end.saturating_sub(start);
         (*record).args_bytes = bytes as u32;

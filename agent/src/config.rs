@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde::Deserialize;
 
 use crate::source::cloudtrail;
-use crate::{alert_log, control, indicators, log, rules, sink, store};
+use crate::{alert_log, control, indicators, log, rules, sensor, sink, store};
 
 /// Where the configuration lies, where no other file is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
@@ -39,16 +39,18 @@ pub(crate) struct Config {
 }
 
 /// `[sensor]`: the events of this host.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SensorConfig {
     /// Whether this host is watched. Default: `true`.
     pub(crate) enabled: bool,
+    /// Variables of the environment that events tell of a program's start, in `process.env_vars`.
+    pub(crate) env_vars: sensor::Wanted,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, env_vars: sensor::Wanted::default() }
     }
 }
 

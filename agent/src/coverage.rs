@@ -11,7 +11,8 @@ use crate::source::cloudtrail::{self, Geo};
 pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
     let mut sources = Vec::new();
     if config.is_none_or(|config| config.sensor.enabled) {
-        sources.push(source("sensor", &SENSOR_STREAMS, sensor::event_kinds()));
+        let wanted = config.map_or_else(sensor::Wanted::default, |config| config.sensor.env_vars.clone());
+        sources.push(source("sensor", &SENSOR_STREAMS, sensor::event_kinds(&wanted)));
     }
     if config.is_none_or(|config| config.cloudtrail.enabled()) {
         let places = config.is_none_or(|config| {
@@ -56,6 +57,10 @@ mod tests {
             "sequence by process.entity_id [process where event.action == \"exec\"] \
              [network where event.action in (\"connection_attempted\", \"disconnect_received\") and \
              source.bytes > 0 and destination.bytes > 0 and destination.ip != null]",
+        ),
+        (
+            Covered::All,
+            "process where event.action == \"exec\" and process.env_vars like~ \"histfile=/dev/null\"",
         ),
         (Covered::None, "process where event.action == \"ptrace\""),
     ];

@@ -21,7 +21,7 @@ use lapwing_engine::detect::Indicators;
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema};
 use serde_json::json;
 
-use crate::config::Config;
+use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges};
 use crate::lane::{self, Lane, LaneClient};
@@ -58,7 +58,8 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let sensor = if config.sensor.enabled { Some(Sensor::start(stop.clone())?) } else { None };
+    let SensorConfig { enabled, env_vars } = &config.sensor;
+    let sensor = if *enabled { Some(Sensor::start(env_vars.clone(), stop.clone())?) } else { None };
     privileges::drop_needless()?;
 
     let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();

@@ -18,6 +18,8 @@ mod accept;
 mod connect;
 /// Row `connect`: how connections end.
 mod disconnect;
+/// Row `exec`: the environment that a program is started with.
+mod environment;
 /// Row `exec`: what runs, by which name, with which arguments, where.
 mod exec;
 /// Row `exit`: how processes end.

@@ -51,6 +51,8 @@ macro_rules! layout {
             optional KERNFS_PARENT: "kernfs_node.__parent" or "kernfs_node.parent";
             required MM_ARG_END: "mm_struct.arg_end";
             required MM_ARG_START: "mm_struct.arg_start";
+            required MM_ENV_END: "mm_struct.env_end";
+            required MM_ENV_START: "mm_struct.env_start";
             required MOUNT_MNT: "mount.mnt";
             required MOUNT_MOUNTPOINT: "mount.mnt_mountpoint";
             required MOUNT_PARENT: "mount.mnt_parent";

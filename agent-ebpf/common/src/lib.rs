@@ -77,6 +77,12 @@ pub const PATHS_BYTES_MAX: usize = 16 * 1024;
 pub const RECORD_BYTES_MAX: usize = PATHS_BYTES_MAX + ARGS_BYTES_MAX;
 /// Most bytes of one name on a path, with its end mark. No file system of Linux has longer names.
 pub const NAME_BYTES_MAX: usize = 256;
+/// Most bytes of one variable of the environment, with its end mark; longer ones are cut.
+pub const VARIABLE_BYTES_MAX: usize = 1024;
+/// Most variables of an environment that are looked at; where there are more, [`Span::CUT`] is set.
+pub const VARIABLES_MAX: usize = 1024;
+/// Most names of variables that are wanted.
+pub const WANTED_MAX: u32 = 256;
 /// Most names on a path; of a deeper one the upper folders are missing and [`Span::CUT`] is set.
 pub const NAMES_MAX: usize = 64;
 
@@ -238,7 +244,7 @@ wire! {
     }
 
     /// A process began to run a program.
-    Exec: 288 {
+    Exec: 296 {
         /// [`Kind::EXEC`].
         header: Header,
         /// The process.
@@ -265,6 +271,8 @@ wire! {
         directory: Span,
         /// The control group's path, where its id was not sent before.
         cgroup: Span,
+        /// Those variables of the environment whose names begin as wanted ones do, each ended by a zero.
+        environment: Span,
         /// The arguments, each ended by a zero.
         args: Span,
     }

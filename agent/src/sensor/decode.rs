@@ -125,12 +125,12 @@ impl Decoder {
 
     /// A process was made.
     pub(super) fn fork(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
-        self.process_event(FORK, Kind::FORK, table, key, time, Fields::new())
+        self.process_event(FORK, Kind::FORK, table, key, time, environment(table, key))
     }
 
     /// A process runs another program.
     pub(super) fn exec(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
-        self.process_event(EXEC, Kind::EXEC, table, key, time, Fields::new())
+        self.process_event(EXEC, Kind::EXEC, table, key, time, environment(table, key))
     }
 
     /// A process ran before the agent did. Its time is now; `process.start` tells since when.
@@ -151,7 +151,7 @@ impl Decoder {
 
     /// A process ended.
     pub(super) fn end(&mut self, table: &Table, key: Key, record: &Exit) -> Option<Event> {
-        let mut own = Fields::new();
+        let mut own = environment(table, key);
         let signal = record.status & 0x7f;
         // As a shell shows it: a process that a signal ended has 128 and the signal's number.
         let code = if signal == 0 { record.status >> 8 & 0xff } else { 128 + signal };
@@ -292,6 +292,16 @@ impl Decoder {
             .into_iter()
             .filter_map(|(role, process)| Some(self.role_block(role, process?)))
     }
+}
+
+/// What is told of the environment that a process's program was started with. Changes of its ids tell nothing of it.
+fn environment(table: &Table, key: Key) -> Fields {
+    let mut fields = Fields::new();
+    let Some(process) = table.get(key) else { return fields };
+    let variables = Some(&process.image.env_vars).filter(|variables| !variables.elements().is_empty());
+    fields.set_some(field!("process.env_vars"), variables.cloned());
+    fields.set_some(field!("lapwing.process.env_truncated"), process.image.is_env_cut.then_some(true));
+    fields
 }
 
 fn action(action: &Action) -> Fields {

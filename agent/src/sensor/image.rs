@@ -3,6 +3,7 @@
 use lapwing_engine::Value;
 use smol_str::{SmolStr, format_smolstr};
 
+use super::environment::Wanted;
 use super::record::ExecRecord;
 
 /// What the kernel appends to the path of a file that has no name any more.
@@ -33,11 +34,15 @@ pub(super) struct Image {
     pub(super) script: Option<SmolStr>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
+    /// Those variables of the environment it was started with that are wanted, as `NAME=value`.
+    pub(super) env_vars: Value,
+    /// Whether the environment was too long or not in memory, so that wanted ones may be missing.
+    pub(super) is_env_cut: bool,
 }
 
 impl Image {
     /// The program of an exec.
-    pub(super) fn of_exec(record: &ExecRecord<'_>) -> Self {
+    pub(super) fn of_exec(record: &ExecRecord<'_>, wanted: &Wanted) -> Self {
         let executable = lossy(&record.path(record.fixed.executable));
         let filename = lossy(record.text(record.fixed.filename));
         let is_script = record.fixed.interpreter.len != 0;
@@ -53,6 +58,8 @@ impl Image {
             comm: comm(&record.fixed.task.comm),
             script: is_script.then_some(filename),
             is_cut: record.is_cut(),
+            env_vars: Value::texts(record.environment().filter(|variable| wanted.has(variable)).map(lossy)),
+            is_env_cut: record.is_environment_cut(),
         }
     }
 
@@ -77,6 +84,8 @@ impl Image {
             directory: directory.into(),
             comm: comm.into(),
             is_cut: false,
+            env_vars: Value::List([].into()),
+            is_env_cut: false,
         }
     }
 
@@ -93,6 +102,8 @@ impl Image {
             comm,
             script: None,
             is_cut: true,
+            env_vars: Value::List([].into()),
+            is_env_cut: false,
         }
     }
 

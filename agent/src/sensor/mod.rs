@@ -32,6 +32,7 @@ mod snapshot;
 mod container;
 mod context;
 mod decode;
+mod environment;
 mod host;
 mod names;
 mod owner;
@@ -51,6 +52,7 @@ use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, Timestamp};
 use serde_json::json;
 
+pub(crate) use self::environment::Wanted;
 pub(crate) use self::hook::{HookReport, HookState};
 pub(crate) use self::loss::KindCounts;
 pub(crate) use self::owner::OwnerCounts;
@@ -100,6 +102,7 @@ pub(crate) struct Sensor {
     /// Records of the agent's own connections.
     own: u64,
     owners: Owners,
+    wanted: Wanted,
     /// Ports of sockets, used within one batch.
     ports: HashMap<u64, u16>,
 }
@@ -126,18 +129,20 @@ pub(crate) struct SensorStatus {
     pub(crate) table: TableCounts,
 }
 
-/// Every kind of event that the sensor makes on this host, with the fields that such an event may have.
-pub(crate) fn event_kinds() -> Vec<EventKind> {
-    decode::kinds()
+/// Every kind of event that the sensor makes on this host, with the fields that such an event may have where these
+/// variables of the environment are told.
+pub(crate) fn event_kinds(wanted: &Wanted) -> Vec<EventKind> {
+    decode::kinds(!wanted.is_empty())
 }
 
 impl Sensor {
-    /// Attaches the hooks, tests them, and takes the snapshot. Once `stop` is set, the source ends.
+    /// Attaches the hooks, tests them, and takes the snapshot. Events tell the wanted variables of the environment. Once
+    /// `stop` is set, the source ends.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(crate) fn start(stop: Arc<AtomicBool>) -> Result<Self, StartError> {
-        let loaded = start::start()?;
+    pub(crate) fn start(wanted: Wanted, stop: Arc<AtomicBool>) -> Result<Self, StartError> {
+        let loaded = start::start(&wanted)?;
         let attached = clock::now();
         let ring = Ring::new(loaded.ring).map_err(|error| StartError::Io("epoll", error))?;
         let host = Host::new();
@@ -157,6 +162,7 @@ impl Sensor {
             malformed: 0,
             own: 0,
             owners: Owners::default(),
+            wanted,
             ports: HashMap::new(),
         };
         sensor.test();
@@ -251,8 +257,8 @@ impl Sensor {
                 continue;
             }
             let (table, decoder, ebpf) = (&mut self.table, &mut self.decoder, self.ebpf.as_ref());
-            let owners = &mut self.owners;
-            Teller { table, decoder, owners, ebpf, events: &mut events }.tell(&record, port);
+            let (owners, wanted) = (&mut self.owners, &self.wanted);
+            Teller { table, decoder, owners, wanted, ebpf, events: &mut events }.tell(&record, port);
         }
         events
     }
@@ -299,6 +305,7 @@ struct Teller<'a> {
     table: &'a mut Table,
     decoder: &'a mut Decoder,
     owners: &'a mut Owners,
+    wanted: &'a Wanted,
     ebpf: Option<&'a Ebpf>,
     events: &'a mut Vec<Event>,
 }
@@ -321,7 +328,7 @@ impl Teller<'_> {
                 // The kernel changes the ids before the program, and so tell the sensors that rules are written for.
                 let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
-                let key = self.table.exec(exec, Image::of_exec(exec));
+                let key = self.table.exec(exec, Image::of_exec(exec, self.wanted));
                 self.decoder.exec(self.table, key, time)
             }
             Record::Exit(exit) => {

@@ -115,6 +115,18 @@ impl<'a> ExecRecord<'a> {
         self.text(span).split(|byte| *byte == 0).skip(usize::from(is_empty))
     }
 
+    /// Variables of the environment, the last of which may be cut: those that are wanted, and others that begin so.
+    pub(super) fn environment(&self) -> impl Iterator<Item = &'a [u8]> {
+        let span = self.fixed.environment;
+        let is_empty = span.len & Span::LEN == 0;
+        self.text(span).split(|byte| *byte == 0).skip(usize::from(is_empty))
+    }
+
+    /// Whether not all of the environment was looked at.
+    pub(super) fn is_environment_cut(&self) -> bool {
+        self.fixed.environment.has(Span::CUT) || self.fixed.environment.has(Span::UNREADABLE)
+    }
+
     /// Whether arguments are missing or cut.
     pub(super) fn is_cut(&self) -> bool {
         self.fixed.args.has(Span::CUT) || self.fixed.args.has(Span::UNREADABLE)

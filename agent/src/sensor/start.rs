@@ -1,11 +1,12 @@
 //! The start: from the object in this binary to programs that run in the kernel, or one sentence that says what is
 //! wrong and what cures it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
@@ -13,6 +14,7 @@ use lapwing_common::{Counts, SLOTS};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
+use super::environment::Wanted;
 use super::hook::{self, HookReport};
 use super::layout::Layout;
 use super::{RING_BYTES, btf};
@@ -104,7 +106,7 @@ unsafe impl Pod for PodCounts {}
 ///
 /// # Errors
 /// See [`StartError`].
-pub(super) fn start() -> Result<Loaded, StartError> {
+pub(super) fn start(wanted: &Wanted) -> Result<Loaded, StartError> {
     let kernel = check_host()?;
     let layout = layout(&kernel)?;
     for member in layout.absent() {
@@ -117,6 +119,8 @@ pub(super) fn start() -> Result<Loaded, StartError> {
              host, or with `--pid=host`"
         );
     }
+    let beginnings = wanted.beginnings();
+    let count = u32::try_from(beginnings.len()).unwrap_or(u32::MAX);
     let fill_mark = u64::from(RING_BYTES) / 4;
     let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
     let mut loader = EbpfLoader::new();
@@ -127,9 +131,11 @@ pub(super) fn start() -> Result<Loaded, StartError> {
         .map_max_entries("RECORDS", RING_BYTES)
         .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
         .override_global("FILL_MARK_BYTES", &fill_mark, true)
+        .override_global("WANTED", &count, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .load(OBJECT);
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
+    want(&mut ebpf, &beginnings).map_err(|error| StartError::Refused(causes(&error)))?;
     let kernel_btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
     let hooks = hook::attach_all(&mut ebpf, &kernel_btf).map_err(|report| StartError::Hook {
         name: report.name,
@@ -143,6 +149,13 @@ pub(super) fn start() -> Result<Loaded, StartError> {
     let ring = RingBuf::try_from(map("RECORDS")?).map_err(|error| refused(&error))?;
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
     Ok(Loaded { ebpf, ring, counts, hooks, logger })
+}
+
+/// Tells the kernel side how the variables begin that are wanted.
+fn want(ebpf: &mut Ebpf, beginnings: &BTreeSet<u32>) -> Result<(), MapError> {
+    let Some(map) = ebpf.map_mut("BEGINNINGS") else { return Ok(()) };
+    let mut map: HashMap<_, u32, u8> = HashMap::try_from(map)?;
+    beginnings.iter().try_for_each(|beginning| map.insert(beginning, 1, 0))
 }
 
 /// Whether this host can run the programs at all. Returns the kernel's version.

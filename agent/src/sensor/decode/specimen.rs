@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lapwing_common::{Closed, Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, Place, VERSION};
 use lapwing_engine::coverage::EventKind;
-use lapwing_engine::{Event, Value, field};
+use lapwing_engine::{Event, FieldId, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
 
 use super::{ACTIONS, Decoder, action};
@@ -26,20 +26,22 @@ const CONTAINER: &str = "/docker-0123456789abcdef0123456789abcdef0123456789abcde
 /// A pipe, as `st_mode` tells it.
 const PIPE: u32 = 0o010_000;
 
-/// Every kind of event that the sensor makes on this host.
-pub(in crate::sensor) fn kinds() -> Vec<EventKind> {
+/// Every kind of event that the sensor makes on this host. Whether variables of the environment are told is a setting.
+pub(in crate::sensor) fn kinds(has_env_vars: bool) -> Vec<EventKind> {
     let host = Host::new();
     let os = host.fields.get(field!("host.os.type")).cloned();
-    events(host).into_iter().map(|event| kind(&event, os.clone())).collect()
+    events(host).into_iter().map(|event| kind(&event, os.clone(), has_env_vars)).collect()
 }
 
 /// What all events like this one hold, and what they may hold.
-fn kind(event: &Event, os: Option<Value>) -> EventKind {
+fn kind(event: &Event, os: Option<Value>, has_env_vars: bool) -> EventKind {
+    const ENV: [FieldId; 2] = [field!("process.env_vars"), field!("lapwing.process.env_truncated")];
     let name = event.text(field!("event.action")).unwrap_or_default();
     let told = ACTIONS.iter().find(|action| action.name == name);
     let mut fixed = told.map(action).unwrap_or_default();
     fixed.set_some(field!("host.os.type"), os);
-    EventKind::new(name, fixed, event.fields().into_iter().map(|(id, _)| id))
+    let fields = event.fields().into_iter().map(|(id, _)| id);
+    EventKind::new(name, fixed, fields.filter(|id| has_env_vars || !ENV.contains(id)))
 }
 
 /// An event of each kind.
@@ -126,6 +128,8 @@ fn image(executable: &str) -> Image {
         comm: name.into(),
         script: Some("/script".into()),
         is_cut: true,
+        env_vars: Value::texts(["LD_PRELOAD=/x.so"]),
+        is_env_cut: true,
     }
 }
 
@@ -136,7 +140,7 @@ mod tests {
 
     #[test]
     fn there_is_a_kind_for_every_action() {
-        let kinds = kinds();
+        let kinds = kinds(true);
         let mut names: Vec<_> = kinds.iter().map(|kind| kind.name.as_str()).collect();
         let mut actions = ACTIONS.map(|action| action.name);
         names.sort_unstable();
@@ -153,7 +157,7 @@ mod tests {
         let keys: Vec<_> =
             snapshot::all(u64::MAX).into_iter().map(|running| table.add(running.origin)).collect();
         let schema = lapwing_engine::Schema::new();
-        let kinds = kinds();
+        let kinds = kinds(true);
         let of = |name: &str| kinds.iter().find(|kind| kind.name == name).unwrap();
         let mut connection = Connection::new_zeroed();
         connection.socket.family = 10;
