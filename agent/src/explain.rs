@@ -2,7 +2,7 @@
 
 use lapwing_engine::explain::{Chain, Explanation, Part, Trace, Traced};
 use lapwing_engine::lang::Query;
-use lapwing_engine::rule::Kind;
+use lapwing_engine::rule::{Exception, Kind};
 use lapwing_engine::{Event, Rule, Schema, Value, field};
 use serde_json::{Value as Json, json};
 
@@ -59,7 +59,7 @@ pub(crate) fn names(rule: &Rule) -> Vec<String> {
 
 /// Why it did or did not match, in lines. `names` are those of the rule's event queries.
 pub(crate) fn lines(explanation: &Explanation, names: &[String], marks: Marks) -> Vec<String> {
-    let Explanation { events, alert_count, alerts, parts, chain, state } = explanation;
+    let Explanation { events, alert_count, alerts, parts, chain, state, excused } = explanation;
     let mut lines = vec![format!("events: {events}, alerts: {alert_count}")];
     for alert in alerts {
         lines.push(format!("  alert at {}", alert.time));
@@ -77,6 +77,13 @@ pub(crate) fn lines(explanation: &Explanation, names: &[String], marks: Marks) -
     if !state.is_empty() {
         lines.push("memory".to_owned());
         lines.extend(state.iter().map(|line| format!("  {}", escape(line))));
+    }
+    if !excused.is_empty() {
+        lines.push("exceptions".to_owned());
+        lines.extend(excused.iter().map(|(exception, times)| {
+            let Exception { file, line, reason, .. } = &**exception;
+            format!("  {} kept back {times}: {}", escape(&format!("{file}:{line}")), escape(reason))
+        }));
     }
     lines
 }
@@ -224,6 +231,9 @@ pub(crate) fn to_json(explanation: &Explanation, schema: &Schema) -> Json {
         "parts": explanation.parts.iter().map(part).collect::<Vec<_>>(),
         "sequence": chain,
         "memory": explanation.state,
+        "exceptions": explanation.excused.iter().map(|(exception, times)| {
+            json!({"file": &*exception.file, "line": exception.line, "reason": exception.reason, "count": times})
+        }).collect::<Vec<_>>(),
     })
 }
 

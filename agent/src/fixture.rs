@@ -14,6 +14,9 @@
 //! alerts = 1                         # or a list of what the alerts' documents must hold
 //! ```
 //!
+//! A test of a rule of type `threat_match` has its `indicators`, as ECS documents:
+//! `indicators = [{ threat.indicator.ip = "192.0.2.1" }]`.
+//!
 //! An event is its template with its own fields in place of the template's. Events follow each other by `after`, a
 //! millisecond where it is not said; `repeat` and `every` make many of one. In place of `events`, `events_file` names a
 //! recording, from the folder of the file that it stands in: NDJSON, a JSON array or CloudTrail's, compressed or not.
@@ -24,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use lapwing_engine::detect::Indicators;
 use lapwing_engine::explain::{Explainer, Explanation};
 use lapwing_engine::{Engine, Event, Options, Output, Rule, Schema, Timestamp};
 use serde::Deserialize;
@@ -63,6 +67,9 @@ pub(crate) struct Test {
     events: Vec<Json>,
     /// A recording of it, in place of `events`.
     events_file: Option<PathBuf>,
+    /// What is known of threats: ECS documents.
+    #[serde(default)]
+    indicators: Vec<Map<String, Json>>,
     /// What must come of it.
     alerts: Expected,
 }
@@ -130,7 +137,13 @@ impl Fixture {
     pub(crate) fn run(&self, test: &Test, rule: &Arc<Rule>, schema: &Arc<Schema>) -> Result<Outcome> {
         let events = self.all_events(test, schema)?;
         let rule = Arc::new(Rule { enabled: true, ..(**rule).clone() });
-        let mut engine = Engine::new(schema.clone(), std::slice::from_ref(&rule), Options::default());
+        let mut indicators = Indicators::default();
+        for (indicator, number) in test.indicators.iter().zip(1..) {
+            indicators.push(indicator, format!("indicator {number}"));
+        }
+        let indicators = Arc::new(indicators);
+        let mut engine = Engine::new(schema.clone(), std::slice::from_ref(&rule), Options::default())
+            .with_indicators(&indicators);
         let mut output = Output::default();
         let mut latest = Timestamp::MIN;
         for event in &events {
@@ -145,7 +158,8 @@ impl Fixture {
         });
         let failure = test.alerts.differs(&documents.collect::<Result<Vec<Json>>>()?);
         let explanation = failure.is_some().then(|| {
-            let mut explainer = Explainer::new(&rule, schema.clone(), Options::default());
+            let mut explainer =
+                Explainer::new(&rule, schema.clone(), Options::default()).with_indicators(&indicators);
             events.into_iter().for_each(|event| explainer.push(event));
             explainer.finish()
         });

@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Rules to look in instead of those of the configuration
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
+    /// Exceptions to apply instead of those of the configuration: a file or a folder
+    #[arg(long, value_name = "PATH")]
+    exceptions: Option<PathBuf>,
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
@@ -60,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             None => {
                 let mut schema = Schema::new();
                 let (rule, loaded) = find(subject, args, &config, &mut schema)?;
-                rule::explain(&rule, &loaded, &Arc::new(schema), args)?;
+                rule::explain(&rule, &loaded, schema, args, &config)?;
             }
         }
     }

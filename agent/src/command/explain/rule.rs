@@ -1,33 +1,47 @@
 //! What a rule does, and why it did or did not match.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
 use lapwing_engine::coverage::{Coverage, coverage};
 use lapwing_engine::explain::{Bound, Explainer, Explanation, bounds, spelled};
 use lapwing_engine::lang::format;
-use lapwing_engine::rule::Kind;
+use lapwing_engine::rule::{Exceptions, Kind};
 use lapwing_engine::{Loaded, Options, Rule, Schema};
 use serde_json::{Value as Json, json};
 
-use super::super::{Refused, print, replay, tell_reports};
+use super::super::{Refused, complain, print, replay, tell_reports};
 use super::Args;
 use crate::config::Config;
 use crate::explain::{Marks, lines, names, to_json};
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Replay};
 use crate::terminal::escape;
-use crate::{coverage as here, report};
+use crate::{coverage as here, indicators, report, rules};
 
 /// How late recorded events may come, as in a replay.
 const LATENESS: std::time::Duration = replay::LATENESS;
 
 /// Tells what the rule does, or, where there are events, why it did or did not match.
-pub(super) fn explain(rule: &Arc<Rule>, loaded: &Loaded, schema: &Arc<Schema>, args: &Args) -> Result<()> {
+pub(super) fn explain(
+    rule: &Arc<Rule>,
+    loaded: &Loaded,
+    mut schema: Schema,
+    args: &Args,
+    config: &Config,
+) -> Result<()> {
+    let configured = Some(&config.rules.exceptions).filter(|_| args.rules.is_empty());
+    let exceptions = rules::exceptions(args.exceptions.as_ref().or(configured), &mut schema)?;
+    tell_reports(&exceptions.reports);
+    let schema = &Arc::new(schema);
     let found = coverage(rule, &here::sources(None), schema);
     let queries = queries(rule, schema);
     let bounds = bounds(rule, Options::default().limits);
-    let explanation = if args.events.is_empty() { None } else { Some(run(rule, schema, args)?) };
+    let explanation = match args.events.as_slice() {
+        [] => None,
+        files => Some(run(rule, schema, files, &exceptions, config)?),
+    };
     let reports: Vec<_> = loaded.reports.iter().filter(|report| report.file == rule.file).collect();
     if args.json {
         let object = json!({
@@ -128,14 +142,24 @@ fn bound_to_json(bound: &Bound) -> Json {
 }
 
 /// Shows the events to the rule.
-fn run(rule: &Arc<Rule>, schema: &Arc<Schema>, args: &Args) -> Result<Explanation> {
+fn run(
+    rule: &Arc<Rule>,
+    schema: &Arc<Schema>,
+    files: &[PathBuf],
+    exceptions: &Exceptions,
+    config: &Config,
+) -> Result<Explanation> {
     let options = Options { lateness: LATENESS, ..Options::default() };
-    let mut explainer = Explainer::new(rule, schema.clone(), options);
-    let cloudtrail = Config::read_if_there(&args.config)?.cloudtrail;
+    let (indicators, problems) = indicators::load(&config.indicators)?;
+    problems.iter().for_each(|problem| complain(problem));
+    let mut explainer = Explainer::new(rule, schema.clone(), options)
+        .with_exceptions(&exceptions.list)
+        .with_indicators(&indicators.into());
+    let cloudtrail = &config.cloudtrail;
     let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
     let mut source = Replay::new(schema.clone(), geo);
     let mut refused = Refused::default();
-    for file in &args.events {
+    for file in files {
         for event in source.events(Documents::open(file)?) {
             match event {
                 Ok(Recorded { event, .. }) => explainer.push(event),

@@ -15,10 +15,10 @@ use self::chain::{HITS_MAX, Stages};
 use self::state::Groups;
 use self::trace::nearness;
 use super::{Alert, Engine, Options, Output};
-use crate::detect::naive;
+use crate::detect::{Indicators, naive};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::{EventQuery, Query};
-use crate::rule::{Kind, Rule};
+use crate::rule::{Exception, Kind, Rule};
 
 /// Most near misses that are told of each event query.
 pub const MISSES_MAX: usize = 3;
@@ -66,6 +66,8 @@ pub struct Explanation {
     pub chain: Option<Chain>,
     /// What the events made of the rule's memory, in sentences.
     pub state: Vec<String>,
+    /// The exceptions that kept an alert back, or an event from being counted, each with how often.
+    pub excused: Vec<(Arc<Exception>, u64)>,
 }
 
 impl Explainer {
@@ -87,6 +89,20 @@ impl Explainer {
             groups: Groups::of(rule),
             rule: rule.clone(),
         }
+    }
+
+    /// The same with exceptions, in place of any it had: see [`Engine::with_exceptions`].
+    #[must_use]
+    pub fn with_exceptions(mut self, exceptions: &[Arc<Exception>]) -> Self {
+        self.engine = self.engine.with_exceptions(exceptions);
+        self
+    }
+
+    /// The same with indicators of threats, in place of any it had: see [`Engine::with_indicators`].
+    #[must_use]
+    pub fn with_indicators(mut self, indicators: &Arc<Indicators>) -> Self {
+        self.engine = self.engine.with_indicators(indicators);
+        self
     }
 
     /// Shows it an event.
@@ -132,6 +148,8 @@ impl Explainer {
                 "conditions on the ancestry of processes hang on earlier events and are not shown one by one";
             state.push(of.to_owned());
         }
+        let excused = self.engine.exceptions().filter(|(_, times)| *times > 0);
+        let excused = excused.map(|(exception, times)| (exception.clone(), times)).collect();
         Explanation {
             events: self.events,
             alert_count: self.alert_count,
@@ -139,6 +157,7 @@ impl Explainer {
             parts: self.parts,
             chain,
             state,
+            excused,
         }
     }
 
