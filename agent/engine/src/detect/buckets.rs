@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 
+use super::learner::Learned;
 use super::{Change, Findings, Hit};
 use crate::event::{Event, FieldId, Schema, Timestamp, Value};
 
@@ -20,34 +19,12 @@ const OPEN: &str = "open:";
 /// Between the parts of a row's key.
 const PARTED: char = '\u{1f}';
 
-/// What a machine learning job judges, but for its function.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Detection {
-    /// The job's id.
-    pub job_id: SmolStr,
-    /// The field whose values are judged apart.
-    pub partition: Option<FieldId>,
-    /// The length of a bucket.
-    pub bucket_span: Duration,
-    /// Buckets that must have been learned for a partition before anything in it is an anomaly.
-    pub buckets_learned_min: u64,
-    /// Anomalies below this score, from 0 to 100, are not told.
-    pub record_score_min: f64,
-}
-
-impl Detection {
-    /// Whether an anomaly of this score is told, where so many buckets had been learned.
-    pub(super) fn tells(&self, record_score: f64, buckets_learned: u64) -> bool {
-        buckets_learned >= self.buckets_learned_min
-            && record_score > 0.0
-            && record_score >= self.record_score_min
-    }
-}
-
 /// A value and its partition; the partition is empty where the job has none.
 type Present = (SmolStr, SmolStr);
-/// The values present in a bucket that is over, by their partition, each with the first event that brought it.
-pub(super) type Over = BTreeMap<SmolStr, Vec<(SmolStr, Arc<Event>)>>;
+/// The values present in a bucket that is over, by their partition.
+pub(super) type Over = BTreeMap<SmolStr, Vec<Brought>>;
+/// A value, and the first event that brought it.
+pub(super) type Brought = (SmolStr, Arc<Event>);
 
 /// Buckets that are not over: what is present in them, with the first event that brought it.
 #[derive(Debug)]
@@ -127,16 +104,6 @@ impl Buckets {
     pub(super) fn discarded(&self) -> u64 {
         self.discarded
     }
-}
-
-/// What is learned of a partition.
-pub(super) trait Learned: Default + Serialize + DeserializeOwned {
-    /// How many values it holds.
-    fn values(&self) -> usize;
-    /// The last bucket that it learned, in nanoseconds since 1970.
-    fn last_bucket(&self) -> i64;
-    /// Forgets what weighs least, so that no more than this many values are left.
-    fn shrink(&mut self, values_max: usize);
 }
 
 /// What was learned of all partitions of a job.

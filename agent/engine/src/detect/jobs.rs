@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::buckets::Detection;
-use super::{Findings, Hit, Limits, Rare, Spike};
+use super::learner::{Detection, Learner};
+use super::rare::Rare;
+use super::spike::Spike;
+use super::{Findings, Hit, Limits};
 use crate::event::{Schema, Timestamp};
 use crate::rule::{Job, JobFunction};
 
@@ -16,8 +18,8 @@ pub struct Jobs(Vec<(Arc<Job>, Function)>);
 
 #[derive(Debug)]
 enum Function {
-    Rare(Rare),
-    Spike(Spike),
+    Rare(Learner<Rare>),
+    Spike(Learner<Spike>),
 }
 
 impl Jobs {
@@ -25,18 +27,18 @@ impl Jobs {
     #[must_use]
     pub fn new(jobs: &[Arc<Job>], record_score_min: f64, limits: Limits) -> Self {
         let function = |job: &Arc<Job>| {
+            let (JobFunction::Rare { by: field } | JobFunction::HighDistinctCount { field }) = job.function;
             let detection = Detection {
                 job_id: job.id.as_str().into(),
+                field,
                 partition: job.partition,
                 bucket_span: job.bucket_span,
                 buckets_learned_min: job.buckets_learned_min,
                 record_score_min,
             };
             match job.function {
-                JobFunction::Rare { by } => Function::Rare(Rare::new(detection, by, limits)),
-                JobFunction::HighDistinctCount { field } => {
-                    Function::Spike(Spike::new(detection, field, limits))
-                }
+                JobFunction::Rare { .. } => Function::Rare(Learner::new(detection, limits)),
+                JobFunction::HighDistinctCount { .. } => Function::Spike(Learner::new(detection, limits)),
             }
         };
         Self(jobs.iter().map(|job| (job.clone(), function(job))).collect())

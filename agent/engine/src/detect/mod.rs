@@ -7,6 +7,7 @@ mod hash;
 mod indicators;
 mod jobs;
 mod key;
+mod learner;
 mod lineage;
 mod matcher;
 mod new_terms;
@@ -19,17 +20,14 @@ mod suppression;
 mod threshold;
 mod window;
 
-pub use buckets::Detection;
 pub use indicators::{Enrichment, IndicatorMatch, Indicators, MATCHED_TYPE};
 pub use jobs::Jobs;
 pub(crate) use key::{JoinKey, join_keys};
 pub use lineage::LineageDetector;
 pub use matcher::Matcher;
 pub use new_terms::NewTerms;
-pub use rare::Rare;
 pub use sample::SampleDetector;
 pub use sequence::SequenceDetector;
-pub use spike::Spike;
 pub use suppression::{Suppressed, Suppressor};
 pub use threshold::ThresholdDetector;
 

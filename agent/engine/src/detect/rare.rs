@@ -9,114 +9,26 @@
 //! alone and never changes afterwards.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use super::buckets::{Buckets, Detection, Learned, Over, Partitions};
-use super::{Anomaly, Finding, Findings, Hit, Limits};
-use crate::event::{FieldId, Schema, Timestamp};
+use super::buckets::Brought;
+use super::learner::{Detection, Judged, Learned, kept};
+use crate::event::Timestamp;
 
-/// Nothing more probable than this is an anomaly.
-const PROBABILITY_MAX: f64 = 0.05;
-/// Everything less probable than this has the highest score.
-const PROBABILITY_MIN: f64 = 1e-4;
-/// How fast weights fade in a bucket of half an hour or more, and proportionally slower in a shorter one.
-const DECAY: f64 = 0.0005;
-/// The bucket length from which weights fade no faster.
-const DECAY_FULL_AT: Duration = Duration::from_secs(1800);
 /// Weights that differ by less are the same.
 const SAME_WEIGHT: f64 = 1e-9;
 
-/// The memory of one rare job.
-#[derive(Debug)]
-pub struct Rare {
-    detection: Detection,
-    /// The field whose values are rare.
-    by: FieldId,
-    partitions: Partitions<Partition>,
-    buckets: Buckets,
-}
-
 /// What was learned of a partition, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Partition {
+pub(super) struct Rare {
     buckets: u64,
     last_bucket: i64,
     weights: BTreeMap<SmolStr, f64>,
 }
 
 impl Rare {
-    /// A detector that has learned nothing.
-    #[must_use]
-    pub fn new(detection: Detection, by: FieldId, limits: Limits) -> Self {
-        let buckets = Buckets::new(detection.bucket_span, limits.job_values_max);
-        Self { detection, by, partitions: Partitions::new(limits.job_values_max), buckets }
-    }
-
-    /// Puts back a row that was given out as a [`Change`](super::Change); rows that cannot be read are passed over.
-    pub(crate) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
-        if !self.buckets.restore(schema, key, value) {
-            self.partitions.restore(key, value);
-        }
-    }
-
-    /// Takes an event that matched the job's query.
-    pub(crate) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
-        self.buckets.event(schema, hit, self.by, self.detection.partition, findings);
-    }
-
-    /// Tells that no event before `now` will come any more: buckets that are over are judged and learned.
-    pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
-        while let Some((bucket, over)) = self.buckets.next_over(now, findings) {
-            self.close(bucket, over, findings);
-        }
-    }
-
-    fn close(&mut self, bucket: Timestamp, over: Over, findings: &mut Findings) {
-        for (name, values) in over {
-            let mut partition = self.partitions.take(&name);
-            let learned = partition.buckets;
-            for (value, _) in &values {
-                *partition.weights.entry(value.clone()).or_default() += 1.0;
-            }
-            for (value, event) in values {
-                let probability = partition.probability(&value);
-                let record_score = score(probability);
-                if self.detection.tells(record_score, learned) {
-                    let anomaly = Anomaly {
-                        job_id: self.detection.job_id.clone(),
-                        record_score,
-                        probability,
-                        bucket,
-                        by_value: Some(value),
-                        partition_value: self.detection.partition.map(|_| name.clone()),
-                        buckets_learned: learned,
-                        size: None,
-                    };
-                    let events = vec![Some(event)];
-                    findings.found.push(Finding {
-                        events,
-                        anomaly: Some(anomaly.into()),
-                        ..Finding::default()
-                    });
-                }
-            }
-            partition.fade(self.detection.bucket_span);
-            partition.buckets += 1;
-            partition.last_bucket = bucket.as_nanos();
-            self.partitions.put(name, partition, findings);
-        }
-    }
-
-    /// Values that were forgotten because of the limit.
-    pub(crate) fn discarded(&self) -> u64 {
-        self.partitions.discarded() + self.buckets.discarded()
-    }
-}
-
-impl Partition {
     /// How probable a value is that weighs as little as this one.
     fn probability(&self, value: &str) -> f64 {
         let weight = self.weights.get(value).copied().unwrap_or_default();
@@ -124,20 +36,35 @@ impl Partition {
         let as_rare: f64 = self.weights.values().filter(|other| **other <= weight + SAME_WEIGHT).sum();
         if total > 0.0 { as_rare / total } else { 1.0 }
     }
-
-    fn fade(&mut self, bucket_span: Duration) {
-        let kept = kept(bucket_span);
-        self.weights.values_mut().for_each(|weight| *weight *= kept);
-    }
 }
 
-impl Learned for Partition {
+impl Learned for Rare {
     fn values(&self) -> usize {
         self.weights.len()
     }
 
+    fn buckets(&self) -> u64 {
+        self.buckets
+    }
+
     fn last_bucket(&self) -> i64 {
         self.last_bucket
+    }
+
+    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Judged> {
+        for (value, _) in &present {
+            *self.weights.entry(value.clone()).or_default() += 1.0;
+        }
+        let judged = present.into_iter().map(|(value, event)| {
+            let probability = self.probability(&value);
+            Judged { probability, event, by_value: Some(value), size: None }
+        });
+        let judged = judged.collect();
+        let kept = kept(detection.bucket_span);
+        self.weights.values_mut().for_each(|weight| *weight *= kept);
+        self.buckets += 1;
+        self.last_bucket = bucket.as_nanos();
+        judged
     }
 
     fn shrink(&mut self, values_max: usize) {
@@ -149,37 +76,13 @@ impl Learned for Partition {
     }
 }
 
-/// What part of a weight is left after a bucket.
-pub(super) fn kept(bucket_span: Duration) -> f64 {
-    let rate = DECAY * (bucket_span.as_secs_f64() / DECAY_FULL_AT.as_secs_f64()).min(1.0);
-    (-rate).exp()
-}
-
-/// The score of a probability: 0 where it is no anomaly, else from 5 to 100 with its logarithm.
-pub(super) fn score(probability: f64) -> f64 {
-    if probability > PROBABILITY_MAX {
-        return 0.0;
-    }
-    let depth = (PROBABILITY_MAX / probability.max(PROBABILITY_MIN)).ln();
-    5.0 + 95.0 * depth / (PROBABILITY_MAX / PROBABILITY_MIN).ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_score_follows_the_probability() {
-        for (probability, expected) in
-            [(0.06, 0.0), (0.05, 5.0), (0.0026, 50.2), (1e-4, 100.0), (1e-9, 100.0)]
-        {
-            assert!((score(probability) - expected).abs() < 0.1, "{probability}: {}", score(probability));
-        }
-    }
-
-    #[test]
     fn equally_rare_values_share_their_rarity() {
-        let mut partition = Partition::default();
+        let mut partition = Rare::default();
         partition.weights.extend([("a".into(), 98.0), ("b".into(), 1.0), ("c".into(), 1.0)]);
         assert!((partition.probability("b") - 0.02).abs() < 1e-9);
         assert!((partition.probability("a") - 1.0).abs() < 1e-9);

@@ -13,27 +13,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::buckets::{Buckets, Detection, Learned, Over, Partitions};
-use super::rare::{kept, score};
-use super::{Anomaly, Finding, Findings, Hit, Limits, Size};
-use crate::event::{FieldId, Schema, Timestamp};
+use super::Size;
+use super::buckets::Brought;
+use super::learner::{Detection, Judged, Learned, kept};
+use crate::event::Timestamp;
 
 /// What makes a median absolute deviation comparable to the standard deviation of a normal distribution.
 const DEVIATION_TO_STANDARD: f64 = 1.4826;
 
-/// The memory of one high_distinct_count job.
-#[derive(Debug)]
-pub struct Spike {
-    detection: Detection,
-    /// The field whose different values are counted.
-    field: FieldId,
-    partitions: Partitions<Partition>,
-    buckets: Buckets,
-}
-
 /// What was learned of a partition, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Partition {
+pub(super) struct Spike {
     buckets: u64,
     last_bucket: i64,
     /// How much buckets weigh that had so many different values.
@@ -41,90 +31,12 @@ struct Partition {
 }
 
 impl Spike {
-    /// A detector that has learned nothing.
-    #[must_use]
-    pub fn new(detection: Detection, field: FieldId, limits: Limits) -> Self {
-        let buckets = Buckets::new(detection.bucket_span, limits.job_values_max);
-        Self { detection, field, partitions: Partitions::new(limits.job_values_max), buckets }
-    }
-
-    /// Puts back a row that was given out as a [`Change`](super::Change); rows that cannot be read are passed over.
-    pub(crate) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
-        if !self.buckets.restore(schema, key, value) {
-            self.partitions.restore(key, value);
-        }
-    }
-
-    /// Takes an event that matched the job's query.
-    pub(crate) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
-        self.buckets.event(schema, hit, self.field, self.detection.partition, findings);
-    }
-
-    /// Tells that no event before `now` will come any more: buckets that are over are judged and learned.
-    pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
-        while let Some((bucket, over)) = self.buckets.next_over(now, findings) {
-            self.close(bucket, over, findings);
-        }
-    }
-
-    fn close(&mut self, bucket: Timestamp, over: Over, findings: &mut Findings) {
-        let span = self.detection.bucket_span;
-        for (name, values) in over {
-            let mut partition = self.partitions.take(&name);
-            partition.learn_empty_up_to(bucket, span);
-            let (learned, count) = (partition.buckets, values.len() as u64);
-            let probability = partition.probability(count);
-            let record_score = score(probability);
-            if self.detection.tells(record_score, learned) {
-                let anomaly = Anomaly {
-                    job_id: self.detection.job_id.clone(),
-                    record_score,
-                    probability,
-                    bucket,
-                    by_value: None,
-                    partition_value: self.detection.partition.map(|_| name.clone()),
-                    buckets_learned: learned,
-                    size: Some(Size { field: self.field, actual: count, typical: partition.median() }),
-                };
-                let last = values.into_iter().max_by_key(|(_, event)| (event.time(), event.sequence()));
-                let events = last.map(|(_, event)| Some(event)).into_iter().collect();
-                findings.found.push(Finding { events, anomaly: Some(anomaly.into()), ..Finding::default() });
-            }
-            partition.learn(count, bucket, span);
-            self.partitions.put(name, partition, findings);
-        }
-    }
-
-    /// Values and numbers that were forgotten because of the limit.
-    pub(crate) fn discarded(&self) -> u64 {
-        self.partitions.discarded() + self.buckets.discarded()
-    }
-}
-
-impl Partition {
     fn learn(&mut self, count: u64, bucket: Timestamp, span: Duration) {
         let kept = kept(span);
         self.weights.values_mut().for_each(|weight| *weight *= kept);
         *self.weights.entry(count).or_default() += 1.0;
         self.buckets += 1;
         self.last_bucket = bucket.as_nanos();
-    }
-
-    /// Learns the buckets without any value between the last one and this.
-    fn learn_empty_up_to(&mut self, bucket: Timestamp, span: Duration) {
-        if self.buckets == 0 {
-            return;
-        }
-        let since = bucket.since(Timestamp::from_nanos(self.last_bucket));
-        let spans = since.as_nanos() / span.as_nanos().max(1);
-        let empty = u32::try_from(spans.saturating_sub(1)).unwrap_or(u32::MAX);
-        let kept_of_one = kept(span);
-        let kept_of_all = kept_of_one.powf(f64::from(empty));
-        self.weights.values_mut().for_each(|weight| *weight *= kept_of_all);
-        if empty > 0 {
-            *self.weights.entry(0).or_default() += (1.0 - kept_of_all) / (1.0 - kept_of_one);
-            self.buckets += u64::from(empty);
-        }
     }
 
     fn probability(&self, count: u64) -> f64 {
@@ -143,13 +55,44 @@ impl Partition {
     }
 }
 
-impl Learned for Partition {
+impl Learned for Spike {
     fn values(&self) -> usize {
         self.weights.len()
     }
 
+    fn buckets(&self) -> u64 {
+        self.buckets
+    }
+
     fn last_bucket(&self) -> i64 {
         self.last_bucket
+    }
+
+    fn pass(&mut self, bucket: Timestamp, span: Duration) {
+        if self.buckets == 0 {
+            return;
+        }
+        let since = bucket.since(Timestamp::from_nanos(self.last_bucket));
+        let spans = since.as_nanos() / span.as_nanos().max(1);
+        let empty = u32::try_from(spans.saturating_sub(1)).unwrap_or(u32::MAX);
+        let kept_of_one = kept(span);
+        let kept_of_all = kept_of_one.powf(f64::from(empty));
+        self.weights.values_mut().for_each(|weight| *weight *= kept_of_all);
+        if empty > 0 {
+            *self.weights.entry(0).or_default() += (1.0 - kept_of_all) / (1.0 - kept_of_one);
+            self.buckets += u64::from(empty);
+        }
+    }
+
+    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Judged> {
+        let count = present.len() as u64;
+        let probability = self.probability(count);
+        let size = Size { field: detection.field, actual: count, typical: self.median() };
+        let last = present.into_iter().max_by_key(|(_, event)| (event.time(), event.sequence()));
+        self.learn(count, bucket, detection.bucket_span);
+        last.map(|(_, event)| Judged { probability, event, by_value: None, size: Some(size) })
+            .into_iter()
+            .collect()
     }
 
     fn shrink(&mut self, values_max: usize) {
@@ -197,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_as_high_as_often_is_no_spike() {
-        let mut partition = Partition::default();
+        let mut partition = Spike::default();
         partition.weights.extend([(0, 500.0), (9, 20.0)]);
         assert!(partition.probability(9) > 0.03, "{}", partition.probability(9));
         assert!(partition.probability(10) < 0.002, "{}", partition.probability(10));
@@ -207,9 +150,9 @@ mod tests {
     #[test]
     fn buckets_without_a_value_are_learned() {
         let span = Duration::from_secs(900);
-        let mut partition = Partition::default();
+        let mut partition = Spike::default();
         partition.learn(3, Timestamp::from_millis(0), span);
-        partition.learn_empty_up_to(Timestamp::from_millis(100 * 900_000), span);
+        partition.pass(Timestamp::from_millis(100 * 900_000), span);
         assert_eq!((partition.buckets, partition.median()), (100, 0.0));
         assert!((partition.weights[&0] - 98.0).abs() < 1.5, "{partition:?}");
     }

@@ -1,0 +1,175 @@
+//! A function of a machine learning job at work: buckets that are over are judged by what was learned of their
+//! partition, and then learned themselves. The functions say how: [`rare`](super::rare) and [`spike`](super::spike).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
+
+use super::buckets::{Brought, Buckets, Over, Partitions};
+use super::{Anomaly, Finding, Findings, Hit, Limits, Size};
+use crate::event::{Event, FieldId, Schema, Timestamp};
+
+/// Nothing more probable than this is an anomaly.
+const PROBABILITY_MAX: f64 = 0.05;
+/// Everything less probable than this has the highest score.
+const PROBABILITY_MIN: f64 = 1e-4;
+/// How fast weights fade in a bucket of half an hour or more, and proportionally slower in a shorter one.
+const DECAY: f64 = 0.0005;
+/// The bucket length from which weights fade no faster.
+const DECAY_FULL_AT: Duration = Duration::from_secs(1800);
+
+/// What a machine learning job judges, but for its function.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Detection {
+    /// The job's id.
+    pub(super) job_id: SmolStr,
+    /// The field whose values are judged.
+    pub(super) field: FieldId,
+    /// The field whose values are judged apart.
+    pub(super) partition: Option<FieldId>,
+    /// The length of a bucket.
+    pub(super) bucket_span: Duration,
+    /// Buckets that must have been learned for a partition before anything in it is an anomaly.
+    pub(super) buckets_learned_min: u64,
+    /// Anomalies below this score, from 0 to 100, are not told.
+    pub(super) record_score_min: f64,
+}
+
+/// What a function learns of a partition, and how it judges by that.
+pub(super) trait Learned: Default + Serialize + DeserializeOwned {
+    /// How many values it holds.
+    fn values(&self) -> usize;
+    /// How many buckets it learned.
+    fn buckets(&self) -> u64;
+    /// The last bucket that it learned, in nanoseconds since 1970.
+    fn last_bucket(&self) -> i64;
+    /// Learns that nothing was present in the buckets since the last one, where that says something.
+    fn pass(&mut self, _bucket: Timestamp, _span: Duration) {}
+    /// Judges what is present in a bucket, and learns the bucket.
+    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Judged>;
+    /// Forgets what weighs least, so that no more than this many values are left.
+    fn shrink(&mut self, values_max: usize);
+}
+
+/// How probable something in a bucket was by what was learned before it.
+pub(super) struct Judged {
+    pub(super) probability: f64,
+    /// What brought it.
+    pub(super) event: Arc<Event>,
+    /// The value that is judged, where it is one.
+    pub(super) by_value: Option<SmolStr>,
+    /// How many values there are, where their number is judged.
+    pub(super) size: Option<Size>,
+}
+
+/// The memory of one job.
+#[derive(Debug)]
+pub(super) struct Learner<L> {
+    detection: Detection,
+    partitions: Partitions<L>,
+    buckets: Buckets,
+}
+
+impl<L: Learned> Learner<L> {
+    /// A job that has learned nothing.
+    pub(super) fn new(detection: Detection, limits: Limits) -> Self {
+        let buckets = Buckets::new(detection.bucket_span, limits.job_values_max);
+        Self { detection, partitions: Partitions::new(limits.job_values_max), buckets }
+    }
+
+    /// Puts back a row that was given out as a [`Change`](super::Change); rows that cannot be read are passed over.
+    pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
+        if !self.buckets.restore(schema, key, value) {
+            self.partitions.restore(key, value);
+        }
+    }
+
+    /// Takes an event that matched the job's query.
+    pub(super) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
+        self.buckets.event(schema, hit, self.detection.field, self.detection.partition, findings);
+    }
+
+    /// Tells that no event before `now` will come any more: buckets that are over are judged and learned.
+    pub(super) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
+        while let Some((bucket, over)) = self.buckets.next_over(now, findings) {
+            self.close(bucket, over, findings);
+        }
+    }
+
+    fn close(&mut self, bucket: Timestamp, over: Over, findings: &mut Findings) {
+        for (name, present) in over {
+            let mut partition = self.partitions.take(&name);
+            partition.pass(bucket, self.detection.bucket_span);
+            let learned = partition.buckets();
+            for judged in partition.close(bucket, &self.detection, present) {
+                findings.found.extend(self.detection.finding(judged, &name, bucket, learned));
+            }
+            self.partitions.put(name, partition, findings);
+        }
+    }
+
+    /// What was forgotten because of the limit.
+    pub(super) fn discarded(&self) -> u64 {
+        self.partitions.discarded() + self.buckets.discarded()
+    }
+}
+
+impl Detection {
+    /// What is told of something, where it is unusual enough and enough was learned to say so.
+    fn finding(
+        &self,
+        judged: Judged,
+        partition: &SmolStr,
+        bucket: Timestamp,
+        learned: u64,
+    ) -> Option<Finding> {
+        let Judged { probability, event, by_value, size } = judged;
+        let record_score = score(probability);
+        if learned < self.buckets_learned_min || record_score <= 0.0 || record_score < self.record_score_min {
+            return None;
+        }
+        let anomaly = Anomaly {
+            job_id: self.job_id.clone(),
+            record_score,
+            probability,
+            bucket,
+            by_value,
+            partition_value: self.partition.map(|_| partition.clone()),
+            buckets_learned: learned,
+            size,
+        };
+        Some(Finding { events: vec![Some(event)], anomaly: Some(anomaly.into()), ..Finding::default() })
+    }
+}
+
+/// What part of a weight is left after a bucket.
+pub(super) fn kept(bucket_span: Duration) -> f64 {
+    let rate = DECAY * (bucket_span.as_secs_f64() / DECAY_FULL_AT.as_secs_f64()).min(1.0);
+    (-rate).exp()
+}
+
+/// The score of a probability: 0 where it is no anomaly, else from 5 to 100 with its logarithm.
+fn score(probability: f64) -> f64 {
+    if probability > PROBABILITY_MAX {
+        return 0.0;
+    }
+    let depth = (PROBABILITY_MAX / probability.max(PROBABILITY_MIN)).ln();
+    5.0 + 95.0 * depth / (PROBABILITY_MAX / PROBABILITY_MIN).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_score_follows_the_probability() {
+        for (probability, expected) in
+            [(0.06, 0.0), (0.05, 5.0), (0.0026, 50.2), (1e-4, 100.0), (1e-9, 100.0)]
+        {
+            assert!((score(probability) - expected).abs() < 0.1, "{probability}: {}", score(probability));
+        }
+    }
+}
