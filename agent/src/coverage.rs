@@ -62,21 +62,56 @@ mod tests {
             Covered::All,
             "process where event.action == \"exec\" and process.env_vars like~ \"histfile=/dev/null\"",
         ),
+        (
+            Covered::All,
+            "sequence by process.parent.entity_id, process.working_directory \
+             [network where event.action == \"connection_attempted\"] \
+             [process where event.action == \"exec\" and process.title == \"runc init\"]",
+        ),
+        (
+            Covered::All,
+            "process where container.runtime == \"podman\" and orchestrator.resource.type == \"pod\" and \
+             lapwing.process.executable_file == \"deleted\"",
+        ),
         (Covered::None, "process where event.action == \"ptrace\""),
+    ];
+
+    /// The same for rules that read the kernel's audit alone, for which the sensor stands in where it can.
+    const AUDIT_RULES: &[(Covered, &str)] = &[
+        (
+            Covered::All,
+            "process where event.action in (\"exec\", \"executed\") and process.args == \"--target\"",
+        ),
+        // Who started it and who it acts as are told apart there, and `user.id` is the one who started it.
+        (
+            Covered::Partly,
+            "process where event.action == \"exec\" and user.id != \"0\" and user.effective.id == \"0\"",
+        ),
+        (Covered::None, "process where event.action == \"executed\""),
+        (Covered::None, "network where event.action == \"connected-to\""),
+        (Covered::None, "any where data_stream.dataset == \"auditd_manager.auditd\""),
     ];
 
     #[test]
     fn rules_have_the_events_that_they_need() {
-        for (expected, query) in RULES {
-            let rule = format!(
-                "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\ntype = 'eql'\n\
-                 language = 'eql'\nindex = ['logs-endpoint.events.*']\nquery = '''{query}'''\n"
-            );
-            let mut schema = Schema::new();
-            let loaded = Loaded::read([("rule.toml", rule.as_bytes())], &mut schema);
-            assert_eq!(loaded.rules.len(), 1, "{query}: {:?}", loaded.reports);
-            let found = coverage(&loaded.rules[0], &super::sources(None), &schema);
-            assert_eq!(found.events, *expected, "{query}: {found:?}");
+        for (index, rules) in [
+            ("logs-endpoint.events.*", RULES),
+            ("logs-auditd_manager.auditd-*", AUDIT_RULES),
+            ("auditbeat-*", AUDIT_RULES),
+        ] {
+            rules.iter().for_each(|(expected, query)| check(index, *expected, query));
         }
+    }
+
+    fn check(index: &str, expected: Covered, query: &str) {
+        let rule = format!(
+            "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\ntype = 'eql'\n\
+                 language = 'eql'\nindex = ['{index}']\nquery = '''{query}'''\n"
+        );
+        let mut schema = Schema::new();
+        let loaded = Loaded::read([("rule.toml", rule.as_bytes())], &mut schema);
+        assert_eq!(loaded.rules.len(), 1, "{query}: {:?}", loaded.reports);
+        let found = coverage(&loaded.rules[0], &super::sources(None), &schema);
+        assert_eq!(found.events, expected, "{query}: {found:?}");
     }
 }

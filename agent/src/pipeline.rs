@@ -18,23 +18,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lapwing_engine::detect::Indicators;
-use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema};
+use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, field};
 use serde_json::json;
 
-use crate::config::{Config, SensorConfig};
+use crate::config::Config;
 use crate::control::Server;
 use crate::edges::{self, Edges};
 use crate::lane::{self, Lane, LaneClient};
 use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
-use crate::sensor::Sensor;
+use crate::sensor::{Sensor, Wanted};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
 use crate::{clock, indicators, privileges, report, rules};
 
-/// The data streams of Elastic's that the sensor's events are.
-pub(crate) const SENSOR_STREAMS: [&str; 2] =
-    ["logs-endpoint.events.process-default", "logs-endpoint.events.network-default"];
+/// The data streams of Elastic's that the sensor's events are, and those of the kernel's audit, for which they stand in:
+/// a rule that asks them for nothing but what is in these events can match as well.
+pub(crate) const SENSOR_STREAMS: [&str; 4] = [
+    "logs-endpoint.events.process-default",
+    "logs-endpoint.events.network-default",
+    "logs-auditd_manager.auditd-default",
+    "auditbeat-default",
+];
 /// The data streams of Elastic's that CloudTrail's events are.
 pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
 /// Why an agent without a source does not run.
@@ -58,8 +63,16 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let SensorConfig { enabled, env_vars } = &config.sensor;
-    let sensor = if *enabled { Some(Sensor::start(env_vars.clone(), stop.clone())?) } else { None };
+    let sensor = if config.sensor.enabled {
+        // Looking through an environment costs more than all else that is told of an exec.
+        let env_vars = field!("process.env_vars");
+        let is_asked = loaded.rules.iter().any(|rule| rule.fields().contains(&env_vars))
+            || exceptions.list.iter().any(|exception| exception.condition.fields().contains(&env_vars));
+        let wanted = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
+        Some(Sensor::start(wanted, stop.clone())?)
+    } else {
+        None
+    };
     privileges::drop_needless()?;
 
     let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();

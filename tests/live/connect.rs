@@ -108,6 +108,7 @@ fn a_connection_is_told_whole_and_nothing_more() {
         "thread.capabilities.effective",
         "thread.capabilities.permitted",
         "uptime",
+        "working_directory",
     ];
     // The first process of a host has no parent.
     found.retain(|name| name != "entry_leader.parent.entity_id");

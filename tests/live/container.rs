@@ -113,7 +113,11 @@ fn a_control_group_names_the_container() {
     assert_eq!(status, 0);
     assert_fields(
         &of("exec", pid),
-        json!({"container.id": id, "lapwing.process.cgroup.path": format!("/docker-{id}.scope")}),
+        json!({
+            "container.id": id,
+            "container.runtime": "docker",
+            "lapwing.process.cgroup.path": format!("/docker-{id}.scope"),
+        }),
     );
     assert_fields(&of("end", pid), json!({"container.id": id}));
 }

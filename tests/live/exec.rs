@@ -137,7 +137,9 @@ fn a_memfd_is_told_as_such() {
         json!({
             "process.name": "memfd:payload",
             "process.executable": "/memfd:payload (deleted)",
+            "lapwing.process.executable_file": "anonymous",
             "process.args": ["innocent"],
+            "process.title": field(&of("fork", pid), "process.command_line"),
         }),
     );
 }
@@ -155,7 +157,14 @@ fn a_deleted_executable_is_told_as_such() {
     let (pid, status) = act::forked(|| act::execveat(descriptor, c"", &strings, libc::AT_EMPTY_PATH));
     assert_eq!(status, 0);
     let deleted = format!("{} (deleted)", path.display());
-    assert_fields(&of("exec", pid), json!({"process.name": "gone", "process.executable": deleted}));
+    assert_fields(
+        &of("exec", pid),
+        json!({
+            "process.name": "gone",
+            "process.executable": deleted,
+            "lapwing.process.executable_file": "deleted",
+        }),
+    );
 }
 
 #[test]

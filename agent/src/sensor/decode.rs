@@ -130,7 +130,12 @@ impl Decoder {
 
     /// A process runs another program.
     pub(super) fn exec(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
-        self.process_event(EXEC, Kind::EXEC, table, key, time, environment(table, key))
+        let mut own = environment(table, key);
+        // As the kernel's audit tells it: what the process showed as its command line when it asked for another program.
+        let shown =
+            table.get(key).and_then(|process| process.previous.as_ref()).map(|image| &image.command_line);
+        own.set_some(field!("process.title"), shown.filter(|line| !line.is_empty()).cloned());
+        self.process_event(EXEC, Kind::EXEC, table, key, time, own)
     }
 
     /// A process ran before the agent did. Its time is now; `process.start` tells since when.

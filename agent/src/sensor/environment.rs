@@ -70,6 +70,11 @@ impl Wanted {
         parts.next().is_some() && name.is_some_and(|name| self.0.contains(name))
     }
 
+    /// No variable at all.
+    pub(crate) fn none() -> Self {
+        Self(BTreeSet::new())
+    }
+
     /// Whether none is told.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,5 +1,6 @@
 //! A program that runs in a process: the executable, the names it goes by, its arguments. A fork shares its parent's.
 
+use lapwing_common::Span;
 use lapwing_engine::Value;
 use smol_str::{SmolStr, format_smolstr};
 
@@ -7,7 +8,11 @@ use super::environment::Wanted;
 use super::record::ExecRecord;
 
 /// What the kernel appends to the path of a file that has no name any more.
-const DELETED: &str = " (deleted)";
+const DELETED_MARK: &str = " (deleted)";
+/// An executable that was deleted before it ran.
+pub(super) const DELETED: &str = "deleted";
+/// An executable that never had a name in a file system, such as a memfd.
+const ANONYMOUS: &str = "anonymous";
 /// Bytes of a thread's name, without its end mark.
 const COMM_BYTES: usize = 15;
 
@@ -34,6 +39,8 @@ pub(super) struct Image {
     pub(super) script: Option<SmolStr>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
+    /// What is odd about the file that was mapped: it was deleted, or never had a name.
+    pub(super) file: Option<&'static str>,
     /// Those variables of the environment it was started with that are wanted, as `NAME=value`.
     pub(super) env_vars: Value,
     /// Whether the environment was too long or not in memory, so that wanted ones may be missing.
@@ -58,6 +65,7 @@ impl Image {
             comm: comm(&record.fixed.task.comm),
             script: is_script.then_some(filename),
             is_cut: record.is_cut(),
+            file: file(record.fixed.executable),
             env_vars: Value::texts(record.environment().filter(|variable| wanted.has(variable)).map(lossy)),
             is_env_cut: record.is_environment_cut(),
         }
@@ -84,6 +92,7 @@ impl Image {
             directory: directory.into(),
             comm: comm.into(),
             is_cut: false,
+            file: file_of_procfs(executable),
             env_vars: Value::List([].into()),
             is_env_cut: false,
         }
@@ -102,6 +111,7 @@ impl Image {
             comm,
             script: None,
             is_cut: true,
+            file: None,
             env_vars: Value::List([].into()),
             is_env_cut: false,
         }
@@ -113,6 +123,20 @@ impl Image {
     }
 }
 
+fn file(executable: Span) -> Option<&'static str> {
+    if executable.has(Span::ANONYMOUS) {
+        Some(ANONYMOUS)
+    } else {
+        executable.has(Span::DELETED).then_some(DELETED)
+    }
+}
+
+/// The same from a path as `/proc` shows it, which marks both alike. A memfd has no folder but the root.
+fn file_of_procfs(executable: &str) -> Option<&'static str> {
+    let path = executable.strip_suffix(DELETED_MARK)?;
+    Some(if path.starts_with("/memfd:") { ANONYMOUS } else { DELETED })
+}
+
 /// A thread's name as text.
 pub(super) fn comm(bytes: &[u8; 16]) -> SmolStr {
     lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
@@ -120,7 +144,7 @@ pub(super) fn comm(bytes: &[u8; 16]) -> SmolStr {
 
 /// The name of an executable, without its folder and without the mark of a deleted file.
 pub(super) fn executable_name(path: &str) -> &str {
-    base(path.strip_suffix(DELETED).unwrap_or(path))
+    base(path.strip_suffix(DELETED_MARK).unwrap_or(path))
 }
 
 /// The base name by which a file was run. A descriptor's number is no name.

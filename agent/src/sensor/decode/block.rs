@@ -134,7 +134,7 @@ impl Decoder {
         fields
     }
 
-    /// What a network event says of its process: exactly what Defend's say.
+    /// What a network event says of its process: what Defend's say, and its working directory, by which rules join them.
     pub(super) fn network_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
         let make = || {
             let image = &process.image;
@@ -143,6 +143,7 @@ impl Decoder {
             fields.set_some(field!("process.executable"), known(&image.executable));
             fields.set_some(field!("process.command_line"), known(&image.command_line));
             fields.set(field!("process.pid"), process.key.pid);
+            fields.set_some(field!("process.working_directory"), known(&image.directory));
             self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
             self.describe_user(process, &mut fields);
@@ -254,6 +255,7 @@ fn describe_program(image: &Image, fields: &mut Fields) {
         fields.set(field!("process.Ext.command_line_truncated"), true);
     }
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
+    fields.set_some(field!("lapwing.process.executable_file"), image.file);
     fields.set_some(field!("lapwing.process.script"), image.script.clone());
 }
 
@@ -305,8 +307,14 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
 }
 
 fn container(table: &Table, process: &Process, fields: &mut Fields) {
-    let id = table.cgroup(process.place.cgroup).and_then(|path| container::id(path));
-    fields.set_some(field!("container.id"), id);
+    let Some(found) = table.cgroup(process.place.cgroup).and_then(|path| container::of(path)) else { return };
+    fields.set(field!("container.id"), found.id);
+    fields.set_some(field!("container.runtime"), found.runtime);
+    if let Some(pod) = found.pod {
+        fields.set(field!("orchestrator.resource.id"), pod);
+        fields.set(field!("orchestrator.resource.type"), "pod");
+        fields.set(field!("orchestrator.type"), "kubernetes");
+    }
 }
 
 /// What kind of file a descriptor stands for.

@@ -11,7 +11,7 @@ use zerocopy::{FromZeros, IntoBytes as _};
 use super::{ACTIONS, Decoder, action};
 use crate::sensor::clock;
 use crate::sensor::host::Host;
-use crate::sensor::image::Image;
+use crate::sensor::image::{DELETED, Image};
 use crate::sensor::owner::Owner;
 use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
@@ -22,7 +22,8 @@ const LEADER: u32 = 20;
 const PROCESS: u32 = 30;
 /// A control group, and a path of it that names a container.
 const CGROUP: u64 = 1;
-const CONTAINER: &str = "/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope";
+const CONTAINER: &str = "/kubepods-pod0123456789abcdef0123456789abcdef.slice/\
+    crio-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope";
 /// A pipe, as `st_mode` tells it.
 const PIPE: u32 = 0o010_000;
 
@@ -128,6 +129,7 @@ fn image(executable: &str) -> Image {
         comm: name.into(),
         script: Some("/script".into()),
         is_cut: true,
+        file: Some(DELETED),
         env_vars: Value::texts(["LD_PRELOAD=/x.so"]),
         is_env_cut: true,
     }
