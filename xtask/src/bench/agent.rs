@@ -64,7 +64,19 @@ impl Agent {
 
     /// How many records it lost so far.
     pub(super) fn lost(&self) -> Result<u64> {
-        Ok(lost(&self.0.status()?))
+        Ok(sum(&self.0.status()?, "lost"))
+    }
+
+    /// How many records its kernel programs made so far.
+    pub(super) fn records(&self) -> Result<u64> {
+        Ok(sum(&self.0.status()?, "seen"))
+    }
+
+    /// The processes that alerts tell of.
+    pub(super) fn alerted(&self) -> Result<Vec<u64>> {
+        let pid =
+            |alert: &lapwing_stage::Alert| alert.document.pointer("/process/pid").and_then(Json::as_u64);
+        Ok(self.0.alerts()?.iter().filter_map(pid).collect())
     }
 
     /// Its alert log.
@@ -73,14 +85,14 @@ impl Agent {
     }
 }
 
-/// The sum of what the tables of records call lost, wherever in the status they stand.
-fn lost(status: &Json) -> u64 {
+/// The sum of what the tables of records say under a name, wherever in the status they stand.
+fn sum(status: &Json, name: &str) -> u64 {
     match status {
         Json::Object(object) => {
-            let own = object.get("delivered").and(object.get("lost")).and_then(Json::as_u64).unwrap_or(0);
-            own + object.values().map(lost).sum::<u64>()
+            let own = object.get("delivered").and(object.get(name)).and_then(Json::as_u64).unwrap_or(0);
+            own + object.values().map(|value| sum(value, name)).sum::<u64>()
         }
-        Json::Array(array) => array.iter().map(lost).sum(),
+        Json::Array(array) => array.iter().map(|value| sum(value, name)).sum(),
         _ => 0,
     }
 }

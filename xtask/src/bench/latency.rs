@@ -18,7 +18,7 @@ use lapwing_stage::Hosts;
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use self::attacker::Attacker;
+pub(super) use self::attacker::Attacker;
 use self::log::{Disk, Log, PATIENCE};
 use super::agent::Agent;
 use super::{Which, wait_for_quiet};
@@ -121,7 +121,7 @@ impl Times {
 }
 
 /// The packaged rules, but that the timed one is without flood control.
-fn rules() -> Result<TempDir> {
+pub(super) fn rules() -> Result<TempDir> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     copy(&shell::root().join("packaging/rules"), folder.path())?;
     let path = folder.path().join(RULE);

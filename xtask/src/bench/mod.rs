@@ -1,8 +1,9 @@
-//! `cargo xtask bench exec`, `bench connect`, `bench latency` and `bench engine`: what the agent costs the processes of
-//! the host, how soon it tells, and how many events it can judge. `docs/benchmarks.md` says what came out where.
+//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood` and `bench engine`: what the agent costs
+//! the processes of the host, how soon it tells, what it loses, and how many events it can judge. `docs/benchmarks.md` says what came out where.
 
 mod cost;
 mod engine;
+mod flood;
 mod latency;
 
 mod agent;
@@ -27,6 +28,8 @@ pub(crate) enum Measurement {
     Connect(cost::Arguments),
     /// What passes from the cause of an alert to the alert on disk
     Latency(latency::Arguments),
+    /// What is lost, and whether reverse shells are found, while more happens than a host can do
+    Flood(flood::Arguments),
     /// How many events a second one core judges, with few rules and with many
     Engine(engine::Arguments),
 }
@@ -44,6 +47,7 @@ pub(crate) fn run(measurement: &Measurement) -> Result<()> {
         Measurement::Exec(arguments) => cost::run(Load::Exec, arguments),
         Measurement::Connect(arguments) => cost::run(Load::Connect, arguments),
         Measurement::Latency(arguments) => latency::run(arguments),
+        Measurement::Flood(arguments) => flood::run(arguments),
         Measurement::Engine(arguments) => engine::run(arguments),
     }
 }
