@@ -1,5 +1,8 @@
-//! The one way into the ring. Whoever has a record hands it over here, so that each is counted: made, or lost because
+//! The one way into the rings. Whoever has a record hands it over here, so that each is counted: made, or lost because
 //! there was no room.
+//!
+//! There are two rings, one for processes and one for connections, and the last quarter of each is kept for the kinds that
+//! do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another.
 //!
 //! The reader polls. To wake it for each record costs more than everything else that happens here, so it is woken only
 //! when much is unread.
@@ -10,11 +13,15 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use lapwing_common::{Counts, Header, Kind, RECORD_BYTES_MAX, VERSION};
 
-use crate::layout::FILL_MARK_BYTES;
+use crate::layout::{CONNECTIONS_MARK_BYTES, FILL_MARK_BYTES};
 
-/// The ring. Its size is set when it is loaded.
+/// The ring of records about processes. Its size is set when it is loaded.
 #[map]
 static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// The ring of records about connections, likewise.
+#[map]
+static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// What was made and what was lost.
 #[map]
@@ -24,6 +31,8 @@ static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SCRATCH: Array<[u64; RECORD_BYTES_MAX / 8]> = Array::with_max_entries(1, 0);
 
+/// How many quarters of a ring a kind that gives way may fill. The fill mark is one.
+const QUARTERS_FOR_ALL: u64 = 3;
 /// How far above the fill mark records still wake the reader: enough of them that it cannot be missed, and then no
 /// more, so that a reader that is behind is not slowed by being told so.
 const WAKE_BYTES: u64 = 64 * 1024;
@@ -62,9 +71,17 @@ pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
         (*record).len = len as u32;
         (*record).cpu = bpf_get_smp_processor_id() as u32;
         (*record).time = bpf_ktime_get_boot_ns();
-        let ring = (&raw const RECORDS).cast_mut().cast();
-        let wake = if must_wake() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-        let fits = bpf_ringbuf_output(ring, record.cast(), len, u64::from(wake)) == 0;
+        let (ring, mark) = if kind.is_connection() {
+            (&CONNECTIONS, CONNECTIONS_MARK_BYTES.load())
+        } else {
+            (&RECORDS, FILL_MARK_BYTES.load())
+        };
+        let unread = ring.query(u64::from(BPF_RB_AVAIL_DATA));
+        let must_wake = unread >= mark && unread - mark < WAKE_BYTES;
+        let wake = if must_wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+        let gives_way = kind.gives_way() && unread / QUARTERS_FOR_ALL >= mark;
+        let room = core::ptr::from_ref(ring).cast_mut().cast();
+        let fits = !gives_way && bpf_ringbuf_output(room, record.cast(), len, u64::from(wake)) == 0;
         if let Some(counts) = COUNTS.get_ptr_mut(0) {
             (*counts).seen[kind.slot()] += 1;
             if !fits {
@@ -73,11 +90,4 @@ pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
         }
         fits
     }
-}
-
-#[inline(always)]
-fn must_wake() -> bool {
-    let mark = FILL_MARK_BYTES.load();
-    let unread = RECORDS.query(u64::from(BPF_RB_AVAIL_DATA));
-    unread >= mark && unread - mark < WAKE_BYTES
 }

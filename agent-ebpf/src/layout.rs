@@ -34,9 +34,12 @@ pub(crate) static PID_NAMESPACE: Global<u32> = Global::new(0);
 /// How many variables of the environment are wanted.
 #[unsafe(no_mangle)]
 pub(crate) static WANTED: Global<u32> = Global::new(0);
-/// From how many unread bytes in the ring on the reader is woken.
+/// From how many unread bytes in the ring for processes on the reader is woken: a quarter of it.
 #[unsafe(no_mangle)]
 pub(crate) static FILL_MARK_BYTES: Global<u64> = Global::new(u64::MAX);
+/// The same of the ring for connections.
+#[unsafe(no_mangle)]
+pub(crate) static CONNECTIONS_MARK_BYTES: Global<u64> = Global::new(u64::MAX);
 
 /// Plain numbers and addresses: any bytes make one.
 pub(crate) trait Plain: Copy {}

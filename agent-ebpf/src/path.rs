@@ -7,9 +7,7 @@
 //! How far the tail has come stands in the record's own `header.len`, in memory: to the verifier it is unknown each
 //! time it is read, so that one look at the body of a loop serves for all its rounds.
 
-use aya_ebpf::helpers::generated::{
-    bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
-};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use lapwing_common::{

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::source::cloudtrail;
@@ -46,11 +47,14 @@ pub(crate) struct SensorConfig {
     pub(crate) enabled: bool,
     /// Variables of the environment that events tell of a program's start, in `process.env_vars`.
     pub(crate) env_vars: sensor::Wanted,
+    /// Size of the kernel's ring buffer for records about processes, rounded up to a power of two; that for connections
+    /// is half as large. What is unread when one is full is lost. Each counts twice in the agent's memory. Default: 2 MiB.
+    pub(crate) ring_size: ByteSize,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { enabled: true, env_vars: sensor::Wanted::default() }
+        Self { enabled: true, env_vars: sensor::Wanted::default(), ring_size: ByteSize::mib(2) }
     }
 }
 

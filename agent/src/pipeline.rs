@@ -21,7 +21,7 @@ use lapwing_engine::detect::Indicators;
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, field};
 use serde_json::json;
 
-use crate::config::Config;
+use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges};
 use crate::lane::{self, Lane, LaneClient};
@@ -68,8 +68,8 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         let env_vars = field!("process.env_vars");
         let is_asked = loaded.rules.iter().any(|rule| rule.fields().contains(&env_vars))
             || exceptions.list.iter().any(|exception| exception.condition.fields().contains(&env_vars));
-        let wanted = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
-        Some(Sensor::start(wanted, stop.clone())?)
+        let env_vars = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
+        Some(Sensor::start(&SensorConfig { env_vars, ..config.sensor.clone() }, stop.clone())?)
     } else {
         None
     };

@@ -59,11 +59,20 @@ pub(crate) fn is_of(alert: &Alert, port: u16) -> bool {
     alert.rule() == REVERSE_SHELL && *value(alert, "destination.port") == Value::from(port)
 }
 
-/// An agent with the packaged rules.
-pub(crate) fn agent() -> Agent {
+/// An agent with the packaged rules and the smallest rings, so that it takes little to fill them.
+pub(crate) fn agent_with_small_rings() -> Agent {
+    agent("sensor.ring_size = \"256 KiB\"")
+}
+
+fn agent(configuration: &str) -> Agent {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
     let program = crate::agent::binary().into();
-    let settings = Settings { program, rules: project.join("packaging/rules"), ..Settings::default() };
+    let settings = Settings {
+        program,
+        rules: project.join("packaging/rules"),
+        configuration: configuration.to_owned(),
+        ..Settings::default()
+    };
     Agent::start(settings).expect("an agent")
 }
 
@@ -101,7 +110,7 @@ impl Stage {
 fn stage() -> &'static Stage {
     static STAGE: OnceLock<Stage> = OnceLock::new();
     STAGE.get_or_init(|| {
-        let agent = agent();
+        let agent = agent("");
         // Below the agent's folder, which goes with it; that is a folder anybody can write to.
         let program = agent.folder().join("nc");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();

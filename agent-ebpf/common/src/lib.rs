@@ -48,6 +48,20 @@ impl Kind {
         Self::CLOSED,
     ];
 
+    /// Whether it is about a connection. These have a ring of their own, so that neither they nor what is about processes
+    /// can take the other's room.
+    #[must_use]
+    pub const fn is_connection(self) -> bool {
+        matches!(self, Self::CONNECT | Self::CONNECTED | Self::ACCEPT)
+    }
+
+    /// Whether it is lost first, while there is still room for others: a flood is made of these, they are cheap to make,
+    /// and what rules want most, programs and connections, must not be pushed out by them.
+    #[must_use]
+    pub const fn gives_way(self) -> bool {
+        matches!(self, Self::FORK | Self::EXIT | Self::CONNECTED)
+    }
+
     /// The kind's place in [`Counts`].
     #[must_use]
     pub const fn slot(self) -> usize {

@@ -111,7 +111,7 @@ impl Found {
             Ok(None) => {}
         }
         if config.sensor.enabled {
-            match Sensor::start(config.sensor.env_vars.clone(), Arc::new(AtomicBool::new(true))) {
+            match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true))) {
                 Ok(sensor) => self.hooks = sensor.hooks().to_vec(),
                 Err(error) => self.problem(&error.into()),
             }

@@ -14,9 +14,9 @@ use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::complain;
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Answer, Request};
-use crate::sensor::{HookState, KindCounts, Sensor, Wanted};
+use crate::sensor::{HookState, KindCounts, Sensor};
 use crate::source::Source as _;
 use crate::terminal::escape;
 
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let request = Request::Events { query: args.filter.clone() };
     match control::ask(&config.control.socket, &request)? {
         Some(answer) => out.print_agents(answer)?,
-        None => out.print_sensors(args.filter.as_deref())?,
+        None => out.print_sensors(&config.sensor, args.filter.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -68,14 +68,14 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    fn print_sensors(&mut self, filter: Option<&str>) -> Result<()> {
+    fn print_sensors(&mut self, sensor: &SensorConfig, filter: Option<&str>) -> Result<()> {
         let schema = Schema::new();
         let mut filter = filter.map(|filter| control::filter(filter, &schema)).transpose()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
         }
-        let mut sensor = Sensor::start(Wanted::default(), stop)?;
+        let mut sensor = Sensor::start(sensor, stop)?;
         for hook in sensor.hooks().iter().filter(|hook| hook.state != HookState::Attached) {
             complain(&format!(
                 "{} {}: {}",

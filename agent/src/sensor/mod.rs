@@ -69,11 +69,9 @@ use self::owner::{Owner, Owners};
 use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::Record;
 use self::ring::Ring;
+use crate::config::SensorConfig;
 use crate::source::{Batch, Context, Lost, Source};
 
-/// Bytes of the ring. Its pages count twice in the agent's memory, for they are mapped twice. `docs/benchmarks.md`
-/// says what this size was chosen by.
-pub(super) const RING_BYTES: u32 = 2 * 1024 * 1024;
 /// How long an event may wait for the port of a connection: the process that connects can be held up between the two
 /// moments at which the connection and its port are recorded.
 const PORT_WAIT_NANOS: u64 = 20_000_000;
@@ -141,10 +139,10 @@ impl Sensor {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(crate) fn start(wanted: Wanted, stop: Arc<AtomicBool>) -> Result<Self, StartError> {
-        let loaded = start::start(&wanted)?;
+    pub(crate) fn start(config: &SensorConfig, stop: Arc<AtomicBool>) -> Result<Self, StartError> {
+        let loaded = start::start(config)?;
         let attached = clock::now();
-        let ring = Ring::new(loaded.ring).map_err(|error| StartError::Io("epoll", error))?;
+        let ring = Ring::new(loaded.rings).map_err(|error| StartError::Io("epoll", error))?;
         let host = Host::new();
         let mut sensor = Self {
             ebpf: Some(loaded.ebpf),
@@ -162,7 +160,7 @@ impl Sensor {
             malformed: 0,
             own: 0,
             owners: Owners::default(),
-            wanted,
+            wanted: config.env_vars.clone(),
             ports: HashMap::new(),
         };
         sensor.test();

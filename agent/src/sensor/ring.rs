@@ -1,5 +1,5 @@
-//! The reader of the ring. It polls, for wake-ups are most of a sensor's cost, and puts records in the order of their
-//! times, for processors write to the ring in an order of their own.
+//! The reader of the rings. It polls, for wake-ups are most of a sensor's cost, and puts records in the order of their
+//! times, for processors write to a ring in an order of their own, and there are two rings.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,12 +18,14 @@ const WAIT_BUSY: Duration = Duration::from_millis(10);
 const WAIT_IDLE: Duration = Duration::from_millis(40);
 /// How long a record is held back: one that was written before it, on another processor, is in the ring by then.
 const SLACK_NANOS: u64 = 1_000_000;
-/// How much is taken from the ring at once, so that memory stays bounded; the rest is taken the next time.
+/// How much is taken from the rings at once, so that memory stays bounded; the rest is taken the next time.
 const BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// How much of that is taken from one of them.
+const SHARE_BYTES_MAX: usize = BUFFER_BYTES_MAX / 2;
 
 /// The reader.
 pub(super) struct Ring {
-    ring: RingBuf<MapData>,
+    rings: [Part; 2],
     poll: Epoll,
     wait: Duration,
     /// Records one after the other, each at a multiple of eight bytes.
@@ -34,6 +36,13 @@ pub(super) struct Ring {
     ready: usize,
     delivered: [u64; SLOTS],
     is_full: bool,
+}
+
+/// One of the rings.
+struct Part {
+    ring: RingBuf<MapData>,
+    /// The time of the last record that was taken where more is left; what is left is not older.
+    left_from: Option<u64>,
 }
 
 /// A record's place in the buffer.
@@ -48,18 +57,20 @@ struct Place {
 }
 
 impl Ring {
-    /// Takes over the ring.
+    /// Takes over the rings.
     ///
     /// # Errors
     /// Where the system gives no epoll.
-    pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+    pub(super) fn new(rings: [RingBuf<MapData>; 2]) -> io::Result<Self> {
         let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         // Edge-triggered: data alone does not end the wait, only a wake-up does, which the kernel side sends when
         // the ring fills.
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        poll.add(ring.as_fd(), EpollEvent::new(flags, 0))?;
+        for ring in &rings {
+            poll.add(ring.as_fd(), EpollEvent::new(flags, 0))?;
+        }
         Ok(Self {
-            ring,
+            rings: rings.map(|ring| Part { ring, left_from: None }),
             poll,
             wait: WAIT_BUSY,
             buffer: Vec::new(),
@@ -70,7 +81,7 @@ impl Ring {
         })
     }
 
-    /// Waits for the next time to look, at most `wait_max`, or until the ring fills.
+    /// Waits for the next time to look, at most `wait_max`, or until a ring fills.
     pub(super) fn wait(&mut self, wait_max: Duration) {
         if self.is_full {
             return;
@@ -81,33 +92,49 @@ impl Ring {
         let _ = self.poll.wait(&mut [EpollEvent::empty()], timeout);
     }
 
-    /// Takes what is in the ring and makes ready what is old enough to be in order. The records that were ready
+    /// Takes what is in the rings and makes ready what is old enough to be in order. The records that were ready
     /// before are gone.
     pub(super) fn drain(&mut self) {
         self.forget_ready();
         self.take();
         self.wait = if self.pending.is_empty() { (self.wait * 2).min(WAIT_IDLE) } else { WAIT_BUSY };
-        let old = clock::now().saturating_sub(SLACK_NANOS);
+        // What is left in one ring may be older than what was taken from the other.
+        let left_from = self.rings.iter().filter_map(|part| part.left_from).min().unwrap_or(u64::MAX);
+        let old = clock::now().min(left_from).saturating_sub(SLACK_NANOS);
         self.ready = self.pending.partition_point(|place| place.time <= old);
     }
 
-    /// Takes what is in the ring, and makes nothing ready.
+    /// Takes what is in the rings, and makes nothing ready.
     pub(super) fn take(&mut self) {
         let known = self.pending.len();
         self.is_full = false;
-        while let Some(item) = self.ring.next() {
-            if let Some(place) = append(&mut self.buffer, &item) {
-                self.delivered[place.0.slot()] += 1;
-                self.pending.push(place.1);
+        // While much waits for the ring that is furthest behind, only that one is read.
+        let behind = self.rings.iter().filter_map(|part| part.left_from).min();
+        let is_waiting = self.buffer.len() * 8 > BUFFER_BYTES_MAX;
+        for index in 0..self.rings.len() {
+            if !is_waiting || behind.is_none() || self.rings[index].left_from == behind {
+                self.take_share(index);
             }
-            if self.buffer.len() * 8 > BUFFER_BYTES_MAX {
-                self.is_full = true;
-                break;
-            }
+            self.is_full |= self.rings[index].left_from.is_some();
         }
         if self.pending.len() > known {
             // Stable: of one time and one processor, the order of the ring.
             self.pending.sort_by_key(|place| (place.time, place.cpu));
+        }
+    }
+
+    fn take_share(&mut self, index: usize) {
+        let part = &mut self.rings[index];
+        let end = self.buffer.len() + SHARE_BYTES_MAX / 8;
+        part.left_from = None;
+        while let Some(item) = part.ring.next() {
+            let Some((kind, place)) = append(&mut self.buffer, &item) else { continue };
+            self.delivered[kind.slot()] += 1;
+            self.pending.push(place);
+            if self.buffer.len() > end {
+                part.left_from = Some(place.time);
+                break;
+            }
         }
     }
 

@@ -10,15 +10,16 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
+use bytesize::ByteSize;
 use lapwing_common::{Counts, SLOTS};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
-use super::environment::Wanted;
+use super::btf;
 use super::hook::{self, HookReport};
 use super::layout::Layout;
-use super::{RING_BYTES, btf};
 use crate::causes::causes;
+use crate::config::SensorConfig;
 
 /// The kernel programs; empty where this binary was built without them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
@@ -86,7 +87,8 @@ pub(crate) enum StartError {
 pub(super) struct Loaded {
     /// Keeps the programs attached.
     pub(super) ebpf: Ebpf,
-    pub(super) ring: RingBuf<MapData>,
+    /// That of processes and that of connections.
+    pub(super) rings: [RingBuf<MapData>; 2],
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
     pub(super) hooks: Vec<HookReport>,
     /// What the programs log for their own debugging; nothing unless they were built to.
@@ -106,7 +108,7 @@ unsafe impl Pod for PodCounts {}
 ///
 /// # Errors
 /// See [`StartError`].
-pub(super) fn start(wanted: &Wanted) -> Result<Loaded, StartError> {
+pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let kernel = check_host()?;
     let layout = layout(&kernel)?;
     for member in layout.absent() {
@@ -119,19 +121,24 @@ pub(super) fn start(wanted: &Wanted) -> Result<Loaded, StartError> {
              host, or with `--pid=host`"
         );
     }
-    let beginnings = wanted.beginnings();
+    let beginnings = config.env_vars.beginnings();
     let count = u32::try_from(beginnings.len()).unwrap_or(u32::MAX);
-    let fill_mark = u64::from(RING_BYTES) / 4;
+    let ring_bytes = ring_bytes(config.ring_size);
+    // Of connections, whose records are smaller.
+    let connections_bytes = ring_bytes / 2;
+    let [fill_mark, connections_mark] = [ring_bytes, connections_bytes].map(|bytes| u64::from(bytes) / 4);
     let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
     let mut loader = EbpfLoader::new();
     layout.set(&mut loader);
     let loaded = loader
         // The loader reads the kernel's BTF unasked; it needs none, for the programs have no relocations.
         .btf(None)
-        .map_max_entries("RECORDS", RING_BYTES)
+        .map_max_entries("RECORDS", ring_bytes)
+        .map_max_entries("CONNECTIONS", connections_bytes)
         .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
         .override_global("FILL_MARK_BYTES", &fill_mark, true)
         .override_global("WANTED", &count, true)
+        .override_global("CONNECTIONS_MARK_BYTES", &connections_mark, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .load(OBJECT);
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
@@ -146,9 +153,10 @@ pub(super) fn start(wanted: &Wanted) -> Result<Loaded, StartError> {
     let logger = EbpfLogger::init(&mut ebpf).ok();
     let refused = |error: &dyn std::error::Error| StartError::Refused(causes(error));
     let mut map = |name| ebpf.take_map(name).ok_or(StartError::Stub);
-    let ring = RingBuf::try_from(map("RECORDS")?).map_err(|error| refused(&error))?;
+    let mut ring = |name| RingBuf::try_from(map(name)?).map_err(|error| refused(&error));
+    let rings = [ring("RECORDS")?, ring("CONNECTIONS")?];
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
-    Ok(Loaded { ebpf, ring, counts, hooks, logger })
+    Ok(Loaded { ebpf, rings, counts, hooks, logger })
 }
 
 /// Tells the kernel side how the variables begin that are wanted.
@@ -156,6 +164,13 @@ fn want(ebpf: &mut Ebpf, beginnings: &BTreeSet<u32>) -> Result<(), MapError> {
     let Some(map) = ebpf.map_mut("BEGINNINGS") else { return Ok(()) };
     let mut map: HashMap<_, u32, u8> = HashMap::try_from(map)?;
     beginnings.iter().try_for_each(|beginning| map.insert(beginning, 1, 0))
+}
+
+/// Bytes of the ring of processes: what the kernel takes, a power of two that is some pages at least.
+fn ring_bytes(size: ByteSize) -> u32 {
+    const SIZES: [u64; 2] = [256 * 1024, 256 * 1024 * 1024];
+    let bytes = size.as_u64().clamp(SIZES[0], SIZES[1]).next_power_of_two();
+    u32::try_from(bytes).unwrap_or(1 << 28)
 }
 
 /// Whether this host can run the programs at all. Returns the kernel's version.
@@ -229,6 +244,19 @@ fn load_port(ebpf: &mut Ebpf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rings_are_powers_of_two() {
+        for (size, bytes) in [
+            (0, 256 << 10),
+            (300_000, 512 << 10),
+            (2 << 20, 2 << 20),
+            (u64::MAX, 256 << 20),
+            (3 << 20, 4 << 20),
+        ] {
+            assert_eq!(ring_bytes(ByteSize::b(size)), bytes, "{size}");
+        }
+    }
 
     #[test]
     fn releases_have_versions() {
