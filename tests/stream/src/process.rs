@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::{FieldId, Fields, Timestamp, Value, field};
 use smol_str::{SmolStr, ToSmolStr, format_smolstr};
@@ -89,8 +89,9 @@ const ROLES: [Role; 4] = [
     role!("process.session_leader"),
     role!("process.entry_leader"),
 ];
-/// What all processes of root may do.
-const CAPABILITIES: [&str; 12] = [
+/// What all processes of root may do; one list for all of them, as the sensor has it.
+static CAPABILITIES: LazyLock<Value> = LazyLock::new(|| Value::texts(NAMES));
+const NAMES: [&str; 12] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
@@ -241,7 +242,7 @@ impl Process {
                 field!("process.thread.capabilities.effective"),
                 field!("process.thread.capabilities.permitted"),
             ] {
-                fields.set(id, Value::texts(CAPABILITIES));
+                fields.set(id, CAPABILITIES.clone());
             }
         }
     }

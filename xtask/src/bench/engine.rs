@@ -1,36 +1,18 @@
 //! How many events a second one core judges. The measuring itself is a benchmark of the engine's crate, built as released
-//! programs are; here it is only told where the packaged rules lie.
+//! programs are; here it is only told where the packaged rules lie, and where it was called.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::shell;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// A folder of rules that are measured too, all of them and some of them
-    #[arg(long, value_name = "FOLDER")]
-    rules: Option<PathBuf>,
-    /// Rounds of each case
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// Events of each round
-    #[arg(long, default_value_t = 100_000)]
-    events: usize,
-    /// What streams and synthetic rules are made from
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Only cases whose names contain this
-    #[arg(long, value_name = "TEXT")]
-    case: Option<String>,
-    /// Leaves the naive engine out
-    #[arg(long)]
-    without_naive: bool,
-    /// One JSON object a line instead of a table
-    #[arg(long)]
-    json: bool,
+    /// What the benchmark takes: `cargo xtask bench engine --help`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
 /// Builds, measures and prints.
@@ -41,24 +23,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut cargo = shell::cargo();
     cargo.args(["bench", "--quiet", "--package", "lapwing-engine", "--bench", "engine", "--"]);
     cargo.arg("--packaged").arg(shell::root().join("packaging/rules"));
-    for (name, number) in [
-        ("--rounds", arguments.rounds as u64),
-        ("--events", arguments.events as u64),
-        ("--seed", arguments.seed),
-    ] {
-        cargo.args([name, &number.to_string()]);
-    }
-    if let Some(rules) = &arguments.rules {
-        // cargo runs benchmarks in the folder of their crate.
-        cargo.arg("--rules").arg(std::path::absolute(rules)?);
-    }
-    if let Some(case) = &arguments.case {
-        cargo.args(["--case", case]);
-    }
-    for (flag, wanted) in [("--without-naive", arguments.without_naive), ("--json", arguments.json)] {
-        cargo.args(wanted.then_some(flag));
-    }
-    let status = cargo.status()?;
+    // cargo runs benchmarks in the folder of their crate.
+    cargo.arg("--from").arg(std::env::current_dir().context("there is no current folder")?);
+    let status = cargo.args(&arguments.arguments).status()?;
     if !status.success() {
         bail!("the benchmark ended with {status}");
     }

@@ -31,6 +31,7 @@ pub(crate) enum Measurement {
     /// What is lost, and whether reverse shells are found, while more happens than a host can do
     Flood(flood::Arguments),
     /// How many events a second one core judges, with few rules and with many
+    #[command(disable_help_flag = true)]
     Engine(engine::Arguments),
 }
 

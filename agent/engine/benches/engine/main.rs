@@ -24,8 +24,11 @@ use self::measure::measure;
 #[command(bin_name = "cargo xtask bench engine")]
 struct Arguments {
     /// The packaged rules
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", hide = true)]
     packaged: PathBuf,
+    /// Where it was called, from which other folders are named
+    #[arg(long, value_name = "FOLDER", hide = true, default_value = ".")]
+    from: PathBuf,
     /// A folder of rules that are measured too, all of them and some of them
     #[arg(long, value_name = "FOLDER")]
     rules: Option<PathBuf>,

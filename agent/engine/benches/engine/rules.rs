@@ -75,7 +75,10 @@ impl Set {
         let mut files = Vec::new();
         match self {
             Self::Five | Self::Packaged => collect(&arguments.packaged, &mut files)?,
-            Self::Folder(_) => collect(arguments.rules.as_ref().context("no folder is named")?, &mut files)?,
+            Self::Folder(_) => {
+                let folder = arguments.rules.as_ref().context("no folder is named")?;
+                collect(&arguments.from.join(folder), &mut files)?;
+            }
             Self::Synthetic(count) => files = synthetic::rules(count, arguments.seed),
         }
         if matches!(self, Self::Five) {

@@ -1,17 +1,22 @@
-//! Texts that a field had lately, and the tests they passed: programs, folders, users and most arguments come again and
-//! again, in lists that no events share.
+//! What a field had lately, and the tests that it passed: programs, folders, users and most arguments come again and
+//! again, and some lists of them are shared, such as the capabilities of root.
 
 use std::hash::Hasher as _;
+use std::sync::{Arc, Weak};
 
 use smol_str::SmolStr;
 
 use super::field::{FieldTests, Scratch};
 use super::marks::Marks;
-use crate::detect::hash::Quick;
+use crate::detect::hash::{Quick, mix};
 use crate::event::Value;
 
 /// How many texts of a field are kept; a power of two. A new one takes the place of an older one.
 const TEXTS_MAX: usize = 512;
+/// How many lists of a field are kept; a power of two.
+const LISTS_MAX: usize = 64;
+/// Longest list that is kept, in values: its room is not given back as long as it is.
+const LIST_VALUES_MAX: usize = 64;
 /// Longest text that is kept, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
@@ -20,6 +25,10 @@ const TEXT_BYTES_MAX: usize = 1024;
 pub(super) struct Recent {
     /// By hash; nothing before the first text.
     texts: Vec<Kept>,
+    /// By address, which no other list can have while the weak reference lives; nothing before the first list.
+    lists: Vec<Weak<[Value]>>,
+    /// The lists' sets of tests, one after the other.
+    facts: Vec<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -30,7 +39,7 @@ struct Kept {
 }
 
 impl Recent {
-    /// Adds the tests that a field with these values passes.
+    /// Puts the tests that a field with this value passes into `facts`, which is empty.
     pub(super) fn judge(
         &mut self,
         tests: &FieldTests,
@@ -38,8 +47,33 @@ impl Recent {
         facts: &mut [u64],
         scratch: &mut Scratch,
     ) {
+        match value {
+            Value::List(list) if (2..=LIST_VALUES_MAX).contains(&list.len()) => {
+                self.list(tests, list, facts, scratch);
+            }
+            value => self.values(tests, value.elements(), facts, scratch),
+        }
+    }
+
+    fn list(&mut self, tests: &FieldTests, list: &Arc<[Value]>, facts: &mut [u64], scratch: &mut Scratch) {
+        if self.lists.is_empty() {
+            self.lists = vec![Weak::<[Value; 0]>::new() as Weak<[Value]>; LISTS_MAX];
+            self.facts = vec![0; LISTS_MAX * tests.words];
+        }
+        let address = Arc::as_ptr(list);
+        let place = mix(0, address.cast::<u8>() as usize as u64) as usize % LISTS_MAX;
+        let kept = place * tests.words..(place + 1) * tests.words;
+        if std::ptr::addr_eq(self.lists[place].as_ptr(), address) {
+            return facts.copy_from_slice(&self.facts[kept]);
+        }
+        self.values(tests, list, facts, scratch);
+        self.facts[kept].copy_from_slice(facts);
+        self.lists[place] = Arc::downgrade(list);
+    }
+
+    fn values(&mut self, tests: &FieldTests, values: &[Value], facts: &mut [u64], scratch: &mut Scratch) {
         tests.any(facts);
-        for value in value.elements() {
+        for value in values {
             match value {
                 Value::Text(text) if !tests.is_light() && text.len() <= TEXT_BYTES_MAX => {
                     self.kept(tests, value, text, scratch).add_to(facts);
