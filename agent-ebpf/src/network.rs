@@ -1,5 +1,6 @@
 //! Connections: connect, accept, and their end.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, tracepoint};
 use aya_ebpf::programs::{
     BtfTracePointContext, FExitContext, RawTracePointContext, RetProbeContext, TracePointContext,
@@ -27,10 +28,16 @@ const S_IFSOCK: u16 = 0o140_000;
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint]
 pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
-    let (sock, old, new): (Address, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    went(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// A TCP socket goes from one state to another.
+#[inline(always)]
+pub(crate) fn went(_ctx: &impl EbpfContext, sock: Address, old: u32, new: u32) {
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
         connection(Kind::CONNECT, sock);
-        trace!(&ctx, "connect");
+        trace!(_ctx, "connect");
     } else if new == TCP_CLOSE {
         // One that listened, or whose handshake was never finished, was no connection.
         if old != TCP_CLOSE && old != TCP_LISTEN && old != TCP_SYN_RECV {
@@ -48,7 +55,6 @@ pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
             },
         );
     }
-    0
 }
 
 /// The local port of a socket that waits for an answer, or whose answer went unseen: run by user space, with the

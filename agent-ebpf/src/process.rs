@@ -1,5 +1,6 @@
 //! Processes: fork, exec, exit, and what they make of themselves in between.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map, tracepoint};
 use aya_ebpf::maps::LruHashMap;
@@ -28,12 +29,18 @@ const SYSCALL_RETURN: usize = 16;
 /// match-proto:v2.6.37:include/trace/events/sched.h:TP_PROTO(struct task_struct *parent, struct task_struct *child)
 #[btf_tracepoint]
 pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
-    let (forker, child): (Address, Address) = (ctx.arg(0), ctx.arg(1));
+    forked(&ctx, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// A task made another.
+#[inline(always)]
+pub(crate) fn forked(_ctx: &impl EbpfContext, forker: Address, child: Address) {
     let identity = task::identity(child);
     if identity.thread != identity.pid || identity.pid == 0 {
-        return 0;
+        return;
     }
-    trace!(&ctx, "fork {}", identity.pid);
+    trace!(_ctx, "fork {}", identity.pid);
     emit(
         Kind::FORK,
         &mut Fork {
@@ -46,7 +53,6 @@ pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
             forker_start: read(read(forker, &TASK_LEADER), &TASK_START),
         },
     );
-    0
 }
 
 /// A process runs another program; this runs in it, when nothing can fail any more and before the program starts.
@@ -54,11 +60,17 @@ pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
 /// match-proto:v3.4:include/trace/events/sched.h:TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[btf_tracepoint]
 pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
-    let Some(scratch) = emit::scratch() else { return 0 };
-    let (task, binprm): (Address, Address) = (ctx.arg(0), ctx.arg(2));
+    executed(&ctx, ctx.arg(0), ctx.arg(2));
+    0
+}
+
+/// A task is about to run the program that `binprm` was made for.
+#[inline(always)]
+pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) {
+    let Some(scratch) = emit::scratch() else { return };
     let identity = task::identity(task);
     if identity.pid == 0 {
-        return 0;
+        return;
     }
     let record = scratch.cast::<Exec>();
     // SAFETY: the room is this processor's, no other program uses it, and it is longer than an `Exec`; everything of
@@ -91,14 +103,13 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
         let bytes = end.saturating_sub(start);
         (*record).args_bytes = bytes as u32;
         (*record).args = path::span(tail.args(start as Address, bytes as usize));
-        trace!(&ctx, "exec {}", (*record).task.pid);
+        trace!(_ctx, "exec {}", (*record).task.pid);
         let len = tail.len() as u64;
         if len <= RECORD_BYTES_MAX as u64 && emit::write(Kind::EXEC, record.cast(), len) && !is_known {
             // Only now: a path that found no room must be sent again.
             let _ = CGROUPS.insert(cgroup, 1, 0);
         }
     }
-    0
 }
 
 /// A thread ends, by itself or by a signal; with the last one, so does the process.
@@ -107,16 +118,18 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
 /// match-proto:v6.16:include/trace/events/sched.h:TP_PROTO(struct task_struct *p, bool group_dead)
 #[btf_tracepoint]
 pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
-    let task: Address = ctx.arg(0);
+    let is_last = if EXIT_TELLS_LAST.load() != 0 { Some(ctx.arg::<u64>(1) & 0xff != 0) } else { None };
+    ended(&ctx, ctx.arg(0), is_last);
+    0
+}
+
+/// A task ends; whether it is the last of its process, where that was told.
+#[inline(always)]
+pub(crate) fn ended(_ctx: &impl EbpfContext, task: Address, is_last: Option<bool>) {
     let signal: Address = read(task, &TASK_SIGNAL);
-    let is_last = if EXIT_TELLS_LAST.load() != 0 {
-        ctx.arg::<u64>(1) & 0xff != 0
-    } else {
-        // Of two threads that end at once both may see zero; user space drops the second record.
-        read::<u32>(signal, &SIGNAL_LIVE) == 0
-    };
-    if !is_last {
-        return 0;
+    // Of two threads that end at once both may see zero; user space drops the second record.
+    if !is_last.unwrap_or_else(|| read::<u32>(signal, &SIGNAL_LIVE) == 0) {
+        return;
     }
     let leader: Address = read(task, &TASK_LEADER);
     let flags: u32 = read(signal, &SIGNAL_FLAGS);
@@ -127,12 +140,11 @@ pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
     };
     let identity = task::identity(task);
     if identity.pid == 0 {
-        return 0;
+        return;
     }
-    trace!(&ctx, "exit {}", identity.pid);
+    trace!(_ctx, "exit {}", identity.pid);
     let (header, state) = (emit::header(Kind::EXIT), task::own_state(task));
     emit(Kind::EXIT, &mut Exit { header, task: identity, state, status, reserved: 0 });
-    0
 }
 
 /// A task is about to get other credentials: by a system call, or by the set-id bits of a file that it executes.

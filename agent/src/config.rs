@@ -50,11 +50,18 @@ pub(crate) struct SensorConfig {
     /// Size of the kernel's ring buffer for records about processes, rounded up to a power of two; that for connections
     /// is half as large. What is unread when one is full is lost. Each counts twice in the agent's memory. Default: 2 MiB.
     pub(crate) ring_size: ByteSize,
+    /// By which methods hooks are attached, where not by the first that works.
+    pub(crate) hooks: sensor::Choices,
 }
 
 impl Default for SensorConfig {
     fn default() -> Self {
-        Self { enabled: true, env_vars: sensor::Wanted::default(), ring_size: ByteSize::mib(2) }
+        Self {
+            enabled: true,
+            env_vars: sensor::Wanted::default(),
+            ring_size: ByteSize::mib(2),
+            hooks: sensor::Choices::default(),
+        }
     }
 }
 

@@ -85,6 +85,7 @@ macro_rules! layout {
             required SOCK_PROTOCOL: "sock.sk_protocol";
             required SOCK_SADDR: "sock_common.skc_rcv_saddr";
             required SOCK_SOCKET: "sock.sk_socket";
+            required SOCK_STATE: "sock_common.skc_state";
             optional SOCK_V6_DADDR: "sock_common.skc_v6_daddr";
             optional SOCK_V6_SADDR: "sock_common.skc_v6_rcv_saddr";
             optional TASK_CGROUPS: "task_struct.cgroups";

@@ -11,14 +11,14 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, Result};
 use lapwing_engine::lang::{Diagnostic, Severity};
 use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use self::needs::Needs;
 use super::{complain, print, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::pipeline::{CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH, SENSOR_STREAMS};
-use crate::sensor::{HookReport, Sensor};
+use crate::sensor::{self, HookReport, Sensor, StartError};
 use crate::source::cloudtrail::Geo;
 use crate::{clock, coverage, indicators, report, rules, sink};
 
@@ -113,7 +113,12 @@ impl Found {
         if config.sensor.enabled {
             match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true))) {
                 Ok(sensor) => self.hooks = sensor.hooks().to_vec(),
-                Err(error) => self.problem(&error.into()),
+                Err(error) => {
+                    if let StartError::Hook(unattached) = &error {
+                        self.hooks.clone_from(&unattached.reports);
+                    }
+                    self.problem(&error.into());
+                }
             }
         } else if !config.cloudtrail.enabled() {
             self.problems.push(NOTHING_TO_WATCH.to_owned());
@@ -192,6 +197,7 @@ fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Need
         "exceptions": exceptions::to_json(exceptions),
         "diagnostics": reports().flat_map(report::to_json).collect::<Vec<_>>(),
         "hooks": found.hooks,
+        "methods": sensor::methods().map(|(hook, all)| (hook.to_owned(), json!(all))).collect::<Map<_, _>>(),
         "problems": found.problems,
         "notes": found.notes,
     })

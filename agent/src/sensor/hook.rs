@@ -1,15 +1,18 @@
 //! The hooks: a table of what is watched and by which programs, the attaching of them, and what became of it.
 //!
 //! Each row has alternatives in the order in which they are tried. Tracepoints that BTF describes come first: every
-//! supported kernel has them, with kprobes off, trampolines off and under lockdown, and they need no perf event.
+//! supported kernel has them, with kprobes off, trampolines off and under lockdown, and they need no perf event. The
+//! same tracepoints by their names alone need no description of theirs; trampolines need no tracepoint, but a kernel that
+//! was built for them; kprobes come after these, for they are the slowest and need a perf event.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, TracePoint};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, Ebpf};
 use lapwing_common::Kind;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One thing that is watched.
 pub(crate) struct Hook {
@@ -35,16 +38,18 @@ struct Alternative {
 enum Attach {
     /// A tracepoint, by BTF.
     Tracepoint(&'static str),
-    /// The return of a kernel function, by trampoline.
+    /// The same by its name.
+    RawTracepoint(&'static str),
+    /// A kernel function, by trampoline.
+    Fentry(&'static str),
+    /// Its return.
     Fexit(&'static str),
-    /// The same by kprobe.
+    /// A kernel function, by kprobe.
+    Kprobe(&'static str),
+    /// Its return.
     Kretprobe(&'static str),
     /// The end of system calls, by a perf event each.
     Syscalls(&'static [&'static str]),
-    /// The beginning of a kernel function, by trampoline.
-    Fentry(&'static str),
-    /// The same by kprobe.
-    Kprobe(&'static str),
 }
 
 /// The system calls by which a process becomes another user or group.
@@ -63,15 +68,27 @@ const LATE: &str = "changes are told with the next event of their process, those
 pub(super) const HOOKS: &[Hook] = &[
     Hook { name: "fork", yields: &[Kind::FORK], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/sched_process_fork", programs: &[("fork", Attach::Tracepoint("sched_process_fork"))] },
+        Alternative { method: "raw_tp/sched_process_fork", programs: &[("fork_raw", Attach::RawTracepoint("sched_process_fork"))] },
+        Alternative { method: "fentry/wake_up_new_task", programs: &[("fork_fentry", Attach::Fentry("wake_up_new_task"))] },
+        Alternative { method: "kprobe/wake_up_new_task", programs: &[("fork_kprobe", Attach::Kprobe("wake_up_new_task"))] },
     ]},
     Hook { name: "exec", yields: &[Kind::EXEC], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/sched_process_exec", programs: &[("exec", Attach::Tracepoint("sched_process_exec"))] },
+        Alternative { method: "raw_tp/sched_process_exec", programs: &[("exec_raw", Attach::RawTracepoint("sched_process_exec"))] },
+        Alternative { method: "fentry/finalize_exec", programs: &[("exec_fentry", Attach::Fentry("finalize_exec"))] },
+        Alternative { method: "kprobe/finalize_exec", programs: &[("exec_kprobe", Attach::Kprobe("finalize_exec"))] },
     ]},
     Hook { name: "exit", yields: &[Kind::EXIT], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/sched_process_exit", programs: &[("exit", Attach::Tracepoint("sched_process_exit"))] },
+        Alternative { method: "raw_tp/sched_process_exit", programs: &[("exit_raw", Attach::RawTracepoint("sched_process_exit"))] },
+        Alternative { method: "fentry/taskstats_exit", programs: &[("exit_fentry", Attach::Fentry("taskstats_exit"))] },
+        Alternative { method: "kprobe/taskstats_exit", programs: &[("exit_kprobe", Attach::Kprobe("taskstats_exit"))] },
     ]},
     Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED, Kind::CLOSED], is_required: true, without: "nothing", alternatives: &[
         Alternative { method: "tp_btf/inet_sock_set_state", programs: &[("connect", Attach::Tracepoint("inet_sock_set_state"))] },
+        Alternative { method: "raw_tp/inet_sock_set_state", programs: &[("connect_raw", Attach::RawTracepoint("inet_sock_set_state"))] },
+        Alternative { method: "fentry/inet_sk_state_store", programs: &[("connect_fentry", Attach::Fentry("inet_sk_state_store"))] },
+        Alternative { method: "kprobe/inet_sk_state_store", programs: &[("connect_kprobe", Attach::Kprobe("inet_sk_state_store"))] },
     ]},
     // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little slower.
     Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, without: "no accepted connection is told", alternatives: &[
@@ -97,6 +114,45 @@ pub(super) const HOOKS: &[Hook] = &[
         Alternative { method: "tracepoint/sys_exit_setsid", programs: &[("session_syscall", Attach::Syscalls(&["sys_exit_setsid"]))] },
     ]},
 ];
+
+/// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the first
+/// that works.
+#[derive(Clone, Default, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>")]
+pub(crate) struct Choices(BTreeMap<String, String>);
+
+impl TryFrom<BTreeMap<String, String>> for Choices {
+    type Error = String;
+
+    fn try_from(choices: BTreeMap<String, String>) -> Result<Self, String> {
+        for (name, method) in &choices {
+            let Some((_, methods)) = methods().find(|(hook, _)| hook == name) else {
+                let names: Vec<_> = methods().map(|(hook, _)| hook).collect();
+                return Err(format!("there is no hook `{name}`, but {}", names.join(", ")));
+            };
+            if !methods.contains(&method.as_str()) {
+                return Err(format!("`{name}` has no method `{method}`, but {}", methods.join(", ")));
+            }
+        }
+        Ok(Self(choices))
+    }
+}
+
+impl fmt::Debug for Choices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Every hook with every method by which it can be attached, best first.
+pub(crate) fn methods() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    HOOKS.iter().map(|hook| {
+        let mut methods: Vec<_> = hook.alternatives.iter().map(|alternative| alternative.method).collect();
+        // Programs for two prototypes of one function follow one another.
+        methods.dedup();
+        (hook.name, methods)
+    })
+}
 
 /// What became of a hook.
 #[derive(Clone, Debug, Serialize)]
@@ -133,24 +189,46 @@ impl fmt::Display for HookState {
     }
 }
 
-/// Attaches every hook by its first alternative that works.
+/// Attaches every hook by its first alternative that works, or by the one that was chosen for it.
 ///
 /// # Errors
-/// The report of a required hook that no alternative attaches.
-pub(super) fn attach_all(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<HookReport>, HookReport> {
+/// The reports of all, where no alternative attaches one that is required.
+pub(super) fn attach_all(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    choices: &Choices,
+) -> Result<Vec<HookReport>, Unattached> {
     let tracefs = Tracefs::mount_where_missing();
-    let reports = HOOKS.iter().map(|hook| {
-        let report = attach(hook, ebpf, btf);
-        if hook.is_required && report.state == HookState::Skipped { Err(report) } else { Ok(report) }
-    });
-    let reports = reports.collect();
+    let reports: Vec<_> = HOOKS
+        .iter()
+        .map(|hook| attach(hook, choices.0.get(hook.name).map(String::as_str), ebpf, btf))
+        .collect();
     drop(tracefs);
-    reports
+    let is_missing =
+        |(hook, report): &(&Hook, &HookReport)| hook.is_required && report.state == HookState::Skipped;
+    let missing = HOOKS.iter().zip(&reports).position(|pair| is_missing(&pair));
+    missing.map_or(Ok(reports.clone()), |missing| Err(Unattached { reports, missing }))
 }
 
-fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
+/// Reports of all hooks, of which one that is required is not attached.
+#[derive(Debug)]
+pub(crate) struct Unattached {
+    pub(crate) reports: Vec<HookReport>,
+    missing: usize,
+}
+
+impl fmt::Display for Unattached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HookReport { name, reason, .. } = &self.reports[self.missing];
+        let reason = reason.as_deref().unwrap_or_default();
+        write!(f, "the hook `{name}` cannot be attached: {reason}; `lapwing check` tells of all of them")
+    }
+}
+
+fn attach(hook: &Hook, chosen: Option<&str>, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
     let mut reasons = Vec::new();
-    for alternative in hook.alternatives {
+    let may_be = |alternative: &&Alternative| chosen.is_none_or(|method| alternative.method == method);
+    for alternative in hook.alternatives.iter().filter(may_be) {
         let attached = alternative.programs.iter().try_for_each(|(name, place)| {
             let program = ebpf.program_mut(name).ok_or_else(|| "it is not in the object".to_owned())?;
             attach_program(program, place, btf).map_err(|error| brief(&error))
@@ -195,6 +273,7 @@ fn unload(name: &str, ebpf: &mut Ebpf) {
         Program::KProbe(program) => program.unload(),
         Program::TracePoint(program) => program.unload(),
         Program::BtfTracePoint(program) => program.unload(),
+        Program::RawTracePoint(program) => program.unload(),
         _ => Ok(()),
     };
     if let Err(error) = unloaded {
@@ -210,12 +289,22 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
             program.load(name, btf)?;
             program.attach()?;
         }
+        Attach::RawTracepoint(name) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(name)?;
+        }
+        Attach::Fentry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, btf)?;
+            program.attach()?;
+        }
         Attach::Fexit(function) => {
             let program: &mut FExit = program.try_into()?;
             program.load(function, btf)?;
             program.attach()?;
         }
-        Attach::Kretprobe(function) => {
+        Attach::Kprobe(function) | Attach::Kretprobe(function) => {
             let program: &mut KProbe = program.try_into()?;
             program.load()?;
             program.attach(*function, 0)?;
@@ -226,16 +315,6 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
             for name in *names {
                 program.attach("syscalls", name)?;
             }
-        }
-        Attach::Fentry(function) => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(function, btf)?;
-            program.attach()?;
-        }
-        Attach::Kprobe(function) => {
-            let program: &mut KProbe = program.try_into()?;
-            program.load()?;
-            program.attach(*function, 0)?;
         }
     }
     Ok(())
@@ -296,5 +375,21 @@ mod tests {
             let hooks = HOOKS.iter().filter(|hook| hook.yields.contains(&kind)).count();
             assert_eq!(hooks, 1, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_choice_is_one_of_the_table() {
+        let of = |name: &str, method: &str| {
+            Choices::try_from(BTreeMap::from([(name.to_owned(), method.to_owned())])).err()
+        };
+        for (name, methods) in methods() {
+            assert!(methods.iter().all(|method| of(name, method).is_none()), "{name}");
+        }
+        let unknown = of("accept", "kprobe/inet_csk_accept").unwrap();
+        assert!(
+            unknown.starts_with("`accept` has no method `kprobe/inet_csk_accept`, but fexit/"),
+            "{unknown}"
+        );
+        assert!(of("spawn", "x").unwrap().starts_with("there is no hook `spawn`, but fork, exec, "));
     }
 }

@@ -53,7 +53,7 @@ use lapwing_engine::{Event, Timestamp};
 use serde_json::json;
 
 pub(crate) use self::environment::Wanted;
-pub(crate) use self::hook::{HookReport, HookState};
+pub(crate) use self::hook::{Choices, HookReport, HookState, methods};
 pub(crate) use self::loss::KindCounts;
 pub(crate) use self::owner::OwnerCounts;
 pub(crate) use self::process::TableCounts;

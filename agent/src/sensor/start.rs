@@ -16,7 +16,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
 use super::btf;
-use super::hook::{self, HookReport};
+use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
 use crate::causes::causes;
 use crate::config::SensorConfig;
@@ -71,13 +71,8 @@ pub(crate) enum StartError {
     )]
     Refused(String),
     /// A hook that is required.
-    #[error("the hook `{name}` cannot be attached: {reason}; run `lapwing check` for all of them")]
-    Hook {
-        /// Its name.
-        name: &'static str,
-        /// What each alternative said.
-        reason: String,
-    },
+    #[error("{0}")]
+    Hook(Unattached),
     /// Anything else of the machine.
     #[error("{0}: {1}")]
     Io(&'static str, io::Error),
@@ -104,7 +99,7 @@ const _: () = assert!(size_of::<PodCounts>() == 2 * 8 * SLOTS);
 // SAFETY: two arrays of numbers, without padding, as was just asserted.
 unsafe impl Pod for PodCounts {}
 
-/// Loads and attaches everything.
+/// Loads and attaches everything, hooks that were chosen a method by that one.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -144,10 +139,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
     want(&mut ebpf, &beginnings).map_err(|error| StartError::Refused(causes(&error)))?;
     let kernel_btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
-    let hooks = hook::attach_all(&mut ebpf, &kernel_btf).map_err(|report| StartError::Hook {
-        name: report.name,
-        reason: report.reason.unwrap_or_default(),
-    })?;
+    let hooks = hook::attach_all(&mut ebpf, &kernel_btf, &config.hooks).map_err(StartError::Hook)?;
     load_port(&mut ebpf);
     // Only programs that were built to log have a map for it.
     let logger = EbpfLogger::init(&mut ebpf).ok();
