@@ -15,10 +15,17 @@ pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_lapwing")
 }
 
+/// By which `cargo xtask test --vm` names the agent's configuration.
+const CONFIG: &str = "LAPWING_LIVE_CONFIG";
+
 /// A command that prints the stream of events.
 pub(crate) fn events() -> Command {
     let mut command = Command::new(binary());
-    command.args(["events", "--json"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["events", "--json"]);
+    if let Some(config) = std::env::var_os(CONFIG) {
+        command.arg("--config").arg(config);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 

@@ -267,13 +267,13 @@ fn the_user_is_who_connects_and_not_who_started() {
 fn every_connection_is_told() {
     let (listener, address) = listener("127.0.0.1");
     const COUNT: usize = 500;
-    let accepting = std::thread::spawn(move || listener.incoming().take(COUNT).for_each(drop));
+    // It ends with the tests: on a busy machine one that is reset before it was accepted never is.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
     for _ in 0..COUNT {
         let socket = tcp(AddressFamily::INET);
         sockopt::set_socket_linger(&socket, Some(std::time::Duration::ZERO)).unwrap();
         connect(&socket, &address).unwrap();
     }
-    accepting.join().unwrap();
     let last = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     assert!(TcpStream::connect(last).is_err());
     attempted(last.port());

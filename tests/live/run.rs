@@ -101,6 +101,19 @@ fn without_privileges_it_says_what_is_missing() {
     assert!(said.contains("CAP_BPF is missing: run as root"), "{said}");
 }
 
+/// A kernel that does not describe its types is refused in one line that says what cures it.
+#[test]
+fn without_btf_it_says_which_kernels_have_it() {
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$1\" events";
+    command.args(["--mount", "sh", "-c", script, "sh", binary()]).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("/sys/kernel/btf/vmlinux") && said.contains("CONFIG_DEBUG_INFO_BTF=y"), "{said}");
+}
+
 #[test]
 fn what_ran_before_is_told_first() {
     ready();

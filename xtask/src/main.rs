@@ -11,8 +11,8 @@ mod package;
 mod run;
 mod setup;
 mod test;
-mod vm;
 
+mod debian;
 mod needs;
 mod shell;
 mod targets;
@@ -50,15 +50,13 @@ enum Verb {
     Demo,
     /// Tries the engine's properties on inputs made up by coverage
     Fuzz(fuzz::Arguments),
-    /// Runs the agent on other kernels, in an emulator
-    Vm(vm::Arguments),
     /// Checks format, lints, documentation, licences, advisories, rules and the rules of the house
     Check(check::Arguments),
     /// Makes the Debian package
     Package(package::Arguments),
     /// Runs the agent live, in the foreground
     Run(run::Arguments),
-    /// Runs every test, as root also those on the live kernel
+    /// Runs every test, as root also those on the live kernel; or those on other kernels, in an emulator
     Test(test::Arguments),
 }
 
@@ -81,7 +79,6 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Conformance(arguments) => conformance::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
-        Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Package(arguments) => {
             let package = package::run(&arguments)?;

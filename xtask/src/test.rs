@@ -4,6 +4,7 @@
 //! a line `skipped: WHY` and returns; the harness takes it for passed, the count here does not.
 
 mod report;
+mod vm;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -24,6 +25,16 @@ const SERVICE: (&str, &str) = ("service", "LAPWING_PACKAGE");
 pub(crate) struct Arguments {
     /// Only tests whose names contain this
     filter: Option<String>,
+    /// The live tests alone, on these kernels in an emulator, and on `host`, this machine's own; with every method of every
+    /// hook in turn
+    #[arg(long, value_name = "KERNELS", value_delimiter = ',')]
+    vm: Vec<String>,
+    /// Each hook by its first method alone
+    #[arg(long, requires = "vm")]
+    brief: bool,
+    /// Write what came of it into docs/kernels.md
+    #[arg(long, requires = "vm", conflicts_with_all = ["brief", "filter"])]
+    write: bool,
 }
 
 /// Runs them.
@@ -32,26 +43,11 @@ pub(crate) struct Arguments {
 /// Where one fails; what it printed has been shown by then.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
-    needs::install()?;
-    let privileged = targets::privileged()?;
-    let mut tests = Tests { environment: BTreeMap::new(), filter: arguments.filter.clone() };
     let mut report = Report::new(say);
-    if shell::is_root() {
-        let object = build::object(&setup::run()?, &build::Arguments::default())?;
-        tests.environment.insert(build::OBJECT, object.display().to_string());
-        tests.run(&["--workspace"], &mut report)?;
-        for target in &privileged {
-            if target == SERVICE.0 {
-                let package = package::run(&package::Arguments::default())?;
-                tests.environment.insert(SERVICE.1, package.display().to_string());
-            }
-            tests.run(&["--package", "lapwing", "--test", target], &mut report)?;
-        }
+    if arguments.vm.is_empty() {
+        run_here(arguments, &mut report)?;
     } else {
-        tests.run(&["--workspace"], &mut report)?;
-        for target in &privileged {
-            report.skip(tests.count(target)?, &format!("`{target}` needs root and its kernel"));
-        }
+        vm::run(arguments, &mut report)?;
     }
     report.skipped().for_each(|line| say(&line));
     say(&format!("{:.0} s in all", start.elapsed().as_secs_f64()));
@@ -60,6 +56,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         [] => Ok(()),
         targets => bail!("tests failed in {}", targets.join(", ")),
     }
+}
+
+/// Runs every test that can run on this machine.
+fn run_here(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    needs::install()?;
+    let privileged = targets::privileged()?;
+    let mut tests = Tests { environment: BTreeMap::new(), filter: arguments.filter.clone() };
+    if shell::is_root() {
+        let object = build::object(&setup::run()?, &build::Arguments::default())?;
+        tests.environment.insert(build::OBJECT, object.display().to_string());
+        tests.run(&["--workspace"], report)?;
+        for target in &privileged {
+            if target == SERVICE.0 {
+                let package = package::run(&package::Arguments::default())?;
+                tests.environment.insert(SERVICE.1, package.display().to_string());
+            }
+            tests.run(&["--package", "lapwing", "--test", target], report)?;
+        }
+    } else {
+        tests.run(&["--workspace"], report)?;
+        for target in &privileged {
+            report.skip(tests.count(target)?, &format!("`{target}` needs root and its kernel"));
+        }
+    }
+    Ok(())
 }
 
 /// How tests are run.

@@ -107,7 +107,8 @@ fn fits(path: &str, offset: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
 
     use super::super::btf::tests::Builder;
     use super::*;
@@ -192,6 +193,49 @@ mod tests {
         assert!(fits("sock_common.skc_v6_daddr", 56));
         assert!(!fits("sock_common.skc_v6_daddr", 112));
         assert!(fits("task_struct.tgid", 5000));
+    }
+
+    /// What of the table kernels do not have, and whether their `sched_process_exit` tells of the last thread. Of each there
+    /// is an excerpt of its BTF, made by `cargo xtask test --vm KERNEL --write`.
+    const STORED: &[(&str, &[&str], u32)] = &[
+        ("5.10-x86_64", &[], 0),
+        ("6.1-aarch64", &[], 0),
+        ("6.1-x86_64", &[], 0),
+        ("6.12-x86_64", &[], 0),
+        ("6.18-x86_64", &[], 1),
+    ];
+
+    #[test]
+    fn stored_kernels_serve() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sensor/testdata/btf");
+        let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let names = names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+        let told: BTreeSet<_> = STORED.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        assert_eq!(names.collect::<BTreeSet<_>>(), told);
+        for (name, absent, exit_tells_last) in STORED {
+            let bytes = std::fs::read(folder.join(format!("{name}.btf"))).unwrap();
+            let layout = Layout::resolve(&Btf::parse(&bytes).unwrap(), true);
+            let layout = layout.unwrap_or_else(|missing| panic!("{name} has no {missing}"));
+            assert_eq!(layout.absent().collect::<Vec<_>>(), *absent, "{name}");
+            assert_eq!(layout.exit_tells_last, *exit_tells_last, "{name}");
+            assert_ne!(layout.cgroup_controller, ABSENT, "{name}");
+        }
+    }
+
+    /// An excerpt tells the same as the whole, where this kernel is one of those that are stored.
+    #[test]
+    fn the_excerpt_of_this_kernel_is_true() {
+        let Ok(whole) = std::fs::read("/sys/kernel/btf/vmlinux") else { return };
+        let uname = nix::sys::utsname::uname().unwrap();
+        let release: Vec<_> = uname.release().to_str().unwrap().split(['.', '-']).take(2).collect();
+        let name = format!("{}-{}.btf", release.join("."), std::env::consts::ARCH);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sensor/testdata/btf").join(name);
+        let Ok(excerpt) = std::fs::read(path) else { return };
+        let [whole, excerpt] = [whole, excerpt].map(|bytes| {
+            let layout = Layout::resolve(&Btf::parse(&bytes).unwrap(), true).ok().unwrap();
+            (layout.offsets, layout.exit_tells_last, layout.cgroup_controller)
+        });
+        assert_eq!(excerpt, whole);
     }
 
     /// The kernel that runs here, where it describes itself: nothing that is required may be missing from it.

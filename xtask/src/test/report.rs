@@ -53,12 +53,16 @@ impl Report {
         }
     }
 
+    /// Takes the beginning of a target that is not run by cargo.
+    pub(super) fn begin(&mut self, name: String) {
+        self.close();
+        self.target = Some(Target::new(name));
+    }
+
     /// Takes the next line.
     pub(super) fn line(&mut self, line: &str) {
         if let Some(name) = begins(line) {
-            self.close();
-            self.target = Some(Target::new(name));
-            return;
+            return self.begin(name);
         }
         if line.contains("has been running for over") {
             (self.show)(line);
@@ -87,6 +91,11 @@ impl Report {
     /// Why tests could not run, a line a reason.
     pub(super) fn skipped(&self) -> impl Iterator<Item = String> {
         self.skipped.iter().map(|(reason, count)| format!("{count} skipped: {reason}"))
+    }
+
+    /// How many passed so far, and how many failed.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.passed, self.failed)
     }
 
     /// Where something failed.

@@ -1,0 +1,168 @@
+//! `cargo xtask test --vm KERNELS`: the live tests on other kernels than this machine's.
+//!
+//! Debian's kernels are booted in an emulator, with a small Debian in memory: the tools that tests call, the tests and
+//! the agent that they are of, which both have the C library inside. Nothing of this machine is changed.
+
+mod archive;
+mod excerpt;
+mod machine;
+mod rounds;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value as Json;
+
+use self::archive::Archive;
+use self::machine::{Emulator, Guest, Machine};
+use super::Arguments;
+use super::report::Report;
+use crate::debian::Packages;
+use crate::shell::{self, say};
+use crate::{build, setup};
+
+/// A kernel that tests can be run on.
+struct Kernel {
+    /// As it is asked for.
+    name: &'static str,
+    /// The release of Debian that has it.
+    suite: &'static str,
+    /// How the name of its package begins, and how it ends.
+    package: (&'static str, &'static str),
+}
+
+/// What guests run on.
+const PC: Emulator = Emulator {
+    program: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    arguments: &["-cpu", "max"],
+    console: "ttyS0",
+};
+/// Debian's name of its processor, and Rust's of a Linux on it.
+const DEBIAN: &str = "amd64";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Debian's kernels for clouds.
+const KERNELS: &[Kernel] = &[
+    Kernel { name: "5.10", suite: "bullseye", package: ("linux-image-5.10.", "-cloud-amd64") },
+    Kernel { name: "6.1", suite: "bookworm", package: ("linux-image-6.1.", "-cloud-amd64") },
+    Kernel { name: "6.12", suite: "bookworm", package: ("linux-image-6.12.", "-cloud-amd64") },
+];
+
+/// Where this machine's own kernel describes its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// The name of this machine's own kernel.
+const HOST: &str = "host";
+/// The release of Debian that every guest has, whatever its kernel is.
+const SUITE: &str = "bookworm";
+/// What it has of it: what tests call, and what the guest itself needs.
+const TOOLS: &[&str] = &["coreutils", "dash", "iproute2", "libgcc-s1", "mount", "util-linux"];
+/// What nothing in a guest reads.
+const NEEDLESS: &[&str] = &["usr/share", "var/lib", "var/cache", "usr/lib/udev", "etc/init.d"];
+/// What the guest runs first.
+const INIT: &[u8] = include_bytes!("init.sh");
+/// Files of the guest that come with no package but with the installing of one.
+const FILES: &[(&str, &str)] = &[
+    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+    ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+    ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+];
+
+/// The tests, and the agent that they start, which they know by its path.
+struct Programs {
+    live: PathBuf,
+    agent: PathBuf,
+}
+
+/// Runs the live tests on each of the kernels named.
+///
+/// # Errors
+/// Where a kernel cannot be had, or its guest does not come up.
+pub(super) fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let kernels = arguments.vm.iter().map(|name| Ok((name, kernel(name)?)));
+    let kernels = kernels.collect::<Result<Vec<_>>>()?;
+    let programs = programs()?;
+    for (name, kernel) in kernels {
+        let image = kernel.map(Kernel::image).transpose()?;
+        let mut machine = match kernel.zip(image.as_ref()) {
+            Some((kernel, image)) => Machine::Guest(guest(kernel, image, &programs)?),
+            None => Machine::Host,
+        };
+        let filter = arguments.filter.as_deref();
+        let outcomes = rounds::run(&mut machine, &programs, filter, arguments.brief, report)?;
+        if arguments.write {
+            let btf = image.map_or_else(|| fs::read(BTF).context(BTF), |image| excerpt::of_image(&image))?;
+            excerpt::write(&machine.kernel()?, &btf)?;
+            table::write(name, &machine.kernel()?, &outcomes)?;
+        }
+    }
+    Ok(())
+}
+
+impl Kernel {
+    /// Its image, downloaded on first use.
+    fn image(&self) -> Result<PathBuf> {
+        let (start, end) = self.package;
+        let packages = Packages::of(self.suite, DEBIAN)?;
+        machine::image(&packages.unpack(&packages.newest(start, end)?)?)
+    }
+}
+
+/// The kernel of this name; none where it is this machine's own.
+fn kernel(name: &str) -> Result<Option<&'static Kernel>> {
+    if name == HOST {
+        return Ok(None);
+    }
+    let names = || KERNELS.iter().map(|kernel| kernel.name).collect::<Vec<_>>().join(", ");
+    let found = KERNELS.iter().find(|kernel| kernel.name == name);
+    found.map(Some).with_context(|| format!("`{name}` is no kernel that can be had: {}, {HOST}", names()))
+}
+
+/// Builds the tests and the agent with the C library inside, so that they run wherever a kernel does.
+fn programs() -> Result<Programs> {
+    let object = build::object(&setup::run()?, &build::Arguments::default())?;
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--no-run", "--locked", "--package", "lapwing", "--test", "live"]);
+    cargo.args(["--target", TARGET, "--message-format", "json-render-diagnostics", "--target-dir"]);
+    cargo.arg(shell::root().join("target/vm"));
+    cargo.env(build::OBJECT, object).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // An emulated processor is slow, and a guest's memory small.
+    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
+    say("building the live tests for guests");
+    let messages = shell::output(&mut cargo)?;
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+    let executables: Vec<_> = messages
+        .filter_map(|message| {
+            let name = message["target"]["name"].as_str()?.to_owned();
+            Some((name, PathBuf::from(message["executable"].as_str()?)))
+        })
+        .collect();
+    let of = |name: &str| {
+        let found = executables.iter().find(|(target, _)| target == name);
+        found.map(|(_, path)| path.clone()).with_context(|| format!("cargo has built no `{name}`"))
+    };
+    Ok(Programs { live: of("live")?, agent: of("lapwing")? })
+}
+
+fn guest(kernel: &Kernel, image: &Path, programs: &Programs) -> Result<Guest> {
+    let tools = Packages::of(SUITE, DEBIAN)?.unpack_all("tools", TOOLS)?;
+    let mut archive = Archive::default();
+    for folder in ["dev", "mnt", "proc", "root", "run", "sys", "tmp"] {
+        archive.folder(folder);
+    }
+    archive.tree(&tools, "", NEEDLESS)?;
+    archive.file("init", INIT);
+    for (name, content) in FILES {
+        archive.file(name, content.as_bytes());
+    }
+    for program in [&programs.live, &programs.agent] {
+        let path = program.to_str().context("a path that is not UTF-8")?;
+        archive.file(path, &fs::read(program).with_context(|| path.to_owned())?);
+    }
+    let initial = shell::root().join("target/vm/initial.cpio");
+    fs::write(&initial, archive.end()).with_context(|| initial.display().to_string())?;
+    say(&format!("booting Linux {}", kernel.name));
+    Guest::boot(&PC, image, &initial)
+}
