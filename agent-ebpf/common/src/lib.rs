@@ -94,7 +94,7 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// Most bytes of one variable of the environment, with its end mark; longer ones are cut.
 pub const VARIABLE_BYTES_MAX: usize = 1024;
 /// Most variables of an environment that are looked at; where there are more, [`Span::CUT`] is set.
-pub const VARIABLES_MAX: usize = 1024;
+pub const VARIABLES_MAX: usize = 384;
 /// Most names of variables that are wanted.
 pub const WANTED_MAX: u32 = 256;
 /// Most names on a path; of a deeper one the upper folders are missing and [`Span::CUT`] is set.
