@@ -56,7 +56,7 @@ pub(crate) fn attack_once() -> u16 {
 
 /// Whether it is the alert of the rule for reverse shells about this port.
 pub(crate) fn is_of(alert: &Alert, port: u16) -> bool {
-    alert.rule() == REVERSE_SHELL && *value(alert, "destination.port") == Value::from(port)
+    alert.rule() == REVERSE_SHELL && *value(alert, "destination.port") == port
 }
 
 /// An agent with the packaged rules and the smallest rings, so that it takes little to fill them.
@@ -82,9 +82,7 @@ impl Stage {
         for attempt in 1.. {
             let (port, mark) = (port(), self.agent.mark());
             self.attack(script, technique, host, port);
-            let is_it = |alert: &Alert| {
-                alert.rule() == rule && *value(alert, "destination.port") == Value::from(port)
-            };
+            let is_it = |alert: &Alert| alert.rule() == rule && *value(alert, "destination.port") == port;
             match self.agent.wait_for_within(technique, mark, PATIENCE, is_it) {
                 Ok(alert) => {
                     assert_eq!(alert.text("/destination/ip"), host, "{technique}");

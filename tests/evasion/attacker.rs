@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -53,7 +53,8 @@ extern "C" fn attack_if_told() {
     let code = match attack(&order) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("{order}: {error}");
+            // Nowhere is left to report to when standard error is closed.
+            let _ = writeln!(io::stderr(), "{order}: {error}");
             1
         }
     };

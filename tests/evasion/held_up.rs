@@ -193,7 +193,7 @@ fn told_lost(agent: &Agent) -> u64 {
 }
 
 fn is_lost(alert: &Alert) -> bool {
-    *value(alert, "event.action") == Value::from("telemetry_lost")
+    *value(alert, "event.action") == "telemetry_lost"
 }
 
 /// A control group that freezes, gone when this is dropped.
