@@ -1,18 +1,24 @@
 //! Which events there are here, for rules to be held against.
 
-use lapwing_engine::coverage::Source;
+use std::sync::Arc;
+
+use lapwing_engine::coverage::{Source, coverage};
+use lapwing_engine::{Rule, Schema};
 
 use crate::config::Config;
-use crate::pipeline::{CLOUDTRAIL_STREAMS, SENSOR_STREAMS};
-use crate::sensor;
+use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, SENSOR_STREAMS};
+use crate::sensor::{self, Wanted};
 use crate::source::cloudtrail::{self, Geo};
+
+/// What the sensor's events in auditd's words are called.
+const AUDITD: &str = "auditd";
 
 /// The sources that this configuration switches on; without one, all that there can be.
 pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
     let mut sources = Vec::new();
     if config.is_none_or(|config| config.sensor.enabled) {
-        let wanted = config.map_or_else(sensor::Wanted::default, |config| config.sensor.env_vars.clone());
-        sources.push(source("sensor", &SENSOR_STREAMS, sensor::event_kinds(&wanted)));
+        let wanted = config.map_or_else(Wanted::default, |config| config.sensor.env_vars.clone());
+        sources.extend(of_sensor(&wanted));
     }
     if config.is_none_or(|config| config.cloudtrail.enabled()) {
         let places = config.is_none_or(|config| {
@@ -23,6 +29,27 @@ pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
         sources.push(source("cloudtrail", &CLOUDTRAIL_STREAMS, cloudtrail::event_kinds(places)));
     }
     sources
+}
+
+/// What the sensor tells, and the same in auditd's words.
+fn of_sensor(wanted: &Wanted) -> [Source; 2] {
+    let kinds = sensor::event_kinds(wanted);
+    let as_auditd = sensor::auditd_kinds(&kinds);
+    [source("sensor", &SENSOR_STREAMS, kinds), source(AUDITD, &AUDITD_STREAMS, as_auditd)]
+}
+
+/// The rules that the sensor's events are for: those that are shown these as they are, and those whose needs are met
+/// better by the same events in auditd's words.
+pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, wanted: &Wanted) -> [Vec<Arc<Rule>>; 2] {
+    let sources = of_sensor(wanted);
+    let reads = |rule: &Rule, streams: &[&str]| streams.iter().any(|stream| rule.reads(stream));
+    let is_for_auditd = |rule: &Rule| {
+        reads(rule, &AUDITD_STREAMS)
+            && coverage(rule, &sources, schema).source.is_some_and(|source| source == AUDITD)
+    };
+    let rules = rules.iter().filter(|rule| rule.enabled).cloned();
+    let (auditd, rest) = rules.partition::<Vec<_>, _>(|rule| is_for_auditd(rule));
+    [rest.into_iter().filter(|rule| reads(rule, &SENSOR_STREAMS)).collect(), auditd]
 }
 
 fn source(name: &str, data_streams: &[&str], kinds: Vec<lapwing_engine::coverage::EventKind>) -> Source {
@@ -76,28 +103,35 @@ mod tests {
         (Covered::None, "process where event.action == \"ptrace\""),
     ];
 
-    /// The same for rules that read the kernel's audit alone, for which the sensor stands in where it can.
-    const AUDIT_RULES: &[(Covered, &str)] = &[
+    /// The same for rules that read auditd's events alone: the sensor's in auditd's words.
+    const AUDITD_RULES: &[(Covered, &str)] = &[
         (
             Covered::All,
             "process where event.action in (\"exec\", \"executed\") and process.args == \"--target\"",
         ),
-        // Who started it and who it acts as are told apart there, and `user.id` is the one who started it.
         (
-            Covered::Partly,
-            "process where event.action == \"exec\" and user.id != \"0\" and user.effective.id == \"0\"",
+            Covered::All,
+            "process where event.action == \"executed\" and user.id != \"0\" and user.effective.id == \"0\"",
         ),
-        (Covered::None, "process where event.action == \"executed\""),
-        (Covered::None, "network where event.action == \"connected-to\""),
-        (Covered::None, "any where data_stream.dataset == \"auditd_manager.auditd\""),
+        (
+            Covered::All,
+            "any where data_stream.dataset == \"auditd_manager.auditd\" and event.category == \"process\"",
+        ),
+        (
+            Covered::All,
+            "network where event.action == \"connected-to\" and network.direction == \"egress\" and \
+             destination.ip != null and process.pid != null",
+        ),
+        (Covered::None, "process where event.action == \"exec\""),
+        (Covered::None, "network where event.action == \"bound-socket\""),
     ];
 
     #[test]
     fn rules_have_the_events_that_they_need() {
         for (index, rules) in [
             ("logs-endpoint.events.*", RULES),
-            ("logs-auditd_manager.auditd-*", AUDIT_RULES),
-            ("auditbeat-*", AUDIT_RULES),
+            ("logs-auditd_manager.auditd-*", AUDITD_RULES),
+            ("auditbeat-*", AUDITD_RULES),
         ] {
             rules.iter().for_each(|(expected, query)| check(index, *expected, query));
         }

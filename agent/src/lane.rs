@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use lapwing_engine::{Alert, Counters, Engine, Event, Output, Schema, Timestamp};
+use lapwing_engine::{Alert, Counters, Engine, Event, Exception, Output, Schema, Timestamp};
 use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,13 +28,26 @@ pub(crate) struct Lane {
     pub(crate) name: &'static str,
     /// Where its events come from.
     pub(crate) source: Box<dyn Source>,
-    /// What judges them.
-    pub(crate) engine: Engine,
+    /// What judges them: rules that were written for different words for the same are shown these.
+    pub(crate) judges: Vec<Judge>,
+    /// The fields of events.
+    pub(crate) schema: Arc<Schema>,
     /// Where its alerts go.
     pub(crate) ledger: LedgerSender,
     /// How long it must be quiet before the clock tells how far the stream has come, and not its events.
     pub(crate) quiet: Duration,
 }
+
+/// An engine, and how it is told the events.
+pub(crate) struct Judge {
+    /// The event as the engine's rules expect it; `None` where they know of no such event.
+    pub(crate) view: View,
+    /// What judges it.
+    pub(crate) engine: Engine,
+}
+
+/// How an event is told.
+pub(crate) type View = fn(&Arc<Event>) -> Option<Arc<Event>>;
 
 /// What others hold of a lane at work.
 pub(crate) struct Running {
@@ -95,12 +108,12 @@ impl Lane {
         let client = LaneClient { name: self.name, inbox, beats: Arc::default() };
         let name = self.name;
         let mut work = Work {
-            schema: self.engine.schema().clone(),
             lane: self,
             requests,
             subscribers: Vec::new(),
             output: Output::default(),
             clock: Clock::new(),
+            events: 0,
             alerts: 0,
             beats: client.beats.clone(),
             lost: lost::Watch::default(),
@@ -116,11 +129,11 @@ impl Lane {
 /// A lane at work.
 struct Work {
     lane: Lane,
-    schema: Arc<Schema>,
     requests: Receiver<Request>,
     subscribers: Vec<Subscriber>,
     output: Output,
     clock: Clock,
+    events: u64,
     alerts: u64,
     beats: Arc<AtomicU64>,
     lost: lost::Watch,
@@ -133,7 +146,7 @@ impl Work {
             self.serve();
             self.judge(batch)?;
         }
-        let Some(lost) = self.lost.end(&self.schema) else { return Ok(()) };
+        let Some(lost) = self.lost.end(&self.lane.schema) else { return Ok(()) };
         self.alerts += 1;
         self.lane.ledger.commit(Commit { alerts: vec![lost], checkpoint: Checkpoint::default() })
     }
@@ -141,12 +154,19 @@ impl Work {
     fn judge(&mut self, batch: Batch) -> Result<()> {
         for event in batch.events {
             let event = Arc::new(event);
+            self.events += 1;
             self.clock.see(event.time());
             self.show(&event);
-            self.lane.engine.push(event, &mut self.output);
+            for Judge { view, engine } in &mut self.lane.judges {
+                if let Some(event) = view(&event) {
+                    engine.push(event, &mut self.output);
+                }
+            }
         }
         if let Some(now) = self.clock.now(self.lane.quiet) {
-            self.lane.engine.advance(now, &mut self.output);
+            for judge in &mut self.lane.judges {
+                judge.engine.advance(now, &mut self.output);
+            }
         }
         let alerts = std::mem::take(&mut self.output.alerts);
         let changes = std::mem::take(&mut self.output.changes);
@@ -159,7 +179,7 @@ impl Work {
                 value: changed.change.value,
             }),
         );
-        let lost = self.lost.look(batch.lost, Instant::now(), &self.schema);
+        let lost = self.lost.look(batch.lost, Instant::now(), &self.lane.schema);
         if alerts.is_empty() && lost.is_none() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }
@@ -176,7 +196,7 @@ impl Work {
             lost_records: source.lost(first, alert.time),
             created: Some(clock::now()),
         };
-        alert::document(alert, &self.schema, &evidence)
+        alert::document(alert, &self.lane.schema, &evidence)
     }
 
     /// Shows an event to those who asked for them; those who have gone are forgotten.
@@ -204,12 +224,18 @@ impl Work {
 
     /// The exceptions for rules that run here, and how often each kept something back.
     fn exceptions(&self) -> Vec<Json> {
-        let engine = &self.lane.engine;
-        let exceptions = engine.exceptions();
-        let exceptions =
-            exceptions.filter(|(exception, _)| engine.rules().any(|rule| exception.is_for(rule)));
+        let mut told: Vec<(&Arc<Exception>, u64)> = Vec::new();
+        for Judge { engine, .. } in &self.lane.judges {
+            let is_for_any = |exception: &Exception| engine.rules().any(|rule| exception.is_for(rule));
+            for (exception, kept_back) in engine.exceptions().filter(|(exception, _)| is_for_any(exception)) {
+                match told.iter_mut().find(|(known, _)| Arc::ptr_eq(known, exception)) {
+                    Some((_, count)) => *count += kept_back,
+                    None => told.push((exception, kept_back)),
+                }
+            }
+        }
         let now = clock::now();
-        let exceptions = exceptions.map(|(exception, kept_back)| {
+        let exceptions = told.into_iter().map(|(exception, kept_back)| {
             json!({
                 "place": format!("{}:{}", exception.file, exception.line),
                 "kept_back": kept_back,
@@ -222,17 +248,17 @@ impl Work {
     }
 
     fn status(&self) -> Json {
-        let Counters { events, discarded, released_early, sequence_bytes, threshold_bytes } =
-            self.lane.engine.counters();
+        let engines = || self.lane.judges.iter().map(|judge| &judge.engine);
+        let sum = |of: fn(&Counters) -> u64| engines().map(|engine| of(&engine.counters())).sum::<u64>();
         json!({
             "name": self.lane.name,
-            "rules": self.lane.engine.rules().count(),
-            "events": events,
+            "rules": engines().map(|engine| engine.rules().count()).sum::<usize>(),
+            "events": self.events,
             "alerts": self.alerts,
-            "discarded": discarded,
-            "released_early": released_early,
-            "sequence_bytes": sequence_bytes,
-            "threshold_bytes": threshold_bytes,
+            "discarded": sum(|counters| counters.discarded),
+            "released_early": sum(|counters| counters.released_early),
+            "sequence_bytes": sum(|counters| counters.sequence_bytes),
+            "threshold_bytes": sum(|counters| counters.threshold_bytes),
             "exceptions": self.exceptions(),
             "source": self.lane.source.status(),
         })

@@ -24,22 +24,19 @@ use serde_json::json;
 use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges};
-use crate::lane::{self, Lane, LaneClient};
+use crate::lane::{self, Judge, Lane, LaneClient, View};
 use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
-use crate::sensor::{Sensor, Wanted};
+use crate::sensor::{Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::{clock, indicators, privileges, report, rules};
+use crate::{clock, coverage, indicators, privileges, report, rules};
 
-/// The data streams of Elastic's that the sensor's events are, and those of the kernel's audit, for which they stand in:
-/// a rule that asks them for nothing but what is in these events can match as well.
-pub(crate) const SENSOR_STREAMS: [&str; 4] = [
-    "logs-endpoint.events.process-default",
-    "logs-endpoint.events.network-default",
-    "logs-auditd_manager.auditd-default",
-    "auditbeat-default",
-];
+/// The data streams of Elastic's that the sensor's events are.
+pub(crate) const SENSOR_STREAMS: [&str; 2] =
+    ["logs-endpoint.events.process-default", "logs-endpoint.events.network-default"];
+/// Those that the same events are in auditd's words.
+pub(crate) const AUDITD_STREAMS: [&str; 2] = ["logs-auditd_manager.auditd-default", "auditbeat-default"];
 /// The data streams of Elastic's that CloudTrail's events are.
 pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
 /// Why an agent without a source does not run.
@@ -202,14 +199,21 @@ impl Lanes<'_> {
     fn start_all(&self, sensor: Option<Sensor>, edges: &Edges) -> Result<Sources> {
         let mut running = Vec::new();
         if let Some(sensor) = sensor {
-            running.push(self.start("sensor", sensor, &SENSOR_STREAMS, Duration::ZERO, SENSOR_QUIET)?);
+            let [rules, for_auditd] =
+                coverage::of_lane(self.rules, self.schema, &self.config.sensor.env_vars);
+            let mut judges = vec![self.judge(&rules, Duration::ZERO, |event| Some(event.clone()))?];
+            if !for_auditd.is_empty() {
+                judges.push(self.judge(&for_auditd, Duration::ZERO, as_auditd)?);
+            }
+            running.push(self.start("sensor", sensor, judges, SENSOR_QUIET)?);
         }
         let mut cloudtrail = None;
         if self.config.cloudtrail.enabled() {
             let mut source = self.cloudtrail(edges)?;
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
-            let (lateness, quiet) = (CLOUDTRAIL_LATENESS, CLOUDTRAIL_QUIET);
-            running.push(self.start("cloudtrail", source, &CLOUDTRAIL_STREAMS, lateness, quiet)?);
+            let rules = rules::reading(self.rules, &CLOUDTRAIL_STREAMS);
+            let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, |event| Some(event.clone()))?;
+            running.push(self.start("cloudtrail", source, vec![judge], CLOUDTRAIL_QUIET)?);
         }
         if running.is_empty() {
             bail!(NOTHING_TO_WATCH);
@@ -238,18 +242,10 @@ impl Lanes<'_> {
         Ok(source)
     }
 
-    /// Starts a lane with the rules that read its data streams, and with what they knew when the agent stopped.
-    fn start(
-        &self,
-        name: &'static str,
-        source: impl Source + 'static,
-        data_streams: &[&str],
-        lateness: Duration,
-        quiet: Duration,
-    ) -> Result<lane::Running> {
+    /// What judges a lane's events by these rules, with what they knew when the agent stopped.
+    fn judge(&self, rules: &[Arc<Rule>], lateness: Duration, view: View) -> Result<Judge> {
         let options = Options { lateness, learn: self.config.rules.learn, ..Options::default() };
-        let rules = rules::reading(self.rules, data_streams);
-        let mut engine = Engine::new(self.schema.clone(), &rules, options)
+        let mut engine = Engine::new(self.schema.clone(), rules, options)
             .with_exceptions(self.exceptions)
             .with_indicators(self.indicators);
         let ids: Vec<_> = engine.rules().map(|rule| rule.id.clone()).collect();
@@ -260,7 +256,18 @@ impl Lanes<'_> {
             };
             self.client.rows(&lane::scope(&id), &mut restore).with_context(|| format!("rule {id}"))?;
         }
-        Lane { name, source: Box::new(source), engine, ledger: self.sender.clone(), quiet }.start()
+        Ok(Judge { view, engine })
+    }
+
+    fn start(
+        &self,
+        name: &'static str,
+        source: impl Source + 'static,
+        judges: Vec<Judge>,
+        quiet: Duration,
+    ) -> Result<lane::Running> {
+        let (source, schema, ledger) = (Box::new(source), self.schema.clone(), self.sender.clone());
+        Lane { name, source, schema, judges, ledger, quiet }.start()
     }
 }
 

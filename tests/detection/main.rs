@@ -2,6 +2,8 @@
 //! what attackers do, and the alerts are read from its log. It takes root and the kernel programs inside the agent.
 #![expect(clippy::expect_used, reason = "a test that cannot go on stops")]
 
+/// Rules for auditd.
+mod auditd;
 /// Requests to the instance metadata service.
 mod imds;
 /// Reverse and bind shells.

@@ -29,6 +29,7 @@ mod image;
 mod process;
 mod snapshot;
 
+mod auditd;
 mod container;
 mod context;
 mod decode;
@@ -52,6 +53,7 @@ use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, Timestamp};
 use serde_json::json;
 
+pub(crate) use self::auditd::of as as_auditd;
 pub(crate) use self::environment::Wanted;
 pub(crate) use self::hook::{Choices, HookReport, HookState, methods};
 pub(crate) use self::loss::KindCounts;
@@ -131,6 +133,11 @@ pub(crate) struct SensorStatus {
 /// variables of the environment are told.
 pub(crate) fn event_kinds(wanted: &Wanted) -> Vec<EventKind> {
     decode::kinds(!wanted.is_empty())
+}
+
+/// The same of those events in auditd's words.
+pub(crate) fn auditd_kinds(kinds: &[EventKind]) -> Vec<EventKind> {
+    auditd::kinds(kinds)
 }
 
 impl Sensor {

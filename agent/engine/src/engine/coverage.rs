@@ -67,12 +67,12 @@ pub struct Coverage {
 const VALUES_SHOWN_MAX: usize = 3;
 
 /// The same action in the words of other sensors: a rule that lists several of these asks for one thing.
-const SYNONYMS: &[(&str, &[&str])] = &[
-    ("exec", &["exec_event", "executed", "process_started", "ProcessRollup2", "start", "started"]),
-    ("fork", &["fork_event", "start", "process_started"]),
-    ("end", &["process_stopped", "end_event", "exit"]),
-    ("connection_attempted", &["connected-to", "ipv4_connection_attempt_event", "network_flow"]),
-    ("connection_accepted", &["accepted-connection-from", "ipv4_connection_accept_event"]),
+const SYNONYMS: &[&[&str]] = &[
+    &["exec", "exec_event", "executed", "process_started", "ProcessRollup2", "start", "started"],
+    &["fork", "fork_event", "start", "process_started"],
+    &["end", "process_stopped", "end_event", "exit"],
+    &["connection_attempted", "connected-to", "ipv4_connection_attempt_event", "network_flow"],
+    &["connection_accepted", "accepted-connection-from", "ipv4_connection_accept_event"],
 ];
 
 /// Fields that say which event it is: one that lacks them is another.
@@ -92,6 +92,17 @@ impl EventKind {
     pub fn new(name: &str, fixed: Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
         let fields = fixed.iter().map(|(id, _)| id).chain(fields).chain([field!("@timestamp")]).collect();
         Self { name: name.to_owned(), fixed: Event::new(Timestamp::default(), fixed, Vec::new()), fields }
+    }
+
+    /// The same events in the words of another source: these fields hold this there, and those may be there too.
+    #[must_use]
+    pub fn told_as(&self, name: &str, fixed: &Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
+        let mut kind = Self { name: name.to_owned(), ..self.clone() };
+        for (id, value) in fixed.iter() {
+            kind.fixed.set(id, value.clone());
+        }
+        kind.fields.extend(fixed.iter().map(|(id, _)| id).chain(fields));
+        kind
     }
 
     /// Whether an event of the kind may have the field.
@@ -360,8 +371,8 @@ impl Judge<'_> {
                     })
                 };
                 let meant = |text: &str| {
-                    let means = |(ours, theirs): &&(&str, &[&str])| given(ours) && theirs.contains(&text);
-                    SYNONYMS.iter().any(|row| means(&row))
+                    let means = |row: &&[&str]| row.contains(&text) && row.iter().any(|text| given(text));
+                    SYNONYMS.iter().any(means)
                 };
                 let lacking = texts.iter().filter(|text| !given(text) && !meant(text));
                 missing.extend(lacking.map(|text| format!("{name}{text}")));

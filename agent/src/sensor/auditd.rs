@@ -1,0 +1,64 @@
+//! The sensor's events as auditd's are told by Elastic's agent: for rules that are written for these.
+//!
+//! What is different there is how an action is called, and whose ids `user.*` are. Everything else that the sensor
+//! knows stays in the event, though auditd would not tell it.
+//! <https://www.elastic.co/docs/reference/integrations/auditd_manager>
+
+use std::sync::Arc;
+
+use lapwing_engine::coverage::EventKind;
+use lapwing_engine::{Event, FieldId, Fields, field};
+
+/// The sensor's actions that auditd tells too, and what they are called there.
+const ACTIONS: [(&str, &str); 3] = [
+    ("exec", "executed"),
+    ("connection_attempted", "connected-to"),
+    ("connection_accepted", "accepted-connection-from"),
+];
+
+/// What holds an id or a name there, and what holds it in the sensor's events: `user.id` is the real one there and the
+/// effective one here.
+const USERS: [(FieldId, FieldId); 4] = [
+    (field!("user.effective.id"), field!("user.id")),
+    (field!("user.effective.name"), field!("user.name")),
+    (field!("user.id"), field!("user.Ext.real.id")),
+    (field!("user.name"), field!("user.Ext.real.name")),
+];
+
+/// The event in auditd's words, where it has any for it.
+pub(crate) fn of(event: &Arc<Event>) -> Option<Arc<Event>> {
+    let action = action(event.text(field!("event.action"))?)?;
+    let mut told = Event::clone(event);
+    for (id, value) in fixed(action).iter() {
+        told.set(id, value.clone());
+    }
+    for (id, from) in USERS {
+        if let Some(value) = event.get(from) {
+            told.set(id, value.clone());
+        }
+    }
+    Some(Arc::new(told))
+}
+
+/// What such events hold, of the kinds that the sensor makes.
+pub(super) fn kinds(kinds: &[EventKind]) -> Vec<EventKind> {
+    let told = |kind: &EventKind| {
+        let action = action(&kind.name)?;
+        Some(kind.told_as(action, &fixed(action), USERS.map(|(id, _)| id)))
+    };
+    kinds.iter().filter_map(told).collect()
+}
+
+fn action(name: &str) -> Option<&'static str> {
+    ACTIONS.iter().find(|(ours, _)| *ours == name).map(|(_, theirs)| *theirs)
+}
+
+/// What every event of an action holds there.
+fn fixed(action: &'static str) -> Fields {
+    let mut fields = Fields::new();
+    fields.set(field!("data_stream.dataset"), "auditd_manager.auditd");
+    fields.set(field!("event.action"), action);
+    fields.set(field!("event.dataset"), "auditd_manager.auditd");
+    fields.set(field!("event.module"), "auditd");
+    fields
+}
