@@ -50,16 +50,12 @@ impl Agent {
 
     /// Seconds of processor time that it used so far.
     pub(super) fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.pid()))?;
-        let (_, rest) = stat.rsplit_once(')').context("/proc/PID/stat has no name")?;
-        let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
-        Ok(ticks.sum::<f64>() / TICKS_PER_SECOND)
+        cpu_seconds(self.0.pid())
     }
 
     /// Its resident memory.
     pub(super) fn rss_mib(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.pid()))?;
-        Ok(number(&status, "VmRSS:").context("no VmRSS")? as f64 / 1024.0)
+        rss_mib(self.0.pid())
     }
 
     /// How many records it lost so far.
@@ -97,7 +93,28 @@ fn sum(status: &Json, name: &str) -> u64 {
     }
 }
 
-fn number(text: &str, name: &str) -> Option<u64> {
+/// Seconds of processor time that a process used so far.
+///
+/// # Errors
+/// It has ended.
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').context("/proc/PID/stat has no name")?;
+    let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+    Ok(ticks.sum::<f64>() / TICKS_PER_SECOND)
+}
+
+/// A process's resident memory.
+///
+/// # Errors
+/// It has ended.
+pub(super) fn rss_mib(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(number(&status, "VmRSS:").context("no VmRSS")? as f64 / 1024.0)
+}
+
+/// The number that follows this word at the beginning of a line.
+pub(super) fn number(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }

@@ -32,10 +32,10 @@ pub(crate) struct Arguments {
 
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// One run's times.
-struct Run {
-    mean: f64,
-    p50: f64,
+/// One run's times, in nanoseconds.
+pub(super) struct Run {
+    pub(super) mean: f64,
+    pub(super) p50: f64,
 }
 
 /// What the agent showed during one run of the load.
@@ -118,7 +118,10 @@ fn print(
 }
 
 /// Runs the load in a process of its own, so that nothing of this one is measured.
-fn measure(load: Load) -> Result<Run> {
+///
+/// # Errors
+/// The load fails.
+pub(super) fn measure(load: Load) -> Result<Run> {
     let name = format!("{load:?}").to_lowercase();
     let mut command = std::process::Command::new(std::env::current_exe()?);
     let output = shell::output(command.args(["bench", &name, "--only-load"]))?;
@@ -156,7 +159,8 @@ fn bpf_nanos(load: Load, binary: &Path) -> Result<f64> {
     measured
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

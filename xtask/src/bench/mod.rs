@@ -1,10 +1,11 @@
-//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood` and `bench engine`: what the agent costs
-//! the processes of the host, how soon it tells, what it loses, and how many events it can judge. `docs/benchmarks.md` says what came out where.
+//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead` and `bench engine`: what the agent
+//! costs the processes of the host, how soon it tells, what it loses, and how many events it can judge. `docs/benchmarks.md` says what came out where.
 
 mod cost;
 mod engine;
 mod flood;
 mod latency;
+mod overhead;
 
 mod agent;
 mod load;
@@ -30,6 +31,8 @@ pub(crate) enum Measurement {
     Latency(latency::Arguments),
     /// What is lost, and whether reverse shells are found, while more happens than a host can do
     Flood(flood::Arguments),
+    /// What it costs beside other sensors that are found on this machine
+    Overhead(overhead::Arguments),
     /// How many events a second one core judges, with few rules and with many
     #[command(disable_help_flag = true)]
     Engine(engine::Arguments),
@@ -49,6 +52,7 @@ pub(crate) fn run(measurement: &Measurement) -> Result<()> {
         Measurement::Connect(arguments) => cost::run(Load::Connect, arguments),
         Measurement::Latency(arguments) => latency::run(arguments),
         Measurement::Flood(arguments) => flood::run(arguments),
+        Measurement::Overhead(arguments) => overhead::run(arguments),
         Measurement::Engine(arguments) => engine::run(arguments),
     }
 }
