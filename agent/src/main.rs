@@ -16,6 +16,7 @@ mod indicators;
 mod lane;
 mod ledger;
 mod log;
+mod memory;
 mod pipeline;
 mod privileges;
 mod report;

@@ -30,7 +30,7 @@ use crate::sensor::{Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::{clock, coverage, indicators, privileges, report, rules};
+use crate::{clock, coverage, indicators, memory, privileges, report, rules};
 
 /// The data streams of Elastic's that the sensor's events are.
 pub(crate) const SENSOR_STREAMS: [&str; 2] =
@@ -111,6 +111,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         }
     })?;
     tracing::info!("{} rules run on {} lanes", loaded.rules.len(), running.len());
+    memory::release();
 
     let mut outcome = Ok(());
     for lane in running {

@@ -172,7 +172,6 @@ impl Sensor {
         };
         sensor.test();
         sensor.take_snapshot(attached);
-        trim();
         Ok(sensor)
     }
 
@@ -514,14 +513,5 @@ fn name(kind: Kind) -> &'static str {
         Kind::SESSION => "session",
         Kind::CLOSED => "closed",
         _ => "unknown",
-    }
-}
-
-/// Gives the memory of the start back: the kernel's BTF is parsed there, tens of megabytes.
-fn trim() {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: it has no preconditions.
-        unsafe { libc::malloc_trim(0) };
     }
 }
