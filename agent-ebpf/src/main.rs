@@ -2,8 +2,8 @@
 //! nothing, and leaves out nothing but what is not in the namespace that it was told to watch: rules are user space's
 //! matter.
 //!
-//! `process` and `network` hold the programs, a function each, `fallback` the same by other means; `task`, `socket` and `path` read what the records tell;
-//! `layout` knows where it lies, and only `emit` writes to the ring.
+//! `process`, `network` and `udp` hold the programs, a function each, `fallback` the same by other means; `task`, `socket`
+//! and `path` read what the records tell; `layout` knows where it lies, and only `emit` writes to the ring.
 #![no_std]
 #![no_main]
 
@@ -11,6 +11,7 @@ mod fallback;
 
 mod network;
 mod process;
+mod udp;
 
 mod path;
 mod socket;

@@ -86,8 +86,12 @@ pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) 
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));
         (*record).interpreter = interpreter(&tail, binprm);
         let file: Address = read(binprm, &BINPRM_FILE);
-        (*record).executable_inode = read(read(file, &FILE_INODE), &INODE_INO);
+        let inode: Address = read(file, &FILE_INODE);
+        (*record).executable_inode = read(inode, &INODE_INO);
         (*record).executable = path::span(tail.path(read(file, &FILE_DENTRY), read(file, &FILE_MNT)));
+        if path::is_upper(inode) {
+            (*record).executable.len |= Span::UPPER;
+        }
         let fs: Address = read(task, &TASK_FS);
         (*record).directory = path::span(tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT)));
         let cgroup = (*record).place.cgroup;

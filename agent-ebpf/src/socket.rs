@@ -1,4 +1,4 @@
-//! What a TCP socket tells of itself.
+//! What a socket tells of itself.
 
 use lapwing_common::Socket;
 use lapwing_common::layout::SOCK_COMMON_BYTES;
@@ -6,8 +6,8 @@ use lapwing_common::layout::SOCK_COMMON_BYTES;
 use crate::layout::*;
 
 /// `AF_INET` and `AF_INET6`.
-const IPV4: u16 = 2;
-const IPV6: u16 = 10;
+pub(crate) const IPV4: u16 = 2;
+pub(crate) const IPV6: u16 = 10;
 /// `IPPROTO_TCP`. The state tracepoint fires for SCTP and for the outer sockets of MPTCP as well.
 const TCP: u16 = 6;
 /// The bit of a socket's flags that says that the peer's FIN came. match-proto:v2.6.12:include/net/sock.h:enum sock_flags
@@ -35,9 +35,34 @@ pub(crate) fn ends(sock: Address) -> Socket {
         local_port: local_port(sock),
         remote_port: u16::from_be(common.get(&SOCK_DPORT)),
         family: if is_ipv6 { IPV6 } else { IPV4 },
-        reserved: 0,
+        protocol: TCP,
         namespace: read_or(namespace, &NET_INUM, 0),
-        reserved_too: 0,
+        reserved: 0,
+    }
+}
+
+/// A socket and whom it is about to send to, who need not be the one that it is connected to.
+#[inline(always)]
+pub(crate) fn toward(
+    sock: Address,
+    family: u16,
+    protocol: u16,
+    remote: &[u32; 4],
+    remote_port: u16,
+) -> Socket {
+    let common = Window::<SOCK_COMMON_BYTES>::of(sock);
+    let namespace = common.get::<u64>(&SOCK_NET) as Address;
+    Socket {
+        id: sock as u64,
+        inode: inode(sock),
+        local: if family == IPV6 { common.get(&SOCK_V6_SADDR) } else { [common.get(&SOCK_SADDR), 0, 0, 0] },
+        remote: *remote,
+        local_port: local_port(sock),
+        remote_port,
+        family,
+        protocol,
+        namespace: read_or(namespace, &NET_INUM, 0),
+        reserved: 0,
     }
 }
 
@@ -77,6 +102,6 @@ pub(crate) fn inode(sock: Address) -> u64 {
 
 /// Whether an IPv6 address is one of IPv4 in it.
 #[inline(always)]
-fn is_mapped(address: [u32; 4]) -> bool {
+pub(crate) fn is_mapped(address: [u32; 4]) -> bool {
     address[0] == 0 && address[1] == 0 && address[2] == u32::from_be(0xffff)
 }

@@ -50,6 +50,8 @@ pub(crate) struct SensorConfig {
     /// Size of the kernel's ring buffer for records about processes, rounded up to a power of two; that for connections
     /// is half as large. What is unread when one is full is lost. Each counts twice in the agent's memory. Default: 2 MiB.
     pub(crate) ring_size: ByteSize,
+    /// Whether events tell to whom processes send by UDP, which takes CAP_NET_ADMIN. Default: `false`.
+    pub(crate) udp: bool,
     /// By which methods hooks are attached, where not by the first that works.
     pub(crate) hooks: sensor::Choices,
 }
@@ -60,6 +62,7 @@ impl Default for SensorConfig {
             enabled: true,
             env_vars: sensor::Wanted::default(),
             ring_size: ByteSize::mib(2),
+            udp: false,
             hooks: sensor::Choices::default(),
         }
     }

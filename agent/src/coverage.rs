@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lapwing_engine::coverage::{Source, coverage};
 use lapwing_engine::{Rule, Schema};
 
-use crate::config::Config;
+use crate::config::{Config, SensorConfig};
 use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, SENSOR_STREAMS};
 use crate::sensor::{self, Wanted};
 use crate::source::cloudtrail::{self, Geo};
@@ -18,7 +18,7 @@ pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
     let mut sources = Vec::new();
     if config.is_none_or(|config| config.sensor.enabled) {
         let wanted = config.map_or_else(Wanted::default, |config| config.sensor.env_vars.clone());
-        sources.extend(of_sensor(&wanted));
+        sources.extend(of_sensor(&wanted, config.is_none_or(|config| config.sensor.udp)));
     }
     if config.is_none_or(|config| config.cloudtrail.enabled()) {
         let places = config.is_none_or(|config| {
@@ -32,16 +32,16 @@ pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
 }
 
 /// What the sensor tells, and the same in auditd's words.
-fn of_sensor(wanted: &Wanted) -> [Source; 2] {
-    let kinds = sensor::event_kinds(wanted);
+fn of_sensor(wanted: &Wanted, has_udp: bool) -> [Source; 2] {
+    let kinds = sensor::event_kinds(wanted, has_udp);
     let as_auditd = sensor::auditd_kinds(&kinds);
     [source("sensor", &SENSOR_STREAMS, kinds), source(AUDITD, &AUDITD_STREAMS, as_auditd)]
 }
 
 /// The rules that the sensor's events are for: those that are shown these as they are, and those whose needs are met
 /// better by the same events in auditd's words.
-pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, wanted: &Wanted) -> [Vec<Arc<Rule>>; 2] {
-    let sources = of_sensor(wanted);
+pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, config: &SensorConfig) -> [Vec<Arc<Rule>>; 2] {
+    let sources = of_sensor(&config.env_vars, config.udp);
     let reads = |rule: &Rule, streams: &[&str]| streams.iter().any(|stream| rule.reads(stream));
     let is_for_auditd = |rule: &Rule| {
         reads(rule, &AUDITD_STREAMS)

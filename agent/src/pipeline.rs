@@ -200,8 +200,7 @@ impl Lanes<'_> {
     fn start_all(&self, sensor: Option<Sensor>, edges: &Edges) -> Result<Sources> {
         let mut running = Vec::new();
         if let Some(sensor) = sensor {
-            let [rules, for_auditd] =
-                coverage::of_lane(self.rules, self.schema, &self.config.sensor.env_vars);
+            let [rules, for_auditd] = coverage::of_lane(self.rules, self.schema, &self.config.sensor);
             let mut judges = vec![self.judge(&rules, Duration::ZERO, |event| Some(event.clone()))?];
             if !for_auditd.is_empty() {
                 judges.push(self.judge(&for_auditd, Duration::ZERO, as_auditd)?);

@@ -20,6 +20,8 @@ mod alerts;
 /// The attacker's program.
 mod attacker;
 
+/// Datagrams: sent in ways that hide who sends them.
+mod datagram;
 /// Programs: started in ways that hide which they are.
 mod exec;
 /// Connections: opened in ways that hide who opens them.

@@ -15,16 +15,15 @@ pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_lapwing")
 }
 
-/// By which `cargo xtask test --vm` names the agent's configuration.
+/// By which `cargo xtask test --vm` names the agent's configuration, and the one that it has elsewhere.
 const CONFIG: &str = "LAPWING_LIVE_CONFIG";
+const DEFAULT_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/live/lapwing.toml");
 
 /// A command that prints the stream of events.
 pub(crate) fn events() -> Command {
     let mut command = Command::new(binary());
-    command.args(["events", "--json"]);
-    if let Some(config) = std::env::var_os(CONFIG) {
-        command.arg("--config").arg(config);
-    }
+    let config = std::env::var_os(CONFIG).unwrap_or_else(|| DEFAULT_CONFIG.into());
+    command.args(["events", "--json", "--config"]).arg(config);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

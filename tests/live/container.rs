@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::act::{self, Folder, Strings, c, true_path};
 use crate::agent::{assert_fields, event, field, of, ready};
@@ -59,6 +59,39 @@ fn a_bind_mount_is_walked_through() {
         event["process"]["pid"] == pid && event["process"]["args"][1] == "walked"
     });
     assert_fields(&event, json!({"process.executable": path}));
+}
+
+/// As a container's files lie: those of its image below, what is written in it above.
+#[test]
+fn what_was_written_in_a_container_is_marked() {
+    ready();
+    let folder = Folder::new();
+    let marker = format!("marker-{}", std::process::id());
+    let script = "set -e
+        mount -t tmpfs none \"$1\"; cd \"$1\"; mkdir lower upper work merged
+        for name in below changed; do cp \"$2\" lower/$name; done
+        mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none merged || exit 42
+        merged/below \"$3\"
+        cp \"$2\" merged/above; merged/above \"$3\"
+        chmod 700 merged/changed; merged/changed \"$3\"
+        cp \"$2\" merged/gone; exec 9<merged/gone; rm merged/gone; exec /proc/self/fd/9 \"$3\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&folder.0).arg(true_path()).arg(&marker);
+    let output = command.output().unwrap();
+    if output.status.code() == Some(42) {
+        return lapwing_stage::skipped("this kernel mounts no overlay");
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (name, mark) in [
+        ("below", Value::Null),
+        ("above", json!(["overlay_upper"])),
+        ("changed", json!(["overlay_upper"])),
+        ("gone", json!(["deleted", "overlay_upper"])),
+    ] {
+        let event =
+            event(name, |event| event["process"]["name"] == name && event["process"]["args"][1] == *marker);
+        assert_eq!(field(&event, "lapwing.process.executable_file"), &mark, "{name}");
+    }
 }
 
 #[test]

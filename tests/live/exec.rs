@@ -137,7 +137,7 @@ fn a_memfd_is_told_as_such() {
         json!({
             "process.name": "memfd:payload",
             "process.executable": "/memfd:payload (deleted)",
-            "lapwing.process.executable_file": "anonymous",
+            "lapwing.process.executable_file": ["anonymous"],
             "process.args": ["innocent"],
             "process.title": field(&of("fork", pid), "process.command_line"),
         }),
@@ -162,7 +162,7 @@ fn a_deleted_executable_is_told_as_such() {
         json!({
             "process.name": "gone",
             "process.executable": deleted,
-            "lapwing.process.executable_file": "deleted",
+            "lapwing.process.executable_file": ["deleted"],
         }),
     );
 }

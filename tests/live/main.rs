@@ -30,6 +30,8 @@ mod fork;
 mod ids;
 /// Row `session`: processes that begin a session.
 mod session;
+/// Row `udp`: to whom processes send.
+mod udp;
 
 /// Namespaces and control groups: what a container is made of.
 mod container;

@@ -2,8 +2,9 @@
 //! are loaded.
 //!
 //! Each row is a read-only global of the kernel programs. User space looks its path up and sets it; the verifier then
-//! sees a constant. Where a member was renamed or moved, `or` gives the other path. A `required` row that no path
-//! resolves is an error at the start; an `optional` one is [`ABSENT`](crate::ABSENT) and its field stays empty.
+//! sees a constant. Where a member was renamed or moved, `or` gives the other path; a structure alone stands for its
+//! size. A `required` row that no path resolves is an error at the start; an `optional` one is
+//! [`ABSENT`](crate::ABSENT) and its field stays empty.
 
 /// How much of a `struct sock_common` is read at once; what the table names of it lies inside.
 pub const SOCK_COMMON_BYTES: usize = 120;
@@ -42,9 +43,12 @@ macro_rules! layout {
             required FS_PWD_DENTRY: "fs_struct.pwd.dentry";
             required FS_PWD_MNT: "fs_struct.pwd.mnt";
             required INET_SPORT: "inet_sock.inet_sport";
+            // What a file system keeps of its own follows the inode.
+            optional INODE_BYTES: "inode";
             required INODE_INO: "inode.i_ino";
             required INODE_MODE: "inode.i_mode";
             required INODE_RDEV: "inode.i_rdev";
+            optional INODE_SB: "inode.i_sb";
             optional KERNFS_ID: "kernfs_node.id";
             optional KERNFS_NAME: "kernfs_node.name";
             // Renamed in 6.15, when it became an RCU pointer.
@@ -88,6 +92,7 @@ macro_rules! layout {
             required SOCK_STATE: "sock_common.skc_state";
             optional SOCK_V6_DADDR: "sock_common.skc_v6_daddr";
             optional SOCK_V6_SADDR: "sock_common.skc_v6_rcv_saddr";
+            optional SUPER_BLOCK_MAGIC: "super_block.s_magic";
             optional TASK_CGROUPS: "task_struct.cgroups";
             required TASK_COMM: "task_struct.comm";
             required TASK_CRED: "task_struct.cred";

@@ -35,8 +35,12 @@ impl Kind {
     /// A TCP connection, or an attempt at one, is over: [`Closed`].
     pub const CLOSED: Self = Self(90);
 
+    /// A process is about to send datagrams to somebody: [`Connection`]. It is told once in a while for each
+    /// destination.
+    pub const DATAGRAM: Self = Self(100);
+
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::FORK,
         Self::EXEC,
         Self::EXIT,
@@ -46,20 +50,21 @@ impl Kind {
         Self::IDS,
         Self::SESSION,
         Self::CLOSED,
+        Self::DATAGRAM,
     ];
 
     /// Whether it is about a connection. These have a ring of their own, so that neither they nor what is about processes
     /// can take the other's room.
     #[must_use]
     pub const fn is_connection(self) -> bool {
-        matches!(self, Self::CONNECT | Self::CONNECTED | Self::ACCEPT)
+        matches!(self, Self::CONNECT | Self::CONNECTED | Self::ACCEPT | Self::DATAGRAM)
     }
 
     /// Whether it is lost first, while there is still room for others: a flood is made of these, they are cheap to make,
     /// and what rules want most, programs and connections, must not be pushed out by them.
     #[must_use]
     pub const fn gives_way(self) -> bool {
-        matches!(self, Self::FORK | Self::EXIT | Self::CONNECTED)
+        matches!(self, Self::FORK | Self::EXIT | Self::CONNECTED | Self::DATAGRAM)
     }
 
     /// The kind's place in [`Counts`].
@@ -305,7 +310,7 @@ wire! {
         reserved: u32,
     }
 
-    /// Two ends of a TCP socket and what tells it from others.
+    /// Two ends of a socket and what tells it from others.
     Socket: 64 {
         /// The kernel's address of it: tells sockets apart while they live, and is never shown.
         id: u64,
@@ -321,17 +326,17 @@ wire! {
         remote_port: u16,
         /// 2 for IPv4, also where the socket is of IPv6, and 10 for IPv6.
         family: u16,
-        /// Zero.
-        reserved: u16,
+        /// The protocol's number, as IP has it: 6 for TCP, 17 for UDP.
+        protocol: u16,
         /// The network namespace's inode.
         namespace: u32,
         /// Zero.
-        reserved_too: u32,
+        reserved: u32,
     }
 
-    /// A process connects or accepted.
+    /// A process connects, accepted, or sends.
     Connection: 192 {
-        /// [`Kind::CONNECT`] or [`Kind::ACCEPT`].
+        /// [`Kind::CONNECT`], [`Kind::ACCEPT`] or [`Kind::DATAGRAM`].
         header: Header,
         /// The process.
         task: Task,
@@ -396,6 +401,9 @@ impl Span {
     pub const ANONYMOUS: u32 = 1 << 29;
     /// A part could not be read from memory.
     pub const UNREADABLE: u32 = 1 << 28;
+    /// The file lies in the upper layer of an overlay: it was written after what lies below was put together, in a
+    /// container since it runs.
+    pub const UPPER: u32 = 1 << 27;
     /// The bits of `len` that count bytes.
     pub const LEN: u32 = (1 << 24) - 1;
 

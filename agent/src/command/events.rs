@@ -76,7 +76,8 @@ impl<W: Write> Output<W> {
             signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
         }
         let mut sensor = Sensor::start(sensor, stop)?;
-        for hook in sensor.hooks().iter().filter(|hook| hook.state != HookState::Attached) {
+        let works = |state| matches!(state, HookState::Attached | HookState::Off);
+        for hook in sensor.hooks().iter().filter(|hook| !works(hook.state)) {
             complain(&format!(
                 "{} {}: {}",
                 hook.name,

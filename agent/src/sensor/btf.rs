@@ -89,9 +89,11 @@ impl<'a> Btf<'a> {
     }
 
     /// The offset in bytes of a member, named as `structure.member.member`; members of anonymous structures and
-    /// unions are named as in C, without them.
+    /// unions are named as in C, without them. Of a structure alone, that of what follows it: its size.
     pub(super) fn offset(&self, path: &str) -> Option<u32> {
-        let (structure, members) = path.split_once('.')?;
+        let Some((structure, members)) = path.split_once('.') else {
+            return self.get(*self.structs.get(path.as_bytes())?).map(|ty| ty.other);
+        };
         let mut id = *self.structs.get(structure.as_bytes())?;
         let mut offset = 0;
         for member in members.split('.') {
@@ -289,7 +291,8 @@ pub(super) mod tests {
             ("file.absent", None),
             ("file.mode.below", None),
             ("absent.mode", None),
-            ("file", None),
+            ("file", Some(64)),
+            ("absent", None),
         ] {
             assert_eq!(btf.offset(path), offset, "{path}");
         }

@@ -1,8 +1,8 @@
-//! The canary: at the start the agent forks, begins a session, becomes another group, execs, connects and accepts once
-//! itself, and every hook must show it.
+//! The canary: at the start the agent forks, begins a session, becomes another group, execs, connects, accepts and sends a
+//! datagram once itself, and every hook must show it.
 //! A tracepoint that exists and never fires is told so, instead of a silence that looks like peace.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -16,6 +16,8 @@ pub(super) struct Canary {
     own: u32,
     child: u32,
     port: u16,
+    /// Where the datagram went.
+    udp_port: u16,
     seen: [bool; HOOKS.len()],
     /// Why a part could not be done: no hook is silent for that.
     undone: Vec<(&'static str, String)>,
@@ -28,6 +30,7 @@ impl Canary {
             own: std::process::id(),
             child: 0,
             port: 0,
+            udp_port: 0,
             seen: [false; HOOKS.len()],
             undone: Vec::new(),
         };
@@ -37,6 +40,10 @@ impl Canary {
                 canary.undone.push(("connect", error.to_string()));
                 canary.undone.push(("accept", error.to_string()));
             }
+        }
+        match send() {
+            Ok(port) => canary.udp_port = port,
+            Err(error) => canary.undone.push(("udp", error.to_string())),
         }
         match spawn() {
             Ok(child) => canary.child = child,
@@ -57,6 +64,7 @@ impl Canary {
     /// Whether a record comes from the canary. It is then noted, and no event is made of it.
     pub(super) fn takes(&mut self, record: &Record<'_>) -> bool {
         let is_own = |pid: u32, port: u16| pid == self.own && port == self.port && port != 0;
+        let is_own_datagram = |pid: u32, port: u16| pid == self.own && port == self.udp_port && port != 0;
         let is_child = |pid: u32| pid == self.child && pid != 0;
         let is_it = match record {
             Record::Fork(fork) => is_child(fork.child.pid),
@@ -65,6 +73,7 @@ impl Canary {
             Record::Connect(connect) => is_own(connect.task.pid, connect.socket.remote_port),
             Record::Accept(accept) => is_own(accept.task.pid, accept.socket.local_port),
             Record::Changed(changed) => is_child(changed.task.pid),
+            Record::Datagram(sent) => is_own_datagram(sent.task.pid, sent.socket.remote_port),
             Record::Connected(_) | Record::Closed(_) => false,
         };
         if is_it {
@@ -88,7 +97,7 @@ impl Canary {
             report.state = HookState::Silent;
             report.reason = Some("the agent's own test did not come through it".to_owned());
         }
-        for report in hooks.iter_mut() {
+        for report in hooks.iter_mut().filter(|report| report.state == HookState::Attached) {
             if let Some((_, error)) = self.undone.iter().find(|(name, _)| *name == report.name) {
                 report.reason = Some(format!("attached and not tested: {error}"));
             }
@@ -114,6 +123,14 @@ impl Canary {
         listener.accept()?;
         Ok(address.port())
     }
+}
+
+/// Sends a datagram to itself over loopback, and returns to which port.
+fn send() -> std::io::Result<u16> {
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = receiver.local_addr()?;
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(b"", address)?;
+    Ok(address.port())
 }
 
 /// What the child makes of itself before it runs the program. The group that it could go back to is nothing by which

@@ -63,6 +63,7 @@ const SESSION_ID_CHANGE: usize = 7;
 const UID_CHANGE: usize = 8;
 const GID_CHANGE: usize = 9;
 const DISCONNECTED: usize = 10;
+pub(super) const DATAGRAM: usize = 11;
 
 const PROCESS: Action = Action {
     name: "fork",
@@ -83,7 +84,7 @@ const NETWORK: Action = Action {
     transport: Some("tcp"),
     direction: Some("egress"),
 };
-const ACTIONS: [Action; 11] = [
+const ACTIONS: [Action; 12] = [
     PROCESS,
     Action { name: "exec", ..PROCESS },
     Action { name: "end", ty: "end", ..PROCESS },
@@ -105,6 +106,8 @@ const ACTIONS: [Action; 11] = [
     Action { name: "gid_change", ..CHANGE },
     // The direction is the connection's.
     Action { name: "disconnect_received", ty: "end", direction: None, ..NETWORK },
+    // A name of its own: what Defend tells as connections on Linux is TCP alone, and no rule says so.
+    Action { name: "datagram_attempted", transport: None, ..NETWORK },
 ];
 
 impl Decoder {
@@ -179,6 +182,16 @@ impl Decoder {
         let own = ends(&record.socket, port, false);
         let about = About { kind: Kind::CONNECT, number: record.task.thread, time: record.header.time };
         self.network_event(ATTEMPTED, about, table, key, &record.socket, own)
+    }
+
+    /// A process is about to send datagrams.
+    pub(super) fn datagram(&mut self, table: &Table, key: Key, record: &Connection) -> Option<Event> {
+        let socket = &record.socket;
+        let mut own = ends(socket, socket.local_port, false);
+        let is_lite = socket.protocol == UDP_LITE;
+        own.set(field!("network.transport"), if is_lite { "udplite" } else { "udp" });
+        let about = About { kind: Kind::DATAGRAM, number: record.task.thread, time: record.header.time };
+        self.network_event(DATAGRAM, about, table, key, socket, own)
     }
 
     /// A process accepted. The peer is the source.
@@ -342,8 +355,10 @@ fn ends(socket: &Socket, local_port: u16, is_acceptor: bool) -> Fields {
     fields.set(field!("destination.address"), destination.0.to_smolstr());
     fields.set(field!("destination.ip"), destination.0);
     fields.set_some(field!("destination.port"), port(destination.1));
-    fields.set(field!("source.address"), source.0.to_smolstr());
-    fields.set(field!("source.ip"), source.0);
+    // A socket that sends before it was bound has its address only once the route is known.
+    let address = Some(source.0).filter(|address| !address.is_unspecified());
+    fields.set_some(field!("source.address"), address.map(|address| address.to_smolstr()));
+    fields.set_some(field!("source.ip"), address);
     fields.set_some(field!("source.port"), port(source.1));
     fields
 }
@@ -355,6 +370,8 @@ fn count(number: u64) -> i64 {
 
 /// `AF_INET`, as records have it.
 const IPV4: u16 = 2;
+/// `IPPROTO_UDPLITE`.
+const UDP_LITE: u16 = 136;
 
 /// The local and the remote address of a socket.
 fn addresses(socket: &Socket) -> [IpAddr; 2] {

@@ -7,9 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, KProbe, Program, ProgramError,
+    RawTracePoint, TracePoint,
+};
 use aya::{Btf, Ebpf};
 use lapwing_common::Kind;
 use serde::{Deserialize, Serialize};
@@ -50,6 +55,8 @@ enum Attach {
     Kretprobe(&'static str),
     /// The end of system calls, by a perf event each.
     Syscalls(&'static [&'static str]),
+    /// What sockets do, by the control group that all of them are in.
+    Cgroup,
 }
 
 /// The system calls by which a process becomes another user or group.
@@ -113,7 +120,17 @@ pub(super) const HOOKS: &[Hook] = &[
         Alternative { method: "kretprobe/ksys_setsid", programs: &[("session_kretprobe", Attach::Kretprobe("ksys_setsid"))] },
         Alternative { method: "tracepoint/sys_exit_setsid", programs: &[("session_syscall", Attach::Syscalls(&["sys_exit_setsid"]))] },
     ]},
+    Hook { name: UDP, yields: &[Kind::DATAGRAM], is_required: false, without: "no datagram is told, which takes CAP_NET_ADMIN", alternatives: &[
+        Alternative { method: "cgroup/sendmsg4", programs: &[
+            ("udp_sendmsg4", Attach::Cgroup),
+            ("udp_sendmsg6", Attach::Cgroup),
+            ("udp_connect4", Attach::Cgroup),
+            ("udp_connect6", Attach::Cgroup),
+        ]},
+    ]},
 ];
+/// The hook that is off unless it is asked for: by what it needs the agent could change the host's network.
+const UDP: &str = "udp";
 
 /// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the first
 /// that works.
@@ -177,6 +194,8 @@ pub(crate) enum HookState {
     Skipped,
     /// It is attached, and the canary did not come through it.
     Silent,
+    /// Nobody asked for it.
+    Off,
 }
 
 impl fmt::Display for HookState {
@@ -185,11 +204,13 @@ impl fmt::Display for HookState {
             Self::Attached => "attached",
             Self::Skipped => "skipped",
             Self::Silent => "silent",
+            Self::Off => "off",
         })
     }
 }
 
-/// Attaches every hook by its first alternative that works, or by the one that was chosen for it.
+/// Attaches every hook by its first alternative that works, or by the one that was chosen for it. That of datagrams only
+/// where it `has_udp`.
 ///
 /// # Errors
 /// The reports of all, where no alternative attaches one that is required.
@@ -197,17 +218,23 @@ pub(super) fn attach_all(
     ebpf: &mut Ebpf,
     btf: &Btf,
     choices: &Choices,
+    has_udp: bool,
 ) -> Result<Vec<HookReport>, Unattached> {
     let tracefs = Tracefs::mount_where_missing();
-    let reports: Vec<_> = HOOKS
-        .iter()
-        .map(|hook| attach(hook, choices.0.get(hook.name).map(String::as_str), ebpf, btf))
-        .collect();
+    let report = |hook: &Hook| match choices.0.get(hook.name).map(String::as_str) {
+        _ if hook.name == UDP && !has_udp => off(hook, "`udp = true` in `[sensor]` turns it on"),
+        chosen => attach(hook, chosen, ebpf, btf),
+    };
+    let reports: Vec<_> = HOOKS.iter().map(report).collect();
     drop(tracefs);
     let is_missing =
         |(hook, report): &(&Hook, &HookReport)| hook.is_required && report.state == HookState::Skipped;
     let missing = HOOKS.iter().zip(&reports).position(|pair| is_missing(&pair));
     missing.map_or(Ok(reports.clone()), |missing| Err(Unattached { reports, missing }))
+}
+
+fn off(hook: &Hook, reason: &str) -> HookReport {
+    HookReport { name: hook.name, state: HookState::Off, method: None, reason: Some(reason.to_owned()) }
 }
 
 /// Reports of all hooks, of which one that is required is not attached.
@@ -274,6 +301,7 @@ fn unload(name: &str, ebpf: &mut Ebpf) {
         Program::TracePoint(program) => program.unload(),
         Program::BtfTracePoint(program) => program.unload(),
         Program::RawTracePoint(program) => program.unload(),
+        Program::CgroupSockAddr(program) => program.unload(),
         _ => Ok(()),
     };
     if let Err(error) = unloaded {
@@ -316,8 +344,35 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
                 program.attach("syscalls", name)?;
             }
         }
+        Attach::Cgroup => {
+            let program: &mut CgroupSockAddr = program.try_into()?;
+            program.load()?;
+            let root = root_cgroup().map_err(ProgramError::IOError)?;
+            // By a link, as which it is attached from 5.7 on, others' programs run beside it whatever is said here; and
+            // kernels before 6.16 refuse that it is said.
+            program.attach(root, CgroupAttachMode::Single)?;
+        }
     }
     Ok(())
+}
+
+/// The control group of version 2 that holds all others, wherever that hierarchy is mounted.
+fn root_cgroup() -> io::Result<File> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let place = cgroup_mount(&mounts);
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "control groups of version 2 are not mounted");
+    File::open(place.ok_or_else(missing)?)
+}
+
+/// Where the whole hierarchy is mounted, by a table such as `/proc/self/mountinfo`, whose lines tell of what is below which
+/// root of a file system, of where it is, and behind a dash of which type.
+fn cgroup_mount(mounts: &str) -> Option<&str> {
+    mounts.lines().find_map(|line| {
+        let (place, ty) = line.split_once(" - ")?;
+        let mut fields = place.split(' ').skip(3);
+        let (root, place) = (fields.next()?, fields.next()?);
+        (root == "/" && ty.starts_with("cgroup2 ")).then_some(place)
+    })
 }
 
 /// The innermost cause of an error; of the verifier's log, which goes to the log of the agent, what it says last.
@@ -375,6 +430,15 @@ mod tests {
             let hooks = HOOKS.iter().filter(|hook| hook.yields.contains(&kind)).count();
             assert_eq!(hooks, 1, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn the_whole_hierarchy_is_found() {
+        let v1 = "30 23 0:26 / /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids";
+        let part = "31 23 0:27 /system.slice /mnt rw - cgroup2 cgroup2 rw";
+        let whole = "32 23 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(cgroup_mount(&[v1, part, whole].join("\n")), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(cgroup_mount(&[v1, part, "odd", ""].join("\n")), None);
     }
 
     #[test]

@@ -13,6 +13,8 @@ const DELETED_MARK: &str = " (deleted)";
 pub(super) const DELETED: &str = "deleted";
 /// An executable that never had a name in a file system, such as a memfd.
 const ANONYMOUS: &str = "anonymous";
+/// An executable in the upper layer of an overlay: in a container, one that was written since it runs.
+const UPPER: &str = "overlay_upper";
 /// Bytes of a thread's name, without its end mark.
 const COMM_BYTES: usize = 15;
 
@@ -39,8 +41,9 @@ pub(super) struct Image {
     pub(super) script: Option<SmolStr>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
-    /// What is odd about the file that was mapped: it was deleted, or never had a name.
-    pub(super) file: Option<&'static str>,
+    /// What is odd about the file that was mapped: it was deleted, never had a name, or lies in an upper layer. The last
+    /// is known of programs that started while the agent ran.
+    pub(super) file: Option<Value>,
     /// Those variables of the environment it was started with that are wanted, as `NAME=value`.
     pub(super) env_vars: Value,
     /// Whether the environment was too long or not in memory, so that wanted ones may be missing.
@@ -123,18 +126,21 @@ impl Image {
     }
 }
 
-fn file(executable: Span) -> Option<&'static str> {
-    if executable.has(Span::ANONYMOUS) {
-        Some(ANONYMOUS)
-    } else {
-        executable.has(Span::DELETED).then_some(DELETED)
-    }
+fn file(executable: Span) -> Option<Value> {
+    let is_anonymous = executable.has(Span::ANONYMOUS);
+    let told = [
+        (is_anonymous, ANONYMOUS),
+        (!is_anonymous && executable.has(Span::DELETED), DELETED),
+        (executable.has(Span::UPPER), UPPER),
+    ];
+    let told: Vec<_> = told.into_iter().filter(|(is_so, _)| *is_so).map(|(_, mark)| mark).collect();
+    (!told.is_empty()).then(|| Value::texts(told))
 }
 
 /// The same from a path as `/proc` shows it, which marks both alike. A memfd has no folder but the root.
-fn file_of_procfs(executable: &str) -> Option<&'static str> {
+fn file_of_procfs(executable: &str) -> Option<Value> {
     let path = executable.strip_suffix(DELETED_MARK)?;
-    Some(if path.starts_with("/memfd:") { ANONYMOUS } else { DELETED })
+    Some(Value::texts([if path.starts_with("/memfd:") { ANONYMOUS } else { DELETED }]))
 }
 
 /// A thread's name as text.

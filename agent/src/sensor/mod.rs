@@ -9,7 +9,7 @@
 //!
 //! # Privileges
 //! At the start: CAP_BPF and CAP_PERFMON for the programs; CAP_SYS_ADMIN where `accept`, `ids` or `session` is hooked by
-//! system calls (a perf event, and tracefs); CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
+//! system calls (a perf event, and tracefs); CAP_NET_ADMIN where datagrams are told; CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
 //! For the snapshot, and for as long as it runs: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to read `/proc/PID/exe`,
 //! `cwd`, `fd` and `ns` of others. After the start, CAP_BPF alone is needed of the first two, and only to read the
 //! port of a connection that has no answer yet; CAP_KILL is not needed, a probe by signal 0 may be refused.
@@ -130,9 +130,9 @@ pub(crate) struct SensorStatus {
 }
 
 /// Every kind of event that the sensor makes on this host, with the fields that such an event may have where these
-/// variables of the environment are told.
-pub(crate) fn event_kinds(wanted: &Wanted) -> Vec<EventKind> {
-    decode::kinds(!wanted.is_empty())
+/// variables of the environment are told, and those of datagrams where these are told.
+pub(crate) fn event_kinds(wanted: &Wanted, has_udp: bool) -> Vec<EventKind> {
+    decode::kinds(!wanted.is_empty(), has_udp)
 }
 
 /// The same of those events in auditd's words.
@@ -357,6 +357,11 @@ impl Teller<'_> {
                 self.owners.set(accept.socket.id, Owner { key, is_acceptor: true });
                 self.decoder.accept(self.table, key, accept)
             }
+            Record::Datagram(sent) => {
+                let key = self.table.find(&sent.task);
+                self.observe(key, &sent.state, time);
+                self.decoder.datagram(self.table, key, sent)
+            }
             Record::Changed(changed) => {
                 let key = self.table.find(&changed.task);
                 self.observe(key, &changed.state, time);
@@ -473,7 +478,8 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
 /// Whether the agent itself connected. It asks the instance's metadata for credentials and talks to its sinks: told as
 /// events, that would pass for what its parent's other children do, and every alert would make an event of its own.
 fn is_own_connection(record: &Record<'_>) -> bool {
-    matches!(record, Record::Connect(connection) if connection.task.pid == std::process::id())
+    let (Record::Connect(connection) | Record::Datagram(connection)) = record else { return false };
+    connection.task.pid == std::process::id()
 }
 
 /// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.
@@ -512,6 +518,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::IDS => "ids",
         Kind::SESSION => "session",
         Kind::CLOSED => "closed",
+        Kind::DATAGRAM => "datagram",
         _ => "unknown",
     }
 }

@@ -18,6 +18,7 @@ pub(super) enum Record<'a> {
     Accept(&'a Connection),
     Changed(&'a Changed),
     Closed(&'a Closed),
+    Datagram(&'a Connection),
 }
 
 /// A record of an exec with its tail.
@@ -59,6 +60,7 @@ impl<'a> Record<'a> {
             Kind::ACCEPT => fixed(bytes).map(Self::Accept),
             Kind::IDS | Kind::SESSION => fixed(bytes).map(Self::Changed),
             Kind::CLOSED => fixed(bytes).map(Self::Closed),
+            Kind::DATAGRAM => fixed(bytes).map(Self::Datagram),
             Kind(other) => Err(Malformed::Kind(other)),
         }
     }
@@ -69,7 +71,7 @@ impl<'a> Record<'a> {
             Self::Fork(record) => &record.header,
             Self::Exec(record) => &record.fixed.header,
             Self::Exit(record) => &record.header,
-            Self::Connect(record) | Self::Accept(record) => &record.header,
+            Self::Connect(record) | Self::Accept(record) | Self::Datagram(record) => &record.header,
             Self::Connected(record) => &record.header,
             Self::Changed(record) => &record.header,
             Self::Closed(record) => &record.header,

@@ -27,6 +27,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/la
 const KERNEL_MIN: (u32, u32) = (5, 10);
 /// From this kernel on memory of BPF counts for the control group, and no longer against `RLIMIT_MEMLOCK`.
 const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
+/// Most destinations of datagrams that are remembered for not being told again.
+const FLOWS_MAX: u32 = 8192;
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// `PROC_PID_INIT_INO`: the namespace in which records number processes.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -130,6 +132,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
         .btf(None)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("CONNECTIONS", connections_bytes)
+        .map_max_entries("FLOWS", if config.udp { FLOWS_MAX } else { 1 })
         .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
         .override_global("FILL_MARK_BYTES", &fill_mark, true)
         .override_global("WANTED", &count, true)
@@ -139,7 +142,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
     want(&mut ebpf, &beginnings).map_err(|error| StartError::Refused(causes(&error)))?;
     let kernel_btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
-    let hooks = hook::attach_all(&mut ebpf, &kernel_btf, &config.hooks).map_err(StartError::Hook)?;
+    let hooks = hook::attach_all(&mut ebpf, &kernel_btf, &config.hooks, config.udp);
+    let hooks = hooks.map_err(StartError::Hook)?;
     load_port(&mut ebpf);
     // Only programs that were built to log have a map for it.
     let logger = EbpfLogger::init(&mut ebpf).ok();

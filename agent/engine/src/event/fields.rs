@@ -470,7 +470,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("lapwing.process.comm", Keyword),
     one("lapwing.process.context", Keyword),
     one("lapwing.process.env_truncated", Boolean),
-    one("lapwing.process.executable_file", Keyword),
+    list("lapwing.process.executable_file", Keyword),
     one("lapwing.process.exit_signal", Long),
     one("lapwing.process.loginuid", Long),
     one("lapwing.process.namespace.cgroup", Long),

@@ -255,7 +255,7 @@ fn describe_program(image: &Image, fields: &mut Fields) {
         fields.set(field!("process.Ext.command_line_truncated"), true);
     }
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
-    fields.set_some(field!("lapwing.process.executable_file"), image.file);
+    fields.set_some(field!("lapwing.process.executable_file"), image.file.clone());
     fields.set_some(field!("lapwing.process.script"), image.script.clone());
 }
 

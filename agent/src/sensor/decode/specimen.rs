@@ -8,7 +8,7 @@ use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, FieldId, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
 
-use super::{ACTIONS, Decoder, action};
+use super::{ACTIONS, DATAGRAM, Decoder, action};
 use crate::sensor::clock;
 use crate::sensor::host::Host;
 use crate::sensor::image::{DELETED, Image};
@@ -27,11 +27,13 @@ const CONTAINER: &str = "/kubepods-pod0123456789abcdef0123456789abcdef.slice/\
 /// A pipe, as `st_mode` tells it.
 const PIPE: u32 = 0o010_000;
 
-/// Every kind of event that the sensor makes on this host. Whether variables of the environment are told is a setting.
-pub(in crate::sensor) fn kinds(has_env_vars: bool) -> Vec<EventKind> {
+/// Every kind of event that the sensor makes on this host. Whether variables of the environment are told is a setting,
+/// and whether datagrams are.
+pub(in crate::sensor) fn kinds(has_env_vars: bool, has_udp: bool) -> Vec<EventKind> {
     let host = Host::new();
     let os = host.fields.get(field!("host.os.type")).cloned();
-    events(host).into_iter().map(|event| kind(&event, os.clone(), has_env_vars)).collect()
+    let kinds = events(host).into_iter().map(|event| kind(&event, os.clone(), has_env_vars));
+    kinds.filter(|kind| has_udp || kind.name != ACTIONS[DATAGRAM].name).collect()
 }
 
 /// What all events like this one hold, and what they may hold.
@@ -80,8 +82,10 @@ fn events(host: Host) -> Vec<Event> {
     let mut connection = Connection::new_zeroed();
     connection.task = exec.task;
     (connection.socket.inode, connection.socket.local_port, connection.socket.remote_port) = (1, 1, 1);
+    (connection.socket.local, connection.socket.remote) = ([1; 4], [1; 4]);
     found.push(decoder.connect(&table, key, &connection, 1));
     found.push(decoder.accept(&table, key, &connection));
+    found.push(decoder.datagram(&table, key, &connection));
     let mut closed = Closed::new_zeroed();
     closed.socket = connection.socket;
     found.push(decoder.disconnect(&table, Owner { key, is_acceptor: false }, &closed));
@@ -129,7 +133,7 @@ fn image(executable: &str) -> Image {
         comm: name.into(),
         script: Some("/script".into()),
         is_cut: true,
-        file: Some(DELETED),
+        file: Some(Value::texts([DELETED])),
         env_vars: Value::texts(["LD_PRELOAD=/x.so"]),
         is_env_cut: true,
     }
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn there_is_a_kind_for_every_action() {
-        let kinds = kinds(true);
+        let kinds = kinds(true, true);
         let mut names: Vec<_> = kinds.iter().map(|kind| kind.name.as_str()).collect();
         let mut actions = ACTIONS.map(|action| action.name);
         names.sort_unstable();
@@ -159,7 +163,7 @@ mod tests {
         let keys: Vec<_> =
             snapshot::all(u64::MAX).into_iter().map(|running| table.add(running.origin)).collect();
         let schema = lapwing_engine::Schema::new();
-        let kinds = kinds(true);
+        let kinds = kinds(true, true);
         let of = |name: &str| kinds.iter().find(|kind| kind.name == name).unwrap();
         let mut connection = Connection::new_zeroed();
         connection.socket.family = 10;

@@ -172,7 +172,7 @@ impl Bench<'_> {
         let hooks = choices.iter().map(|(hook, method)| format!("hooks.{hook} = \"{method}\"\\n"));
         let config = format!(
             "state_dir = \"{folder}/state\"\\nrules.paths = []\\nalerts.path = \"{folder}/alerts.ndjson\"\\n\
-             control.socket = \"{folder}/control.sock\"\\n[sensor]\\n{}",
+             control.socket = \"{folder}/control.sock\"\\n[sensor]\\nudp = true\\n{}",
             hooks.collect::<String>()
         );
         let line = format!("mkdir -p {folder} && printf '{config}' >{folder}/lapwing.toml");

@@ -1,0 +1,155 @@
+//! Datagrams: to whom processes send by UDP. An addition of its own, off unless it is asked for.
+//!
+//! These programs run in the process that sends, before the kernel does what it is asked for, and could refuse that: each
+//! returns 1, by which it goes on. What is sent on a connected socket passes none of them; whom it is connected to was
+//! told by the connect. A resolver sends a datagram for each question, so that a process's destination is told once in
+//! a while and not each time.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::macros::{cgroup_sock_addr, map};
+use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::SockAddrContext;
+use lapwing_common::{Connection, Kind};
+
+use crate::emit::{self, emit};
+use crate::layout::*;
+use crate::process::current;
+use crate::socket::{self, IPV4, IPV6};
+use crate::{task, trace};
+
+/// `IPPROTO_UDP` and `IPPROTO_UDPLITE`.
+const UDP: u32 = 17;
+const UDP_LITE: u32 = 136;
+/// The programs' only answer: the kernel may go on.
+const GO_ON: i32 = 1;
+/// How long a process's destination is not told again.
+const SILENCE_NANOS: u64 = 10_000_000_000;
+
+/// A process and whom it sends to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Flow {
+    start: u64,
+    remote: [u32; 4],
+    pid: u32,
+    remote_port: u16,
+    protocol: u16,
+}
+
+/// When a flow was told last. Its size is set when it is loaded; what was not used for longest gives way, and is then
+/// told again.
+#[map]
+static FLOWS: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
+
+/// A socket of IPv4 is connected.
+///
+/// match-proto:v4.17:include/uapi/linux/bpf.h:struct bpf_sock_addr
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn udp_connect4(ctx: SockAddrContext) -> i32 {
+    sends_ipv4(&ctx);
+    GO_ON
+}
+
+/// A socket of IPv6 is connected, to an address of IPv4 too.
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn udp_connect6(ctx: SockAddrContext) -> i32 {
+    sends_ipv6(&ctx);
+    GO_ON
+}
+
+/// A datagram is sent to an address of IPv4, by sockets of either.
+///
+/// match-proto:v4.18:net/ipv4/udp.c:int udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
+#[cgroup_sock_addr(sendmsg4)]
+pub(crate) fn udp_sendmsg4(ctx: SockAddrContext) -> i32 {
+    sends_ipv4(&ctx);
+    GO_ON
+}
+
+/// A datagram is sent to an address of IPv6.
+///
+/// match-proto:v4.18:net/ipv6/udp.c:int udpv6_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
+#[cgroup_sock_addr(sendmsg6)]
+pub(crate) fn udp_sendmsg6(ctx: SockAddrContext) -> i32 {
+    sends_ipv6(&ctx);
+    GO_ON
+}
+
+#[inline(always)]
+fn sends_ipv4(ctx: &SockAddrContext) {
+    // SAFETY: the kernel hands a context over that lives as long as the program runs.
+    let address = unsafe { word(&raw const (*ctx.sock_addr).user_ip4) };
+    sends(ctx, IPV4, [address, 0, 0, 0]);
+}
+
+#[inline(always)]
+fn sends_ipv6(ctx: &SockAddrContext) {
+    let part = |index: usize| {
+        // SAFETY: as above, and there are four of them.
+        unsafe { word((&raw const (*ctx.sock_addr).user_ip6).cast::<u32>().add(index)) }
+    };
+    let address = [part(0), part(1), part(2), part(3)];
+    if socket::is_mapped(address) {
+        sends(ctx, IPV4, [address[3], 0, 0, 0]);
+    } else {
+        sends(ctx, IPV6, address);
+    }
+}
+
+#[inline(always)]
+fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) {
+    // SAFETY: as above.
+    let (protocol, port) =
+        unsafe { (word(&raw const (*ctx.sock_addr).protocol), word(&raw const (*ctx.sock_addr).user_port)) };
+    if protocol == UDP || protocol == UDP_LITE {
+        let remote_port = u16::from_be(port as u16);
+        trace!(ctx, "datagram to port {}", remote_port);
+        tell(sock(ctx), family, protocol as u16, &remote, remote_port);
+    }
+}
+
+/// Tells whom the current process sends to, unless it was told a short time ago.
+#[inline(always)]
+fn tell(sock: Address, family: u16, protocol: u16, remote: &[u32; 4], remote_port: u16) {
+    let current = current();
+    let task = task::identity(current);
+    if task.pid == 0 {
+        return;
+    }
+    let flow = Flow { start: task.start, remote: *remote, pid: task.pid, remote_port, protocol };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    // SAFETY: a place in the map stays one; at worst another flow's time is read from it.
+    let told = FLOWS.get_ptr(flow).map(|told| unsafe { *told });
+    if told.is_some_and(|told| now.wrapping_sub(told) < SILENCE_NANOS) {
+        return;
+    }
+    let header = emit::header(Kind::DATAGRAM);
+    let (state, socket) =
+        (task::own_state(current), socket::toward(sock, family, protocol, remote, remote_port));
+    if emit(Kind::DATAGRAM, &mut Connection { header, task, state, socket }) {
+        // Only now: what found no room must be told the next time.
+        let _ = FLOWS.insert(flow, now, 0);
+    }
+}
+
+/// The socket's address as a number. The verifier knows what lies in the context for a socket, with which nothing may be
+/// calculated; of what is copied it knows nothing.
+#[inline(always)]
+fn sock(ctx: &SockAddrContext) -> Address {
+    // SAFETY: the context has a socket in all four programs.
+    let sock = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk) };
+    read_at((&raw const sock).cast(), 0)
+}
+
+/// A number of the context, read by itself: the verifier refuses two that are read at once.
+///
+/// # Safety
+/// It is one of a [`bpf_sock_addr`] that the kernel handed over.
+#[inline(always)]
+unsafe fn word(place: *const u32) -> u32 {
+    const _: () = assert!(size_of::<bpf_sock_addr>() == 72, "as the kernel has it");
+    // SAFETY: as promised by the caller.
+    unsafe { core::ptr::read_volatile(place) }
+}
