@@ -195,9 +195,11 @@ fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, reason: String) -> J
         set("building_block_type", "default".into());
     }
     let events: Vec<_> = alert.events().map(|event| event.to_json(schema)).collect();
-    if let Some(first) = alert.events().map(|event| event.time()).min() {
-        set("original_time", first.to_string().into());
-        set("span_ms", u64::try_from(alert.time.since(first).as_millis()).unwrap_or(u64::MAX).into());
+    if let Some(first) = alert.events().min_by_key(|event| event.time()) {
+        let last = alert.events().map(|event| event.time()).max().unwrap_or_default();
+        let span = last.since(first.time()).as_millis();
+        set("original_time", first.told_time().to_string().into());
+        set("span_ms", u64::try_from(span).unwrap_or(u64::MAX).into());
     }
     match &alert.cause {
         Cause::Detection(finding) => own.extend(cause::detection(alert, finding, schema)),

@@ -163,7 +163,7 @@ impl Work {
                 }
             }
         }
-        if let Some(now) = self.clock.now(self.lane.quiet) {
+        if let Some(now) = self.clock.now(self.lane.quiet, self.lane.source.now()) {
             for judge in &mut self.lane.judges {
                 judge.engine.advance(now, &mut self.output);
             }
@@ -190,10 +190,11 @@ impl Work {
 
     fn document(&mut self, alert: &Alert) -> AlertDocument {
         let source = &mut self.lane.source;
-        let first = alert.events().map(|event| event.time()).min().unwrap_or(alert.time);
+        let times = || alert.events().map(|event| event.time());
+        let (first, last) = (times().min().unwrap_or(alert.time), times().max().unwrap_or(alert.time));
         let evidence = Evidence {
             context: alert::last_event(alert).map(|event| source.context(event)).unwrap_or_default(),
-            lost_records: source.lost(first, alert.time),
+            lost_records: source.lost(first, last),
             created: Some(clock::now()),
         };
         alert::document(alert, &self.lane.schema, &evidence)
@@ -270,8 +271,8 @@ pub(crate) fn scope(rule_id: &str) -> String {
     format!("rule/{rule_id}")
 }
 
-/// How far the stream has come: as far as its latest event, or, where none came for a while, as the clock less that
-/// while. An event of the future does not carry it beyond the clock.
+/// How far the stream has come: as far as its latest event, or, where none came for a while, as the source's clock less
+/// that while. An event of the future does not carry it beyond the clock.
 struct Clock {
     latest: Timestamp,
     seen: Instant,
@@ -287,8 +288,7 @@ impl Clock {
         self.seen = Instant::now();
     }
 
-    fn now(&mut self, quiet: Duration) -> Option<Timestamp> {
-        let clock = clock::now();
+    fn now(&mut self, quiet: Duration, clock: Timestamp) -> Option<Timestamp> {
         if self.seen.elapsed() >= quiet {
             self.latest = self.latest.max(clock - quiet);
         }

@@ -33,6 +33,8 @@ mod session;
 /// Row `udp`: to whom processes send.
 mod udp;
 
+/// The clock, set between two events.
+mod clock;
 /// Namespaces and control groups: what a container is made of.
 mod container;
 /// What is told of events beforehand.

@@ -1,4 +1,9 @@
-//! The kernel's clock and ours: records carry nanoseconds since boot, events carry wall time.
+//! The kernel's clock and ours: records carry nanoseconds since boot, which nobody can set; events tell wall time, which
+//! root can.
+//!
+//! What is judged by time, such as how long after one event another came, is judged by the clock of the records: the
+//! wall's at the start of the agent and as far from there as the kernel has counted. A step of the wall clock changes
+//! only what is told. Both clocks run equally fast, for the kernel disciplines them alike.
 
 use lapwing_engine::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -8,6 +13,8 @@ use nix::time::{ClockId, clock_gettime};
 pub(super) struct Clock {
     /// Wall time at boot, in nanoseconds since 1970.
     boot: i64,
+    /// The same as it was when the agent started.
+    start: i64,
 }
 
 /// By how much the wall clock must have been set before times follow it. Smaller differences are the reading's own,
@@ -16,26 +23,51 @@ const STEP_NANOS_MIN: u64 = 10_000_000;
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { boot: offset() }
+        Self::starting_at(offset())
     }
 
-    /// Follows the wall clock where it was set.
+    fn starting_at(boot: i64) -> Self {
+        Self { boot, start: boot }
+    }
+
+    /// Follows the wall clock where it was set, and says so.
     pub(super) fn follow(&mut self) {
-        let boot = offset();
-        if boot.abs_diff(self.boot) > STEP_NANOS_MIN {
-            self.boot = boot;
+        if let Some(step) = self.follow_to(offset()) {
+            tracing::warn!(
+                "the clock was set by {:+.3} s: events tell its time, and are judged by the kernel's",
+                step as f64 / 1e9
+            );
         }
     }
 
-    /// The wall time of a time since boot.
-    pub(super) fn wall(self, boot_nanos: u64) -> Timestamp {
-        Timestamp::from_nanos(self.boot.saturating_add(i64::try_from(boot_nanos).unwrap_or(i64::MAX)))
+    /// Follows the wall clock to another time at boot. Returns by how many nanoseconds it was set, where it was.
+    pub(super) fn follow_to(&mut self, boot: i64) -> Option<i64> {
+        let step = boot.saturating_sub(self.boot);
+        if step.unsigned_abs() <= STEP_NANOS_MIN {
+            return None;
+        }
+        self.boot = boot;
+        Some(step)
     }
 
-    /// The time since boot of a wall time; zero where it was before.
-    pub(super) fn since_boot(self, wall: Timestamp) -> u64 {
-        u64::try_from(wall.as_nanos().saturating_sub(self.boot)).unwrap_or(0)
+    /// The wall time of a time since boot, for telling.
+    pub(super) fn wall(self, boot_nanos: u64) -> Timestamp {
+        at(self.boot, boot_nanos)
     }
+
+    /// The time by which what happened then is judged.
+    pub(super) fn judged(self, boot_nanos: u64) -> Timestamp {
+        at(self.start, boot_nanos)
+    }
+
+    /// The time since boot of a time that something is judged by; zero where it was before.
+    pub(super) fn since_boot(self, judged: Timestamp) -> u64 {
+        u64::try_from(judged.as_nanos().saturating_sub(self.start)).unwrap_or(0)
+    }
+}
+
+fn at(boot: i64, boot_nanos: u64) -> Timestamp {
+    Timestamp::from_nanos(boot.saturating_add(i64::try_from(boot_nanos).unwrap_or(i64::MAX)))
 }
 
 /// Nanoseconds since boot, suspended time included: the clock of the records.
@@ -51,4 +83,34 @@ fn nanos(clock: ClockId) -> i64 {
     // Both clocks are there on every kernel that can run this.
     clock_gettime(clock)
         .map_or(0, |time| time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+    const DAY: i64 = 86_400 * SECOND;
+
+    #[test]
+    fn a_clock_that_is_set_changes_what_is_told_and_not_what_is_judged() {
+        let start = 1_700_000_000 * SECOND;
+        let mut clock = Clock::starting_at(start);
+        let mut judged = Vec::new();
+        for (boot, step, second) in [
+            (start, None, 1),
+            (start + 9_000_000, None, 2),
+            (start + DAY, Some(DAY), 3),
+            (start - DAY, Some(-2 * DAY), 4),
+            (start, Some(DAY), 5),
+        ] {
+            assert_eq!(clock.follow_to(boot), step, "{second}");
+            let now = second * SECOND as u64;
+            let told = step.map_or(start, |_| boot) + second as i64 * SECOND;
+            assert_eq!(clock.wall(now), Timestamp::from_nanos(told), "{second}");
+            assert_eq!(clock.since_boot(clock.judged(now)), now);
+            judged.push(clock.judged(now).as_nanos());
+        }
+        assert!(judged.windows(2).all(|pair| pair[1] - pair[0] == SECOND), "{judged:?}");
+    }
 }

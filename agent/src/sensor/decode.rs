@@ -220,7 +220,7 @@ impl Decoder {
         let mut own = self.own(LOST, Kind(0), 0, time);
         own.set(field!("lapwing.lost.records"), i64::try_from(records).unwrap_or(i64::MAX));
         own.set(field!("lapwing.lost.total"), i64::try_from(total).unwrap_or(i64::MAX));
-        Event::new(self.clock.wall(time), own, vec![self.actions[LOST].clone(), self.host.clone()])
+        self.event(time, own, vec![self.actions[LOST].clone(), self.host.clone()])
     }
 
     /// Everything that process events tell of a process that runs this program: for the context of an alert. Without
@@ -259,7 +259,7 @@ impl Decoder {
         layers.push(self.process_block(table, process));
         layers.extend(self.others(table, process));
         layers.push(self.host.clone());
-        Some(Event::new(self.clock.wall(time), own, layers))
+        Some(self.event(time, own, layers))
     }
 
     fn network_event(
@@ -281,7 +281,12 @@ impl Decoder {
         own.set_some(field!("lapwing.socket.inode"), (socket.inode != 0).then(|| count(socket.inode)));
         let layers =
             vec![self.actions[action].clone(), self.network_block(table, process), self.host.clone()];
-        Some(Event::new(self.clock.wall(about.time), own, layers))
+        Some(self.event(about.time, own, layers))
+    }
+
+    /// An event of a time since boot.
+    fn event(&self, time: u64, own: Fields, layers: Vec<Arc<Fields>>) -> Event {
+        Event::new(self.clock.wall(time), own, layers).judged_at(self.clock.judged(time))
     }
 
     /// What every event has of its own. The id follows from what the kernel told, so that it is the same when told

@@ -442,6 +442,10 @@ impl Source for Sensor {
         })
     }
 
+    fn now(&self) -> Timestamp {
+        self.decoder.clock.judged(clock::now())
+    }
+
     fn lost(&self, from: Timestamp, to: Timestamp) -> Option<u64> {
         let clock = self.decoder.clock;
         Some(self.losses.between(clock.since_boot(from), clock.since_boot(to)))

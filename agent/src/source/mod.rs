@@ -10,6 +10,7 @@ use anyhow::Result;
 use lapwing_engine::{Event, Fields, Timestamp};
 
 pub(crate) use self::replay::{Documents, Recorded, Recording, Replay};
+use crate::clock;
 use crate::ledger::Checkpoint;
 
 /// A stream of events, in the order in which they are to be judged.
@@ -31,7 +32,12 @@ pub(crate) trait Source: Send {
         serde_json::Value::Null
     }
 
-    /// How many records were lost between two times; `None` where the source cannot lose any.
+    /// The time now by the clock that its events are judged by.
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    /// How many records were lost between two times by that clock; `None` where the source cannot lose any.
     fn lost(&self, _from: Timestamp, _to: Timestamp) -> Option<u64> {
         None
     }

@@ -41,7 +41,8 @@ pub enum Cause {
 impl Alert {
     pub(super) fn detection(schema: &Schema, rule: &Arc<Rule>, finding: Finding) -> Self {
         let events = finding.events.iter().flatten();
-        let time = events.clone().map(|event| event.time()).max().unwrap_or_default();
+        let last = events.clone().max_by_key(|event| event.time());
+        let time = last.map(|event| event.told_time()).unwrap_or_default();
         let mut identity = Identity::new(rule, "detection");
         events.for_each(|event| identity.event(schema, event));
         finding.new_terms.iter().for_each(|term| identity.text(&term.key()));

@@ -91,11 +91,11 @@ impl Running {
             let alert = Alert::detection(schema, &self.rule, finding);
             let (mut raise, mut summaries) = (true, Vec::new());
             if let (Some(suppressor), Some(finding)) = (&mut self.suppressor, alert.finding()) {
-                (raise, summaries) = suppressor.admit(finding, alert.time);
+                (raise, summaries) = suppressor.admit(finding, time);
             }
             if raise {
                 let summary;
-                (raise, summary) = self.flood.admit(alert.time);
+                (raise, summary) = self.flood.admit(time);
                 summaries.extend(summary);
             }
             output.alerts.extend(summaries.into_iter().map(|cause| Alert::summary(&self.rule, cause)));

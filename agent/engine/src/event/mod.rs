@@ -106,6 +106,7 @@ impl Fields {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     time: Timestamp,
+    told: Timestamp,
     sequence: u64,
     own: Fields,
     shared: Vec<Arc<Fields>>,
@@ -128,13 +129,28 @@ impl Event {
             Some(Value::Long(number)) => u64::try_from(*number).unwrap_or(0),
             _ => u64::MAX,
         };
-        Self { time, sequence, own, shared, rest: serde_json::Map::new() }
+        Self { time, told: time, sequence, own, shared, rest: serde_json::Map::new() }
     }
 
-    /// When it happened.
+    /// The same event, but that it is judged as if it had happened at this time. What it tells stays.
+    ///
+    /// For sources with a clock of their own that nobody sets: the host's can be, also by who wants a sequence torn.
+    #[must_use]
+    pub fn judged_at(mut self, time: Timestamp) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// When it happened, for everything that is judged by time: what comes first, and what is how long after what.
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
+    }
+
+    /// When it happened, as people and upstream are told.
+    #[must_use]
+    pub fn told_time(&self) -> Timestamp {
+        self.told
     }
 
     /// What orders events of the same time: `event.sequence`; an event without one comes last.

@@ -141,6 +141,8 @@ fn image(executable: &str) -> Image {
 
 #[cfg(test)]
 mod tests {
+    use lapwing_engine::{Engine, Loaded, Options, Output, Schema};
+
     use super::*;
     use crate::sensor::snapshot;
 
@@ -162,7 +164,7 @@ mod tests {
         let mut decoder = Decoder::new(host);
         let keys: Vec<_> =
             snapshot::all(u64::MAX).into_iter().map(|running| table.add(running.origin)).collect();
-        let schema = lapwing_engine::Schema::new();
+        let schema = Schema::new();
         let kinds = kinds(true, true);
         let of = |name: &str| kinds.iter().find(|kind| kind.name == name).unwrap();
         let mut connection = Connection::new_zeroed();
@@ -180,6 +182,52 @@ mod tests {
                     assert!(kind.has(id, &schema), "{} of {}", schema.name(id), kind.name);
                 }
             }
+        }
+    }
+
+    /// Whoever sets the clock between two steps neither parts them nor makes one come before the other.
+    #[test]
+    fn a_clock_that_is_set_tears_no_sequence() {
+        const SECOND: u64 = 1_000_000_000;
+        const DAY: i64 = 86_400 * SECOND as i64;
+        let rule = r#"
+            [rule]
+            rule_id = "id"
+            name = "name"
+            description = "text"
+            severity = "low"
+            type = "eql"
+            language = "eql"
+            index = ["logs-endpoint.events.*"]
+            query = """
+            sequence by process.entity_id with maxspan=5s
+              [process where event.action == "already_running"]
+              [network where event.action == "connection_attempted"]
+            """
+        "#;
+        for (step, wait, is_found) in
+            [(0, 1, true), (DAY, 1, true), (-DAY, 1, true), (-7 * SECOND as i64, 9, false)]
+        {
+            let mut schema = Schema::new();
+            let loaded = Loaded::read([("rule.toml", rule.as_bytes())], &mut schema);
+            let mut engine = Engine::new(Arc::new(schema), &loaded.rules, Options::default());
+            let host = Host::new();
+            let mut table = Table::new(&host.boot_id);
+            let mut decoder = Decoder::new(host);
+            let key = table.add(origin(PROCESS, 1, "/usr/bin/nc", PROCESS));
+            let mut output = Output::default();
+            let start = clock::now();
+            engine.push(decoder.already_running(&table, key, start).unwrap(), &mut output);
+            let boot = decoder.clock.wall(0).as_nanos();
+            decoder.clock.follow_to(boot + step);
+            let mut connection = Connection::new_zeroed();
+            connection.header.time = start + wait * SECOND;
+            let event = decoder.connect(&table, key, &connection, 1).unwrap();
+            engine.advance(event.time(), &mut output);
+            engine.push(event, &mut output);
+            let told: Vec<_> = output.alerts.iter().map(|alert| alert.time).collect();
+            let expected = is_found.then(|| decoder.clock.wall(connection.header.time));
+            assert_eq!(told, expected.into_iter().collect::<Vec<_>>(), "{step}");
         }
     }
 }
