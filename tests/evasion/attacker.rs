@@ -40,6 +40,7 @@ const TECHNIQUES: &[(&str, Technique)] = &[
     ("passed", over_a_unix_socket),
     ("setsid", after_setsid),
     ("thread", in_a_thread),
+    ("thread of another user", in_a_thread_of_another_user),
     ("vfork", in_a_vfork),
 ];
 
@@ -107,6 +108,19 @@ fn sockaddr(to: SocketAddrV4) -> libc::sockaddr_in {
 
 fn in_a_thread(to: SocketAddrV4) -> io::Result<()> {
     std::thread::spawn(move || plainly(to)).join().map_err(|_| io::Error::other("the thread panicked"))?
+}
+
+/// By the system call itself: the library's function makes another user of every thread.
+fn in_a_thread_of_another_user(to: SocketAddrV4) -> io::Result<()> {
+    const NOBODY: libc::uid_t = 65_534;
+    let connect = move || {
+        // SAFETY: it takes three numbers.
+        if unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        plainly(to)
+    };
+    std::thread::spawn(connect).join().map_err(|_| io::Error::other("the thread panicked"))?
 }
 
 /// First makes a socket and runs this program anew with it open; then makes it the standard input and connects by that.

@@ -39,6 +39,17 @@ fn in_a_thread() {
     }
 }
 
+/// An attacker makes a thread another user, by the system call itself, which leaves his process's other threads who they
+/// are, and connects in it. Seen: both rules alert, and the user is the thread's.
+#[test]
+fn in_a_thread_of_another_user() {
+    for alert in alerts("thread of another user", BOTH) {
+        assert_eq!(value(&alert, "user.id"), "65534");
+        let exec = &value(&alert, "lapwing.alert.events")[0];
+        assert_eq!(exec["user"]["id"], "0");
+    }
+}
+
 /// An attacker inherits a socket over an exec, makes it his standard input and connects by that. Seen: both rules
 /// alert, and the alert says that the connection is the standard input.
 #[test]
