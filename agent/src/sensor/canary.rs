@@ -8,16 +8,21 @@ use std::process::{Command, Stdio};
 
 use caps::{CapSet, Capability};
 
+use super::clock;
 use super::hook::{HOOKS, HookReport, HookState};
 use super::record::Record;
 
 /// What the agent did, by which its records are told from all others.
 pub(super) struct Canary {
     own: u32,
-    child: u32,
-    port: u16,
-    /// Where the datagram went.
-    udp_port: u16,
+    /// Of each flight, for records of one may come when the next is made.
+    children: Vec<u32>,
+    ports: Vec<u16>,
+    /// Where datagrams went.
+    udp_ports: Vec<u16>,
+    /// When the last flight began.
+    start: u64,
+    /// What was seen of the last flight.
     seen: [bool; HOOKS.len()],
     /// Why a part could not be done: no hook is silent for that.
     undone: Vec<(&'static str, String)>,
@@ -28,44 +33,51 @@ impl Canary {
     pub(super) fn fly() -> Self {
         let mut canary = Self {
             own: std::process::id(),
-            child: 0,
-            port: 0,
-            udp_port: 0,
+            children: Vec::new(),
+            ports: Vec::new(),
+            udp_ports: Vec::new(),
+            start: 0,
             seen: [false; HOOKS.len()],
             undone: Vec::new(),
         };
-        match canary.connect() {
-            Ok(port) => canary.port = port,
+        canary.fly_again();
+        canary
+    }
+
+    /// Does it all once more, as though nothing had been seen yet.
+    pub(super) fn fly_again(&mut self) {
+        (self.start, self.seen) = (clock::now(), [false; HOOKS.len()]);
+        self.undone.clear();
+        match connect() {
+            Ok(port) => self.ports.push(port),
             Err(error) => {
-                canary.undone.push(("connect", error.to_string()));
-                canary.undone.push(("accept", error.to_string()));
+                self.undone.push(("connect", error.to_string()));
+                self.undone.push(("accept", error.to_string()));
             }
         }
         match send() {
-            Ok(port) => canary.udp_port = port,
-            Err(error) => canary.undone.push(("udp", error.to_string())),
+            Ok(port) => self.udp_ports.push(port),
+            Err(error) => self.undone.push(("udp", error.to_string())),
         }
         match spawn() {
-            Ok(child) => canary.child = child,
+            Ok(child) => self.children.push(child),
             Err(error) => {
                 for name in ["fork", "exec", "exit", "ids", "session"] {
-                    canary.undone.push((name, error.to_string()));
+                    self.undone.push((name, error.to_string()));
                 }
             }
         }
         if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETGID).unwrap_or(false) {
-            canary
-                .undone
-                .push(("ids", "without CAP_SETGID the agent cannot become another group".to_owned()));
+            let reason = "without CAP_SETGID the agent cannot become another group";
+            self.undone.push(("ids", reason.to_owned()));
         }
-        canary
     }
 
     /// Whether a record comes from the canary. It is then noted, and no event is made of it.
     pub(super) fn takes(&mut self, record: &Record<'_>) -> bool {
-        let is_own = |pid: u32, port: u16| pid == self.own && port == self.port && port != 0;
-        let is_own_datagram = |pid: u32, port: u16| pid == self.own && port == self.udp_port && port != 0;
-        let is_child = |pid: u32| pid == self.child && pid != 0;
+        let is_own = |pid: u32, port: u16| pid == self.own && self.ports.contains(&port);
+        let is_own_datagram = |pid: u32, port: u16| pid == self.own && self.udp_ports.contains(&port);
+        let is_child = |pid: u32| self.children.contains(&pid);
         let is_it = match record {
             Record::Fork(fork) => is_child(fork.child.pid),
             Record::Exec(exec) => is_child(exec.fixed.task.pid),
@@ -76,7 +88,7 @@ impl Canary {
             Record::Datagram(sent) => is_own_datagram(sent.task.pid, sent.socket.remote_port),
             Record::Connected(_) | Record::Closed(_) => false,
         };
-        if is_it {
+        if is_it && record.header().time >= self.start {
             let kind = lapwing_common::Kind(record.header().kind);
             for (hook, seen) in HOOKS.iter().zip(&mut self.seen) {
                 *seen |= hook.yields.contains(&kind);
@@ -114,15 +126,15 @@ impl Canary {
             .filter(move |(hook, seen)| !**seen && attached(hook.name) && !undone(hook.name))
             .map(|(hook, _)| hook.name)
     }
+}
 
-    /// Connects to itself over loopback.
-    fn connect(&self) -> std::io::Result<u16> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        let _stream = TcpStream::connect(address)?;
-        listener.accept()?;
-        Ok(address.port())
-    }
+/// Connects to itself over loopback.
+fn connect() -> std::io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let _stream = TcpStream::connect(address)?;
+    listener.accept()?;
+    Ok(address.port())
 }
 
 /// Sends a datagram to itself over loopback, and returns to which port.

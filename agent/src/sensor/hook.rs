@@ -1,4 +1,4 @@
-//! The hooks: a table of what is watched and by which programs, the attaching of them, and what became of it.
+//! The hooks: a table of what is watched and by which programs, the choice among them, and what became of it.
 //!
 //! Each row has alternatives in the order in which they are tried. Tracepoints that BTF describes come first: every
 //! supported kernel has them, with kprobes off, trampolines off and under lockdown, and they need no perf event. The
@@ -7,17 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io;
-use std::path::Path;
 
-use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, KProbe, Program, ProgramError,
-    RawTracePoint, TracePoint,
-};
 use aya::{Btf, Ebpf};
 use lapwing_common::Kind;
 use serde::{Deserialize, Serialize};
+
+use super::attach::{self, Attach, Tracefs};
 
 /// One thing that is watched.
 pub(crate) struct Hook {
@@ -37,26 +32,6 @@ pub(crate) struct Hook {
 struct Alternative {
     method: &'static str,
     programs: &'static [(&'static str, Attach)],
-}
-
-/// Where a program is attached.
-enum Attach {
-    /// A tracepoint, by BTF.
-    Tracepoint(&'static str),
-    /// The same by its name.
-    RawTracepoint(&'static str),
-    /// A kernel function, by trampoline.
-    Fentry(&'static str),
-    /// Its return.
-    Fexit(&'static str),
-    /// A kernel function, by kprobe.
-    Kprobe(&'static str),
-    /// Its return.
-    Kretprobe(&'static str),
-    /// The end of system calls, by a perf event each.
-    Syscalls(&'static [&'static str]),
-    /// What sockets do, by the control group that all of them are in.
-    Cgroup,
 }
 
 /// The system calls by which a process becomes another user or group.
@@ -221,9 +196,13 @@ pub(super) fn attach_all(
     has_udp: bool,
 ) -> Result<Vec<HookReport>, Unattached> {
     let tracefs = Tracefs::mount_where_missing();
-    let report = |hook: &Hook| match choices.0.get(hook.name).map(String::as_str) {
-        _ if hook.name == UDP && !has_udp => off(hook, "`udp = true` in `[sensor]` turns it on"),
-        chosen => attach(hook, chosen, ebpf, btf),
+    let report = |hook: &'static Hook| {
+        if hook.name == UDP && !has_udp {
+            return off(hook, "`udp = true` in `[sensor]` turns it on");
+        }
+        let chosen = choices.0.get(hook.name);
+        let is_chosen = |one: &&Alternative| chosen.is_none_or(|method| one.method == method);
+        attach(hook, hook.alternatives.iter().filter(is_chosen), Vec::new(), ebpf, btf)
     };
     let reports: Vec<_> = HOOKS.iter().map(report).collect();
     drop(tracefs);
@@ -235,6 +214,62 @@ pub(super) fn attach_all(
 
 fn off(hook: &Hook, reason: &str) -> HookReport {
     HookReport { name: hook.name, state: HookState::Off, method: None, reason: Some(reason.to_owned()) }
+}
+
+/// What is tried where a hook is attached and shows nothing: its other methods, one after the other.
+pub(super) struct Retry<'a> {
+    pub(super) ebpf: &'a mut Ebpf,
+    pub(super) btf: &'a Btf,
+    pub(super) choices: &'a Choices,
+    /// Hooks that have no method left.
+    settled: Vec<&'static str>,
+}
+
+impl<'a> Retry<'a> {
+    pub(super) fn new(ebpf: &'a mut Ebpf, btf: &'a Btf, choices: &'a Choices) -> Self {
+        Self { ebpf, btf, choices, settled: Vec::new() }
+    }
+
+    /// Attaches each hook that is silent by its next method that works. Whether there was one for any. A hook that was
+    /// silent by all goes back to its best, and one whose method was chosen keeps that.
+    pub(super) fn attach_next(&mut self, reports: &mut [HookReport]) -> bool {
+        let tracefs = Tracefs::mount_where_missing();
+        let mut is_any = false;
+        for (hook, report) in HOOKS.iter().zip(reports) {
+            let is_chosen = self.choices.0.contains_key(hook.name);
+            if report.state == HookState::Silent && !is_chosen && !self.settled.contains(&hook.name) {
+                is_any |= self.attach_hook(hook, report);
+            }
+        }
+        drop(tracefs);
+        is_any
+    }
+
+    fn attach_hook(&mut self, hook: &'static Hook, report: &mut HookReport) -> bool {
+        let is_it = |alternative: &Alternative| Some(alternative.method) == report.method;
+        let (Some(last), Some(method)) = (hook.alternatives.iter().rposition(is_it), report.method) else {
+            return false;
+        };
+        hook.alternatives.iter().for_each(|alternative| alternative.unload(self.ebpf));
+        let silent = (method, "it is attached and shows nothing".to_owned());
+        let rest = hook.alternatives[last + 1..].iter();
+        let next = attach(hook, rest, vec![silent], self.ebpf, self.btf);
+        let is_found = next.state == HookState::Attached;
+        if is_found {
+            *report = next;
+        } else {
+            self.settled.push(hook.name);
+            let best = attach(hook, hook.alternatives.iter(), Vec::new(), self.ebpf, self.btf);
+            *report = HookReport { state: HookState::Silent, reason: report.reason.take(), ..best };
+        }
+        is_found
+    }
+}
+
+impl Alternative {
+    fn unload(&self, ebpf: &mut Ebpf) {
+        self.programs.iter().for_each(|(name, _)| attach::unload(name, ebpf));
+    }
 }
 
 /// Reports of all hooks, of which one that is required is not attached.
@@ -252,14 +287,17 @@ impl fmt::Display for Unattached {
     }
 }
 
-fn attach(hook: &Hook, chosen: Option<&str>, ebpf: &mut Ebpf, btf: &Btf) -> HookReport {
-    let mut reasons = Vec::new();
-    let may_be = |alternative: &&Alternative| chosen.is_none_or(|method| alternative.method == method);
-    for alternative in hook.alternatives.iter().filter(may_be) {
-        let attached = alternative.programs.iter().try_for_each(|(name, place)| {
-            let program = ebpf.program_mut(name).ok_or_else(|| "it is not in the object".to_owned())?;
-            attach_program(program, place, btf).map_err(|error| brief(&error))
-        });
+/// Attaches a hook by the first of these alternatives that works.
+fn attach(
+    hook: &Hook,
+    alternatives: impl Iterator<Item = &'static Alternative>,
+    mut reasons: Vec<(&'static str, String)>,
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+) -> HookReport {
+    for alternative in alternatives {
+        let attached =
+            alternative.programs.iter().try_for_each(|(name, place)| attach::attach(name, place, ebpf, btf));
         match attached {
             Ok(()) => {
                 // That it is not attached by another prototype of the same function is no news.
@@ -273,9 +311,7 @@ fn attach(hook: &Hook, chosen: Option<&str>, ebpf: &mut Ebpf, btf: &Btf) -> Hook
             }
             Err(error) => {
                 reasons.push((alternative.method, error));
-                for (name, _) in alternative.programs {
-                    unload(name, ebpf);
-                }
+                alternative.unload(ebpf);
             }
         }
     }
@@ -291,135 +327,6 @@ fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
     (!each.is_empty()).then(|| each.join("; "))
 }
 
-/// Lets go of a program that was loaded and could not be attached, or not all of whose fellows could.
-fn unload(name: &str, ebpf: &mut Ebpf) {
-    let Some(program) = ebpf.program_mut(name) else { return };
-    let unloaded = match program {
-        Program::FEntry(program) => program.unload(),
-        Program::FExit(program) => program.unload(),
-        Program::KProbe(program) => program.unload(),
-        Program::TracePoint(program) => program.unload(),
-        Program::BtfTracePoint(program) => program.unload(),
-        Program::RawTracePoint(program) => program.unload(),
-        Program::CgroupSockAddr(program) => program.unload(),
-        _ => Ok(()),
-    };
-    if let Err(error) = unloaded {
-        // It was not even loaded.
-        tracing::debug!("{name}: {error}");
-    }
-}
-
-fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<(), ProgramError> {
-    match place {
-        Attach::Tracepoint(name) => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(name, btf)?;
-            program.attach()?;
-        }
-        Attach::RawTracepoint(name) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(name)?;
-        }
-        Attach::Fentry(function) => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(function, btf)?;
-            program.attach()?;
-        }
-        Attach::Fexit(function) => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(function, btf)?;
-            program.attach()?;
-        }
-        Attach::Kprobe(function) | Attach::Kretprobe(function) => {
-            let program: &mut KProbe = program.try_into()?;
-            program.load()?;
-            program.attach(*function, 0)?;
-        }
-        Attach::Syscalls(names) => {
-            let program: &mut TracePoint = program.try_into()?;
-            program.load()?;
-            for name in *names {
-                program.attach("syscalls", name)?;
-            }
-        }
-        Attach::Cgroup => {
-            let program: &mut CgroupSockAddr = program.try_into()?;
-            program.load()?;
-            let root = root_cgroup().map_err(ProgramError::IOError)?;
-            // By a link, as which it is attached from 5.7 on, others' programs run beside it whatever is said here; and
-            // kernels before 6.16 refuse that it is said.
-            program.attach(root, CgroupAttachMode::Single)?;
-        }
-    }
-    Ok(())
-}
-
-/// The control group of version 2 that holds all others, wherever that hierarchy is mounted.
-fn root_cgroup() -> io::Result<File> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let place = cgroup_mount(&mounts);
-    let missing = || io::Error::new(io::ErrorKind::NotFound, "control groups of version 2 are not mounted");
-    File::open(place.ok_or_else(missing)?)
-}
-
-/// Where the whole hierarchy is mounted, by a table such as `/proc/self/mountinfo`, whose lines tell of what is below which
-/// root of a file system, of where it is, and behind a dash of which type.
-fn cgroup_mount(mounts: &str) -> Option<&str> {
-    mounts.lines().find_map(|line| {
-        let (place, ty) = line.split_once(" - ")?;
-        let mut fields = place.split(' ').skip(3);
-        let (root, place) = (fields.next()?, fields.next()?);
-        (root == "/" && ty.starts_with("cgroup2 ")).then_some(place)
-    })
-}
-
-/// The innermost cause of an error; of the verifier's log, which goes to the log of the agent, what it says last.
-fn brief(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        let text = verifier_log.to_string();
-        tracing::debug!("{text}");
-        let statistics = ["processed ", "verification time ", "stack depth "];
-        let is_verdict =
-            |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
-        let verdict = text.lines().rfind(is_verdict);
-        let verdict = verdict.map(|line| format!(": {line}")).unwrap_or_default();
-        return format!("the kernel refuses the program: {io_error}{verdict}");
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-/// tracefs, which tells the numbers of tracepoints; mounted for as long as this lives where the host does not have it.
-struct Tracefs {
-    is_ours: bool,
-}
-
-impl Tracefs {
-    const PLACE: &str = "/sys/kernel/tracing";
-
-    fn mount_where_missing() -> Self {
-        use nix::mount::{MsFlags, mount};
-        let is_there = Path::new(Self::PLACE).join("events").exists();
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-        let mounted = || mount(Some("lapwing"), Self::PLACE, Some("tracefs"), flags, None::<&str>).is_ok();
-        Self { is_ours: !is_there && mounted() }
-    }
-}
-
-impl Drop for Tracefs {
-    fn drop(&mut self) {
-        if self.is_ours {
-            // Left mounted it does no harm.
-            let _ = nix::mount::umount2(Self::PLACE, nix::mount::MntFlags::MNT_DETACH);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,15 +337,6 @@ mod tests {
             let hooks = HOOKS.iter().filter(|hook| hook.yields.contains(&kind)).count();
             assert_eq!(hooks, 1, "{kind:?}");
         }
-    }
-
-    #[test]
-    fn the_whole_hierarchy_is_found() {
-        let v1 = "30 23 0:26 / /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids";
-        let part = "31 23 0:27 /system.slice /mnt rw - cgroup2 cgroup2 rw";
-        let whole = "32 23 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(cgroup_mount(&[v1, part, whole].join("\n")), Some("/sys/fs/cgroup/unified"));
-        assert_eq!(cgroup_mount(&[v1, part, "odd", ""].join("\n")), None);
     }
 
     #[test]

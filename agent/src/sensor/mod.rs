@@ -14,6 +14,7 @@
 //! `cwd`, `fd` and `ns` of others. After the start, CAP_BPF alone is needed of the first two, and only to read the
 //! port of a connection that has no answer yet; CAP_KILL is not needed, a probe by signal 0 may be refused.
 
+mod attach;
 mod btf;
 mod canary;
 mod hook;
@@ -46,7 +47,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
-use aya::{Ebpf, TestRun};
+use aya::{Btf, Ebpf, TestRun};
 use aya_log::EbpfLogger;
 use lapwing_common::{Connection, Kind, State};
 use lapwing_engine::coverage::EventKind;
@@ -64,6 +65,7 @@ pub(crate) use self::start::StartError;
 use self::canary::Canary;
 use self::context::Hashes;
 use self::decode::Decoder;
+use self::hook::Retry;
 use self::host::Host;
 use self::image::Image;
 use self::loss::Losses;
@@ -170,7 +172,8 @@ impl Sensor {
             wanted: config.env_vars.clone(),
             ports: HashMap::new(),
         };
-        sensor.test();
+        sensor.test(&loaded.btf, &config.hooks);
+        drop(loaded.btf);
         sensor.take_snapshot(attached);
         Ok(sensor)
     }
@@ -195,8 +198,33 @@ impl Sensor {
         }
     }
 
+    /// Tests the hooks by the canary. Those that are silent twice, for a busy host may be slow, are attached by their next
+    /// method, and tested again.
+    fn test(&mut self, btf: &Btf, choices: &Choices) {
+        self.await_canary();
+        if !self.canary.is_seen(&self.hooks) {
+            self.canary.fly_again();
+            self.await_canary();
+        }
+        self.canary.judge(&mut self.hooks);
+        if let Some(mut ebpf) = self.ebpf.take() {
+            let mut retry = Retry::new(&mut ebpf, btf, choices);
+            while retry.attach_next(&mut self.hooks) {
+                self.canary.fly_again();
+                self.await_canary();
+                self.canary.judge(&mut self.hooks);
+            }
+            self.ebpf = Some(ebpf);
+        }
+        for report in &self.hooks {
+            let reason = report.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let method = report.method.unwrap_or("no method");
+            tracing::info!("hook {}: {} by {method}{reason}", report.name, report.state);
+        }
+    }
+
     /// Waits until every hook has shown the canary. What else is read meanwhile stays in the ring's buffer.
-    fn test(&mut self) {
+    fn await_canary(&mut self) {
         let start = Instant::now();
         while !self.canary.is_seen(&self.hooks) && start.elapsed() < CANARY_WAIT {
             self.ring.wait(Duration::from_millis(1));
@@ -204,12 +232,6 @@ impl Sensor {
             for record in self.ring.later().flat_map(Record::parse) {
                 self.canary.takes(&record);
             }
-        }
-        self.canary.judge(&mut self.hooks);
-        for report in &self.hooks {
-            let reason = report.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            let method = report.method.unwrap_or("no method");
-            tracing::info!("hook {}: {} by {method}{reason}", report.name, report.state);
         }
     }
 

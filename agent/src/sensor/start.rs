@@ -84,6 +84,8 @@ pub(crate) enum StartError {
 pub(super) struct Loaded {
     /// Keeps the programs attached.
     pub(super) ebpf: Ebpf,
+    /// The kernel's types, for programs that are attached later.
+    pub(super) btf: Btf,
     /// That of processes and that of connections.
     pub(super) rings: [RingBuf<MapData>; 2],
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
@@ -141,8 +143,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
         .load(OBJECT);
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
     want(&mut ebpf, &beginnings).map_err(|error| StartError::Refused(causes(&error)))?;
-    let kernel_btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
-    let hooks = hook::attach_all(&mut ebpf, &kernel_btf, &config.hooks, config.udp);
+    let btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
+    let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp);
     let hooks = hooks.map_err(StartError::Hook)?;
     load_port(&mut ebpf);
     // Only programs that were built to log have a map for it.
@@ -152,7 +154,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let mut ring = |name| RingBuf::try_from(map(name)?).map_err(|error| refused(&error));
     let rings = [ring("RECORDS")?, ring("CONNECTIONS")?];
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
-    Ok(Loaded { ebpf, rings, counts, hooks, logger })
+    Ok(Loaded { ebpf, btf, rings, counts, hooks, logger })
 }
 
 /// Tells the kernel side how the variables begin that are wanted.

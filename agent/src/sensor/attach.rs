@@ -1,0 +1,209 @@
+//! The attaching of one program at one place of the kernel, and in a few words why that cannot be.
+
+use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, KProbe, Program, ProgramError,
+    RawTracePoint, TracePoint,
+};
+use aya::{Btf, Ebpf};
+
+/// What kernels have that can probe their functions.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
+
+/// Where a program is attached.
+pub(super) enum Attach {
+    /// A tracepoint, by BTF.
+    Tracepoint(&'static str),
+    /// The same by its name.
+    RawTracepoint(&'static str),
+    /// A kernel function, by trampoline.
+    Fentry(&'static str),
+    /// Its return.
+    Fexit(&'static str),
+    /// A kernel function, by kprobe.
+    Kprobe(&'static str),
+    /// Its return.
+    Kretprobe(&'static str),
+    /// The end of system calls, by a perf event each.
+    Syscalls(&'static [&'static str]),
+    /// What sockets do, by the control group that all of them are in.
+    Cgroup,
+}
+
+/// Loads a program of the object and attaches it.
+///
+/// # Errors
+/// Why that cannot be.
+pub(super) fn attach(name: &str, place: &Attach, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| "it is not in the object".to_owned())?;
+    attach_program(program, place, btf).map_err(|error| why(&error, place))
+}
+
+/// Lets go of a program: it is detached where it was attached.
+pub(super) fn unload(name: &str, ebpf: &mut Ebpf) {
+    let Some(program) = ebpf.program_mut(name) else { return };
+    let unloaded = match program {
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::RawTracePoint(program) => program.unload(),
+        Program::CgroupSockAddr(program) => program.unload(),
+        _ => Ok(()),
+    };
+    if let Err(error) = unloaded {
+        // It was not even loaded.
+        tracing::debug!("{name}: {error}");
+    }
+}
+
+fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<(), ProgramError> {
+    match place {
+        Attach::Tracepoint(name) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+        }
+        Attach::RawTracepoint(name) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(name)?;
+        }
+        Attach::Fentry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, btf)?;
+            program.attach()?;
+        }
+        Attach::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, btf)?;
+            program.attach()?;
+        }
+        Attach::Kprobe(function) | Attach::Kretprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(*function, 0)?;
+        }
+        Attach::Syscalls(names) => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            for name in *names {
+                program.attach("syscalls", name)?;
+            }
+        }
+        Attach::Cgroup => {
+            let program: &mut CgroupSockAddr = program.try_into()?;
+            program.load()?;
+            let root = root_cgroup().map_err(ProgramError::IOError)?;
+            // By a link, as which it is attached from 5.7 on, others' programs run beside it whatever is said here; and
+            // kernels before 6.16 refuse that it is said.
+            program.attach(root, CgroupAttachMode::Single)?;
+        }
+    }
+    Ok(())
+}
+
+/// The control group of version 2 that holds all others, wherever that hierarchy is mounted.
+fn root_cgroup() -> io::Result<File> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let place = cgroup_mount(&mounts);
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "control groups of version 2 are not mounted");
+    File::open(place.ok_or_else(missing)?)
+}
+
+/// Where the whole hierarchy is mounted, by a table such as `/proc/self/mountinfo`, whose lines tell of what is below which
+/// root of a file system, of where it is, and behind a dash of which type.
+fn cgroup_mount(mounts: &str) -> Option<&str> {
+    mounts.lines().find_map(|line| {
+        let (place, ty) = line.split_once(" - ")?;
+        let mut fields = place.split(' ').skip(3);
+        let (root, place) = (fields.next()?, fields.next()?);
+        (root == "/" && ty.starts_with("cgroup2 ")).then_some(place)
+    })
+}
+
+/// Why a program cannot be attached at its place.
+fn why(error: &ProgramError, place: &Attach) -> String {
+    let is_missing = innermost(error)
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+    match place {
+        Attach::Kprobe(_) | Attach::Kretprobe(_) if !Path::new(KPROBES).exists() => {
+            "this kernel has no kprobes".to_owned()
+        }
+        Attach::Kprobe(function) | Attach::Kretprobe(function) if is_missing => {
+            format!("this kernel has no function `{function}` to probe")
+        }
+        Attach::Syscalls(_) if is_missing => "this kernel does not trace system calls".to_owned(),
+        _ => brief(error),
+    }
+}
+
+/// The innermost cause of an error; of the verifier's log, which goes to the log of the agent, what it says last.
+fn brief(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let text = verifier_log.to_string();
+        tracing::debug!("{text}");
+        let statistics = ["processed ", "verification time ", "stack depth "];
+        let is_verdict =
+            |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+        let verdict = text.lines().rfind(is_verdict);
+        let verdict = verdict.map(|line| format!(": {line}")).unwrap_or_default();
+        return format!("the kernel refuses the program: {io_error}{verdict}");
+    }
+    innermost(error).to_string()
+}
+
+/// The cause that has no other behind it.
+fn innermost(error: &ProgramError) -> &(dyn Error + 'static) {
+    let mut cause: &(dyn Error + 'static) = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause
+}
+
+/// tracefs, which tells the numbers of tracepoints; mounted for as long as this lives where the host does not have it.
+pub(super) struct Tracefs {
+    is_ours: bool,
+}
+
+impl Tracefs {
+    const PLACE: &str = "/sys/kernel/tracing";
+
+    pub(super) fn mount_where_missing() -> Self {
+        use nix::mount::{MsFlags, mount};
+        let is_there = Path::new(Self::PLACE).join("events").exists();
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+        let mounted = || mount(Some("lapwing"), Self::PLACE, Some("tracefs"), flags, None::<&str>).is_ok();
+        Self { is_ours: !is_there && mounted() }
+    }
+}
+
+impl Drop for Tracefs {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // Left mounted it does no harm.
+            let _ = nix::mount::umount2(Self::PLACE, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_hierarchy_is_found() {
+        let v1 = "30 23 0:26 / /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids";
+        let part = "31 23 0:27 /system.slice /mnt rw - cgroup2 cgroup2 rw";
+        let whole = "32 23 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(cgroup_mount(&[v1, part, whole].join("\n")), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(cgroup_mount(&[v1, part, "odd", ""].join("\n")), None);
+    }
+}
