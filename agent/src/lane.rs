@@ -71,6 +71,8 @@ pub(crate) struct Subscriber {
     pub(crate) events: mpsc::Sender<Arc<Event>>,
     /// How many it missed.
     pub(crate) missed: Arc<AtomicU64>,
+    /// Where what is going on at the beginning goes, for one who wants to be told.
+    pub(crate) running: Option<oneshot::Sender<Vec<Event>>>,
 }
 
 enum Request {
@@ -90,6 +92,11 @@ impl LaneClient {
     pub(crate) fn subscribe(&self, subscriber: Subscriber) {
         // A lane that has ended has no more events.
         let _ = self.inbox.send(Request::Subscribe(subscriber));
+    }
+
+    /// The lane's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The lane's name, and a number that grows as long as it lives.
@@ -216,7 +223,13 @@ impl Work {
     fn serve(&mut self) {
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Subscribe(subscriber) => self.subscribers.push(subscriber),
+                Request::Subscribe(mut subscriber) => {
+                    if let Some(running) = subscriber.running.take() {
+                        // Who asked may have gone.
+                        let _ = running.send(self.lane.source.running());
+                    }
+                    self.subscribers.push(subscriber);
+                }
                 // Who asked may have gone.
                 Request::Status(reply) => drop(reply.send(self.status())),
             }

@@ -19,6 +19,7 @@ mod log;
 mod memory;
 mod pipeline;
 mod privileges;
+mod recording;
 mod report;
 mod rules;
 mod sensor;

@@ -39,6 +39,8 @@ pub(crate) const SENSOR_STREAMS: [&str; 2] =
 pub(crate) const AUDITD_STREAMS: [&str; 2] = ["logs-auditd_manager.auditd-default", "auditbeat-default"];
 /// The data streams of Elastic's that CloudTrail's events are.
 pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
+/// The name of the sensor's lane.
+pub(crate) const SENSOR_LANE: &str = "sensor";
 /// Why an agent without a source does not run.
 pub(crate) const NOTHING_TO_WATCH: &str =
     "there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues";
@@ -205,7 +207,7 @@ impl Lanes<'_> {
             if !for_auditd.is_empty() {
                 judges.push(self.judge(&for_auditd, Duration::ZERO, as_auditd)?);
             }
-            running.push(self.start("sensor", sensor, judges, SENSOR_QUIET)?);
+            running.push(self.start(SENSOR_LANE, sensor, judges, SENSOR_QUIET)?);
         }
         let mut cloudtrail = None;
         if self.config.cloudtrail.enabled() {

@@ -6,6 +6,8 @@
 mod auditd;
 /// Requests to the instance metadata service.
 mod imds;
+/// Recordings of what happened, and replays of them.
+mod recording;
 /// Reverse and bind shells.
 mod reverse_shell;
 /// Commands sent by Systems Manager.

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketType, connect, socket};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::agent::{all, binary, event, events, field, ready};
+use crate::agent::{all, binary, event, events, field, is, of, ready};
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), signal).unwrap();
@@ -68,7 +68,7 @@ fn what_is_lost_is_counted_and_told() {
     let line = said.lines().find(|line| line.starts_with("records: ")).expect("the account at the end");
     let numbers: Vec<u64> =
         line.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
-    let [seen, read, lost] = numbers[..] else { panic!("{line}") };
+    let [seen, read, lost, _late] = numbers[..] else { panic!("{line}") };
     assert!(lost > 0, "{line}");
     assert_eq!(seen, read + lost, "{line}");
     assert_eq!(told.join().unwrap(), lost);
@@ -118,12 +118,13 @@ fn without_btf_it_says_which_kernels_have_it() {
 fn what_ran_before_is_told_first() {
     ready();
     let own = std::process::id();
-    let told = all(|event| event["event"]["action"] == "already_running" && event["process"]["pid"] == own);
+    of("already_running", own);
+    let told = all(|event| is(event, "already_running", own));
     assert_eq!(told.len(), 1);
     let event = &told[0];
     assert_eq!(event["event"]["type"][0], "info");
     assert_eq!(event["process"]["executable"], std::env::current_exe().unwrap().to_str().unwrap());
     // The same process by a record has the same name.
-    let child = crate::agent::of("fork", crate::act::forked(|| 0).0);
+    let child = of("fork", crate::act::forked(|| 0).0);
     assert_eq!(field(&child, "process.parent.entity_id"), field(event, "process.entity_id"));
 }

@@ -43,6 +43,16 @@ fn the_status_tells_how_the_agent_does() {
 }
 
 #[test]
+fn without_the_sensor_there_is_nothing_to_record() {
+    let trail = Trail::new().expect("a trail");
+    let agent = agent(&trail);
+    let file = agent.folder().join("incident.rec");
+    let output = agent.command("record").arg(&file).output().expect("lapwing record");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success() && told.contains("this agent runs without the sensor"), "{told}");
+}
+
+#[test]
 fn a_second_agent_on_the_same_state_is_refused_and_the_first_goes_on() {
     let trail = Trail::new().expect("a trail");
     let agent = agent(&trail);

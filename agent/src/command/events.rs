@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::complain;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Answer, Request};
-use crate::sensor::{HookState, KindCounts, Sensor};
+use crate::sensor::{HookState, KindCounts, Sensor, SensorStatus};
 use crate::source::Source as _;
 use crate::terminal::escape;
 
@@ -93,11 +93,11 @@ impl<W: Write> Output<W> {
             }
             self.out.flush()?;
         }
-        let counts = sensor.status().records;
+        let SensorStatus { records: counts, late, .. } = sensor.status();
         let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts)| of(counts)).sum::<u64>();
         let (seen, read, lost) =
             (sum(|counts| counts.seen), sum(|counts| counts.delivered), sum(|counts| counts.lost));
-        complain(&format!("records: {seen} seen, {read} read, {lost} lost"));
+        complain(&format!("records: {seen} seen, {read} read, {lost} lost, {late} late"));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ mod check;
 mod events;
 mod explain;
 mod fmt;
+mod record;
 mod replay;
 mod run;
 mod search;
@@ -41,6 +42,8 @@ enum Command {
     Explain(explain::Args),
     /// Lay out the queries in rule files
     Fmt(fmt::Args),
+    /// Record events into a file, to replay them
+    Record(record::Args),
     /// Run the rules over recorded events and print the alerts
     Replay(replay::Args),
     /// Run the agent in the foreground
@@ -65,6 +68,7 @@ impl Args {
             Command::Events(args) => events::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Fmt(args) => fmt::run(&args),
+            Command::Record(args) => record::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Search(args) => search::run(&args),

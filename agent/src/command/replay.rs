@@ -1,21 +1,25 @@
 //! `lapwing replay`: recorded events through the same rules and engine as live ones.
 
 use std::collections::HashSet;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
-use lapwing_engine::{Engine, Options, Output, Schema, Timestamp};
+use anyhow::{Context as _, Result, ensure};
+use lapwing_engine::{Engine, Options, Output, Rule, Schema, Timestamp};
 
 use super::{Refused, complain, print, tell_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
+use crate::lane::{Judge, View};
+use crate::recording::Head;
+use crate::sensor::as_auditd;
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Recording, Replay};
 use crate::terminal::escape;
-use crate::{clock, indicators, rules};
+use crate::{clock, coverage, indicators, rules};
 
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
 /// its files are.
@@ -24,7 +28,7 @@ pub(super) const LATENESS: Duration = Duration::from_secs(900);
 /// Run the rules over recorded events and print the alerts
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// ECS events (NDJSON or a JSON array) or CloudTrail files; `-` reads standard input
+    /// What `lapwing record` wrote, ECS events (NDJSON or a JSON array) or CloudTrail files; `-` reads standard input
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Rules to run instead of those of the configuration
@@ -58,12 +62,26 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     problems.iter().for_each(|problem| complain(problem));
     tell_reports(loaded.reports.iter().chain(&exceptions.reports));
     let schema = Arc::new(schema);
-    let options = Options { lateness: LATENESS, ..Options::default() };
+    let mut files = args.files.iter().map(|file| Documents::open(file));
+    let first = files.next().context("no file is named")??;
+    let is_recording = first.head().is_some();
+    let indicators = Arc::new(indicators);
+    let judge = |view: View, rules: &[Arc<Rule>], lateness| {
+        let options = Options { lateness, ..Options::default() };
+        let engine = Engine::new(schema.clone(), rules, options);
+        Judge { view, engine: engine.with_exceptions(&exceptions.list).with_indicators(&indicators) }
+    };
+    let as_it_is: View = |event| Some(event.clone());
+    let judges = if is_recording {
+        // As in the agent: the order is that in which events were judged.
+        let [rules, for_auditd] = coverage::of_lane(&loaded.rules, &schema, &config.sensor);
+        vec![judge(as_it_is, &rules, Duration::ZERO), judge(as_auditd, &for_auditd, Duration::ZERO)]
+    } else {
+        vec![judge(as_it_is, &loaded.rules, LATENESS)]
+    };
     let mut replaying = Replaying {
-        engine: Engine::new(schema.clone(), &loaded.rules, options)
-            .with_exceptions(&exceptions.list)
-            .with_indicators(&indicators.into()),
-        schema,
+        judges,
+        schema: schema.clone(),
         output: Output::default(),
         latest: Timestamp::MIN,
         refused: Refused::default(),
@@ -73,17 +91,26 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let cloudtrail = &config.cloudtrail;
     let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
     let mut replay = Replay::new(replaying.schema.clone(), geo);
-    for file in &args.files {
-        replaying.run(replay.events(Documents::open(file)?))?;
+    for documents in std::iter::once(Ok(first)).chain(files) {
+        let documents = documents?;
+        let is_like = documents.head().is_some() == is_recording;
+        let name = documents.name();
+        if let Some(head) = documents.head().filter(|_| io::stderr().is_terminal()) {
+            let Head { host, began, by, version, .. } = head;
+            complain(&escape(&format!("{name}: {host} since {began}, recorded by {by} {version}")));
+        }
+        ensure!(is_like, "{name}: replay what `lapwing record` wrote apart from other events");
+        replaying.run(replay.events(documents))?;
     }
-    replaying.engine.finish(&mut replaying.output);
+    let Replaying { judges, output, .. } = &mut replaying;
+    judges.iter_mut().for_each(|judge| judge.engine.finish(output));
     replaying.tell()?;
     Ok(replaying.refused.finish())
 }
 
 /// A replay under way: its clock is the latest event.
 struct Replaying {
-    engine: Engine,
+    judges: Vec<Judge>,
     schema: Arc<Schema>,
     output: Output,
     latest: Timestamp,
@@ -94,17 +121,26 @@ struct Replaying {
 }
 
 impl Replaying {
-    fn run(&mut self, events: Recording<'_>) -> Result<()> {
-        for event in events {
+    fn run(&mut self, mut events: Recording<'_>) -> Result<()> {
+        for event in &mut events {
             match event {
                 Ok(Recorded { event, .. }) => {
                     self.latest = self.latest.max(event.time());
-                    self.engine.push(event, &mut self.output);
-                    self.engine.advance(self.latest, &mut self.output);
+                    let event = Arc::new(event);
+                    for Judge { view, engine } in &mut self.judges {
+                        if let Some(event) = view(&event) {
+                            engine.push(event, &mut self.output);
+                        }
+                        engine.advance(self.latest, &mut self.output);
+                    }
                     self.tell()?;
                 }
                 Err(error) => self.refused.tell(&error),
             }
+        }
+        let (name, missed) = (events.documents().name(), events.documents().missed());
+        if missed > 0 {
+            complain(&escape(&format!("{name}: {missed} events came faster than they were recorded")));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The control socket: how `lapwing status` and `lapwing events` ask the agent that runs.
+//! The control socket: how `lapwing status`, `lapwing events` and `lapwing record` ask the agent that runs.
 //!
 //! A client sends one line, a [`Request`] as JSON, and is answered by lines of JSON until the connection ends. A line
 //! with `error` says why there is no other answer.
@@ -7,9 +7,11 @@ mod server;
 
 pub(crate) use server::{Server, filter};
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,8 @@ pub(crate) enum Request {
         /// A condition in KQL that they must meet.
         query: Option<String>,
     },
+    /// The sensor's events, for a recording: first the processes that run, then every event from now on, a line each.
+    Record,
 }
 
 /// The lines of the agent's answer.
@@ -50,7 +54,7 @@ pub(crate) struct Answer(BufReader<UnixStream>);
 /// # Errors
 /// The socket is there and cannot be used.
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Option<Answer>> {
-    use std::io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
+    use ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
     let mut stream = match UnixStream::connect(socket) {
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused) => {
             return Ok(None);
@@ -66,6 +70,65 @@ pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Option<Answer>> {
     };
     writeln!(stream, "{}", serde_json::to_string(request)?).context("the agent does not listen")?;
     Ok(Some(Answer(BufReader::new(stream))))
+}
+
+impl Answer {
+    /// The lines as they come. A line that has not come within `wait` is waited for the next time.
+    ///
+    /// # Errors
+    /// The system does not take the time.
+    pub(crate) fn lines(self, wait: Duration) -> Result<Lines> {
+        let reader = self.0;
+        reader.get_ref().set_read_timeout(Some(wait)).context("the control socket")?;
+        Ok(Lines { reader, line: Vec::new() })
+    }
+}
+
+/// The lines of an answer, none of which is waited for long.
+pub(crate) struct Lines {
+    reader: BufReader<UnixStream>,
+    line: Vec<u8>,
+}
+
+/// What came of waiting for a line.
+pub(crate) enum Line<'a> {
+    /// A line, with its end.
+    Whole(&'a [u8]),
+    /// None came in time.
+    Late,
+    /// There are no more.
+    End,
+}
+
+impl Lines {
+    /// Tells the agent that there is enough: what is on its way still comes, and then the end.
+    ///
+    /// # Errors
+    /// The agent went away.
+    pub(crate) fn enough(&self) -> Result<()> {
+        self.reader.get_ref().shutdown(Shutdown::Write).context("the agent went away")
+    }
+
+    /// The next line.
+    ///
+    /// # Errors
+    /// The agent went away in a way that is no end, or the line says why there are no others.
+    pub(crate) fn next(&mut self) -> Result<Line<'_>> {
+        if self.line.ends_with(b"\n") {
+            self.line.clear();
+        }
+        match self.reader.read_until(b'\n', &mut self.line) {
+            Ok(_) if self.line.starts_with(b"{\"error\":") => {
+                parse(&String::from_utf8_lossy(&self.line)).map(|_| Line::End)
+            }
+            Ok(_) if self.line.ends_with(b"\n") => Ok(Line::Whole(&self.line)),
+            Ok(_) => Ok(Line::End),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                Ok(Line::Late)
+            }
+            Err(error) => Err(error).context("the agent went away"),
+        }
+    }
 }
 
 impl Iterator for Answer {

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,10 +14,11 @@ use lapwing_engine::{Event, Schema};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Request;
 use crate::lane::{LaneClient, Subscriber};
+use crate::pipeline::SENSOR_LANE;
 
 /// Longest request that is read, in bytes.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
@@ -24,6 +26,11 @@ const REQUEST_BYTES_MAX: u64 = 1 << 20;
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 /// Most events that wait for a client; it misses those that come then.
 const EVENTS_WAITING_MAX: usize = 8192;
+/// The same of a client that records: a recording that lacks events shows less than was judged. What events have in
+/// common they share, so that these take some tens of megabytes at most.
+const RECORDED_WAITING_MAX: usize = 65_536;
+/// Most events that are written at once.
+const EVENTS_AT_ONCE: usize = 128;
 
 /// Answers clients.
 pub(crate) struct Server {
@@ -97,11 +104,20 @@ impl Shared {
         let mut line = String::new();
         let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
         tokio::time::timeout(REQUEST_WAIT, reader.read_line(&mut line)).await??;
+        // A client that has heard enough closes its end, and is then told what is on its way.
+        let enough = async move {
+            let mut nothing = Vec::new();
+            let _ = reader.read_to_end(&mut nothing).await;
+        };
         let answer = match serde_json::from_str(&line) {
             Ok(Request::Status) => self.status().await,
             Ok(Request::Events { query }) => match self.filter(query.as_deref()) {
-                Ok(filter) => return self.events(&mut writer, filter).await,
+                Ok(filter) => return self.events(&mut writer, filter, enough).await,
                 Err(error) => json!({"error": format!("{error:#}")}),
+            },
+            Ok(Request::Record) => match self.lanes.iter().find(|lane| lane.name() == SENSOR_LANE) {
+                Some(lane) => return self.record(&mut writer, lane, enough).await,
+                None => json!({"error": "there is nothing to record: this agent runs without the sensor"}),
             },
             Err(error) => json!({"error": format!("the agent does not understand the request: {error}")}),
         };
@@ -126,24 +142,74 @@ impl Shared {
     async fn events(
         &self,
         writer: &mut (impl AsyncWrite + Unpin),
-        mut filter: Option<Matcher>,
+        filter: Option<Matcher>,
+        enough: impl Future<Output = ()>,
     ) -> Result<()> {
-        let (sender, mut events) = mpsc::channel::<Arc<Event>>(EVENTS_WAITING_MAX);
+        let (events, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
         let missed = Arc::new(AtomicU64::new(0));
         for lane in &self.lanes {
-            lane.subscribe(Subscriber { events: sender.clone(), missed: missed.clone() });
+            lane.subscribe(Subscriber { events: events.clone(), missed: missed.clone(), running: None });
         }
-        drop(sender);
-        while let Some(event) = events.recv().await {
+        drop(events);
+        self.pass_on(writer, waiting, &missed, filter, enough).await
+    }
+
+    async fn record(
+        &self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        lane: &LaneClient,
+        enough: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let (events, waiting) = mpsc::channel(RECORDED_WAITING_MAX);
+        let missed = Arc::new(AtomicU64::new(0));
+        let (running, told) = oneshot::channel();
+        lane.subscribe(Subscriber { events, missed: missed.clone(), running: Some(running) });
+        let mut text = Vec::new();
+        for events in told.await?.chunks(EVENTS_AT_ONCE) {
+            text.clear();
+            events.iter().for_each(|event| self.write(event, &mut text));
+            writer.write_all(&text).await?;
+        }
+        self.pass_on(writer, waiting, &missed, None, enough).await
+    }
+
+    /// Writes the events that come, as many at once as have come, and how many were missed before.
+    async fn pass_on(
+        &self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        mut waiting: mpsc::Receiver<Arc<Event>>,
+        missed: &AtomicU64,
+        mut filter: Option<Matcher>,
+        enough: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let (mut events, mut text) = (Vec::new(), Vec::new());
+        let (mut enough, mut is_enough) = (pin!(enough), false);
+        loop {
+            tokio::select! {
+                count = waiting.recv_many(&mut events, EVENTS_AT_ONCE) => if count == 0 { return Ok(()) },
+                () = &mut enough, if !is_enough => {
+                    is_enough = true;
+                    waiting.close();
+                }
+            }
+            text.clear();
             let missed = missed.swap(0, Relaxed);
             if missed > 0 {
-                writer.write_all(format!("{}\n", json!({"missed": missed})).as_bytes()).await?;
+                text.extend_from_slice(format!("{}\n", json!({"missed": missed})).as_bytes());
             }
-            if filter.as_mut().is_none_or(|filter| filter.matches(&event)) {
-                writer.write_all(format!("{}\n", event.to_json(&self.schema)).as_bytes()).await?;
+            for event in events.drain(..) {
+                if filter.as_mut().is_none_or(|filter| filter.matches(&event)) {
+                    self.write(&event, &mut text);
+                }
             }
+            writer.write_all(&text).await?;
         }
-        Ok(())
+    }
+
+    /// Writes an event as a line.
+    fn write(&self, event: &Event, text: &mut Vec<u8>) {
+        event.write_json(&self.schema, text);
+        text.push(b'\n');
     }
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Sensor {
     hashes: Hashes,
     /// Processes of the snapshot that were not told yet.
     running: Vec<Key>,
+    /// When all hooks were attached, in nanoseconds since boot.
+    attached: u64,
     stop: Arc<AtomicBool>,
     is_stopped: bool,
     malformed: u64,
@@ -121,12 +123,18 @@ pub(crate) struct SensorStatus {
     pub(crate) missed: u64,
     /// Records that could not be read.
     pub(crate) malformed: u64,
+    /// Records that came too late to be put in the order of their times.
+    pub(crate) late: u64,
     /// Records of the agent's own connections, of which no events are made.
     pub(crate) own: u64,
     /// What was counted of connections whose end is waited for.
     pub(crate) owners: OwnerCounts,
-    /// Processes that are kept.
+    /// Processes that are kept, living and ended.
     pub(crate) processes: usize,
+    /// Those of them that live, as far as is known.
+    pub(crate) alive: usize,
+    /// Those of them that ended a short while ago. The others are kept for their children.
+    pub(crate) ended: usize,
     /// What the process table counted.
     pub(crate) table: TableCounts,
 }
@@ -164,6 +172,7 @@ impl Sensor {
             decoder: Decoder::new(host),
             hashes: Hashes::default(),
             running: Vec::new(),
+            attached,
             stop,
             is_stopped: false,
             malformed: 0,
@@ -174,7 +183,7 @@ impl Sensor {
         };
         sensor.test(&loaded.btf, &config.hooks);
         drop(loaded.btf);
-        sensor.take_snapshot(attached);
+        sensor.take_snapshot();
         Ok(sensor)
     }
 
@@ -191,9 +200,12 @@ impl Sensor {
             records: records.into_iter().map(|(kind, counts)| (name(kind), counts)).collect(),
             missed: self.ebpf.as_ref().map_or(0, missed),
             malformed: self.malformed,
+            late: self.ring.late(),
             own: self.own,
             owners: self.owners.counts(),
             processes: self.table.len(),
+            alive: self.table.alive(),
+            ended: self.table.ended(),
             table: self.table.counts(),
         }
     }
@@ -237,12 +249,12 @@ impl Sensor {
 
     /// Takes in what ran before the hooks were attached. What was made since comes by its records, though within one
     /// tick of the clock it is not known which was first.
-    fn take_snapshot(&mut self, attached: u64) {
-        for running in snapshot::all(attached + TICK_NANOS) {
+    fn take_snapshot(&mut self) {
+        for running in snapshot::all(self.attached + TICK_NANOS) {
             if let Some(path) = running.cgroup {
                 self.table.name_cgroup(running.origin.place.cgroup, path);
             }
-            let is_old = running.origin.start < attached;
+            let is_old = running.origin.start < self.attached;
             let key = self.table.add(running.origin);
             if is_old {
                 self.running.push(key);
@@ -251,14 +263,12 @@ impl Sensor {
         self.running.reverse();
     }
 
-    /// The snapshot's events, some at a time.
+    /// The snapshot's events, some at a time. They are told as of the moment from which records tell all else.
     fn tell_running(&mut self) -> Vec<Event> {
-        let now = clock::now();
         let rest = self.running.len().saturating_sub(SNAPSHOT_BATCH);
         let keys = self.running.split_off(rest);
-        let events =
-            keys.into_iter().rev().filter_map(|key| self.decoder.already_running(&self.table, key, now));
-        events.collect()
+        let running = |key| self.decoder.already_running(&self.table, key, self.attached);
+        keys.into_iter().rev().filter_map(running).collect()
     }
 
     /// Turns the records that are ready into events.
@@ -439,6 +449,13 @@ impl Source for Sensor {
         Ok(Some(Batch { events, lost, ..Batch::default() }))
     }
 
+    fn running(&mut self) -> Vec<Event> {
+        let now = clock::now();
+        let keys = self.table.in_order();
+        let told = keys.into_iter().filter_map(|key| self.decoder.already_running(&self.table, key, now));
+        told.collect()
+    }
+
     fn context(&mut self, event: &Event) -> Context {
         context::of(event, &self.table, &self.decoder, &mut self.hashes)
     }
@@ -453,11 +470,14 @@ impl Source for Sensor {
             "records": records.collect::<Vec<_>>(),
             "missed": status.missed,
             "malformed": status.malformed,
+            "late": status.late,
             "own_connections": status.own,
             "connections": status.owners.open,
             "connections_untracked": status.owners.untracked,
             "connections_unowned": status.owners.unowned,
             "processes": status.processes,
+            "processes_alive": status.alive,
+            "processes_ended": status.ended,
             "processes_evicted": status.table.evicted,
             "processes_learned": status.table.learned,
             "processes_swept": status.table.swept,

@@ -215,6 +215,24 @@ impl Table {
         self.processes.len()
     }
 
+    /// The processes that live, parents before their children.
+    pub(super) fn in_order(&self) -> Vec<Key> {
+        let alive = self.processes.values().filter(|process| process.life == Life::Alive);
+        let mut keys: Vec<_> = alive.map(|process| (process.start, process.key.pid, process.key)).collect();
+        keys.sort_unstable_by_key(|(start, pid, _)| (*start, *pid));
+        keys.into_iter().map(|(_, _, key)| key).collect()
+    }
+
+    /// How many of them ended a short while ago, and are kept for what may still name them.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// How many of them live, as far as is known.
+    pub(super) fn alive(&self) -> usize {
+        self.processes.values().filter(|process| process.life == Life::Alive).count()
+    }
+
     /// Adds a process that ran before the agent did.
     pub(super) fn add(&mut self, origin: Origin) -> Key {
         let key = Key::new(origin.pid, origin.start);

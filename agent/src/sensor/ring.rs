@@ -14,10 +14,12 @@ use super::clock;
 
 /// How long the reader waits while records come.
 const WAIT_BUSY: Duration = Duration::from_millis(10);
-/// How long it waits at most when none come. With [`WAIT_BUSY`] and [`SLACK_NANOS`] it bounds how late an event is.
+/// How long it waits at most when none come. With [`WAIT_BUSY`] and [`WINDOW_NANOS`] it bounds how late an event is.
 const WAIT_IDLE: Duration = Duration::from_millis(40);
-/// How long a record is held back: one that was written before it, on another processor, is in the ring by then.
-const SLACK_NANOS: u64 = 1_000_000;
+/// How long a record is held back, so that records come in the order of their times: one of an earlier time, on another
+/// processor, is in the ring by then. It is some times what a record takes from its time to its place in the ring; what a
+/// processor is held up by in between makes it late, which is counted.
+const WINDOW_NANOS: u64 = 2_000_000;
 /// How much is taken from the rings at once, so that memory stays bounded; the rest is taken the next time.
 const BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// How much of that is taken from one of them.
@@ -35,7 +37,27 @@ pub(super) struct Ring {
     /// How many of `pending` are handed out now.
     ready: usize,
     delivered: [u64; SLOTS],
+    order: Order,
     is_full: bool,
+}
+
+/// Whether records come in the order of their times.
+#[derive(Default)]
+struct Order {
+    /// The latest time that was handed out.
+    latest: u64,
+    /// How many records were older than one that had been handed out before them.
+    late: u64,
+}
+
+impl Order {
+    /// Takes in the times of what is handed out, oldest first.
+    fn pass(&mut self, times: impl Iterator<Item = u64>) {
+        for time in times {
+            self.late += u64::from(time < self.latest);
+            self.latest = self.latest.max(time);
+        }
+    }
 }
 
 /// One of the rings.
@@ -77,6 +99,7 @@ impl Ring {
             pending: Vec::new(),
             ready: 0,
             delivered: [0; SLOTS],
+            order: Order::default(),
             is_full: false,
         })
     }
@@ -100,7 +123,7 @@ impl Ring {
         self.wait = if self.pending.is_empty() { (self.wait * 2).min(WAIT_IDLE) } else { WAIT_BUSY };
         // What is left in one ring may be older than what was taken from the other.
         let left_from = self.rings.iter().filter_map(|part| part.left_from).min().unwrap_or(u64::MAX);
-        let old = clock::now().min(left_from).saturating_sub(SLACK_NANOS);
+        let old = clock::now().min(left_from).saturating_sub(WINDOW_NANOS);
         self.ready = self.pending.partition_point(|place| place.time <= old);
     }
 
@@ -163,6 +186,11 @@ impl Ring {
         &self.delivered
     }
 
+    /// How many records came too late to be put in their order.
+    pub(super) fn late(&self) -> u64 {
+        self.order.late
+    }
+
     fn bytes(&self, place: &Place) -> &[u8] {
         let words = &self.buffer[place.start as usize..(place.start + place.words) as usize];
         &words.as_bytes()[..place.len as usize]
@@ -170,7 +198,7 @@ impl Ring {
 
     /// Drops what was handed out and moves the rest to the front.
     fn forget_ready(&mut self) {
-        self.pending.drain(..self.ready);
+        self.order.pass(self.pending.drain(..self.ready).map(|place| place.time));
         self.ready = 0;
         if self.pending.is_empty() {
             self.buffer.clear();
@@ -204,4 +232,23 @@ fn append(buffer: &mut Vec<u64>, bytes: &[u8]) -> Option<(Kind, Place)> {
         len: u32::try_from(bytes.len()).ok()?,
     };
     Some((Kind(header.kind), place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_records_are_counted() {
+        for (times, late) in [
+            (&[&[1, 2, 2, 3][..]][..], 0),
+            (&[&[1, 5], &[5, 6]], 0),
+            (&[&[1, 5], &[2, 3, 6], &[6]], 2),
+            (&[&[9], &[1], &[], &[10], &[9]], 2),
+        ] {
+            let mut order = Order::default();
+            times.iter().for_each(|times| order.pass(times.iter().copied()));
+            assert_eq!(order.late, late, "{times:?}");
+        }
+    }
 }

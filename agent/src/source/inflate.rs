@@ -6,6 +6,8 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use crate::recording::NOTE_BYTES_MAX;
+
 /// A stream as it was before somebody compressed it.
 pub(crate) struct Inflated {
     /// What it holds. Compressed data that end too early are an [`io::ErrorKind::UnexpectedEof`], broken ones are
@@ -26,7 +28,8 @@ impl Inflated {
         // A file of which there is one byte yet may be compressed too; no JSON begins so.
         let reader: Box<dyn Read + Send> = match reader.fill_buf()? {
             [0x1f] | [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
-            [0x28] | [0x28, 0xb5, ..] => Box::new(Zstd::new(reader)),
+            // The latter is a frame to be skipped, as some writers put one first.
+            [0x28] | [0x28, 0xb5, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Box::new(Zstd::new(reader)),
             _ => return Ok(Self { reader: Box::new(reader), compressed: false }),
         };
         Ok(Self { reader: Box::new(Limited::new(reader, bytes_max)), compressed: true })
@@ -59,16 +62,40 @@ impl<R: Read> Read for Limited<R> {
 }
 
 /// The frames of a Zstandard stream, one after the other.
-struct Zstd<R> {
+pub(crate) struct Zstd<R> {
     reader: R,
     decoder: FrameDecoder,
     /// Whether the decoder is in a frame.
     open: bool,
+    notes: Option<Notes>,
 }
+
+/// Frames that are skipped and not passed over: by what they begin with, and who is told their content.
+struct Notes {
+    magic: u32,
+    tell: Box<Tell>,
+}
+
+/// Takes the content of a note.
+type Tell = dyn FnMut(&[u8]) -> io::Result<()> + Send;
 
 impl<R: BufRead> Zstd<R> {
     fn new(reader: R) -> Self {
-        Self { reader, decoder: FrameDecoder::new(), open: false }
+        Self { reader, decoder: FrameDecoder::new(), open: false, notes: None }
+    }
+
+    /// A stream whose frames refer back no further than `window_bytes_max`, and in which frames that begin with `magic`
+    /// are notes.
+    pub(crate) fn with_notes(
+        reader: R,
+        magic: [u8; 4],
+        window_bytes_max: u64,
+        tell: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(window_bytes_max);
+        let notes = Notes { magic: u32::from_le_bytes(magic), tell: Box::new(tell) };
+        Self { reader, decoder, open: false, notes: Some(notes) }
     }
 
     /// Goes into the next frame, over those that are to be skipped; false at a proper end.
@@ -81,11 +108,66 @@ impl<R: BufRead> Zstd<R> {
                 Ok(()) => return Ok(true),
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
                     length,
-                    ..
-                })) => {
-                    io::copy(&mut (&mut self.reader).take(length.into()), &mut io::sink())?;
-                }
+                    magic_number,
+                })) => self.skip(magic_number, length)?,
                 Err(error) => return Err(self.error(&error)),
+            }
+        }
+    }
+
+    fn skip(&mut self, magic: u32, length: u32) -> io::Result<()> {
+        let mut content = (&mut self.reader).take(length.into());
+        match &mut self.notes {
+            Some(notes) if notes.magic == magic && length <= NOTE_BYTES_MAX => {
+                let mut note = Vec::new();
+                content.read_to_end(&mut note)?;
+                if note.len() < length as usize {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                (notes.tell)(&note)
+            }
+            _ => io::copy(&mut content, &mut io::sink()).map(drop),
+        }
+    }
+
+    /// Reads the next frame whole, so that its sum is known to be right before anything of it is used; false at a proper
+    /// end.
+    ///
+    /// # Errors
+    /// Those of the stream; a frame that holds more than `bytes_max` bytes is an [`io::ErrorKind::FileTooLarge`].
+    pub(crate) fn frame(&mut self, frame: &mut Vec<u8>, bytes_max: usize) -> io::Result<bool> {
+        frame.clear();
+        self.open = self.enter()?;
+        if !self.open {
+            return Ok(false);
+        }
+        let mut piece = [0; 16 << 10];
+        loop {
+            let length = self.piece(&mut piece)?;
+            if length == 0 {
+                return Ok(true);
+            }
+            if frame.len() + length > bytes_max {
+                let message = format!("a frame holds more than {bytes_max} bytes");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+            }
+            frame.extend_from_slice(&piece[..length]);
+        }
+    }
+
+    /// Reads a piece of the frame that it is in; nothing once that has ended.
+    fn piece(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let length = self.decoder.read(buffer)?;
+            if length > 0 {
+                return Ok(length);
+            }
+            if self.decoder.is_finished() {
+                return self.leave().map(|()| 0);
+            }
+            let decoded = self.decoder.decode_blocks(&mut self.reader, BlockDecodingStrategy::UptoBlocks(1));
+            if let Err(error) = decoded {
+                return Err(self.error(&error));
             }
         }
     }
@@ -113,6 +195,9 @@ impl<R: BufRead> Zstd<R> {
 
 impl<R: BufRead> Read for Zstd<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         loop {
             if !self.open {
                 self.open = self.enter()?;
@@ -120,17 +205,9 @@ impl<R: BufRead> Read for Zstd<R> {
                     return Ok(0);
                 }
             }
-            let length = self.decoder.read(buffer)?;
-            if length > 0 || buffer.is_empty() {
+            let length = self.piece(buffer)?;
+            if length > 0 {
                 return Ok(length);
-            }
-            if self.decoder.is_finished() {
-                self.leave()?;
-                continue;
-            }
-            let decoded = self.decoder.decode_blocks(&mut self.reader, BlockDecodingStrategy::UptoBlocks(1));
-            if let Err(error) = decoded {
-                return Err(self.error(&error));
             }
         }
     }
@@ -173,6 +250,8 @@ mod tests {
             (zstd(&text), text.clone()),
             ([gzip(b"a"), gzip(b"b")].concat(), b"ab".to_vec()),
             ([zstd(b"a"), zstd(b""), zstd(b"b"), skipped].concat(), b"abc".to_vec()),
+            ([&[0x5f, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9][..], &zstd(b"b")].concat(), b"b".to_vec()),
+            (b"[".to_vec(), b"[".to_vec()),
             (Vec::new(), Vec::new()),
         ] {
             assert_eq!(read(bytes, 1 << 20), Ok(expected));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lapwing_engine::{Event, Fields, Timestamp};
 
+pub(crate) use self::inflate::Zstd;
 pub(crate) use self::replay::{Documents, Recorded, Recording, Replay};
 use crate::clock;
 use crate::ledger::Checkpoint;
@@ -25,6 +26,12 @@ pub(crate) trait Source: Send {
     /// What the source knows beyond an event. It is asked only when an alert is made of the event.
     fn context(&mut self, _event: &Event) -> Context {
         Context::default()
+    }
+
+    /// The events by which what is going on now could be told anew, as at the source's start: to somebody who listens from
+    /// here on.
+    fn running(&mut self) -> Vec<Event> {
+        Vec::new()
     }
 
     /// How the source does, for `lapwing status`.

@@ -1,23 +1,26 @@
-//! Recorded events, for `lapwing replay` and `lapwing search`: CloudTrail's records in any of their forms, and ECS
-//! documents, one a line or in an array, compressed or not.
+//! Recorded events, for `lapwing replay` and `lapwing search`: what `lapwing record` wrote, CloudTrail's records in any of
+//! their forms, and ECS documents, one a line or in an array, compressed or not.
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result, anyhow};
 use lapwing_engine::{Event, FieldId, Schema, field};
 use serde_json::Value as Json;
 
 use super::cloudtrail::{Found, Geo, Mapper, Record, Records};
+use crate::recording::{self, Begun, Head, Told};
 
 /// The documents of one stream, as they stand there.
 pub(crate) struct Documents {
     records: Records,
     name: String,
     over: bool,
+    /// What `lapwing record` tells beside the events, where it wrote them.
+    recorded: Option<(Box<Head>, Arc<Mutex<Told>>)>,
 }
 
 /// What makes events of recordings, one stream after the other.
@@ -61,8 +64,28 @@ impl Documents {
     /// # Errors
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, name: &str) -> Result<Self> {
-        let records = Records::recorded(reader).with_context(|| name.to_owned())?;
-        Ok(Self { records, name: name.to_owned(), over: false })
+        let (records, recorded) = match recording::begin(reader).with_context(|| name.to_owned())? {
+            Begun::Recording(head, recording, told) => (Records::of_lines(recording), Some((head, told))),
+            Begun::Other(stream) => (Records::recorded(stream).with_context(|| name.to_owned())?, None),
+        };
+        Ok(Self { records, name: name.to_owned(), over: false, recorded })
+    }
+
+    /// What `lapwing record` says of what it recorded; `None` where somebody else wrote this.
+    pub(crate) fn head(&self) -> Option<&Head> {
+        self.recorded.as_ref().map(|(head, _)| &**head)
+    }
+
+    /// How many events were missed when what was read so far was recorded.
+    pub(crate) fn missed(&self) -> u64 {
+        let told =
+            self.recorded.as_ref().map(|(_, told)| told.lock().unwrap_or_else(PoisonError::into_inner));
+        told.map_or(0, |told| told.missed)
+    }
+
+    /// What it is called in errors.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What is wrong with the last document, and where it stands.
@@ -144,6 +167,13 @@ impl Replay {
         let event = Event::from_json_timed(&self.schema, &document, self.timestamp);
         let event = event.map_err(|error| error.to_string())?;
         Ok(Recorded { event, document: Some(document) })
+    }
+}
+
+impl Recording<'_> {
+    /// What it is made of, as far as that was read.
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.documents
     }
 }
 

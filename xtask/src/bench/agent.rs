@@ -15,6 +15,24 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Ticks of a second in `/proc/PID/stat`.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// What its process table holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processes {
+    /// Processes that are kept, living and ended.
+    pub(super) kept: u64,
+    /// Those of them that live, as far as it knows.
+    pub(super) alive: u64,
+    /// Those that ended a short while ago. The others are kept for their children.
+    pub(super) ended: u64,
+}
+
+impl Processes {
+    /// Those that are kept for their children.
+    pub(super) fn parents(&self) -> u64 {
+        self.kept.saturating_sub(self.alive + self.ended)
+    }
+}
+
 /// A running agent.
 pub(super) struct Agent(lapwing_stage::Agent);
 
@@ -66,6 +84,15 @@ impl Agent {
     /// How many records its kernel programs made so far.
     pub(super) fn records(&self) -> Result<u64> {
         Ok(sum(&self.0.status()?, "seen"))
+    }
+
+    /// What its process table holds now.
+    pub(super) fn processes(&self) -> Result<Processes> {
+        let status = self.0.status()?;
+        let source = status.pointer("/lanes/0/source").context("the agent has no sensor")?;
+        let count = |name: &str| source.get(name).and_then(Json::as_u64).context(name.to_owned());
+        let [kept, alive, ended] = ["processes", "processes_alive", "processes_ended"].map(count);
+        Ok(Processes { kept: kept?, alive: alive?, ended: ended? })
     }
 
     /// The processes that alerts tell of.

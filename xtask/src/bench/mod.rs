@@ -1,11 +1,13 @@
-//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead` and `bench engine`: what the agent
-//! costs the processes of the host, how soon it tells, what it loses, and how many events it can judge. `docs/benchmarks.md` says what came out where.
+//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak` and `bench
+//! engine`: what the agent costs the processes of the host, how soon it tells, what it loses, whether it stays as it is, and
+//! how many events it can judge. `docs/benchmarks.md` says what came out where.
 
 mod cost;
 mod engine;
 mod flood;
 mod latency;
 mod overhead;
+mod soak;
 
 mod agent;
 mod load;
@@ -33,6 +35,8 @@ pub(crate) enum Measurement {
     Flood(flood::Arguments),
     /// What it costs beside other sensors that are found on this machine
     Overhead(overhead::Arguments),
+    /// Whether memory stays flat over a long time in which processes come and go, and the process table returns
+    Soak(soak::Arguments),
     /// How many events a second one core judges, with few rules and with many
     #[command(disable_help_flag = true)]
     Engine(engine::Arguments),
@@ -53,6 +57,7 @@ pub(crate) fn run(measurement: &Measurement) -> Result<()> {
         Measurement::Latency(arguments) => latency::run(arguments),
         Measurement::Flood(arguments) => flood::run(arguments),
         Measurement::Overhead(arguments) => overhead::run(arguments),
+        Measurement::Soak(arguments) => soak::run(arguments),
         Measurement::Engine(arguments) => engine::run(arguments),
     }
 }

@@ -97,6 +97,17 @@ impl Event {
         }
         Json::Object(document)
     }
+
+    /// Writes the event as an ECS document: what [`to_json`](Self::to_json) makes, and without building it.
+    pub fn write_json(&self, schema: &Schema, out: &mut Vec<u8>) {
+        let start = out.len();
+        let is_written = self.rest.is_empty() && Writer { schema, out, above: "", last: None }.event(self);
+        if !is_written {
+            out.truncate(start);
+            // What is written to memory cannot fail, and a document's names are text.
+            let _ = serde_json::to_writer(out, &self.to_json(schema));
+        }
+    }
 }
 
 impl Fields {
@@ -109,6 +120,94 @@ impl Fields {
         }
         Json::Object(document)
     }
+}
+
+/// Writes fields one after the other, in the order of their names, so that objects are opened and closed on the way.
+struct Writer<'a> {
+    schema: &'a Schema,
+    out: &'a mut Vec<u8>,
+    /// The dotted name of the object that is open.
+    above: &'a str,
+    last: Option<&'a str>,
+}
+
+impl<'a> Writer<'a> {
+    /// Whether it could be written so: fields that rules have defined stand behind all others, out of their order.
+    fn event(mut self, event: &Event) -> bool {
+        self.out.push(b'{');
+        for (id, value) in event.fields() {
+            if !self.enter(self.schema.name(id)) {
+                return false;
+            }
+            match value {
+                Value::List(values) => self.list(values),
+                value if self.schema.is_list(id) => self.list(std::slice::from_ref(value)),
+                value => self.scalar(value),
+            }
+        }
+        self.close(0);
+        self.out.push(b'}');
+        true
+    }
+
+    /// Closes and opens objects, and writes the last part of a name.
+    fn enter(&mut self, name: &'a str) -> bool {
+        let is_below = |last: &str| name.strip_prefix(last).is_some_and(|rest| rest.starts_with('.'));
+        if self.last.is_some_and(|last| name <= last || is_below(last)) {
+            return false;
+        }
+        let (parents, own) = name.rsplit_once('.').unwrap_or(("", name));
+        let shared = parts(parents).zip(parts(self.above)).take_while(|(one, other)| one == other).count();
+        self.close(shared);
+        if self.last.is_some() {
+            self.out.push(b',');
+        }
+        for part in parts(parents).skip(shared) {
+            self.text(part);
+            self.out.extend_from_slice(b":{");
+        }
+        self.text(own);
+        self.out.push(b':');
+        (self.above, self.last) = (parents, Some(name));
+        true
+    }
+
+    /// Closes objects until this many are open.
+    fn close(&mut self, open: usize) {
+        let count = parts(self.above).count() - open;
+        self.out.extend(std::iter::repeat_n(b'}', count));
+    }
+
+    fn list(&mut self, values: &[Value]) {
+        self.out.push(b'[');
+        for (index, value) in values.iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            self.scalar(value);
+        }
+        self.out.push(b']');
+    }
+
+    fn scalar(&mut self, value: &Value) {
+        match value {
+            Value::Text(text) => self.text(text),
+            // Writing to memory does not fail.
+            Value::Long(number) => drop(serde_json::to_writer(&mut *self.out, number)),
+            Value::Boolean(truth) => drop(serde_json::to_writer(&mut *self.out, truth)),
+            Value::Double(number) => drop(serde_json::to_writer(&mut *self.out, number)),
+            value => self.text(&value.to_text()),
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        let _ = serde_json::to_writer(&mut *self.out, text);
+    }
+}
+
+/// The parts of a dotted name; none of an empty one.
+fn parts(name: &str) -> impl Iterator<Item = &str> {
+    (!name.is_empty()).then(|| name.split('.')).into_iter().flatten()
 }
 
 fn leaf(schema: &Schema, id: FieldId, value: &Value) -> Json {
@@ -308,6 +407,25 @@ mod tests {
         let event = Event::from_json(&Schema::new(), &json).unwrap();
         assert_eq!(event.to_json(&Schema::new()), json);
         assert_eq!(event.get(field!("source.ip")), None, "a host name is no address");
+    }
+
+    #[test]
+    fn what_is_written_is_the_document() {
+        let mut schema = Schema::new();
+        schema.define("process.Odd", Type::Keyword).unwrap();
+        let list = serde_json::json!({"@timestamp": "2026-01-01T00:00:00.000000001Z", "event": {"category": ["process"]},
+            "process": {"args": ["a\"\n", "b\u{1}"], "name": ["x", "y"], "parent": {"args_count": 2, "group_leader": {"pid": 1}},
+            "pid": 7, "uptime": -1}, "source": {"ip": "::1", "port": 3}});
+        let odd = serde_json::json!({"@timestamp": 0, "odd": [1, {"a": 2}], "process": {"pid": 7}});
+        let defined =
+            serde_json::json!({"@timestamp": 0, "process": {"Odd": "x", "pid": 7}, "user": {"name": "y"}});
+        for json in [list, odd, defined, serde_json::json!({"@timestamp": 0})] {
+            let event = Event::from_json(&schema, &json).unwrap();
+            let mut written = b"before ".to_vec();
+            event.write_json(&schema, &mut written);
+            let text = event.to_json(&schema).to_string();
+            assert_eq!(String::from_utf8(written).unwrap(), format!("before {text}"));
+        }
     }
 
     #[test]

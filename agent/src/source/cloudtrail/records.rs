@@ -87,6 +87,12 @@ impl Records {
         Ok(Self { frames, count: 0, skip: 0, compressed, last: Place::default() })
     }
 
+    /// The records of plain text, of which a broken line costs what is on that line.
+    pub(crate) fn of_lines(reader: impl Read + Send + 'static) -> Self {
+        let frames = Frames::line_by_line(Box::new(reader) as Box<dyn Read + Send>);
+        Self { frames, count: 0, skip: 0, compressed: false, last: Place::default() }
+    }
+
     /// The records of plain text that begins with byte `at` of its stream, behind `count` records.
     pub(crate) fn resumed(reader: impl Read + Send + 'static, at: u64, count: u64) -> Self {
         Self {

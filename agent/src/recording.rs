@@ -1,0 +1,425 @@
+//! Recordings: the events of a host as its engine judged them, in that order, to be judged again elsewhere.
+//!
+//! ```text
+//! head │ events │ events │ … │ events │ missed │ events │ … │ end
+//! ```
+//!
+//! A recording is a Zstandard file whose content is one ECS document a line, so that `zstd -d` and everything that reads
+//! lines reads it too. *Events* are frames of whole lines, each with a checksum of its own and independent of the
+//! others, so that what was written before a kill can be read. The rest are frames that other readers skip, in which a
+//! JSON object tells what is recorded and by what, how many events were missed at this place, and that this is the end.
+
+use std::io::{self, BufReader, Cursor, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lapwing_engine::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::CParameter;
+
+use crate::source::Zstd;
+
+/// The version of this format; a reader refuses a newer one.
+const VERSION: u32 = 1;
+/// Begins a frame of ours that other readers skip; Zstandard leaves sixteen such numbers to whoever wants them.
+const MAGIC: [u8; 4] = 0x184d_2a5c_u32.to_le_bytes();
+/// What its content begins with at the head of a recording.
+const HEAD: &[u8] = b"{\"lapwing_recording\":";
+/// Most bytes of such a frame's content.
+pub(crate) const NOTE_BYTES_MAX: u32 = 64 * 1024;
+/// How many bytes of lines are gathered for one frame; a longer line is a frame by itself.
+const FRAME_BYTES: usize = 1 << 20;
+/// How long lines are gathered at most: a kill loses no more.
+const FRAME_AGE_MAX: Duration = Duration::from_secs(1);
+/// How hard it is compressed: as hard as is still faster than events can be made.
+const LEVEL: i32 = 3;
+/// How much a frame may hold that is read, with room for a long line.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// What is recorded, and by what.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Head {
+    /// The version of the format.
+    #[serde(rename = "lapwing_recording")]
+    pub(crate) format: u32,
+    /// The version of the program that recorded.
+    pub(crate) version: String,
+    /// The host's name.
+    pub(crate) host: String,
+    /// Which of the host's boots it was.
+    pub(crate) boot: String,
+    /// The release of its kernel.
+    pub(crate) kernel: String,
+    /// Whose events they are: those of the agent that ran, or those of a sensor that was started to record.
+    pub(crate) by: String,
+    /// When the recording began, RFC 3339.
+    pub(crate) began: String,
+}
+
+/// What is told between events and at the end.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Note {
+    /// So many events came faster than they were recorded.
+    Missed(u64),
+    /// The recording is complete.
+    End {
+        /// How many events it holds.
+        events: u64,
+    },
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written {
+    /// Events.
+    pub(crate) events: u64,
+    /// Events that came faster than they were recorded.
+    pub(crate) missed: u64,
+    /// Bytes of the file.
+    pub(crate) bytes: u64,
+}
+
+/// Writes a recording.
+pub(crate) struct Recorder<W> {
+    out: W,
+    compressor: Compressor<'static>,
+    lines: Vec<u8>,
+    /// When the first of them came.
+    since: Instant,
+    written: Written,
+}
+
+/// Reads a recording's events, as lines.
+pub(crate) struct Recording<R: Read> {
+    zstd: Zstd<BufReader<R>>,
+    told: Arc<Mutex<Told>>,
+    /// The frame that is read, whole and checked.
+    frame: Cursor<Vec<u8>>,
+    is_over: bool,
+}
+
+/// What a recording told beside events so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// How many events were missed when it was recorded.
+    pub(crate) missed: u64,
+    /// Whether its end was read.
+    is_ended: bool,
+}
+
+/// A stream of which it is known whether it is a recording.
+pub(crate) enum Begun<R: Read> {
+    /// It is; what the head tells, the lines, and what is told between them.
+    Recording(Box<Head>, Box<Recording<R>>, Arc<Mutex<Told>>),
+    /// It is not: the stream from its beginning.
+    Other(io::Chain<Cursor<Vec<u8>>, R>),
+}
+
+/// Why a recording cannot be read.
+#[derive(Debug, Error)]
+pub(crate) enum RecordingError {
+    /// It cannot be read at all.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The format has changed since.
+    #[error("it is a recording of version {0}, and {VERSION} is known: replay it with a newer lapwing")]
+    Version(u32),
+    /// The head says nothing of use.
+    #[error("it begins as a recording, and its head is broken: {0}")]
+    Head(serde_json::Error),
+}
+
+impl Head {
+    /// The head of a recording that begins now.
+    pub(crate) fn new(host: String, boot: String, kernel: String, by: &str, began: Timestamp) -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { format: VERSION, version, host, boot, kernel, by: by.to_owned(), began: began.to_string() }
+    }
+}
+
+impl<W: Write> Recorder<W> {
+    /// Begins a recording.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn new(out: W, head: &Head) -> io::Result<Self> {
+        let mut compressor = Compressor::new(LEVEL)?;
+        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+        let (lines, since) = (Vec::with_capacity(FRAME_BYTES), Instant::now());
+        let mut recorder = Self { out, compressor, lines, since, written: Written::default() };
+        recorder.note(head)?;
+        Ok(recorder)
+    }
+
+    /// Records an event: one line with its end.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn event(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.lines.is_empty() {
+            self.since = Instant::now();
+        }
+        self.lines.extend_from_slice(line);
+        self.written.events += 1;
+        if self.lines.len() >= FRAME_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Records that events were missed here.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn missed(&mut self, events: u64) -> io::Result<()> {
+        self.flush()?;
+        self.written.missed += events;
+        self.note(&Note::Missed(events))
+    }
+
+    /// Writes what has waited long enough.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn tick(&mut self) -> io::Result<()> {
+        if self.since.elapsed() >= FRAME_AGE_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// What was written so far.
+    pub(crate) fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Ends the recording, and returns where it was written to.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn end(mut self) -> io::Result<(W, Written)> {
+        self.flush()?;
+        self.note(&Note::End { events: self.written.events })?;
+        self.out.flush()?;
+        Ok((self.out, self.written))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let frame = self.compressor.compress(&self.lines)?;
+        self.lines.clear();
+        self.write(&frame)
+    }
+
+    fn note(&mut self, note: &impl Serialize) -> io::Result<()> {
+        let content = serde_json::to_vec(note)?;
+        let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        self.write(&[&MAGIC[..], &length.to_le_bytes(), &content].concat())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.written.bytes += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+}
+
+/// Looks at the beginning of a stream.
+///
+/// # Errors
+/// It is a recording that cannot be read, or the stream cannot be.
+pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> {
+    let mut first = Vec::new();
+    (&mut reader).take((MAGIC.len() + 4 + HEAD.len()) as u64).read_to_end(&mut first)?;
+    let length = match first.strip_prefix(&MAGIC).and_then(<[u8]>::split_first_chunk) {
+        Some((length, content)) if content == HEAD => u32::from_le_bytes(*length).min(NOTE_BYTES_MAX),
+        _ => return Ok(Begun::Other(Cursor::new(first).chain(reader))),
+    };
+    let mut content = HEAD.to_vec();
+    (&mut reader).take(u64::from(length).saturating_sub(HEAD.len() as u64)).read_to_end(&mut content)?;
+    // Another version's head may say other things.
+    let format = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
+    let Format { lapwing_recording: format } = format;
+    if format > VERSION {
+        return Err(RecordingError::Version(format));
+    }
+    let head = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
+    let told = Arc::<Mutex<Told>>::default();
+    let notes = told.clone();
+    let zstd = Zstd::with_notes(BufReader::new(reader), MAGIC, FRAME_BYTES_MAX as u64, move |content| {
+        let mut told = notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match serde_json::from_slice(content)? {
+            Note::Missed(events) => told.missed = told.missed.saturating_add(events),
+            Note::End { .. } => told.is_ended = true,
+        }
+        Ok(())
+    });
+    let recording = Recording { zstd, told: told.clone(), frame: Cursor::default(), is_over: false };
+    Ok(Begun::Recording(Box::new(head), Box::new(recording), told))
+}
+
+/// The one thing that the heads of all versions say.
+#[derive(Deserialize)]
+struct Format {
+    lapwing_recording: u32,
+}
+
+impl<R: Read> Recording<R> {
+    /// Goes to the next frame; false at the end.
+    fn advance(&mut self) -> io::Result<bool> {
+        self.frame.set_position(0);
+        let is_there = self.zstd.frame(self.frame.get_mut(), FRAME_BYTES_MAX)?;
+        let is_ended = self.told.lock().unwrap_or_else(PoisonError::into_inner).is_ended;
+        if is_there || is_ended { Ok(is_there) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl<R: Read> Read for Recording<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let length = self.frame.read(buffer)?;
+            if length > 0 || buffer.is_empty() || self.is_over {
+                return Ok(length);
+            }
+            let advanced = self.advance();
+            self.is_over = !matches!(advanced, Ok(true));
+            if let Err(error) = advanced {
+                self.frame.get_mut().clear();
+                // Of kinds that readers of other streams do not give words of their own.
+                return Err(io::Error::other(match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        "the recording is cut off: its end is missing, and what came last before it may be"
+                            .to_owned()
+                    }
+                    _ => format!("the recording is broken from here on: {error}"),
+                }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        Head::new("host".into(), "boot".into(), "6.1".into(), "agent", Timestamp::from_nanos(0))
+    }
+
+    /// A recording of frames of these lines, and how long it is before its end.
+    fn recording(frames: &[&[&str]]) -> (Vec<u8>, usize) {
+        let mut recorder = Recorder::new(Vec::new(), &head()).unwrap();
+        for frame in frames {
+            frame.iter().for_each(|line| recorder.event(format!("{line}\n").as_bytes()).unwrap());
+            recorder.flush().unwrap();
+        }
+        let length = recorder.out.len();
+        (recorder.end().unwrap().0, length)
+    }
+
+    /// What is read of it, and what is wrong with it in the end.
+    fn read(bytes: &[u8]) -> (String, Option<io::Error>) {
+        let Ok(Begun::Recording(_, mut recording, _)) = begin(bytes) else { panic!("no recording") };
+        let mut text = Vec::new();
+        let error = recording.read_to_end(&mut text).err();
+        (String::from_utf8(text).unwrap(), error)
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let (bytes, _) = recording(&[&["a", "b"], &["c"], &[]]);
+        let (text, error) = read(&bytes);
+        assert_eq!((text.as_str(), error.is_none()), ("a\nb\nc\n", true));
+        let long = "x".repeat(3 * FRAME_BYTES);
+        let (text, error) = read(&recording(&[&[&long, "y"]]).0);
+        assert_eq!((text, error.is_none()), (format!("{long}\ny\n"), true));
+        let Ok(Begun::Recording(head, ..)) = begin(&bytes[..]) else { panic!("no recording") };
+        assert_eq!((head.host.as_str(), head.by.as_str()), ("host", "agent"));
+    }
+
+    #[test]
+    fn what_was_missed_is_told() {
+        let mut recorder = Recorder::new(Vec::new(), &head()).unwrap();
+        recorder.event(b"a\n").unwrap();
+        recorder.missed(3).unwrap();
+        recorder.missed(4).unwrap();
+        let (bytes, written) = recorder.end().unwrap();
+        assert_eq!((written.events, written.missed, written.bytes), (1, 7, bytes.len() as u64));
+        let Ok(Begun::Recording(_, mut recording, told)) = begin(&bytes[..]) else { panic!("no recording") };
+        io::copy(&mut recording, &mut io::sink()).unwrap();
+        assert_eq!(told.lock().unwrap().missed, 7);
+    }
+
+    /// Wherever it is cut, whole frames before are read and it is told that the end is missing.
+    #[test]
+    fn a_torn_end_is_told_and_what_is_before_it_is_read() {
+        let (bytes, end) = recording(&[&["first"], &["second"]]);
+        let start = recording(&[]).1;
+        for length in start..bytes.len() {
+            let (text, error) = read(&bytes[..length]);
+            assert!("first\nsecond\n".starts_with(&text), "{text}");
+            let error = error.expect("it is cut").to_string();
+            assert!(error.starts_with("the recording is cut off"), "{length}: {error}");
+            assert!(length < end || text == "first\nsecond\n", "{text}");
+        }
+        for length in 0..start {
+            let begun = begin(&bytes[..length]);
+            assert!(!matches!(begun, Ok(Begun::Recording(..))), "{length}");
+        }
+    }
+
+    #[test]
+    fn broken_bytes_are_told_and_never_taken_for_events() {
+        let (bytes, _) = recording(&[&["first event"], &["second event"]]);
+        let (start, wanted) = (recording(&[]).1, b"first event\nsecond event\n");
+        for place in start..bytes.len() {
+            for bit in 0..8 {
+                let mut broken = bytes.clone();
+                broken[place] ^= 1 << bit;
+                let Ok(Begun::Recording(_, mut recording, _)) = begin(&broken[..]) else { panic!("a head") };
+                let mut text = Vec::new();
+                // A changed count in the end's own words may go unseen; an event that was not recorded may not.
+                let read = (&mut recording).take(1 << 20).read_to_end(&mut text);
+                assert!(read.is_err() || text == wanted, "{place} {bit}: {text:?}");
+                assert!(wanted.starts_with(&text), "{place} {bit}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_versions_and_other_files_are_told_apart() {
+        let note = |content: &str| {
+            let length = u32::try_from(content.len()).unwrap();
+            [&MAGIC[..], &length.to_le_bytes(), content.as_bytes()].concat()
+        };
+        for (bytes, wanted) in [
+            (note(r#"{"lapwing_recording":2,"other":"things"}"#), "a recording of version 2, and 1 is known"),
+            (note(r#"{"lapwing_recording":1}"#), "its head is broken: missing field"),
+            (note(r#"{"lapwing_recording":x}"#), "its head is broken"),
+            (note(r#"{"lapwing_recording":1"#), "its head is broken: EOF"),
+        ] {
+            let error = begin(&bytes[..]).err().expect(wanted).to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+        let huge = [&MAGIC[..], &u32::MAX.to_le_bytes(), HEAD, &b"1".repeat(1 << 20)].concat();
+        assert!(begin(&huge[..]).is_err());
+        for other in [&b""[..], b"{}", b"[1]", &MAGIC, &note("{}")] {
+            let Ok(Begun::Other(mut stream)) = begin(other) else { panic!("{other:?}") };
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, other);
+        }
+    }
+
+    /// A frame that says it refers far back is refused before room for it is made.
+    #[test]
+    fn memory_is_bounded() {
+        let (start, _) = recording(&[]);
+        let start = &start[..recording(&[]).1];
+        // A frame header: magic, no content size, a window of 2^(10 + 20) bytes, and an empty last block.
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0x01, 0x00, 0x00];
+        let (_, error) = read(&[start, &frame].concat());
+        assert!(error.unwrap().to_string().contains("broken from here on"));
+        // A note that says it is longer than any.
+        let (_, error) = read(&[start, &MAGIC, &u32::MAX.to_le_bytes(), b"{}"].concat());
+        assert!(error.is_some());
+    }
+}
