@@ -230,8 +230,8 @@ impl Sensor {
         }
         for report in &self.hooks {
             let reason = report.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            let method = report.method.unwrap_or("no method");
-            tracing::info!("hook {}: {} by {method}{reason}", report.name, report.state);
+            let method = report.method.map(|method| format!(" by {method}")).unwrap_or_default();
+            tracing::info!("hook {}: {}{method}{reason}", report.name, report.state);
         }
     }
 
