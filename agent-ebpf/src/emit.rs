@@ -1,5 +1,5 @@
-//! The one way into the rings. Whoever has a record hands it over here, so that each is counted: made, or lost because
-//! there was no room.
+//! The one way into the rings. Whoever has a record hands it over here, so that each is counted: made, left unmade because
+//! no rule can match it, or lost because there was no room.
 //!
 //! There are two rings, one for processes and one for connections, and the last quarter of each is kept for the kinds that
 //! do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another.
@@ -11,7 +11,7 @@ use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEU
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use lapwing_common::{Counts, Header, Kind, RECORD_BYTES_MAX, VERSION};
+use lapwing_common::{Counts, Filter, Header, Kind, RECORD_BYTES_MAX, Reach, VERSION};
 
 use crate::layout::{CONNECTIONS_MARK_BYTES, FILL_MARK_BYTES};
 
@@ -23,9 +23,13 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// What was made and what was lost.
+/// What was made, what was left unmade and what was lost.
 #[map]
 static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
+
+/// What no rule can match. User space sets it at any time.
+#[map]
+static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 
 /// Room to build one large record for each processor. A per-processor array could not hold values of this size.
 #[map]
@@ -44,6 +48,26 @@ pub(crate) fn scratch() -> Option<*mut u8> {
     // SAFETY: the helper has no preconditions.
     let processor = unsafe { bpf_get_smp_processor_id() };
     SCRATCH.get_ptr_mut(processor as u32).map(<*mut _>::cast)
+}
+
+/// Whether a record of this kind stays unmade because no rule can match what it would tell of a connection whose
+/// destination is of one of these classes, a bit each. They are asked for only where it hangs on them.
+#[inline(always)]
+pub(crate) fn stays(kind: Kind, reaches: impl FnOnce() -> u32) -> bool {
+    let Some(filter) = FILTER.get(0) else { return false };
+    let stays = if filter.drops(kind, Reach::EVERY) {
+        true
+    } else {
+        filter.dropped[kind.slot()] != 0 && filter.drops(kind, reaches())
+    };
+    if stays && let Some(counts) = COUNTS.get_ptr_mut(0) {
+        // SAFETY: the pointer is that of this processor's counters.
+        unsafe {
+            (*counts).seen[kind.slot()] += 1;
+            (*counts).filtered[kind.slot()] += 1;
+        }
+    }
+    stays
 }
 
 /// A header for a record of this kind; its time is set when it is written.

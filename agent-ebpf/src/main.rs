@@ -1,6 +1,6 @@
 //! What of Lapwing runs in the kernel: it watches processes and connections, and hands over records. It judges
-//! nothing, and leaves out nothing but what is not in the namespace that it was told to watch: rules are user space's
-//! matter.
+//! nothing: rules are user space's matter. What it leaves out is what is not in the namespace that it was told to watch,
+//! and what user space says that no rule can match.
 //!
 //! `process`, `network` and `udp` hold the programs, a function each, `fallback` the same by other means; `task`, `socket`
 //! and `path` read what the records tell; `layout` knows where it lies, and only `emit` writes to the ring.

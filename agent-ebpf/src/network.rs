@@ -44,16 +44,7 @@ pub(crate) fn went(_ctx: &impl EbpfContext, sock: Address, old: u32, new: u32) {
             closed(sock, old);
         }
     } else if old == TCP_SYN_SENT && socket::is_tcp(sock) {
-        emit(
-            Kind::CONNECTED,
-            &mut Connected {
-                header: emit::header(Kind::CONNECTED),
-                socket: sock as u64,
-                local_port: socket::local_port(sock),
-                remote_port: socket::remote_port(sock),
-                state: new,
-            },
-        );
+        connected(sock, new);
     }
 }
 
@@ -114,8 +105,24 @@ pub(crate) fn accept_syscall(ctx: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
+fn connected(sock: Address, state: u32) {
+    let kind = Kind::CONNECTED;
+    if emit::stays(kind, || socket::reaches(sock)[1]) {
+        return;
+    }
+    let (local_port, remote_port) = (socket::local_port(sock), socket::remote_port(sock));
+    let (header, socket) = (emit::header(kind), sock as u64);
+    emit(kind, &mut Connected { header, socket, local_port, remote_port, state });
+}
+
+/// Whether this end connected or accepted is not known here: the destination is the one address or the other.
+#[inline(always)]
 fn closed(sock: Address, state: u32) {
     if !socket::is_tcp(sock) {
+        return;
+    }
+    let both = |[local, remote]: [u32; 2]| local | remote;
+    if emit::stays(Kind::CLOSED, || both(socket::reaches(sock))) {
         return;
     }
     let [sent, received] = socket::bytes(sock);
@@ -147,14 +154,15 @@ fn accepted(sock: Address) {
 
 #[inline(always)]
 fn connection(kind: Kind, sock: Address) {
-    if !socket::is_tcp(sock) {
-        return;
-    }
     let current = current();
-    let task = task::identity(current);
-    if task.pid == 0 {
+    if !socket::is_tcp(sock) || !task::is_watched(current) {
         return;
     }
-    let (state, socket) = (task::own_state(current), socket::ends(sock));
+    // Who accepts is the destination.
+    let destination = usize::from(kind != Kind::ACCEPT);
+    if emit::stays(kind, || socket::reaches(sock)[destination]) {
+        return;
+    }
+    let (task, state, socket) = (task::identity(current), task::own_state(current), socket::ends(sock));
     emit(kind, &mut Connection { header: emit::header(kind), task, state, socket });
 }

@@ -1,7 +1,7 @@
 //! What a socket tells of itself.
 
-use lapwing_common::Socket;
 use lapwing_common::layout::SOCK_COMMON_BYTES;
+use lapwing_common::{Reach, Socket};
 
 use crate::layout::*;
 
@@ -17,6 +17,19 @@ const SOCK_DONE: u32 = 1;
 #[inline(always)]
 pub(crate) fn is_tcp(sock: Address) -> bool {
     read::<u16>(sock, &SOCK_PROTOCOL) == TCP
+}
+
+/// The classes of the local and of the remote address, each as a bit.
+#[inline(always)]
+pub(crate) fn reaches(sock: Address) -> [u32; 2] {
+    let common = Window::<SOCK_COMMON_BYTES>::of(sock);
+    let remote: [u32; 4] = common.get(&SOCK_V6_DADDR);
+    let is_ipv6 = common.get::<u16>(&SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let reach = |long: [u32; 4], short| {
+        let address = if is_ipv6 { long } else { [common.get(short), 0, 0, 0] };
+        Reach::of(is_ipv6, address).bit()
+    };
+    [reach(common.get(&SOCK_V6_SADDR), &SOCK_SADDR), reach(remote, &SOCK_DADDR)]
 }
 
 /// Both ends of the socket; where it speaks IPv4 over an IPv6 socket, the ends of IPv4.

@@ -40,6 +40,12 @@ pub(crate) fn process_number(task: Address, leader: Address) -> u32 {
     if is_whole_host() { read(task, &TASK_TGID) } else { number(read(leader, &TASK_THREAD_PID)) }
 }
 
+/// Whether the task is in the namespace that is watched.
+#[inline(always)]
+pub(crate) fn is_watched(task: Address) -> bool {
+    is_whole_host() || process_number(task, read(task, &TASK_LEADER)) != 0
+}
+
 /// Whether the processes of all namespaces are watched. The verifier knows, and drops the other branch.
 #[inline(always)]
 fn is_whole_host() -> bool {

@@ -52,6 +52,8 @@ pub(crate) struct SensorConfig {
     pub(crate) ring_size: ByteSize,
     /// Whether events tell to whom processes send by UDP, which takes CAP_NET_ADMIN. Default: `false`.
     pub(crate) udp: bool,
+    /// Whether records that no rule can match stay in the kernel. Default: `true`.
+    pub(crate) filter: bool,
     /// By which methods hooks are attached, where not by the first that works.
     pub(crate) hooks: sensor::Choices,
 }
@@ -63,6 +65,7 @@ impl Default for SensorConfig {
             env_vars: sensor::Wanted::default(),
             ring_size: ByteSize::mib(2),
             udp: false,
+            filter: true,
             hooks: sensor::Choices::default(),
         }
     }

@@ -221,6 +221,7 @@ impl Work {
 
     /// Answers what was asked since the last batch.
     fn serve(&mut self) {
+        self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
         while let Ok(request) = self.requests.try_recv() {
             match request {
                 Request::Subscribe(mut subscriber) => {
@@ -234,6 +235,7 @@ impl Work {
                 Request::Status(reply) => drop(reply.send(self.status())),
             }
         }
+        self.lane.source.watch(!self.subscribers.is_empty());
     }
 
     /// The exceptions for rules that run here, and how often each kept something back.

@@ -201,8 +201,12 @@ impl Lanes<'_> {
     /// Starts the lane of every source that there is.
     fn start_all(&self, sensor: Option<Sensor>, edges: &Edges) -> Result<Sources> {
         let mut running = Vec::new();
-        if let Some(sensor) = sensor {
-            let [rules, for_auditd] = coverage::of_lane(self.rules, self.schema, &self.config.sensor);
+        if let Some(mut sensor) = sensor {
+            let rules = coverage::of_lane(self.rules, self.schema, &self.config.sensor);
+            if self.config.sensor.filter {
+                sensor.filter(&rules);
+            }
+            let [rules, for_auditd] = rules;
             let mut judges = vec![self.judge(&rules, Duration::ZERO, |event| Some(event.clone()))?];
             if !for_auditd.is_empty() {
                 judges.push(self.judge(&for_auditd, Duration::ZERO, as_auditd)?);

@@ -16,7 +16,7 @@ pub(crate) fn binary() -> &'static str {
 }
 
 /// By which `cargo xtask test --vm` names the agent's configuration, and the one that it has elsewhere.
-const CONFIG: &str = "LAPWING_LIVE_CONFIG";
+pub(crate) const CONFIG: &str = "LAPWING_LIVE_CONFIG";
 const DEFAULT_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/live/lapwing.toml");
 
 /// A command that prints the stream of events.

@@ -283,7 +283,7 @@ fn every_connection_is_told() {
 }
 
 /// Does something in a network namespace of its own, in which this host is 10.77.0.1 and nobody else is there.
-fn in_own_network<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_own_network<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let run = || {
         // SAFETY: the new namespace is this thread's alone, which ends with this function.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();

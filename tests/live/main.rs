@@ -39,5 +39,7 @@ mod clock;
 mod container;
 /// What is told of events beforehand.
 mod fields;
+/// What no rule can match and stays in the kernel.
+mod filter;
 /// The account of records, and how the agent starts and stops.
 mod run;

@@ -6,6 +6,9 @@
 #![no_std]
 
 pub mod layout;
+mod reach;
+
+pub use reach::Reach;
 
 /// The version of this format, in every record. A reader refuses any other.
 pub const VERSION: u16 = 2;
@@ -57,14 +60,14 @@ impl Kind {
     /// can take the other's room.
     #[must_use]
     pub const fn is_connection(self) -> bool {
-        matches!(self, Self::CONNECT | Self::CONNECTED | Self::ACCEPT | Self::DATAGRAM)
+        matches!(self, Self::CONNECT | Self::CONNECTED | Self::ACCEPT | Self::CLOSED | Self::DATAGRAM)
     }
 
     /// Whether it is lost first, while there is still room for others: a flood is made of these, they are cheap to make,
     /// and what rules want most, programs and connections, must not be pushed out by them.
     #[must_use]
     pub const fn gives_way(self) -> bool {
-        matches!(self, Self::FORK | Self::EXIT | Self::CONNECTED | Self::DATAGRAM)
+        matches!(self, Self::FORK | Self::EXIT | Self::CONNECTED | Self::CLOSED | Self::DATAGRAM)
     }
 
     /// The kind's place in [`Counts`].
@@ -77,15 +80,17 @@ impl Kind {
 /// Places in [`Counts`].
 pub const SLOTS: usize = 16;
 
-/// What one processor counted of each kind: `seen` is every record that was made, `lost` those for which the ring had
-/// no room. What was delivered is the difference.
+/// What one processor counted of each kind: `seen` is everything that a record is there for, `filtered` what stayed in the
+/// kernel by the [`Filter`], `lost` the records for which the ring had no room. What was delivered is the rest.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Counts {
-    /// Records made, by [`Kind::slot`].
+    /// What there was to record, by [`Kind::slot`].
     pub seen: [u64; SLOTS],
     /// Records for which there was no room, by [`Kind::slot`].
     pub lost: [u64; SLOTS],
+    /// Records that were not made, by [`Kind::slot`].
+    pub filtered: [u64; SLOTS],
 }
 
 /// Most bytes of arguments that a record holds; longer ones are cut and marked.
@@ -372,6 +377,13 @@ wire! {
         reserved: u32,
     }
 
+    /// What stays in the kernel because no rule that is loaded can match it. All zero lets everything through.
+    Filter: 64 {
+        /// By [`Kind::slot`], the classes of destinations whose records are not made, a bit each ([`Reach::bit`]). Only
+        /// records about connections are asked.
+        dropped: [u32; SLOTS],
+    }
+
     /// What became of a socket that connects.
     Connected: 40 {
         /// [`Kind::CONNECTED`].
@@ -384,6 +396,18 @@ wire! {
         remote_port: u16,
         /// The state it went to: 1 established.
         state: u32,
+    }
+}
+
+impl Filter {
+    /// Lets everything through.
+    pub const NONE: Self = Self { dropped: [0; SLOTS] };
+
+    /// Whether records of this kind stay in the kernel where the destination is of one of these classes, a bit each.
+    #[inline(always)]
+    #[must_use]
+    pub fn drops(&self, kind: Kind, reaches: u32) -> bool {
+        reaches & !self.dropped[kind.slot()] == 0
     }
 }
 

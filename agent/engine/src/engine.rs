@@ -7,6 +7,7 @@ mod excuse;
 pub mod explain;
 mod flood;
 mod index;
+pub mod interest;
 mod running;
 mod search;
 

@@ -23,6 +23,6 @@ pub use engine::{
     Alert, Cause, Counters, Engine, Match, Options, Output, ResultPosition, Search, SearchOptions,
     SearchResults, StateChange, Suppressed,
 };
-pub use engine::{coverage, explain};
+pub use engine::{coverage, explain, interest};
 pub use event::{Event, EventError, FieldId, Fields, Schema, Timestamp, Type, Value};
 pub use rule::{Exception, Exceptions, Loaded, Report, Rule};

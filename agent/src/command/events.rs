@@ -94,7 +94,7 @@ impl<W: Write> Output<W> {
             self.out.flush()?;
         }
         let SensorStatus { records: counts, late, .. } = sensor.status();
-        let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts)| of(counts)).sum::<u64>();
+        let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts, _)| of(counts)).sum::<u64>();
         let (seen, read, lost) =
             (sum(|counts| counts.seen), sum(|counts| counts.delivered), sum(|counts| counts.lost));
         complain(&format!("records: {seen} seen, {read} read, {lost} lost, {late} late"));

@@ -40,13 +40,10 @@ pub(crate) fn of(event: &Arc<Event>) -> Option<Arc<Event>> {
     Some(Arc::new(told))
 }
 
-/// What such events hold, of the kinds that the sensor makes.
-pub(super) fn kinds(kinds: &[EventKind]) -> Vec<EventKind> {
-    let told = |kind: &EventKind| {
-        let action = action(&kind.name)?;
-        Some(kind.told_as(action, &fixed(action), USERS.map(|(id, _)| id)))
-    };
-    kinds.iter().filter_map(told).collect()
+/// What such events hold, of a kind that the sensor makes.
+pub(super) fn kind(kind: &EventKind) -> Option<EventKind> {
+    let action = action(&kind.name)?;
+    Some(kind.told_as(action, &fixed(action), USERS.map(|(id, _)| id)))
 }
 
 fn action(name: &str) -> Option<&'static str> {

@@ -6,6 +6,7 @@
 
 mod block;
 mod capabilities;
+mod filter;
 mod specimen;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +19,7 @@ use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::ToSmolStr;
 
 pub(super) use self::block::Blocks;
+pub(super) use self::filter::{Audience, filter};
 pub(super) use self::specimen::kinds;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};

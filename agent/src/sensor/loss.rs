@@ -38,14 +38,16 @@ pub(super) struct Lost {
     pub(super) by_kind: Vec<(Kind, u64)>,
 }
 
-/// Of one kind of record: made in the kernel, lost for want of room, and come through.
+/// Of one kind of record: what there was to tell, what of it was left out, lost for want of room, and come through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KindCounts {
-    /// Records that the kernel programs made.
+    /// What the kernel programs saw that is told by such a record.
     pub(crate) seen: u64,
+    /// Records that were not made because no rule can match them.
+    pub(crate) filtered: u64,
     /// Records for which the ring had no room.
     pub(crate) lost: u64,
-    /// Records that were read. Once nothing is under way, `seen == delivered + lost`.
+    /// Records that were read. Once nothing is under way, `seen == delivered + filtered + lost`.
     pub(crate) delivered: u64,
 }
 
@@ -89,7 +91,12 @@ impl Losses {
         let sums = self.sums();
         let of = |kind: Kind| {
             let slot = kind.slot();
-            KindCounts { seen: sums.seen[slot], lost: sums.lost[slot], delivered: delivered[slot] }
+            KindCounts {
+                seen: sums.seen[slot],
+                filtered: sums.filtered[slot],
+                lost: sums.lost[slot],
+                delivered: delivered[slot],
+            }
         };
         Kind::ALL.into_iter().map(|kind| (kind, of(kind))).collect()
     }
@@ -100,12 +107,13 @@ impl Losses {
     }
 
     fn sums(&self) -> Counts {
-        let mut sums = Counts { seen: [0; SLOTS], lost: [0; SLOTS] };
+        let mut sums = Counts { seen: [0; SLOTS], lost: [0; SLOTS], filtered: [0; SLOTS] };
         // The map exists as long as this does; a reading that fails adds nothing and is made again.
         for PodCounts(counts) in self.counts.get(&0, 0).iter().flat_map(|values| values.iter()) {
             for slot in 0..SLOTS {
                 sums.seen[slot] += counts.seen[slot];
                 sums.lost[slot] += counts.lost[slot];
+                sums.filtered[slot] += counts.filtered[slot];
             }
         }
         sums

@@ -21,6 +21,7 @@ mod hook;
 mod layout;
 mod start;
 
+mod filter;
 mod loss;
 mod record;
 mod ring;
@@ -49,9 +50,10 @@ use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Btf, Ebpf, TestRun};
 use aya_log::EbpfLogger;
-use lapwing_common::{Connection, Kind, State};
+use lapwing_common::{Connection, Filter, Kind, Reach, Socket, State};
 use lapwing_engine::coverage::EventKind;
-use lapwing_engine::{Event, Timestamp};
+use lapwing_engine::interest::Interest;
+use lapwing_engine::{Event, Rule, Timestamp};
 use serde_json::json;
 
 pub(crate) use self::auditd::of as as_auditd;
@@ -64,7 +66,8 @@ pub(crate) use self::start::StartError;
 
 use self::canary::Canary;
 use self::context::Hashes;
-use self::decode::Decoder;
+use self::decode::{Audience, Decoder};
+use self::filter::Filters;
 use self::hook::Retry;
 use self::host::Host;
 use self::image::Image;
@@ -81,6 +84,8 @@ use crate::source::{Batch, Context, Lost, Source};
 const PORT_WAIT_NANOS: u64 = 20_000_000;
 /// How long the start waits for the canary.
 const CANARY_WAIT: Duration = Duration::from_secs(2);
+/// `AF_INET6`, as records have it.
+const IPV6: u16 = 10;
 /// Most events of the snapshot in one batch.
 const SNAPSHOT_BATCH: usize = 256;
 
@@ -92,6 +97,9 @@ pub(crate) struct Sensor {
     hooks: Vec<HookReport>,
     ring: Ring,
     losses: Losses,
+    filters: Filters,
+    /// Whether somebody watches the events.
+    is_watched: bool,
     canary: Canary,
     table: Table,
     decoder: Decoder,
@@ -116,8 +124,8 @@ pub(crate) struct Sensor {
 pub(crate) struct SensorStatus {
     /// Every hook.
     pub(crate) hooks: Vec<HookReport>,
-    /// Records by kind.
-    pub(crate) records: Vec<(&'static str, KindCounts)>,
+    /// Records by kind, with the classes of destinations for which they are left out now.
+    pub(crate) records: Vec<(&'static str, KindCounts, Vec<&'static str>)>,
     /// How often a program could not run because it was running on that processor already. Not each would have
     /// made a record.
     pub(crate) missed: u64,
@@ -139,6 +147,17 @@ pub(crate) struct SensorStatus {
     pub(crate) table: TableCounts,
 }
 
+/// What can be left in the kernel where these rules are shown the events, the second ones in auditd's words, with hooks
+/// attached like these.
+pub(crate) fn filter(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filter {
+    let views: [fn(&EventKind) -> Option<EventKind>; 2] = [|kind| Some(kind.clone()), auditd::kind];
+    let audiences = rules.iter().zip(views).map(|(rules, view)| {
+        let interest = Interest::of(rules.iter().map(|rule| &**rule));
+        Audience { interest, view }
+    });
+    decode::filter(&audiences.collect::<Vec<_>>(), hooks)
+}
+
 /// Every kind of event that the sensor makes on this host, with the fields that such an event may have where these
 /// variables of the environment are told, and those of datagrams where these are told.
 pub(crate) fn event_kinds(wanted: &Wanted, has_udp: bool) -> Vec<EventKind> {
@@ -147,7 +166,7 @@ pub(crate) fn event_kinds(wanted: &Wanted, has_udp: bool) -> Vec<EventKind> {
 
 /// The same of those events in auditd's words.
 pub(crate) fn auditd_kinds(kinds: &[EventKind]) -> Vec<EventKind> {
-    auditd::kinds(kinds)
+    kinds.iter().filter_map(auditd::kind).collect()
 }
 
 impl Sensor {
@@ -167,6 +186,8 @@ impl Sensor {
             hooks: loaded.hooks,
             ring,
             losses: Losses::new(loaded.counts),
+            filters: Filters::new(loaded.filter),
+            is_watched: false,
             canary: Canary::fly(),
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
@@ -192,12 +213,46 @@ impl Sensor {
         &self.hooks
     }
 
+    /// From now on leaves in the kernel what none of these rules can match, of which the second are shown the events in
+    /// auditd's words.
+    pub(crate) fn filter(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
+        let filter = filter(rules, &self.hooks);
+        for kind in Kind::ALL.into_iter().filter(|kind| filter.dropped[kind.slot()] != 0) {
+            tracing::info!(
+                "left in the kernel: {} to {}",
+                name(kind),
+                filter::names(&filter, kind).join(", ")
+            );
+        }
+        self.filters.set(filter, self.is_watched);
+        self.keep_owners();
+    }
+
+    /// Tells at the end what became of everything that was seen.
+    fn close_account(&self) {
+        let records = self.losses.by_kind(self.ring.delivered());
+        let each = records.into_iter().map(|(kind, counts)| {
+            let KindCounts { seen, filtered, lost, delivered } = counts;
+            format!("{} {seen} ({delivered} delivered, {filtered} filtered, {lost} lost)", name(kind))
+        });
+        tracing::info!("records seen: {}", each.collect::<Vec<_>>().join(", "));
+    }
+
+    /// Forgets the connections whose ends are not told any more.
+    fn keep_owners(&mut self) {
+        let filter = *self.filters.now();
+        self.owners.keep(|reach| !filter.drops(Kind::CLOSED, reach.bit()));
+    }
+
     /// How the sensor does.
     pub(crate) fn status(&self) -> SensorStatus {
         let records = self.losses.by_kind(self.ring.delivered());
         SensorStatus {
             hooks: self.hooks.clone(),
-            records: records.into_iter().map(|(kind, counts)| (name(kind), counts)).collect(),
+            records: records
+                .into_iter()
+                .map(|(kind, counts)| (name(kind), counts, self.filters.dropped(kind)))
+                .collect(),
             missed: self.ebpf.as_ref().map_or(0, missed),
             malformed: self.malformed,
             late: self.ring.late(),
@@ -293,8 +348,8 @@ impl Sensor {
                 continue;
             }
             let (table, decoder, ebpf) = (&mut self.table, &mut self.decoder, self.ebpf.as_ref());
-            let (owners, wanted) = (&mut self.owners, &self.wanted);
-            Teller { table, decoder, owners, wanted, ebpf, events: &mut events }.tell(&record, port);
+            let (owners, wanted, filter) = (&mut self.owners, &self.wanted, self.filters.now());
+            Teller { table, decoder, owners, wanted, filter, ebpf, events: &mut events }.tell(&record, port);
         }
         events
     }
@@ -342,6 +397,7 @@ struct Teller<'a> {
     decoder: &'a mut Decoder,
     owners: &'a mut Owners,
     wanted: &'a Wanted,
+    filter: &'a Filter,
     ebpf: Option<&'a Ebpf>,
     events: &'a mut Vec<Event>,
 }
@@ -380,13 +436,13 @@ impl Teller<'_> {
                 self.observe(key, &connect.state, time);
                 let known = port.filter(|port| *port != 0);
                 let port = known.unwrap_or_else(|| read_port(self.ebpf, connect));
-                self.owners.set(connect.socket.id, Owner { key, is_acceptor: false });
+                self.own(&connect.socket, key, false);
                 self.decoder.connect(self.table, key, connect, port)
             }
             Record::Accept(accept) => {
                 let key = self.table.find(&accept.task);
                 self.observe(key, &accept.state, time);
-                self.owners.set(accept.socket.id, Owner { key, is_acceptor: true });
+                self.own(&accept.socket, key, true);
                 self.decoder.accept(self.table, key, accept)
             }
             Record::Datagram(sent) => {
@@ -408,6 +464,14 @@ impl Teller<'_> {
         self.events.extend(event);
     }
 
+    /// Remembers whose connection it is, where its end will be told.
+    fn own(&mut self, socket: &Socket, key: Key, is_acceptor: bool) {
+        let reach = Reach::of(socket.family == IPV6, if is_acceptor { socket.local } else { socket.remote });
+        if !self.filter.drops(Kind::CLOSED, reach.bit()) {
+            self.owners.set(socket.id, Owner { key, is_acceptor, reach });
+        }
+    }
+
     /// Takes in what a process is now, and tells what it has become.
     fn observe(&mut self, key: Key, state: &State, time: u64) {
         let changes = self.table.observe(key, state);
@@ -427,6 +491,7 @@ impl Source for Sensor {
             return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
         }
         if self.is_stopped && self.ring.is_empty() {
+            self.close_account();
             return Ok(None);
         }
         if self.stop.load(Ordering::Relaxed) && !self.is_stopped {
@@ -460,10 +525,28 @@ impl Source for Sensor {
         context::of(event, &self.table, &self.decoder, &mut self.hashes)
     }
 
+    fn watch(&mut self, is_watched: bool) {
+        if is_watched != self.is_watched {
+            self.is_watched = is_watched;
+            if self.filters.watch(is_watched) {
+                self.keep_owners();
+            }
+        }
+    }
+
     fn status(&self) -> serde_json::Value {
         let status = Sensor::status(self);
-        let records = status.records.iter().map(|(kind, counts)| {
-            json!({"name": kind, "seen": counts.seen, "lost": counts.lost, "delivered": counts.delivered})
+        let records = status.records.iter().map(|(kind, counts, dropped)| {
+            let KindCounts { seen, filtered, lost, delivered } = counts;
+            let dropped = Some(dropped).filter(|dropped| !dropped.is_empty());
+            json!({
+                "name": kind,
+                "seen": seen,
+                "delivered": delivered,
+                "filtered": filtered,
+                "lost": lost,
+                "filtered_to": dropped,
+            })
         });
         json!({
             "hooks": status.hooks,

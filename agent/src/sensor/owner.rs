@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use lapwing_common::Reach;
+
 use super::process::Key;
 
 /// Most connections whose end is waited for. The end of those beyond is not told, and they are counted.
@@ -13,6 +15,8 @@ pub(super) struct Owner {
     pub(super) key: Key,
     /// Whether it accepted.
     pub(super) is_acceptor: bool,
+    /// Where the connection goes.
+    pub(super) reach: Reach,
 }
 
 /// The open connections, by the kernel's address of their sockets.
@@ -55,6 +59,12 @@ impl Owners {
         owner
     }
 
+    /// Forgets those whose ends will not be told.
+    pub(super) fn keep(&mut self, is_told: impl Fn(Reach) -> bool) {
+        self.open.retain(|_, owner| is_told(owner.reach));
+        self.open.shrink_to_fit();
+    }
+
     /// What was counted.
     pub(super) fn counts(&self) -> OwnerCounts {
         OwnerCounts { open: self.open.len(), untracked: self.untracked, unowned: self.unowned }
@@ -67,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_end_is_told_once_and_of_the_last_owner() {
-        let owner = |pid, is_acceptor| Owner { key: Key::new(pid, 0), is_acceptor };
+        let owner = |pid, is_acceptor| Owner { key: Key::new(pid, 0), is_acceptor, reach: Reach::Public };
         let mut owners = Owners::default();
         owners.set(1, owner(7, false));
         owners.set(1, owner(8, true));
@@ -79,5 +89,8 @@ mod tests {
         owners.set(3, owner(9, false));
         assert_eq!(owners.counts(), OwnerCounts { open: OWNERS_MAX, untracked: 5, unowned: 1 });
         assert_eq!(owners.take(3), Some(owner(9, false)));
+        owners.set(3, Owner { reach: Reach::Loopback, ..owner(9, false) });
+        owners.keep(|reach| reach == Reach::Loopback);
+        assert_eq!(owners.counts().open, 1);
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
@@ -16,6 +16,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
 use super::btf;
+use super::filter::PodFilter;
 use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
 use crate::causes::causes;
@@ -89,6 +90,7 @@ pub(super) struct Loaded {
     /// That of processes and that of connections.
     pub(super) rings: [RingBuf<MapData>; 2],
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
+    pub(super) filter: Array<MapData, PodFilter>,
     pub(super) hooks: Vec<HookReport>,
     /// What the programs log for their own debugging; nothing unless they were built to.
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -99,8 +101,8 @@ pub(super) struct Loaded {
 #[repr(transparent)]
 pub(super) struct PodCounts(pub(super) Counts);
 
-const _: () = assert!(size_of::<PodCounts>() == 2 * 8 * SLOTS);
-// SAFETY: two arrays of numbers, without padding, as was just asserted.
+const _: () = assert!(size_of::<PodCounts>() == 3 * 8 * SLOTS);
+// SAFETY: three arrays of numbers, without padding, as was just asserted.
 unsafe impl Pod for PodCounts {}
 
 /// Loads and attaches everything, hooks that were chosen a method by that one.
@@ -154,7 +156,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let mut ring = |name| RingBuf::try_from(map(name)?).map_err(|error| refused(&error));
     let rings = [ring("RECORDS")?, ring("CONNECTIONS")?];
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
-    Ok(Loaded { ebpf, btf, rings, counts, hooks, logger })
+    let filter = Array::try_from(map("FILTER")?).map_err(|error| refused(&error))?;
+    Ok(Loaded { ebpf, btf, rings, counts, filter, hooks, logger })
 }
 
 /// Tells the kernel side how the variables begin that are wanted.

@@ -34,6 +34,9 @@ pub(crate) trait Source: Send {
         Vec::new()
     }
 
+    /// Tells whether somebody wants to see the events, also those that no rule can match. It is told often.
+    fn watch(&mut self, _is_watched: bool) {}
+
     /// How the source does, for `lapwing status`.
     fn status(&self) -> serde_json::Value {
         serde_json::Value::Null

@@ -29,7 +29,7 @@ pub struct EventKind {
     /// What it is called.
     pub name: String,
     /// What every event of the kind holds.
-    fixed: Event,
+    pub(super) fixed: Event,
     /// Every field that one of them may have, the fixed ones too; of a flattened field every leaf.
     fields: BTreeSet<FieldId>,
 }
@@ -204,16 +204,34 @@ fn needs(rule: &Rule) -> Vec<Need<'_>> {
 
 /// What a condition can come out as.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Possible {
-    holds: bool,
-    fails: bool,
+pub(super) struct Possible {
+    pub(super) holds: bool,
+    pub(super) fails: bool,
 }
 
 impl Possible {
-    const EITHER: Self = Self { holds: true, fails: true };
+    pub(super) const EITHER: Self = Self { holds: true, fails: true };
 
-    fn only(truth: bool) -> Self {
+    pub(super) fn only(truth: bool) -> Self {
         Self { holds: truth, fails: !truth }
+    }
+
+    pub(super) fn negated(self) -> Self {
+        Self { holds: self.fails, fails: self.holds }
+    }
+
+    pub(super) fn all(parts: impl Iterator<Item = Self>) -> Self {
+        parts.fold(Self::only(true), |all, part| Self {
+            holds: all.holds && part.holds,
+            fails: all.fails || part.fails,
+        })
+    }
+
+    pub(super) fn any(parts: impl Iterator<Item = Self>) -> Self {
+        parts.fold(Self::only(false), |any, part| Self {
+            holds: any.holds || part.holds,
+            fails: any.fails && part.fails,
+        })
     }
 }
 
@@ -290,18 +308,13 @@ impl Judge<'_> {
     fn possible(&self, condition: &Condition, kind: &EventKind, absent: Absent) -> Possible {
         match condition {
             Condition::Always(truth) => Possible::only(*truth),
-            Condition::Not(inner) => {
-                let Possible { holds, fails } = self.possible(inner, kind, absent);
-                Possible { holds: fails, fails: holds }
+            Condition::Not(inner) => self.possible(inner, kind, absent).negated(),
+            Condition::All(parts) => {
+                Possible::all(parts.iter().map(|part| self.possible(part, kind, absent)))
             }
-            Condition::All(parts) => parts.iter().fold(Possible::only(true), |all, part| {
-                let part = self.possible(part, kind, absent);
-                Possible { holds: all.holds && part.holds, fails: all.fails || part.fails }
-            }),
-            Condition::Any(parts) => parts.iter().fold(Possible::only(false), |any, part| {
-                let part = self.possible(part, kind, absent);
-                Possible { holds: any.holds || part.holds, fails: any.fails && part.fails }
-            }),
+            Condition::Any(parts) => {
+                Possible::any(parts.iter().map(|part| self.possible(part, kind, absent)))
+            }
             leaf => {
                 let fields = leaf.fields();
                 if fields.iter().all(|id| kind.fixed.get(*id).is_some()) {

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use lapwing_common::{Closed, Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, Place, VERSION};
+use lapwing_common::{
+    Closed, Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, Place, Reach, VERSION,
+};
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, FieldId, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
@@ -88,7 +90,7 @@ fn events(host: Host) -> Vec<Event> {
     found.push(decoder.datagram(&table, key, &connection));
     let mut closed = Closed::new_zeroed();
     closed.socket = connection.socket;
-    found.push(decoder.disconnect(&table, Owner { key, is_acceptor: false }, &closed));
+    found.push(decoder.disconnect(&table, Owner { key, is_acceptor: false, reach: Reach::Public }, &closed));
     found.push(Some(decoder.lost(1, 1, time)));
     found.into_iter().flatten().collect()
 }

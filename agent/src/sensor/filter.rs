@@ -1,0 +1,64 @@
+//! What the kernel leaves out: the filter in its map, which is lifted while somebody watches the events.
+
+use aya::Pod;
+use aya::maps::{Array, MapData};
+use lapwing_common::{Filter, Kind, Reach, SLOTS};
+
+/// [`Filter`] as it lies in the kernel's map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct PodFilter(pub(super) Filter);
+
+const _: () = assert!(size_of::<PodFilter>() == 4 * SLOTS);
+// SAFETY: an array of numbers, without padding, as was just asserted.
+unsafe impl Pod for PodFilter {}
+
+/// What the kernel leaves out now, and what it would by the rules.
+pub(super) struct Filters {
+    map: Array<MapData, PodFilter>,
+    now: Filter,
+    by_rules: Filter,
+}
+
+impl Filters {
+    /// Nothing is left out at first.
+    pub(super) fn new(map: Array<MapData, PodFilter>) -> Self {
+        Self { map, now: Filter::NONE, by_rules: Filter::NONE }
+    }
+
+    /// What is left out now.
+    pub(super) fn now(&self) -> &Filter {
+        &self.now
+    }
+
+    /// Leaves out from now on what the rules do not ask for, unless somebody watches.
+    pub(super) fn set(&mut self, by_rules: Filter, is_watched: bool) {
+        self.by_rules = by_rules;
+        self.watch(is_watched);
+    }
+
+    /// Leaves out nothing while somebody watches. Returns whether anything is different now.
+    pub(super) fn watch(&mut self, is_watched: bool) -> bool {
+        let wanted = if is_watched { Filter::NONE } else { self.by_rules };
+        if wanted.dropped == self.now.dropped {
+            return false;
+        }
+        match self.map.set(0, PodFilter(wanted), 0) {
+            Ok(()) => self.now = wanted,
+            // Rules miss nothing by that: what they ask for is let through before and after.
+            Err(error) => tracing::warn!("the kernel's filter cannot be changed: {error}"),
+        }
+        true
+    }
+
+    /// The classes that records of this kind are left out for, by name.
+    pub(super) fn dropped(&self, kind: Kind) -> Vec<&'static str> {
+        names(&self.now, kind)
+    }
+}
+
+/// The classes that records of a kind are left out for, by name.
+pub(crate) fn names(filter: &Filter, kind: Kind) -> Vec<&'static str> {
+    let classes = Reach::ALL.into_iter().filter(|reach| filter.drops(kind, reach.bit()));
+    classes.map(Reach::name).collect()
+}

@@ -1,0 +1,142 @@
+//! What no rule can match and stays in the kernel, and that the account of records is whole.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Stdio;
+use std::time::Duration;
+
+use lapwing_stage::{Agent, Settings, until};
+use rustix::net::{AddressFamily, SocketType, connect, socket};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::agent::{CONFIG, binary};
+use crate::connect::in_own_network;
+
+/// How long anything may take to show.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The address of this host in a network of its own.
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// It asks for connections to elsewhere, and for no end of any.
+const RULE: &str = "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\n\
+    type = 'eql'\nlanguage = 'eql'\nindex = ['logs-endpoint.events.*']\nquery = '''network where \
+    event.action == \"connection_attempted\" and not cidrMatch(destination.ip, \"127.0.0.0/8\", \"::1\")'''\n";
+
+/// An agent with that rule alone and the smallest rings.
+fn agent() -> (Agent, TempDir) {
+    let rules = tempfile::tempdir().unwrap();
+    std::fs::write(rules.path().join("rule.toml"), RULE).unwrap();
+    // Where one method of a hook is tested, by that one.
+    let chosen = std::env::var_os(CONFIG).map(|path| std::fs::read_to_string(path).unwrap());
+    let settings = Settings {
+        program: binary().into(),
+        rules: rules.path().to_owned(),
+        configuration: format!("sensor.ring_size = \"256 KiB\"\n{}", chosen.unwrap_or_default()),
+        ..Settings::default()
+    };
+    (Agent::start(settings).unwrap(), rules)
+}
+
+/// What the agent counts of a kind of records.
+fn counts(agent: &Agent, kind: &str) -> Value {
+    let status = agent.status().unwrap();
+    let records = status["lanes"][0]["source"]["records"].as_array().unwrap().clone();
+    records.into_iter().find(|record| record["name"] == kind).unwrap()
+}
+
+/// Ends the agent, and returns of each kind of records how many it saw, delivered, filtered and lost. That is whole to
+/// the record.
+fn account(agent: &mut Agent) -> Vec<(String, [u64; 4])> {
+    agent.stop().unwrap();
+    let log = agent.log();
+    let (_, line) = log.lines().filter_map(|line| line.split_once("records seen: ")).next_back().unwrap();
+    let account = line.split("), ").map(|part| {
+        let numbers: Vec<u64> =
+            part.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
+        let [seen, delivered, filtered, lost] = numbers[..] else { panic!("{line}") };
+        assert_eq!(seen, delivered + filtered + lost, "{line}");
+        (part.split(' ').next().unwrap().to_owned(), [seen, delivered, filtered, lost])
+    });
+    account.collect()
+}
+
+/// An address of this host at which nobody listens.
+fn closed(address: Ipv4Addr) -> SocketAddr {
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Connects so often; where nobody listens it is refused, and that is the end of it.
+fn knock(address: SocketAddr, times: usize) {
+    for _ in 0..times {
+        let _ = connect(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap(), &address);
+    }
+}
+
+#[test]
+fn what_no_rule_can_match_stays_in_the_kernel() {
+    const KNOCKS: usize = 200;
+    let (mut agent, _rules) = agent();
+    let before = counts(&agent, "connect");
+    assert_eq!(before["filtered_to"], serde_json::json!(["loopback"]));
+    assert!(counts(&agent, "closed")["filtered_to"].as_array().unwrap().len() > 1, "nothing asks for ends");
+    knock(closed(Ipv4Addr::LOCALHOST), KNOCKS);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    knock(listener.local_addr().unwrap(), 1);
+    for (kind, least) in [("connect", KNOCKS as u64 + 1), ("connected", 1), ("closed", KNOCKS as u64)] {
+        let filtered = counts(&agent, kind)["filtered"].as_u64().unwrap();
+        assert!(filtered >= least, "{kind}: {filtered}");
+    }
+    let port = in_own_network(|| {
+        let address = closed(NEAR);
+        knock(address, 1);
+        address.port()
+    });
+    let is_it = |alert: &lapwing_stage::Alert| alert.document["destination"]["port"] == port;
+    agent.wait_for_within("a connection to elsewhere", 0, PATIENCE, is_it).unwrap();
+    let alerts = agent.alerts().unwrap();
+    assert!(alerts.iter().all(|alert| alert.text("/destination/ip") != "127.0.0.1"));
+    let account = account(&mut agent);
+    assert_eq!(account.len(), 9, "{account:?}");
+    for (kind, [_, delivered, filtered, _]) in account {
+        assert!(delivered > 0 || kind != "connect", "{kind}");
+        assert!(filtered == 0 || matches!(&*kind, "connect" | "connected" | "accept" | "closed"), "{kind}");
+    }
+}
+
+/// The account is whole too where the agent is held while more is recorded than has room.
+#[test]
+fn what_is_filtered_and_what_is_lost_are_told_apart() {
+    let (mut agent, _rules) = agent();
+    agent.signal("STOP").unwrap();
+    in_own_network(|| knock(closed(NEAR), 700));
+    knock(closed(Ipv4Addr::LOCALHOST), 300);
+    agent.signal("CONT").unwrap();
+    let account = account(&mut agent);
+    let [_, delivered, filtered, lost] = account.iter().find(|(kind, _)| kind == "connect").unwrap().1;
+    assert!(delivered > 0 && filtered >= 300 && lost > 0, "{account:?}");
+}
+
+/// A person who watches is shown everything.
+#[test]
+fn nothing_is_filtered_while_somebody_watches() {
+    let (agent, _rules) = agent();
+    let mut events = agent.command("events");
+    let mut watching = events.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
+    until("a filter that is lifted", PATIENCE, || {
+        Ok(counts(&agent, "connect")["filtered_to"].is_null().then_some(()))
+    })
+    .unwrap();
+    let address = closed(Ipv4Addr::LOCALHOST);
+    knock(address, 1);
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let port = format!("\"port\":{}", address.port());
+    for action in ["connection_attempted", "disconnect_received"] {
+        assert!(lines.any(|line| line.contains(action) && line.contains(&port)), "{action}");
+    }
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    until("the filter again", PATIENCE, || {
+        Ok(counts(&agent, "connect")["filtered_to"].is_array().then_some(()))
+    })
+    .unwrap();
+}
