@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::{cgroup_sock_addr, map};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::SockAddrContext;
-use lapwing_common::{Connection, Kind};
+use lapwing_common::{Connection, Kind, Reach};
 
 use crate::emit::{self, emit};
 use crate::layout::*;
@@ -113,6 +113,11 @@ fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) {
 #[inline(always)]
 fn tell(sock: Address, family: u16, protocol: u16, remote: &[u32; 4], remote_port: u16) {
     let current = current();
+    if !task::is_watched(current)
+        || emit::stays(Kind::DATAGRAM, || Reach::of(family == IPV6, *remote).bit())
+    {
+        return;
+    }
     let task = task::identity(current);
     if task.pid == 0 {
         return;

@@ -15,11 +15,12 @@ use super::kinds;
 use crate::sensor::hook::{HookReport, HookState};
 
 /// The records that a filter is about, each with the events that it is needed for.
-const CONNECTIONS: [(Kind, &[&str]); 4] = [
+const CONNECTIONS: [(Kind, &[&str]); 5] = [
     (Kind::CONNECT, &["connection_attempted", "disconnect_received"]),
     (Kind::CONNECTED, &["connection_attempted", "disconnect_received"]),
     (Kind::ACCEPT, &["connection_accepted", "disconnect_received"]),
     (Kind::CLOSED, &["disconnect_received"]),
+    (Kind::DATAGRAM, &["datagram_attempted"]),
 ];
 /// The events that tell what a process has become, and the hooks by which each is seen when it happens.
 const CHANGES: [(&str, &str); 3] =
@@ -56,7 +57,7 @@ impl Asked<'_> {
 
 /// What may be left out for these audiences, with these hooks.
 pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]) -> Filter {
-    let asked = Asked { audiences, kinds: kinds(true) };
+    let asked = Asked { audiences, kinds: kinds(true, true) };
     let mut filter = Filter::NONE;
     if CHANGES.iter().any(|(name, hook)| asked.is(name, None) && !shows_all(hooks, hook)) {
         return filter;
@@ -207,7 +208,7 @@ mod tests {
             let mut rng = Rng::with_seed(seed);
             rng.shuffle(&mut rules);
             let chosen = &rules[..rng.usize(..rules.len())];
-            let chosen = crate::coverage::of_lane(chosen, &schema, &crate::sensor::Wanted::none());
+            let chosen = crate::coverage::of_lane(chosen, &schema, &crate::config::SensorConfig::default());
             let filter = filter(&chosen, &[]);
             let all = events(&mut rng);
             let left: Vec<_> = all.iter().filter(|event| passes(&filter, event)).cloned().collect();
