@@ -136,7 +136,7 @@ impl Recording {
             },
             Events::Sensor(sensor, schema) => {
                 let Some(batch) = sensor.next(WAIT)? else {
-                    self.lost = sensor.status().records.iter().map(|(_, counts)| counts.lost).sum();
+                    self.lost = sensor.status().records.iter().map(|(_, counts, _)| counts.lost).sum();
                     return Ok(false);
                 };
                 let mut line = Vec::new();
