@@ -53,6 +53,8 @@ struct Found {
     /// What it would run without.
     notes: Vec<String>,
     hooks: Vec<HookReport>,
+    /// Records that stay in the kernel because no rule can match them, with the classes of destinations.
+    left_out: Vec<(&'static str, Vec<&'static str>)>,
 }
 
 /// Runs it.
@@ -112,7 +114,13 @@ impl Found {
         }
         if config.sensor.enabled {
             match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true))) {
-                Ok(sensor) => self.hooks = sensor.hooks().to_vec(),
+                Ok(sensor) => {
+                    self.hooks = sensor.hooks().to_vec();
+                    if config.sensor.filter {
+                        let rules = coverage::of_lane(&loaded.rules, schema, &config.sensor);
+                        self.left_out = sensor::left_out(&sensor::filter(&rules, &self.hooks));
+                    }
+                }
                 Err(error) => {
                     if let StartError::Hook(unattached) = &error {
                         self.hooks.clone_from(&unattached.reports);
@@ -198,6 +206,7 @@ fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Need
         "exceptions": exceptions::to_json(exceptions),
         "diagnostics": reports().flat_map(report::to_json).collect::<Vec<_>>(),
         "hooks": found.hooks,
+        "left_in_kernel": found.left_out.iter().map(|(kind, to)| json!({"record": kind, "to": to})).collect::<Vec<_>>(),
         "methods": sensor::methods().map(|(hook, all)| (hook.to_owned(), json!(all))).collect::<Map<_, _>>(),
         "problems": found.problems,
         "notes": found.notes,
@@ -216,6 +225,9 @@ fn tell(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) 
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         print(&format!("hook {}: {}{method}{reason}", hook.name, hook.state))?;
+    }
+    for (kind, classes) in &found.left_out {
+        print(&format!("left in the kernel, for no rule can match it: {kind} to {}", classes.join(", ")))?;
     }
     found.notes.iter().try_for_each(|note| print(&format!("note: {note}")))?;
     found.problems.iter().for_each(|problem| complain(&format!("problem: {problem}")));

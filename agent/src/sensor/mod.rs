@@ -158,6 +158,12 @@ pub(crate) fn filter(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filte
     decode::filter(&audiences.collect::<Vec<_>>(), hooks)
 }
 
+/// What a filter leaves out: kinds of records, each with the classes of destinations.
+pub(crate) fn left_out(filter: &Filter) -> Vec<(&'static str, Vec<&'static str>)> {
+    let named = Kind::ALL.into_iter().map(|kind| (name(kind), filter::names(filter, kind)));
+    named.filter(|(_, classes)| !classes.is_empty()).collect()
+}
+
 /// Every kind of event that the sensor makes on this host, with the fields that such an event may have where these
 /// variables of the environment are told, and those of datagrams where these are told.
 pub(crate) fn event_kinds(wanted: &Wanted, has_udp: bool) -> Vec<EventKind> {
@@ -217,12 +223,8 @@ impl Sensor {
     /// auditd's words.
     pub(crate) fn filter(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
         let filter = filter(rules, &self.hooks);
-        for kind in Kind::ALL.into_iter().filter(|kind| filter.dropped[kind.slot()] != 0) {
-            tracing::info!(
-                "left in the kernel: {} to {}",
-                name(kind),
-                filter::names(&filter, kind).join(", ")
-            );
+        for (kind, classes) in left_out(&filter) {
+            tracing::info!("left in the kernel: {kind} to {}", classes.join(", "));
         }
         self.filters.set(filter, self.is_watched);
         self.keep_owners();
