@@ -41,6 +41,10 @@ pub(super) struct Decoder {
     boot: [u8; 4],
     sequence: i64,
     actions: [Arc<Fields>; ACTIONS.len()],
+    /// The actions that no rule asks for.
+    unasked: [bool; ACTIONS.len()],
+    /// Whether all events are told, asked for or not.
+    tells_all: bool,
 }
 
 /// What happened, as every event of its kind says it.
@@ -125,7 +129,23 @@ impl Decoder {
             boot,
             sequence: 0,
             actions: std::array::from_fn(|index| Arc::new(action(&ACTIONS[index]))),
+            unasked: [false; ACTIONS.len()],
+            tells_all: false,
         }
+    }
+
+    /// From now on makes no event that none of these audiences can match, but while all are told.
+    pub(super) fn make_for(&mut self, audiences: &[Audience<'_>]) {
+        self.unasked = filter::unasked(audiences);
+    }
+
+    /// Whether somebody watches, who is told all events.
+    pub(super) fn tell_all(&mut self, tells_all: bool) {
+        self.tells_all = tells_all;
+    }
+
+    fn is_told(&self, action: usize) -> bool {
+        self.tells_all || !self.unasked[action]
     }
 
     /// A process was made.
@@ -251,7 +271,7 @@ impl Decoder {
         time: u64,
         with: Fields,
     ) -> Option<Event> {
-        let process = table.get(key)?;
+        let process = table.get(key).filter(|_| self.is_told(action))?;
         let mut own = self.own(action, kind, key.pid, time);
         for (id, value) in with.iter() {
             own.set(id, value.clone());
@@ -273,7 +293,7 @@ impl Decoder {
         socket: &Socket,
         with: Fields,
     ) -> Option<Event> {
-        let process = table.get(key)?;
+        let process = table.get(key).filter(|_| self.is_told(action))?;
         let mut own = self.own(action, about.kind, about.number, about.time);
         for (id, value) in with.iter() {
             own.set(id, value.clone());

@@ -150,12 +150,16 @@ pub(crate) struct SensorStatus {
 /// What can be left in the kernel where these rules are shown the events, the second ones in auditd's words, with hooks
 /// attached like these.
 pub(crate) fn filter(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filter {
+    decode::filter(&audiences(rules), hooks)
+}
+
+fn audiences(rules: &[Vec<Arc<Rule>>; 2]) -> Vec<Audience<'_>> {
     let views: [fn(&EventKind) -> Option<EventKind>; 2] = [|kind| Some(kind.clone()), auditd::kind];
     let audiences = rules.iter().zip(views).map(|(rules, view)| {
         let interest = Interest::of(rules.iter().map(|rule| &**rule));
         Audience { interest, view }
     });
-    decode::filter(&audiences.collect::<Vec<_>>(), hooks)
+    audiences.collect()
 }
 
 /// What a filter leaves out: kinds of records, each with the classes of destinations.
@@ -220,9 +224,10 @@ impl Sensor {
     }
 
     /// From now on leaves in the kernel what none of these rules can match, of which the second are shown the events in
-    /// auditd's words.
+    /// auditd's words; and of what must come all the same makes no events that none can match.
     pub(crate) fn filter(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
         let filter = filter(rules, &self.hooks);
+        self.decoder.make_for(&audiences(rules));
         for (kind, classes) in left_out(&filter) {
             tracing::info!("left in the kernel: {kind} to {}", classes.join(", "));
         }
@@ -530,6 +535,7 @@ impl Source for Sensor {
     fn watch(&mut self, is_watched: bool) {
         if is_watched != self.is_watched {
             self.is_watched = is_watched;
+            self.decoder.tell_all(is_watched);
             if self.filters.watch(is_watched) {
                 self.keep_owners();
             }
