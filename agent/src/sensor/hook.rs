@@ -221,13 +221,15 @@ pub(super) struct Retry<'a> {
     pub(super) ebpf: &'a mut Ebpf,
     pub(super) btf: &'a Btf,
     pub(super) choices: &'a Choices,
+    /// Methods that showed nothing, each with its hook.
+    silent: Vec<(&'static str, &'static str)>,
     /// Hooks that have no method left.
     settled: Vec<&'static str>,
 }
 
 impl<'a> Retry<'a> {
     pub(super) fn new(ebpf: &'a mut Ebpf, btf: &'a Btf, choices: &'a Choices) -> Self {
-        Self { ebpf, btf, choices, settled: Vec::new() }
+        Self { ebpf, btf, choices, silent: Vec::new(), settled: Vec::new() }
     }
 
     /// Attaches each hook that is silent by its next method that works. Whether there was one for any. A hook that was
@@ -251,9 +253,11 @@ impl<'a> Retry<'a> {
             return false;
         };
         hook.alternatives.iter().for_each(|alternative| alternative.unload(self.ebpf));
-        let silent = (method, "it is attached and shows nothing".to_owned());
+        self.silent.push((hook.name, method));
+        let of_hook = self.silent.iter().filter(|(name, _)| *name == hook.name);
+        let reasons = of_hook.map(|(_, method)| (*method, "it is attached and shows nothing".to_owned()));
         let rest = hook.alternatives[last + 1..].iter();
-        let next = attach(hook, rest, vec![silent], self.ebpf, self.btf);
+        let next = attach(hook, rest, reasons.collect(), self.ebpf, self.btf);
         let is_found = next.state == HookState::Attached;
         if is_found {
             *report = next;

@@ -83,6 +83,18 @@ impl Report {
         }
     }
 
+    /// Takes the outcome of one test that no harness ran, and what was seen where it failed.
+    pub(super) fn one(&mut self, name: &str, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.passed += 1,
+            Err(seen) => {
+                (self.show)(&format!("{name}: {seen}"));
+                self.failed += 1;
+                self.failed_targets.push(name.to_owned());
+            }
+        }
+    }
+
     /// Counts tests that were not even started.
     pub(super) fn skip(&mut self, count: usize, reason: &str) {
         *self.skipped.entry(reason.to_owned()).or_default() += count;

@@ -52,6 +52,10 @@ pub(super) fn run(
             result.as_ref().map_or_else(|why| format!("not available: {why}"), |_| "attached".to_owned());
         say(&format!("{hook} by {method} on Linux {kernel}: {told}"));
     }
+    if let Machine::Guest(_) = machine {
+        let result = bench.silence(machine)?;
+        report.one(&format!("a hook that is silent on Linux {kernel}"), result);
+    }
     let mut outcomes = outcomes;
     let rounds = if is_brief { 1 } else { most_methods(&outcomes) };
     for round in 0..rounds {
@@ -151,6 +155,23 @@ impl Bench<'_> {
         // Within a hook they stay as they came.
         outcomes.sort_by_key(|outcome| place(&outcome.hook));
         Ok(outcomes)
+    }
+
+    /// Without ftrace no trampoline is entered: a hook that would be attached by one must come to another method, whether the
+    /// kernel says so or the agent's own test does. What is wrong otherwise is the inner error.
+    fn silence(&self, machine: &mut Machine) -> Result<Result<(), String>> {
+        const SWITCH: &str = "/proc/sys/kernel/ftrace_enabled";
+        self.configure(machine, &BTreeMap::new())?;
+        machine.run(&format!("echo 0 >{SWITCH}"), |_| {})?;
+        let told = self.check(machine);
+        machine.run(&format!("echo 1 >{SWITCH}"), |_| {})?;
+        let told = told?;
+        let accept = told["hooks"].as_array().into_iter().flatten().find(|hook| hook["name"] == "accept");
+        let accept = accept.context("nothing is told of `accept`")?;
+        say(&format!("accept without ftrace: {accept}"));
+        let is_trampoline = accept["method"].as_str().is_some_and(|method| method.starts_with("fexit/"));
+        let is_attached = accept["state"] == "attached" && !is_trampoline;
+        Ok(is_attached.then_some(()).ok_or_else(|| accept.to_string()))
     }
 
     fn check(&self, machine: &mut Machine) -> Result<Json> {
