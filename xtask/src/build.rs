@@ -1,11 +1,13 @@
 //! `cargo xtask build`: the kernel programs first, then the agent with their object inside.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::processor::Processor;
 use crate::setup::{self, Tools};
 use crate::shell::{self, step};
 
@@ -17,6 +19,9 @@ pub(crate) struct Arguments {
     /// Kernel programs that log what they do, for their own debugging (`RUST_LOG=debug` shows it)
     #[arg(long)]
     pub(crate) kernel_log: bool,
+    /// For another processor than this machine's, such as aarch64-unknown-linux-gnu
+    #[arg(long, value_parser = Processor::of)]
+    pub(crate) target: Option<&'static Processor>,
 }
 
 /// The environment variable by which the agent's build script is told where the object lies.
@@ -30,14 +35,21 @@ const OBJECT_FILE: &str = "lapwing-ebpf.o";
 /// # Errors
 /// Where a tool is missing, or what does not compile.
 pub(crate) fn run(arguments: &Arguments) -> Result<PathBuf> {
-    let object = object(&setup::run()?, arguments)?;
-    let mut cargo = shell::cargo();
+    let tools = setup::run()?;
+    let object = object(&tools, arguments)?;
+    let mut cargo =
+        arguments.target.map_or_else(|| Ok(shell::cargo()), |other| other.cargo(&tools.compiler))?;
     cargo.args(["build", "--package", "lapwing", "--bin", "lapwing"]);
     if arguments.release {
         cargo.arg("--release");
     }
+    let mut folder = target();
+    if let Some(other) = arguments.target {
+        cargo.args(["--target", other.target]);
+        folder.push(other.target);
+    }
     step("building the agent", cargo.env(OBJECT, &object))?;
-    Ok(target().join(if arguments.release { "release" } else { "debug" }).join("lapwing"))
+    Ok(folder.join(if arguments.release { "release" } else { "debug" }).join("lapwing"))
 }
 
 /// Builds the agent for what needs no sensor, and returns where it lies: with the kernel programs inside where they have
@@ -63,9 +75,12 @@ pub(crate) fn without_sensor() -> Result<PathBuf> {
 /// What does not compile.
 pub(crate) fn object(tools: &Tools, arguments: &Arguments) -> Result<PathBuf> {
     const TARGET: &str = "bpfel-unknown-none";
-    let target_folder = target().join("ebpf");
+    // Where registers lie differs, and so do the programs that read them.
+    let processor = arguments.target.map_or(std::env::consts::ARCH, |other| other.name);
+    let is_here = processor == std::env::consts::ARCH;
+    let target_folder = target().join(if is_here { "ebpf".to_owned() } else { format!("ebpf-{processor}") });
     let flags = [
-        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
+        format!("--cfg=bpf_target_arch=\"{processor}\""),
         "-Cdebuginfo=2".to_owned(),
         format!("-Clinker={}", tools.linker.display()),
         "-Clink-arg=--btf".to_owned(),
@@ -81,11 +96,20 @@ pub(crate) fn object(tools: &Tools, arguments: &Arguments) -> Result<PathBuf> {
     }
     step("building the kernel programs", &mut cargo)?;
     // The debug information was needed to make BTF of it; left in, it would be most of what the agent carries.
-    let object = target_folder.join(OBJECT_FILE);
+    let (object, part) = (target_folder.join(OBJECT_FILE), target_folder.join("part.o"));
     let mut strip = Command::new(&tools.objcopy);
-    strip.arg("--strip-debug").arg(target_folder.join(TARGET).join("release/lapwing-ebpf")).arg(&object);
+    strip.arg("--strip-debug").arg(target_folder.join(TARGET).join("release/lapwing-ebpf")).arg(&part);
     shell::output(&mut strip)?;
+    replace(&part, &object).with_context(|| object.display().to_string())?;
     object.canonicalize().with_context(|| object.display().to_string())
+}
+
+/// Puts a file in another's place, unless they are the same: what is built of the older one need not be built again.
+fn replace(part: &Path, whole: &Path) -> std::io::Result<()> {
+    if fs::read(whole).is_ok_and(|old| fs::read(part).is_ok_and(|new| new == old)) {
+        return fs::remove_file(part);
+    }
+    fs::rename(part, whole)
 }
 
 fn target() -> PathBuf {

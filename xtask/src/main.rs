@@ -14,6 +14,7 @@ mod test;
 
 mod debian;
 mod needs;
+mod processor;
 mod shell;
 mod targets;
 mod third_party;

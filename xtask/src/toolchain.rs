@@ -9,6 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::debian::Packages;
+use crate::processor::Processor;
 use crate::shell;
 
 /// The version of bpf-linker that is installed and used.
@@ -103,8 +105,25 @@ fn major_after(text: &str, mark: &str) -> Option<u32> {
 }
 
 /// Where the libraries of Debian's compiler lie.
-fn libraries_of(root: &Path) -> PathBuf {
+pub(crate) fn libraries_of(root: &Path) -> PathBuf {
     root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH))
+}
+
+/// Adds Rust's library for another processor to Debian's compiler, once: of the very same version, for others do not fit.
+///
+/// # Errors
+/// It cannot be had.
+pub(crate) fn add_library(root: &Path, processor: &Processor) -> Result<()> {
+    let place = Path::new("usr/lib/rustlib").join(processor.target);
+    if root.join(&place).is_dir() {
+        return Ok(());
+    }
+    let packages = Packages::of("bookworm", processor.debian)?;
+    let library = packages.unpack("libstd-rust-web-dev")?.join(&place);
+    let mut copy = Command::new("cp");
+    let part = root.join(&place).with_extension("part");
+    shell::output(copy.arg("-rT").arg(&library).arg(&part))?;
+    std::fs::rename(&part, root.join(&place)).with_context(|| part.display().to_string())
 }
 
 /// Where the linker for this major version of LLVM is installed.

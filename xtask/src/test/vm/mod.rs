@@ -11,6 +11,7 @@ mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::Value as Json;
@@ -20,6 +21,7 @@ use self::machine::{Emulator, Guest, Machine};
 use super::Arguments;
 use super::report::Report;
 use crate::debian::Packages;
+use crate::processor::{AARCH64, Processor, X86_64};
 use crate::shell::{self, say};
 use crate::{build, setup};
 
@@ -31,24 +33,54 @@ struct Kernel {
     suite: &'static str,
     /// How the name of its package begins, and how it ends.
     package: (&'static str, &'static str),
+    processor: &'static Processor,
+    emulator: &'static Emulator,
 }
 
-/// What guests run on.
 const PC: Emulator = Emulator {
     program: "qemu-system-x86_64",
     package: "qemu-system-x86",
     arguments: &["-cpu", "max"],
     console: "ttyS0",
 };
-/// Debian's name of its processor, and Rust's of a Linux on it.
-const DEBIAN: &str = "amd64";
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// With the cores of Amazon's Graviton 2.
+const ARM: Emulator = Emulator {
+    program: "qemu-system-aarch64",
+    package: "qemu-system-arm",
+    arguments: &["-machine", "virt", "-cpu", "neoverse-n1"],
+    console: "ttyAMA0",
+};
 
 /// Debian's kernels for clouds.
 const KERNELS: &[Kernel] = &[
-    Kernel { name: "5.10", suite: "bullseye", package: ("linux-image-5.10.", "-cloud-amd64") },
-    Kernel { name: "6.1", suite: "bookworm", package: ("linux-image-6.1.", "-cloud-amd64") },
-    Kernel { name: "6.12", suite: "bookworm", package: ("linux-image-6.12.", "-cloud-amd64") },
+    Kernel {
+        name: "5.10",
+        suite: "bullseye",
+        package: ("linux-image-5.10.", "-cloud-amd64"),
+        processor: &X86_64,
+        emulator: &PC,
+    },
+    Kernel {
+        name: "6.1",
+        suite: "bookworm",
+        package: ("linux-image-6.1.", "-cloud-amd64"),
+        processor: &X86_64,
+        emulator: &PC,
+    },
+    Kernel {
+        name: "6.12",
+        suite: "bookworm",
+        package: ("linux-image-6.12.", "-cloud-amd64"),
+        processor: &X86_64,
+        emulator: &PC,
+    },
+    Kernel {
+        name: "6.1-arm64",
+        suite: "bookworm",
+        package: ("linux-image-6.1.", "-cloud-arm64"),
+        processor: &AARCH64,
+        emulator: &ARM,
+    },
 ];
 
 /// Where this machine's own kernel describes its types.
@@ -83,20 +115,30 @@ struct Programs {
 pub(super) fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let kernels = arguments.vm.iter().map(|name| Ok((name, kernel(name)?)));
     let kernels = kernels.collect::<Result<Vec<_>>>()?;
-    let programs = programs()?;
+    let processor = |kernel: Option<&Kernel>| kernel.map_or_else(Processor::here, |kernel| kernel.processor);
+    let mut built: Vec<(&Processor, Programs)> = Vec::new();
+    for processor in kernels.iter().map(|(_, kernel)| processor(*kernel)) {
+        if !built.iter().any(|(of, _)| *of == processor) {
+            built.push((processor, programs(processor)?));
+        }
+    }
     for (name, kernel) in kernels {
+        let start = Instant::now();
+        let programs = built.iter().find(|(of, _)| *of == processor(kernel)).map(|(_, programs)| programs);
+        let programs = programs.context("the programs that were just built")?;
         let image = kernel.map(Kernel::image).transpose()?;
         let mut machine = match kernel.zip(image.as_ref()) {
-            Some((kernel, image)) => Machine::Guest(guest(kernel, image, &programs)?),
+            Some((kernel, image)) => Machine::Guest(guest(kernel, image, programs)?),
             None => Machine::Host,
         };
         let filter = arguments.filter.as_deref();
-        let outcomes = rounds::run(&mut machine, &programs, filter, arguments.brief, report)?;
+        let outcomes = rounds::run(&mut machine, programs, filter, arguments.brief, report)?;
         if arguments.write {
             let btf = image.map_or_else(|| fs::read(BTF).context(BTF), |image| excerpt::of_image(&image))?;
             excerpt::write(&machine.kernel()?, &btf)?;
             table::write(name, &machine.kernel()?, &outcomes)?;
         }
+        say(&format!("{name} took {:.0} s", start.elapsed().as_secs_f64()));
     }
     Ok(())
 }
@@ -105,7 +147,7 @@ impl Kernel {
     /// Its image, downloaded on first use.
     fn image(&self) -> Result<PathBuf> {
         let (start, end) = self.package;
-        let packages = Packages::of(self.suite, DEBIAN)?;
+        let packages = Packages::of(self.suite, self.processor.debian)?;
         machine::image(&packages.unpack(&packages.newest(start, end)?)?)
     }
 }
@@ -121,16 +163,19 @@ fn kernel(name: &str) -> Result<Option<&'static Kernel>> {
 }
 
 /// Builds the tests and the agent with the C library inside, so that they run wherever a kernel does.
-fn programs() -> Result<Programs> {
-    let object = build::object(&setup::run()?, &build::Arguments::default())?;
-    let mut cargo = shell::cargo();
+fn programs(processor: &'static Processor) -> Result<Programs> {
+    let tools = setup::run()?;
+    let target = (!processor.is_here()).then_some(processor);
+    let object = build::object(&tools, &build::Arguments { target, ..build::Arguments::default() })?;
+    let mut cargo = processor.cargo(&tools.compiler)?;
     cargo.args(["test", "--no-run", "--locked", "--package", "lapwing", "--test", "live"]);
-    cargo.args(["--target", TARGET, "--message-format", "json-render-diagnostics", "--target-dir"]);
-    cargo.arg(shell::root().join("target/vm"));
+    cargo.args(["--target", processor.target, "--message-format", "json-render-diagnostics", "--target-dir"]);
+    let folder = if processor.is_here() { "vm".to_owned() } else { format!("vm-{}", processor.name) };
+    cargo.arg(shell::root().join("target").join(folder));
     cargo.env(build::OBJECT, object).env("RUSTFLAGS", "-C target-feature=+crt-static");
     // An emulated processor is slow, and a guest's memory small.
     cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
-    say("building the live tests for guests");
+    say(&format!("building the live tests for {}", processor.target));
     let messages = shell::output(&mut cargo)?;
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
     let executables: Vec<_> = messages
@@ -147,7 +192,7 @@ fn programs() -> Result<Programs> {
 }
 
 fn guest(kernel: &Kernel, image: &Path, programs: &Programs) -> Result<Guest> {
-    let tools = Packages::of(SUITE, DEBIAN)?.unpack_all("tools", TOOLS)?;
+    let tools = Packages::of(SUITE, kernel.processor.debian)?.unpack_all("tools", TOOLS)?;
     let mut archive = Archive::default();
     for folder in ["dev", "mnt", "proc", "root", "run", "sys", "tmp"] {
         archive.folder(folder);
@@ -164,5 +209,5 @@ fn guest(kernel: &Kernel, image: &Path, programs: &Programs) -> Result<Guest> {
     let initial = shell::root().join("target/vm/initial.cpio");
     fs::write(&initial, archive.end()).with_context(|| initial.display().to_string())?;
     say(&format!("booting Linux {}", kernel.name));
-    Guest::boot(&PC, image, &initial)
+    Guest::boot(kernel.emulator, image, &initial)
 }
