@@ -11,6 +11,9 @@ use aya::programs::{
 };
 use aya::{Btf, Ebpf};
 
+/// What the kernel answers where its processor's part lacks something; the C library does not know it.
+/// match-proto:v2.6.12:include/linux/errno.h:#define ENOTSUPP
+const ENOTSUPP: i32 = 524;
 /// What kernels have that can probe their functions.
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
@@ -129,10 +132,14 @@ fn cgroup_mount(mounts: &str) -> Option<&str> {
 
 /// Why a program cannot be attached at its place.
 fn why(error: &ProgramError, place: &Attach) -> String {
-    let is_missing = innermost(error)
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let cause = innermost(error).downcast_ref::<io::Error>();
+    let is_missing = cause.is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
     match place {
+        Attach::Fentry(_) | Attach::Fexit(_)
+            if cause.is_some_and(|error| error.raw_os_error() == Some(ENOTSUPP)) =>
+        {
+            "this kernel has no trampolines".to_owned()
+        }
         Attach::Kprobe(_) | Attach::Kretprobe(_) if !Path::new(KPROBES).exists() => {
             "this kernel has no kprobes".to_owned()
         }
