@@ -18,6 +18,7 @@ use serde_json::Value as Json;
 
 use self::archive::Archive;
 use self::machine::{Emulator, Guest, Machine};
+use self::rounds::Outcome;
 use super::Arguments;
 use super::report::Report;
 use crate::debian::Packages;
@@ -132,12 +133,15 @@ pub(super) fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
             None => Machine::Host,
         };
         let filter = arguments.filter.as_deref();
-        let outcomes = rounds::run(&mut machine, programs, filter, arguments.brief, report)?;
+        let kernel = machine.kernel()?;
         if arguments.write {
             let btf = image.map_or_else(|| fs::read(BTF).context(BTF), |image| excerpt::of_image(&image))?;
-            excerpt::write(&machine.kernel()?, &btf)?;
-            table::write(name, &machine.kernel()?, &outcomes)?;
+            excerpt::write(&kernel, &btf)?;
         }
+        let told = |outcomes: &[Outcome]| {
+            if arguments.write { table::write(name, &kernel, outcomes) } else { Ok(()) }
+        };
+        rounds::run(&mut machine, programs, filter, arguments.brief, report, told)?;
         say(&format!("{name} took {:.0} s", start.elapsed().as_secs_f64()));
     }
     Ok(())

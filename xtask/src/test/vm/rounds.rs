@@ -33,7 +33,8 @@ pub(super) struct Tests {
     pub(super) failed: usize,
 }
 
-/// Runs all rounds, or where `is_brief` the first alone.
+/// Runs all rounds, or where `is_brief` the first alone. After each, `told` is handed what came of all methods so far: a
+/// machine may not come to the end.
 ///
 /// # Errors
 /// The machine fails, or the agent does not say what it has.
@@ -43,7 +44,8 @@ pub(super) fn run(
     filter: Option<&str>,
     is_brief: bool,
     report: &mut Report,
-) -> Result<Vec<Outcome>> {
+    told: impl Fn(&[Outcome]) -> Result<()>,
+) -> Result<()> {
     let kernel = machine.kernel()?;
     let bench = Bench { programs, folder: std::env::temp_dir().join(FOLDER).display().to_string() };
     let outcomes = bench.attach_all(machine)?;
@@ -57,6 +59,7 @@ pub(super) fn run(
         report.one(&format!("a hook that is silent on Linux {kernel}"), result);
     }
     let mut outcomes = outcomes;
+    told(&outcomes)?;
     let rounds = if is_brief { 1 } else { most_methods(&outcomes) };
     for round in 0..rounds {
         let choices = choices(&outcomes, round);
@@ -84,12 +87,14 @@ pub(super) fn run(
                 *told = tests;
             }
         }
+        told(&outcomes)?;
     }
-    Ok(outcomes)
+    Ok(())
 }
 
 impl Tests {
-    const NONE: Self = Self { passed: 0, failed: 0 };
+    /// Of a method that was attached and whose round has not ended.
+    pub(super) const NONE: Self = Self { passed: 0, failed: 0 };
 }
 
 /// How many methods work of the hook that has most of them.

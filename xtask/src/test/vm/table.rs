@@ -14,6 +14,8 @@ const BEGIN: &str = "<!-- written by `cargo xtask test --vm … --write` -->\n";
 const END: &str = "<!-- end -->\n";
 /// What a cell says of a kernel that a method was not tried on yet.
 const UNKNOWN: &str = "–";
+/// What it says where a method was attached, and the tests of its round have not ended.
+const ATTACHED: &str = "attached";
 /// The row that tells which build of a kernel it was.
 const KERNEL: &str = "kernel";
 
@@ -90,6 +92,7 @@ impl Table {
 
 fn cell(outcome: &Outcome) -> String {
     match &outcome.result {
+        Ok(Tests::NONE) => ATTACHED.to_owned(),
         Ok(Tests { passed, failed: 0 }) => format!("{passed} passed"),
         Ok(Tests { passed, failed }) => format!("{passed} passed, **{failed} failed**"),
         // Of a verifier's words, the first say enough for a table.
