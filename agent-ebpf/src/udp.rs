@@ -113,8 +113,7 @@ fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) {
 #[inline(always)]
 fn tell(sock: Address, family: u16, protocol: u16, remote: &[u32; 4], remote_port: u16) {
     let current = current();
-    if !task::is_watched(current)
-        || emit::stays(Kind::DATAGRAM, || Reach::of(family == IPV6, *remote).bit())
+    if !task::is_watched(current) || emit::stays(Kind::DATAGRAM, || Reach::of(family == IPV6, *remote).bit())
     {
         return;
     }

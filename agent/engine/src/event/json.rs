@@ -64,7 +64,11 @@ impl Event {
         let Some(Value::Date(time)) = own.get(timestamp).cloned() else {
             return Err(EventError::NoTimestamp(schema.name(timestamp).into()));
         };
-        Ok(Self { rest, ..Self::assembled(time, own, Vec::new()) })
+        let judged = match own.get(field!("lapwing.judged_time")) {
+            Some(Value::Date(judged)) if timestamp == field!("@timestamp") => *judged,
+            _ => time,
+        };
+        Ok(Self { rest, ..Self::assembled(time, own, Vec::new()) }.judged_at(judged))
     }
 
     /// Sets a flattened field, as a source does that builds its events itself: the object is kept for the alert, and
@@ -407,6 +411,22 @@ mod tests {
         let event = Event::from_json(&Schema::new(), &json).unwrap();
         assert_eq!(event.to_json(&Schema::new()), json);
         assert_eq!(event.get(field!("source.ip")), None, "a host name is no address");
+    }
+
+    #[test]
+    fn an_event_is_judged_alike_where_it_is_read_again() {
+        let [told, judged] = [7_000, 5_000].map(Timestamp::from_millis);
+        let schema = Schema::new();
+        for (event, time) in [
+            (Event::new(told, Fields::new(), Vec::new()), told),
+            (Event::new(told, Fields::new(), Vec::new()).judged_at(told), told),
+            (Event::new(told, Fields::new(), Vec::new()).judged_at(judged), judged),
+        ] {
+            let again = Event::from_json(&schema, &event.to_json(&schema)).unwrap();
+            assert_eq!((again.time(), again.told_time()), (time, told));
+            assert_eq!(again, event);
+            assert_eq!(event.get(field!("lapwing.judged_time")).is_some(), time != told);
+        }
     }
 
     #[test]

@@ -132,12 +132,16 @@ impl Event {
         Self { time, told: time, sequence, own, shared, rest: serde_json::Map::new() }
     }
 
-    /// The same event, but that it is judged as if it had happened at this time. What it tells stays.
+    /// The same event, but that it is judged as if it had happened at this time. Its `@timestamp` stays; where the two
+    /// differ it tells `lapwing.judged_time`, so that it is judged alike where it is read again.
     ///
     /// For sources with a clock of their own that nobody sets: the host's can be, also by who wants a sequence torn.
     #[must_use]
     pub fn judged_at(mut self, time: Timestamp) -> Self {
         self.time = time;
+        if time != self.told {
+            self.own.set(field!("lapwing.judged_time"), time);
+        }
         self
     }
 

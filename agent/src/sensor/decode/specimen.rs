@@ -26,6 +26,8 @@ const PROCESS: u32 = 30;
 const CGROUP: u64 = 1;
 const CONTAINER: &str = "/kubepods-pod0123456789abcdef0123456789abcdef.slice/\
     crio-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope";
+/// In nanoseconds.
+const SECOND: i64 = 1_000_000_000;
 /// A pipe, as `st_mode` tells it.
 const PIPE: u32 = 0o010_000;
 
@@ -53,6 +55,9 @@ fn kind(event: &Event, os: Option<Value>, has_env_vars: bool) -> EventKind {
 fn events(host: Host) -> Vec<Event> {
     let mut table = Table::new(&host.boot_id);
     let mut decoder = Decoder::new(host);
+    // The clock was set, so that what is told of that is there.
+    let boot = decoder.clock.wall(0).as_nanos();
+    decoder.clock.follow_to(boot.saturating_add(SECOND));
     table.name_cgroup(CGROUP, CONTAINER.into());
     let daemon = table.add(origin(DAEMON, 1, "/usr/sbin/sshd", DAEMON));
     let leader =
