@@ -66,7 +66,7 @@ fn a_bind_mount_is_walked_through() {
 fn what_was_written_in_a_container_is_marked() {
     ready();
     let folder = Folder::new();
-    let marker = format!("marker-{}", std::process::id());
+    let marker = format!("layer-{}", std::process::id());
     let script = "set -e
         mount -t tmpfs none \"$1\"; cd \"$1\"; mkdir lower upper work merged
         for name in below changed; do cp \"$2\" lower/$name; done
