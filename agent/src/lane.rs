@@ -187,10 +187,12 @@ impl Work {
             }),
         );
         let lost = self.lost.look(batch.lost, Instant::now(), &self.lane.schema);
-        if alerts.is_empty() && lost.is_none() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
+        let down = batch.down.map(|down| lost::down(&down, &self.lane.schema));
+        let mut alerts: Vec<_> = alerts.iter().map(|alert| self.document(alert)).collect();
+        alerts.extend(lost.into_iter().chain(down));
+        if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }
-        let alerts: Vec<_> = alerts.iter().map(|alert| self.document(alert)).chain(lost).collect();
         self.alerts += alerts.len() as u64;
         self.lane.ledger.commit(Commit { alerts, checkpoint })
     }
@@ -226,6 +228,7 @@ impl Work {
             match request {
                 Request::Subscribe(mut subscriber) => {
                     if let Some(running) = subscriber.running.take() {
+                        self.lane.source.watch(true);
                         // Who asked may have gone.
                         let _ = running.send(self.lane.source.running());
                     }

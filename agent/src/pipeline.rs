@@ -26,7 +26,7 @@ use crate::control::Server;
 use crate::edges::{self, Edges};
 use crate::lane::{self, Judge, Lane, LaneClient, View};
 use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
-use crate::sensor::{Sensor, Wanted, as_auditd};
+use crate::sensor::{MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
@@ -202,6 +202,7 @@ impl Lanes<'_> {
     fn start_all(&self, sensor: Option<Sensor>, edges: &Edges) -> Result<Sources> {
         let mut running = Vec::new();
         if let Some(mut sensor) = sensor {
+            sensor.recall(&self.rows(MEMORY_SCOPE)?);
             let rules = coverage::of_lane(self.rules, self.schema, &self.config.sensor);
             if self.config.sensor.filter {
                 sensor.filter(&rules);
@@ -227,16 +228,19 @@ impl Lanes<'_> {
         Ok(Sources { running, cloudtrail })
     }
 
+    /// What the store keeps of a source.
+    fn rows(&self, scope: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut rows = Vec::new();
+        self.client.rows(scope, |key, value| {
+            rows.push((key, value));
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
     /// Opens the CloudTrail source, and tells which rules cannot run on it.
     fn cloudtrail(&self, edges: &Edges) -> Result<CloudTrail> {
-        let rows = |scope: &str| {
-            let mut rows = Vec::new();
-            self.client.rows(scope, |key, value| {
-                rows.push((key, value));
-                Ok(())
-            })?;
-            Ok(rows)
-        };
+        let rows = |scope: &str| self.rows(scope);
         let config = &self.config.cloudtrail;
         let source =
             CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;

@@ -13,7 +13,7 @@ use std::io::{self, BufReader, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lapwing_engine::Timestamp;
+use lapwing_engine::{Event, Schema, Timestamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zstd::bulk::Compressor;
@@ -222,6 +222,12 @@ impl<W: Write> Recorder<W> {
     }
 }
 
+/// Writes an event as a line.
+pub(crate) fn write_line(event: &Event, schema: &Schema, line: &mut Vec<u8>) {
+    event.write_json(schema, line);
+    line.push(b'\n');
+}
+
 /// Looks at the beginning of a stream.
 ///
 /// # Errors
@@ -298,6 +304,8 @@ impl<R: Read> Read for Recording<R> {
 
 #[cfg(test)]
 mod tests {
+    use lapwing_engine::Fields;
+
     use super::*;
 
     fn head() -> Head {
@@ -333,6 +341,18 @@ mod tests {
         assert_eq!((text, error.is_none()), (format!("{long}\ny\n"), true));
         let Ok(Begun::Recording(head, ..)) = begin(&bytes[..]) else { panic!("no recording") };
         assert_eq!((head.host.as_str(), head.by.as_str()), ("host", "agent"));
+    }
+
+    #[test]
+    fn an_event_is_judged_again_when_it_was() {
+        let (schema, time) = (Schema::new(), Timestamp::from_nanos);
+        for (told, judged) in [(5, 5), (5_000_000_007, 3)] {
+            let event = Event::new(time(told), Fields::new(), Vec::new()).judged_at(time(judged));
+            let mut line = Vec::new();
+            write_line(&event, &schema, &mut line);
+            let again = Event::from_json(&schema, &serde_json::from_slice(&line).unwrap()).unwrap();
+            assert_eq!((again.time(), again.told_time()), (time(judged), time(told)));
+        }
     }
 
     #[test]

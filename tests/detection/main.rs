@@ -8,6 +8,8 @@ mod auditd;
 mod imds;
 /// Recordings of what happened, and replays of them.
 mod recording;
+/// Agents that are started again.
+mod restart;
 /// Reverse and bind shells.
 mod reverse_shell;
 /// Commands sent by Systems Manager.

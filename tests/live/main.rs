@@ -41,5 +41,7 @@ mod container;
 mod fields;
 /// What no rule can match and stays in the kernel.
 mod filter;
+/// Order, and what is told over a restart.
+mod order;
 /// The account of records, and how the agent starts and stops.
 mod run;

@@ -1,4 +1,5 @@
-//! The agent's own alert, "Telemetry lost": records were lost, so that what happened meanwhile may have gone unseen.
+//! The agent's own alert, "Telemetry lost": records were lost, or the sensor did not run, so that what happened meanwhile
+//! may have gone unseen.
 //!
 //! A flood may be meant to push one record out of the ring buffer, and then its silence is all that is left of it. Losses
 //! that follow one another are an episode, and an episode is one alert, with counts and times. It is told as soon as the
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::object;
 use crate::ledger::AlertDocument;
-use crate::source::Lost;
+use crate::source::{Down, Lost};
 
 /// How long nothing must be lost until an episode is over.
 const CALM: Duration = Duration::from_secs(10);
@@ -30,6 +31,12 @@ const GUIDE: &str = "1. Look at what ran between `event.start` and `event.end`: 
     connections, and for whom.\n2. If nothing did, the sensor itself was held up: stopped by a signal, frozen by its control \
     group, or left without processor time. Find out by whom.\n3. `lapwing status` counts what was lost, by kind.\n";
 const RISK_SCORE: u32 = 47;
+/// Of a sensor that did not run: most often it was upgraded.
+const DOWN_RISK_SCORE: u32 = 21;
+const DOWN_GUIDE: &str = "1. Find out why the sensor ended: an upgrade, its configuration, a stop by an operator \
+    (`journalctl -u lapwing`), a kill, which the kernel or root may have sent.\n2. Look at what began on this host just \
+    before `event.start`, and at what `already_running` events tell just after `event.end`: a process that was made \
+    in between and still runs is told there.\n";
 
 /// Watches over what is lost.
 #[derive(Default)]
@@ -99,6 +106,48 @@ impl Episode {
     }
 
     fn document(&self, schema: &Schema) -> AlertDocument {
+        let own = json!({"records": self.records, "by_kind": self.by_kind});
+        Telling {
+            event: &self.event,
+            from: self.from,
+            to: self.to,
+            reason: self.reason(),
+            severity: Severity::Medium,
+            risk_score: RISK_SCORE,
+            guide: GUIDE,
+            lost_records: Some(self.records),
+        }
+        .document(schema, own)
+    }
+}
+
+/// The alert that the sensor did not run for a while.
+pub(crate) fn down(down: &Down, schema: &Schema) -> AlertDocument {
+    let Down { event, from, to } = down;
+    let seconds = to.since(*from).as_secs_f64();
+    let reason = format!(
+        "the sensor was down between {from} and {to}, {seconds:.1} s: what ran wholly in that time was not seen"
+    );
+    let (severity, risk_score, guide) = (Severity::Low, DOWN_RISK_SCORE, DOWN_GUIDE);
+    let telling =
+        Telling { event, from: *from, to: *to, reason, severity, risk_score, guide, lost_records: None };
+    telling.document(schema, json!({"down_seconds": seconds}))
+}
+
+/// What an alert of this kind says.
+struct Telling<'a> {
+    event: &'a Event,
+    from: Timestamp,
+    to: Timestamp,
+    reason: String,
+    severity: Severity,
+    risk_score: u32,
+    guide: &'a str,
+    lost_records: Option<u64>,
+}
+
+impl Telling<'_> {
+    fn document(self, schema: &Schema, lost: Json) -> AlertDocument {
         let mut root = match self.event.to_json(schema) {
             Json::Object(root) => root,
             _ => Map::new(),
@@ -118,9 +167,9 @@ impl Episode {
             ("module", "lapwing".into()),
             ("dataset", "lapwing.alert".into()),
             ("id", id.clone().into()),
-            ("severity", Severity::Medium.number().into()),
-            ("risk_score", RISK_SCORE.into()),
-            ("reason", self.reason().into()),
+            ("severity", self.severity.number().into()),
+            ("risk_score", self.risk_score.into()),
+            ("reason", self.reason.clone().into()),
             ("start", self.from.to_string().into()),
             ("end", self.to.to_string().into()),
         ] {
@@ -129,16 +178,16 @@ impl Episode {
         root.insert("rule".to_owned(), rule());
         let own = json!({
             "id": id,
-            "reason": self.reason(),
+            "reason": self.reason,
             "rule_type": "telemetry",
-            "severity": Severity::Medium.name(),
+            "severity": self.severity.name(),
             "complete": false,
-            "lost_records": self.records,
-            "guide": GUIDE,
+            "lost_records": self.lost_records,
+            "guide": self.guide,
         });
         let ours = object(&mut root, "lapwing");
         ours.insert("alert".to_owned(), own);
-        ours.insert("lost".to_owned(), json!({"records": self.records, "by_kind": self.by_kind}));
+        ours.insert("lost".to_owned(), lost);
         AlertDocument { id, time: self.to, json: Bytes::from(Json::Object(root).to_string()), local: false }
     }
 }
@@ -202,6 +251,21 @@ mod tests {
         let reason = alert["event"]["reason"].as_str().unwrap();
         assert!(reason.starts_with("21 records were lost between"), "{reason}");
         assert!(reason.contains("6 of exec, 15 of fork"), "{reason}");
+    }
+
+    #[test]
+    fn a_sensor_that_was_down_is_told_with_times() {
+        let Lost { event, from, to, .. } = lost(5, &[]);
+        let document = super::down(&Down { event, from, to }, &Schema::new());
+        let alert: Json = serde_json::from_slice(&document.json).unwrap();
+        assert_eq!(alert["event"]["start"], "1970-01-01T00:00:04.000Z");
+        assert_eq!(alert["lapwing"]["lost"], json!({"down_seconds": 1.0}));
+        assert_eq!(
+            (&alert["rule"]["name"], &alert["lapwing"]["alert"]["severity"]),
+            (&json!(NAME), &json!("low"))
+        );
+        let reason = alert["event"]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("the sensor was down between 1970-01-01T00:00:04.000Z and "), "{reason}");
     }
 
     #[test]

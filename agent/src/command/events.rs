@@ -127,6 +127,7 @@ pub(super) fn line(event: &Json) -> String {
             text("/process/command_line"),
         ),
         "records_lost" => format!("{} records", text("/lapwing/lost/records")),
+        "sensor_down" => format!("from {} to {}", text("/event/start"), text("/event/end")),
         "end" => format!("{} exit code {}", text("/process/executable"), text("/process/exit_code")),
         _ => text("/process/command_line"),
     };

@@ -21,7 +21,7 @@ use super::{complain, print};
 use crate::clock;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Line, Lines, Request};
-use crate::recording::{Head, Recorder, Written};
+use crate::recording::{self, Head, Recorder, Written};
 use crate::sensor::{HookState, Sensor};
 use crate::source::Source as _;
 
@@ -142,8 +142,7 @@ impl Recording {
                 let mut line = Vec::new();
                 for event in &batch.events {
                     line.clear();
-                    event.write_json(schema, &mut line);
-                    line.push(b'\n');
+                    recording::write_line(event, schema, &mut line);
                     self.recorder.event(&line)?;
                 }
             }

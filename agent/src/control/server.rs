@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Request;
 use crate::lane::{LaneClient, Subscriber};
 use crate::pipeline::SENSOR_LANE;
+use crate::recording;
 
 /// Longest request that is read, in bytes.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
@@ -167,7 +168,7 @@ impl Shared {
         let mut text = Vec::new();
         for events in told.await?.chunks(EVENTS_AT_ONCE) {
             text.clear();
-            events.iter().for_each(|event| self.write(event, &mut text));
+            events.iter().for_each(|event| recording::write_line(event, &self.schema, &mut text));
             writer.write_all(&text).await?;
         }
         self.pass_on(writer, waiting, &missed, None, enough).await
@@ -199,17 +200,11 @@ impl Shared {
             }
             for event in events.drain(..) {
                 if filter.as_mut().is_none_or(|filter| filter.matches(&event)) {
-                    self.write(&event, &mut text);
+                    recording::write_line(&event, &self.schema, &mut text);
                 }
             }
             writer.write_all(&text).await?;
         }
-    }
-
-    /// Writes an event as a line.
-    fn write(&self, event: &Event, text: &mut Vec<u8>) {
-        event.write_json(&self.schema, text);
-        text.push(b'\n');
     }
 }
 

@@ -30,6 +30,7 @@ use super::image::Image;
 use super::names::Names;
 use super::owner::Owner;
 use super::process::{Changes, Key, Process, Table};
+use crate::source::Down;
 
 /// Makes events of records.
 pub(super) struct Decoder {
@@ -70,6 +71,7 @@ const UID_CHANGE: usize = 8;
 const GID_CHANGE: usize = 9;
 const DISCONNECTED: usize = 10;
 pub(super) const DATAGRAM: usize = 11;
+const DOWN: usize = 12;
 
 const PROCESS: Action = Action {
     name: "fork",
@@ -90,23 +92,24 @@ const NETWORK: Action = Action {
     transport: Some("tcp"),
     direction: Some("egress"),
 };
-const ACTIONS: [Action; 12] = [
+/// A statement about this host's own monitoring; a rule about processes or connections never sees it.
+const LOSS: Action = Action {
+    name: "records_lost",
+    category: "host",
+    ty: "info",
+    dataset: "lapwing.sensor",
+    message: "Records were lost: the kernel's ring buffer was full",
+    transport: None,
+    direction: None,
+};
+const ACTIONS: [Action; 13] = [
     PROCESS,
     Action { name: "exec", ..PROCESS },
     Action { name: "end", ty: "end", ..PROCESS },
     Action { name: "already_running", ty: "info", ..PROCESS },
     NETWORK,
     Action { name: "connection_accepted", direction: Some("ingress"), ..NETWORK },
-    // A statement about this host's own monitoring; a rule about processes or connections never sees it.
-    Action {
-        name: "records_lost",
-        category: "host",
-        ty: "info",
-        dataset: "lapwing.sensor",
-        message: "Records were lost: the kernel's ring buffer was full",
-        transport: None,
-        direction: None,
-    },
+    LOSS,
     Action { name: "session_id_change", ..CHANGE },
     Action { name: "uid_change", ..CHANGE },
     Action { name: "gid_change", ..CHANGE },
@@ -114,6 +117,11 @@ const ACTIONS: [Action; 12] = [
     Action { name: "disconnect_received", ty: "end", direction: None, ..NETWORK },
     // A name of its own: what Defend tells as connections on Linux is TCP alone, and no rule says so.
     Action { name: "datagram_attempted", transport: None, ..NETWORK },
+    Action {
+        name: "sensor_down",
+        message: "The sensor did not run: what ran meanwhile was not seen",
+        ..LOSS
+    },
 ];
 
 impl Decoder {
@@ -243,6 +251,16 @@ impl Decoder {
         own.set(field!("lapwing.lost.records"), i64::try_from(records).unwrap_or(i64::MAX));
         own.set(field!("lapwing.lost.total"), i64::try_from(total).unwrap_or(i64::MAX));
         self.event(time, own, vec![self.actions[LOST].clone(), self.host.clone()])
+    }
+
+    /// Nobody looked between these times since boot.
+    pub(super) fn down(&mut self, from: u64, to: u64) -> Down {
+        let mut own = self.own(DOWN, Kind(0), 0, to);
+        let [start, end] = [from, to].map(|time| self.clock.wall(time));
+        own.set(field!("event.start"), start);
+        own.set(field!("event.end"), end);
+        let event = self.event(to, own, vec![self.actions[DOWN].clone(), self.host.clone()]);
+        Down { event, from: start, to: end }
     }
 
     /// Everything that process events tell of a process that runs this program: for the context of an alert. Without

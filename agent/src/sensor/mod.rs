@@ -27,6 +27,7 @@ mod record;
 mod ring;
 
 mod clock;
+mod down;
 mod image;
 mod process;
 mod snapshot;
@@ -57,6 +58,7 @@ use lapwing_engine::{Event, Rule, Timestamp};
 use serde_json::json;
 
 pub(crate) use self::auditd::of as as_auditd;
+pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
 pub(crate) use self::hook::{Choices, HookReport, HookState, methods};
 pub(crate) use self::loss::KindCounts;
@@ -67,6 +69,7 @@ pub(crate) use self::start::StartError;
 use self::canary::Canary;
 use self::context::Hashes;
 use self::decode::{Audience, Decoder};
+use self::down::{Before, Memory};
 use self::filter::Filters;
 use self::hook::Retry;
 use self::host::Host;
@@ -74,10 +77,11 @@ use self::image::Image;
 use self::loss::Losses;
 use self::owner::{Owner, Owners};
 use self::process::{Changes, Key, TICK_NANOS, Table};
-use self::record::Record;
+use self::record::{ExecRecord, Record};
 use self::ring::Ring;
+use self::snapshot::Border;
 use crate::config::SensorConfig;
-use crate::source::{Batch, Context, Lost, Source};
+use crate::source::{Batch, Context, Down, Lost, Source};
 
 /// How long an event may wait for the port of a connection: the process that connects can be held up between the two
 /// moments at which the connection and its port are recorded.
@@ -106,8 +110,12 @@ pub(crate) struct Sensor {
     hashes: Hashes,
     /// Processes of the snapshot that were not told yet.
     running: Vec<Key>,
-    /// When all hooks were attached, in nanoseconds since boot.
-    attached: u64,
+    border: Border,
+    memory: Memory,
+    /// That nobody looked for a while before this run, until it is told.
+    down: Option<Down>,
+    /// From when to when that was.
+    was_down: Option<(Timestamp, Timestamp)>,
     stop: Arc<AtomicBool>,
     is_stopped: bool,
     malformed: u64,
@@ -187,9 +195,10 @@ impl Sensor {
     /// See [`StartError`].
     pub(crate) fn start(config: &SensorConfig, stop: Arc<AtomicBool>) -> Result<Self, StartError> {
         let loaded = start::start(config)?;
-        let attached = clock::now();
+        let border = Border::new(clock::now());
         let ring = Ring::new(loaded.rings).map_err(|error| StartError::Io("epoll", error))?;
         let host = Host::new();
+        let memory = Memory::new(host.boot_id.clone());
         let mut sensor = Self {
             ebpf: Some(loaded.ebpf),
             logger: loaded.logger,
@@ -203,7 +212,10 @@ impl Sensor {
             decoder: Decoder::new(host),
             hashes: Hashes::default(),
             running: Vec::new(),
-            attached,
+            border,
+            memory,
+            down: None,
+            was_down: None,
             stop,
             is_stopped: false,
             malformed: 0,
@@ -216,6 +228,27 @@ impl Sensor {
         drop(loaded.btf);
         sensor.take_snapshot();
         Ok(sensor)
+    }
+
+    /// Finds out by what the run before has remembered, the rows of [`MEMORY_SCOPE`], for how long nobody looked.
+    pub(crate) fn recall(&mut self, rows: &[(String, Vec<u8>)]) {
+        match self.memory.recall(rows) {
+            Before::Nothing => {}
+            Before::OtherBoot(until) => {
+                tracing::info!(
+                    "the sensor runs for the first time since the host was booted; it last saw {until}"
+                );
+            }
+            Before::SameBoot(until) => {
+                let down = self.decoder.down(until, self.border.attached);
+                let (from, to) = (down.from, down.to);
+                tracing::warn!(
+                    "the sensor was down between {from} and {to}: what ran wholly in that time was not seen"
+                );
+                self.was_down = Some((from, to));
+                self.down = Some(down);
+            }
+        }
     }
 
     /// What became of each hook.
@@ -312,13 +345,13 @@ impl Sensor {
     /// Takes in what ran before the hooks were attached. What was made since comes by its records, though within one
     /// tick of the clock it is not known which was first.
     fn take_snapshot(&mut self) {
-        for running in snapshot::all(self.attached + TICK_NANOS) {
+        for running in snapshot::all(self.border.attached + TICK_NANOS) {
             if let Some(path) = running.cgroup {
                 self.table.name_cgroup(running.origin.place.cgroup, path);
             }
-            let is_old = running.origin.start < self.attached;
+            let start = running.origin.start;
             let key = self.table.add(running.origin);
-            if is_old {
+            if self.border.takes(key, start) {
                 self.running.push(key);
             }
         }
@@ -329,7 +362,7 @@ impl Sensor {
     fn tell_running(&mut self) -> Vec<Event> {
         let rest = self.running.len().saturating_sub(SNAPSHOT_BATCH);
         let keys = self.running.split_off(rest);
-        let running = |key| self.decoder.already_running(&self.table, key, self.attached);
+        let running = |key| self.decoder.already_running(&self.table, key, self.border.attached);
         keys.into_iter().rev().filter_map(running).collect()
     }
 
@@ -352,6 +385,13 @@ impl Sensor {
             }
             if is_own_connection(&record) {
                 self.own += 1;
+                continue;
+            }
+            if self.border.is_told_before(&record) {
+                if let Record::Exec(exec) = &record {
+                    // The kernel side tells it once.
+                    name_cgroup(&mut self.table, exec);
+                }
                 continue;
             }
             let (table, decoder, ebpf) = (&mut self.table, &mut self.decoder, self.ebpf.as_ref());
@@ -420,10 +460,7 @@ impl Teller<'_> {
                 self.decoder.fork(self.table, key, time)
             }
             Record::Exec(exec) => {
-                if exec.fixed.cgroup.len != 0 {
-                    let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
-                    self.table.name_cgroup(exec.fixed.place.cgroup, path);
-                }
+                name_cgroup(self.table, exec);
                 // The kernel changes the ids before the program, and so tell the sensors that rules are written for.
                 let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
@@ -494,6 +531,10 @@ impl Teller<'_> {
 
 impl Source for Sensor {
     fn next(&mut self, wait: Duration) -> Result<Option<Batch>> {
+        if let Some(down) = self.down.take() {
+            let events = vec![down.event.clone()];
+            return Ok(Some(Batch { events, down: Some(down), ..Batch::default() }));
+        }
         if !self.running.is_empty() {
             return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
         }
@@ -518,7 +559,8 @@ impl Source for Sensor {
         self.table.expire(now);
         let lost = self.losses.look(now, self.is_stopped).map(|lost| self.tell_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
-        Ok(Some(Batch { events, lost, ..Batch::default() }))
+        let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.is_stopped);
+        Ok(Some(Batch { events, checkpoint, lost, down: None }))
     }
 
     fn running(&mut self) -> Vec<Event> {
@@ -560,6 +602,7 @@ impl Source for Sensor {
             "hooks": status.hooks,
             "records": records.collect::<Vec<_>>(),
             "missed": status.missed,
+            "down": self.was_down.map(|(from, to)| json!({"from": from.to_string(), "to": to.to_string()})),
             "malformed": status.malformed,
             "late": status.late,
             "own_connections": status.own,
@@ -582,6 +625,14 @@ impl Source for Sensor {
     fn lost(&self, from: Timestamp, to: Timestamp) -> Option<u64> {
         let clock = self.decoder.clock;
         Some(self.losses.between(clock.since_boot(from), clock.since_boot(to)))
+    }
+}
+
+/// Takes in the path of a control group, where a record tells it.
+fn name_cgroup(table: &mut Table, exec: &ExecRecord<'_>) {
+    if exec.fixed.cgroup.len != 0 {
+        let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
+        table.name_cgroup(exec.fixed.place.cgroup, path);
     }
 }
 

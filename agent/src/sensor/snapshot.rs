@@ -1,6 +1,6 @@
 //! What runs already: processes as `/proc` shows them, at the start and where a record was lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +14,7 @@ use smol_str::SmolStr;
 
 use super::image::Image;
 use super::process::{Key, Origin, TICK_NANOS};
+use super::record::Record;
 
 /// Most bytes of a process's arguments that are read, as many as a record holds.
 const ARGS_BYTES_MAX: usize = lapwing_common::ARGS_BYTES_MAX;
@@ -38,6 +39,37 @@ pub(super) const NO_PLACE: Place = Place { pgid: 0, sid: 0, tty: 0, vpid: 0, nam
 pub(super) struct Running {
     pub(super) origin: Origin,
     pub(super) cgroup: Option<SmolStr>,
+}
+
+/// Where the snapshot ends and records begin, so that each process is told once: the moment at which all hooks were
+/// attached. What the first hooks saw before the last was there is told by its outcome, in the snapshot.
+pub(super) struct Border {
+    /// That moment, in nanoseconds since boot.
+    pub(super) attached: u64,
+    /// Processes of the snapshot that were made so shortly before it that a record may tell them too: `/proc` tells when
+    /// only by the tick.
+    doubtful: HashSet<Key>,
+}
+
+impl Border {
+    pub(super) fn new(attached: u64) -> Self {
+        Self { attached, doubtful: HashSet::new() }
+    }
+
+    /// Whether a process of the snapshot that was made then, by the tick, is told by it.
+    pub(super) fn takes(&mut self, key: Key, start: u64) -> bool {
+        let is_taken = start < self.attached;
+        if is_taken && start + 2 * TICK_NANOS > self.attached {
+            self.doubtful.insert(key);
+        }
+        is_taken
+    }
+
+    /// Whether the snapshot tells what a record does.
+    pub(super) fn is_told_before(&mut self, record: &Record<'_>) -> bool {
+        record.header().time < self.attached
+            || matches!(record, Record::Fork(fork) if self.doubtful.remove(&Key::of(&fork.child)))
+    }
 }
 
 /// Every process that was made before this time since boot, parents before their children.
@@ -179,4 +211,39 @@ fn cgroup(process: &Process) -> Option<(PathBuf, SmolStr)> {
     };
     let folder = roots.iter().map(PathBuf::from).find(|root| root.is_dir())?;
     Some((folder.join(group.pathname.trim_start_matches('/')), SmolStr::new(&group.pathname)))
+}
+
+#[cfg(test)]
+mod tests {
+    use lapwing_common::{Fork, Kind, VERSION};
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    use super::*;
+
+    /// A process is told by the snapshot or by the record of its beginning, whatever the tick hides.
+    #[test]
+    fn each_process_is_told_once() {
+        let attached = 1000 * TICK_NANOS + TICK_NANOS / 2;
+        for (made, is_in_snapshot) in [
+            (attached - 3 * TICK_NANOS, true),
+            (attached - 1, true),
+            (attached + 1, true),
+            (attached + 1, false),
+            (attached + TICK_NANOS, false),
+            (attached + TICK_NANOS, true),
+        ] {
+            let mut border = Border::new(attached);
+            let mut fork = Fork::new_zeroed();
+            (fork.header.kind, fork.header.version) = (Kind::FORK.0, VERSION);
+            (fork.header.len, fork.header.time) = (size_of::<Fork>() as u32, made + 1);
+            (fork.child.pid, fork.child.start) = (7, made);
+            let key = Key::new(7, made);
+            let by_snapshot = is_in_snapshot && border.takes(key, made / TICK_NANOS * TICK_NANOS);
+            let mut room = vec![0_u64; size_of::<Fork>() / 8];
+            room.as_mut_bytes().copy_from_slice(fork.as_bytes());
+            let Ok(record) = Record::parse(room.as_bytes()) else { panic!("a record") };
+            let by_record = !border.is_told_before(&record);
+            assert!(by_snapshot != by_record, "{made}: {by_snapshot} {by_record}");
+        }
+    }
 }

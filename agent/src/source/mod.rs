@@ -62,6 +62,18 @@ pub(crate) struct Batch {
     pub(crate) checkpoint: Checkpoint,
     /// What was lost and was not told before, where the source can lose records.
     pub(crate) lost: Option<Lost>,
+    /// That nobody looked for a while before this run, where that is so and was not told before.
+    pub(crate) down: Option<Down>,
+}
+
+/// A time in which the source did not run.
+pub(crate) struct Down {
+    /// The event that tells it.
+    pub(crate) event: Event,
+    /// From when, at the latest: the run before has seen what was until then.
+    pub(crate) from: Timestamp,
+    /// Until when: this run sees what is from then on.
+    pub(crate) to: Timestamp,
 }
 
 /// Records that were lost.

@@ -32,8 +32,9 @@ pub(crate) struct Arguments {
 
 /// How often memory is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
-/// The part of the time that is left out at first: tables and buffers fill, and grow to what they need.
-const WARM_UP_PART: u32 = 6;
+/// The part of the time that is left out at first: tables and buffers fill and grow to what they need, and so do the parts
+/// of the program and of the rings that were touched.
+const WARM_UP_PART: u32 = 3;
 /// How often it is said how it goes.
 const SAY_EVERY: Duration = Duration::from_secs(300);
 /// How long after its last process the table may take to forget: what ended is kept for half a minute, and what ended

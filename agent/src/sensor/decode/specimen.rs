@@ -97,6 +97,7 @@ fn events(host: Host) -> Vec<Event> {
     closed.socket = connection.socket;
     found.push(decoder.disconnect(&table, Owner { key, is_acceptor: false, reach: Reach::Public }, &closed));
     found.push(Some(decoder.lost(1, 1, time)));
+    found.push(Some(decoder.down(1, time).event));
     found.into_iter().flatten().collect()
 }
 

@@ -361,7 +361,8 @@ impl Draft {
             true => None,
             false => Some(Box::new(move || receipts.into_iter().for_each(Receipt::done))),
         };
-        Batch { events: self.events, checkpoint: Checkpoint { changes: self.changes, done }, lost: None }
+        let checkpoint = Checkpoint { changes: self.changes, done };
+        Batch { events: self.events, checkpoint, ..Batch::default() }
     }
 }
 

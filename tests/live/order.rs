@@ -1,0 +1,159 @@
+//! Events in the order in which the kernel had them, and each process told once, however much happens while a sensor starts
+//! and ends.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::agent::{events, field};
+
+/// What a sensor of its own told from its start to its end.
+struct Run {
+    events: Vec<Value>,
+    /// How many records it says came too late to be put in their order.
+    late: u64,
+}
+
+/// A sensor that runs, and the thread that keeps its events.
+struct Sensor {
+    child: Child,
+    events: std::thread::JoinHandle<Vec<Value>>,
+}
+
+impl Sensor {
+    /// Starts one and waits until its hooks are attached.
+    fn start() -> Self {
+        let mut child = events().spawn().expect("the agent");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let first = lines.next().expect("an event").expect("an event");
+        let parse = |line: String| serde_json::from_str(&line).expect("JSON");
+        let keep = move || std::iter::once(first).chain(lines.map_while(Result::ok)).map(parse).collect();
+        Self { child, events: std::thread::spawn(keep) }
+    }
+
+    fn end(mut self) -> Run {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let events = self.events.join().expect("events");
+        let mut said = String::new();
+        self.child.stderr.take().expect("a pipe").read_to_string(&mut said).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{said}");
+        let late = said
+            .lines()
+            .find_map(|line| line.strip_prefix("records: ")?.rsplit(", ").next()?.strip_suffix(" late"));
+        Run { events, late: late.and_then(|late| late.parse().ok()).expect("the account at the end") }
+    }
+}
+
+/// Starts processes on every processor until it is told to stop: some that end at once and some that stay a while.
+/// Returns their numbers with when each was started and when it had ended.
+fn churn(stop: &AtomicBool) -> Vec<(u32, Instant, Instant)> {
+    let work = || {
+        let (mut started, mut ended): (Vec<(Child, Instant)>, Vec<_>) = (Vec::new(), Vec::new());
+        while !stop.load(Ordering::Relaxed) || !started.is_empty() {
+            if !stop.load(Ordering::Relaxed) {
+                for seconds in ["0", "0.7"] {
+                    let mut sleep = Command::new("sleep");
+                    started.push((sleep.arg(seconds).stdin(Stdio::null()).spawn().unwrap(), Instant::now()));
+                }
+            }
+            started.retain_mut(|(child, since)| {
+                let is_over = child.try_wait().unwrap().is_some();
+                if is_over {
+                    ended.push((child.id(), *since, Instant::now()));
+                }
+                !is_over
+            });
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        ended
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// How often each process was told to have begun, by its name and its number.
+fn begun(run: &Run) -> HashMap<(u64, String), usize> {
+    let mut begun = HashMap::new();
+    let of = |event: &&Value| {
+        ["fork", "already_running"].contains(&event["event"]["action"].as_str().unwrap_or(""))
+    };
+    for event in run.events.iter().filter(of) {
+        let id = field(event, "process.entity_id").as_str().expect("an id").to_owned();
+        *begun.entry((event["process"]["pid"].as_u64().expect("a number"), id)).or_default() += 1;
+    }
+    begun
+}
+
+#[test]
+fn events_are_in_order_and_each_process_is_told_once_over_a_restart() {
+    let stop = AtomicBool::new(false);
+    let (first, second, processes, times) = std::thread::scope(|scope| {
+        let churn = scope.spawn(|| churn(&stop));
+        std::thread::sleep(Duration::from_millis(500));
+        let sensor = Sensor::start();
+        let began = Instant::now();
+        std::thread::sleep(Duration::from_secs(2));
+        let ends = Instant::now();
+        let first = sensor.end();
+        let ended = Instant::now();
+        std::thread::sleep(Duration::from_millis(1500));
+        let starts = Instant::now();
+        let sensor = Sensor::start();
+        let again = Instant::now();
+        std::thread::sleep(Duration::from_secs(2));
+        stop.store(true, Ordering::Relaxed);
+        let processes = churn.join().unwrap();
+        // What has happened is read within less.
+        std::thread::sleep(Duration::from_millis(300));
+        (first, sensor.end(), processes, [began, ends, ended, starts, again])
+    });
+    let [began, ends, ended, starts, again] = times;
+
+    for run in [&first, &second] {
+        // What the sensor says of itself is told when it is found out.
+        let of_processes = run.events.iter().filter(|event| event["event"]["category"][0] != "host");
+        let told: Vec<_> = of_processes.collect();
+        let brief = |event: &Value| {
+            format!("{} {} {}", event["@timestamp"], event["event"]["action"], event["process"]["pid"])
+        };
+        let is_behind = |pair: &&[&Value]| time(pair[1]) < time(pair[0]);
+        let behind: Vec<_> =
+            told.windows(2).filter(is_behind).map(|pair| [brief(pair[0]), brief(pair[1])]).collect();
+        assert!(behind.len() as u64 <= run.late, "{behind:?} stand behind later ones, {} late", run.late);
+        for ((pid, id), count) in begun(run) {
+            assert_eq!(count, 1, "process {pid}, {id}, is told to have begun {count} times");
+        }
+    }
+    let [first, second] = [&first, &second].map(begun);
+    let is_in = |begun: &HashMap<(u64, String), usize>, pid: u32| {
+        begun.keys().any(|(told, _)| *told == u64::from(pid))
+    };
+    let (mut seen, mut unseen) = (0, 0);
+    for (pid, since, until) in processes {
+        if until > began && since < ends {
+            assert!(is_in(&first, pid), "{pid} ran while the first sensor did");
+            seen += 1;
+        }
+        if until > again {
+            assert!(is_in(&second, pid), "{pid} ran while the second sensor did");
+            seen += 1;
+        }
+        if since > ended && until < starts {
+            assert!(!is_in(&first, pid) && !is_in(&second, pid), "{pid} ran while none did");
+            unseen += 1;
+        }
+    }
+    assert!(seen > 50 && unseen > 5, "{seen} seen, {unseen} unseen");
+}
+
+fn time(event: &Value) -> jiff::Timestamp {
+    event["@timestamp"].as_str().expect("a time").parse().expect("a time")
+}
