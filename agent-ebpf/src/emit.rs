@@ -1,5 +1,5 @@
 //! The one way into the rings. Whoever has a record hands it over here, so that each is counted: made, left unmade because
-//! no rule can match it, or lost because there was no room.
+//! no rule can match it or it was told just before, or lost because there was no room.
 //!
 //! There are two rings, one for processes and one for connections, and the last quarter of each is kept for the kinds that
 //! do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another.
@@ -60,14 +60,22 @@ pub(crate) fn stays(kind: Kind, reaches: impl FnOnce() -> u32) -> bool {
     } else {
         filter.dropped[kind.slot()] != 0 && filter.drops(kind, reaches())
     };
-    if stays && let Some(counts) = COUNTS.get_ptr_mut(0) {
+    if stays {
+        stayed(kind);
+    }
+    stays
+}
+
+/// Counts a record of this kind that is left unmade.
+#[inline(always)]
+pub(crate) fn stayed(kind: Kind) {
+    if let Some(counts) = COUNTS.get_ptr_mut(0) {
         // SAFETY: the pointer is that of this processor's counters.
         unsafe {
             (*counts).seen[kind.slot()] += 1;
             (*counts).filtered[kind.slot()] += 1;
         }
     }
-    stays
 }
 
 /// A header for a record of this kind; its time is set when it is written.

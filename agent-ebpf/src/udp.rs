@@ -127,6 +127,7 @@ fn tell(sock: Address, family: u16, protocol: u16, remote: &[u32; 4], remote_por
     // SAFETY: a place in the map stays one; at worst another flow's time is read from it.
     let told = FLOWS.get_ptr(flow).map(|told| unsafe { *told });
     if told.is_some_and(|told| now.wrapping_sub(told) < SILENCE_NANOS) {
+        emit::stayed(Kind::DATAGRAM);
         return;
     }
     let header = emit::header(Kind::DATAGRAM);

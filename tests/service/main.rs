@@ -24,6 +24,8 @@ const PACKAGE: &str = "LAPWING_PACKAGE";
 const WAIT: Duration = Duration::from_secs(60);
 const LOG: &str = "/var/log/lapwing/alerts.ndjson";
 const RULE: &str = "Potential Reverse Shell via Suspicious Child Process";
+/// Told of the time in which the agent was down.
+const LOST: &str = "Telemetry lost";
 /// The capabilities that the service keeps: the bits of CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
 const CAPABILITIES: u64 = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
 
@@ -43,6 +45,8 @@ fn the_service_from_installation_to_purge() {
     a_reverse_shell_is_alerted_to(&guest, 4001, 1);
 
     guest.run("systemctl restart lapwing");
+    let told = alerts(&guest, LOST, 1);
+    assert!(told[0]["event"]["start"].as_str() < told[0]["event"]["end"].as_str(), "{told:?}");
     a_reverse_shell_is_alerted_to(&guest, 4002, 2);
     its_log_can_be_rotated(&guest);
     it_is_replaced_when_it_dies_or_hangs(&guest);
@@ -113,18 +117,23 @@ fn a_reverse_shell_is_alerted_to(guest: &Guest, port: u16, count: usize) {
     attacker.wait().unwrap();
     assert!(heard.starts_with("42 on "), "the attacker has a shell: {heard:?}");
 
-    guest.until(&format!("test $(wc -l < {LOG}) -ge {count}"), WAIT);
-    let lines = guest.run(&format!("cat {LOG}"));
-    let alerts: Vec<Json> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(alerts.len(), count, "{lines}");
+    let alerts = alerts(guest, RULE, count);
+    assert_eq!(alerts.len(), count, "{alerts:?}");
     let alert = alerts.last().unwrap();
-    assert_eq!(alert["message"], RULE, "{alert}");
     assert_eq!(alert["event"]["kind"], "alert", "{alert}");
     assert_eq!(alert["destination"]["ip"], "10.88.0.2", "{alert}");
     assert_eq!(alert["destination"]["port"], port, "{alert}");
     assert_eq!(alert["process"]["args"][1], "-e", "{alert}");
     let hash = guest.run("sha256sum $(readlink -f /bin/nc)");
     assert_eq!(alert["process"]["hash"]["sha256"].as_str(), hash.split(' ').next(), "{alert}");
+}
+
+/// The alerts of the rule in the log, once there are that many.
+fn alerts(guest: &Guest, rule: &str, count: usize) -> Vec<Json> {
+    let of_rule = format!("'\"message\":\"{rule}\"' {LOG}");
+    guest.until(&format!("test $(grep --count {of_rule}) -ge {count}"), WAIT);
+    let lines = guest.run(&format!("grep {of_rule}"));
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// As logrotate does it: the file is moved away, and the agent told.

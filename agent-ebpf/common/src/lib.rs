@@ -81,7 +81,7 @@ impl Kind {
 pub const SLOTS: usize = 16;
 
 /// What one processor counted of each kind: `seen` is everything that a record is there for, `filtered` what stayed in the
-/// kernel by the [`Filter`], `lost` the records for which the ring had no room. What was delivered is the rest.
+/// kernel by the [`Filter`] or was told just before, `lost` the records for which the ring had no room. What was delivered is the rest.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Counts {

@@ -43,7 +43,7 @@ pub(super) struct Lost {
 pub(crate) struct KindCounts {
     /// What the kernel programs saw that is told by such a record.
     pub(crate) seen: u64,
-    /// Records that were not made because no rule can match them.
+    /// Records that were not made because no rule can match them; of datagrams, also those told just before.
     pub(crate) filtered: u64,
     /// Records for which the ring had no room.
     pub(crate) lost: u64,

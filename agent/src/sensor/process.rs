@@ -27,7 +27,7 @@ use super::snapshot;
 const PROCESSES_MAX: usize = 65_536;
 /// How long a process is kept after its end, and how many are at most: late records may name it, and alerts ask for it.
 const LINGER_NANOS: u64 = 30_000_000_000;
-const LINGERING_MAX: usize = 4096;
+const LINGERING_MAX: usize = 2048;
 /// How often it is looked whether processes whose end was lost are gone.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Most ancestors of a process that are told.
@@ -92,7 +92,8 @@ pub(super) struct Origin {
 
 /// The processes of this host.
 pub(super) struct Table {
-    processes: HashMap<Key, Process>,
+    /// Boxed, for a map has up to twice as many places as it holds.
+    processes: HashMap<Key, Box<Process>>,
     /// The process that has, or had last, each number.
     current: HashMap<u32, Key>,
     /// Those that ended, in that order.
@@ -154,7 +155,11 @@ impl Table {
 
     /// A process, while it is known.
     pub(super) fn get(&self, key: Key) -> Option<&Process> {
-        self.processes.get(&key)
+        self.processes.get(&key).map(Box::as_ref)
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values().map(Box::as_ref)
     }
 
     /// The process that has this number, or had it last.
@@ -185,9 +190,7 @@ impl Table {
 
     /// The processes that live and were made by this one or its offspring.
     pub(super) fn children(&self, key: Key) -> impl Iterator<Item = &Process> {
-        self.processes
-            .values()
-            .filter(move |process| process.parent == Some(key) && process.life == Life::Alive)
+        self.each().filter(move |process| process.parent == Some(key) && process.life == Life::Alive)
     }
 
     /// The path of a control group, where a record told it.
@@ -217,7 +220,7 @@ impl Table {
 
     /// The processes that live, parents before their children.
     pub(super) fn in_order(&self) -> Vec<Key> {
-        let alive = self.processes.values().filter(|process| process.life == Life::Alive);
+        let alive = self.each().filter(|process| process.life == Life::Alive);
         let mut keys: Vec<_> = alive.map(|process| (process.start, process.key.pid, process.key)).collect();
         keys.sort_unstable_by_key(|(start, pid, _)| (*start, *pid));
         keys.into_iter().map(|(_, _, key)| key).collect()
@@ -230,7 +233,7 @@ impl Table {
 
     /// How many of them live, as far as is known.
     pub(super) fn alive(&self) -> usize {
-        self.processes.values().filter(|process| process.life == Life::Alive).count()
+        self.each().filter(|process| process.life == Life::Alive).count()
     }
 
     /// Adds a process that ran before the agent did.
@@ -417,7 +420,7 @@ impl Table {
         }
         let (key, parent) = (process.key, process.parent);
         self.current.insert(key.pid, key);
-        let replaced = self.processes.insert(key, process);
+        let replaced = self.processes.insert(key, Box::new(process));
         if let Some(parent) = replaced.and_then(|old| self.processes.get_mut(&old.parent?)) {
             parent.children = parent.children.saturating_sub(1);
         }
@@ -482,7 +485,7 @@ impl Table {
             process.life == Life::Alive
                 && (is_reused || pid.is_some_and(|pid| kill(pid, None) == Err(Errno::ESRCH)))
         };
-        let gone: Vec<_> = self.processes.values().filter(is_gone).map(|process| process.key).collect();
+        let gone: Vec<_> = self.each().filter(is_gone).map(|process| process.key).collect();
         for key in gone {
             self.counts.swept += 1;
             self.end(key, now);

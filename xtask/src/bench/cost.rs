@@ -1,7 +1,7 @@
 //! What the agent costs the processes of the host, and the host.
 //!
-//! Runs come in pairs, without the agent and with it, and what is told is the median over the pairs of the difference:
-//! on a machine that others use too, single runs differ by more than what is measured.
+//! Each run with the agent lies between two without it, and what is told is the median over these of the difference to
+//! the mean of the two: on a machine that others use too, single runs differ by more than what is measured, and slowly.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::shell::{self, say};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Pairs of runs, without the agent and with it
+    /// Runs with the agent, each between two without it
     #[arg(long, default_value_t = 9)]
     pairs: usize,
     /// One JSON object instead of a table
@@ -33,9 +33,32 @@ pub(crate) struct Arguments {
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// One run's times, in nanoseconds.
+#[derive(Clone, Copy)]
 pub(super) struct Run {
     pub(super) mean: f64,
     pub(super) p50: f64,
+}
+
+/// A run between two others: how much longer it took than they did.
+#[derive(Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) without: Run,
+    pub(super) with: Run,
+}
+
+impl Pair {
+    pub(super) fn new([before, after]: [Run; 2], with: Run) -> Self {
+        let middle = |of: fn(&Run) -> f64| f64::midpoint(of(&before), of(&after));
+        Self { without: Run { mean: middle(|run| run.mean), p50: middle(|run| run.p50) }, with }
+    }
+
+    pub(super) fn added(&self) -> f64 {
+        self.with.mean - self.without.mean
+    }
+
+    pub(super) fn added_p50(&self) -> f64 {
+        self.with.p50 - self.without.p50
+    }
 }
 
 /// What the agent showed during one run of the load.
@@ -59,35 +82,32 @@ pub(super) fn run(load: Load, arguments: &Arguments) -> Result<()> {
     }
     let binary = arguments.which.binary()?;
     let (mut pairs, mut costs) = (Vec::new(), Vec::new());
-    for pair in 1..=arguments.pairs.max(1) {
-        wait_for_quiet();
-        let without = measure(load)?;
+    wait_for_quiet();
+    let mut before = measure(load)?;
+    for number in 1..=arguments.pairs.max(1) {
         let (with, cost) = measure_with(load, &binary)?;
+        wait_for_quiet();
+        let after = measure(load)?;
+        let pair = Pair::new([before, after], with);
         say(&format!(
-            "pair {pair}: mean {:.1} -> {:.1} µs, p50 {:.1} -> {:.1} µs",
-            without.mean / 1e3,
+            "pair {number}: mean {:.1} -> {:.1} µs, p50 {:.1} -> {:.1} µs",
+            pair.without.mean / 1e3,
             with.mean / 1e3,
-            without.p50 / 1e3,
+            pair.without.p50 / 1e3,
             with.p50 / 1e3
         ));
-        pairs.push((without, with));
+        pairs.push(pair);
         costs.push(cost);
+        before = after;
     }
     let bpf_nanos = bpf_nanos(load, &binary)?;
     print(load, arguments, &pairs, &costs, bpf_nanos)
 }
 
-fn print(
-    load: Load,
-    arguments: &Arguments,
-    pairs: &[(Run, Run)],
-    costs: &[Cost],
-    bpf_nanos: f64,
-) -> Result<()> {
-    let median_of = |of: fn(&(Run, Run)) -> f64| median(pairs.iter().map(of).collect());
-    let added = median_of(|(without, with)| with.mean - without.mean);
-    let added_p50 = median_of(|(without, with)| with.p50 - without.p50);
-    let base = median_of(|(without, _)| without.mean);
+fn print(load: Load, arguments: &Arguments, pairs: &[Pair], costs: &[Cost], bpf_nanos: f64) -> Result<()> {
+    let median_of = |of: fn(&Pair) -> f64| median(pairs.iter().map(of).collect());
+    let (added, added_p50) = (median_of(Pair::added), median_of(Pair::added_p50));
+    let base = median_of(|pair| pair.without.mean);
     let percent = added / base * 100.0;
     let cpu = median(costs.iter().map(|cost| cost.cpu_percent).collect());
     let rss = costs.iter().map(|cost| cost.rss_mib).fold(0.0, f64::max);

@@ -1,7 +1,7 @@
 //! What Lapwing costs beside other sensors that are found on this machine, all measured in one run and in the same way.
 //!
-//! In each round every sensor has its turn: both loads without it, then with it. What is told is the median over the
-//! rounds of the difference, so that what the machine does meanwhile is the same for all of them.
+//! In each round every sensor has its turn: both loads with it, between both without it. What is told is the median over
+//! the rounds of the difference, so that what the machine does meanwhile is the same for all of them.
 
 mod sensor;
 
@@ -14,7 +14,7 @@ use clap::Args;
 
 use self::sensor::{Kind, Sensor};
 use super::Which;
-use super::cost::{Run, measure, median};
+use super::cost::{Pair, Run, measure, median};
 use super::load::Load;
 use super::wait_for_quiet;
 use crate::shell::say;
@@ -36,8 +36,8 @@ pub(crate) struct Arguments {
 
 /// What one turn of a sensor showed.
 struct Turn {
-    exec: [Run; 2],
-    connect: [Run; 2],
+    exec: Pair,
+    connect: Pair,
     cpu_percent: f64,
     rss_mib: f64,
     lost: u64,
@@ -57,12 +57,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             None => turns.push((kind, Vec::new())),
         }
     }
+    wait_for_quiet();
+    let mut before = both()?;
     for round in 1..=arguments.rounds {
         for (kind, turns) in &mut turns {
-            wait_for_quiet();
-            let turn = turn(*kind, &binary)?;
-            let [exec, connect] =
-                [&turn.exec, &turn.connect].map(|[without, with]| (with.mean - without.mean) / 1e3);
+            let turn = turn(*kind, &binary, &mut before)?;
+            let [exec, connect] = [&turn.exec, &turn.connect].map(|pair| pair.added() / 1e3);
             say(&format!(
                 "round {round}, {}: {exec:+.1} µs an exec, {connect:+.2} µs a connect",
                 kind.name()
@@ -73,19 +73,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     print(&turns, arguments.json)
 }
 
-fn turn(kind: Kind, binary: &Path) -> Result<Turn> {
-    let without = (measure(Load::Exec)?, measure(Load::Connect)?);
+/// Runs both loads.
+fn both() -> Result<[Run; 2]> {
+    Ok([measure(Load::Exec)?, measure(Load::Connect)?])
+}
+
+/// Measures a sensor, after runs `before` it and before those that are there afterwards.
+fn turn(kind: Kind, binary: &Path, before: &mut [Run; 2]) -> Result<Turn> {
     let sensor = Sensor::start(kind, binary)?;
     let (start, cpu) = (Instant::now(), sensor.cpu_seconds()?);
-    let with = (measure(Load::Exec)?, measure(Load::Connect)?);
+    let with = both()?;
     let cpu_percent = (sensor.cpu_seconds()? - cpu) / start.elapsed().as_secs_f64() * 100.0;
-    Ok(Turn {
-        exec: [without.0, with.0],
-        connect: [without.1, with.1],
-        cpu_percent,
-        rss_mib: sensor.rss_mib()?,
-        lost: sensor.lost()?,
-    })
+    let (rss_mib, lost) = (sensor.rss_mib()?, sensor.lost()?);
+    drop(sensor);
+    wait_for_quiet();
+    let after = both()?;
+    let [exec, connect] = [0, 1].map(|load| Pair::new([before[load], after[load]], with[load]));
+    *before = after;
+    Ok(Turn { exec, connect, cpu_percent, rss_mib, lost })
 }
 
 fn print(turns: &[(Kind, Vec<Turn>)], as_json: bool) -> Result<()> {
@@ -100,12 +105,10 @@ fn print(turns: &[(Kind, Vec<Turn>)], as_json: bool) -> Result<()> {
     }
     for (kind, turns) in turns {
         let median_of = |of: fn(&Turn) -> f64| median(turns.iter().map(of).collect());
-        let added = |[without, with]: &[Run; 2]| with.mean - without.mean;
-        let exec = median(turns.iter().map(|turn| added(&turn.exec)).collect());
-        let connect = median(turns.iter().map(|turn| added(&turn.connect)).collect());
-        let percent = exec / median_of(|turn| turn.exec[0].mean) * 100.0;
-        let exec_p50 = median_of(|turn| turn.exec[1].p50 - turn.exec[0].p50);
-        let connect_p50 = median_of(|turn| turn.connect[1].p50 - turn.connect[0].p50);
+        let (exec, connect) = (median_of(|turn| turn.exec.added()), median_of(|turn| turn.connect.added()));
+        let percent = exec / median_of(|turn| turn.exec.without.mean) * 100.0;
+        let exec_p50 = median_of(|turn| turn.exec.added_p50());
+        let connect_p50 = median_of(|turn| turn.connect.added_p50());
         let cpu = median_of(|turn| turn.cpu_percent);
         let rss = turns.iter().map(|turn| turn.rss_mib).fold(0.0, f64::max);
         let lost: u64 = turns.iter().map(|turn| turn.lost).sum();

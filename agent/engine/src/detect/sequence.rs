@@ -69,6 +69,15 @@ struct Waiting {
     older: Vec<Chain>,
 }
 
+impl Waiting {
+    /// All of them, the oldest first.
+    fn chains(self) -> Vec<Chain> {
+        let mut chains = self.older;
+        chains.push(self.newest);
+        chains
+    }
+}
+
 impl SequenceDetector {
     /// A detector that has seen nothing.
     #[must_use]
@@ -130,8 +139,7 @@ impl SequenceDetector {
         if self.chains_max > 1
             && let Some(waiting) = self.partial.remove(&(key.clone(), stage))
         {
-            older = waiting.older;
-            older.push(waiting.newest);
+            older = waiting.chains();
             if older.len() == self.chains_max {
                 older.remove(0);
                 self.discarded += 1;
@@ -246,8 +254,7 @@ impl SequenceDetector {
     fn end(&mut self, key: &JoinKey, ordinal: Ordinal) {
         for stage in 0..self.positive.len() {
             let Some(waiting) = self.partial.remove(&(key.clone(), stage)) else { continue };
-            let mut chains = waiting.older;
-            chains.push(waiting.newest);
+            let mut chains = waiting.chains();
             chains.retain(|chain| chain.last().is_some_and(|last| last.ordinal > ordinal));
             self.wait_any(key.clone(), stage, chains);
         }
