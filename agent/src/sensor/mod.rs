@@ -19,6 +19,8 @@ mod btf;
 mod canary;
 mod hook;
 mod layout;
+#[cfg(test)]
+mod stack;
 mod start;
 
 mod filter;

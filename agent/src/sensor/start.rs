@@ -23,7 +23,7 @@ use crate::causes::causes;
 use crate::config::SensorConfig;
 
 /// The kernel programs; empty where this binary was built without them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
 /// The oldest kernel whose ring buffer, BTF and helpers serve.
 const KERNEL_MIN: (u32, u32) = (5, 10);
 /// From this kernel on memory of BPF counts for the control group, and no longer against `RLIMIT_MEMLOCK`.
