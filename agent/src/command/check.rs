@@ -118,7 +118,7 @@ impl Found {
                     self.hooks = sensor.hooks().to_vec();
                     if config.sensor.filter {
                         let rules = coverage::of_lane(&loaded.rules, schema, &config.sensor);
-                        self.left_out = sensor::left_out(&sensor::filter(&rules, &self.hooks));
+                        self.left_out = sensor::left_out(&sensor::filter(&rules, &self.hooks), &self.hooks);
                     }
                 }
                 Err(error) => {

@@ -105,7 +105,7 @@ pub(super) const HOOKS: &[Hook] = &[
     ]},
 ];
 /// The hook that is off unless it is asked for: by what it needs the agent could change the host's network.
-const UDP: &str = "udp";
+pub(super) const UDP: &str = "udp";
 
 /// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the first
 /// that works.

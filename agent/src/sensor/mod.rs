@@ -73,7 +73,7 @@ use self::context::Hashes;
 use self::decode::{Audience, Decoder};
 use self::down::{Before, Memory};
 use self::filter::Filters;
-use self::hook::Retry;
+use self::hook::{Retry, UDP};
 use self::host::Host;
 use self::image::Image;
 use self::loss::Losses;
@@ -172,9 +172,13 @@ fn audiences(rules: &[Vec<Arc<Rule>>; 2]) -> Vec<Audience<'_>> {
     audiences.collect()
 }
 
-/// What a filter leaves out: kinds of records, each with the classes of destinations.
-pub(crate) fn left_out(filter: &Filter) -> Vec<(&'static str, Vec<&'static str>)> {
-    let named = Kind::ALL.into_iter().map(|kind| (name(kind), filter::names(filter, kind)));
+/// What a filter leaves out of what these hooks show: kinds of records, each with the classes of destinations.
+pub(crate) fn left_out(filter: &Filter, hooks: &[HookReport]) -> Vec<(&'static str, Vec<&'static str>)> {
+    let is_off = |kind| {
+        kind == Kind::DATAGRAM && hooks.iter().any(|hook| hook.name == UDP && hook.state == HookState::Off)
+    };
+    let kinds = Kind::ALL.into_iter().filter(|kind| !is_off(*kind));
+    let named = kinds.map(|kind| (name(kind), filter::names(filter, kind)));
     named.filter(|(_, classes)| !classes.is_empty()).collect()
 }
 
@@ -263,7 +267,7 @@ impl Sensor {
     pub(crate) fn filter(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
         let filter = filter(rules, &self.hooks);
         self.decoder.make_for(&audiences(rules));
-        for (kind, classes) in left_out(&filter) {
+        for (kind, classes) in left_out(&filter, &self.hooks) {
             tracing::info!("left in the kernel: {kind} to {}", classes.join(", "));
         }
         self.filters.set(filter, self.is_watched);
