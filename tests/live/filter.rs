@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketType, connect, socket};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::agent::{CONFIG, binary};
+use crate::agent::{binary, hooks};
 use crate::connect::in_own_network;
 
 /// How long anything may take to show.
@@ -38,15 +38,10 @@ fn agent_that_asks(query: &str) -> (Agent, TempDir) {
          language = 'eql'\nindex = ['logs-endpoint.events.*']\nquery = '''{query}'''\n"
     );
     std::fs::write(rules.path().join("rule.toml"), rule).unwrap();
-    // Where one method of a hook is tested, by that one.
-    let chosen = std::env::var_os(CONFIG).map(|path| std::fs::read_to_string(path).unwrap());
     let settings = Settings {
         program: binary().into(),
         rules: rules.path().to_owned(),
-        configuration: format!(
-            "sensor.ring_size = \"256 KiB\"\nsensor.udp = true\n{}",
-            chosen.unwrap_or_default()
-        ),
+        configuration: format!("sensor.ring_size = \"256 KiB\"\nsensor.udp = true\n{}", hooks()),
         ..Settings::default()
     };
     (Agent::start(settings).unwrap(), rules)

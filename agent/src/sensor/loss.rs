@@ -3,15 +3,23 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
 use lapwing_common::{Counts, Kind, SLOTS};
-
-use super::start::PodCounts;
 
 /// How often the counters are read while nothing asks for them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most windows with losses that are remembered, a second each at least. What an alert spans is far shorter.
 const WINDOWS_MAX: usize = 1024;
+
+/// [`Counts`] as they lie in the kernel's map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct PodCounts(pub(super) Counts);
+
+const _: () = assert!(size_of::<PodCounts>() == 3 * 8 * SLOTS);
+// SAFETY: three arrays of numbers, without padding, as was just asserted.
+unsafe impl Pod for PodCounts {}
 
 /// The account.
 pub(super) struct Losses {

@@ -8,10 +8,9 @@ use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
-use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use bytesize::ByteSize;
-use lapwing_common::{Counts, SLOTS};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
@@ -19,6 +18,7 @@ use super::btf;
 use super::filter::PodFilter;
 use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
+use super::loss::PodCounts;
 use crate::causes::causes;
 use crate::config::SensorConfig;
 
@@ -95,15 +95,6 @@ pub(super) struct Loaded {
     /// What the programs log for their own debugging; nothing unless they were built to.
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
-
-/// [`Counts`] as they lie in the kernel's map.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(super) struct PodCounts(pub(super) Counts);
-
-const _: () = assert!(size_of::<PodCounts>() == 3 * 8 * SLOTS);
-// SAFETY: three arrays of numbers, without padding, as was just asserted.
-unsafe impl Pod for PodCounts {}
 
 /// Loads and attaches everything, hooks that were chosen a method by that one.
 ///

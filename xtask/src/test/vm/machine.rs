@@ -95,7 +95,7 @@ impl Guest {
         // However this ends, the emulator ends with it.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", program]).args(emulator.arguments);
-        command.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-nic", "none", "-no-reboot"]);
+        command.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072", "-nic", "none", "-no-reboot"]);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append"]);
         command.arg(format!("console={} quiet loglevel=1 panic=-1", emulator.console));
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initial);
