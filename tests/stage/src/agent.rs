@@ -5,9 +5,12 @@ use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::str::FromStr as _;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -234,10 +237,11 @@ impl Agent {
     /// Sends it a signal, such as `HUP`.
     ///
     /// # Errors
-    /// `kill` cannot be run.
+    /// There is no such signal, or no such process.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
-        status.context("kill").map(drop)
+        let signal = Signal::from_str(&format!("SIG{name}")).with_context(|| format!("signal {name}"))?;
+        let pid = i32::try_from(self.pid()).context("a number of a process")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("{name} to the agent"))
     }
 
     fn wait(&mut self) -> Result<ExitStatus> {
