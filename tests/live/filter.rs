@@ -16,7 +16,7 @@ use crate::agent::{binary, hooks};
 use crate::connect::in_own_network;
 
 /// How long anything may take to show.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The address of this host in a network of its own.

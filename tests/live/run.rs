@@ -86,7 +86,7 @@ fn a_closed_pipe_ends_it() {
             assert!(status.success());
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "it still runs");
+        assert!(start.elapsed() < Duration::from_secs(60), "it still runs");
     }
 }
 
