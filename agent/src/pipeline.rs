@@ -93,9 +93,6 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     };
     let Sources { running, cloudtrail } = lanes.start_all(sensor, &edges)?;
     let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
-    let about = About { config, loaded: &loaded, schema: &schema, sinks: &sinks, started };
-    about.serve(&edges, &clients, &ledger.client)?;
-    let delivered = edges.handle().spawn(sink::run(sinks, ledger.client.clone()));
     let (control, queues_ended) = cloudtrail.unzip();
     let stop = Stop { sensor: stop, cloudtrail: control.clone() };
     let (reopen, stopped) = (ledger.client.clone(), stop.clone());
@@ -104,6 +101,10 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         control.iter().for_each(Control::reload);
     };
     edges::on_signals(&edges.handle(), move || stopped.all(), reload)?;
+    // Only now, for who finds the socket may end the agent.
+    let about = About { config, loaded: &loaded, schema: &schema, sinks: &sinks, started };
+    about.serve(&edges, &clients, &ledger.client)?;
+    let delivered = edges.handle().spawn(sink::run(sinks, ledger.client.clone()));
     edges::tell_service_manager(&edges.handle(), clients);
     let edges = edges.start(async move {
         // A task that panicked has said so.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long an event may take to come. It takes some hundredths of a second; a busy machine, or one that is emulated, takes longer.
+/// How long an event may take to come. It takes some hundredths of a second; a busy machine, or one that is emulated,
+/// takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The agent's binary.
