@@ -1,6 +1,7 @@
 //! The agent under test: one process for all tests, its events kept as they come.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,8 +31,13 @@ pub(crate) fn hooks() -> String {
 
 /// A command that prints the stream of events.
 pub(crate) fn events() -> Command {
-    let mut command = Command::new(binary());
     let config = std::env::var_os(CONFIG).unwrap_or_else(|| DEFAULT_CONFIG.into());
+    events_by(config.as_ref())
+}
+
+/// The same with another configuration.
+pub(crate) fn events_by(config: &Path) -> Command {
+    let mut command = Command::new(binary());
     command.args(["events", "--json", "--config"]).arg(config);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -32,9 +32,10 @@ fn agent() -> (Agent, TempDir) {
 }
 
 fn agent_that_asks(query: &str) -> (Agent, TempDir) {
+    // What other tests do matches too, and must not use up the alerts that a rule may raise.
     let rules = tempfile::tempdir().unwrap();
     let rule = format!(
-        "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\ntype = 'eql'\n\
+        "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\ntype = 'eql'\nmax_signals = 1000\n\
          language = 'eql'\nindex = ['logs-endpoint.events.*']\nquery = '''{query}'''\n"
     );
     std::fs::write(rules.path().join("rule.toml"), rule).unwrap();

@@ -10,15 +10,15 @@ use rustix::net::{AddressFamily, SocketType, connect, socket};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::agent::{all, binary, event, events, field, is, of, ready};
+use crate::agent::{all, binary, event, events, events_by, field, hooks, is, of, ready};
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
 /// Starts an agent of its own and waits for its first event.
-fn start() -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = events().spawn().unwrap();
+fn start(mut events: Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = events.spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut first = String::new();
     out.read_line(&mut first).unwrap();
@@ -29,10 +29,12 @@ fn start() -> (Child, BufReader<std::process::ChildStdout>) {
 /// Every record is either read or told as lost: here the agent is held while far more is recorded than has room.
 #[test]
 fn what_is_lost_is_counted_and_told() {
-    let (mut child, mut out) = start();
+    // With the smallest rings, for the other tests' agent sees all this too: each time it is waited until it has caught up.
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), format!("sensor.ring_size = \"256 KiB\"\n{}", hooks())).unwrap();
+    let (mut child, mut out) = start(events_by(config.path()));
     signal(&child, Signal::STOP);
-    // The other tests' agent sees all this too: each time it is waited until it has caught up.
-    for _ in 0..20 {
+    for _ in 0..4 {
         let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         for _ in 0..500 {
             // Refused: two records each, and no port is used up.
@@ -76,7 +78,7 @@ fn what_is_lost_is_counted_and_told() {
 
 #[test]
 fn a_closed_pipe_ends_it() {
-    let (mut child, out) = start();
+    let (mut child, out) = start(events());
     drop(out);
     let start = Instant::now();
     loop {

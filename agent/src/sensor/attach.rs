@@ -10,6 +10,8 @@ use aya::programs::{
     RawTracePoint, TracePoint,
 };
 use aya::{Btf, Ebpf};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 /// What the kernel answers where its processor's part lacks something; the C library does not know it.
 /// match-proto:v2.6.12:include/linux/errno.h:#define ENOTSUPP
@@ -175,30 +177,31 @@ fn innermost(error: &ProgramError) -> &(dyn Error + 'static) {
     cause
 }
 
-/// tracefs, which tells the numbers of tracepoints; mounted for as long as this lives where the host does not have it.
-pub(super) struct Tracefs {
-    is_ours: bool,
+/// Where tracefs lies, which tells the numbers of tracepoints.
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Does what needs tracefs. Where the host does not have it mounted, that is done on a thread with mounts of its own: the
+/// host's stay as they are, and agents that start at the same time do not take it away from each other.
+pub(super) fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if Path::new(TRACEFS).join("events").exists() {
+        return work();
+    }
+    let on_thread = || {
+        // Without it, some hooks cannot be attached, and say so.
+        let _ = mount_tracefs();
+        work()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(on_thread).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-impl Tracefs {
-    const PLACE: &str = "/sys/kernel/tracing";
-
-    pub(super) fn mount_where_missing() -> Self {
-        use nix::mount::{MsFlags, mount};
-        let is_there = Path::new(Self::PLACE).join("events").exists();
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-        let mounted = || mount(Some("lapwing"), Self::PLACE, Some("tracefs"), flags, None::<&str>).is_ok();
-        Self { is_ours: !is_there && mounted() }
-    }
-}
-
-impl Drop for Tracefs {
-    fn drop(&mut self) {
-        if self.is_ours {
-            // Left mounted it does no harm.
-            let _ = nix::mount::umount2(Self::PLACE, nix::mount::MntFlags::MNT_DETACH);
-        }
-    }
+/// Gives this thread mounts of its own, and tracefs among them.
+fn mount_tracefs() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    mount(Some("lapwing"), TRACEFS, Some("tracefs"), flags, none)
 }
 
 #[cfg(test)]

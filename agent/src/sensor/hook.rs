@@ -12,7 +12,7 @@ use aya::{Btf, Ebpf};
 use lapwing_common::Kind;
 use serde::{Deserialize, Serialize};
 
-use super::attach::{self, Attach, Tracefs};
+use super::attach::{self, Attach, with_tracefs};
 
 /// One thing that is watched.
 pub(crate) struct Hook {
@@ -195,7 +195,6 @@ pub(super) fn attach_all(
     choices: &Choices,
     has_udp: bool,
 ) -> Result<Vec<HookReport>, Unattached> {
-    let tracefs = Tracefs::mount_where_missing();
     let report = |hook: &'static Hook| {
         if hook.name == UDP && !has_udp {
             return off(hook, "`udp = true` in `[sensor]` turns it on");
@@ -204,8 +203,7 @@ pub(super) fn attach_all(
         let is_chosen = |one: &&Alternative| chosen.is_none_or(|method| one.method == method);
         attach(hook, hook.alternatives.iter().filter(is_chosen), Vec::new(), ebpf, btf)
     };
-    let reports: Vec<_> = HOOKS.iter().map(report).collect();
-    drop(tracefs);
+    let reports: Vec<_> = with_tracefs(|| HOOKS.iter().map(report).collect());
     let is_missing =
         |(hook, report): &(&Hook, &HookReport)| hook.is_required && report.state == HookState::Skipped;
     let missing = HOOKS.iter().zip(&reports).position(|pair| is_missing(&pair));
@@ -235,16 +233,16 @@ impl<'a> Retry<'a> {
     /// Attaches each hook that is silent by its next method that works. Whether there was one for any. A hook that was
     /// silent by all goes back to its best, and one whose method was chosen keeps that.
     pub(super) fn attach_next(&mut self, reports: &mut [HookReport]) -> bool {
-        let tracefs = Tracefs::mount_where_missing();
-        let mut is_any = false;
-        for (hook, report) in HOOKS.iter().zip(reports) {
-            let is_chosen = self.choices.0.contains_key(hook.name);
-            if report.state == HookState::Silent && !is_chosen && !self.settled.contains(&hook.name) {
-                is_any |= self.attach_hook(hook, report);
+        with_tracefs(|| {
+            let mut is_any = false;
+            for (hook, report) in HOOKS.iter().zip(reports) {
+                let is_chosen = self.choices.0.contains_key(hook.name);
+                if report.state == HookState::Silent && !is_chosen && !self.settled.contains(&hook.name) {
+                    is_any |= self.attach_hook(hook, report);
+                }
             }
-        }
-        drop(tracefs);
-        is_any
+            is_any
+        })
     }
 
     fn attach_hook(&mut self, hook: &'static Hook, report: &mut HookReport) -> bool {
