@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapwing_stage::{Agent, Settings, until};
@@ -26,16 +27,21 @@ const ELSEWHERE: &str = "network where event.action == \"connection_attempted\" 
     not cidrMatch(destination.ip, \"127.0.0.0/8\", \"::1\")";
 const DATAGRAMS: &str = "network where event.action == \"datagram_attempted\"";
 
+/// What must live as long as an agent: its rules, and that no other test of these runs. For what they do matches each
+/// other's rules, and would use up the alerts that one may raise.
+type Rest = (TempDir, MutexGuard<'static, ()>);
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// An agent with the smallest rings and no rule but one that asks for connections to elsewhere.
-fn agent() -> (Agent, TempDir) {
+fn agent() -> (Agent, Rest) {
     agent_that_asks(ELSEWHERE)
 }
 
-fn agent_that_asks(query: &str) -> (Agent, TempDir) {
-    // What other tests do matches too, and must not use up the alerts that a rule may raise.
+fn agent_that_asks(query: &str) -> (Agent, Rest) {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let rules = tempfile::tempdir().unwrap();
     let rule = format!(
-        "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\ntype = 'eql'\nmax_signals = 1000\n\
+        "[rule]\nrule_id = 'id'\nname = 'name'\ndescription = 'text'\nseverity = 'low'\ntype = 'eql'\n\
          language = 'eql'\nindex = ['logs-endpoint.events.*']\nquery = '''{query}'''\n"
     );
     std::fs::write(rules.path().join("rule.toml"), rule).unwrap();
@@ -45,7 +51,7 @@ fn agent_that_asks(query: &str) -> (Agent, TempDir) {
         configuration: format!("sensor.ring_size = \"256 KiB\"\nsensor.udp = true\n{}", hooks()),
         ..Settings::default()
     };
-    (Agent::start(settings).unwrap(), rules)
+    (Agent::start(settings).unwrap(), (rules, alone))
 }
 
 /// What the agent counts of a kind of records.
@@ -86,7 +92,7 @@ fn knock(address: SocketAddr, times: usize) {
 #[test]
 fn what_no_rule_can_match_stays_in_the_kernel() {
     const KNOCKS: usize = 200;
-    let (mut agent, _rules) = agent();
+    let (mut agent, _rest) = agent();
     let before = counts(&agent, "connect");
     assert_eq!(before["filtered_to"], serde_json::json!(["loopback"]));
     assert!(counts(&agent, "closed")["filtered_to"].as_array().unwrap().len() > 1, "nothing asks for ends");
@@ -120,7 +126,7 @@ fn what_no_rule_can_match_stays_in_the_kernel() {
 /// The account is whole too where the agent is held while more is recorded than has room.
 #[test]
 fn what_is_filtered_and_what_is_lost_are_told_apart() {
-    let (mut agent, _rules) = agent();
+    let (mut agent, _rest) = agent();
     agent.signal("STOP").unwrap();
     in_own_network(|| knock(closed(NEAR), 700));
     knock(closed(Ipv4Addr::LOCALHOST), 300);
@@ -134,7 +140,7 @@ fn what_is_filtered_and_what_is_lost_are_told_apart() {
 #[test]
 fn what_was_told_just_before_is_filtered() {
     const TIMES: u64 = 50;
-    let (mut agent, _rules) = agent_that_asks(DATAGRAMS);
+    let (mut agent, _rest) = agent_that_asks(DATAGRAMS);
     let here = (Ipv4Addr::LOCALHOST, 0);
     let (sender, receiver) = (UdpSocket::bind(here).unwrap(), UdpSocket::bind(here).unwrap());
     for _ in 0..TIMES {
@@ -148,7 +154,7 @@ fn what_was_told_just_before_is_filtered() {
 /// A person who watches is shown everything.
 #[test]
 fn nothing_is_filtered_while_somebody_watches() {
-    let (agent, _rules) = agent();
+    let (agent, _rest) = agent();
     let mut events = agent.command("events");
     let mut watching = events.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
     until("a filter that is lifted", PATIENCE, || {
