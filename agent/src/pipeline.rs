@@ -101,7 +101,6 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         control.iter().for_each(Control::reload);
     };
     edges::on_signals(&edges.handle(), move || stopped.all(), reload)?;
-    // Only now, for who finds the socket may end the agent.
     let about = About { config, loaded: &loaded, schema: &schema, sinks: &sinks, started };
     about.serve(&edges, &clients, &ledger.client)?;
     let delivered = edges.handle().spawn(sink::run(sinks, ledger.client.clone()));
@@ -292,7 +291,7 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    /// Opens the control socket.
+    /// Opens the control socket. Signals must be caught before: who finds it may end the agent.
     fn serve(&self, edges: &Edges, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
         let started = self.started;
         let refused = self.loaded.refused();

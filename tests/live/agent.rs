@@ -18,16 +18,8 @@ pub(crate) fn binary() -> &'static str {
 }
 
 /// By which `cargo xtask test --vm` names the agent's configuration, and the one that it has elsewhere.
-const CONFIG: &str = "LAPWING_LIVE_CONFIG";
+pub(crate) const CONFIG: &str = "LAPWING_LIVE_CONFIG";
 const DEFAULT_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/live/lapwing.toml");
-
-/// The lines of a configuration by which each hook is attached as it is here.
-pub(crate) fn hooks() -> String {
-    let Some(path) = std::env::var_os(CONFIG) else { return String::new() };
-    let config: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
-    let hooks = config["sensor"].get("hooks").and_then(toml::Value::as_table).into_iter().flatten();
-    hooks.map(|(hook, method)| format!("sensor.hooks.{hook} = '{}'\n", method.as_str().unwrap())).collect()
-}
 
 /// A command that prints the stream of events.
 pub(crate) fn events() -> Command {

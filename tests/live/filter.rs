@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketType, connect, socket};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::agent::{binary, hooks};
+use crate::agent::{CONFIG, binary};
 use crate::connect::in_own_network;
 
 /// How long anything may take to show.
@@ -52,6 +52,14 @@ fn agent_that_asks(query: &str) -> (Agent, Rest) {
         ..Settings::default()
     };
     (Agent::start(settings).unwrap(), (rules, alone))
+}
+
+/// The lines of a configuration by which each hook is attached as it is here.
+pub(crate) fn hooks() -> String {
+    let Some(path) = std::env::var_os(CONFIG) else { return String::new() };
+    let config: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+    let hooks = config["sensor"].get("hooks").and_then(toml::Value::as_table).into_iter().flatten();
+    hooks.map(|(hook, method)| format!("sensor.hooks.{hook} = '{}'\n", method.as_str().unwrap())).collect()
 }
 
 /// What the agent counts of a kind of records.

@@ -10,7 +10,8 @@ use rustix::net::{AddressFamily, SocketType, connect, socket};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::agent::{all, binary, event, events, events_by, field, hooks, is, of, ready};
+use crate::agent::{all, binary, event, events, events_by, field, is, of, ready};
+use crate::filter::hooks;
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), signal).unwrap();

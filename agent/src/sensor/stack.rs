@@ -10,7 +10,7 @@ use aya_obj::{Function, Object};
 
 use super::start::OBJECT;
 
-/// match-proto:v3.18:include/linux/filter.h:#define MAX_BPF_STACK	512
+/// match-proto:v3.18:include/linux/filter.h:#define MAX_BPF_STACK 512
 const STACK_BYTES_MAX: usize = 512;
 /// To what each function's part is rounded up.
 ///
