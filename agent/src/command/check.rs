@@ -18,7 +18,7 @@ use super::{complain, print, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH, SENSOR_STREAMS};
-use crate::sensor::{self, HookReport, Sensor, StartError};
+use crate::sensor::{self, HookReport, Kept, Sensor, StartError};
 use crate::source::cloudtrail::Geo;
 use crate::{clock, coverage, indicators, report, rules, sink};
 
@@ -113,7 +113,7 @@ impl Found {
             Ok(None) => {}
         }
         if config.sensor.enabled {
-            match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true))) {
+            match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true)), Kept::nothing()) {
                 Ok(sensor) => {
                     self.hooks = sensor.hooks().to_vec();
                     if config.sensor.filter {

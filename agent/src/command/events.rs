@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::complain;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Answer, Request};
-use crate::sensor::{HookState, KindCounts, Sensor, SensorStatus};
+use crate::sensor::{HookState, Kept, KindCounts, Sensor, SensorStatus};
 use crate::source::Source as _;
 use crate::terminal::escape;
 
@@ -75,7 +75,7 @@ impl<W: Write> Output<W> {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
         }
-        let mut sensor = Sensor::start(sensor, stop)?;
+        let mut sensor = Sensor::start(sensor, stop, Kept::nothing())?;
         let works = |state| matches!(state, HookState::Attached | HookState::Off);
         for hook in sensor.hooks().iter().filter(|hook| !works(hook.state)) {
             complain(&format!(

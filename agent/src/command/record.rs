@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Line, Lines, Request};
 use crate::recording::{self, Head, Recorder, Written};
-use crate::sensor::{HookState, Sensor};
+use crate::sensor::{HookState, Kept, Sensor};
 use crate::source::Source as _;
 
 /// How long to wait for events before looking whether to stop.
@@ -158,7 +158,7 @@ fn missed(line: &[u8]) -> Option<u64> {
 }
 
 fn sensor(config: &SensorConfig, stop: &Arc<AtomicBool>) -> Result<Sensor> {
-    let sensor = Sensor::start(config, stop.clone())?;
+    let sensor = Sensor::start(config, stop.clone(), Kept::nothing())?;
     for hook in sensor.hooks().iter().filter(|hook| hook.state != HookState::Attached) {
         complain(&format!("{} {}: {}", hook.name, hook.state, hook.reason.as_deref().unwrap_or_default()));
     }

@@ -2,6 +2,7 @@
 
 use lapwing_common::Span;
 use lapwing_engine::Value;
+use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::environment::Wanted;
@@ -19,15 +20,17 @@ const UPPER: &str = "overlay_upper";
 const COMM_BYTES: usize = 15;
 
 /// A program with its arguments, as it was started.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct Image {
     /// The resolved path of the file that was mapped, from the root of the process's mount namespace.
     pub(super) executable: SmolStr,
     /// The number of that file's inode; zero where it is not known.
     pub(super) inode: u64,
     /// Its base name; and, where it was run by another name, a script's or a link's, that one second.
+    #[serde(with = "texts")]
     pub(super) name: Value,
     /// The arguments, empty ones included; bytes that are no UTF-8 are replaced.
+    #[serde(with = "texts")]
     pub(super) args: Value,
     /// How many arguments there were, also where some did not fit into the record.
     pub(super) args_count: i64,
@@ -43,8 +46,10 @@ pub(super) struct Image {
     pub(super) is_cut: bool,
     /// What is odd about the file that was mapped: it was deleted, never had a name, or lies in an upper layer. The last
     /// is known of programs that started while the agent ran.
+    #[serde(with = "texts::option")]
     pub(super) file: Option<Value>,
     /// Those variables of the environment it was started with that are wanted, as `NAME=value`.
+    #[serde(with = "texts")]
     pub(super) env_vars: Value,
     /// Whether the environment was too long or not in memory, so that wanted ones may be missing.
     pub(super) is_env_cut: bool,
@@ -123,6 +128,65 @@ impl Image {
     /// Whether nothing is known of it but the thread's name. A kernel thread has no more.
     pub(super) fn is_unknown(&self) -> bool {
         self.executable.is_empty()
+    }
+}
+
+/// A text or a list of texts, for serde.
+mod texts {
+    use lapwing_engine::Value;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use smol_str::SmolStr;
+
+    #[derive(Deserialize, Serialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(SmolStr),
+        Many(Vec<SmolStr>),
+    }
+
+    impl From<&Value> for Texts {
+        fn from(value: &Value) -> Self {
+            match value {
+                Value::List(values) => Self::Many(values.iter().map(|text| text.to_text().into()).collect()),
+                value => Self::One(value.to_text().into()),
+            }
+        }
+    }
+
+    impl From<Texts> for Value {
+        fn from(texts: Texts) -> Self {
+            match texts {
+                Texts::One(text) => Self::Text(text),
+                Texts::Many(texts) => Self::texts(texts),
+            }
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+        Texts::from(value).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+        Ok(Texts::deserialize(deserializer)?.into())
+    }
+
+    /// The same where it may be missing.
+    pub(super) mod option {
+        use super::{Deserialize as _, Deserializer, Serialize as _, Serializer, Texts, Value};
+
+        #[expect(clippy::ref_option, reason = "serde calls it so")]
+        pub(in super::super) fn serialize<S: Serializer>(
+            value: &Option<Value>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            value.as_ref().map(Texts::from).serialize(serializer)
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Value>, D::Error> {
+            Ok(Option::<Texts>::deserialize(deserializer)?.map(Value::from))
+        }
     }
 }
 

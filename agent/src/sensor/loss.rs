@@ -73,8 +73,13 @@ impl Losses {
         let (sums, before) = (self.sums().lost, self.lost);
         let from = self.looked_at;
         (self.looked, self.looked_at, self.lost) = (Instant::now(), now, sums);
-        let of = |kind: Kind| (kind, sums[kind.slot()].saturating_sub(before[kind.slot()]));
-        let by_kind: Vec<_> = Kind::ALL.into_iter().map(of).collect();
+        let lost = std::array::from_fn(|slot| sums[slot].saturating_sub(before[slot]));
+        self.add(from, now, &lost, sums.iter().sum())
+    }
+
+    /// Takes in what was lost between two times, by [`Kind::slot`], of `total` in all; `None` where that is nothing.
+    pub(super) fn add(&mut self, from: u64, to: u64, lost: &[u64; SLOTS], total: u64) -> Option<Lost> {
+        let by_kind: Vec<_> = Kind::ALL.into_iter().map(|kind| (kind, lost[kind.slot()])).collect();
         let records = by_kind.iter().map(|(_, count)| count).sum();
         if records == 0 {
             return None;
@@ -82,8 +87,8 @@ impl Losses {
         if self.windows.len() == WINDOWS_MAX {
             self.windows.pop_front();
         }
-        self.windows.push_back((from, now, records));
-        Some(Lost { from, to: now, records, total: sums.iter().sum(), by_kind })
+        self.windows.push_back((from, to, records));
+        Some(Lost { from, to, records, total, by_kind })
     }
 
     /// How many records may have been lost between two times since boot.
@@ -111,19 +116,29 @@ impl Losses {
 
     /// All records that were lost.
     pub(super) fn lost_total(&self) -> u64 {
-        self.sums().lost.iter().sum()
+        self.lost().iter().sum()
+    }
+
+    /// What was lost of each kind, by [`Kind::slot`].
+    pub(super) fn lost(&self) -> [u64; SLOTS] {
+        self.sums().lost
     }
 
     fn sums(&self) -> Counts {
-        let mut sums = Counts { seen: [0; SLOTS], lost: [0; SLOTS], filtered: [0; SLOTS] };
-        // The map exists as long as this does; a reading that fails adds nothing and is made again.
-        for PodCounts(counts) in self.counts.get(&0, 0).iter().flat_map(|values| values.iter()) {
-            for slot in 0..SLOTS {
-                sums.seen[slot] += counts.seen[slot];
-                sums.lost[slot] += counts.lost[slot];
-                sums.filtered[slot] += counts.filtered[slot];
-            }
-        }
-        sums
+        sums(&self.counts)
     }
+}
+
+/// What all processors counted.
+pub(super) fn sums(counts: &PerCpuArray<MapData, PodCounts>) -> Counts {
+    let mut sums = Counts { seen: [0; SLOTS], lost: [0; SLOTS], filtered: [0; SLOTS] };
+    // The map exists as long as this does; a reading that fails adds nothing and is made again.
+    for PodCounts(counts) in counts.get(&0, 0).iter().flat_map(|values| values.iter()) {
+        for slot in 0..SLOTS {
+            sums.seen[slot] += counts.seen[slot];
+            sums.lost[slot] += counts.lost[slot];
+            sums.filtered[slot] += counts.filtered[slot];
+        }
+    }
+    sums
 }

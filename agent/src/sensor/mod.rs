@@ -30,6 +30,7 @@ mod ring;
 
 mod clock;
 mod down;
+mod handover;
 mod image;
 mod process;
 mod snapshot;
@@ -62,6 +63,7 @@ use serde_json::json;
 pub(crate) use self::auditd::of as as_auditd;
 pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
+pub(crate) use self::handover::Kept;
 pub(crate) use self::hook::{Choices, HookReport, HookState, methods};
 pub(crate) use self::loss::KindCounts;
 pub(crate) use self::owner::OwnerCounts;
@@ -73,6 +75,7 @@ use self::context::Hashes;
 use self::decode::{Audience, Decoder};
 use self::down::{Before, Memory};
 use self::filter::Filters;
+use self::handover::{Inherited, State as Left};
 use self::hook::{Retry, UDP};
 use self::host::Host;
 use self::image::Image;
@@ -81,7 +84,7 @@ use self::owner::{Owner, Owners};
 use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::{ExecRecord, Record};
 use self::ring::Ring;
-use self::snapshot::Border;
+use self::snapshot::{Border, Running};
 use crate::config::SensorConfig;
 use crate::source::{Batch, Context, Down, Lost, Source};
 
@@ -110,6 +113,14 @@ pub(crate) struct Sensor {
     table: Table,
     decoder: Decoder,
     hashes: Hashes,
+    /// What the run before has left, until it is told.
+    inherited: Option<Inherited>,
+    /// What was taken over of it.
+    taken_over: Option<TakenOver>,
+    /// Whether this run leaves something to the next.
+    has_heir: bool,
+    /// Processes of the snapshot that the table does not know yet.
+    snapshot: Vec<Running>,
     /// Processes of the snapshot that were not told yet.
     running: Vec<Key>,
     border: Border,
@@ -127,6 +138,17 @@ pub(crate) struct Sensor {
     wanted: Wanted,
     /// Ports of sockets, used within one batch.
     ports: HashMap<u64, u16>,
+}
+
+/// What was taken over from the run before.
+#[derive(Clone, Copy, Debug)]
+struct TakenOver {
+    /// The number of its process.
+    pid: u32,
+    /// Records of the time in which no agent ran.
+    records: u64,
+    /// Those that were lost then.
+    lost: u64,
 }
 
 /// How the sensor does, for `lapwing status`.
@@ -195,11 +217,15 @@ pub(crate) fn auditd_kinds(kinds: &[EventKind]) -> Vec<EventKind> {
 
 impl Sensor {
     /// Attaches the hooks, tests them, and takes the snapshot. Events tell the wanted variables of the environment. Once
-    /// `stop` is set, the source ends.
+    /// `stop` is set, the source ends. Of what the service manager `kept`, it goes on where the run before ended.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(crate) fn start(config: &SensorConfig, stop: Arc<AtomicBool>) -> Result<Self, StartError> {
+    pub(crate) fn start(
+        config: &SensorConfig,
+        stop: Arc<AtomicBool>,
+        kept: Kept,
+    ) -> Result<Self, StartError> {
         let loaded = start::start(config)?;
         let border = Border::new(clock::now());
         let ring = Ring::new(loaded.rings).map_err(|error| StartError::Io("epoll", error))?;
@@ -217,6 +243,10 @@ impl Sensor {
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
             hashes: Hashes::default(),
+            has_heir: kept.has_manager(),
+            inherited: kept.open(),
+            taken_over: None,
+            snapshot: Vec::new(),
             running: Vec::new(),
             border,
             memory,
@@ -232,8 +262,31 @@ impl Sensor {
         };
         sensor.test(&loaded.btf, &config.hooks);
         drop(loaded.btf);
-        sensor.take_snapshot();
+        // What was made since comes by its records, though within one tick of the clock it is not known which was first.
+        sensor.snapshot = snapshot::all(sensor.border.attached + TICK_NANOS);
+        sensor.inherit();
+        sensor.has_heir = sensor.has_heir && handover::give(&loaded.maps);
         Ok(sensor)
+    }
+
+    /// Takes over from the run before, now that what happens is recorded for this one.
+    fn inherit(&mut self) {
+        let Some(inherited) = &mut self.inherited else { return self.settle() };
+        inherited.end_programs();
+        match inherited
+            .state
+            .as_mut()
+            .map(|state| (std::mem::take(&mut state.table), std::mem::take(&mut state.owners)))
+        {
+            Some((table, owners)) => {
+                if let Err(error) = self.table.restore(table) {
+                    tracing::warn!("what the run before knew of processes: {error:#}");
+                }
+                self.owners.restore(owners);
+            }
+            // The snapshot tells how processes came out, which is better than nothing.
+            None => self.settle(),
+        }
     }
 
     /// Finds out by what the run before has remembered, the rows of [`MEMORY_SCOPE`], for how long nobody looked.
@@ -245,8 +298,15 @@ impl Sensor {
                     "the sensor runs for the first time since the host was booted; it last saw {until}"
                 );
             }
+            Before::SameBoot(_)
+                if self.inherited.as_ref().is_some_and(|inherited| inherited.state.is_some()) =>
+            {
+                tracing::info!("the sensor goes on where the run before ended");
+            }
             Before::SameBoot(until) => {
-                let down = self.decoder.down(until, self.border.attached);
+                let first = self.inherited.as_mut().and_then(Inherited::first_time);
+                let to = first.map_or(self.border.attached, |first| first.clamp(until, self.border.attached));
+                let down = self.decoder.down(until, to);
                 let (from, to) = (down.from, down.to);
                 tracing::warn!(
                     "the sensor was down between {from} and {to}: what ran wholly in that time was not seen"
@@ -348,15 +408,15 @@ impl Sensor {
         }
     }
 
-    /// Takes in what ran before the hooks were attached. What was made since comes by its records, though within one
-    /// tick of the clock it is not known which was first.
-    fn take_snapshot(&mut self) {
-        for running in snapshot::all(self.border.attached + TICK_NANOS) {
+    /// Takes in what ran before the hooks were attached, but for what the run before has told better.
+    fn settle(&mut self) {
+        for running in std::mem::take(&mut self.snapshot) {
             if let Some(path) = running.cgroup {
                 self.table.name_cgroup(running.origin.place.cgroup, path);
             }
             let start = running.origin.start;
-            let key = self.table.add(running.origin);
+            let known = Key::new(running.origin.pid, start);
+            let key = if self.table.get(known).is_some() { known } else { self.table.add(running.origin) };
             if self.border.takes(key, start) {
                 self.running.push(key);
             }
@@ -372,8 +432,48 @@ impl Sensor {
         keys.into_iter().rev().filter_map(running).collect()
     }
 
-    /// Turns the records that are ready into events.
-    fn decode(&mut self) -> Vec<Event> {
+    /// What happened between the run before and this one, some at a time; `None` once all of it is told.
+    fn tell_inherited(&mut self) -> Option<Batch> {
+        let mut inherited = self.inherited.take()?;
+        std::mem::swap(&mut self.ring, &mut inherited.ring);
+        self.ring.drain();
+        let events = self.decode(Some(inherited.pid));
+        let is_over = self.ring.is_over();
+        std::mem::swap(&mut self.ring, &mut inherited.ring);
+        if !is_over {
+            self.inherited = Some(inherited);
+            return Some(Batch { events, ..Batch::default() });
+        }
+        self.settle();
+        let lost = inherited.lost();
+        let (records, total) = (inherited.ring.delivered().iter().sum(), lost.iter().sum());
+        let pid = inherited.pid;
+        tracing::info!(
+            "of the time between the run of process {pid} and this one: {records} records, {total} lost"
+        );
+        self.taken_over = Some(TakenOver { pid, records, lost: total });
+        let from = inherited.state.map_or(self.border.attached, |state| state.until);
+        let lost = self.losses.add(from, self.border.attached, &lost, total);
+        let lost = lost.map(|lost| self.tell_lost(&lost));
+        Some(Batch { events, lost, ..Batch::default() })
+    }
+
+    /// Leaves to the next run what this one knows.
+    fn leave(&self) {
+        let state = Left {
+            until: clock::now(),
+            lost: self.losses.lost(),
+            table: self.table.save(),
+            owners: self.owners.save(),
+        };
+        if let Err(error) = handover::leave(&state) {
+            tracing::warn!("the next run will not know what this one does: {error:#}");
+        }
+    }
+
+    /// Turns the records that are ready into events; those of the rings that the process `before` has left, where that
+    /// is told.
+    fn decode(&mut self, before: Option<u32>) -> Vec<Event> {
         let mut ports = self.find_ports();
         let mut events = Vec::with_capacity(ports.len());
         for bytes in self.ring.ready() {
@@ -389,11 +489,15 @@ impl Sensor {
             if self.canary.takes(&record) {
                 continue;
             }
-            if is_own_connection(&record) {
+            if is_connection_of(before.unwrap_or_else(std::process::id), &record) {
                 self.own += 1;
                 continue;
             }
-            if self.border.is_told_before(&record) {
+            let is_told = match before {
+                Some(_) => self.border.is_told_after(&record),
+                None => self.border.is_told_before(&record),
+            };
+            if is_told {
                 if let Record::Exec(exec) = &record {
                     // The kernel side tells it once.
                     name_cgroup(&mut self.table, exec);
@@ -541,17 +645,26 @@ impl Source for Sensor {
             let events = vec![down.event.clone()];
             return Ok(Some(Batch { events, down: Some(down), ..Batch::default() }));
         }
+        if let Some(batch) = self.tell_inherited() {
+            return Ok(Some(batch));
+        }
         if !self.running.is_empty() {
             return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
         }
-        if self.is_stopped && self.ring.is_empty() {
+        if self.is_stopped && self.ring.is_over() {
             self.close_account();
+            if self.has_heir {
+                self.leave();
+            }
             return Ok(None);
         }
         if self.stop.load(Ordering::Relaxed) && !self.is_stopped {
             self.is_stopped = true;
-            // Ends the kernel programs, so that what is in the ring now is the last.
-            self.ebpf = None;
+            if !self.has_heir {
+                // Ends the kernel programs, so that what is in the rings now is the last.
+                self.ebpf = None;
+            }
+            self.ring.close();
         }
         self.ring.wait(wait);
         self.ring.drain();
@@ -560,7 +673,7 @@ impl Source for Sensor {
         }
         self.decoder.clock.follow();
         self.decoder.names.refresh();
-        let mut events = self.decode();
+        let mut events = self.decode(None);
         let now = clock::now();
         self.table.expire(now);
         let lost = self.losses.look(now, self.is_stopped).map(|lost| self.tell_lost(&lost));
@@ -609,6 +722,9 @@ impl Source for Sensor {
             "records": records.collect::<Vec<_>>(),
             "missed": status.missed,
             "down": self.was_down.map(|(from, to)| json!({"from": from.to_string(), "to": to.to_string()})),
+            "taken_over": self.taken_over.map(|TakenOver { pid, records, lost }| {
+                json!({"pid": pid, "records": records, "lost": lost})
+            }),
             "malformed": status.malformed,
             "late": status.late,
             "own_connections": status.own,
@@ -669,11 +785,11 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
     found
 }
 
-/// Whether the agent itself connected. It asks the instance's metadata for credentials and talks to its sinks: told as
+/// Whether the agent, which is this process, connected itself. It asks the instance's metadata for credentials and talks to its sinks: told as
 /// events, that would pass for what its parent's other children do, and every alert would make an event of its own.
-fn is_own_connection(record: &Record<'_>) -> bool {
+fn is_connection_of(agent: u32, record: &Record<'_>) -> bool {
     let (Record::Connect(connection) | Record::Datagram(connection)) = record else { return false };
-    connection.task.pid == std::process::id()
+    connection.task.pid == agent
 }
 
 /// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use lapwing_common::Reach;
+use serde::{Deserialize, Serialize};
 
 use super::process::Key;
 
@@ -10,13 +11,24 @@ use super::process::Key;
 const OWNERS_MAX: usize = 131_072;
 
 /// The process that connected or accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Owner {
     pub(super) key: Key,
     /// Whether it accepted.
     pub(super) is_acceptor: bool,
     /// Where the connection goes.
+    #[serde(with = "ReachName")]
     pub(super) reach: Reach,
+}
+
+/// [`Reach`], for serde.
+#[derive(Deserialize, Serialize)]
+#[serde(remote = "Reach")]
+enum ReachName {
+    Loopback,
+    LinkLocal,
+    Private,
+    Public,
 }
 
 /// The open connections, by the kernel's address of their sockets.
@@ -63,6 +75,16 @@ impl Owners {
     pub(super) fn keep(&mut self, is_told: impl Fn(Reach) -> bool) {
         self.open.retain(|_, owner| is_told(owner.reach));
         self.open.shrink_to_fit();
+    }
+
+    /// The open connections, for the next run.
+    pub(super) fn save(&self) -> Vec<(u64, Owner)> {
+        self.open.iter().map(|(socket, owner)| (*socket, *owner)).collect()
+    }
+
+    /// Takes in what the run before knew.
+    pub(super) fn restore(&mut self, saved: Vec<(u64, Owner)>) {
+        saved.into_iter().for_each(|(socket, owner)| self.set(socket, owner));
     }
 
     /// What was counted.

@@ -4,6 +4,8 @@
 //! A process that ended stays while late records may name it and while a child needs it as its parent. It knows the
 //! wire and no ECS.
 
+mod saved;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +16,12 @@ use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Place, State, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use smol_str::{SmolStr, ToSmolStr};
 use zerocopy::IntoBytes as _;
 
+pub(super) use self::saved::Saved;
 use super::decode::Blocks;
 use super::image::{self, Image};
 use super::record::ExecRecord;
@@ -36,7 +40,7 @@ const ANCESTORS_MAX: usize = 20;
 pub(super) const TICK_NANOS: u64 = 10_000_000;
 
 /// What names a process on this host since it was booted: a number is used again, but not within one tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, Serialize)]
 pub(super) struct Key {
     pub(super) pid: u32,
     ticks: u64,
@@ -601,10 +605,10 @@ mod tests {
     use crate::sensor::snapshot::{NO_CREDENTIALS, NO_PLACE};
     use smol_str::format_smolstr;
 
-    const SECOND: u64 = 1_000_000_000;
+    pub(super) const SECOND: u64 = 1_000_000_000;
 
     /// A table in which `parents` ran before: a number, the parent's, the executable, the session and its terminal.
-    fn table(running: &[(u32, u32, &str, u32, u32)]) -> Table {
+    pub(super) fn table(running: &[(u32, u32, &str, u32, u32)]) -> Table {
         let mut table = Table::new("boot");
         for (pid, parent, executable, sid, tty) in running {
             let image = Image::of_procfs(executable, vec![SmolStr::new(executable)], "/", "");
@@ -621,7 +625,7 @@ mod tests {
         table
     }
 
-    fn key(pid: u32) -> Key {
+    pub(super) fn key(pid: u32) -> Key {
         Key::new(pid, u64::from(pid) * SECOND)
     }
 

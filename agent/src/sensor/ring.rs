@@ -39,6 +39,17 @@ pub(super) struct Ring {
     delivered: [u64; SLOTS],
     order: Order,
     is_full: bool,
+    end: End,
+}
+
+/// Whether the rings are read on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// Until they have been read to their ends once.
+    Closing,
+    /// No more.
+    Closed,
 }
 
 /// Whether records come in the order of their times.
@@ -101,7 +112,15 @@ impl Ring {
             delivered: [0; SLOTS],
             order: Order::default(),
             is_full: false,
+            end: End::Open,
         })
+    }
+
+    /// Reads the rings to their ends once more, over as many times as that takes, and then no more, whatever still comes.
+    pub(super) fn close(&mut self) {
+        if self.end == End::Open {
+            self.end = End::Closing;
+        }
     }
 
     /// Waits for the next time to look, at most `wait_max`, or until a ring fills.
@@ -129,6 +148,9 @@ impl Ring {
 
     /// Takes what is in the rings, and makes nothing ready.
     pub(super) fn take(&mut self) {
+        if self.end == End::Closed {
+            return;
+        }
         let known = self.pending.len();
         self.is_full = false;
         // While much waits for the ring that is furthest behind, only that one is read.
@@ -139,6 +161,9 @@ impl Ring {
                 self.take_share(index);
             }
             self.is_full |= self.rings[index].left_from.is_some();
+        }
+        if self.end == End::Closing && !self.is_full {
+            self.end = End::Closed;
         }
         if self.pending.len() > known {
             // Stable: of one time and one processor, the order of the ring.
@@ -176,9 +201,14 @@ impl Ring {
         self.pending[self.ready..].iter().map(|place| self.bytes(place))
     }
 
-    /// Whether nothing is left to be handed out beyond what is ready now.
-    pub(super) fn is_empty(&self) -> bool {
-        self.ready == self.pending.len() && !self.is_full
+    /// Whether the rings were closed and nothing is left to be handed out beyond what is ready now.
+    pub(super) fn is_over(&self) -> bool {
+        self.end == End::Closed && self.ready == self.pending.len()
+    }
+
+    /// The time of the first record that was taken and not handed out.
+    pub(super) fn first_time(&self) -> Option<u64> {
+        self.pending.first().map(|place| place.time)
     }
 
     /// How many records of each kind came through, by [`Kind::slot`].

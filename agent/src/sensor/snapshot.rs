@@ -65,7 +65,12 @@ impl Border {
         is_taken
     }
 
-    /// Whether the snapshot tells what a record does.
+    /// Whether what a record of the run before tells is told by this run's own.
+    pub(super) fn is_told_after(&self, record: &Record<'_>) -> bool {
+        record.header().time >= self.attached
+    }
+
+    /// Whether the snapshot, or the run before, tells what a record does.
     pub(super) fn is_told_before(&mut self, record: &Record<'_>) -> bool {
         record.header().time < self.attached
             || matches!(record, Record::Fork(fork) if self.doubtful.remove(&Key::of(&fork.child)))

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::btf;
 use super::filter::PodFilter;
+use super::handover::{self, Maps};
 use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
 use super::loss::PodCounts;
@@ -92,6 +93,8 @@ pub(super) struct Loaded {
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
     pub(super) filter: Array<MapData, PodFilter>,
     pub(super) hooks: Vec<HookReport>,
+    /// For the next run.
+    pub(super) maps: Maps,
     /// What the programs log for their own debugging; nothing unless they were built to.
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -143,12 +146,17 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     // Only programs that were built to log have a map for it.
     let logger = EbpfLogger::init(&mut ebpf).ok();
     let refused = |error: &dyn std::error::Error| StartError::Refused(causes(error));
-    let mut map = |name| ebpf.take_map(name).ok_or(StartError::Stub);
+    let mut maps = Maps::new();
+    let mut map = |name| {
+        let map = ebpf.take_map(name).ok_or(StartError::Stub)?;
+        maps.extend(handover::of_map(name, &map));
+        Ok(map)
+    };
     let mut ring = |name| RingBuf::try_from(map(name)?).map_err(|error| refused(&error));
     let rings = [ring("RECORDS")?, ring("CONNECTIONS")?];
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
     let filter = Array::try_from(map("FILTER")?).map_err(|error| refused(&error))?;
-    Ok(Loaded { ebpf, btf, rings, counts, filter, hooks, logger })
+    Ok(Loaded { ebpf, btf, rings, counts, filter, hooks, maps, logger })
 }
 
 /// Tells the kernel side how the variables begin that are wanted.

@@ -18,7 +18,7 @@ use crate::at_end::AtEnd;
 use crate::wait::until;
 
 /// How long an agent may take to become ready: it tests its hooks and looks at every process.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(120);
 /// How long an agent may take to end.
 const END: Duration = Duration::from_secs(30);
 

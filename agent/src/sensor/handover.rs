@@ -1,0 +1,264 @@
+//! What one run of the sensor leaves to the next, so that a restart, and with it an upgrade, misses nothing.
+//!
+//! The service manager keeps descriptors for a service while it starts it again (systemd's file descriptor store). It is
+//! given those of all that is attached, and of the rings: the programs of a run go on recording when it has ended. The next
+//! run attaches programs of its own, reads what the rings of the one before hold up to that moment, and lets go of them.
+//! So another version may watch by other programs; the wire alone must be the same. Where the service is
+//! stopped for good, the manager closes what it keeps, and the programs are gone with that.
+//!
+//! A run that ends in order leaves what it knows too. One that was killed leaves the rings alone: what it had read and not
+//! judged is missing then, and is told as a time in which nobody looked.
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use lapwing_common::{SLOTS, VERSION};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use sd_notify::NotifyState;
+use serde::{Deserialize, Serialize};
+
+use super::loss::{self, PodCounts};
+use super::owner::Owner;
+use super::process::Saved;
+use super::ring::Ring;
+
+/// What descriptors are of, as their names begin.
+const LINK: &str = "link";
+const RECORDS: &str = "records";
+const CONNECTIONS: &str = "connections";
+const COUNTS: &str = "counts";
+const STATE: &str = "state";
+/// Where the service manager listens; without it there is none.
+const MANAGER: &str = "NOTIFY_SOCKET";
+/// What links of programs and perf events are called below `/proc/self/fd`.
+const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
+
+/// The descriptors that the service manager kept from the run before, by name; nothing where there is no manager.
+pub(crate) struct Kept(Option<Vec<(String, OwnedFd)>>);
+
+impl Kept {
+    /// Those that this process was started with, as the service. It is asked once, and closes what it does not know.
+    pub(crate) fn of_manager() -> Self {
+        if std::env::var_os(MANAGER).is_none() {
+            return Self::nothing();
+        }
+        let listed = sd_notify::listen_fds_with_names().map(Vec::from_iter);
+        let listed = listed.unwrap_or_else(|error| {
+            tracing::warn!("what the service manager kept cannot be told: {error}");
+            Vec::new()
+        });
+        // SAFETY: the manager has opened these for this process, and only this takes them, once.
+        let owned = listed.into_iter().map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }));
+        Self(Some(owned.collect()))
+    }
+
+    /// For a sensor that is no service.
+    pub(crate) fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// Whether there is a manager to leave something with. It may still keep nothing.
+    pub(super) fn has_manager(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// What can be read of it. What cannot, as of another wire, is let go of.
+    pub(super) fn open(self) -> Option<Inherited> {
+        let kept = self.0.filter(|kept| !kept.is_empty())?;
+        let names: Vec<_> = kept.iter().map(|(name, _)| name.clone()).collect();
+        match Inherited::open(kept, names.clone()) {
+            Ok(inherited) => Some(inherited),
+            Err(error) => {
+                tracing::warn!("what the run before left cannot be taken over: {error:#}");
+                forget(&names);
+                None
+            }
+        }
+    }
+}
+
+/// What the run before has left.
+pub(super) struct Inherited {
+    /// The number of its process.
+    pub(super) pid: u32,
+    /// Its rings, of which nothing was read yet.
+    pub(super) ring: Ring,
+    /// What it knew at its end; nothing where it was killed.
+    pub(super) state: Option<State>,
+    links: Vec<OwnedFd>,
+    counts: PerCpuArray<MapData, PodCounts>,
+    names: Vec<String>,
+}
+
+/// What a run knows at its end.
+#[derive(Default, Deserialize, Serialize)]
+pub(super) struct State {
+    /// Until when it has seen everything, in nanoseconds since boot.
+    pub(super) until: u64,
+    /// How many records were lost until then, by [`Kind::slot`](lapwing_common::Kind::slot).
+    pub(super) lost: [u64; SLOTS],
+    pub(super) table: Saved,
+    /// The open connections.
+    pub(super) owners: Vec<(u64, Owner)>,
+}
+
+impl Inherited {
+    fn open(kept: Vec<(String, OwnedFd)>, names: Vec<String>) -> Result<Self> {
+        let (mut records, mut connections, mut counts, mut state) = (None, None, None, None);
+        let (mut links, mut pid) = (Vec::new(), None);
+        for (name, fd) in kept {
+            let (what, version, by) = parse(&name).with_context(|| format!("`{name}` is not known"))?;
+            ensure!(version == VERSION, "its records are of version {version}, and {VERSION} is read");
+            ensure!(*pid.get_or_insert(by) == by, "it is of more than one run");
+            match what {
+                LINK => links.push(fd),
+                RECORDS => records = Some(fd),
+                CONNECTIONS => connections = Some(fd),
+                COUNTS => counts = Some(fd),
+                STATE => state = Some(fd),
+                _ => {}
+            }
+        }
+        let ring = |fd: Option<OwnedFd>| -> Result<_> {
+            Ok(RingBuf::try_from(Map::RingBuf(MapData::from_fd(fd.context("a ring is missing")?)?))?)
+        };
+        let counts = MapData::from_fd(counts.context("the counters are missing")?)?;
+        let state = state.map(read_state).transpose().unwrap_or_else(|error| {
+            tracing::warn!("what the run before knew cannot be read: {error:#}");
+            None
+        });
+        Ok(Self {
+            pid: pid.context("nothing is there")?,
+            ring: Ring::new([ring(records)?, ring(connections)?])?,
+            state,
+            links,
+            counts: PerCpuArray::try_from(Map::PerCpuArray(counts))?,
+            names,
+        })
+    }
+
+    /// Ends its programs, now that others record what happens.
+    pub(super) fn end_programs(&mut self) {
+        self.links.clear();
+        forget(&self.names);
+        self.ring.close();
+    }
+
+    /// When the first thing happened that it had not seen.
+    pub(super) fn first_time(&mut self) -> Option<u64> {
+        self.ring.take();
+        self.ring.first_time()
+    }
+
+    /// What was lost since its end, by [`Kind::slot`](lapwing_common::Kind::slot), as far as that is known.
+    pub(super) fn lost(&self) -> [u64; SLOTS] {
+        let now = loss::sums(&self.counts).lost;
+        let Some(state) = &self.state else { return [0; SLOTS] };
+        std::array::from_fn(|slot| now[slot].saturating_sub(state.lost[slot]))
+    }
+}
+
+/// Descriptors of a run's maps, with what they are of.
+pub(super) type Maps = Vec<(&'static str, OwnedFd)>;
+
+/// A descriptor of a map for the next run; none of maps that are not for it.
+pub(super) fn of_map(map_name: &str, map: &Map) -> Option<(&'static str, OwnedFd)> {
+    let (what, data) = match (map_name, map) {
+        ("RECORDS", Map::RingBuf(data)) => (RECORDS, data),
+        ("CONNECTIONS", Map::RingBuf(data)) => (CONNECTIONS, data),
+        ("COUNTS", Map::PerCpuArray(data)) => (COUNTS, data),
+        _ => return None,
+    };
+    Some((what, data.fd().as_fd().try_clone_to_owned().ok()?))
+}
+
+/// Gives the service manager what is attached, and these maps. Whether it was told so.
+pub(super) fn give(maps: &Maps) -> bool {
+    let links = links().and_then(|links| {
+        // SAFETY: they stay open as long as the programs are attached, and this is before they are let go of.
+        let links: Vec<_> = links.into_iter().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
+        keep(LINK, &links)
+    });
+    let given = maps.iter().try_fold((), |(), (what, fd)| keep(what, &[fd.as_fd()])).and(links);
+    if let Err(error) = &given {
+        tracing::warn!("a restart will miss what happens meanwhile: {error:#}");
+    }
+    given.is_ok()
+}
+
+/// Gives the service manager what this run knows at its end.
+///
+/// # Errors
+/// It cannot be written, or the manager does not hear.
+pub(super) fn leave(state: &State) -> Result<()> {
+    let file = File::from(memfd_create("lapwing-state", MFdFlags::MFD_CLOEXEC)?);
+    let mut writer = BufWriter::new(file);
+    serde_json::to_writer(&mut writer, state)?;
+    writer.flush()?;
+    let file = writer.into_inner().map_err(|error| error.into_error())?;
+    keep(STATE, &[file.as_fd()])
+}
+
+fn read_state(fd: OwnedFd) -> Result<State> {
+    let mut file = File::from(fd);
+    file.rewind()?;
+    Ok(serde_json::from_reader(BufReader::new(file))?)
+}
+
+/// The numbers of this process's links.
+fn links() -> Result<Vec<i32>> {
+    let mut links = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").context("/proc/self/fd")? {
+        let entry = entry?;
+        // The one by which this folder is read is gone in the end.
+        let Ok(place) = fs::read_link(entry.path()) else { continue };
+        if LINKS.iter().any(|link| place.as_os_str() == *link) {
+            links.extend(entry.file_name().to_str().and_then(|number| number.parse::<i32>().ok()));
+        }
+    }
+    ensure!(!links.is_empty(), "no program is attached");
+    Ok(links)
+}
+
+/// Nobody is told when one of these is ready to be read, so that the manager must not wait for that.
+const UNPOLLED: NotifyState<'_> = NotifyState::Custom("FDPOLL=0");
+
+fn keep(what: &str, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let name = format!("{what}-{VERSION}-{}", std::process::id());
+    let message = [NotifyState::FdStore, UNPOLLED, NotifyState::FdName(&name)];
+    sd_notify::notify_with_fds(&message, fds).context("the service manager does not keep descriptors")
+}
+
+fn forget(names: &[String]) {
+    let mut names: Vec<_> = names.iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]) {
+            tracing::warn!("the service manager keeps `{name}`: {error}");
+        }
+    }
+}
+
+/// What a descriptor is of, the version of the wire, and the process that gave it.
+fn parse(name: &str) -> Option<(&str, u16, u32)> {
+    let mut parts = name.splitn(3, '-');
+    let (what, version, pid) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((what, version.parse().ok()?, pid.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_what_and_by_whom() {
+        assert_eq!(parse("records-2-812"), Some(("records", 2, 812)));
+        for odd in ["", "stored", "records-2", "records-x-812", "records-2-812-1"] {
+            assert_eq!(parse(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The process table as one run of the sensor leaves it to the next.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{Image, Key, Life, Origin, Process, Table};
+
+/// Everything that is known of processes, but for what can be found out again from it.
+#[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(in crate::sensor) struct Saved {
+    cgroups: Vec<(u64, SmolStr)>,
+    /// Parents before their children.
+    processes: Vec<SavedProcess>,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct SavedProcess {
+    pid: u32,
+    start: u64,
+    parent: Option<Key>,
+    parent_pid: u32,
+    image: Image,
+    previous: Option<Image>,
+    /// What the wire defines, byte for byte: it is read by the same wire only.
+    credentials: String,
+    place: String,
+    stdio: Option<String>,
+    life: SavedLife,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+enum SavedLife {
+    Alive,
+    /// It ended at this time since boot.
+    Ended(u64),
+    Past,
+}
+
+impl Table {
+    /// The table for the next run.
+    pub(in crate::sensor) fn save(&self) -> Saved {
+        let mut processes: Vec<_> = self.each().map(|process| self.saved(process)).collect();
+        processes.sort_unstable_by_key(|process| (process.start, process.pid));
+        let cgroups = self.cgroups.iter().map(|(id, path)| (*id, path.clone())).collect();
+        Saved { cgroups, processes }
+    }
+
+    fn saved(&self, process: &Process) -> SavedProcess {
+        let ended = || self.ended.iter().find(|(_, key)| *key == process.key).map_or(0, |(time, _)| *time);
+        SavedProcess {
+            pid: process.key.pid,
+            start: process.start,
+            parent: process.parent,
+            parent_pid: process.parent_pid,
+            image: (*process.image).clone(),
+            previous: process.previous.as_deref().cloned(),
+            credentials: text(&process.credentials),
+            place: text(&process.place),
+            stdio: process.stdio.as_ref().map(text),
+            life: match process.life {
+                Life::Alive => SavedLife::Alive,
+                Life::Lingering => SavedLife::Ended(ended()),
+                Life::Past => SavedLife::Past,
+            },
+        }
+    }
+
+    /// Takes in what the run before knew.
+    ///
+    /// # Errors
+    /// It is of another wire.
+    pub(in crate::sensor) fn restore(&mut self, saved: Saved) -> Result<()> {
+        for (id, path) in saved.cgroups {
+            self.name_cgroup(id, path);
+        }
+        let mut ended = Vec::new();
+        for process in saved.processes {
+            let key = self.add(Origin {
+                pid: process.pid,
+                start: process.start,
+                parent: process.parent,
+                parent_pid: process.parent_pid,
+                image: Arc::new(process.image),
+                credentials: value(&process.credentials)?,
+                place: value(&process.place)?,
+            });
+            let stdio = process.stdio.as_deref().map(value).transpose()?;
+            let Some(known) = self.processes.get_mut(&key) else { continue };
+            (known.previous, known.stdio) = (process.previous.map(Arc::new), stdio);
+            match process.life {
+                SavedLife::Alive => {}
+                SavedLife::Ended(time) => ended.push((time, key)),
+                SavedLife::Past => known.life = Life::Past,
+            }
+        }
+        ended.sort_unstable_by_key(|(time, _)| *time);
+        for (time, key) in ended {
+            self.end(key, time);
+        }
+        Ok(())
+    }
+}
+
+fn text<T: Immutable + IntoBytes>(value: &T) -> String {
+    STANDARD.encode(value.as_bytes())
+}
+
+fn value<T: FromBytes>(text: &str) -> Result<T> {
+    let bytes = STANDARD.decode(text)?;
+    T::read_from_bytes(&bytes).ok().context("a part has another size than the wire gives it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SECOND, key, table};
+    use super::*;
+
+    /// Whatever became of a process, the next run knows it as this one does.
+    #[test]
+    fn what_is_restored_is_what_was_saved() {
+        let mut known = table(&[
+            (1, 0, "/sbin/init", 1, 0),
+            (10, 1, "/usr/sbin/sshd", 10, 0),
+            (11, 10, "/bin/bash", 11, 0),
+            (12, 11, "/bin/nc", 11, 0),
+            (13, 1, "/bin/true", 1, 0),
+        ]);
+        known.name_cgroup(7, "/system.slice".into());
+        known.end(key(13), 90 * SECOND);
+        known.end(key(11), 20 * SECOND);
+        known.expire(60 * SECOND);
+        let saved = known.save();
+        let text = serde_json::to_string(&saved).unwrap();
+        let mut restored = Table::new("boot");
+        restored.restore(serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!(restored.save(), saved);
+        assert_eq!(restored.in_order(), known.in_order());
+        let ancestors =
+            |table: &Table| table.ancestors(key(12)).map(|process| process.key.pid).collect::<Vec<_>>();
+        assert_eq!(ancestors(&restored), [11, 10, 1], "one that is kept for its child is kept on");
+        restored.end(key(12), 100 * SECOND);
+        restored.expire(1000 * SECOND);
+        assert_eq!(restored.in_order(), [key(1), key(10)]);
+        assert_eq!(restored.len(), 2, "and goes with it");
+    }
+
+    #[test]
+    fn another_wire_is_refused() {
+        let mut saved = table(&[(1, 0, "/sbin/init", 1, 0)]).save();
+        saved.processes[0].place = text(&[0_u8; 3]);
+        assert!(Table::new("boot").restore(saved).is_err());
+    }
+}
