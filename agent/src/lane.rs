@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use lapwing_engine::{Alert, Counters, Engine, Event, Exception, Output, Schema, Timestamp};
+use lapwing_engine::{Alert, Counters, Engine, Event, Exception, Output, Schema, StateChange, Timestamp};
 use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -153,9 +153,27 @@ impl Work {
             self.serve();
             self.judge(batch)?;
         }
-        let Some(lost) = self.lost.end(&self.lane.schema) else { return Ok(()) };
-        self.alerts += 1;
-        self.lane.ledger.commit(Commit { alerts: vec![lost], checkpoint: Checkpoint::default() })
+        for judge in &self.lane.judges {
+            judge.engine.suspend(&mut self.output);
+        }
+        let checkpoint = Checkpoint { changes: self.changes(), done: None };
+        let alerts: Vec<_> = self.lost.end(&self.lane.schema).into_iter().collect();
+        if alerts.is_empty() && checkpoint.changes.is_empty() {
+            return Ok(());
+        }
+        self.alerts += alerts.len() as u64;
+        self.lane.ledger.commit(Commit { alerts, checkpoint })
+    }
+
+    /// What the rules' memories have become, as rows of the store.
+    fn changes(&mut self) -> Vec<Change> {
+        let changes = std::mem::take(&mut self.output.changes).into_iter();
+        let rows = changes.map(|StateChange { rule_id, change }| Change {
+            scope: scope(&rule_id),
+            key: change.key,
+            value: change.value,
+        });
+        rows.collect()
     }
 
     fn judge(&mut self, batch: Batch) -> Result<()> {
@@ -176,16 +194,8 @@ impl Work {
             }
         }
         let alerts = std::mem::take(&mut self.output.alerts);
-        let changes = std::mem::take(&mut self.output.changes);
         let mut checkpoint = batch.checkpoint;
-        checkpoint.changes.splice(
-            0..0,
-            changes.into_iter().map(|changed| Change {
-                scope: scope(&changed.rule_id),
-                key: changed.change.key,
-                value: changed.change.value,
-            }),
-        );
+        checkpoint.changes.splice(0..0, self.changes());
         let lost = self.lost.look(batch.lost, Instant::now(), &self.lane.schema);
         let down = batch.down.map(|down| lost::down(&down, &self.lane.schema));
         let mut alerts: Vec<_> = alerts.iter().map(|alert| self.document(alert)).collect();

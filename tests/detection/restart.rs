@@ -1,15 +1,34 @@
 //! An agent that is started again says for how long nobody looked.
 
+use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lapwing_stage::Alert;
+use lapwing_stage::{Agent, Alert, Settings};
 
 use crate::stage;
 
 const LOST: &str = "Telemetry lost";
 /// How long after the agent's own account of it a kill may have been: it remembers now and then.
 const REMEMBERED: Duration = Duration::from_secs(11);
+
+/// Two programs of one parent, one after the other.
+const STEPS: &str = r#"
+[rule]
+rule_id = "two-steps"
+name = "Two steps"
+description = "A program, and another after it."
+severity = "low"
+type = "eql"
+language = "eql"
+index = ["logs-endpoint.events.*"]
+query = '''
+sequence by process.parent.entity_id with maxspan=5m
+  [process where event.action == "exec" and process.name == "lapwing-before"]
+  [process where event.action == "exec" and process.name == "lapwing-after"]
+'''
+"#;
 
 fn time(alert: &Alert, pointer: &str) -> Timestamp {
     alert.text(pointer).parse().expect("a time")
@@ -52,4 +71,27 @@ fn a_first_start_tells_nothing() {
     let status = stage.agent.status().expect("a status");
     assert_eq!(status.pointer("/lanes/0/source/down"), Some(&serde_json::Value::Null));
     assert!(stage.agent.alerts().expect("the log").iter().all(|alert| alert.rule() != LOST));
+}
+
+#[test]
+fn half_of_a_match_outlives_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("steps.toml"), STEPS).expect("a rule");
+    let run = |name: &str| {
+        let program = folder.path().join(name);
+        symlink("/bin/true", &program).expect("a link");
+        assert!(Command::new(program).status().expect("a program").success());
+    };
+    let program = env!("CARGO_BIN_EXE_lapwing").into();
+    let settings = Settings { program, rules: folder.path().to_owned(), ..Settings::default() };
+    let mut agent = Agent::start(settings).expect("an agent");
+    run("lapwing-before");
+    agent.stop().expect("an end");
+    agent.start_again().expect("an agent");
+    run("lapwing-after");
+    let alert = agent.wait_for("both steps", 0, |alert| alert.rule() == "Two steps").expect("an alert");
+    let events = alert.document["lapwing"]["alert"]["events"].as_array().expect("events");
+    let names: Vec<_> = events.iter().map(|event| &event["process"]["name"]).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].to_string().contains("lapwing-before"), "{names:?}");
 }

@@ -32,6 +32,8 @@ use crate::rule::{Exception, Kind, Rule};
 
 /// Most events that wait to be put in order.
 const UNORDERED_MAX: usize = 65_536;
+/// The row of a rule's memory that [`Engine::suspend`] gives.
+const HELD: &str = "held";
 
 /// How an engine runs its rules.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,6 +88,10 @@ pub struct Engine {
     lateness: Duration,
     unordered: BinaryHeap<Reverse<Unordered>>,
     arrival: u64,
+    /// The number of the last event that an engine before this one was shown.
+    arrival_before: u64,
+    /// Rows that were put back and are no longer true, to be deleted.
+    resumed: Vec<StateChange>,
     released_early: u64,
     /// Room for the parts of a hit, kept from one event to the next.
     parts: Vec<usize>,
@@ -163,6 +169,8 @@ impl Engine {
             lateness: options.lateness,
             unordered: BinaryHeap::new(),
             arrival: 0,
+            arrival_before: 0,
+            resumed: Vec::new(),
             released_early: 0,
             parts: Vec::new(),
         };
@@ -220,10 +228,44 @@ impl Engine {
     /// Puts back a row that was given out as a [`StateChange`]. Rows of rules that do not run, and rows that cannot be
     /// read, are passed over.
     pub fn restore(&mut self, rule_id: &str, key: &str, value: &[u8]) {
-        let Some(running) = self.running.iter_mut().find(|running| running.rule.id == rule_id) else {
+        let Some(place) = self.running.iter().position(|running| running.rule.id == rule_id) else {
             return;
         };
-        running.detector.restore(&self.schema, key, value);
+        if key == HELD {
+            return self.resume(place, value);
+        }
+        self.running[place].detector.restore(&self.schema, key, value);
+    }
+
+    /// Gives out, as rows, what sequence rules hold of matches that are not complete: an engine to which they are
+    /// [put back](Self::restore) before its first event finds what this one would have found. Everything else that must
+    /// survive is in rows already. To be called at the end, for the rows tell nothing of what comes after.
+    pub fn suspend(&self, output: &mut Output) {
+        let mut unjudged: Vec<Vec<&Hit>> = vec![Vec::new(); self.running.len()];
+        for Reverse(Unordered { running, hit }) in &self.unordered {
+            unjudged[*running].push(hit);
+        }
+        for (Running { rule, detector, .. }, unjudged) in self.running.iter().zip(&unjudged) {
+            if let Some(value) = detector.suspend(&self.schema, rule, unjudged) {
+                let change = Change { key: HELD.to_owned(), value: Some(value) };
+                output.changes.push(StateChange { rule_id: rule.id.clone(), change });
+            }
+        }
+    }
+
+    fn resume(&mut self, place: usize, value: &[u8]) {
+        let Running { rule, detector, .. } = &mut self.running[place];
+        let unjudged = detector.resume(&self.schema, rule, value);
+        let held =
+            unjudged.iter().map(|hit| hit.ordinal.arrival).max().unwrap_or(0).max(detector.latest_arrival());
+        self.arrival_before = self.arrival_before.max(held);
+        self.arrival = self.arrival.max(held);
+        let change = Change { key: HELD.to_owned(), value: None };
+        self.resumed.push(StateChange { rule_id: rule.id.clone(), change });
+        self.unordered.extend(unjudged.into_iter().map(|hit| Reverse(Unordered { running: place, hit })));
+        if !self.running[place].is_idle() {
+            self.wake(place);
+        }
     }
 
     /// Shows an event to all rules.
@@ -250,6 +292,7 @@ impl Engine {
     /// Tells that the stream has come to `now`: no event from before `now`, less the lateness, will be judged in order
     /// any more.
     pub fn advance(&mut self, now: Timestamp, output: &mut Output) {
+        output.changes.append(&mut self.resumed);
         let now = now - self.lateness;
         while self.unordered.peek().is_some_and(|Reverse(first)| first.hit.ordinal.time <= now) {
             self.release(output);
@@ -272,8 +315,11 @@ impl Engine {
     /// Numbers for a status page.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let mut counters =
-            Counters { events: self.arrival, released_early: self.released_early, ..Counters::default() };
+        let mut counters = Counters {
+            events: self.arrival - self.arrival_before,
+            released_early: self.released_early,
+            ..Counters::default()
+        };
         self.running.iter().for_each(|running| running.count(&mut counters));
         counters
     }

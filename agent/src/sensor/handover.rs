@@ -31,6 +31,8 @@ const RECORDS: &str = "records";
 const CONNECTIONS: &str = "connections";
 const COUNTS: &str = "counts";
 const STATE: &str = "state";
+/// The version of what is in it; a reader refuses any other.
+const STATE_VERSION: u32 = 1;
 /// Where the service manager listens; without it there is none.
 const MANAGER: &str = "NOTIFY_SOCKET";
 /// What links of programs and perf events are called below `/proc/self/fd`.
@@ -88,14 +90,17 @@ pub(super) struct Inherited {
     pub(super) ring: Ring,
     /// What it knew at its end; nothing where it was killed.
     pub(super) state: Option<State>,
+    /// What was lost since its end, by [`Kind::slot`](lapwing_common::Kind::slot), as far as that is known.
+    pub(super) lost: [u64; SLOTS],
     links: Vec<OwnedFd>,
     counts: PerCpuArray<MapData, PodCounts>,
     names: Vec<String>,
 }
 
 /// What a run knows at its end.
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct State {
+    version: u32,
     /// Until when it has seen everything, in nanoseconds since boot.
     pub(super) until: u64,
     /// How many records were lost until then, by [`Kind::slot`](lapwing_common::Kind::slot).
@@ -103,6 +108,13 @@ pub(super) struct State {
     pub(super) table: Saved,
     /// The open connections.
     pub(super) owners: Vec<(u64, Owner)>,
+}
+
+impl State {
+    /// What is known now.
+    pub(super) fn new(until: u64, lost: [u64; SLOTS], table: Saved, owners: Vec<(u64, Owner)>) -> Self {
+        Self { version: STATE_VERSION, until, lost, table, owners }
+    }
 }
 
 impl Inherited {
@@ -134,17 +146,21 @@ impl Inherited {
             pid: pid.context("nothing is there")?,
             ring: Ring::new([ring(records)?, ring(connections)?])?,
             state,
+            lost: [0; SLOTS],
             links,
             counts: PerCpuArray::try_from(Map::PerCpuArray(counts))?,
             names,
         })
     }
 
-    /// Ends its programs, now that others record what happens.
-    pub(super) fn end_programs(&mut self) {
+    /// Goes no further, now that others record what happens: what is in its rings is all that it has left.
+    pub(super) fn close(&mut self) {
         self.links.clear();
-        forget(&self.names);
         self.ring.close();
+        if let Some(state) = &self.state {
+            let now = loss::sums(&self.counts).lost;
+            self.lost = std::array::from_fn(|slot| now[slot].saturating_sub(state.lost[slot]));
+        }
     }
 
     /// When the first thing happened that it had not seen.
@@ -153,11 +169,9 @@ impl Inherited {
         self.ring.first_time()
     }
 
-    /// What was lost since its end, by [`Kind::slot`](lapwing_common::Kind::slot), as far as that is known.
-    pub(super) fn lost(&self) -> [u64; SLOTS] {
-        let now = loss::sums(&self.counts).lost;
-        let Some(state) = &self.state else { return [0; SLOTS] };
-        std::array::from_fn(|slot| now[slot].saturating_sub(state.lost[slot]))
+    /// Lets go of it, once all of it is told and what came of that is on disk: its programs end.
+    pub(super) fn release(self) {
+        forget(&self.names);
     }
 }
 
@@ -205,7 +219,10 @@ pub(super) fn leave(state: &State) -> Result<()> {
 fn read_state(fd: OwnedFd) -> Result<State> {
     let mut file = File::from(fd);
     file.rewind()?;
-    Ok(serde_json::from_reader(BufReader::new(file))?)
+    let state: State = serde_json::from_reader(BufReader::new(file))?;
+    let version = state.version;
+    ensure!(version == STATE_VERSION, "it is of version {version}, and {STATE_VERSION} is known");
+    Ok(state)
 }
 
 /// The numbers of this process's links.

@@ -75,7 +75,7 @@ use self::context::Hashes;
 use self::decode::{Audience, Decoder};
 use self::down::{Before, Memory};
 use self::filter::Filters;
-use self::handover::{Inherited, State as Left};
+use self::handover::{Inherited, Maps, State as Left};
 use self::hook::{Retry, UDP};
 use self::host::Host;
 use self::image::Image;
@@ -117,6 +117,8 @@ pub(crate) struct Sensor {
     inherited: Option<Inherited>,
     /// What was taken over of it.
     taken_over: Option<TakenOver>,
+    /// What the service manager is to be given for the next run, until it is.
+    maps: Option<Maps>,
     /// Whether this run leaves something to the next.
     has_heir: bool,
     /// Processes of the snapshot that the table does not know yet.
@@ -243,7 +245,8 @@ impl Sensor {
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
             hashes: Hashes::default(),
-            has_heir: kept.has_manager(),
+            maps: kept.has_manager().then_some(loaded.maps),
+            has_heir: false,
             inherited: kept.open(),
             taken_over: None,
             snapshot: Vec::new(),
@@ -265,14 +268,13 @@ impl Sensor {
         // What was made since comes by its records, though within one tick of the clock it is not known which was first.
         sensor.snapshot = snapshot::all(sensor.border.attached + TICK_NANOS);
         sensor.inherit();
-        sensor.has_heir = sensor.has_heir && handover::give(&loaded.maps);
         Ok(sensor)
     }
 
     /// Takes over from the run before, now that what happens is recorded for this one.
     fn inherit(&mut self) {
         let Some(inherited) = &mut self.inherited else { return self.settle() };
-        inherited.end_programs();
+        inherited.close();
         match inherited
             .state
             .as_mut()
@@ -435,37 +437,37 @@ impl Sensor {
     /// What happened between the run before and this one, some at a time; `None` once all of it is told.
     fn tell_inherited(&mut self) -> Option<Batch> {
         let mut inherited = self.inherited.take()?;
+        if inherited.ring.is_over() {
+            return Some(self.take_over(inherited));
+        }
         std::mem::swap(&mut self.ring, &mut inherited.ring);
         self.ring.drain();
         let events = self.decode(Some(inherited.pid));
-        let is_over = self.ring.is_over();
         std::mem::swap(&mut self.ring, &mut inherited.ring);
-        if !is_over {
-            self.inherited = Some(inherited);
-            return Some(Batch { events, ..Batch::default() });
-        }
+        self.inherited = Some(inherited);
+        Some(Batch { events, ..Batch::default() })
+    }
+
+    /// Goes on where the run before ended. What it left is told, and what came of that is on disk, for a batch is asked for
+    /// once the one before is.
+    fn take_over(&mut self, inherited: Inherited) -> Batch {
         self.settle();
-        let lost = inherited.lost();
-        let (records, total) = (inherited.ring.delivered().iter().sum(), lost.iter().sum());
-        let pid = inherited.pid;
+        let (pid, records) = (inherited.pid, inherited.ring.delivered().iter().sum());
+        let lost = inherited.lost.iter().sum();
         tracing::info!(
-            "of the time between the run of process {pid} and this one: {records} records, {total} lost"
+            "of the time between the run of process {pid} and this one: {records} records, {lost} lost"
         );
-        self.taken_over = Some(TakenOver { pid, records, lost: total });
-        let from = inherited.state.map_or(self.border.attached, |state| state.until);
-        let lost = self.losses.add(from, self.border.attached, &lost, total);
+        self.taken_over = Some(TakenOver { pid, records, lost });
+        let from = inherited.state.as_ref().map_or(self.border.attached, |state| state.until);
+        let lost = self.losses.add(from, self.border.attached, &inherited.lost, lost);
+        inherited.release();
         let lost = lost.map(|lost| self.tell_lost(&lost));
-        Some(Batch { events, lost, ..Batch::default() })
+        Batch { events: lost.iter().map(|lost| lost.event.clone()).collect(), lost, ..Batch::default() }
     }
 
     /// Leaves to the next run what this one knows.
     fn leave(&self) {
-        let state = Left {
-            until: clock::now(),
-            lost: self.losses.lost(),
-            table: self.table.save(),
-            owners: self.owners.save(),
-        };
+        let state = Left::new(clock::now(), self.losses.lost(), self.table.save(), self.owners.save());
         if let Err(error) = handover::leave(&state) {
             tracing::warn!("the next run will not know what this one does: {error:#}");
         }
@@ -647,6 +649,9 @@ impl Source for Sensor {
         }
         if let Some(batch) = self.tell_inherited() {
             return Ok(Some(batch));
+        }
+        if let Some(maps) = self.maps.take() {
+            self.has_heir = handover::give(&maps);
         }
         if !self.running.is_empty() {
             return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));

@@ -23,7 +23,7 @@ pub(crate) struct JoinKey {
 }
 
 impl JoinKey {
-    fn new(values: Arc<[Option<SmolStr>]>) -> Self {
+    pub(super) fn new(values: Arc<[Option<SmolStr>]>) -> Self {
         Self { hash: HASHES.hash_one(&values), values }
     }
 }

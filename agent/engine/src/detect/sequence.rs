@@ -5,6 +5,8 @@
 //! waiting there. Missing events (`![…]`) are remembered by key and looked up when all other stages are met, the ones
 //! after the last stage when the span is over.
 
+mod held;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,11 @@ struct Waiting {
 
 impl Waiting {
     /// All of them, the oldest first.
+    fn all(&self) -> impl Iterator<Item = &Chain> {
+        self.older.iter().chain([&self.newest])
+    }
+
+    /// The same, as a list.
     fn chains(self) -> Vec<Chain> {
         let mut chains = self.older;
         chains.push(self.newest);
@@ -181,7 +188,7 @@ impl SequenceDetector {
     /// Lets sequences wait at a stage.
     fn wait(&mut self, key: JoinKey, stage: usize, waiting: Waiting) {
         let first = waiting.newest[0].ordinal.time;
-        let cost = cost(&key, waiting.older.iter().flatten().chain(&waiting.newest));
+        let cost = cost(&key, waiting.all().flatten());
         self.partial.insert((key, stage), first, cost, waiting);
     }
 

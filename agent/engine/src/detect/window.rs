@@ -145,6 +145,11 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         }
     }
 
+    /// Every entry, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, entry)| (key, &entry.value))
+    }
+
     /// Whether there is no entry.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()

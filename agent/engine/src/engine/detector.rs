@@ -97,6 +97,31 @@ impl Detector {
         }
     }
 
+    /// What it holds of matches that are not complete and learns nothing from, and the hits that it was not shown; `None` where that is
+    /// nothing.
+    pub(super) fn suspend(&self, schema: &Schema, rule: &Rule, unjudged: &[&Hit]) -> Option<Vec<u8>> {
+        match self {
+            Self::Sequence(sequence) => sequence.suspend(schema, &rule.query, unjudged),
+            _ => None,
+        }
+    }
+
+    /// Takes in what [`suspend`](Self::suspend) gave, and returns the hits that are to be shown to it.
+    pub(super) fn resume(&mut self, schema: &Schema, rule: &Rule, value: &[u8]) -> Vec<Hit> {
+        match self {
+            Self::Sequence(sequence) => sequence.resume(schema, &rule.query, value),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The number of the latest event that it holds.
+    pub(super) fn latest_arrival(&self) -> u64 {
+        match self {
+            Self::Sequence(sequence) => sequence.latest_arrival(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
         match self {
             Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) | Self::Indicators(_) => {}

@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::lang::{EventQuery, Query};
 use lapwing_engine::rule::Kind;
-use lapwing_engine::{Alert, Cause, Engine, Event, Loaded, Options, Output, Rule, Schema, Timestamp, field};
+use lapwing_engine::{
+    Alert, Cause, Engine, Event, Loaded, Options, Output, Rule, Schema, StateChange, Timestamp, field,
+};
 use serde_json::Value as Json;
 
 /// Events about which the engine and the reference have agreed.
@@ -53,14 +55,38 @@ pub(super) fn same_as_reference(schema: &Arc<Schema>, rules: &[Arc<Rule>], event
 /// The alerts that an engine raises for a recording of these events, the clock being that of the latest one.
 pub(super) fn alerts(mut engine: Engine, events: &[Arc<Event>]) -> Vec<Alert> {
     let mut output = Output::default();
-    let mut now = Timestamp::MIN;
-    for event in events {
-        now = now.max(event.time());
-        engine.push(event.clone(), &mut output);
-        engine.advance(now, &mut output);
-    }
+    show(&mut engine, events, Timestamp::MIN, &mut output);
     engine.finish(&mut output);
     output.alerts
+}
+
+/// The same, where one engine is suspended in between and another goes on with what it held.
+pub(super) fn alerts_of_two(
+    mut first: Engine,
+    before: &[Arc<Event>],
+    mut second: Engine,
+    after: &[Arc<Event>],
+) -> Vec<Alert> {
+    let mut output = Output::default();
+    let now = show(&mut first, before, Timestamp::MIN, &mut output);
+    first.suspend(&mut output);
+    for StateChange { rule_id, change } in output.changes.drain(..) {
+        second.restore(&rule_id, &change.key, &change.value.unwrap_or_default());
+    }
+    show(&mut second, after, now, &mut output);
+    second.finish(&mut output);
+    assert!(output.changes.iter().all(|changed| changed.change.value.is_none()), "what was held is deleted");
+    output.alerts
+}
+
+/// Shows events to an engine, and tells it how far they have come since.
+fn show(engine: &mut Engine, events: &[Arc<Event>], mut now: Timestamp, output: &mut Output) -> Timestamp {
+    for event in events {
+        now = now.max(event.time());
+        engine.push(event.clone(), output);
+        engine.advance(now, output);
+    }
+    now
 }
 
 /// Alerts as what tells them apart: the rule, the id that the cause has, and the events.

@@ -1,5 +1,6 @@
 //! Sequences against a model that looks at the whole recording at once: any stages, keys, spans, runs, `until` and
-//! missing events, over events of few times, categories and keys, so that they meet often.
+//! missing events, over events of few times, categories and keys, so that they meet often; by one engine, or by two of
+//! which the second goes on where the first was suspended.
 
 mod model;
 
@@ -13,7 +14,7 @@ use lapwing_engine::{Cause, Engine, Event, Options, Schema};
 use serde_json::{Map, Value as Json, json};
 
 use self::model::{Key, Match, Moment, Sequence, Stage};
-use super::run::{alerts, eql_rule, event, events};
+use super::run::{alerts_of_two, eql_rule, event, events};
 use super::{below, choose};
 
 const CATEGORIES: &[&str] = &["a", "b", "c"];
@@ -25,6 +26,8 @@ pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     // What is late by this much or more may be judged in any order.
     let lateness = below(u, 4)? as i64;
     let moments = moments(u, lateness)?;
+    // Behind all of them there is no second engine.
+    let cut = below(u, EVENTS_MAX + 1)?;
     let query = text(&sequence);
     let mut schema = Schema::new();
     let typed = match eql::parse(&query, &mut schema) {
@@ -33,7 +36,7 @@ pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     };
     let schema = Arc::new(schema);
     let recording: Vec<_> = moments.iter().map(|moment| event(&schema, &document(moment))).collect();
-    let mut found = found(&schema, typed, &recording, lateness);
+    let mut found = found(&schema, typed, recording.split_at(cut.min(recording.len())), lateness);
     if !sequence.stages.last().is_some_and(|stage| stage.missing) {
         let last = |matched: &Match| matched.events.iter().flatten().last().copied();
         let order: Vec<_> = found.iter().map(|matched| last(matched).map(|at| moments[at].place())).collect();
@@ -42,7 +45,7 @@ pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     let mut expected = model::matches(&sequence, &moments);
     found.sort();
     expected.sort();
-    assert_eq!(found, expected, "{query}\nlateness {lateness} s\n{moments:#?}");
+    assert_eq!(found, expected, "{query}\nlateness {lateness} s, suspended after {cut}\n{moments:#?}");
     Ok(())
 }
 
@@ -142,12 +145,13 @@ fn document(moment: &Moment) -> Json {
 fn found(
     schema: &Arc<Schema>,
     query: lapwing_engine::lang::Query,
-    recording: &[Arc<Event>],
+    (before, after): (&[Arc<Event>], &[Arc<Event>]),
     lateness: i64,
 ) -> Vec<Match> {
     let rule = eql_rule(0, query);
     let options = Options { lateness: Duration::from_secs(lateness as u64), ..Options::default() };
-    let alerts = alerts(Engine::new(schema.clone(), &[rule], options), recording);
+    let engine = || Engine::new(schema.clone(), std::slice::from_ref(&rule), options);
+    let alerts = alerts_of_two(engine(), before, engine(), after);
     let matched = alerts.iter().map(|alert| {
         let Cause::Detection(finding) = &alert.cause else { panic!("{alert:?}") };
         let keys = finding.keys.iter().map(|key| key.as_ref().map(|key| key.parse().unwrap()));

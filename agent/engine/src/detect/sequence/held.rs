@@ -1,0 +1,142 @@
+//! What a sequence rule has seen of its stages, as one engine leaves it to the next: exactly what it holds, so that the
+//! next finds what this one would have found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use smol_str::SmolStr;
+
+use super::{Chain, JoinKey, Member, SequenceDetector};
+use crate::detect::{Hit, Ordinal};
+use crate::event::{Event, Schema, Timestamp};
+
+/// The version of what is written; a reader passes over any other.
+const VERSION: u32 = 1;
+
+/// A [`JoinKey`].
+type Key = Vec<Option<SmolStr>>;
+/// Events of a sequence, by their places in [`Held::events`].
+type Places = Vec<usize>;
+/// An [`Ordinal`]: nanoseconds since the epoch, the event's own number, and the engine's.
+type Place = (i64, u64, u64);
+
+#[derive(Deserialize, Serialize)]
+struct Held {
+    version: u32,
+    /// The query: what was seen for another is none of its.
+    query: String,
+    /// Every event that has a place in a sequence, in order, with the engine's number.
+    events: Vec<(u64, Json)>,
+    /// What waits under a key at a stage, the newest last.
+    partial: Vec<(Key, usize, Vec<Places>)>,
+    /// Complete but for what must be missing after them, earliest first.
+    waiting: Vec<(Key, Places)>,
+    /// When what must be missing was seen, by key and stage.
+    missing: Vec<(Key, usize, Place)>,
+    /// Hits that wait for what may come late, with the stages that they matched.
+    unjudged: Vec<(u64, Json, Vec<usize>)>,
+}
+
+impl SequenceDetector {
+    /// What it holds, and the hits that it was not shown yet; `None` where that is nothing.
+    pub(crate) fn suspend(&self, schema: &Schema, query: &str, unjudged: &[&Hit]) -> Option<Vec<u8>> {
+        let mut partial: Vec<_> = self.partial.iter().collect();
+        let is_empty = partial.is_empty() && self.waiting.is_empty() && self.missing.order.is_empty();
+        if is_empty && unjudged.is_empty() {
+            return None;
+        }
+        // The table in which they lie has an order of its own in every process.
+        partial.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let chains = partial.iter().flat_map(|(_, waiting)| waiting.all());
+        let members = chains.chain(self.waiting.iter().map(|(_, members)| members)).flatten();
+        let events: BTreeMap<Ordinal, &Arc<Event>> =
+            members.map(|member| (member.ordinal, &member.event)).collect();
+        let places: BTreeMap<Ordinal, usize> = events.keys().copied().zip(0..).collect();
+        let places = |chain: &Chain| chain.iter().map(|member| places[&member.ordinal]).collect::<Places>();
+        let held = Held {
+            version: VERSION,
+            query: query.to_owned(),
+            events: events.iter().map(|(ordinal, event)| (ordinal.arrival, event.to_json(schema))).collect(),
+            partial: partial
+                .iter()
+                .map(|((key, stage), waiting)| (key.to_vec(), *stage, waiting.all().map(places).collect()))
+                .collect(),
+            waiting: self.waiting.iter().map(|(key, members)| (key.to_vec(), places(members))).collect(),
+            missing: self
+                .missing
+                .order
+                .iter()
+                .map(|(at, (key, stage))| (key.to_vec(), *stage, place(*at)))
+                .collect(),
+            unjudged: unjudged
+                .iter()
+                .map(|hit| (hit.ordinal.arrival, hit.event.to_json(schema), hit.parts.clone()))
+                .collect(),
+        };
+        serde_json::to_vec(&held).ok()
+    }
+
+    /// Takes in what another held for the same query, and returns the hits that it was not shown. What cannot be read is
+    /// passed over.
+    pub(crate) fn resume(&mut self, schema: &Schema, query: &str, value: &[u8]) -> Vec<Hit> {
+        let is_known = |held: &Held| held.version == VERSION && held.query == query;
+        let Some(held) = serde_json::from_slice::<Held>(value).ok().filter(is_known) else {
+            return Vec::new();
+        };
+        let members: Vec<_> = held
+            .events
+            .iter()
+            .map(|(arrival, json)| Some(Member::new(&hit(schema, *arrival, json)?)))
+            .collect();
+        let chain = |places: &Places| {
+            places.iter().map(|place| members.get(*place)?.clone()).collect::<Option<Chain>>()
+        };
+        let stages = self.positive.len();
+        for (key, stage, chains) in held.partial {
+            let fits = |chain: &Chain| chain.len() == stage + 1 && chain.len() < stages;
+            let chains = chains.iter().filter_map(chain).filter(fits).take(self.chains_max).collect();
+            self.wait_any(JoinKey::new(key.into()), stage, chains);
+        }
+        for (key, places) in held.waiting.into_iter().take(self.waiting_max) {
+            let members = chain(&places).filter(|chain| chain.len() == stages);
+            self.waiting.extend(members.map(|members| (JoinKey::new(key.into()), members)));
+        }
+        for (key, stage, (nanos, sequence, arrival)) in held.missing {
+            if self.stages.get(stage).is_some_and(|stage| stage.missing) {
+                let ordinal = Ordinal { time: Timestamp::from_nanos(nanos), sequence, arrival };
+                self.missing.remember(JoinKey::new(key.into()), stage, ordinal);
+            }
+        }
+        let parts_max = stages_and_until(self);
+        let unjudged = held.unjudged.into_iter().filter_map(|(arrival, json, parts)| {
+            let known = parts.iter().all(|part| *part < parts_max);
+            known.then(|| Some(Hit { parts, ..hit(schema, arrival, &json)? }))?
+        });
+        unjudged.collect()
+    }
+
+    /// The number of the latest event that it holds.
+    pub(crate) fn latest_arrival(&self) -> u64 {
+        let chains = self.partial.iter().flat_map(|(_, waiting)| waiting.all());
+        let members = chains.chain(self.waiting.iter().map(|(_, members)| members)).flatten();
+        let missing = self.missing.order.iter().map(|(ordinal, _)| ordinal.arrival);
+        members.map(|member| member.ordinal.arrival).chain(missing).max().unwrap_or(0)
+    }
+}
+
+fn stages_and_until(detector: &SequenceDetector) -> usize {
+    detector.stages.len() + usize::from(detector.until.is_some())
+}
+
+fn place(ordinal: Ordinal) -> Place {
+    (ordinal.time.as_nanos(), ordinal.sequence, ordinal.arrival)
+}
+
+/// An event as it came.
+fn hit(schema: &Schema, arrival: u64, json: &Json) -> Option<Hit> {
+    let event = Arc::new(Event::from_json(schema, json).ok()?);
+    let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival };
+    Some(Hit { event, ordinal, parts: Vec::new() })
+}
