@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::agent::{events, field};
+use crate::agent::{DEADLINE, events, field};
 
 /// What a sensor of its own told from its start to its end.
 struct Run {
@@ -50,9 +50,12 @@ impl Sensor {
     }
 }
 
+/// How many processes end while no sensor runs: more than there are at once, so that some of them began then too.
+const ENDS_BETWEEN: usize = 120;
+
 /// Starts processes on every processor until it is told to stop: some that end at once and some that stay a while.
-/// Returns their numbers with when each was started and when it had ended.
-fn churn(stop: &AtomicBool) -> Vec<(u32, Instant, Instant)> {
+/// Returns their numbers with when each was started and when it had ended, and counts `ends` meanwhile.
+fn churn(stop: &AtomicBool, ends: &AtomicUsize) -> Vec<(u32, Instant, Instant)> {
     let work = || {
         let (mut started, mut ended): (Vec<(Child, Instant)>, Vec<_>) = (Vec::new(), Vec::new());
         while !stop.load(Ordering::Relaxed) || !started.is_empty() {
@@ -66,6 +69,7 @@ fn churn(stop: &AtomicBool) -> Vec<(u32, Instant, Instant)> {
                 let is_over = child.try_wait().unwrap().is_some();
                 if is_over {
                     ended.push((child.id(), *since, Instant::now()));
+                    ends.fetch_add(1, Ordering::Relaxed);
                 }
                 !is_over
             });
@@ -94,9 +98,9 @@ fn begun(run: &Run) -> HashMap<(u64, String), usize> {
 
 #[test]
 fn events_are_in_order_and_each_process_is_told_once_over_a_restart() {
-    let stop = AtomicBool::new(false);
+    let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (first, second, processes, times) = std::thread::scope(|scope| {
-        let churn = scope.spawn(|| churn(&stop));
+        let churn = scope.spawn(|| churn(&stop, &count));
         std::thread::sleep(Duration::from_millis(500));
         let sensor = Sensor::start();
         let began = Instant::now();
@@ -104,7 +108,11 @@ fn events_are_in_order_and_each_process_is_told_once_over_a_restart() {
         let ends = Instant::now();
         let first = sensor.end();
         let ended = Instant::now();
-        std::thread::sleep(Duration::from_millis(1500));
+        let wanted = count.load(Ordering::Relaxed) + ENDS_BETWEEN;
+        while count.load(Ordering::Relaxed) < wanted {
+            assert!(ended.elapsed() < DEADLINE, "too little happens");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let starts = Instant::now();
         let sensor = Sensor::start();
         let again = Instant::now();

@@ -29,11 +29,11 @@ pub(crate) struct Arguments {
     /// hook in turn
     #[arg(long, value_name = "KERNELS", value_delimiter = ',')]
     vm: Vec<String>,
-    /// Each hook by its first method alone
-    #[arg(long, requires = "vm")]
-    brief: bool,
+    /// Only these rounds, as 1 for each hook by its first method
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "vm")]
+    rounds: Vec<usize>,
     /// Write what came of it into docs/kernels.md
-    #[arg(long, requires = "vm", conflicts_with_all = ["brief", "filter"])]
+    #[arg(long, requires = "vm", conflicts_with = "filter")]
     write: bool,
 }
 

@@ -18,7 +18,8 @@ use serde_json::Value as Json;
 
 use self::archive::Archive;
 use self::machine::{Emulator, Guest, Machine};
-use self::rounds::Outcome;
+use self::rounds::{Choice, Outcome};
+use self::table::Rest;
 use super::Arguments;
 use super::report::Report;
 use crate::debian::Packages;
@@ -132,16 +133,17 @@ pub(super) fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
             Some((kernel, image)) => Machine::Guest(guest(kernel, image, programs)?),
             None => Machine::Host,
         };
-        let filter = arguments.filter.as_deref();
+        let choice = Choice { tests: arguments.filter.as_deref(), rounds: &arguments.rounds };
         let kernel = machine.kernel()?;
         if arguments.write {
             let btf = image.map_or_else(|| fs::read(BTF).context(BTF), |image| excerpt::of_image(&image))?;
             excerpt::write(&kernel, &btf)?;
         }
         let told = |outcomes: &[Outcome]| {
-            if arguments.write { table::write(name, &kernel, outcomes) } else { Ok(()) }
+            let rest = if arguments.rounds.is_empty() { Rest::Open } else { Rest::AsItWas };
+            if arguments.write { table::write(name, &kernel, outcomes, rest) } else { Ok(()) }
         };
-        rounds::run(&mut machine, programs, filter, arguments.brief, report, told)?;
+        rounds::run(&mut machine, programs, choice, report, told)?;
         say(&format!("{name} took {:.0} s", start.elapsed().as_secs_f64()));
     }
     Ok(())

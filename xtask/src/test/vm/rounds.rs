@@ -33,16 +33,23 @@ pub(super) struct Tests {
     pub(super) failed: usize,
 }
 
-/// Runs all rounds, or where `is_brief` the first alone. After each, `told` is handed what came of all methods so far: a
-/// machine may not come to the end.
+/// What is run.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'a> {
+    /// Only tests whose names contain this.
+    pub(super) tests: Option<&'a str>,
+    /// Only these rounds, from 1 on; all where there are none.
+    pub(super) rounds: &'a [usize],
+}
+
+/// Runs the rounds. After each, `told` is handed what came of all methods so far: a machine may not come to the end.
 ///
 /// # Errors
 /// The machine fails, or the agent does not say what it has.
 pub(super) fn run(
     machine: &mut Machine,
     programs: &Programs,
-    filter: Option<&str>,
-    is_brief: bool,
+    choice: Choice<'_>,
     report: &mut Report,
     told: impl Fn(&[Outcome]) -> Result<()>,
 ) -> Result<()> {
@@ -60,8 +67,8 @@ pub(super) fn run(
     }
     let mut outcomes = outcomes;
     told(&outcomes)?;
-    let rounds = if is_brief { 1 } else { most_methods(&outcomes) };
-    for round in 0..rounds {
+    let is_chosen = |round: &usize| choice.rounds.is_empty() || choice.rounds.contains(&(round + 1));
+    for round in (0..most_methods(&outcomes)).filter(is_chosen) {
         let choices = choices(&outcomes, round);
         let methods: Vec<_> = choices.values().copied().collect();
         report.begin(format!("live on Linux {kernel} by {}", methods.join(", ")));
@@ -71,7 +78,7 @@ pub(super) fn run(
             "{CONFIG}={}/lapwing.toml {} --show-output {}",
             bench.folder,
             programs.live.display(),
-            filter.unwrap_or_default()
+            choice.tests.unwrap_or_default()
         );
         let is_success = machine.run(&line, |line| report.line(line))?;
         report.end(is_success);

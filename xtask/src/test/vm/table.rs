@@ -16,21 +16,32 @@ const END: &str = "<!-- end -->\n";
 const UNKNOWN: &str = "–";
 /// What it says where a method was attached, and the tests of its round have not ended.
 const ATTACHED: &str = "attached";
+/// What it says where they have.
+const PASSED: &str = " passed";
 /// The row that tells which build of a kernel it was.
 const KERNEL: &str = "kernel";
+
+/// What the table tells of methods whose round was not run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// That they are attached, and nothing more is known yet.
+    Open,
+    /// What it told before.
+    AsItWas,
+}
 
 /// Writes the outcomes on a kernel, known by its name here and by what it calls itself.
 ///
 /// # Errors
 /// The file cannot be read or written, or has no place for the table.
-pub(super) fn write(name: &str, kernel: &str, outcomes: &[Outcome]) -> Result<()> {
+pub(super) fn write(name: &str, kernel: &str, outcomes: &[Outcome], rest: Rest) -> Result<()> {
     let path = shell::root().join(FILE);
     let text = fs::read_to_string(&path).context(FILE)?;
     let place = || format!("{FILE} has no line `{}` with `{}` behind it", BEGIN.trim(), END.trim());
-    let (before, rest) = text.split_once(BEGIN).with_context(place)?;
-    let (table, after) = rest.split_once(END).with_context(place)?;
+    let (before, behind) = text.split_once(BEGIN).with_context(place)?;
+    let (table, after) = behind.split_once(END).with_context(place)?;
     let mut table = Table::parse(table);
-    table.set(name, kernel, outcomes);
+    table.set(name, kernel, outcomes, rest);
     fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table.text())).context(FILE)
 }
 
@@ -47,7 +58,7 @@ impl Table {
         Self(text.lines().filter(is_row).map(cells).collect())
     }
 
-    fn set(&mut self, name: &str, kernel: &str, outcomes: &[Outcome]) {
+    fn set(&mut self, name: &str, kernel: &str, outcomes: &[Outcome], rest: Rest) {
         let old = std::mem::take(&mut self.0);
         let mut names: Vec<_> = old.first().into_iter().flatten().skip(2).cloned().collect();
         if !names.iter().any(|known| known == name) {
@@ -56,6 +67,13 @@ impl Table {
         let known = |hook: &str, method: &str, column: usize| {
             let row = old.iter().find(|row| row[0] == hook && row[1] == method);
             row.and_then(|row| row.get(column + 2)).cloned().unwrap_or_else(|| UNKNOWN.to_owned())
+        };
+        let place = names.iter().position(|known| known == name);
+        let own = |outcome: &Outcome| {
+            let before = place.map(|column| known(&outcome.hook, &outcome.method, column));
+            let was_run = before.filter(|cell| cell.contains(PASSED));
+            let is_open = outcome.result.as_ref().is_ok_and(|tests| *tests == Tests::NONE);
+            was_run.filter(|_| is_open && rest == Rest::AsItWas).unwrap_or_else(|| cell(outcome))
         };
         let row = |hook: &str, method: &str, own: String| -> Vec<String> {
             let cells = names.iter().enumerate();
@@ -66,7 +84,7 @@ impl Table {
         let head = ["hook", "method"].into_iter().map(str::to_owned).chain(names.iter().cloned());
         self.0.push(head.collect());
         self.0.push(row(KERNEL, "", kernel.to_owned()));
-        self.0.extend(outcomes.iter().map(|outcome| row(&outcome.hook, &outcome.method, cell(outcome))));
+        self.0.extend(outcomes.iter().map(|outcome| row(&outcome.hook, &outcome.method, own(outcome))));
     }
 
     fn text(&self) -> String {
@@ -93,8 +111,8 @@ impl Table {
 fn cell(outcome: &Outcome) -> String {
     match &outcome.result {
         Ok(Tests::NONE) => ATTACHED.to_owned(),
-        Ok(Tests { passed, failed: 0 }) => format!("{passed} passed"),
-        Ok(Tests { passed, failed }) => format!("{passed} passed, **{failed} failed**"),
+        Ok(Tests { passed, failed: 0 }) => format!("{passed}{PASSED}"),
+        Ok(Tests { passed, failed }) => format!("{passed}{PASSED}, **{failed} failed**"),
         // Of a verifier's words, the first say enough for a table.
         Err(reason) => {
             format!("no: {}", reason.replace(['|', '\n', '`'], " ").chars().take(90).collect::<String>())
@@ -113,7 +131,7 @@ mod tests {
     #[test]
     fn a_run_replaces_its_own_column() {
         let mut table = Table::parse("");
-        table.set("6.1", "6.1.0 x86_64", &[outcome("tp/a", Ok(Tests { passed: 3, failed: 0 }))]);
+        table.set("6.1", "6.1.0 x86_64", &[outcome("tp/a", Ok(Tests { passed: 3, failed: 0 }))], Rest::Open);
         table.set(
             "host",
             "6.18 x86_64",
@@ -121,6 +139,7 @@ mod tests {
                 outcome("tp/a", Ok(Tests { passed: 2, failed: 1 })),
                 outcome("kprobe/b", Err("the kernel | refuses".to_owned())),
             ],
+            Rest::Open,
         );
         let text = table.text();
         let expected = "| hook | method | 6.1 | host |\n|---|---|---|---|\n\
@@ -129,5 +148,20 @@ mod tests {
                         | fork | `kprobe/b` | – | no: the kernel   refuses |\n";
         assert_eq!(text, expected);
         assert_eq!(Table::parse(&text).text(), text);
+    }
+
+    #[test]
+    fn rounds_that_are_not_run_leave_their_cells_or_open_them() {
+        let before = [
+            outcome("tp/a", Ok(Tests { passed: 3, failed: 0 })),
+            outcome("tp/b", Ok(Tests { passed: 2, failed: 1 })),
+        ];
+        let again = [outcome("tp/a", Ok(Tests::NONE)), outcome("tp/b", Ok(Tests { passed: 3, failed: 0 }))];
+        for (rest, first) in [(Rest::AsItWas, "3 passed"), (Rest::Open, ATTACHED)] {
+            let mut table = Table::parse("");
+            table.set("6.1", "6.1.0 x86_64", &before, Rest::Open);
+            table.set("6.1", "6.1.0 x86_64", &again, rest);
+            assert_eq!([&table.0[2][2], &table.0[3][2]], [first, "3 passed"]);
+        }
     }
 }
