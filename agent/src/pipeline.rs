@@ -62,17 +62,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let sensor = if config.sensor.enabled {
-        // Looking through an environment costs more than all else that is told of an exec.
-        let env_vars = field!("process.env_vars");
-        let is_asked = loaded.rules.iter().any(|rule| rule.fields().contains(&env_vars))
-            || exceptions.list.iter().any(|exception| exception.condition.fields().contains(&env_vars));
-        let env_vars = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
-        let sensor = SensorConfig { env_vars, ..config.sensor.clone() };
-        Some(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
-    } else {
-        None
-    };
+    let sensor = config.sensor.enabled.then(|| sensor(config, &loaded, &exceptions, &stop)).transpose()?;
     privileges::drop_needless()?;
 
     let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();
@@ -128,6 +118,22 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     drop(ledger.client);
     let written = ledger.thread.join().unwrap_or_else(|_| Err(anyhow!("the ledger panicked")));
     outcome.and(written)
+}
+
+/// Starts the sensor, which goes on where the run before ended.
+fn sensor(
+    config: &Config,
+    loaded: &Loaded,
+    exceptions: &Exceptions,
+    stop: &Arc<AtomicBool>,
+) -> Result<Sensor> {
+    // Looking through an environment costs more than all else that is told of an exec.
+    let env_vars = field!("process.env_vars");
+    let is_asked = loaded.rules.iter().any(|rule| rule.fields().contains(&env_vars))
+        || exceptions.list.iter().any(|exception| exception.condition.fields().contains(&env_vars));
+    let env_vars = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
+    let sensor = SensorConfig { env_vars, ..config.sensor.clone() };
+    Ok(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
 }
 
 /// Tells every source that there is no more to come.
