@@ -48,7 +48,7 @@ impl SequenceDetector {
             return None;
         }
         // The table in which they lie has an order of its own in every process.
-        partial.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        partial.sort_unstable_by_key(|(key, _)| *key);
         let chains = partial.iter().flat_map(|(_, waiting)| waiting.all());
         let members = chains.chain(self.waiting.iter().map(|(_, members)| members)).flatten();
         let events: BTreeMap<Ordinal, &Arc<Event>> =
