@@ -35,7 +35,7 @@ fn what_is_lost_is_counted_and_told() {
     std::fs::write(config.path(), format!("sensor.ring_size = \"256 KiB\"\n{}", hooks())).unwrap();
     let (mut child, mut out) = start(events_by(config.path()));
     signal(&child, Signal::STOP);
-    for _ in 0..4 {
+    for _ in 0..2 {
         let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         for _ in 0..500 {
             // Refused: two records each, and no port is used up.
