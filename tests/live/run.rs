@@ -30,6 +30,7 @@ fn start(mut events: Command) -> (Child, BufReader<std::process::ChildStdout>) {
 /// Every record is either read or told as lost: here the agent is held while far more is recorded than has room.
 #[test]
 fn what_is_lost_is_counted_and_told() {
+    ready();
     // With the smallest rings, for the other tests' agent sees all this too: each time it is waited until it has caught up.
     let config = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(config.path(), format!("sensor.ring_size = \"256 KiB\"\n{}", hooks())).unwrap();
