@@ -275,19 +275,11 @@ impl Sensor {
     fn inherit(&mut self) {
         let Some(inherited) = &mut self.inherited else { return self.settle() };
         inherited.close();
-        match inherited
-            .state
-            .as_mut()
-            .map(|state| (std::mem::take(&mut state.table), std::mem::take(&mut state.owners)))
-        {
-            Some((table, owners)) => {
-                if let Err(error) = self.table.restore(table) {
-                    tracing::warn!("what the run before knew of processes: {error:#}");
-                }
-                self.owners.restore(owners);
-            }
-            // The snapshot tells how processes came out, which is better than nothing.
-            None => self.settle(),
+        // Without what it knew, the snapshot tells how processes came out, which is better than nothing.
+        let Some(state) = &mut inherited.state else { return self.settle() };
+        self.owners.restore(std::mem::take(&mut state.owners));
+        if let Err(error) = self.table.restore(std::mem::take(&mut state.table)) {
+            tracing::warn!("what the run before knew of processes: {error:#}");
         }
     }
 
@@ -790,8 +782,9 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
     found
 }
 
-/// Whether the agent, which is this process, connected itself. It asks the instance's metadata for credentials and talks to its sinks: told as
-/// events, that would pass for what its parent's other children do, and every alert would make an event of its own.
+/// Whether the agent, which is or was this process, connected itself. It asks the instance's metadata for credentials and
+/// talks to its sinks: told as events, that would pass for what its parent's other children do, and every alert would make
+/// an event of its own.
 fn is_connection_of(agent: u32, record: &Record<'_>) -> bool {
     let (Record::Connect(connection) | Record::Datagram(connection)) = record else { return false };
     connection.task.pid == agent

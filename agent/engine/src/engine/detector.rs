@@ -97,8 +97,7 @@ impl Detector {
         }
     }
 
-    /// What it holds of matches that are not complete and learns nothing from, and the hits that it was not shown; `None` where that is
-    /// nothing.
+    /// What it holds of sequences that are not complete, and the hits that it was not shown; `None` where that is nothing.
     pub(super) fn suspend(&self, schema: &Schema, rule: &Rule, unjudged: &[&Hit]) -> Option<Vec<u8>> {
         match self {
             Self::Sequence(sequence) => sequence.suspend(schema, &rule.query, unjudged),

@@ -1,5 +1,6 @@
 //! The process table as one run of the sensor leaves it to the next.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -45,30 +46,11 @@ enum SavedLife {
 impl Table {
     /// The table for the next run.
     pub(in crate::sensor) fn save(&self) -> Saved {
-        let mut processes: Vec<_> = self.each().map(|process| self.saved(process)).collect();
+        let ended: HashMap<Key, u64> = self.ended.iter().map(|(time, key)| (*key, *time)).collect();
+        let mut processes: Vec<_> = self.each().map(|process| saved(process, &ended)).collect();
         processes.sort_unstable_by_key(|process| (process.start, process.pid));
         let cgroups = self.cgroups.iter().map(|(id, path)| (*id, path.clone())).collect();
         Saved { cgroups, processes }
-    }
-
-    fn saved(&self, process: &Process) -> SavedProcess {
-        let ended = || self.ended.iter().find(|(_, key)| *key == process.key).map_or(0, |(time, _)| *time);
-        SavedProcess {
-            pid: process.key.pid,
-            start: process.start,
-            parent: process.parent,
-            parent_pid: process.parent_pid,
-            image: (*process.image).clone(),
-            previous: process.previous.as_deref().cloned(),
-            credentials: text(&process.credentials),
-            place: text(&process.place),
-            stdio: process.stdio.as_ref().map(text),
-            life: match process.life {
-                Life::Alive => SavedLife::Alive,
-                Life::Lingering => SavedLife::Ended(ended()),
-                Life::Past => SavedLife::Past,
-            },
-        }
     }
 
     /// Takes in what the run before knew.
@@ -104,6 +86,25 @@ impl Table {
             self.end(key, time);
         }
         Ok(())
+    }
+}
+
+fn saved(process: &Process, ended: &HashMap<Key, u64>) -> SavedProcess {
+    SavedProcess {
+        pid: process.key.pid,
+        start: process.start,
+        parent: process.parent,
+        parent_pid: process.parent_pid,
+        image: (*process.image).clone(),
+        previous: process.previous.as_deref().cloned(),
+        credentials: text(&process.credentials),
+        place: text(&process.place),
+        stdio: process.stdio.as_ref().map(text),
+        life: match process.life {
+            Life::Alive => SavedLife::Alive,
+            Life::Lingering => SavedLife::Ended(ended.get(&process.key).copied().unwrap_or(0)),
+            Life::Past => SavedLife::Past,
+        },
     }
 }
 

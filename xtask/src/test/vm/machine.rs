@@ -97,8 +97,7 @@ impl Guest {
         command.args(["--pdeathsig", "KILL", program]).args(emulator.arguments);
         command.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072", "-nic", "none", "-no-reboot"]);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append"]);
-        // What guards against other programs on a real processor costs an emulated one most of its time.
-        command.arg(format!("console={} quiet loglevel=1 panic=-1 mitigations=off", emulator.console));
+        command.arg(format!("console={} quiet loglevel=1 panic=-1", emulator.console));
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initial);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the emulator")?;

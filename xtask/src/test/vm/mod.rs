@@ -179,8 +179,8 @@ fn programs(processor: &'static Processor) -> Result<Programs> {
     let folder = if processor.is_here() { "vm".to_owned() } else { format!("vm-{}", processor.name) };
     cargo.arg(shell::root().join("target").join(folder));
     cargo.env(build::OBJECT, object).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    // On an emulated processor most of the time goes into events as JSON, written and read; and a guest's memory is small.
-    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3").env("CARGO_PROFILE_DEV_DEBUG", "0");
+    // An emulated processor is slow, and a guest's memory small.
+    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     say(&format!("building the live tests for {}", processor.target));
     let messages = shell::output(&mut cargo)?;
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());

@@ -49,10 +49,8 @@ impl SequenceDetector {
         }
         // The table in which they lie has an order of its own in every process.
         partial.sort_unstable_by_key(|(key, _)| *key);
-        let chains = partial.iter().flat_map(|(_, waiting)| waiting.all());
-        let members = chains.chain(self.waiting.iter().map(|(_, members)| members)).flatten();
         let events: BTreeMap<Ordinal, &Arc<Event>> =
-            members.map(|member| (member.ordinal, &member.event)).collect();
+            self.members().map(|member| (member.ordinal, &member.event)).collect();
         let places: BTreeMap<Ordinal, usize> = events.keys().copied().zip(0..).collect();
         let places = |chain: &Chain| chain.iter().map(|member| places[&member.ordinal]).collect::<Places>();
         let held = Held {
@@ -109,7 +107,7 @@ impl SequenceDetector {
                 self.missing.remember(JoinKey::new(key.into()), stage, ordinal);
             }
         }
-        let parts_max = stages_and_until(self);
+        let parts_max = self.stages.len() + usize::from(self.until.is_some());
         let unjudged = held.unjudged.into_iter().filter_map(|(arrival, json, parts)| {
             let known = parts.iter().all(|part| *part < parts_max);
             known.then(|| Some(Hit { parts, ..hit(schema, arrival, &json)? }))?
@@ -119,15 +117,15 @@ impl SequenceDetector {
 
     /// The number of the latest event that it holds.
     pub(crate) fn latest_arrival(&self) -> u64 {
-        let chains = self.partial.iter().flat_map(|(_, waiting)| waiting.all());
-        let members = chains.chain(self.waiting.iter().map(|(_, members)| members)).flatten();
         let missing = self.missing.order.iter().map(|(ordinal, _)| ordinal.arrival);
-        members.map(|member| member.ordinal.arrival).chain(missing).max().unwrap_or(0)
+        self.members().map(|member| member.ordinal.arrival).chain(missing).max().unwrap_or(0)
     }
-}
 
-fn stages_and_until(detector: &SequenceDetector) -> usize {
-    detector.stages.len() + usize::from(detector.until.is_some())
+    /// Every event that has a place in a sequence, as often as it has one.
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        let partial = self.partial.iter().flat_map(|(_, waiting)| waiting.all());
+        partial.chain(self.waiting.iter().map(|(_, members)| members)).flatten()
+    }
 }
 
 fn place(ordinal: Ordinal) -> Place {
