@@ -15,7 +15,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::complain;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
-use crate::control::{self, Answer, Request};
+use crate::control::{self, Answer, Line, Request};
+use crate::recording;
 use crate::sensor::{HookState, Kept, KindCounts, Sensor, SensorStatus};
 use crate::source::Source as _;
 use crate::terminal::escape;
@@ -57,15 +58,18 @@ struct Output<W: Write> {
 
 impl<W: Write> Output<W> {
     fn print_agents(&mut self, answer: Answer) -> Result<()> {
-        for document in answer {
-            let document = document?;
-            match document.get("missed").and_then(Json::as_u64) {
-                Some(missed) => complain(&format!("{missed} events came faster than they were read")),
-                None => self.print(&document)?,
+        let mut lines = answer.lines(WAIT)?;
+        loop {
+            match lines.next()? {
+                Line::Whole(document) => self.print(document)?,
+                Line::Missed(events) => {
+                    complain(&format!("{events} events came faster than they were read"));
+                }
+                Line::Late => {}
+                Line::End => return Ok(()),
             }
             self.out.flush()?;
         }
-        Ok(())
     }
 
     fn print_sensors(&mut self, sensor: &SensorConfig, filter: Option<&str>) -> Result<()> {
@@ -85,10 +89,13 @@ impl<W: Write> Output<W> {
                 hook.reason.as_deref().unwrap_or_default()
             ));
         }
+        let mut document = Vec::new();
         while let Some(batch) = sensor.next(WAIT)? {
             for event in &batch.events {
                 if filter.as_mut().is_none_or(|filter| filter.matches(event)) {
-                    self.print(&event.to_json(&schema))?;
+                    document.clear();
+                    recording::write_line(event, &schema, &mut document);
+                    self.print(&document)?;
                 }
             }
             self.out.flush()?;
@@ -101,8 +108,15 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    fn print(&mut self, document: &Json) -> io::Result<()> {
-        if self.as_json { writeln!(self.out, "{document}") } else { writeln!(self.out, "{}", line(document)) }
+    /// Prints an event, which is a line of JSON.
+    fn print(&mut self, document: &[u8]) -> Result<()> {
+        if self.as_json {
+            self.out.write_all(document)?;
+        } else {
+            let document = serde_json::from_slice(document).context("an event that is no JSON")?;
+            writeln!(self.out, "{}", line(&document))?;
+        }
+        Ok(())
     }
 }
 

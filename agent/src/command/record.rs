@@ -127,10 +127,8 @@ impl Recording {
     fn take(&mut self) -> Result<bool> {
         match &mut self.source {
             Events::Agent(lines) => match lines.next()? {
-                Line::Whole(line) => match missed(line) {
-                    None => self.recorder.event(line)?,
-                    Some(events) => self.recorder.missed(events)?,
-                },
+                Line::Whole(line) => self.recorder.event(line)?,
+                Line::Missed(events) => self.recorder.missed(events)?,
                 Line::Late => {}
                 Line::End => return Ok(false),
             },
@@ -149,12 +147,6 @@ impl Recording {
         }
         Ok(true)
     }
-}
-
-/// How many events a line says that were missed; none where it is an event.
-fn missed(line: &[u8]) -> Option<u64> {
-    let number = line.strip_prefix(b"{\"missed\":")?.strip_suffix(b"}\n")?;
-    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 fn sensor(config: &SensorConfig, stop: &Arc<AtomicBool>) -> Result<Sensor> {
@@ -244,22 +236,6 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if self.told.is_some() {
             let _ = io::stderr().write_all(b"\n");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::missed;
-
-    #[test]
-    fn missed_events_are_told_from_events() {
-        for (line, events) in [
-            (&b"{\"missed\":7}\n"[..], Some(7)),
-            (b"{\"@timestamp\":\"2026-01-01T00:00:00Z\"}\n", None),
-            (b"{\"missed\":7,\"event\":1}\n", None),
-        ] {
-            assert_eq!(missed(line), events, "{}", line.escape_ascii());
         }
     }
 }

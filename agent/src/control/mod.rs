@@ -94,6 +94,8 @@ pub(crate) struct Lines {
 pub(crate) enum Line<'a> {
     /// A line, with its end.
     Whole(&'a [u8]),
+    /// So many events came faster than they were read.
+    Missed(u64),
     /// None came in time.
     Late,
     /// There are no more.
@@ -121,7 +123,9 @@ impl Lines {
             Ok(_) if self.line.starts_with(b"{\"error\":") => {
                 parse(&String::from_utf8_lossy(&self.line)).map(|_| Line::End)
             }
-            Ok(_) if self.line.ends_with(b"\n") => Ok(Line::Whole(&self.line)),
+            Ok(_) if self.line.ends_with(b"\n") => {
+                Ok(missed(&self.line).map_or_else(|| Line::Whole(&self.line), Line::Missed))
+            }
             Ok(_) => Ok(Line::End),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 Ok(Line::Late)
@@ -129,6 +133,12 @@ impl Lines {
             Err(error) => Err(error).context("the agent went away"),
         }
     }
+}
+
+/// How many events a line says that were missed; none where it is an event.
+fn missed(line: &[u8]) -> Option<u64> {
+    let number = line.strip_prefix(b"{\"missed\":")?.strip_suffix(b"}\n")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 impl Iterator for Answer {
@@ -150,5 +160,21 @@ fn parse(line: &str) -> Result<Json> {
     match json.get("error").and_then(Json::as_str) {
         Some(error) => Err(anyhow!("{error}")),
         None => Ok(json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missed;
+
+    #[test]
+    fn missed_events_are_told_from_events() {
+        for (line, events) in [
+            (&b"{\"missed\":7}\n"[..], Some(7)),
+            (b"{\"@timestamp\":\"2026-01-01T00:00:00Z\"}\n", None),
+            (b"{\"missed\":7,\"event\":1}\n", None),
+        ] {
+            assert_eq!(missed(line), events, "{}", line.escape_ascii());
+        }
     }
 }
