@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// How long an event may take to come. It takes some hundredths of a second; a busy machine, or one that is emulated,
@@ -35,7 +36,7 @@ pub(crate) fn events_by(config: &Path) -> Command {
     command
 }
 
-/// Waits for the one event that fits, and fails with `what` where none comes.
+/// Waits for the one event that fits, and fails with `what` where none comes, and with how far behind the agent is.
 pub(crate) fn event(what: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let shared = shared();
     let start = Instant::now();
@@ -47,7 +48,10 @@ pub(crate) fn event(what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         }
         seen = events.len();
         let left = DEADLINE.checked_sub(start.elapsed());
-        let left = left.unwrap_or_else(|| panic!("no event came: {what}"));
+        let left = left.unwrap_or_else(|| {
+            let told = events.iter().rev().find_map(|event| event["@timestamp"].as_str()).unwrap_or("never");
+            panic!("no event came: {what}; it is {}, and the last of {seen} is of {told}", Timestamp::now())
+        });
         events = shared.1.wait_timeout(events, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
