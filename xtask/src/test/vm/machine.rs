@@ -86,15 +86,22 @@ impl Guest {
     /// # Errors
     /// The emulator is missing, or the guest does not come up.
     pub(super) fn boot(emulator: &Emulator, kernel: &Path, initial: &Path) -> Result<Self> {
-        let Emulator { program, package, .. } = emulator;
-        for (program, package) in [(*program, *package), ("setpriv", "util-linux")] {
+        for (program, package) in [(emulator.program, emulator.package), ("setpriv", "util-linux")] {
             if !shell::exists(program) {
                 bail!("`{program}` is missing: run `apt-get install --no-install-recommends {package}`");
             }
         }
+        // An emulated processor may run what another one is patching just then, as kernels do while they boot.
+        Self::boot_once(emulator, kernel, initial).or_else(|error| {
+            say(&format!("{error:#}\nbooting it once more"));
+            Self::boot_once(emulator, kernel, initial)
+        })
+    }
+
+    fn boot_once(emulator: &Emulator, kernel: &Path, initial: &Path) -> Result<Self> {
         // However this ends, the emulator ends with it.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", program]).args(emulator.arguments);
+        command.args(["--pdeathsig", "KILL", emulator.program]).args(emulator.arguments);
         command.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072", "-nic", "none", "-no-reboot"]);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append"]);
         command.arg(format!("console={} quiet loglevel=1 panic=-1", emulator.console));

@@ -215,9 +215,5 @@ fn guest(kernel: &Kernel, image: &Path, programs: &Programs) -> Result<Guest> {
     let initial = shell::root().join("target/vm/initial.cpio");
     fs::write(&initial, archive.end()).with_context(|| initial.display().to_string())?;
     say(&format!("booting Linux {}", kernel.name));
-    // An emulated processor may run what another one is patching just then, as kernels do while they boot: seen once, on 6.12.
-    Guest::boot(kernel.emulator, image, &initial).or_else(|error| {
-        say(&format!("{error:#}\nonce more"));
-        Guest::boot(kernel.emulator, image, &initial)
-    })
+    Guest::boot(kernel.emulator, image, &initial)
 }
