@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::source::cloudtrail;
 use crate::{alert_log, control, indicators, log, rules, sensor, sink, store};
 
@@ -94,7 +95,7 @@ impl Config {
     /// # Errors
     /// Names the file, and the line and key where something is wrong in it.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = bounded::read_text(path, SETTING_BYTES_MAX).map_err(|error| {
             let cure = match error.kind() {
                 ErrorKind::NotFound => "; `--config` names another",
                 ErrorKind::PermissionDenied => "; run as root, or as the agent's user",

@@ -35,9 +35,13 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value as Json};
 
 use crate::alert::{self, Evidence};
+use crate::bounded;
 use crate::rules::TESTS;
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Replay};
+
+/// Most bytes of a file with tests.
+const TESTS_BYTES_MAX: u64 = 64 << 20;
 
 /// When the first event happens, in milliseconds since 1970: 2026-01-01T00:00:00Z.
 const START_MILLIS: i64 = 1_767_225_600_000;
@@ -109,7 +113,7 @@ impl Fixture {
     pub(crate) fn read(rule_file: &Path) -> Result<Self> {
         let mut fixture = Self { events: BTreeMap::new(), tests: Vec::new() };
         for file in [rule_file.to_owned(), beside(rule_file)] {
-            let text = match std::fs::read_to_string(&file) {
+            let text = match bounded::read_text(&file, TESTS_BYTES_MAX) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && file != rule_file => continue,
                 text => text.with_context(|| format!("{} cannot be read", file.display()))?,
             };

@@ -1,8 +1,11 @@
 //! Lapwing: a host sensor that runs detection rules where events happen.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 mod alarm;
 mod alert;
 mod alert_log;
+mod bounded;
 mod causes;
 mod clock;
 mod command;

@@ -4,6 +4,10 @@ use procfs::process::{MMPermissions, MMapPath, Process};
 
 /// Gives the memory of the start back: the kernel's types and the rules were parsed there, tens of megabytes, by code that
 /// does not run again. What of programs and libraries is needed after all, the kernel maps again from its cache.
+#[cfg_attr(
+    not(test),
+    expect(clippy::disallowed_methods, reason = "this process's own mappings are as many as it makes")
+)]
 pub(crate) fn release() {
     #[cfg(target_env = "gnu")]
     {

@@ -13,6 +13,7 @@ use lapwing_engine::rule::format_file;
 use similar::TextDiff;
 
 use super::{complain, print};
+use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::rules;
 use crate::terminal::escape;
 
@@ -48,7 +49,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     // One schema for all would have every rule know the leaves of flattened fields that others name; that harms none.
     let mut schema = Schema::new();
     for file in rules::files(&args.paths)? {
-        let bytes = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let bytes = bounded::read(&file, SETTING_BYTES_MAX)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
         counts.format(&file, &bytes, args.check, &mut schema)?;
     }
     let Counts { changed, unchanged, wrong } = counts;

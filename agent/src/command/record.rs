@@ -18,6 +18,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{complain, print};
+use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::clock;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Line, Lines, Request};
@@ -179,7 +180,7 @@ fn head(source: &Events) -> Head {
     let part = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         system.as_ref().map(|name| of(name).to_string_lossy().into_owned()).unwrap_or_default()
     };
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = bounded::read_text("/proc/sys/kernel/random/boot_id", HOST_FILE_BYTES_MAX).unwrap_or_default();
     let by = match source {
         Events::Agent(_) => "agent",
         Events::Sensor(..) => "sensor",

@@ -13,6 +13,8 @@ use aya::{Btf, Ebpf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::bounded::{self, HOST_FILE_BYTES_MAX};
+
 /// What the kernel answers where its processor's part lacks something; the C library does not know it.
 /// match-proto:v2.6.12:include/linux/errno.h:#define ENOTSUPP
 const ENOTSUPP: i32 = 524;
@@ -115,7 +117,7 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
 
 /// The control group of version 2 that holds all others, wherever that hierarchy is mounted.
 fn root_cgroup() -> io::Result<File> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = bounded::read_text("/proc/self/mountinfo", HOST_FILE_BYTES_MAX)?;
     let place = cgroup_mount(&mounts);
     let missing = || io::Error::new(io::ErrorKind::NotFound, "control groups of version 2 are not mounted");
     File::open(place.ok_or_else(missing)?)

@@ -1,12 +1,13 @@
 //! What every event says of the host and of the agent.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::net::IpAddr;
 
 use lapwing_engine::{Fields, Value, field};
 use nix::sys::utsname::{UtsName, uname};
 use smol_str::SmolStr;
+
+use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
 /// The host's name for itself, by which rules and responders tell hosts apart.
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -28,8 +29,7 @@ impl Host {
         let part = |of: fn(&UtsName) -> &OsStr| {
             system.as_ref().map(|name| SmolStr::from(of(name).to_string_lossy()))
         };
-        let release =
-            fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+        let release = text_of("/etc/os-release").or_else(|| text_of("/usr/lib/os-release"));
         let release = release.unwrap_or_default();
         let boot_id = text(BOOT_ID).unwrap_or_default();
         let name = part(UtsName::nodename).unwrap_or_default();
@@ -57,8 +57,12 @@ impl Host {
     }
 }
 
+fn text_of(path: &str) -> Option<String> {
+    bounded::read_text(path, HOST_FILE_BYTES_MAX).ok()
+}
+
 fn text(path: &str) -> Option<SmolStr> {
-    fs::read_to_string(path).ok().map(|text| text.trim().into())
+    text_of(path).map(|text| text.trim().into())
 }
 
 /// A setting of `os-release`, without its quotes.
@@ -80,9 +84,9 @@ fn family(release: &str) -> Option<SmolStr> {
 
 /// The addresses of the interfaces, without loopback.
 fn addresses() -> Vec<IpAddr> {
-    let v4 = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let v4 = text_of("/proc/net/fib_trie").unwrap_or_default();
     let mut found: Vec<IpAddr> = local_v4(&v4);
-    let v6 = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let v6 = text_of("/proc/net/if_inet6").unwrap_or_default();
     found.extend(v6.lines().filter_map(|line| {
         let bits = u128::from_str_radix(line.split_whitespace().next()?, 16).ok()?;
         Some(IpAddr::from(bits.to_be_bytes()))

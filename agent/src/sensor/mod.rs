@@ -85,6 +85,7 @@ use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::{ExecRecord, Record};
 use self::ring::Ring;
 use self::snapshot::{Border, Running};
+use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::config::SensorConfig;
 use crate::source::{Batch, Context, Down, Lost, Source};
 
@@ -807,7 +808,7 @@ fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
 fn missed(ebpf: &Ebpf) -> u64 {
     let fds = ebpf.programs().filter_map(|(_, program)| Some(program.fd().ok()?.as_fd().as_raw_fd()));
     let misses = fds.filter_map(|fd| {
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let text = bounded::read_text(format!("/proc/self/fdinfo/{fd}"), HOST_FILE_BYTES_MAX).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
         line.trim().parse::<u64>().ok()
     });

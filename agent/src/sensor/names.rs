@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use smol_str::SmolStr;
 
+use crate::bounded;
+
 /// How long the files are taken to be unchanged.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Largest file that is read; a host with more users than that names them by a directory service anyway.
@@ -62,7 +64,7 @@ impl File {
         if changed == self.changed || metadata.len() > FILE_BYTES_MAX {
             return;
         }
-        let Ok(text) = fs::read(self.path) else { return };
+        let Ok(text) = bounded::read(self.path, FILE_BYTES_MAX) else { return };
         self.changed = changed;
         self.names = parse(&String::from_utf8_lossy(&text));
     }

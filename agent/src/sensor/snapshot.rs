@@ -9,15 +9,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapwing_common::{ABSENT, Credentials, Namespace, Place};
-use procfs::process::{Process, Stat};
+use procfs::process::{Process, Stat, Status};
+use procfs::{FromRead, ProcessCGroups};
 use smol_str::SmolStr;
 
 use super::image::Image;
 use super::process::{Key, Origin, TICK_NANOS};
 use super::record::Record;
+use crate::bounded;
 
-/// Most bytes of a process's arguments that are read, as many as a record holds.
-const ARGS_BYTES_MAX: usize = lapwing_common::ARGS_BYTES_MAX;
+/// Most bytes of a process's arguments that are read, as many as a record holds. The file may be far longer: a process
+/// chooses where in its memory they begin and end.
+const ARGS_BYTES_MAX: u64 = lapwing_common::ARGS_BYTES_MAX as u64;
+/// Most bytes of another file about a process. The longest is `status` with 65,536 groups, some 720 KB.
+const ABOUT_BYTES_MAX: u64 = 1 << 20;
 
 /// Credentials of which nothing is known.
 pub(super) const NO_CREDENTIALS: Credentials = Credentials {
@@ -110,10 +115,11 @@ fn key(origin: &Origin) -> Key {
 }
 
 fn running(process: &Process) -> Option<Running> {
-    let stat = process.stat().ok()?;
+    let stat: Stat = about(process, "stat")?;
+    let status: Status = about(process, "status")?;
     let image = image(process, &stat);
     let cgroup = cgroup(process);
-    let mut place = place(process, &stat);
+    let mut place = place(process, &stat, &status);
     if let Some((folder, _)) = &cgroup {
         place.cgroup = fs::metadata(folder).map_or(0, |folder| folder.ino());
     }
@@ -123,10 +129,19 @@ fn running(process: &Process) -> Option<Running> {
         parent: None,
         parent_pid: u32::try_from(stat.ppid).ok()?,
         image: Arc::new(image),
-        credentials: credentials(process)?,
+        credentials: credentials(process, &status),
         place,
     };
     Some(Running { origin, cgroup: cgroup.map(|(_, path)| path) })
+}
+
+/// A file about a process, as the library understands it. The library itself would read it whole, however long it is.
+fn about<T: FromRead>(process: &Process, name: &str) -> Option<T> {
+    T::from_read(bytes_about(process, name)?.as_slice()).ok()
+}
+
+fn bytes_about(process: &Process, name: &str) -> Option<Vec<u8>> {
+    bounded::whole(process.open_relative(name).ok()?, ABOUT_BYTES_MAX).ok()
 }
 
 fn image(process: &Process, stat: &Stat) -> Image {
@@ -135,7 +150,7 @@ fn image(process: &Process, stat: &Stat) -> Image {
         Ok(executable) => {
             let directory = process.cwd().map(text).unwrap_or_default();
             let inode = fs::metadata(format!("/proc/{}/exe", process.pid)).map_or(0, |file| file.ino());
-            let image = Image::of_procfs(&text(executable), args(process.pid), &directory, &stat.comm);
+            let image = Image::of_procfs(&text(executable), args(process), &directory, &stat.comm);
             Image { inode, ..image }
         }
         // A kernel thread has no executable.
@@ -144,22 +159,21 @@ fn image(process: &Process, stat: &Stat) -> Image {
 }
 
 /// The arguments with empty ones, which the library leaves out.
-fn args(pid: i32) -> Vec<SmolStr> {
-    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes.truncate(ARGS_BYTES_MAX);
+fn args(process: &Process) -> Vec<SmolStr> {
+    let file = process.open_relative("cmdline").ok();
+    let bytes = file.and_then(|file| bounded::start(file, ARGS_BYTES_MAX).ok()).unwrap_or_default();
     match bytes.strip_suffix(&[0]).unwrap_or(&bytes) {
         [] => Vec::new(),
         args => args.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into()).collect(),
     }
 }
 
-fn credentials(process: &Process) -> Option<Credentials> {
-    let status = process.status().ok()?;
+fn credentials(process: &Process, status: &Status) -> Credentials {
     let number = |name: &str| {
-        let text = fs::read_to_string(format!("/proc/{}/{name}", process.pid));
-        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(ABSENT)
+        let text = bytes_about(process, name).and_then(|bytes| String::from_utf8(bytes).ok());
+        text.and_then(|text| text.trim().parse().ok()).unwrap_or(ABSENT)
     };
-    Some(Credentials {
+    Credentials {
         uid: status.ruid,
         gid: status.rgid,
         euid: status.euid,
@@ -170,13 +184,13 @@ fn credentials(process: &Process) -> Option<Credentials> {
         session_id: number("sessionid"),
         effective: status.capeff,
         permitted: status.capprm,
-    })
+    }
 }
 
-fn place(process: &Process, stat: &Stat) -> Place {
+fn place(process: &Process, stat: &Stat, status: &Status) -> Place {
     let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
     let (major, minor) = stat.tty_nr();
-    let inner = process.status().ok().and_then(|status| status.nspid?.last().copied());
+    let inner = status.nspid.as_ref().and_then(|numbers| numbers.last().copied());
     let mut namespaces = [0; 8];
     if let Ok(found) = process.namespaces() {
         for (name, namespace) in [
@@ -205,7 +219,7 @@ fn place(process: &Process, stat: &Stat) -> Place {
 /// The control group's folder and path: of the `pids` controller where it has a hierarchy of its own, else the
 /// unified one, as the kernel side chooses.
 fn cgroup(process: &Process) -> Option<(PathBuf, SmolStr)> {
-    let groups = process.cgroups().ok()?;
+    let groups: ProcessCGroups = about(process, "cgroup")?;
     let pids = groups.0.iter().find(|group| group.controllers.iter().any(|controller| controller == "pids"));
     let (group, roots) = match pids {
         Some(group) => (group, &["/sys/fs/cgroup/pids"][..]),

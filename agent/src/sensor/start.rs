@@ -20,6 +20,7 @@ use super::handover::{self, Maps};
 use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
 use super::loss::PodCounts;
+use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::causes::causes;
 use crate::config::SensorConfig;
 
@@ -32,6 +33,8 @@ const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
 /// Most destinations of datagrams that are remembered for not being told again.
 const FLOWS_MAX: u32 = 8192;
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Most bytes of the kernel's types; those of large kernels are 10 MB.
+const BTF_BYTES_MAX: u64 = 64 << 20;
 /// `PROC_PID_INIT_INO`: the namespace in which records number processes.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -207,7 +210,7 @@ fn version(release: &str) -> (u32, u32) {
 }
 
 fn check_capabilities() -> Result<(), StartError> {
-    let status = fs::read_to_string("/proc/self/status")
+    let status = bounded::read_text("/proc/self/status", HOST_FILE_BYTES_MAX)
         .map_err(|error| StartError::Io("/proc/self/status", error))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
@@ -220,14 +223,14 @@ fn check_capabilities() -> Result<(), StartError> {
 }
 
 fn layout(kernel: &str) -> Result<Layout, StartError> {
-    let bytes = fs::read(BTF).map_err(StartError::NoBtf)?;
+    let bytes = bounded::read(BTF, BTF_BYTES_MAX).map_err(StartError::NoBtf)?;
     let btf = btf::Btf::parse(&bytes).ok_or(StartError::BadBtf)?;
     Layout::resolve(&btf, has_cgroups_v1()).map_err(|missing| StartError::Layout(missing, kernel.to_owned()))
 }
 
 /// Whether containers are told apart by control groups of version 1: the `pids` controller then has a hierarchy.
 fn has_cgroups_v1() -> bool {
-    let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let table = bounded::read_text("/proc/cgroups", HOST_FILE_BYTES_MAX).unwrap_or_default();
     let pids = table.lines().find_map(|line| line.strip_prefix("pids\t"));
     pids.and_then(|rest| rest.split('\t').next()).is_some_and(|hierarchy| hierarchy != "0")
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use serde::Deserialize;
 
 use super::Trouble;
 use super::secret::Secret;
+use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::clock;
 
 /// How long a connection may take to come about.
@@ -197,8 +197,8 @@ impl Http {
             // A redirect would be followed with another method, or to where nobody configured.
             .redirect(reqwest::redirect::Policy::none());
         if let Some(path) = &config.ca_file {
-            let pem =
-                fs::read(path).with_context(|| format!("`http.ca_file`: cannot read {}", path.display()))?;
+            let pem = bounded::read(path, SETTING_BYTES_MAX)
+                .with_context(|| format!("`http.ca_file`: cannot read {}", path.display()))?;
             let certificates =
                 Certificate::from_pem_bundle(&pem).ok().filter(|certificates| !certificates.is_empty());
             let certificates = certificates.with_context(|| {
@@ -210,11 +210,12 @@ impl Http {
             builder = builder.tls_certs_only([]);
         }
         if let (Some(certificate), Some(key)) = (&config.certificate_file, &config.key_file) {
-            let mut pem = fs::read(certificate)
+            let mut pem = bounded::read(certificate, SETTING_BYTES_MAX)
                 .with_context(|| format!("`http.certificate_file`: cannot read {}", certificate.display()))?;
             pem.push(b'\n');
             pem.extend(
-                fs::read(key).with_context(|| format!("`http.key_file`: cannot read {}", key.display()))?,
+                bounded::read(key, SETTING_BYTES_MAX)
+                    .with_context(|| format!("`http.key_file`: cannot read {}", key.display()))?,
             );
             let identity = Identity::from_pem(&pem).with_context(|| {
                 format!(

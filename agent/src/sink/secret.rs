@@ -2,10 +2,12 @@
 //! that a new one is used without a restart, and never printed.
 
 use std::path::{Path, PathBuf};
-use std::{env, fmt, fs};
+use std::{env, fmt};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+
+use crate::bounded::{self, SETTING_BYTES_MAX};
 
 /// Where a secret is.
 #[derive(Clone, Deserialize)]
@@ -58,7 +60,8 @@ impl Secret {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = bounded::read_text(path, SETTING_BYTES_MAX)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -75,6 +78,8 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

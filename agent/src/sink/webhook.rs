@@ -2,7 +2,6 @@
 //! systems need no code of ours. What is sent can be signed as Standard Webhooks describes
 //! (<https://www.standardwebhooks.com>), for which receivers find libraries in most languages.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::http::{Credentials, Http};
 use super::secret::Secret;
 use super::{Answer, Batch, Verdict, http};
+use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::clock;
 use crate::store::Spooled;
 
@@ -202,7 +202,7 @@ fn body(config: &Config, content_type: &str) -> Result<Body> {
     let source = match (&config.template, &config.template_file, config.format) {
         (None, None, format) => return Ok(Body::Plain(format.unwrap_or(Format::Json))),
         (Some(source), None, None) => source.clone(),
-        (None, Some(path), None) => fs::read_to_string(path)
+        (None, Some(path), None) => bounded::read_text(path, SETTING_BYTES_MAX)
             .with_context(|| format!("`template_file`: cannot read {}", path.display()))?,
         (Some(_), Some(_), _) => bail!("`template` and `template_file` exclude each other"),
         _ => bail!("`format` and a template exclude each other"),

@@ -29,6 +29,8 @@ use crate::alert_log::Position;
 const FILE: &str = "lapwing.db";
 /// Held by the agent that uses the state directory.
 const LOCK: &str = "lapwing.lock";
+/// Most bytes of the number in it that are read.
+const HOLDER_BYTES_MAX: u64 = 32;
 /// How long an agent that is just ending may still hold the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// How long a responder's `sqlite3` may hold us up.
@@ -241,7 +243,7 @@ fn lock(directory: &Path) -> Result<File> {
         }
         let mut holder = String::new();
         // The number is a courtesy; the lock says all that counts.
-        let _ = file.read_to_string(&mut holder);
+        let _ = (&mut file).take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
         bail!(
             "another lapwing (process {}) uses the state directory {}: stop it, or give this one a `state_dir` of \
              its own",
