@@ -32,10 +32,7 @@ use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
 use crate::{clock, coverage, indicators, memory, privileges, report, rules};
 
-/// The data streams of Elastic's that the sensor's events are.
-pub(crate) const SENSOR_STREAMS: [&str; 2] =
-    ["logs-endpoint.events.process-default", "logs-endpoint.events.network-default"];
-/// Those that the same events are in auditd's words.
+/// The data streams of Elastic's that the sensor's events are in auditd's words.
 pub(crate) const AUDITD_STREAMS: [&str; 2] = ["logs-auditd_manager.auditd-default", "auditbeat-default"];
 /// The data streams of Elastic's that CloudTrail's events are.
 pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];

@@ -48,7 +48,8 @@ fn sources() -> Vec<Source> {
         let mut fixed = Fields::new();
         fixed.set(field!("event.action"), name).set(field!("event.category"), Value::texts([category]));
         fixed.set(field!("event.type"), Value::texts([ty])).set(field!("host.os.type"), "linux");
-        EventKind::new(name, fixed, fields.iter().copied())
+        let kind = EventKind::new(name, fixed, fields.iter().copied());
+        if name == "exec" { kind.also_called(&["exec_event", "ProcessRollup2", "start"]) } else { kind }
     };
     let process = [field!("process.name"), field!("process.args"), field!("process.pid"), field!("host.id")];
     let network =

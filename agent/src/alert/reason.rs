@@ -5,6 +5,8 @@ use lapwing_engine::rule::Kind;
 use lapwing_engine::{Alert, Cause, Schema, Suppressed};
 use serde_json::{Map, Value as Json};
 
+use crate::sensor::{Action, Direction, Shows};
+
 /// Longest command line that a reason quotes, in characters.
 const COMMAND_LINE_MAX: usize = 160;
 
@@ -16,10 +18,8 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
     let root = Root(root);
     let mut line = if root.text("/event/dataset").is_some_and(|dataset| dataset == "aws.cloudtrail") {
         cloud(&root)
-    } else if root.text("/destination/ip").is_some() || root.text("/source/ip").is_some() {
-        network(&root)
     } else {
-        process(&root)
+        host(&root)
     };
     if let Cause::Detection(finding) = &alert.cause {
         if let Kind::NewTerms { fields, history, .. } = &alert.rule.kind {
@@ -108,6 +108,17 @@ impl Root<'_> {
         format!("{by}{on}")
     }
 
+    /// Which way the connection goes, where that is known.
+    fn direction(&self) -> Option<Direction> {
+        let name = self.text("/network/direction")?;
+        // What comes from elsewhere may have the words of a network's border.
+        match name.as_str() {
+            "ingress" | "inbound" => Some(Direction::Ingress),
+            "egress" | "outbound" => Some(Direction::Egress),
+            _ => None,
+        }
+    }
+
     fn program(&self) -> String {
         let name = self.text("/process/name").unwrap_or_else(|| "a process".to_owned());
         let pid = self.text("/process/pid").map(|pid| format!(" (pid {pid})")).unwrap_or_default();
@@ -134,22 +145,33 @@ impl Root<'_> {
     }
 }
 
-fn process(root: &Root<'_>) -> String {
-    let verb = match root.text("/event/action").as_deref() {
-        Some("exec") => "ran",
-        Some("fork") => "was started",
-        Some("end") => "ended",
-        _ => "was seen",
-    };
-    format!("{} {verb}{}{}", root.program(), root.actor(), root.command_line())
-}
-
-fn network(root: &Root<'_>) -> String {
-    let what = match root.text("/event/action").as_deref() {
-        Some("connection_accepted") => format!("accepted a connection from {}", root.endpoint("source")),
-        _ => format!("connected to {}", root.endpoint("destination")),
+/// What happened on a host. An event of another sensor, whose action is not known here, is described by what it holds.
+fn host(root: &Root<'_>) -> String {
+    let action = root.text("/event/action").and_then(|name| Action::of(&name));
+    if action.is_some_and(|action| action.shows.is_of_sensor()) {
+        let verb = action.map_or_else(String::new, |action| format!(" {}", action.verb));
+        return format!("the sensor{verb}{}", root.actor());
+    }
+    let has_ends = root.text("/destination/ip").is_some() || root.text("/source/ip").is_some();
+    let what = match action {
+        Some(action) if has_ends && action.shows == Shows::Connection => connection(root, action),
+        Some(action) => action.verb.to_owned(),
+        None if has_ends => format!("communicated with {}", root.endpoint(peer(root.direction()))),
+        None => "was seen".to_owned(),
     };
     format!("{} {what}{}{}", root.program(), root.actor(), root.command_line())
+}
+
+/// What a process did to a connection, and whose the other end is.
+fn connection(root: &Root<'_>, action: &Action) -> String {
+    let direction = root.direction().or(action.direction);
+    let verb = action.verb(direction.unwrap_or(Direction::Egress));
+    format!("{verb} {}", root.endpoint(peer(direction)))
+}
+
+/// The side of a connection on which the other host is.
+fn peer(direction: Option<Direction>) -> &'static str {
+    if direction == Some(Direction::Ingress) { "source" } else { "destination" }
 }
 
 fn cloud(root: &Root<'_>) -> String {
@@ -172,5 +194,81 @@ fn span(seconds: u64) -> String {
         seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),
         seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
         seconds => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensor::ACTIONS;
+
+    fn line(action: Option<&str>, direction: Option<&str>, has_ends: bool) -> String {
+        let mut root = serde_json::json!({
+            "event": {"action": action},
+            "process": {"name": "sshd", "pid": 5, "command_line": "sshd -D"},
+            "host": {"name": "h"},
+            "network": {"direction": direction},
+        });
+        if has_ends {
+            root["source"] = serde_json::json!({"ip": "198.51.100.7", "port": 5555});
+            root["destination"] = serde_json::json!({"ip": "2001:db8::5", "port": 22});
+        }
+        let Json::Object(root) = root else { return String::new() };
+        host(&Root(&root))
+    }
+
+    /// What each action of the table is called in an alert, in both directions where a connection has one.
+    #[test]
+    fn every_action_has_its_reason() {
+        let (to, from) = ("[2001:db8::5]:22 on h: sshd -D", "198.51.100.7:5555 on h: sshd -D");
+        #[rustfmt::skip]
+        let expected = [
+            ("fork", None, "sshd (pid 5) was started on h: sshd -D".to_owned()),
+            ("exec", None, "sshd (pid 5) ran on h: sshd -D".to_owned()),
+            ("end", None, "sshd (pid 5) ended on h: sshd -D".to_owned()),
+            ("already_running", None, "sshd (pid 5) was running already on h: sshd -D".to_owned()),
+            ("session_id_change", None, "sshd (pid 5) began a session on h: sshd -D".to_owned()),
+            ("uid_change", None, "sshd (pid 5) became another user on h: sshd -D".to_owned()),
+            ("gid_change", None, "sshd (pid 5) became another group on h: sshd -D".to_owned()),
+            ("connection_attempted", Some("egress"), format!("sshd (pid 5) connected to {to}")),
+            ("connection_accepted", Some("ingress"), format!("sshd (pid 5) accepted a connection from {from}")),
+            ("disconnect_received", Some("egress"), format!("sshd (pid 5) ended a connection to {to}")),
+            ("disconnect_received", Some("ingress"), format!("sshd (pid 5) ended a connection from {from}")),
+            ("datagram_attempted", Some("egress"), format!("sshd (pid 5) sent a datagram to {to}")),
+            ("records_lost", None, "the sensor lost records on h".to_owned()),
+            ("sensor_down", None, "the sensor did not run on h".to_owned()),
+        ];
+        for action in ACTIONS {
+            let rows: Vec<_> = expected.iter().filter(|(name, ..)| *name == action.name).collect();
+            assert!(!rows.is_empty(), "{} has no reason here", action.name);
+            let has_ends = action.shows == Shows::Connection;
+            for (name, direction, line) in rows {
+                assert_eq!(self::line(Some(name), *direction, has_ends), *line);
+                if let Some(auditd) = action.auditd {
+                    assert_eq!(self::line(Some(auditd), *direction, has_ends), *line);
+                }
+            }
+            // Where an event lacks its direction, the action's own is taken.
+            if action.direction.is_some() {
+                let of_action = action.direction.map(Direction::name);
+                assert_eq!(
+                    self::line(Some(action.name), None, true),
+                    self::line(Some(action.name), of_action, true)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_action_that_is_not_known_is_called_nothing_that_it_may_not_be() {
+        let (to, from) = ("[2001:db8::5]:22", "198.51.100.7:5555");
+        for (action, direction, has_ends, start) in [
+            (Some("bound-socket"), None, true, format!("sshd (pid 5) communicated with {to}")),
+            (None, Some("inbound"), true, format!("sshd (pid 5) communicated with {from}")),
+            (Some("loaded"), None, false, "sshd (pid 5) was seen".to_owned()),
+        ] {
+            let line = line(action, direction, has_ends);
+            assert!(line.starts_with(&start), "{line}");
+        }
     }
 }

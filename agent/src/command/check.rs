@@ -17,7 +17,7 @@ use self::needs::Needs;
 use super::{complain, print, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
-use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH, SENSOR_STREAMS};
+use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH};
 use crate::sensor::{self, HookReport, Kept, Sensor, StartError};
 use crate::source::cloudtrail::Geo;
 use crate::{clock, coverage, indicators, report, rules, sink};
@@ -174,8 +174,9 @@ fn writable(key: &str, folder: &Path) -> Result<()> {
 
 /// The lanes on which a rule runs.
 fn lanes(rule: &Rule) -> Vec<&'static str> {
+    let streams = sensor::streams();
     let lanes: [(&str, &[&[&str]]); 2] =
-        [("sensor", &[&SENSOR_STREAMS, &AUDITD_STREAMS]), ("cloudtrail", &[&CLOUDTRAIL_STREAMS])];
+        [("sensor", &[&streams, &AUDITD_STREAMS]), ("cloudtrail", &[&CLOUDTRAIL_STREAMS])];
     let reads = |streams: &[&[&str]]| streams.concat().iter().any(|stream| rule.reads(stream));
     lanes.iter().filter(|(_, streams)| reads(streams)).map(|(name, _)| *name).collect()
 }

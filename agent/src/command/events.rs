@@ -17,7 +17,7 @@ use super::complain;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Answer, Line, Request};
 use crate::recording;
-use crate::sensor::{HookState, Kept, KindCounts, Sensor, SensorStatus};
+use crate::sensor::{Action, HookState, Kept, KindCounts, Sensor, SensorStatus, Shows};
 use crate::source::Source as _;
 use crate::terminal::escape;
 
@@ -131,19 +131,19 @@ pub(super) fn line(event: &Json) -> String {
         None => String::new(),
     };
     let action = text("/event/action");
-    let what = match action.as_str() {
-        "connection_attempted" | "connection_accepted" => format!(
-            "{}:{} -> {}:{} {}",
-            text("/source/ip"),
-            text("/source/port"),
-            text("/destination/ip"),
-            text("/destination/port"),
-            text("/process/command_line"),
-        ),
-        "records_lost" => format!("{} records", text("/lapwing/lost/records")),
-        "sensor_down" => format!("from {} to {}", text("/event/start"), text("/event/end")),
-        "end" => format!("{} exit code {}", text("/process/executable"), text("/process/exit_code")),
-        _ => text("/process/command_line"),
+    let shows = Action::of(&action).map_or(Shows::Command, |action| action.shows);
+    let what = match shows {
+        Shows::Command => text("/process/command_line"),
+        Shows::Exit => format!("{} exit code {}", text("/process/executable"), text("/process/exit_code")),
+        Shows::Connection => {
+            let end = |side: &str| {
+                let (ip, port) = (text(&format!("/{side}/ip")), text(&format!("/{side}/port")));
+                if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+            };
+            format!("{} -> {} {}", end("source"), end("destination"), text("/process/command_line"))
+        }
+        Shows::Records => format!("{} records", text("/lapwing/lost/records")),
+        Shows::Times => format!("from {} to {}", text("/event/start"), text("/event/end")),
     };
     format!(
         "{} {action:<20} {:>7} {:<10} {:<16} {what}",
@@ -157,6 +157,21 @@ pub(super) fn line(event: &Json) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sensor::ACTIONS;
+
+    /// Every action that has two ends shows them.
+    #[test]
+    fn a_connection_is_shown_with_its_ends() {
+        for action in ACTIONS.iter().filter(|action| action.shows == Shows::Connection) {
+            let json = serde_json::json!({
+                "event": {"action": action.name},
+                "source": {"ip": "192.0.2.1", "port": 5555},
+                "destination": {"ip": "2001:db8::5", "port": 22},
+            });
+            let line = line(&json);
+            assert!(line.contains(" 192.0.2.1:5555 -> [2001:db8::5]:22"), "{}: {line}", action.name);
+        }
+    }
 
     #[test]
     fn a_line_is_one_line_whatever_it_tells() {

@@ -9,12 +9,7 @@ use std::sync::Arc;
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, FieldId, Fields, field};
 
-/// The sensor's actions that auditd tells too, and what they are called there.
-const ACTIONS: [(&str, &str); 3] = [
-    ("exec", "executed"),
-    ("connection_attempted", "connected-to"),
-    ("connection_accepted", "accepted-connection-from"),
-];
+use super::action::Action;
 
 /// What holds an id or a name there, and what holds it in the sensor's events: `user.id` is the real one there and the
 /// effective one here.
@@ -27,7 +22,7 @@ const USERS: [(FieldId, FieldId); 4] = [
 
 /// The event in auditd's words, where it has any for it.
 pub(crate) fn of(event: &Arc<Event>) -> Option<Arc<Event>> {
-    let action = action(event.text(field!("event.action"))?)?;
+    let action = Action::of(event.text(field!("event.action"))?)?.auditd?;
     let mut told = Event::clone(event);
     for (id, value) in fixed(action).iter() {
         told.set(id, value.clone());
@@ -42,12 +37,8 @@ pub(crate) fn of(event: &Arc<Event>) -> Option<Arc<Event>> {
 
 /// What such events hold, of a kind that the sensor makes.
 pub(super) fn kind(kind: &EventKind) -> Option<EventKind> {
-    let action = action(&kind.name)?;
+    let action = Action::of(&kind.name)?.auditd?;
     Some(kind.told_as(action, &fixed(action), USERS.map(|(id, _)| id)))
-}
-
-fn action(name: &str) -> Option<&'static str> {
-    ACTIONS.iter().find(|(ours, _)| *ours == name).map(|(_, theirs)| *theirs)
 }
 
 /// What every event of an action holds there.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use lapwing_common::{Closed, Connection, Exit, Kind, Socket};
+use lapwing_common::{Closed, Connection, Exit, Socket};
 use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::ToSmolStr;
 
@@ -24,6 +24,7 @@ pub(super) use self::specimen::kinds;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};
 use self::capabilities::Capabilities;
+use super::action::{ACTIONS, Action, Direction, Row};
 use super::clock::Clock;
 use super::host::Host;
 use super::image::Image;
@@ -48,82 +49,6 @@ pub(super) struct Decoder {
     tells_all: bool,
 }
 
-/// What happened, as every event of its kind says it.
-struct Action {
-    name: &'static str,
-    category: &'static str,
-    ty: &'static str,
-    dataset: &'static str,
-    message: &'static str,
-    transport: Option<&'static str>,
-    direction: Option<&'static str>,
-}
-
-const FORK: usize = 0;
-const EXEC: usize = 1;
-const END: usize = 2;
-const ALREADY_RUNNING: usize = 3;
-const ATTEMPTED: usize = 4;
-const ACCEPTED: usize = 5;
-const LOST: usize = 6;
-const SESSION_ID_CHANGE: usize = 7;
-const UID_CHANGE: usize = 8;
-const GID_CHANGE: usize = 9;
-const DISCONNECTED: usize = 10;
-pub(super) const DATAGRAM: usize = 11;
-const DOWN: usize = 12;
-
-const PROCESS: Action = Action {
-    name: "fork",
-    category: "process",
-    ty: "start",
-    dataset: "endpoint.events.process",
-    message: "Endpoint process event",
-    transport: None,
-    direction: None,
-};
-const CHANGE: Action = Action { ty: "change", ..PROCESS };
-const NETWORK: Action = Action {
-    name: "connection_attempted",
-    category: "network",
-    ty: "start",
-    dataset: "endpoint.events.network",
-    message: "Endpoint network event",
-    transport: Some("tcp"),
-    direction: Some("egress"),
-};
-/// A statement about this host's own monitoring; a rule about processes or connections never sees it.
-const LOSS: Action = Action {
-    name: "records_lost",
-    category: "host",
-    ty: "info",
-    dataset: "lapwing.sensor",
-    message: "Records were lost: the kernel's ring buffer was full",
-    transport: None,
-    direction: None,
-};
-const ACTIONS: [Action; 13] = [
-    PROCESS,
-    Action { name: "exec", ..PROCESS },
-    Action { name: "end", ty: "end", ..PROCESS },
-    Action { name: "already_running", ty: "info", ..PROCESS },
-    NETWORK,
-    Action { name: "connection_accepted", direction: Some("ingress"), ..NETWORK },
-    LOSS,
-    Action { name: "session_id_change", ..CHANGE },
-    Action { name: "uid_change", ..CHANGE },
-    Action { name: "gid_change", ..CHANGE },
-    // The direction is the connection's.
-    Action { name: "disconnect_received", ty: "end", direction: None, ..NETWORK },
-    // A name of its own: what Defend tells as connections on Linux is TCP alone, and no rule says so.
-    Action { name: "datagram_attempted", transport: None, ..NETWORK },
-    Action {
-        name: "sensor_down",
-        message: "The sensor did not run: what ran meanwhile was not seen",
-        ..LOSS
-    },
-];
-
 impl Decoder {
     pub(super) fn new(host: Host) -> Self {
         let mut boot = [0; 4];
@@ -136,7 +61,7 @@ impl Decoder {
             host: Arc::new(host.fields),
             boot,
             sequence: 0,
-            actions: std::array::from_fn(|index| Arc::new(action(&ACTIONS[index]))),
+            actions: std::array::from_fn(|index| Arc::new(fixed(&ACTIONS[index]))),
             unasked: [false; ACTIONS.len()],
             tells_all: false,
         }
@@ -152,13 +77,13 @@ impl Decoder {
         self.tells_all = tells_all;
     }
 
-    fn is_told(&self, action: usize) -> bool {
-        self.tells_all || !self.unasked[action]
+    fn is_told(&self, row: Row) -> bool {
+        self.tells_all || !self.unasked[row as usize]
     }
 
     /// A process was made.
     pub(super) fn fork(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
-        self.process_event(FORK, Kind::FORK, table, key, time, environment(table, key))
+        self.process_event(Row::Fork, table, key, time, environment(table, key))
     }
 
     /// A process runs another program.
@@ -168,22 +93,20 @@ impl Decoder {
         let shown =
             table.get(key).and_then(|process| process.previous.as_ref()).map(|image| &image.command_line);
         own.set_some(field!("process.title"), shown.filter(|line| !line.is_empty()).cloned());
-        self.process_event(EXEC, Kind::EXEC, table, key, time, own)
+        self.process_event(Row::Exec, table, key, time, own)
     }
 
     /// A process ran before the agent did. Its time is now; `process.start` tells since when.
     pub(super) fn already_running(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
-        // No record has this number: the event comes from no kind of record.
-        self.process_event(ALREADY_RUNNING, Kind(0), table, key, time, Fields::new())
+        self.process_event(Row::AlreadyRunning, table, key, time, Fields::new())
     }
 
     /// What a process became without running another program.
     pub(super) fn changed(&mut self, table: &Table, key: Key, changes: Changes, time: u64) -> Vec<Event> {
         let Changes { session, user, group } = changes;
-        let told = [(session, SESSION_ID_CHANGE), (user, UID_CHANGE), (group, GID_CHANGE)];
+        let told = [(session, Row::SessionIdChange), (user, Row::UidChange), (group, Row::GidChange)];
         let told = told.into_iter().filter(|(is_told, _)| *is_told);
-        // A change may be known only by the record of something else, whose number is that event's.
-        let event = |(_, action)| self.process_event(action, Kind(0), table, key, time, Fields::new());
+        let event = |(_, row)| self.process_event(row, table, key, time, Fields::new());
         told.filter_map(event).collect()
     }
 
@@ -198,7 +121,7 @@ impl Decoder {
         if signal != 0 {
             own.set(field!("lapwing.process.exit_signal"), signal);
         }
-        self.process_event(END, Kind::EXIT, table, key, record.header.time, own)
+        self.process_event(Row::End, table, key, record.header.time, own)
     }
 
     /// A process connects. `port` is the local port, where it is known by now.
@@ -210,8 +133,8 @@ impl Decoder {
         port: u16,
     ) -> Option<Event> {
         let own = ends(&record.socket, port, false);
-        let about = About { kind: Kind::CONNECT, number: record.task.thread, time: record.header.time };
-        self.network_event(ATTEMPTED, about, table, key, &record.socket, own)
+        let about = About { row: Row::Attempted, number: record.task.thread, time: record.header.time };
+        self.network_event(about, table, key, &record.socket, own)
     }
 
     /// A process is about to send datagrams.
@@ -220,15 +143,15 @@ impl Decoder {
         let mut own = ends(socket, socket.local_port, false);
         let is_lite = socket.protocol == UDP_LITE;
         own.set(field!("network.transport"), if is_lite { "udplite" } else { "udp" });
-        let about = About { kind: Kind::DATAGRAM, number: record.task.thread, time: record.header.time };
-        self.network_event(DATAGRAM, about, table, key, socket, own)
+        let about = About { row: Row::Datagram, number: record.task.thread, time: record.header.time };
+        self.network_event(about, table, key, socket, own)
     }
 
     /// A process accepted. The peer is the source.
     pub(super) fn accept(&mut self, table: &Table, key: Key, record: &Connection) -> Option<Event> {
         let own = ends(&record.socket, record.socket.local_port, true);
-        let about = About { kind: Kind::ACCEPT, number: record.task.thread, time: record.header.time };
-        self.network_event(ACCEPTED, about, table, key, &record.socket, own)
+        let about = About { row: Row::Accepted, number: record.task.thread, time: record.header.time };
+        self.network_event(about, table, key, &record.socket, own)
     }
 
     /// A connection is over that a process made or accepted.
@@ -239,27 +162,28 @@ impl Decoder {
         let (source, destination) = if owner.is_acceptor { (back, out) } else { (out, back) };
         own.set(field!("destination.bytes"), destination);
         own.set(field!("source.bytes"), source);
-        own.set(field!("network.direction"), if owner.is_acceptor { "ingress" } else { "egress" });
+        let direction = if owner.is_acceptor { Direction::Ingress } else { Direction::Egress };
+        own.set(field!("network.direction"), direction.name());
         // Many connections may end at one moment: the socket tells them apart.
-        let about = About { kind: Kind::CLOSED, number: socket.id as u32, time: record.header.time };
-        self.network_event(DISCONNECTED, about, table, owner.key, socket, own)
+        let about = About { row: Row::Disconnected, number: socket.id as u32, time: record.header.time };
+        self.network_event(about, table, owner.key, socket, own)
     }
 
     /// Records were lost since the last such event, and in all.
     pub(super) fn lost(&mut self, records: u64, total: u64, time: u64) -> Event {
-        let mut own = self.own(LOST, Kind(0), 0, time);
+        let mut own = self.own(Row::Lost, 0, time);
         own.set(field!("lapwing.lost.records"), i64::try_from(records).unwrap_or(i64::MAX));
         own.set(field!("lapwing.lost.total"), i64::try_from(total).unwrap_or(i64::MAX));
-        self.event(time, own, vec![self.actions[LOST].clone(), self.host.clone()])
+        self.event(time, own, vec![self.fixed(Row::Lost), self.host.clone()])
     }
 
     /// Nobody looked between these times since boot.
     pub(super) fn down(&mut self, from: u64, to: u64) -> Down {
-        let mut own = self.own(DOWN, Kind(0), 0, to);
+        let mut own = self.own(Row::Down, 0, to);
         let [start, end] = [from, to].map(|time| self.clock.wall(time));
         own.set(field!("event.start"), start);
         own.set(field!("event.end"), end);
-        let event = self.event(to, own, vec![self.actions[DOWN].clone(), self.host.clone()]);
+        let event = self.event(to, own, vec![self.fixed(Row::Down), self.host.clone()]);
         Down { event, from: start, to: end }
     }
 
@@ -280,22 +204,14 @@ impl Decoder {
         (*self.process_block(table, process)).clone()
     }
 
-    fn process_event(
-        &mut self,
-        action: usize,
-        kind: Kind,
-        table: &Table,
-        key: Key,
-        time: u64,
-        with: Fields,
-    ) -> Option<Event> {
-        let process = table.get(key).filter(|_| self.is_told(action))?;
-        let mut own = self.own(action, kind, key.pid, time);
+    fn process_event(&mut self, row: Row, table: &Table, key: Key, time: u64, with: Fields) -> Option<Event> {
+        let process = table.get(key).filter(|_| self.is_told(row))?;
+        let mut own = self.own(row, key.pid, time);
         for (id, value) in with.iter() {
             own.set(id, value.clone());
         }
         let mut layers = Vec::with_capacity(7);
-        layers.push(self.actions[action].clone());
+        layers.push(self.fixed(row));
         layers.push(self.process_block(table, process));
         layers.extend(self.others(table, process));
         layers.push(self.host.clone());
@@ -304,23 +220,21 @@ impl Decoder {
 
     fn network_event(
         &mut self,
-        action: usize,
         about: About,
         table: &Table,
         key: Key,
         socket: &Socket,
         with: Fields,
     ) -> Option<Event> {
-        let process = table.get(key).filter(|_| self.is_told(action))?;
-        let mut own = self.own(action, about.kind, about.number, about.time);
+        let process = table.get(key).filter(|_| self.is_told(about.row))?;
+        let mut own = self.own(about.row, about.number, about.time);
         for (id, value) in with.iter() {
             own.set(id, value.clone());
         }
         own.set(field!("network.type"), if socket.family == IPV4 { "ipv4" } else { "ipv6" });
         own.set(field!("process.uptime"), seconds(about.time.saturating_sub(process.start)));
         own.set_some(field!("lapwing.socket.inode"), (socket.inode != 0).then(|| count(socket.inode)));
-        let layers =
-            vec![self.actions[action].clone(), self.network_block(table, process), self.host.clone()];
+        let layers = vec![self.fixed(about.row), self.network_block(table, process), self.host.clone()];
         Some(self.event(about.time, own, layers))
     }
 
@@ -331,18 +245,23 @@ impl Decoder {
 
     /// What every event has of its own. The id follows from what the kernel told, so that it is the same when told
     /// again.
-    fn own(&mut self, action: usize, kind: Kind, pid: u32, time: u64) -> Fields {
+    fn own(&mut self, row: Row, pid: u32, time: u64) -> Fields {
         self.sequence += 1;
         let mut id = [0; 17];
         id[..4].copy_from_slice(&self.boot);
         id[4..12].copy_from_slice(&time.to_be_bytes());
         id[12..16].copy_from_slice(&pid.to_be_bytes());
-        id[16] = if kind == Kind(0) { 200 + action as u8 } else { kind.0 as u8 };
+        id[16] = ACTIONS[row as usize].number();
         let mut own = Fields::with_capacity(16);
         own.set(field!("event.created"), self.clock.wall(super::clock::now()));
         own.set(field!("event.id"), STANDARD_NO_PAD.encode(id));
         own.set(field!("event.sequence"), self.sequence);
         own
+    }
+
+    /// What all events of a row hold.
+    fn fixed(&self, row: Row) -> Arc<Fields> {
+        self.actions[row as usize].clone()
     }
 
     /// The parent and the leaders.
@@ -367,25 +286,26 @@ fn environment(table: &Table, key: Key) -> Fields {
     fields
 }
 
-fn action(action: &Action) -> Fields {
+/// What all events of an action hold.
+fn fixed(action: &Action) -> Fields {
+    let dataset = action.stream.dataset;
     let mut fields = Fields::new();
     fields.set(field!("event.action"), action.name);
     fields.set(field!("event.category"), Value::texts([action.category]));
-    fields.set(field!("event.dataset"), action.dataset);
+    fields.set(field!("event.dataset"), dataset);
     fields.set(field!("event.kind"), "event");
-    fields.set(field!("event.module"), action.dataset.split('.').next().unwrap_or_default());
+    fields.set(field!("event.module"), dataset.split('.').next().unwrap_or_default());
     fields.set(field!("event.outcome"), "unknown");
     fields.set(field!("event.type"), Value::texts([action.ty]));
     fields.set(field!("message"), action.message);
-    fields.set_some(field!("network.direction"), action.direction);
+    fields.set_some(field!("network.direction"), action.direction.map(Direction::name));
     fields.set_some(field!("network.transport"), action.transport);
     fields
 }
 
-/// What an event's id is made of beside the boot: the kind of its record, a number that tells those of one moment apart,
-/// and the time.
+/// What an event's id is made of beside the boot: its row, a number by which those of one moment differ, and the time.
 struct About {
-    kind: Kind,
+    row: Row,
     number: u32,
     time: u64,
 }

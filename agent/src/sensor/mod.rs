@@ -35,6 +35,7 @@ mod image;
 mod process;
 mod snapshot;
 
+mod action;
 mod auditd;
 mod container;
 mod context;
@@ -60,6 +61,9 @@ use lapwing_engine::interest::Interest;
 use lapwing_engine::{Event, Rule, Timestamp};
 use serde_json::json;
 
+#[cfg(test)]
+pub(crate) use self::action::ACTIONS;
+pub(crate) use self::action::{Action, Direction, Shows, streams};
 pub(crate) use self::auditd::of as as_auditd;
 pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
@@ -70,6 +74,7 @@ pub(crate) use self::owner::OwnerCounts;
 pub(crate) use self::process::TableCounts;
 pub(crate) use self::start::StartError;
 
+use self::action::record_name as name;
 use self::canary::Canary;
 use self::context::Hashes;
 use self::decode::{Audience, Decoder};
@@ -813,21 +818,4 @@ fn missed(ebpf: &Ebpf) -> u64 {
         line.trim().parse::<u64>().ok()
     });
     misses.sum()
-}
-
-/// A kind's name in `lapwing status`.
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::FORK => "fork",
-        Kind::EXEC => "exec",
-        Kind::EXIT => "exit",
-        Kind::CONNECT => "connect",
-        Kind::CONNECTED => "connected",
-        Kind::ACCEPT => "accept",
-        Kind::IDS => "ids",
-        Kind::SESSION => "session",
-        Kind::CLOSED => "closed",
-        Kind::DATAGRAM => "datagram",
-        _ => "unknown",
-    }
 }

@@ -32,6 +32,8 @@ pub struct EventKind {
     pub(super) fixed: Event,
     /// Every field that one of them may have, the fixed ones too; of a flattened field every leaf.
     fields: BTreeSet<FieldId>,
+    /// Its action in the words of other sensors.
+    synonyms: Vec<String>,
 }
 
 /// How far the events that a rule needs are there.
@@ -66,15 +68,6 @@ pub struct Coverage {
 /// Most values of a condition that are shown of an event that is missing.
 const VALUES_SHOWN_MAX: usize = 3;
 
-/// The same action in the words of other sensors: a rule that lists several of these asks for one thing.
-const SYNONYMS: &[&[&str]] = &[
-    &["exec", "exec_event", "executed", "process_started", "ProcessRollup2", "start", "started"],
-    &["fork", "fork_event", "start", "process_started"],
-    &["end", "process_stopped", "end_event", "exit"],
-    &["connection_attempted", "connected-to", "ipv4_connection_attempt_event", "network_flow"],
-    &["connection_accepted", "accepted-connection-from", "ipv4_connection_accept_event"],
-];
-
 /// Fields that say which event it is: one that lacks them is another.
 const IDENTITY: &[FieldId] = &[
     field!("data_stream.dataset"),
@@ -91,13 +84,21 @@ impl EventKind {
     #[must_use]
     pub fn new(name: &str, fixed: Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
         let fields = fixed.iter().map(|(id, _)| id).chain(fields).chain([field!("@timestamp")]).collect();
-        Self { name: name.to_owned(), fixed: Event::new(Timestamp::default(), fixed, Vec::new()), fields }
+        let fixed = Event::new(Timestamp::default(), fixed, Vec::new());
+        Self { name: name.to_owned(), fixed, fields, synonyms: Vec::new() }
+    }
+
+    /// The same kind, whose action has these names in other sensors: a rule that lists several of them wants one thing.
+    #[must_use]
+    pub fn also_called(mut self, names: &[&str]) -> Self {
+        self.synonyms.extend(names.iter().map(|name| (*name).to_owned()));
+        self
     }
 
     /// The same events in the words of another source: these fields hold this there, and those may be there too.
     #[must_use]
     pub fn told_as(&self, name: &str, fixed: &Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
-        let mut kind = Self { name: name.to_owned(), ..self.clone() };
+        let mut kind = Self { name: name.to_owned(), ..self.clone() }.also_called(&[&self.name]);
         for (id, value) in fixed.iter() {
             kind.fixed.set(id, value.clone());
         }
@@ -377,16 +378,14 @@ impl Judge<'_> {
                     _ => return,
                 };
                 let texts: Vec<_> = values.iter().filter_map(|value| value.as_text()).collect();
+                let kinds = || self.source.kinds.iter();
                 let given = |text: &str| {
-                    self.source.kinds.iter().any(|kind| match kind.fixed.values(*id) {
+                    kinds().any(|kind| match kind.fixed.values(*id) {
                         [] => kind.has(*id, self.schema),
                         fixed => fixed.iter().any(|value| value.as_text() == Some(text)),
                     })
                 };
-                let meant = |text: &str| {
-                    let means = |row: &&[&str]| row.contains(&text) && row.iter().any(|text| given(text));
-                    SYNONYMS.iter().any(means)
-                };
+                let meant = |text: &str| kinds().any(|kind| kind.synonyms.iter().any(|name| name == text));
                 let lacking = texts.iter().filter(|text| !given(text) && !meant(text));
                 missing.extend(lacking.map(|text| format!("{name}{text}")));
             }

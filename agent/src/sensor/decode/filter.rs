@@ -11,20 +11,9 @@ use lapwing_engine::coverage::EventKind;
 use lapwing_engine::field;
 use lapwing_engine::interest::{Interest, Place};
 
-use super::{ACTIONS, kinds};
+use super::kinds;
+use crate::sensor::action::ACTIONS;
 use crate::sensor::hook::{HookReport, HookState};
-
-/// The records that a filter is about, each with the events that it is needed for.
-const CONNECTIONS: [(Kind, &[&str]); 5] = [
-    (Kind::CONNECT, &["connection_attempted", "disconnect_received"]),
-    (Kind::CONNECTED, &["connection_attempted", "disconnect_received"]),
-    (Kind::ACCEPT, &["connection_accepted", "disconnect_received"]),
-    (Kind::CLOSED, &["disconnect_received"]),
-    (Kind::DATAGRAM, &["datagram_attempted"]),
-];
-/// The events that tell what a process has become, and the hooks by which each is seen when it happens.
-const CHANGES: [(&str, &str); 3] =
-    [("session_id_change", "session"), ("uid_change", "ids"), ("gid_change", "ids")];
 
 /// Rules, and how they are told events of a kind; `None` where they are not.
 pub(in crate::sensor) struct Audience<'a> {
@@ -59,14 +48,16 @@ impl Asked<'_> {
 pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]) -> Filter {
     let asked = Asked { audiences, kinds: kinds(true, true) };
     let mut filter = Filter::NONE;
-    if CHANGES.iter().any(|(name, hook)| asked.is(name, None) && !shows_all(hooks, hook)) {
+    let mut changes = ACTIONS.iter().filter(|action| action.is_change());
+    if changes.any(|action| asked.is(action.name, None) && !shows_all(hooks, action.hook)) {
         return filter;
     }
     for reach in Reach::ALL {
         let (networks, is_within) = networks(reach);
         let place = Place { field: field!("destination.ip"), networks: &networks, is_within };
-        for (kind, events) in CONNECTIONS {
-            if !events.iter().any(|name| asked.is(name, Some(place))) {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_connection()) {
+            let mut needing = ACTIONS.iter().filter(|action| action.needs.contains(&kind));
+            if !needing.any(|action| asked.is(action.name, Some(place))) {
                 filter.dropped[kind.slot()] |= reach.bit();
             }
         }
@@ -77,7 +68,7 @@ pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]
 /// The actions that none of these audiences can match, whatever else their events say: they need not be made.
 pub(super) fn unasked(audiences: &[Audience<'_>]) -> [bool; ACTIONS.len()] {
     let asked = Asked { audiences, kinds: kinds(true, true) };
-    ACTIONS.map(|action| !asked.is(action.name, None))
+    std::array::from_fn(|row| !asked.is(ACTIONS[row].name, None))
 }
 
 /// Whether a hook shows everything it is for. By system calls it misses what is done otherwise, as by 32-bit programs.
@@ -106,7 +97,8 @@ mod tests {
     use lapwing_stream::Stream;
 
     use super::*;
-    use crate::sensor::decode::{ACTIONS, DISCONNECTED, action};
+    use crate::sensor::action::Row;
+    use crate::sensor::decode::fixed;
     use crate::sensor::{as_auditd, audiences, filter};
 
     /// Addresses at the bounds of classes, and in none.
@@ -268,7 +260,7 @@ mod tests {
                 event.set(id, rng.choice(ADDRESSES).unwrap().parse::<IpAddr>().unwrap());
             }
             let mut end = event.clone();
-            for (id, value) in action(&ACTIONS[DISCONNECTED]).iter() {
+            for (id, value) in fixed(&ACTIONS[Row::Disconnected as usize]).iter() {
                 end.set(id, value.clone());
             }
             end.set(field!("network.direction"), event.get(field!("network.direction")).unwrap().clone());

@@ -10,8 +10,10 @@ use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, FieldId, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
 
-use super::{ACTIONS, DATAGRAM, Decoder, action};
+use super::{Decoder, fixed};
+use crate::sensor::action::Action;
 use crate::sensor::clock;
+use crate::sensor::hook::UDP;
 use crate::sensor::host::Host;
 use crate::sensor::image::{DELETED, Image};
 use crate::sensor::owner::Owner;
@@ -36,19 +38,19 @@ const PIPE: u32 = 0o010_000;
 pub(in crate::sensor) fn kinds(has_env_vars: bool, has_udp: bool) -> Vec<EventKind> {
     let host = Host::new();
     let os = host.fields.get(field!("host.os.type")).cloned();
-    let kinds = events(host).into_iter().map(|event| kind(&event, os.clone(), has_env_vars));
-    kinds.filter(|kind| has_udp || kind.name != ACTIONS[DATAGRAM].name).collect()
+    let kinds = events(host).into_iter().filter_map(|event| kind(&event, os.clone(), has_env_vars));
+    kinds.filter(|(action, _)| has_udp || action.hook != UDP).map(|(_, kind)| kind).collect()
 }
 
 /// What all events like this one hold, and what they may hold.
-fn kind(event: &Event, os: Option<Value>, has_env_vars: bool) -> EventKind {
+fn kind(event: &Event, os: Option<Value>, has_env_vars: bool) -> Option<(&'static Action, EventKind)> {
     const ENV: [FieldId; 2] = [field!("process.env_vars"), field!("lapwing.process.env_truncated")];
-    let name = event.text(field!("event.action")).unwrap_or_default();
-    let told = ACTIONS.iter().find(|action| action.name == name);
-    let mut fixed = told.map(action).unwrap_or_default();
+    let action = Action::of(event.text(field!("event.action"))?)?;
+    let mut fixed = fixed(action);
     fixed.set_some(field!("host.os.type"), os);
     let fields = event.fields().into_iter().map(|(id, _)| id);
-    EventKind::new(name, fixed, fields.filter(|id| has_env_vars || !ENV.contains(id)))
+    let kind = EventKind::new(action.name, fixed, fields.filter(|id| has_env_vars || !ENV.contains(id)));
+    Some((action, kind.also_called(action.synonyms)))
 }
 
 /// An event of each kind.
@@ -152,13 +154,14 @@ mod tests {
     use lapwing_engine::{Engine, Loaded, Options, Output, Schema};
 
     use super::*;
+    use crate::sensor::action::ACTIONS;
     use crate::sensor::snapshot;
 
     #[test]
     fn there_is_a_kind_for_every_action() {
         let kinds = kinds(true, true);
         let mut names: Vec<_> = kinds.iter().map(|kind| kind.name.as_str()).collect();
-        let mut actions = ACTIONS.map(|action| action.name);
+        let mut actions: Vec<_> = ACTIONS.iter().map(|action| action.name).collect();
         names.sort_unstable();
         actions.sort_unstable();
         assert_eq!(names, actions);

@@ -1,0 +1,370 @@
+//! The table of actions: every kind of event that the sensor makes, a row each.
+//!
+//! A row says what such an event is in ECS, in the words of people and of auditd, from which hook and record it comes, and
+//! which records must leave the kernel for it. The decoder, the filter, auditd's view, the coverage of rules, the reasons of
+//! alerts and `lapwing events` read it. `docs/events.md` shows it, and says how a row is added.
+
+use lapwing_common::Kind;
+
+use super::hook::UDP;
+
+/// A kind of event.
+pub(crate) struct Action {
+    /// `event.action`.
+    pub(crate) name: &'static str,
+    /// `event.category`.
+    pub(crate) category: &'static str,
+    /// `event.type`.
+    pub(crate) ty: &'static str,
+    /// `event.dataset`, and the data stream that rules name.
+    pub(crate) stream: &'static Stream,
+    /// `message`.
+    pub(crate) message: &'static str,
+    /// `network.transport`, where every such event has the same.
+    pub(crate) transport: Option<&'static str>,
+    /// `network.direction` likewise.
+    pub(crate) direction: Option<Direction>,
+    /// What a process did, for people: after its name, and before what [`Action::shows`] adds.
+    pub(crate) verb: &'static str,
+    /// The same of a connection that came in; [`Action::verb`] where there is none.
+    pub(crate) verb_ingress: Option<&'static str>,
+    /// What a line for people says beside the verb.
+    pub(crate) shows: Shows,
+    /// The action in auditd's words, where it has any.
+    pub(crate) auditd: Option<&'static str>,
+    /// The action in the words of other sensors: a rule that lists several of these wants one thing.
+    pub(crate) synonyms: &'static [&'static str],
+    /// The hook that it comes from; empty where it comes from none.
+    pub(crate) hook: &'static str,
+    /// The record that it is made of, where it is always the same.
+    pub(crate) record: Option<Kind>,
+    /// The records of connections without which there is no such event: the filter leaves one out where no rule wants
+    /// any event that needs it. What needs none is never left out.
+    pub(crate) needs: &'static [Kind],
+    /// The last byte of the ids of events that are made of no record; of others it is the record's. It is never used again.
+    number: u8,
+}
+
+/// Where events go.
+pub(crate) struct Stream {
+    /// `event.dataset`.
+    pub(crate) dataset: &'static str,
+    /// The data stream of Elastic's that rules name; of what no rule is written for, none.
+    pub(crate) name: Option<&'static str>,
+}
+
+/// Which way a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// This host began it.
+    Egress,
+    /// Another did.
+    Ingress,
+}
+
+impl Direction {
+    /// As `network.direction` has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
+/// What a line for people says of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// The process's command line.
+    Command,
+    /// How the process ended.
+    Exit,
+    /// The two ends of a connection.
+    Connection,
+    /// How many records were lost.
+    Records,
+    /// From when to when.
+    Times,
+}
+
+impl Shows {
+    /// Whether it is about the sensor and no process.
+    pub(crate) fn is_of_sensor(self) -> bool {
+        matches!(self, Self::Records | Self::Times)
+    }
+}
+
+const PROCESSES: Stream =
+    Stream { dataset: "endpoint.events.process", name: Some("logs-endpoint.events.process-default") };
+const CONNECTIONS: Stream =
+    Stream { dataset: "endpoint.events.network", name: Some("logs-endpoint.events.network-default") };
+/// Statements about this host's own monitoring: a rule about processes or connections never sees them.
+const SENSOR: Stream = Stream { dataset: "lapwing.sensor", name: None };
+
+const PROCESS: Action = Action {
+    name: "fork",
+    category: "process",
+    ty: "start",
+    stream: &PROCESSES,
+    message: "Endpoint process event",
+    transport: None,
+    direction: None,
+    verb: "was started",
+    verb_ingress: None,
+    shows: Shows::Command,
+    auditd: None,
+    synonyms: &["fork_event", "start", "process_started"],
+    hook: "fork",
+    record: Some(Kind::FORK),
+    needs: &[],
+    number: 0,
+};
+/// What a process became. The record of anything else may show it too, so that its events are of no record.
+const CHANGE: Action = Action { ty: "change", synonyms: &[], hook: "ids", record: None, ..PROCESS };
+const NETWORK: Action = Action {
+    name: "connection_attempted",
+    category: "network",
+    stream: &CONNECTIONS,
+    message: "Endpoint network event",
+    transport: Some("tcp"),
+    direction: Some(Direction::Egress),
+    verb: "connected to",
+    shows: Shows::Connection,
+    auditd: Some("connected-to"),
+    synonyms: &["connected-to", "ipv4_connection_attempt_event", "network_flow"],
+    hook: "connect",
+    record: Some(Kind::CONNECT),
+    needs: &[Kind::CONNECT, Kind::CONNECTED],
+    ..PROCESS
+};
+const LOSS: Action = Action {
+    name: "records_lost",
+    category: "host",
+    ty: "info",
+    stream: &SENSOR,
+    message: "Records were lost: the kernel's ring buffer was full",
+    verb: "lost records",
+    shows: Shows::Records,
+    synonyms: &[],
+    hook: "",
+    record: None,
+    number: 206,
+    ..PROCESS
+};
+
+/// Makes the table and the names of its rows.
+macro_rules! actions {
+    ($($name:ident: $row:expr,)*) => {
+        /// A row of [`ACTIONS`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Row { $($name,)* }
+
+        /// Every kind of event.
+        pub(crate) const ACTIONS: &[Action] = &[$($row,)*];
+    };
+}
+
+actions! {
+    Fork: PROCESS,
+    Exec: Action {
+        name: "exec",
+        verb: "ran",
+        auditd: Some("executed"),
+        synonyms: &["exec_event", "executed", "process_started", "ProcessRollup2", "start", "started"],
+        hook: "exec",
+        record: Some(Kind::EXEC),
+        ..PROCESS
+    },
+    End: Action {
+        name: "end",
+        ty: "end",
+        verb: "ended",
+        shows: Shows::Exit,
+        synonyms: &["process_stopped", "end_event", "exit"],
+        hook: "exit",
+        record: Some(Kind::EXIT),
+        ..PROCESS
+    },
+    AlreadyRunning: Action {
+        name: "already_running",
+        ty: "info",
+        verb: "was running already",
+        synonyms: &[],
+        hook: "",
+        record: None,
+        number: 203,
+        ..PROCESS
+    },
+    Attempted: NETWORK,
+    Accepted: Action {
+        name: "connection_accepted",
+        direction: Some(Direction::Ingress),
+        verb: "accepted a connection from",
+        auditd: Some("accepted-connection-from"),
+        synonyms: &["accepted-connection-from", "ipv4_connection_accept_event"],
+        hook: "accept",
+        record: Some(Kind::ACCEPT),
+        needs: &[Kind::ACCEPT],
+        ..NETWORK
+    },
+    SessionIdChange: Action {
+        name: "session_id_change",
+        verb: "began a session",
+        hook: "session",
+        number: 207,
+        ..CHANGE
+    },
+    UidChange: Action { name: "uid_change", verb: "became another user", number: 208, ..CHANGE },
+    GidChange: Action { name: "gid_change", verb: "became another group", number: 209, ..CHANGE },
+    Disconnected: Action {
+        name: "disconnect_received",
+        ty: "end",
+        // The direction is the connection's.
+        direction: None,
+        verb: "ended a connection to",
+        verb_ingress: Some("ended a connection from"),
+        auditd: None,
+        synonyms: &[],
+        record: Some(Kind::CLOSED),
+        needs: &[Kind::CONNECT, Kind::CONNECTED, Kind::ACCEPT, Kind::CLOSED],
+        ..NETWORK
+    },
+    // A name of its own: what Defend calls a connection on Linux is TCP alone, and no rule says so.
+    Datagram: Action {
+        name: "datagram_attempted",
+        transport: None,
+        verb: "sent a datagram to",
+        auditd: None,
+        synonyms: &[],
+        hook: UDP,
+        record: Some(Kind::DATAGRAM),
+        needs: &[Kind::DATAGRAM],
+        ..NETWORK
+    },
+    Lost: LOSS,
+    Down: Action {
+        name: "sensor_down",
+        message: "The sensor did not run: what ran meanwhile was not seen",
+        verb: "did not run",
+        shows: Shows::Times,
+        number: 212,
+        ..LOSS
+    },
+}
+
+/// What records are called in `lapwing status` and the log.
+#[rustfmt::skip]
+const RECORDS: [(Kind, &str); Kind::ALL.len()] = [
+    (Kind::FORK, "fork"), (Kind::EXEC, "exec"), (Kind::EXIT, "exit"), (Kind::CONNECT, "connect"),
+    (Kind::CONNECTED, "connected"), (Kind::ACCEPT, "accept"), (Kind::IDS, "ids"), (Kind::SESSION, "session"),
+    (Kind::CLOSED, "closed"), (Kind::DATAGRAM, "datagram"),
+];
+
+impl Action {
+    /// The row of an action by its name, or by auditd's.
+    pub(crate) fn of(name: &str) -> Option<&'static Self> {
+        ACTIONS.iter().find(|action| action.name == name || action.auditd == Some(name))
+    }
+
+    /// What a process did, for people, where its connection went that way.
+    pub(crate) fn verb(&self, direction: Direction) -> &'static str {
+        self.verb_ingress.filter(|_| direction == Direction::Ingress).unwrap_or(self.verb)
+    }
+
+    /// The last byte of its events' ids.
+    pub(super) fn number(&self) -> u8 {
+        self.record.map_or(self.number, |kind| kind.0 as u8)
+    }
+
+    /// Whether it says what a process has become, which the record of anything else shows too.
+    pub(super) fn is_change(&self) -> bool {
+        self.ty == CHANGE.ty
+    }
+}
+
+/// The data streams of Elastic's that the sensor's events are.
+pub(crate) fn streams() -> Vec<&'static str> {
+    let mut streams = Vec::new();
+    for name in ACTIONS.iter().filter_map(|action| action.stream.name) {
+        if !streams.contains(&name) {
+            streams.push(name);
+        }
+    }
+    streams
+}
+
+/// What records of a kind are called.
+pub(super) fn record_name(kind: Kind) -> &'static str {
+    RECORDS.iter().find(|(known, _)| *known == kind).map_or("unknown", |(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    use super::*;
+    use crate::sensor::hook::HOOKS;
+
+    #[test]
+    fn names_and_numbers_are_of_one_row() {
+        for (action, row) in ACTIONS.iter().enumerate() {
+            let others = || ACTIONS.iter().enumerate().filter(|(other, _)| *other != action);
+            assert!(others().all(|(_, other)| other.name != row.name && other.number() != row.number()));
+            assert!(row.record.is_none_or(|kind| u16::from(row.number()) == kind.0), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn hooks_and_records_are_those_that_there_are() {
+        for action in ACTIONS {
+            let hook = HOOKS.iter().find(|hook| hook.name == action.hook);
+            assert_eq!(hook.is_none(), action.hook.is_empty(), "{}", action.name);
+            let yields = |kind| hook.is_some_and(|hook| hook.yields.contains(&kind));
+            assert!(action.record.is_none_or(yields), "{}", action.name);
+            assert!(action.needs.iter().all(|kind| kind.is_connection()), "{}", action.name);
+        }
+        let named: BTreeSet<_> = Kind::ALL.into_iter().map(record_name).collect();
+        assert!(named.len() == Kind::ALL.len() && !named.contains("unknown"), "{named:?}");
+    }
+
+    #[test]
+    fn every_record_of_connections_is_needed_for_something() {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_connection()) {
+            assert!(ACTIONS.iter().any(|action| action.needs.contains(&kind)), "{kind:?}");
+        }
+    }
+
+    /// `UPDATE_EXPECT=1` writes the table that the code has.
+    #[test]
+    fn the_document_shows_the_table() {
+        const BEGIN: &str = "|---|---|---|---|---|---|\n";
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/events.md");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (before, rest) = text.split_once(BEGIN).unwrap();
+        let after = rest.find("\n\n").map_or("", |end| &rest[end + 1..]);
+        let mut rows = String::new();
+        for action in ACTIONS {
+            let or = |text: Option<&'static str>| text.filter(|text| !text.is_empty()).unwrap_or("-");
+            let record = action.record.map(record_name);
+            writeln!(
+                rows,
+                "| `{}` | {}, {} | {} | {} | {} | {} |",
+                action.name,
+                action.category,
+                action.ty,
+                action.stream.dataset,
+                or(Some(action.hook)),
+                or(record),
+                or(action.auditd),
+            )
+            .unwrap();
+        }
+        let now = format!("{before}{BEGIN}{rows}{after}");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&file, &now).unwrap();
+        }
+        assert!(now == text, "{} shows something else; UPDATE_EXPECT=1 writes it", file.display());
+    }
+}
