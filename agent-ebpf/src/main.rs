@@ -2,8 +2,8 @@
 //! nothing: rules are user space's matter. What it leaves out is what is not in the namespace that it was told to watch,
 //! and what user space says that no rule can match.
 //!
-//! `process`, `network` and `udp` hold the programs, a function each, `fallback` the same by other means; `task`, `socket`
-//! and `path` read what the records tell; `layout` knows where it lies, and only `emit` writes to the ring.
+//! `process`, `network` and `udp` hold the programs, a function each, `fallback` the same by other means; `task`, `socket`,
+//! `file` and `path` read what the records tell; `layout` knows where it lies, and only `emit` writes to the ring.
 #![no_std]
 #![no_main]
 
@@ -13,6 +13,7 @@ mod network;
 mod process;
 mod udp;
 
+mod file;
 mod path;
 mod socket;
 mod task;

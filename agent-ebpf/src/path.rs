@@ -223,21 +223,6 @@ pub(crate) fn span(packed: u64) -> Span {
     Span { offset: (packed >> 32) as u32, len: packed as u32 }
 }
 
-/// Whether the file lies in the upper layer of an overlay. An overlay's inode is followed by the entry of the file in that
-/// layer, if it has one there.
-///
-/// match-proto:v4.19:fs/overlayfs/ovl_entry.h:struct ovl_inode
-#[inline(always)]
-pub(crate) fn is_upper(inode: Address) -> bool {
-    /// match-proto:v3.18:include/uapi/linux/magic.h
-    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-    if !(has(&INODE_BYTES) && has(&INODE_SB) && has(&SUPER_BLOCK_MAGIC)) {
-        return false;
-    }
-    let magic: u64 = read(read(inode, &INODE_SB), &SUPER_BLOCK_MAGIC);
-    magic == OVERLAYFS_SUPER_MAGIC && !read::<Address>(inode, &INODE_BYTES).is_null()
-}
-
 /// Whether the entry has no name any more. Roots have none to begin with.
 #[inline(always)]
 fn is_deleted(dentry: Address) -> bool {

@@ -12,7 +12,7 @@ use lapwing_common::{Changed, Exec, Exit, Fork, Kind, RECORD_BYTES_MAX, Span};
 use crate::emit::{self, emit};
 use crate::layout::*;
 use crate::path::{self, Tail};
-use crate::{task, trace};
+use crate::{file, task, trace};
 
 /// Control groups whose path was sent.
 #[map]
@@ -85,11 +85,12 @@ pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) 
         let tail = Tail::begin(scratch);
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));
         (*record).interpreter = interpreter(&tail, binprm);
-        let file: Address = read(binprm, &BINPRM_FILE);
-        let inode: Address = read(file, &FILE_INODE);
-        (*record).executable_inode = read(inode, &INODE_INO);
-        (*record).executable = path::span(tail.path(read(file, &FILE_DENTRY), read(file, &FILE_MNT)));
-        if path::is_upper(inode) {
+        let opened: Address = read(binprm, &BINPRM_FILE);
+        let inode: Address = read(opened, &FILE_INODE);
+        let named = file::of(inode);
+        (*record).file = named;
+        (*record).executable = path::span(tail.path(read(opened, &FILE_DENTRY), read(opened, &FILE_MNT)));
+        if file::is_upper(inode, &named) {
             (*record).executable.len |= Span::UPPER;
         }
         let fs: Address = read(task, &TASK_FS);

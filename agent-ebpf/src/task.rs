@@ -14,6 +14,10 @@ const PIDTYPE_SID: usize = 3;
 const UPID_BYTES: usize = 16;
 const UPID_NS: usize = 8;
 
+/// How deep user namespaces may lie in each other, one more than the kernel lets be made.
+/// match-proto:v3.9:kernel/user_namespace.c:if (parent_ns->level > 32)
+const USER_NAMESPACES_MAX: usize = 34;
+
 /// How deep the agent's namespace of processes may lie below the host's.
 const LEVELS_MAX: usize = 4;
 
@@ -84,6 +88,8 @@ pub(crate) fn credentials(task: Address) -> Credentials {
         sgid,
         login_uid: read_or(task, &TASK_LOGIN_UID, ABSENT),
         session_id: read_or(task, &TASK_SESSION_ID, ABSENT),
+        actor: actor(cred),
+        reserved: 0,
         effective: read(cred, &CRED_CAP_EFFECTIVE),
         permitted: read(cred, &CRED_CAP_PERMITTED),
     }
@@ -94,6 +100,23 @@ pub(crate) fn credentials(task: Address) -> Credentials {
 #[inline(always)]
 pub(crate) fn ids(cred: Address) -> [u32; 6] {
     read(cred, &CRED_UID)
+}
+
+/// The user of the host who answers for these credentials. Ids that a user namespace maps cost nothing to get: its
+/// owner counts, and of nested ones the owner of the outermost.
+#[inline(never)]
+fn actor(cred: Address) -> u32 {
+    let mut user: u32 = read(cred, &CRED_UID);
+    let mut namespace: Address = read_or(cred, &CRED_USER_NS, core::ptr::null());
+    for _ in 0..USER_NAMESPACES_MAX {
+        let above: Address = read_or(namespace, &USER_NS_PARENT, core::ptr::null());
+        if above.is_null() {
+            break;
+        }
+        user = read_or(namespace, &USER_NS_OWNER, user);
+        namespace = above;
+    }
+    user
 }
 
 /// What the task's process is at this moment, by its own credentials: what the kernel lets it act as for the length of
@@ -118,7 +141,7 @@ pub(crate) fn state(task: Address, cred: Address) -> State {
         pgid: group(signal, PIDTYPE_PGID),
         sid: group(signal, PIDTYPE_SID),
         tty: terminal(signal),
-        reserved: 0,
+        actor: actor(cred),
         effective: read(cred, &CRED_CAP_EFFECTIVE),
         permitted: read(cred, &CRED_CAP_PERMITTED),
     }

@@ -47,7 +47,7 @@ fn root_in_a_namespace_of_users() {
     let event = of("exec", pid);
     assert_fields(
         &event,
-        json!({"user.id": "65534", "process.user.id": "65534", "process.real_user.id": "65534"}),
+        json!({"lapwing.actor.id": "65534", "user.id": "65534", "process.user.id": "65534", "process.real_user.id": "65534"}),
     );
     let own = std::fs::metadata("/proc/self/ns/user").unwrap().ino();
     assert_ne!(field(&event, "lapwing.process.namespace.user"), own);

@@ -45,10 +45,15 @@ macro_rules! layout {
             required INET_SPORT: "inet_sock.inet_sport";
             // What a file system keeps of its own follows the inode.
             optional INODE_BYTES: "inode";
+            // Two members of their own since 6.11; renamed in 6.6.
+            optional INODE_CTIME_NANOS: "inode.i_ctime_nsec" or "inode.__i_ctime.tv_nsec" or "inode.i_ctime.tv_nsec";
+            optional INODE_CTIME_SECS: "inode.i_ctime_sec" or "inode.__i_ctime.tv_sec" or "inode.i_ctime.tv_sec";
+            optional INODE_GENERATION: "inode.i_generation";
             required INODE_INO: "inode.i_ino";
             required INODE_MODE: "inode.i_mode";
             required INODE_RDEV: "inode.i_rdev";
             optional INODE_SB: "inode.i_sb";
+            optional INODE_SIZE: "inode.i_size";
             optional KERNFS_ID: "kernfs_node.id";
             optional KERNFS_NAME: "kernfs_node.name";
             // Renamed in 6.15, when it became an RCU pointer.
@@ -92,6 +97,7 @@ macro_rules! layout {
             required SOCK_STATE: "sock_common.skc_state";
             optional SOCK_V6_DADDR: "sock_common.skc_v6_daddr";
             optional SOCK_V6_SADDR: "sock_common.skc_v6_rcv_saddr";
+            optional SUPER_BLOCK_DEV: "super_block.s_dev";
             optional SUPER_BLOCK_MAGIC: "super_block.s_magic";
             optional TASK_CGROUPS: "task_struct.cgroups";
             required TASK_COMM: "task_struct.comm";
@@ -118,6 +124,8 @@ macro_rules! layout {
             required TTY_DRIVER_MAJOR: "tty_driver.major";
             required TTY_DRIVER_MINOR: "tty_driver.minor_start";
             required TTY_INDEX: "tty_struct.index";
+            optional USER_NS_OWNER: "user_namespace.owner";
+            optional USER_NS_PARENT: "user_namespace.parent";
             required VFSMOUNT_ROOT: "vfsmount.mnt_root";
         }
     };

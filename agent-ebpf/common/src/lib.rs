@@ -11,7 +11,7 @@ mod reach;
 pub use reach::Reach;
 
 /// The version of this format, in every record. A reader refuses any other.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// What a record tells. The numbers leave room for later kinds of the same subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,7 +163,7 @@ wire! {
     }
 
     /// What it may do.
-    Credentials: 48 {
+    Credentials: 56 {
         /// Real user id.
         uid: u32,
         /// Real group id.
@@ -180,6 +180,10 @@ wire! {
         login_uid: u32,
         /// The audit session; [`ABSENT`] likewise.
         session_id: u32,
+        /// As in [`State`].
+        actor: u32,
+        /// Zero.
+        reserved: u32,
         /// Effective capabilities, a bit each.
         effective: u64,
         /// Permitted capabilities, a bit each.
@@ -223,8 +227,9 @@ wire! {
         sid: u32,
         /// The controlling terminal, as in [`Place`].
         tty: u32,
-        /// Zero.
-        reserved: u32,
+        /// The user of the host who answers for it: its own real user id in the initial user namespace; in any other,
+        /// the owner of the outermost namespace that it is in.
+        actor: u32,
         /// Effective capabilities, a bit each.
         effective: u64,
         /// Permitted capabilities, a bit each.
@@ -249,8 +254,26 @@ wire! {
         device: u32,
     }
 
+    /// What names a file, and what changes when it is written to.
+    File: 40 {
+        /// The inode's number; zero where there is no file.
+        inode: u64,
+        /// Its size in bytes.
+        size: u64,
+        /// When its content or its inode was changed last: seconds since 1970.
+        changed: i64,
+        /// Nanoseconds of that second; [`ABSENT`] where the kernel does not tell it.
+        changed_nanos: u32,
+        /// The device of the file system: major above 20 bits of minor.
+        device: u32,
+        /// The inode's generation: another one where the number is used again, on file systems that keep it.
+        generation: u32,
+        /// The magic number of the file system.
+        magic: u32,
+    }
+
     /// A process was made.
-    Fork: 192 {
+    Fork: 200 {
         /// [`Kind::FORK`].
         header: Header,
         /// The new process.
@@ -268,7 +291,7 @@ wire! {
     }
 
     /// A process began to run a program.
-    Exec: 296 {
+    Exec: 336 {
         /// [`Kind::EXEC`].
         header: Header,
         /// The process.
@@ -279,8 +302,8 @@ wire! {
         place: Place,
         /// Standard input, output and error.
         stdio: [Descriptor; 3],
-        /// The inode's number of the file that the kernel runs.
-        executable_inode: u64,
+        /// The file that the kernel runs.
+        file: File,
         /// How many arguments there are, also of those that did not fit.
         args_count: u32,
         /// Bytes of all arguments, also of those that did not fit.

@@ -153,7 +153,8 @@ fn executable(process: &Process, image: &Arc<Image>, clock: Clock) -> Option<Fil
     ["/proc/1/root", "/"].into_iter().find_map(|root| {
         let file = open_below(root, &image.executable).ok()?;
         let metadata = file.metadata().ok()?;
-        (metadata.ino() == image.inode && changed(&metadata) <= made).then_some(file)
+        let is_as_before = || metadata.ino() == image.file_key.inode && changed(&metadata) <= made;
+        image.file_key.is(&metadata).unwrap_or_else(is_as_before).then_some(file)
     })
 }
 

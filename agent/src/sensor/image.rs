@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::environment::Wanted;
+use super::file::FileKey;
 use super::record::ExecRecord;
 
 /// What the kernel appends to the path of a file that has no name any more.
@@ -24,8 +25,8 @@ const COMM_BYTES: usize = 15;
 pub(super) struct Image {
     /// The resolved path of the file that was mapped, from the root of the process's mount namespace.
     pub(super) executable: SmolStr,
-    /// The number of that file's inode; zero where it is not known.
-    pub(super) inode: u64,
+    /// What names that file; the default where it is not known.
+    pub(super) file_key: FileKey,
     /// Its base name; and, where it was run by another name, a script's or a link's, that one second.
     #[serde(with = "texts")]
     pub(super) name: Value,
@@ -65,7 +66,7 @@ impl Image {
         Self {
             name: names(&executable, called_name(&filename), loaded(&executable, &args)),
             executable,
-            inode: record.fixed.executable_inode,
+            file_key: FileKey::of_record(&record.fixed.file),
             args_count: record.fixed.args_count.into(),
             command_line: command_line(&args),
             args: Value::texts(args),
@@ -91,7 +92,7 @@ impl Image {
         let is_script = args.get(1).is_some_and(|script| Some(base(script)) == called.as_deref());
         Self {
             executable: executable.into(),
-            inode: 0,
+            file_key: FileKey::default(),
             name: names(executable, called.as_deref(), loaded(executable, &args)),
             args_count: i64::try_from(args.len()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
@@ -110,7 +111,7 @@ impl Image {
     pub(super) fn unknown(comm: SmolStr) -> Self {
         Self {
             executable: SmolStr::default(),
-            inode: 0,
+            file_key: FileKey::default(),
             name: Value::Text(comm.clone()),
             args: Value::List([].into()),
             args_count: 0,

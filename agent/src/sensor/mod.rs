@@ -28,8 +28,10 @@ mod loss;
 mod record;
 mod ring;
 
+mod actor;
 mod clock;
 mod down;
+mod file;
 mod handover;
 mod image;
 mod process;

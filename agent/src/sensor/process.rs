@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Place, State, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, State, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -358,13 +358,19 @@ impl Table {
         changes
     }
 
-    /// A process that forks is what its child is at first, but for capabilities, which the child may have got in a user
-    /// namespace of its own. Returns it, and what it became since it was last looked at.
+    /// A process that forks is what its child is at first, but for capabilities and who answers for it, which the child may
+    /// have got in a user namespace of its own. Returns it, and what it became since it was last looked at.
     pub(super) fn observe_forker(&mut self, record: &Fork) -> (Key, Changes) {
         let forker = Key::new(record.forker, record.forker_start);
         let child = state_of(&record.credentials, &record.place);
         let known = self.get(forker).map_or(child, Process::state);
-        let state = State { effective: known.effective, permitted: known.permitted, ..child };
+        let actor = match self.get(forker) {
+            Some(known) if user_namespace(&known.place) != user_namespace(&record.place) => {
+                known.credentials.actor
+            }
+            _ => child.actor,
+        };
+        let state = State { actor, effective: known.effective, permitted: known.permitted, ..child };
         (forker, self.observe(forker, &state))
     }
 
@@ -522,6 +528,10 @@ impl Changes {
     }
 }
 
+fn user_namespace(place: &Place) -> u32 {
+    place.namespaces[Namespace::User as usize]
+}
+
 /// What a process is by its credentials and its place.
 pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
     State {
@@ -534,7 +544,7 @@ pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
         pgid: place.pgid,
         sid: place.sid,
         tty: place.tty,
-        reserved: 0,
+        actor: credentials.actor,
         effective: credentials.effective,
         permitted: credentials.permitted,
     }
@@ -550,6 +560,7 @@ impl Process {
         let (credentials, place) = (&mut self.credentials, &mut self.place);
         (credentials.uid, credentials.euid, credentials.suid) = (state.uid, state.euid, state.suid);
         (credentials.gid, credentials.egid, credentials.sgid) = (state.gid, state.egid, state.sgid);
+        credentials.actor = state.actor;
         (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
         (place.pgid, place.sid, place.tty) = (state.pgid, state.sid, state.tty);
     }

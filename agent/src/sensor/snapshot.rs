@@ -13,6 +13,8 @@ use procfs::process::{Process, Stat, Status};
 use procfs::{FromRead, ProcessCGroups};
 use smol_str::SmolStr;
 
+use super::actor;
+use super::file::FileKey;
 use super::image::Image;
 use super::process::{Key, Origin, TICK_NANOS};
 use super::record::Record;
@@ -34,6 +36,8 @@ pub(super) const NO_CREDENTIALS: Credentials = Credentials {
     sgid: ABSENT,
     login_uid: ABSENT,
     session_id: ABSENT,
+    actor: ABSENT,
+    reserved: 0,
     effective: 0,
     permitted: 0,
 };
@@ -149,9 +153,10 @@ fn image(process: &Process, stat: &Stat) -> Image {
     match process.exe() {
         Ok(executable) => {
             let directory = process.cwd().map(text).unwrap_or_default();
-            let inode = fs::metadata(format!("/proc/{}/exe", process.pid)).map_or(0, |file| file.ino());
+            let file = fs::metadata(format!("/proc/{}/exe", process.pid));
+            let file = file.as_ref().map(FileKey::of).unwrap_or_default();
             let image = Image::of_procfs(&text(executable), args(process), &directory, &stat.comm);
-            Image { inode, ..image }
+            Image { file_key: file, ..image }
         }
         // A kernel thread has no executable.
         Err(_) => Image::unknown(SmolStr::new(&stat.comm)),
@@ -182,6 +187,8 @@ fn credentials(process: &Process, status: &Status) -> Credentials {
         sgid: status.sgid,
         login_uid: number("loginuid"),
         session_id: number("sessionid"),
+        actor: actor::of(process.pid, status.ruid),
+        reserved: 0,
         effective: status.capeff,
         permitted: status.capprm,
     }

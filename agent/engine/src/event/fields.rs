@@ -462,6 +462,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("kibana.alert.rule.uuid", Keyword),
     one("kibana.alert.severity", Keyword),
     one("labels", Flattened),
+    one("lapwing.actor.id", Keyword),
     one("lapwing.judged_time", Date),
     one("lapwing.lost.records", Long),
     one("lapwing.lost.total", Long),

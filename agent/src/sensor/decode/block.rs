@@ -235,6 +235,8 @@ impl Decoder {
         fields.set_some(field!("group.name"), self.names.group(credentials.egid));
         fields.set(field!("user.Ext.real.id"), credentials.uid.to_smolstr());
         fields.set_some(field!("user.Ext.real.name"), self.names.user(credentials.uid));
+        let actor = (credentials.actor != ABSENT).then(|| credentials.actor.to_smolstr());
+        fields.set_some(field!("lapwing.actor.id"), actor);
         fields.set(field!("user.id"), credentials.euid.to_smolstr());
         fields.set_some(field!("user.name"), self.names.user(credentials.euid));
     }

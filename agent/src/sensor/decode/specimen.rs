@@ -13,6 +13,7 @@ use zerocopy::{FromZeros, IntoBytes as _};
 use super::{Decoder, fixed};
 use crate::sensor::action::Action;
 use crate::sensor::clock;
+use crate::sensor::file::FileKey;
 use crate::sensor::hook::UDP;
 use crate::sensor::host::Host;
 use crate::sensor::image::{DELETED, Image};
@@ -134,7 +135,7 @@ fn image(executable: &str) -> Image {
     let name = executable.rsplit('/').next().unwrap_or_default();
     Image {
         executable: executable.into(),
-        inode: 1,
+        file_key: FileKey::default(),
         name: name.into(),
         args: Value::texts([name]),
         args_count: 1,

@@ -1,0 +1,38 @@
+//! What a file tells of itself.
+
+use lapwing_common::{ABSENT, File};
+
+use crate::layout::*;
+
+/// Since 6.13 the highest bit of the nanoseconds says whether somebody looked at the time.
+/// match-proto:v6.13:include/linux/fs.h:I_CTIME_QUERIED
+const CTIME_NANOS: u32 = (1 << 31) - 1;
+
+/// What names the file of an inode.
+#[inline(always)]
+pub(crate) fn of(inode: Address) -> File {
+    let super_block: Address = read_or(inode, &INODE_SB, core::ptr::null());
+    let nanos = read_or(inode, &INODE_CTIME_NANOS, ABSENT);
+    File {
+        inode: read(inode, &INODE_INO),
+        size: read_or(inode, &INODE_SIZE, 0),
+        changed: read_or::<u64>(inode, &INODE_CTIME_SECS, 0) as i64,
+        changed_nanos: if has(&INODE_CTIME_NANOS) { nanos & CTIME_NANOS } else { ABSENT },
+        device: read_or(super_block, &SUPER_BLOCK_DEV, 0),
+        generation: read_or(inode, &INODE_GENERATION, 0),
+        magic: read_or::<u64>(super_block, &SUPER_BLOCK_MAGIC, 0) as u32,
+    }
+}
+
+/// Whether it lies in the upper layer of an overlay. An overlay's inode is followed by the entry of the file in that
+/// layer, if it has one there.
+///
+/// match-proto:v4.19:fs/overlayfs/ovl_entry.h:struct ovl_inode
+#[inline(always)]
+pub(crate) fn is_upper(inode: Address, file: &File) -> bool {
+    /// match-proto:v3.18:include/uapi/linux/magic.h
+    const OVERLAYFS_SUPER_MAGIC: u32 = 0x794c_7630;
+    has(&INODE_BYTES)
+        && file.magic == OVERLAYFS_SUPER_MAGIC
+        && !read::<Address>(inode, &INODE_BYTES).is_null()
+}
