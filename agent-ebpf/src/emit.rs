@@ -8,12 +8,14 @@
 //! when much is unread.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use lapwing_common::{Counts, Filter, Header, Kind, RECORD_BYTES_MAX, Reach, VERSION};
 
-use crate::layout::{CONNECTIONS_MARK_BYTES, FILL_MARK_BYTES};
+use crate::layout::{AGENT, CONNECTIONS_MARK_BYTES, FILL_MARK_BYTES};
 
 /// The ring of records about processes. Its size is set when it is loaded.
 #[map]
@@ -60,10 +62,18 @@ pub(crate) fn stays(kind: Kind, reaches: impl FnOnce() -> u32) -> bool {
     } else {
         filter.dropped[kind.slot()] != 0 && filter.drops(kind, reaches())
     };
-    if stays {
+    if stays && !is_agent() {
         stayed(kind);
+        return true;
     }
-    stays
+    false
+}
+
+/// Whether a program runs in the agent. What is handled for a connection later runs in any process.
+#[inline(always)]
+fn is_agent() -> bool {
+    // SAFETY: the helper has no preconditions.
+    AGENT.load() != 0 && (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32 == AGENT.load()
 }
 
 /// Counts a record of this kind that is left unmade.

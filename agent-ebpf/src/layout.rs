@@ -31,6 +31,10 @@ pub(crate) static CGROUP_CONTROLLER: Global<u32> = Global::new(ABSENT);
 /// has them all.
 #[unsafe(no_mangle)]
 pub(crate) static PID_NAMESPACE: Global<u32> = Global::new(0);
+/// The agent's process, as the host numbers it; zero where that is not known. What it does itself is never left out: it tests
+/// by that whether the programs show what happens.
+#[unsafe(no_mangle)]
+pub(crate) static AGENT: Global<u32> = Global::new(0);
 /// How many variables of the environment are wanted.
 #[unsafe(no_mangle)]
 pub(crate) static WANTED: Global<u32> = Global::new(0);

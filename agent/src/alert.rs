@@ -7,6 +7,8 @@
 mod cause;
 pub(crate) mod lost;
 mod reason;
+mod statement;
+pub(crate) mod tampered;
 
 use std::collections::BTreeSet;
 

@@ -14,7 +14,7 @@ use lapwing_engine::{Alert, Counters, Engine, Event, Exception, Output, Schema, 
 use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::alert::{self, Evidence, lost};
+use crate::alert::{self, Evidence, lost, tampered};
 use crate::clock;
 use crate::ledger::{AlertDocument, Change, Checkpoint, Commit, LedgerSender};
 use crate::source::{Batch, Source};
@@ -198,8 +198,10 @@ impl Work {
         checkpoint.changes.splice(0..0, self.changes());
         let lost = self.lost.look(batch.lost, Instant::now(), &self.lane.schema);
         let down = batch.down.map(|down| lost::down(&down, &self.lane.schema));
+        let tampered = batch.tampered.iter().map(|one| tampered::document(one, &self.lane.schema));
+        let tampered: Vec<_> = tampered.collect();
         let mut alerts: Vec<_> = alerts.iter().map(|alert| self.document(alert)).collect();
-        alerts.extend(lost.into_iter().chain(down));
+        alerts.extend(lost.into_iter().chain(down).chain(tampered));
         if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use serde_json::{Value, json};
 
 use crate::act::{self, Strings, c};
-use crate::agent::{all, assert_fields, event, field, is, of, ready};
+use crate::agent::{agent, all, assert_fields, event, field, is, of, ready};
 
 /// Has a process make another and end, and the other, adopted by then, run `/bin/true` with this argument. Returns the
 /// number of the one that ended. Both are in a session of their own, which the first leads.
@@ -113,6 +113,29 @@ fn one_number_again_and_again() {
     for lives in changes[begun..].chunks(3).skip(1).filter(|lives| lives.len() == 3) {
         let ids: Vec<_> = lives.iter().map(|event| field(event, "process.entity_id")).collect();
         assert!(ids[0] == ids[1] || lives[0]["event"]["action"] != "fork", "{ids:?}");
+    }
+}
+
+/// An attacker hunts for the numbers of what the agent did itself: of the child by which it tested its hooks, and those around.
+/// Seen: each program, whichever number it has.
+#[test]
+fn a_number_that_the_agent_had() {
+    ready();
+    let agent = agent().0.id();
+    let path = c("/bin/true");
+    let mut made = Vec::new();
+    for number in agent + 1..=agent + 60 {
+        let texts = [c("true"), c(format!("hunted-{number}"))];
+        let strings = Strings::new(&texts);
+        if with_number(number, || act::exec(&path, &strings)) {
+            made.push(number);
+        }
+    }
+    assert!(made.len() > 20, "{} could be made", made.len());
+    for number in made {
+        event("the program", |event| {
+            is(event, "exec", number) && event["process"]["args"][1] == format!("hunted-{number}")
+        });
     }
 }
 

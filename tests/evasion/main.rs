@@ -30,6 +30,9 @@ mod network;
 /// The agent itself: stopped, frozen, limited, flooded.
 mod held_up;
 
+/// The agent itself: what root does to it.
+mod tampering;
+
 /// Arguments: too many, odd, or other ones a moment later.
 mod arguments;
 /// Relatives: parents that go, numbers that come again, leaders of one's own.

@@ -98,12 +98,17 @@ pub(crate) fn assert_fields(event: &Value, expected: Value) {
     }
 }
 
-type Shared = Arc<(Mutex<Vec<Value>>, Condvar)>;
+pub(crate) type Shared = Arc<(Mutex<Vec<Value>>, Condvar)>;
 
 /// The events of the one agent, which is started by whoever asks first and ends when nobody reads any more.
 fn shared() -> &'static Shared {
+    &agent().1
+}
+
+/// The one agent, with its events.
+pub(crate) fn agent() -> &'static (Child, Shared) {
     static AGENT: OnceLock<(Child, Shared)> = OnceLock::new();
-    &AGENT.get_or_init(start).1
+    AGENT.get_or_init(start)
 }
 
 /// Starts the agent before something is done that it is to see.

@@ -8,13 +8,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use lapwing_engine::rule::Severity;
-use lapwing_engine::{Event, Schema, Timestamp, field};
-use serde_json::{Map, Value as Json, json};
-use sha2::{Digest as _, Sha256};
+use lapwing_engine::{Event, Schema, Timestamp};
+use serde_json::json;
 
-use super::object;
+use super::statement::{OwnRule, Statement};
 use crate::ledger::AlertDocument;
 use crate::source::{Down, Lost};
 
@@ -22,11 +20,14 @@ use crate::source::{Down, Lost};
 const CALM: Duration = Duration::from_secs(10);
 /// How long an episode lasts at most; what is lost after it begins the next.
 const EPISODE_MAX: Duration = Duration::from_secs(60);
-/// What names this alert, as a rule's id names a rule's.
-const ID: &str = "7d0f6a0e-5f0f-4c39-9f0e-3a4d2a6c5b11";
-const NAME: &str = "Telemetry lost";
-const DESCRIPTION: &str = "Records of what happened on this host were lost, because more happened than the sensor \
-    could read or because it was held up. What happened then may have gone unseen, and that may have been the purpose.";
+static RULE: OwnRule = OwnRule {
+    id: "7d0f6a0e-5f0f-4c39-9f0e-3a4d2a6c5b11",
+    name: "Telemetry lost",
+    description: "Records of what happened on this host were lost, because more happened than the sensor \
+        could read or because it was held up. What happened then may have gone unseen, and that may have been the purpose.",
+    category: "telemetry",
+    action: "telemetry_lost",
+};
 const GUIDE: &str = "1. Look at what ran between `event.start` and `event.end`: what made so many processes or \
     connections, and for whom.\n2. If nothing did, the sensor itself was held up: stopped by a signal, frozen by its control \
     group, or left without processor time. Find out by whom.\n3. `lapwing status` counts what was lost, by kind.\n";
@@ -106,8 +107,8 @@ impl Episode {
     }
 
     fn document(&self, schema: &Schema) -> AlertDocument {
-        let own = json!({"records": self.records, "by_kind": self.by_kind});
-        Telling {
+        Statement {
+            rule: &RULE,
             event: &self.event,
             from: self.from,
             to: self.to,
@@ -116,8 +117,9 @@ impl Episode {
             risk_score: RISK_SCORE,
             guide: GUIDE,
             lost_records: Some(self.records),
+            detail: ("lost", json!({"records": self.records, "by_kind": self.by_kind})),
         }
-        .document(schema, own)
+        .document(schema)
     }
 }
 
@@ -128,87 +130,25 @@ pub(crate) fn down(down: &Down, schema: &Schema) -> AlertDocument {
     let reason = format!(
         "the sensor was down between {from} and {to}, {seconds:.1} s: what ran wholly in that time was not seen"
     );
-    let (severity, risk_score, guide) = (Severity::Low, DOWN_RISK_SCORE, DOWN_GUIDE);
-    let telling =
-        Telling { event, from: *from, to: *to, reason, severity, risk_score, guide, lost_records: None };
-    telling.document(schema, json!({"down_seconds": seconds}))
-}
-
-/// What an alert of this kind says.
-struct Telling<'a> {
-    event: &'a Event,
-    from: Timestamp,
-    to: Timestamp,
-    reason: String,
-    severity: Severity,
-    risk_score: u32,
-    guide: &'a str,
-    lost_records: Option<u64>,
-}
-
-impl Telling<'_> {
-    fn document(self, schema: &Schema, lost: Json) -> AlertDocument {
-        let mut root = match self.event.to_json(schema) {
-            Json::Object(root) => root,
-            _ => Map::new(),
-        };
-        let first = self.event.text(field!("event.id")).unwrap_or_default();
-        let digest = Sha256::digest(format!("{ID} {first} {}", self.from));
-        let id: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        root.insert("@timestamp".to_owned(), self.to.to_string().into());
-        root.insert("message".to_owned(), NAME.into());
-        let event = object(&mut root, "event");
-        for name in ["sequence", "created"] {
-            event.remove(name);
-        }
-        for (name, value) in [
-            ("kind", "alert".into()),
-            ("action", "telemetry_lost".into()),
-            ("module", "lapwing".into()),
-            ("dataset", "lapwing.alert".into()),
-            ("id", id.clone().into()),
-            ("severity", self.severity.number().into()),
-            ("risk_score", self.risk_score.into()),
-            ("reason", self.reason.clone().into()),
-            ("start", self.from.to_string().into()),
-            ("end", self.to.to_string().into()),
-        ] {
-            event.insert(name.to_owned(), value);
-        }
-        root.insert("rule".to_owned(), rule());
-        let own = json!({
-            "id": id,
-            "reason": self.reason,
-            "rule_type": "telemetry",
-            "severity": self.severity.name(),
-            "complete": false,
-            "lost_records": self.lost_records,
-            "guide": self.guide,
-        });
-        let ours = object(&mut root, "lapwing");
-        ours.insert("alert".to_owned(), own);
-        ours.insert("lost".to_owned(), lost);
-        AlertDocument { id, time: self.to, json: Bytes::from(Json::Object(root).to_string()), local: false }
+    Statement {
+        rule: &RULE,
+        event,
+        from: *from,
+        to: *to,
+        reason,
+        severity: Severity::Low,
+        risk_score: DOWN_RISK_SCORE,
+        guide: DOWN_GUIDE,
+        lost_records: None,
+        detail: ("lost", json!({"down_seconds": seconds})),
     }
-}
-
-fn rule() -> Json {
-    json!({
-        "id": ID,
-        "uuid": ID,
-        "name": NAME,
-        "description": DESCRIPTION,
-        "category": "telemetry",
-        "version": "1",
-        "author": ["Lapwing"],
-        "license": "Apache-2.0",
-        "ruleset": "lapwing",
-    })
+    .document(schema)
 }
 
 #[cfg(test)]
 mod tests {
-    use lapwing_engine::Fields;
+    use lapwing_engine::{Fields, field};
+    use serde_json::Value as Json;
 
     use super::*;
 
@@ -262,7 +202,7 @@ mod tests {
         assert_eq!(alert["lapwing"]["lost"], json!({"down_seconds": 1.0}));
         assert_eq!(
             (&alert["rule"]["name"], &alert["lapwing"]["alert"]["severity"]),
-            (&json!(NAME), &json!("low"))
+            (&json!(RULE.name), &json!("low"))
         );
         let reason = alert["event"]["reason"].as_str().unwrap();
         assert!(reason.starts_with("the sensor was down between 1970-01-01T00:00:04.000Z and "), "{reason}");

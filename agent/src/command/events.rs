@@ -143,6 +143,7 @@ pub(super) fn line(event: &Json) -> String {
             format!("{} -> {} {}", end("source"), end("destination"), text("/process/command_line"))
         }
         Shows::Records => format!("{} records", text("/lapwing/lost/records")),
+        Shows::Reason => text("/event/reason"),
         Shows::Times => format!("from {} to {}", text("/event/start"), text("/event/end")),
     };
     format!(

@@ -85,12 +85,14 @@ pub(crate) enum Shows {
     Records,
     /// From when to when.
     Times,
+    /// Its reason.
+    Reason,
 }
 
 impl Shows {
     /// Whether it is about the sensor and no process.
     pub(crate) fn is_of_sensor(self) -> bool {
-        matches!(self, Self::Records | Self::Times)
+        matches!(self, Self::Records | Self::Times | Self::Reason)
     }
 }
 
@@ -248,6 +250,14 @@ actions! {
         verb: "did not run",
         shows: Shows::Times,
         number: 212,
+        ..LOSS
+    },
+    Tampered: Action {
+        name: "sensor_tampered",
+        message: "Somebody interfered with the sensor, or it does not show what happens",
+        verb: "was tampered with",
+        shows: Shows::Reason,
+        number: 213,
         ..LOSS
     },
 }

@@ -13,6 +13,7 @@ use aya::{Btf, Ebpf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::hierarchy;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
 /// What the kernel answers where its processor's part lacks something; the C library does not know it.
@@ -118,20 +119,9 @@ fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<()
 /// The control group of version 2 that holds all others, wherever that hierarchy is mounted.
 fn root_cgroup() -> io::Result<File> {
     let mounts = bounded::read_text("/proc/self/mountinfo", HOST_FILE_BYTES_MAX)?;
-    let place = cgroup_mount(&mounts);
+    let place = hierarchy::mount(&mounts, false);
     let missing = || io::Error::new(io::ErrorKind::NotFound, "control groups of version 2 are not mounted");
     File::open(place.ok_or_else(missing)?)
-}
-
-/// Where the whole hierarchy is mounted, by a table such as `/proc/self/mountinfo`, whose lines tell of what is below which
-/// root of a file system, of where it is, and behind a dash of which type.
-fn cgroup_mount(mounts: &str) -> Option<&str> {
-    mounts.lines().find_map(|line| {
-        let (place, ty) = line.split_once(" - ")?;
-        let mut fields = place.split(' ').skip(3);
-        let (root, place) = (fields.next()?, fields.next()?);
-        (root == "/" && ty.starts_with("cgroup2 ")).then_some(place)
-    })
 }
 
 /// Why a program cannot be attached at its place.
@@ -204,18 +194,4 @@ fn mount_tracefs() -> nix::Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
     mount(Some("lapwing"), TRACEFS, Some("tracefs"), flags, none)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_whole_hierarchy_is_found() {
-        let v1 = "30 23 0:26 / /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids";
-        let part = "31 23 0:27 /system.slice /mnt rw - cgroup2 cgroup2 rw";
-        let whole = "32 23 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(cgroup_mount(&[v1, part, whole].join("\n")), Some("/sys/fs/cgroup/unified"));
-        assert_eq!(cgroup_mount(&[v1, part, "odd", ""].join("\n")), None);
-    }
 }

@@ -1,44 +1,99 @@
-//! The canary: at the start the agent forks, begins a session, becomes another group, execs, connects, accepts and sends a
-//! datagram once itself, and every hook must show it.
-//! A tracepoint that exists and never fires is told so, instead of a silence that looks like peace.
+//! The canary: at the start and every minute the agent forks, begins a session, becomes another group, execs, connects,
+//! accepts and sends a datagram once itself, and every hook must show it, as it was. A hook that exists and never fires, or
+//! shows something else, is reported, instead of a silence that looks like peace.
+//!
+//! Its records make no events. A record is the canary's only while a flight is under way, and by what cannot be chosen from
+//! outside: the process is a child of the agent, by numbers and starts, that was not seen to end, and runs its one program
+//! once. What else such a process does is an event like any other.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+mod check;
+mod flight;
 
-use caps::{CapSet, Capability};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-use super::clock;
+use lapwing_common::Task;
+use zerocopy::IntoBytes as _;
+
+use self::flight::{Flight, fly};
 use super::hook::{HOOKS, HookReport, HookState};
+use super::process::Key;
 use super::record::Record;
+use super::{clock, own};
+
+/// How often it flies.
+const EVERY_NANOS: u64 = 60_000_000_000;
+/// How many flights in a row a hook must fail until it is reported: one may be lost on a busy host. The second follows at once.
+const FAILED_MAX: u32 = 2;
+/// How long after a flight its records may still come.
+const LATE_NANOS: u64 = 5_000_000_000;
+/// How long a flight may take. One that takes longer shows nothing, and there is none beside it.
+const FLIGHT_NANOS_MAX: u64 = 20_000_000_000;
+/// Most records of one flight that are kept until it is checked, and how long each may be.
+const RECORDS_MAX: usize = 32;
+const RECORD_BYTES_MAX: usize = 8 * 1024;
 
 /// What the agent did, by which its records are told from all others.
 pub(super) struct Canary {
-    own: u32,
-    /// Of each flight, for records of one may come when the next is made.
-    children: Vec<u32>,
-    ports: Vec<u16>,
-    /// Where datagrams went.
-    udp_ports: Vec<u16>,
-    /// When the last flight began.
-    start: u64,
-    /// What was seen of the last flight.
-    seen: [bool; HOOKS.len()],
-    /// Why a part could not be done: no hook is silent for that.
-    undone: Vec<(&'static str, String)>,
+    own: Option<Key>,
+    /// Children that were not seen to end.
+    children: Vec<Child>,
+    /// When the last flight began, and when it had ended; [`u64::MAX`] while it goes on.
+    from: u64,
+    until: u64,
+    /// What it did.
+    flight: Flight,
+    /// Brings that, where the flight is on a thread of its own.
+    result: Option<Receiver<Flight>>,
+    is_checked: bool,
+    /// Whether the next flight is to follow at once.
+    is_due: bool,
+    /// The socket by which it connected, as the kernel names it.
+    socket: Option<u64>,
+    /// Its records.
+    records: Vec<Vec<u64>>,
+    /// By hook: how many flights in a row it failed, and when the last began that it showed.
+    hooks: [(u32, u64); HOOKS.len()],
+    /// What was counted.
+    counts: CanaryCounts,
 }
+
+/// A child of the agent.
+struct Child {
+    pid: u32,
+    start: u64,
+    has_run: bool,
+}
+
+/// What was counted of flights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CanaryCounts {
+    /// Flights.
+    pub(crate) flights: u64,
+    /// Flights of which a hook showed nothing, or something else.
+    pub(crate) failed: u64,
+    /// Records of them, of which no events were made.
+    pub(crate) records: u64,
+}
+
+/// A hook, and what is wrong with what it showed.
+pub(super) type Finding = (&'static str, Option<String>);
 
 impl Canary {
     /// Does it all.
     pub(super) fn fly() -> Self {
         let mut canary = Self {
-            own: std::process::id(),
+            own: own::key(),
             children: Vec::new(),
-            ports: Vec::new(),
-            udp_ports: Vec::new(),
-            start: 0,
-            seen: [false; HOOKS.len()],
-            undone: Vec::new(),
+            from: 0,
+            until: 0,
+            flight: Flight::default(),
+            result: None,
+            is_checked: true,
+            is_due: false,
+            socket: None,
+            records: Vec::new(),
+            hooks: [(0, clock::now()); HOOKS.len()],
+            counts: CanaryCounts::default(),
         };
         canary.fly_again();
         canary
@@ -46,125 +101,232 @@ impl Canary {
 
     /// Does it all once more, as though nothing had been seen yet.
     pub(super) fn fly_again(&mut self) {
-        (self.start, self.seen) = (clock::now(), [false; HOOKS.len()]);
-        self.undone.clear();
-        match connect() {
-            Ok(port) => self.ports.push(port),
-            Err(error) => {
-                self.undone.push(("connect", error.to_string()));
-                self.undone.push(("accept", error.to_string()));
-            }
-        }
-        match send() {
-            Ok(port) => self.udp_ports.push(port),
-            Err(error) => self.undone.push(("udp", error.to_string())),
-        }
-        match spawn() {
-            Ok(child) => self.children.push(child),
-            Err(error) => {
-                for name in ["fork", "exec", "exit", "ids", "session"] {
-                    self.undone.push((name, error.to_string()));
-                }
-            }
-        }
-        if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETGID).unwrap_or(false) {
-            let reason = "without CAP_SETGID the agent cannot become another group";
-            self.undone.push(("ids", reason.to_owned()));
-        }
+        self.begin();
+        self.flight = fly();
+        self.until = clock::now();
+    }
+
+    /// Forgets what was seen, so that the same records can be shown again.
+    pub(super) fn rewind(&mut self) {
+        self.children.clear();
+        self.records.clear();
     }
 
     /// Whether a record comes from the canary. It is then noted, and no event is made of it.
-    pub(super) fn takes(&mut self, record: &Record<'_>) -> bool {
-        let is_own = |pid: u32, port: u16| pid == self.own && self.ports.contains(&port);
-        let is_own_datagram = |pid: u32, port: u16| pid == self.own && self.udp_ports.contains(&port);
-        let is_child = |pid: u32| self.children.contains(&pid);
-        let is_it = match record {
-            Record::Fork(fork) => is_child(fork.child.pid),
-            Record::Exec(exec) => is_child(exec.fixed.task.pid),
-            Record::Exit(exit) => is_child(exit.task.pid),
-            Record::Connect(connect) => is_own(connect.task.pid, connect.socket.remote_port),
-            Record::Accept(accept) => is_own(accept.task.pid, accept.socket.local_port),
-            Record::Changed(changed) => is_child(changed.task.pid),
-            Record::Datagram(sent) => is_own_datagram(sent.task.pid, sent.socket.remote_port),
-            Record::Connected(_) | Record::Closed(_) => false,
-        };
-        if is_it && record.header().time >= self.start {
-            let kind = lapwing_common::Kind(record.header().kind);
-            for (hook, seen) in HOOKS.iter().zip(&mut self.seen) {
-                *seen |= hook.yields.contains(&kind);
-            }
+    pub(super) fn takes(&mut self, bytes: &[u8], record: &Record<'_>) -> bool {
+        let time = record.header().time;
+        if time > self.until || self.own.is_none() {
+            return false;
+        }
+        let is_it = self.is_own(record);
+        if let Record::Connect(connect) = record
+            && is_it
+        {
+            self.socket = Some(connect.socket.id);
+        }
+        let is_answer = matches!(record, Record::Connected(one) if Some(one.socket) == self.socket);
+        if (is_it || is_answer) && time >= self.from && self.records.len() < RECORDS_MAX {
+            self.note(bytes);
         }
         is_it
     }
 
-    /// Whether every attached hook has shown it.
+    /// Counts a record that was taken, once it is passed over for good.
+    pub(super) fn count(&mut self) {
+        self.counts.records += 1;
+    }
+
+    /// Begins a flight from time to time, on a thread of its own, and says once what each hook showed of it. Nothing here
+    /// waits. Hooks that are `left_out` are not checked, for the kernel leaves out what they would show; nor is anything where
+    /// records were lost since a time, as `has_lost` knows.
+    pub(super) fn turn(
+        &mut self,
+        now: u64,
+        hooks: &[HookReport],
+        left_out: &[&str],
+        has_lost: impl Fn(u64) -> bool,
+    ) -> Vec<Finding> {
+        match self.result.as_ref().map(Receiver::try_recv) {
+            Some(Ok(flight)) => {
+                (self.flight, self.result, self.until) = (flight, None, now);
+            }
+            Some(Err(TryRecvError::Disconnected)) => {
+                (self.flight, self.result, self.until) = (Flight::impossible("its thread ended"), None, now);
+            }
+            Some(Err(TryRecvError::Empty)) if now < self.from + FLIGHT_NANOS_MAX || self.is_checked => {
+                return Vec::new();
+            }
+            Some(Err(TryRecvError::Empty)) => {
+                self.is_checked = true;
+                self.counts.failed += 1;
+                let fault = Some("the agent's own test does not end".to_owned());
+                return vec![("fork", fault)].into_iter().filter(|_| self.is_sure("fork", true)).collect();
+            }
+            None => {}
+        }
+        if !self.is_checked && (now > self.until + LATE_NANOS || self.is_seen(hooks)) {
+            self.is_checked = true;
+            let is_lossy = has_lost(self.from);
+            return if is_lossy { Vec::new() } else { self.findings(hooks, left_out) };
+        }
+        let is_time = self.is_due || now >= self.from + EVERY_NANOS;
+        if is_time && self.is_checked && self.result.is_none() {
+            self.set_off();
+        }
+        Vec::new()
+    }
+
+    /// Whether every attached hook has shown it, as it was.
     pub(super) fn is_seen(&self, hooks: &[HookReport]) -> bool {
-        self.unseen(hooks).next().is_none()
+        self.tested(hooks).all(|name| self.fault(name).is_none())
     }
 
     /// Marks the hooks that did not show it.
-    pub(super) fn judge(&self, hooks: &mut [HookReport]) {
-        let unseen: Vec<_> = self.unseen(hooks).collect();
-        for report in hooks.iter_mut().filter(|report| unseen.contains(&report.name)) {
-            report.state = HookState::Silent;
-            report.reason = Some("the agent's own test did not come through it".to_owned());
+    pub(super) fn judge(&mut self, hooks: &mut [HookReport]) {
+        self.is_checked = true;
+        let faults: Vec<_> = self.tested(hooks).filter_map(|name| Some((name, self.fault(name)?))).collect();
+        for (name, fault) in faults {
+            for report in hooks.iter_mut().filter(|report| report.name == name) {
+                (report.state, report.reason) = (HookState::Silent, Some(fault.clone()));
+            }
         }
         for report in hooks.iter_mut().filter(|report| report.state == HookState::Attached) {
-            if let Some((_, error)) = self.undone.iter().find(|(name, _)| *name == report.name) {
+            if let Some(error) = self.flight.undone(report.name) {
                 report.reason = Some(format!("attached and not tested: {error}"));
             }
         }
     }
 
-    fn unseen(&self, hooks: &[HookReport]) -> impl Iterator<Item = &'static str> {
-        let attached =
-            |name| hooks.iter().any(|report| report.name == name && report.state == HookState::Attached);
-        let undone = |name| self.undone.iter().any(|(undone, _)| *undone == name);
-        HOOKS
-            .iter()
-            .zip(&self.seen)
-            .filter(move |(hook, seen)| !**seen && attached(hook.name) && !undone(hook.name))
-            .map(|(hook, _)| hook.name)
+    /// What was counted.
+    pub(super) fn counts(&self) -> CanaryCounts {
+        self.counts
+    }
+
+    fn begin(&mut self) {
+        (self.from, self.until, self.is_checked) = (clock::now(), u64::MAX, false);
+        self.is_due = false;
+        self.counts.flights += 1;
+        self.records.clear();
+    }
+
+    fn set_off(&mut self) {
+        self.begin();
+        self.children.clear();
+        self.flight = Flight::default();
+        let (sender, result) = channel();
+        // Where the sensor has stopped, the flight is of no use to it.
+        let body = move || drop(sender.send(fly()));
+        match std::thread::Builder::new().name("canary".to_owned()).spawn(body) {
+            Ok(_) => self.result = Some(result),
+            Err(error) => {
+                (self.flight, self.until) = (Flight::impossible(&error.to_string()), clock::now());
+            }
+        }
+    }
+
+    fn findings(&mut self, hooks: &[HookReport], left_out: &[&str]) -> Vec<Finding> {
+        let tested = self.tested(hooks).filter(|name| !left_out.contains(name));
+        let found: Vec<_> = tested.map(|name| (name, self.fault(name))).collect();
+        self.counts.failed += u64::from(found.iter().any(|(_, fault)| fault.is_some()));
+        let sure = found.into_iter().filter(|(name, fault)| self.is_sure(name, fault.is_some())).collect();
+        // The next shows at once whether it was by chance.
+        self.is_due = self.hooks.iter().any(|(failed, _)| (1..FAILED_MAX).contains(failed));
+        sure
+    }
+
+    /// Takes in whether a hook failed. Whether that is to be reported.
+    fn is_sure(&mut self, name: &str, has_failed: bool) -> bool {
+        let from = self.from;
+        let Some((failed, good)) = place(name).and_then(|place| self.hooks.get_mut(place)) else {
+            return false;
+        };
+        if has_failed {
+            *failed += 1;
+            tracing::debug!("the hook {name} failed the agent's own test, {failed} times in a row");
+            return *failed >= FAILED_MAX;
+        }
+        (*failed, *good) = (0, from);
+        true
+    }
+
+    /// When the last flight began that a hook showed.
+    pub(super) fn good(&self, name: &str) -> u64 {
+        place(name).map_or(self.from, |place| self.hooks[place].1)
+    }
+
+    /// The hooks that are attached and could be tested.
+    fn tested(&self, hooks: &[HookReport]) -> impl Iterator<Item = &'static str> {
+        let attached = |name: &str| {
+            hooks.iter().any(|report| report.name == name && report.state == HookState::Attached)
+        };
+        let is_tested = move |name: &&'static str| {
+            flight::TESTED.contains(name) && attached(name) && self.flight.undone(name).is_none()
+        };
+        HOOKS.iter().map(|hook| hook.name).filter(is_tested)
+    }
+
+    /// What is wrong with what a hook showed.
+    fn fault(&self, name: &str) -> Option<String> {
+        let hook = HOOKS.iter().find(|hook| hook.name == name)?;
+        let records = self.records.iter().filter_map(|bytes| Record::parse(bytes.as_bytes()).ok());
+        check::fault(hook.yields, records, &self.flight, self.own?)
+    }
+
+    /// Whether the canary did what a record tells.
+    fn is_own(&mut self, record: &Record<'_>) -> bool {
+        match record {
+            Record::Fork(fork) => {
+                let is_it = Some(Key::new(fork.forker, fork.forker_start)) == self.own
+                    && Key::parent_of(&fork.child) == self.own;
+                if is_it {
+                    self.adopt(&fork.child);
+                }
+                is_it
+            }
+            Record::Exec(exec) => {
+                let child = self.child(&exec.fixed.task);
+                child.is_some_and(|child| !std::mem::replace(&mut child.has_run, true))
+            }
+            Record::Changed(changed) => self.child(&changed.task).is_some(),
+            Record::Exit(exit) => {
+                let is_it = self.child(&exit.task).is_some();
+                let (pid, start) = (exit.task.pid, exit.task.start);
+                self.children.retain(|child| (child.pid, child.start) != (pid, start));
+                is_it
+            }
+            Record::Connect(one) | Record::Accept(one) | Record::Datagram(one) => {
+                Some(Key::of(&one.task)) == self.own && check::is_loopback(&one.socket)
+            }
+            _ => false,
+        }
+    }
+
+    /// The child that did it. One whose beginning was not shown is known by its parent.
+    fn child(&mut self, task: &Task) -> Option<&mut Child> {
+        let is_it = |child: &Child| (child.pid, child.start) == (task.pid, task.start);
+        if !self.children.iter().any(is_it) {
+            let is_expected = self.flight.child == Some(task.pid) && self.children.is_empty();
+            if !is_expected || Key::parent_of(task) != self.own {
+                return None;
+            }
+            self.adopt(task);
+        }
+        self.children.iter_mut().find(|child| is_it(child))
+    }
+
+    fn adopt(&mut self, task: &Task) {
+        self.children.push(Child { pid: task.pid, start: task.start, has_run: false });
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        if bytes.len() <= RECORD_BYTES_MAX {
+            let mut room = vec![0; bytes.len().div_ceil(8)];
+            room.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
+            self.records.push(room);
+        }
     }
 }
 
-/// Connects to itself over loopback.
-fn connect() -> std::io::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = listener.local_addr()?;
-    let _stream = TcpStream::connect(address)?;
-    listener.accept()?;
-    Ok(address.port())
-}
-
-/// Sends a datagram to itself over loopback, and returns to which port.
-fn send() -> std::io::Result<u16> {
-    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = receiver.local_addr()?;
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(b"", address)?;
-    Ok(address.port())
-}
-
-/// What the child makes of itself before it runs the program. The group that it could go back to is nothing by which
-/// anything is decided, and the program's start resets it. That this is forbidden is found out elsewhere.
-fn change() -> std::io::Result<()> {
-    const NOBODY: libc::gid_t = 65_534;
-    // SAFETY: neither has preconditions.
-    unsafe {
-        libc::setsid();
-        libc::setresgid(libc::gid_t::MAX, libc::gid_t::MAX, NOBODY);
-    }
-    Ok(())
-}
-
-/// Runs this very program in a session of its own, which prints its version and ends.
-fn spawn() -> std::io::Result<u32> {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: only system calls are made between fork and exec.
-    unsafe { command.pre_exec(change) };
-    let mut child = command.spawn()?;
-    let pid = child.id();
-    child.wait()?;
-    Ok(pid)
+fn place(name: &str) -> Option<usize> {
+    HOOKS.iter().position(|hook| hook.name == name)
 }

@@ -31,7 +31,8 @@ use super::image::Image;
 use super::names::Names;
 use super::owner::Owner;
 use super::process::{Changes, Key, Process, Table};
-use crate::source::Down;
+use super::tamper::Report;
+use crate::source::{Down, Tampered};
 
 /// Makes events of records.
 pub(super) struct Decoder {
@@ -185,6 +186,19 @@ impl Decoder {
         own.set(field!("event.end"), end);
         let event = self.event(to, own, vec![self.fixed(Row::Down), self.host.clone()]);
         Down { event, from: start, to: end }
+    }
+
+    /// Somebody interfered with the sensor. What is known of who did it is in the event.
+    pub(super) fn tampered(&mut self, table: &Table, report: &Report) -> Tampered {
+        let Report { reason, from, to, by, is_managed } = report;
+        let mut own = self.own(Row::Tampered, by.map_or(0, |key| key.pid), *to);
+        own.set(field!("event.reason"), reason.as_str());
+        let mut layers = vec![self.fixed(Row::Tampered)];
+        layers.extend(by.and_then(|key| table.get(key)).map(|process| self.process_block(table, process)));
+        layers.push(self.host.clone());
+        let event = self.event(*to, own, layers);
+        let [from, to] = [*from, *to].map(|time| self.clock.wall(time));
+        Tampered { event, from, to, reason: reason.clone(), is_managed: *is_managed }
     }
 
     /// Everything that process events tell of a process that runs this program: for the context of an alert. Without

@@ -51,6 +51,21 @@ impl Filters {
         true
     }
 
+    /// Whether the kernel leaves out what it should. Where it does not, it is set right. Returns the classes, of any kind, that
+    /// it left out beside those; `None` where all is well.
+    pub(super) fn verify(&mut self) -> Option<String> {
+        let PodFilter(found) = self.map.get(&0, 0).ok()?;
+        if found.dropped == self.now.dropped {
+            return None;
+        }
+        let words = |filter: &Filter| filter.dropped.map(|word| format!("{word:x}")).join(" ");
+        let text = format!("{} instead of {}", words(&found), words(&self.now));
+        if let Err(error) = self.map.set(0, PodFilter(self.now), 0) {
+            return Some(format!("{text}, and it cannot be set right: {error}"));
+        }
+        Some(text)
+    }
+
     /// The classes that records of this kind are left out for, by name.
     pub(super) fn dropped(&self, kind: Kind) -> Vec<&'static str> {
         names(&self.now, kind)

@@ -21,8 +21,9 @@ use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 
 use super::loss::{self, PodCounts};
+use super::own;
 use super::owner::Owner;
-use super::process::Saved;
+use super::process::{Key, Saved};
 use super::ring::Ring;
 
 /// What descriptors are of, as their names begin.
@@ -84,8 +85,8 @@ impl Kept {
 
 /// What the run before has left.
 pub(super) struct Inherited {
-    /// The number of its process.
-    pub(super) pid: u32,
+    /// Its process.
+    pub(super) by: Key,
     /// Its rings, of which nothing was read yet.
     pub(super) ring: Ring,
     /// What it knew at its end; nothing where it was killed.
@@ -120,11 +121,11 @@ impl State {
 impl Inherited {
     fn open(kept: Vec<(String, OwnedFd)>, names: Vec<String>) -> Result<Self> {
         let (mut records, mut connections, mut counts, mut state) = (None, None, None, None);
-        let (mut links, mut pid) = (Vec::new(), None);
+        let (mut links, mut run) = (Vec::new(), None);
         for (name, fd) in kept {
             let (what, version, by) = parse(&name).with_context(|| format!("`{name}` is not known"))?;
             ensure!(version == VERSION, "its records are of version {version}, and {VERSION} is read");
-            ensure!(*pid.get_or_insert(by) == by, "it is of more than one run");
+            ensure!(*run.get_or_insert(by) == by, "it is of more than one run");
             match what {
                 LINK => links.push(fd),
                 RECORDS => records = Some(fd),
@@ -143,7 +144,7 @@ impl Inherited {
             None
         });
         Ok(Self {
-            pid: pid.context("nothing is there")?,
+            by: run.context("nothing is there")?,
             ring: Ring::new([ring(records)?, ring(connections)?])?,
             state,
             lost: [0; SLOTS],
@@ -226,7 +227,7 @@ fn read_state(fd: OwnedFd) -> Result<State> {
 }
 
 /// The numbers of this process's links.
-fn links() -> Result<Vec<i32>> {
+pub(super) fn links() -> Result<Vec<i32>> {
     let mut links = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").context("/proc/self/fd")? {
         let entry = entry?;
@@ -244,7 +245,9 @@ fn links() -> Result<Vec<i32>> {
 const UNPOLLED: NotifyState<'_> = NotifyState::Custom("FDPOLL=0");
 
 fn keep(what: &str, fds: &[BorrowedFd<'_>]) -> Result<()> {
-    let name = format!("{what}-{VERSION}-{}", std::process::id());
+    // A number alone is another process's a moment later.
+    let start = own::start().unwrap_or_default();
+    let name = format!("{what}-{VERSION}-{}-{start}", std::process::id());
     let message = [NotifyState::FdStore, UNPOLLED, NotifyState::FdName(&name)];
     sd_notify::notify_with_fds(&message, fds).context("the service manager does not keep descriptors")
 }
@@ -261,10 +264,10 @@ fn forget(names: &[String]) {
 }
 
 /// What a descriptor is of, the version of the wire, and the process that gave it.
-fn parse(name: &str) -> Option<(&str, u16, u32)> {
-    let mut parts = name.splitn(3, '-');
-    let (what, version, pid) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((what, version.parse().ok()?, pid.parse().ok()?))
+fn parse(name: &str) -> Option<(&str, u16, Key)> {
+    let mut parts = name.splitn(4, '-');
+    let (what, version, pid, start) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    Some((what, version.parse().ok()?, Key::new(pid.parse().ok()?, start.parse().ok()?)))
 }
 
 #[cfg(test)]
@@ -273,8 +276,9 @@ mod tests {
 
     #[test]
     fn names_tell_what_and_by_whom() {
-        assert_eq!(parse("records-2-812"), Some(("records", 2, 812)));
-        for odd in ["", "stored", "records-2", "records-x-812", "records-2-812-1"] {
+        assert_eq!(parse("records-2-812-70000000"), Some(("records", 2, Key::new(812, 70_000_000))));
+        for odd in ["", "stored", "records-2-812", "records-x-812-1", "records-2-812-1-1", "records-2-812-x"]
+        {
             assert_eq!(parse(odd), None, "{odd}");
         }
     }

@@ -15,6 +15,7 @@
 //! port of a connection that has no answer yet; CAP_KILL is not needed, a probe by signal 0 may be refused.
 
 mod attach;
+mod bpf;
 mod btf;
 mod canary;
 mod hook;
@@ -24,15 +25,18 @@ mod stack;
 mod start;
 
 mod filter;
+mod guard;
 mod loss;
 mod record;
 mod ring;
+mod tamper;
 
 mod actor;
 mod clock;
 mod down;
 mod file;
 mod handover;
+mod hierarchy;
 mod image;
 mod process;
 mod snapshot;
@@ -45,6 +49,7 @@ mod decode;
 mod environment;
 mod host;
 mod names;
+mod own;
 mod owner;
 
 use std::collections::HashMap;
@@ -67,6 +72,7 @@ use serde_json::json;
 pub(crate) use self::action::ACTIONS;
 pub(crate) use self::action::{Action, Direction, Shows, streams};
 pub(crate) use self::auditd::of as as_auditd;
+pub(crate) use self::canary::CanaryCounts;
 pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
 pub(crate) use self::handover::Kept;
@@ -82,8 +88,9 @@ use self::context::Hashes;
 use self::decode::{Audience, Decoder};
 use self::down::{Before, Memory};
 use self::filter::Filters;
+use self::guard::Guard;
 use self::handover::{Inherited, Maps, State as Left};
-use self::hook::{Retry, UDP};
+use self::hook::{HOOKS, Retry, UDP};
 use self::host::Host;
 use self::image::Image;
 use self::loss::Losses;
@@ -92,9 +99,10 @@ use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::{ExecRecord, Record};
 use self::ring::Ring;
 use self::snapshot::{Border, Running};
+use self::tamper::{Report, Subject, Tamper};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::config::SensorConfig;
-use crate::source::{Batch, Context, Down, Lost, Source};
+use crate::source::{Batch, Context, Down, Lost, Source, Tampered};
 
 /// How long an event may wait for the port of a connection: the process that connects can be held up between the two
 /// moments at which the connection and its port are recorded.
@@ -118,6 +126,14 @@ pub(crate) struct Sensor {
     /// Whether somebody watches the events.
     is_watched: bool,
     canary: Canary,
+    /// Whether this runs in a process namespace of its own.
+    is_inner: bool,
+    /// When it was looked last whether somebody interferes, in nanoseconds since boot.
+    looked: u64,
+    /// The agent's own process.
+    agent: Option<Key>,
+    guard: Guard,
+    tamper: Tamper,
     table: Table,
     decoder: Decoder,
     hashes: Hashes,
@@ -144,6 +160,8 @@ pub(crate) struct Sensor {
     malformed: u64,
     /// Records of the agent's own connections.
     own: u64,
+    /// Records that were told already.
+    told_before: u64,
     owners: Owners,
     wanted: Wanted,
     /// Ports of sockets, used within one batch.
@@ -177,6 +195,10 @@ pub(crate) struct SensorStatus {
     pub(crate) late: u64,
     /// Records of the agent's own connections, of which no events are made.
     pub(crate) own: u64,
+    /// Records that the snapshot, or the run before, has told already.
+    pub(crate) told_before: u64,
+    /// What was counted of the canary's flights.
+    pub(crate) canary: CanaryCounts,
     /// What was counted of connections whose end is waited for.
     pub(crate) owners: OwnerCounts,
     /// Processes that are kept, living and ended.
@@ -250,6 +272,11 @@ impl Sensor {
             filters: Filters::new(loaded.filter),
             is_watched: false,
             canary: Canary::fly(),
+            is_inner: loaded.is_inner,
+            looked: border.attached,
+            agent: own::key(),
+            guard: Guard::default(),
+            tamper: Tamper::default(),
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
             hashes: Hashes::default(),
@@ -267,6 +294,7 @@ impl Sensor {
             is_stopped: false,
             malformed: 0,
             own: 0,
+            told_before: 0,
             owners: Owners::default(),
             wanted: config.env_vars.clone(),
             ports: HashMap::new(),
@@ -276,6 +304,8 @@ impl Sensor {
         // What was made since comes by its records, though within one tick of the clock it is not known which was first.
         sensor.snapshot = snapshot::all(sensor.border.attached + TICK_NANOS);
         sensor.inherit();
+        // What the run before had attached is let go of by now.
+        sensor.guard = Guard::new();
         Ok(sensor)
     }
 
@@ -365,6 +395,8 @@ impl Sensor {
             malformed: self.malformed,
             late: self.ring.late(),
             own: self.own,
+            told_before: self.told_before,
+            canary: self.canary.counts(),
             owners: self.owners.counts(),
             processes: self.table.len(),
             alive: self.table.alive(),
@@ -391,6 +423,8 @@ impl Sensor {
             }
             self.ebpf = Some(ebpf);
         }
+        // The same records come again, to be passed over.
+        self.canary.rewind();
         for report in &self.hooks {
             let reason = report.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             let method = report.method.map(|method| format!(" by {method}")).unwrap_or_default();
@@ -404,8 +438,11 @@ impl Sensor {
         while !self.canary.is_seen(&self.hooks) && start.elapsed() < CANARY_WAIT {
             self.ring.wait(Duration::from_millis(1));
             self.ring.take();
-            for record in self.ring.later().flat_map(Record::parse) {
-                self.canary.takes(&record);
+            self.canary.rewind();
+            for bytes in self.ring.later() {
+                if let Ok(record) = Record::parse(bytes) {
+                    self.canary.takes(bytes, &record);
+                }
             }
         }
     }
@@ -442,7 +479,7 @@ impl Sensor {
         }
         std::mem::swap(&mut self.ring, &mut inherited.ring);
         self.ring.drain();
-        let events = self.decode(Some(inherited.pid));
+        let events = self.decode(Some(inherited.by));
         std::mem::swap(&mut self.ring, &mut inherited.ring);
         self.inherited = Some(inherited);
         Some(Batch { events, ..Batch::default() })
@@ -452,7 +489,7 @@ impl Sensor {
     /// once the one before is.
     fn take_over(&mut self, inherited: Inherited) -> Batch {
         self.settle();
-        let (pid, records) = (inherited.pid, inherited.ring.delivered().iter().sum());
+        let (pid, records) = (inherited.by.pid, inherited.ring.delivered().iter().sum());
         let lost = inherited.lost.iter().sum();
         tracing::info!(
             "of the time between the run of process {pid} and this one: {records} records, {lost} lost"
@@ -475,7 +512,7 @@ impl Sensor {
 
     /// Turns the records that are ready into events; those of the rings that the process `before` has left, where that
     /// is told.
-    fn decode(&mut self, before: Option<u32>) -> Vec<Event> {
+    fn decode(&mut self, before: Option<Key>) -> Vec<Event> {
         let mut ports = self.find_ports();
         let mut events = Vec::with_capacity(ports.len());
         for bytes in self.ring.ready() {
@@ -488,10 +525,11 @@ impl Sensor {
                 }
             };
             let port = if matches!(record, Record::Connect(_)) { ports.pop() } else { None };
-            if self.canary.takes(&record) {
+            if self.canary.takes(bytes, &record) {
+                self.canary.count();
                 continue;
             }
-            if is_connection_of(before.unwrap_or_else(std::process::id), &record) {
+            if own::is_connection_of(before.or(self.agent), &record) {
                 self.own += 1;
                 continue;
             }
@@ -500,6 +538,7 @@ impl Sensor {
                 None => self.border.is_told_before(&record),
             };
             if is_told {
+                self.told_before += 1;
                 if let Record::Exec(exec) = &record {
                     // The kernel side tells it once.
                     name_cgroup(&mut self.table, exec);
@@ -511,6 +550,52 @@ impl Sensor {
             Teller { table, decoder, owners, wanted, filter, ebpf, events: &mut events }.tell(&record, port);
         }
         events
+    }
+
+    /// Looks whether somebody interfered with what the sensor put into the kernel, and whether it shows what happens. Returns
+    /// what was not reported before.
+    fn watch_over(&mut self, now: u64) -> Vec<Tampered> {
+        if self.is_stopped {
+            return Vec::new();
+        }
+        let report = |reason, from| Report { reason, from, to: now, by: None, is_managed: false };
+        if let Some(found) = self.filters.verify() {
+            let reason = format!(
+                "the map FILTER, by which the kernel leaves out connections, was changed to {found}: connections \
+                 since the last look, a moment before, may have gone unseen"
+            );
+            self.tamper.done(Subject::Map("FILTER"), report(reason, self.looked));
+        }
+        let faults = self.guard.look(now);
+        faults.iter().for_each(|faults| self.tamper.keep_links(faults));
+        for fault in faults.into_iter().flatten() {
+            let reason = format!("a kernel program of the sensor is not attached any more: {fault}");
+            self.tamper.raise(Subject::Link(fault), report(reason, self.looked));
+        }
+        let left_out = self.untestable();
+        let has_lost = |from| self.losses.between(from, now) > 0;
+        for (hook, fault) in self.canary.turn(now, &self.hooks, &left_out, has_lost) {
+            match fault {
+                None => self.tamper.resolve(&Subject::Hook(hook)),
+                Some(fault) => {
+                    let reason = format!("the hook {hook} does not show what happens: {fault}");
+                    self.tamper.raise(Subject::Hook(hook), report(reason, self.canary.good(hook)));
+                }
+            }
+        }
+        self.looked = now;
+        self.tamper.expire(now);
+        let reports = self.tamper.take();
+        reports.iter().map(|report| self.decoder.tampered(&self.table, report)).collect()
+    }
+
+    /// Hooks of which the kernel leaves out what the canary does: what the agent does passes the filter only where it is known by
+    /// its number.
+    fn untestable(&self) -> Vec<&'static str> {
+        let is_left_out =
+            |kind: &Kind| self.is_inner && self.filters.now().drops(*kind, Reach::Loopback.bit());
+        let hooks = HOOKS.iter().filter(|hook| hook.yields.first().is_some_and(is_left_out));
+        hooks.map(|hook| hook.name).collect()
     }
 
     fn tell_lost(&mut self, lost: &loss::Lost) -> Lost {
@@ -684,7 +769,9 @@ impl Source for Sensor {
         let lost = self.losses.look(now, self.is_stopped).map(|lost| self.tell_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
         let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.is_stopped);
-        Ok(Some(Batch { events, checkpoint, lost, down: None }))
+        let tampered = self.watch_over(now);
+        events.extend(tampered.iter().map(|one| one.event.clone()));
+        Ok(Some(Batch { events, checkpoint, lost, down: None, tampered }))
     }
 
     fn running(&mut self) -> Vec<Event> {
@@ -733,6 +820,15 @@ impl Source for Sensor {
             "malformed": status.malformed,
             "late": status.late,
             "own_connections": status.own,
+            "told_before": status.told_before,
+            "tampered": self.tamper.reasons(),
+            "tamperings": self.tamper.counts().0,
+            "tamperings_unlisted": self.tamper.counts().1,
+            "canary": {
+                "flights": status.canary.flights,
+                "failed": status.canary.failed,
+                "records": status.canary.records,
+            },
             "connections": status.owners.open,
             "connections_untracked": status.owners.untracked,
             "connections_unowned": status.owners.unowned,
@@ -788,14 +884,6 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
         }
     }
     found
-}
-
-/// Whether the agent, which is or was this process, connected itself. It asks the instance's metadata for credentials and
-/// talks to its sinks: told as events, that would pass for what its parent's other children do, and every alert would make
-/// an event of its own.
-fn is_connection_of(agent: u32, record: &Record<'_>) -> bool {
-    let (Record::Connect(connection) | Record::Datagram(connection)) = record else { return false };
-    connection.task.pid == agent
 }
 
 /// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.

@@ -140,7 +140,7 @@ fn running(process: &Process) -> Option<Running> {
 }
 
 /// A file about a process, as the library understands it. The library itself would read it whole, however long it is.
-fn about<T: FromRead>(process: &Process, name: &str) -> Option<T> {
+pub(super) fn about<T: FromRead>(process: &Process, name: &str) -> Option<T> {
     T::from_read(bytes_about(process, name)?.as_slice()).ok()
 }
 

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -14,12 +15,13 @@ use bytesize::ByteSize;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
-use super::btf;
 use super::filter::PodFilter;
 use super::handover::{self, Maps};
+use super::hierarchy;
 use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
 use super::loss::PodCounts;
+use super::{bpf, btf};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::causes::causes;
 use crate::config::SensorConfig;
@@ -96,6 +98,8 @@ pub(super) struct Loaded {
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
     pub(super) filter: Array<MapData, PodFilter>,
     pub(super) hooks: Vec<HookReport>,
+    /// Whether this runs in a process namespace of its own.
+    pub(super) is_inner: bool,
     /// For the next run.
     pub(super) maps: Maps,
     /// What the programs log for their own debugging; nothing unless they were built to.
@@ -119,6 +123,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
              host, or with `--pid=host`"
         );
     }
+    // In a namespace of its own the host's number of it is not known.
+    let agent = if pid_namespace == 0 { std::process::id() } else { 0 };
     let beginnings = config.env_vars.beginnings();
     let count = u32::try_from(beginnings.len()).unwrap_or(u32::MAX);
     let ring_bytes = ring_bytes(config.ring_size);
@@ -137,6 +143,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
         .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
         .override_global("FILL_MARK_BYTES", &fill_mark, true)
         .override_global("WANTED", &count, true)
+        .override_global("AGENT", &agent, true)
         .override_global("CONNECTIONS_MARK_BYTES", &connections_mark, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .load(OBJECT);
@@ -146,6 +153,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp);
     let hooks = hooks.map_err(StartError::Hook)?;
     load_port(&mut ebpf);
+    freeze(&ebpf);
     // Only programs that were built to log have a map for it.
     let logger = EbpfLogger::init(&mut ebpf).ok();
     let refused = |error: &dyn std::error::Error| StartError::Refused(causes(error));
@@ -159,7 +167,30 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let rings = [ring("RECORDS")?, ring("CONNECTIONS")?];
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
     let filter = Array::try_from(map("FILTER")?).map_err(|error| refused(&error))?;
-    Ok(Loaded { ebpf, btf, rings, counts, filter, hooks, maps, logger })
+    Ok(Loaded { ebpf, btf, rings, counts, filter, hooks, is_inner: pid_namespace != 0, maps, logger })
+}
+
+/// Maps that the agent writes while it runs, each of which is read back ([`Filters`](super::filter::Filters)). In all others
+/// nothing but programs writes from the start on.
+const WRITTEN: [&str; 1] = ["FILTER"];
+
+/// Freezes the maps that the agent does not write any more. Where that cannot be, they can be written to as before.
+fn freeze(ebpf: &Ebpf) {
+    // The loader has frozen the programs' constants.
+    let is_open = |name: &str| !WRITTEN.contains(&name) && !name.starts_with('.');
+    for (name, map) in ebpf.maps().filter(|(name, _)| is_open(name)) {
+        let frozen = match map {
+            Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map) => bpf::freeze(map.fd().as_fd()),
+            Map::PerCpuArray(map) | Map::PerCpuHashMap(map) | Map::PerCpuLruHashMap(map) => {
+                bpf::freeze(map.fd().as_fd())
+            }
+            // A ring has no elements to be written.
+            _ => Ok(()),
+        };
+        if let Err(error) = frozen {
+            tracing::warn!("the map {name} can be written to by others: {error}");
+        }
+    }
 }
 
 /// Tells the kernel side how the variables begin that are wanted.
@@ -225,14 +256,8 @@ fn check_capabilities() -> Result<(), StartError> {
 fn layout(kernel: &str) -> Result<Layout, StartError> {
     let bytes = bounded::read(BTF, BTF_BYTES_MAX).map_err(StartError::NoBtf)?;
     let btf = btf::Btf::parse(&bytes).ok_or(StartError::BadBtf)?;
-    Layout::resolve(&btf, has_cgroups_v1()).map_err(|missing| StartError::Layout(missing, kernel.to_owned()))
-}
-
-/// Whether containers are told apart by control groups of version 1: the `pids` controller then has a hierarchy.
-fn has_cgroups_v1() -> bool {
-    let table = bounded::read_text("/proc/cgroups", HOST_FILE_BYTES_MAX).unwrap_or_default();
-    let pids = table.lines().find_map(|line| line.strip_prefix("pids\t"));
-    pids.and_then(|rest| rest.split('\t').next()).is_some_and(|hierarchy| hierarchy != "0")
+    Layout::resolve(&btf, hierarchy::has_v1())
+        .map_err(|missing| StartError::Layout(missing, kernel.to_owned()))
 }
 
 /// Loads what reads the port of a socket that waits for an answer. Without it such a port stays unknown.

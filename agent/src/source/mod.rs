@@ -64,6 +64,22 @@ pub(crate) struct Batch {
     pub(crate) lost: Option<Lost>,
     /// That nobody looked for a while before this run, where that is so and was not told before.
     pub(crate) down: Option<Down>,
+    /// What somebody did to the source itself, and was not reported before.
+    pub(crate) tampered: Vec<Tampered>,
+}
+
+/// Somebody interfered with the source, or it does not show what happens.
+pub(crate) struct Tampered {
+    /// The event that says so.
+    pub(crate) event: Event,
+    /// From when on, at the earliest.
+    pub(crate) from: Timestamp,
+    /// When it was noticed.
+    pub(crate) to: Timestamp,
+    /// What was done, and by whom, as far as that is known.
+    pub(crate) reason: String,
+    /// Whether the kernel or the service manager did it.
+    pub(crate) is_managed: bool,
 }
 
 /// A time in which the source did not run.

@@ -1,0 +1,101 @@
+//! The agent's own alerts, which no rule of a file raises: what they have in common.
+
+use bytes::Bytes;
+use lapwing_engine::rule::Severity;
+use lapwing_engine::{Event, Schema, Timestamp, field};
+use serde_json::{Map, Value as Json, json};
+use sha2::{Digest as _, Sha256};
+
+use super::object;
+use crate::ledger::AlertDocument;
+
+/// A rule of the agent's own.
+pub(super) struct OwnRule {
+    /// What names its alerts, as a rule's id names a rule's.
+    pub(super) id: &'static str,
+    pub(super) name: &'static str,
+    pub(super) description: &'static str,
+    /// `rule.category`, and `lapwing.alert.rule_type`.
+    pub(super) category: &'static str,
+    /// `event.action`.
+    pub(super) action: &'static str,
+}
+
+/// What an alert of such a rule says.
+pub(super) struct Statement<'a> {
+    pub(super) rule: &'static OwnRule,
+    /// The event that it is made of.
+    pub(super) event: &'a Event,
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    pub(super) reason: String,
+    pub(super) severity: Severity,
+    pub(super) risk_score: u32,
+    pub(super) guide: &'a str,
+    pub(super) lost_records: Option<u64>,
+    /// What else it says below `lapwing`, and under which name.
+    pub(super) detail: (&'static str, Json),
+}
+
+impl Statement<'_> {
+    /// Its document.
+    pub(super) fn document(self, schema: &Schema) -> AlertDocument {
+        let mut root = match self.event.to_json(schema) {
+            Json::Object(root) => root,
+            _ => Map::new(),
+        };
+        let first = self.event.text(field!("event.id")).unwrap_or_default();
+        let digest = Sha256::digest(format!("{} {first} {}", self.rule.id, self.from));
+        let id: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        root.insert("@timestamp".to_owned(), self.to.to_string().into());
+        root.insert("message".to_owned(), self.rule.name.into());
+        let event = object(&mut root, "event");
+        for name in ["sequence", "created"] {
+            event.remove(name);
+        }
+        for (name, value) in [
+            ("kind", "alert".into()),
+            ("action", self.rule.action.into()),
+            ("module", "lapwing".into()),
+            ("dataset", "lapwing.alert".into()),
+            ("id", id.clone().into()),
+            ("severity", self.severity.number().into()),
+            ("risk_score", self.risk_score.into()),
+            ("reason", self.reason.clone().into()),
+            ("start", self.from.to_string().into()),
+            ("end", self.to.to_string().into()),
+        ] {
+            event.insert(name.to_owned(), value);
+        }
+        root.insert("rule".to_owned(), self.rule.to_json());
+        let own = json!({
+            "id": id,
+            "reason": self.reason,
+            "rule_type": self.rule.category,
+            "severity": self.severity.name(),
+            "complete": false,
+            "lost_records": self.lost_records,
+            "guide": self.guide,
+        });
+        let ours = object(&mut root, "lapwing");
+        ours.insert("alert".to_owned(), own);
+        ours.insert(self.detail.0.to_owned(), self.detail.1);
+        AlertDocument { id, time: self.to, json: Bytes::from(Json::Object(root).to_string()), local: false }
+    }
+}
+
+impl OwnRule {
+    fn to_json(&self) -> Json {
+        json!({
+            "id": self.id,
+            "uuid": self.id,
+            "name": self.name,
+            "description": self.description,
+            "category": self.category,
+            "version": "1",
+            "author": ["Lapwing"],
+            "license": "Apache-2.0",
+            "ruleset": "lapwing",
+        })
+    }
+}
