@@ -7,13 +7,15 @@
 //! The reader polls. To wake it for each record costs more than everything else that happens here, so it is woken only
 //! when much is unread.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use lapwing_common::{Counts, Filter, Header, Kind, RECORD_BYTES_MAX, Reach, VERSION};
+use lapwing_common::{Counts, Filter, Header, Kind, Reach, VERSION};
 
 use crate::layout::{AGENT, CONNECTIONS_MARK_BYTES, FILL_MARK_BYTES};
 
@@ -33,24 +35,11 @@ static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 
-/// Room to build one large record for each processor. A per-processor array could not hold values of this size.
-#[map]
-static SCRATCH: Array<[u64; RECORD_BYTES_MAX / 8]> = Array::with_max_entries(1, 0);
-
 /// How many quarters of a ring a kind that gives way may fill. The fill mark is one.
 const QUARTERS_FOR_ALL: u64 = 3;
 /// How far above the fill mark records still wake the reader: enough of them that it cannot be missed, and then no
 /// more, so that a reader that is behind is not slowed by being told so.
 const WAKE_BYTES: u64 = 64 * 1024;
-
-/// This processor's room for a large record. Only one program may use it: programs of one kind do not interrupt each
-/// other, those of different kinds do.
-#[inline(always)]
-pub(crate) fn scratch() -> Option<*mut u8> {
-    // SAFETY: the helper has no preconditions.
-    let processor = unsafe { bpf_get_smp_processor_id() };
-    SCRATCH.get_ptr_mut(processor as u32).map(<*mut _>::cast)
-}
 
 /// Whether a record of this kind stays unmade because no rule can match what it would tell of a connection whose
 /// destination is of one of these classes, a bit each. They are asked for only where it hangs on them.
@@ -79,12 +68,40 @@ fn is_agent() -> bool {
 /// Counts a record of this kind that is left unmade.
 #[inline(always)]
 pub(crate) fn stayed(kind: Kind) {
-    if let Some(counts) = COUNTS.get_ptr_mut(0) {
-        // SAFETY: the pointer is that of this processor's counters.
-        unsafe {
-            (*counts).seen[kind.slot()] += 1;
-            (*counts).filtered[kind.slot()] += 1;
-        }
+    if let Some(counts) = counts() {
+        add(&counts.seen[kind.slot()]);
+        add(&counts.filtered[kind.slot()]);
+    }
+}
+
+/// Counts a record of this kind that could not be built.
+#[inline(always)]
+pub(crate) fn lost(kind: Kind) {
+    if let Some(counts) = counts() {
+        add(&counts.seen[kind.slot()]);
+        add(&counts.lost[kind.slot()]);
+    }
+}
+
+/// This processor's counters.
+#[inline(always)]
+fn counts() -> Option<&'static Counts> {
+    // SAFETY: a place in the map stays one, and each of its numbers is added to in one instruction.
+    COUNTS.get_ptr(0).map(|counts| unsafe { &*counts })
+}
+
+/// Adds one, in one instruction: another program may interrupt this one anywhere. Kernels before 5.12 know no other atomic
+/// instruction than this.
+#[inline(always)]
+fn add(count: &u64) {
+    // SAFETY: the number is aligned, and while programs run it is written by this instruction only.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({count} + 0) += {one}",
+            count = in(reg) core::ptr::from_ref(count),
+            one = in(reg) 1_u64,
+            options(nostack),
+        );
     }
 }
 
@@ -124,10 +141,10 @@ pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
         let gives_way = kind.gives_way() && unread / QUARTERS_FOR_ALL >= mark;
         let room = core::ptr::from_ref(ring).cast_mut().cast();
         let fits = !gives_way && bpf_ringbuf_output(room, record.cast(), len, u64::from(wake)) == 0;
-        if let Some(counts) = COUNTS.get_ptr_mut(0) {
-            (*counts).seen[kind.slot()] += 1;
+        if let Some(counts) = counts() {
+            add(&counts.seen[kind.slot()]);
             if !fits {
-                (*counts).lost[kind.slot()] += 1;
+                add(&counts.lost[kind.slot()]);
             }
         }
         fits

@@ -6,6 +6,8 @@
 //! `file` and `path` read what the records tell; `layout` knows where it lies, and only `emit` writes to the ring.
 #![no_std]
 #![no_main]
+// As aya-ebpf: the compiler has no atomic addition for BPF.
+#![feature(asm_experimental_arch)]
 
 mod fallback;
 
@@ -17,9 +19,11 @@ mod file;
 mod path;
 mod socket;
 mod task;
+mod walk;
 
 mod emit;
 mod layout;
+mod scratch;
 
 /// Logs for the programs' own debugging; nothing at all unless built with the feature `log`.
 #[macro_export]

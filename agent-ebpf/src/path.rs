@@ -1,159 +1,99 @@
 //! The tail of a record: texts, paths, arguments, appended one after the other.
 //!
-//! A path is walked from its last name up, and its names are written in that order: user space turns it around. The
-//! walk ends at the root of the process's mount namespace, not at its `chroot`: in a container this gives the path
-//! that people there know, and no process can pass for `/usr/bin/curl` by a `chroot` into a folder it prepared.
-//!
-//! How far the tail has come stands in the record's own `header.len`, in memory: to the verifier it is unknown each
-//! time it is read, so that one look at the body of a loop serves for all its rounds.
+//! Each piece has room of its own, so that a long one, whose length an attacker chooses, takes none from another.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use lapwing_common::{
-    ARGS_BYTES_MAX, Exec, NAME_BYTES_MAX, NAMES_MAX, PATHS_BYTES_MAX, RECORD_BYTES_MAX, Span,
-    VARIABLE_BYTES_MAX, VARIABLES_MAX, WANTED_MAX,
+    ARGS_BYTES_MAX, ENVIRONMENT_BYTES_MAX, NAMES_BYTES_MAX, RECORD_BYTES_MAX, Span, TEXT_BYTES_MAX,
 };
 
 use crate::layout::*;
+use crate::scratch::Scratch;
+use crate::walk;
 
 /// Bytes of arguments that are read at once; a chunk that is not in memory ends the reading.
 const CHUNK_BYTES: usize = 4096;
 const CHUNK_MASK: usize = 2 * CHUNK_BYTES - 1;
 
-/// The first four bytes of the variables that are wanted, up to their equals sign: few others begin so, and those are
-/// user space's to leave out.
-#[map]
-static BEGINNINGS: HashMap<u32, u8> = HashMap::with_max_entries(WANTED_MAX, 0);
-
-/// A record of an exec that is being written, with its tail.
-pub(crate) struct Tail(*mut u8);
+/// A record that is being written, with its tail.
+#[derive(Clone, Copy)]
+pub(crate) struct Tail {
+    place: u64,
+    scratch: *mut Scratch,
+}
 
 impl Tail {
-    /// Begins the tail behind the fixed part.
+    /// Begins the tail behind a fixed part of this size, in the place that has this number.
     ///
     /// # Safety
-    /// `scratch` points to `RECORD_BYTES_MAX` bytes that nobody else uses, beginning with an [`Exec`].
+    /// The place is that of the program that runs, and its record begins with a header.
     #[inline(always)]
-    pub(crate) unsafe fn begin(scratch: *mut u8) -> Self {
-        let tail = Self(scratch);
-        tail.set(size_of::<Exec>());
+    pub(crate) unsafe fn begin(place: u64, scratch: *mut Scratch, fixed_bytes: usize) -> Self {
+        let tail = Self { place, scratch };
+        tail.scratch().set(fixed_bytes);
         tail
+    }
+
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "one at a time, as all of this is done by one program")]
+    fn scratch(&self) -> &mut Scratch {
+        // SAFETY: by the promise to `begin` nothing else uses it.
+        unsafe { &mut *self.scratch }
     }
 
     /// Bytes of the record so far.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        // SAFETY: the record is ours, by the promise to `begin`.
-        unsafe { core::ptr::read_volatile(&raw const (*self.0.cast::<Exec>()).header.len) as usize }
+        self.scratch().len()
     }
 
-    /// Appends a text of the kernel's, of at most [`NAME_BYTES_MAX`] bytes a piece and 16 pieces.
+    /// Appends a text of the kernel's.
     #[inline(always)]
     pub(crate) fn text(&self, text: Address) -> Span {
         let start = self.len();
-        let mut from = text;
-        for _ in 0..16 {
-            let end = self.name(from);
-            // A piece that fills its room goes on in the next, in place of its end mark.
-            if end != NAME_BYTES_MAX {
-                return self.span(start, 0);
-            }
-            self.set(self.len() - 1);
-            from = from.wrapping_add(NAME_BYTES_MAX - 1);
-        }
-        self.span(start, Span::CUT)
+        self.scratch().walk.limit = (start + TEXT_BYTES_MAX) as u32;
+        let mark = if self.scratch().put(text) { 0 } else { Span::CUT };
+        self.span(start, mark)
     }
 
-    /// Appends the path of a directory entry on a mount.
+    /// Appends the path of a directory entry on a mount, as a process of this mount namespace sees it.
     #[inline(never)]
-    pub(crate) fn path(&self, dentry: Address, vfsmount: Address) -> u64 {
+    pub(crate) fn path(self, dentry: Address, vfsmount: Address, namespace: Address) -> u64 {
         let start = self.len();
-        let mut mark = Span::CUT;
-        let mut dentry = dentry;
-        let mut mount = vfsmount.wrapping_sub(MOUNT_MNT.load() as usize);
-        if is_deleted(dentry) {
-            mark |= Span::DELETED;
-        }
-        for _ in 0..NAMES_MAX {
-            let root: Address = read(at(mount, &MOUNT_MNT), &VFSMOUNT_ROOT);
-            if dentry == root {
-                let above: Address = read(mount, &MOUNT_PARENT);
-                if above == mount || above.is_null() {
-                    mark &= !Span::CUT;
-                    break;
-                }
-                dentry = read(mount, &MOUNT_MOUNTPOINT);
-                mount = above;
-                continue;
-            }
-            let above: Address = read(dentry, &DENTRY_PARENT);
-            self.name(read(dentry, &DENTRY_NAME));
-            if above == dentry || above.is_null() {
-                mark = (mark & !Span::CUT) | Span::ANONYMOUS;
-                break;
-            }
-            dentry = above;
-        }
-        pack(self.span(start, mark))
+        let walk = &mut self.scratch().walk;
+        walk.begin(dentry, start + NAMES_BYTES_MAX, if is_deleted(dentry) { Span::DELETED } else { 0 });
+        walk.mount = vfsmount.wrapping_sub(MOUNT_MNT.load() as usize);
+        walk.root = read(vfsmount, &VFSMOUNT_ROOT);
+        walk.namespace = namespace;
+        walk::path(self.place);
+        walk::upper(self.scratch(), &DENTRY_NAME);
+        pack(self.span(start, self.scratch().walk.mark))
     }
 
     /// Appends the path of a control group.
     #[inline(never)]
-    pub(crate) fn cgroup(&self, node: Address) -> u64 {
+    pub(crate) fn cgroup(self, node: Address) -> u64 {
         let start = self.len();
-        let mut mark = Span::CUT;
-        let mut node = node;
-        for _ in 0..NAMES_MAX {
-            let above: Address = read_or(node, &KERNFS_PARENT, core::ptr::null());
-            if above.is_null() {
-                mark = 0;
-                break;
-            }
-            self.name(read_or(node, &KERNFS_NAME, core::ptr::null()));
-            node = above;
-        }
-        pack(self.span(start, mark))
+        self.scratch().walk.begin(node, start + NAMES_BYTES_MAX, 0);
+        walk::cgroup(self.place);
+        walk::upper(self.scratch(), &KERNFS_NAME);
+        pack(self.span(start, self.scratch().walk.mark))
     }
 
     /// Appends the wanted variables of the process's environment, which lies between two addresses of its own.
-    ///
-    /// Each variable is read behind the tail, and becomes a part of it where it begins as a wanted one does.
     #[inline(never)]
-    pub(crate) fn environment(&self, from: Address, to: Address) -> u64 {
+    pub(crate) fn environment(self, from: Address, to: Address) -> u64 {
         let start = self.len();
-        let mut from = from;
-        let mut is_rest = false;
-        for _ in 0..VARIABLES_MAX {
-            if from >= to {
-                return pack(self.span(start, 0));
-            }
-            let end = self.len();
-            if end > PATHS_BYTES_MAX - VARIABLE_BYTES_MAX {
-                break;
-            }
-            // SAFETY: `VARIABLE_BYTES_MAX` bytes from `end` on are inside the record's room, as was just looked at.
-            let (took, beginning) = unsafe {
-                let room = self.0.add(end);
-                let took = bpf_probe_read_user_str(room.cast(), VARIABLE_BYTES_MAX as u32, from.cast());
-                (took, room.cast::<u32>().read_unaligned())
-            };
-            if took <= 0 {
-                return pack(self.span(start, Span::UNREADABLE));
-            }
-            if !is_rest && BEGINNINGS.get_ptr(beginning).is_some() {
-                self.set(end + took as usize);
-            }
-            // What did not fit goes on in place of its end mark.
-            is_rest = took as usize == VARIABLE_BYTES_MAX;
-            from = from.wrapping_add(took as usize - usize::from(is_rest));
-        }
-        pack(self.span(start, Span::CUT))
+        let walk = &mut self.scratch().walk;
+        walk.begin(from, start + ENVIRONMENT_BYTES_MAX, 0);
+        walk.to = to;
+        walk::environment(self.place);
+        pack(self.span(start, self.scratch().walk.mark))
     }
 
     /// Appends the process's own arguments, `bytes` in all from `from` on. They come last: nothing may follow.
     #[inline(never)]
-    pub(crate) fn args(&self, from: Address, bytes: usize) -> u64 {
+    pub(crate) fn args(self, from: Address, bytes: usize) -> u64 {
         let start = self.len();
         let mut mark = if bytes > ARGS_BYTES_MAX { Span::CUT } else { 0 };
         for chunk in 0..ARGS_BYTES_MAX / CHUNK_BYTES {
@@ -171,38 +111,19 @@ impl Tail {
             }
             // SAFETY: `CHUNK_MASK` bytes from `end` on are inside the record's room, as was just looked at.
             let failed = unsafe {
-                bpf_probe_read_user(self.0.add(end).cast(), size as u32, from.wrapping_add(done).cast())
+                bpf_probe_read_user(
+                    self.scratch().bytes().add(end).cast(),
+                    size as u32,
+                    from.wrapping_add(done).cast(),
+                )
             };
             if failed != 0 {
                 mark |= Span::UNREADABLE;
                 break;
             }
-            self.set(end + size);
+            self.scratch().set(end + size);
         }
         pack(self.span(start, mark))
-    }
-
-    /// Appends one name with its end mark, and returns how many bytes it took.
-    #[inline(always)]
-    fn name(&self, name: Address) -> usize {
-        let end = self.len();
-        if end > PATHS_BYTES_MAX - NAME_BYTES_MAX {
-            return 0;
-        }
-        // SAFETY: `NAME_BYTES_MAX` bytes from `end` on are inside the record's room, as was just looked at.
-        let took =
-            unsafe { bpf_probe_read_kernel_str(self.0.add(end).cast(), NAME_BYTES_MAX as u32, name.cast()) };
-        if took <= 0 {
-            return 0;
-        }
-        self.set(end + took as usize);
-        took as usize
-    }
-
-    #[inline(always)]
-    fn set(&self, len: usize) {
-        // SAFETY: the record is ours, by the promise to `begin`.
-        unsafe { core::ptr::write_volatile(&raw mut (*self.0.cast::<Exec>()).header.len, len as u32) }
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ use lapwing_common::{Changed, Exec, Exit, Fork, Kind, RECORD_BYTES_MAX, Span};
 use crate::emit::{self, emit};
 use crate::layout::*;
 use crate::path::{self, Tail};
+use crate::scratch::{self, Builder};
 use crate::{file, task, trace};
 
 /// Control groups whose path was sent.
@@ -67,34 +68,37 @@ pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
 /// A task is about to run the program that `binprm` was made for.
 #[inline(always)]
 pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) {
-    let Some(scratch) = emit::scratch() else { return };
     let identity = task::identity(task);
     if identity.pid == 0 {
         return;
     }
-    let record = scratch.cast::<Exec>();
-    // SAFETY: the room is this processor's, no other program uses it, and it is longer than an `Exec`; everything of
-    // the fixed part is written here before it is handed on.
+    let Some((place, scratch)) = scratch::of(Builder::Exec, Kind::EXEC) else { return };
+    // SAFETY: the place is this processor's for execs, no other program uses it, and its record is longer than an `Exec`;
+    // everything of the fixed part is written here before it is handed on.
     unsafe {
+        let record = (&raw mut (*scratch).record).cast::<Exec>();
         (*record).header = emit::header(Kind::EXEC);
         (*record).task = identity;
         (*record).credentials = task::credentials(task);
         (*record).place = task::place(task);
         (*record).stdio = task::stdio(task);
         (*record).args_count = read(binprm, &BINPRM_ARGC);
-        let tail = Tail::begin(scratch);
+        let tail = Tail::begin(place, scratch, size_of::<Exec>());
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));
         (*record).interpreter = interpreter(&tail, binprm);
         let opened: Address = read(binprm, &BINPRM_FILE);
         let inode: Address = read(opened, &FILE_INODE);
         let named = file::of(inode);
         (*record).file = named;
-        (*record).executable = path::span(tail.path(read(opened, &FILE_DENTRY), read(opened, &FILE_MNT)));
+        let mounts = task::mount_namespace(task);
+        let executable = tail.path(read(opened, &FILE_DENTRY), read(opened, &FILE_MNT), mounts);
+        (*record).executable = path::span(executable);
         if file::is_upper(inode, &named) {
             (*record).executable.len |= Span::UPPER;
         }
         let fs: Address = read(task, &TASK_FS);
-        (*record).directory = path::span(tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT)));
+        let directory = tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT), mounts);
+        (*record).directory = path::span(directory);
         let cgroup = (*record).place.cgroup;
         let is_known = CGROUPS.get_ptr(cgroup).is_some();
         (*record).cgroup = if is_known { Span::EMPTY } else { path::span(tail.cgroup(task::cgroup(task))) };
@@ -110,7 +114,9 @@ pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) 
         (*record).args = path::span(tail.args(start as Address, bytes as usize));
         trace!(_ctx, "exec {}", (*record).task.pid);
         let len = tail.len() as u64;
-        if len <= RECORD_BYTES_MAX as u64 && emit::write(Kind::EXEC, record.cast(), len) && !is_known {
+        if len > RECORD_BYTES_MAX as u64 {
+            emit::lost(Kind::EXEC);
+        } else if emit::write(Kind::EXEC, record.cast(), len) && !is_known {
             // Only now: a path that found no room must be sent again.
             let _ = CGROUPS.insert(cgroup, 1, 0);
         }

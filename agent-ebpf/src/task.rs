@@ -164,6 +164,12 @@ pub(crate) fn place(task: Address) -> Place {
     }
 }
 
+/// The task's mount namespace; none where this kernel does not say.
+#[inline(always)]
+pub(crate) fn mount_namespace(task: Address) -> Address {
+    read_or(read(task, &TASK_NSPROXY), &NSPROXY_MNT, core::ptr::null())
+}
+
 /// Standard input, output and error.
 #[inline(always)]
 pub(crate) fn stdio(task: Address) -> [Descriptor; 3] {

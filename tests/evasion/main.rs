@@ -39,3 +39,5 @@ mod arguments;
 mod lineage;
 /// Namespaces and roots.
 mod namespaces;
+/// Paths: too long, too deep, or beginning where no root is.
+mod paths;

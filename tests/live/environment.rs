@@ -39,7 +39,7 @@ fn wanted_variables_are_told_and_no_others() {
 fn a_large_environment_is_looked_through() {
     ready();
     let long = "x".repeat(100_000);
-    let names: Vec<_> = (0..250).map(|number| format!("AAA{number}")).collect();
+    let names: Vec<_> = (0..5000).map(|number| format!("AAA{number}")).collect();
     let mut variables: Vec<_> = names.iter().map(|name| (name.as_str(), "LD_PRELOAD=")).collect();
     variables.push(("AAAA", &long));
     variables.push(("HISTSIZE", "0"));
@@ -53,11 +53,16 @@ fn a_large_environment_is_looked_through() {
 #[test]
 fn what_was_not_looked_at_is_marked() {
     ready();
-    let names: Vec<_> = (0..450).map(|number| format!("AAA{number}")).collect();
+    let names: Vec<_> = (0..20_000).map(|number| format!("A{number}")).collect();
     let mut variables: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
-    variables.push(("HISTSIZE", "0"));
-    let pid = run(&variables);
-    assert_fields(&of("exec", pid), json!({"lapwing.process.env_truncated": true, "process.env_vars": null}));
+    variables.extend([("HISTCONTROL", "ignorespace"), ("HISTSIZE", "0")]);
+    // The variables lie in the order of their names.
+    variables.insert(0, ("A", ""));
+    let event = of("exec", run(&variables));
+    assert_fields(&event, json!({"lapwing.process.env_truncated": true}));
+    let told = event["process"]["env_vars"].as_array().unwrap();
+    assert!(told.contains(&json!("LD_PRELOAD=(not read)")), "any may have been there: {told:?}");
+    assert!(told.contains(&json!("HISTSIZE=(not read)")), "{told:?}");
 
     let long = format!("/{}", "x".repeat(5000));
     let pid = run(&[("HISTFILE", &long), ("HISTSIZE", "0")]);
@@ -65,4 +70,5 @@ fn what_was_not_looked_at_is_marked() {
     let told = event["process"]["env_vars"].as_array().unwrap();
     assert_eq!(told[0].as_str().unwrap().len(), 1023, "cut");
     assert_eq!(told[1], "HISTSIZE=0");
+    assert_fields(&event, json!({"lapwing.process.env_truncated": true}));
 }

@@ -64,6 +64,7 @@ macro_rules! layout {
             required MM_ENV_START: "mm_struct.env_start";
             required MOUNT_MNT: "mount.mnt";
             required MOUNT_MOUNTPOINT: "mount.mnt_mountpoint";
+            optional MOUNT_NAMESPACE: "mount.mnt_ns";
             required MOUNT_PARENT: "mount.mnt_parent";
             optional NET_INUM: "net.ns.inum";
             optional NSPROXY_CGROUP: "nsproxy.cgroup_ns";

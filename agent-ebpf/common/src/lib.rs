@@ -95,20 +95,34 @@ pub struct Counts {
 
 /// Most bytes of arguments that a record holds; longer ones are cut and marked.
 pub const ARGS_BYTES_MAX: usize = 48 * 1024;
-/// Most bytes that a record holds before its arguments: the fixed part and the paths.
-pub const PATHS_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of a text, such as the file that was asked for: `PATH_MAX`.
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Most bytes of the names of a path, from the last one up. Where there are more, some in the middle are missing.
+pub const NAMES_BYTES_MAX: usize = 4096;
+/// Of such a path, how many of the upmost names follow.
+pub const UPPER_NAMES_MAX: usize = 8;
+/// Most bytes of these.
+pub const UPPER_NAMES_BYTES_MAX: usize = 1024;
+/// Most bytes of the wanted variables of an environment.
+pub const ENVIRONMENT_BYTES_MAX: usize = 8 * 1024;
+/// Most bytes that a record holds before its arguments: the fixed part, two texts, three paths, the environment, and room
+/// to look at what does not fit.
+pub const PATHS_BYTES_MAX: usize = 512
+    + 2 * TEXT_BYTES_MAX
+    + 3 * (NAMES_BYTES_MAX + UPPER_NAMES_BYTES_MAX)
+    + ENVIRONMENT_BYTES_MAX
+    + TEXT_BYTES_MAX;
 /// Most bytes of a record.
 pub const RECORD_BYTES_MAX: usize = PATHS_BYTES_MAX + ARGS_BYTES_MAX;
-/// Most bytes of one name on a path, with its end mark. No file system of Linux has longer names.
-pub const NAME_BYTES_MAX: usize = 256;
 /// Most bytes of one variable of the environment, with its end mark; longer ones are cut.
 pub const VARIABLE_BYTES_MAX: usize = 1024;
-/// Most variables of an environment that are looked at; where there are more, [`Span::CUT`] is set.
-pub const VARIABLES_MAX: usize = 384;
+/// Most steps along a path, its mounts included, or along an environment, of which each variable and each
+/// [`VARIABLE_BYTES_MAX`] of a longer one is a step. Where there are more, [`Span::CUT`] is set.
+pub const STEPS_MAX: usize = 128 * 128;
 /// Most names of variables that are wanted.
 pub const WANTED_MAX: u32 = 256;
-/// Most names on a path; of a deeper one the upper folders are missing and [`Span::CUT`] is set.
-pub const NAMES_MAX: usize = 64;
+/// Programs that build large records: each has a place for that on each processor.
+pub const BUILDERS: u32 = 1;
 
 macro_rules! wire {
     ($($(#[$doc:meta])* $name:ident: $size:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty,)* })*) => {$(
@@ -236,7 +250,8 @@ wire! {
         permitted: u64,
     }
 
-    /// A piece of the tail: a text ended by a zero, or a path as its names, each ended by a zero, the last first.
+    /// A piece of the tail: a text ended by a zero, or a path as its names, each ended by a zero, the last first. Behind an
+    /// empty name those that follow begin at the root.
     Span: 8 {
         /// Where it begins, from the record's beginning.
         offset: u32,
@@ -440,7 +455,8 @@ pub const ABSENT: u32 = u32::MAX;
 impl Span {
     /// Nothing.
     pub const EMPTY: Self = Self { offset: 0, len: 0 };
-    /// More belongs here than there was room for.
+    /// More belongs here than there was room for. In a path names are missing above those that are there, or below the
+    /// upmost, which follow an empty name.
     pub const CUT: u32 = 1 << 31;
     /// A path's last name has no folder any more: the file was deleted.
     pub const DELETED: u32 = 1 << 30;
@@ -451,6 +467,10 @@ impl Span {
     /// The file lies in the upper layer of an overlay: it was written after what lies below was put together, in a
     /// container since it runs.
     pub const UPPER: u32 = 1 << 27;
+    /// The path ends at a mount that is attached nowhere: what it says holds from the root of its file system.
+    pub const DETACHED: u32 = 1 << 26;
+    /// The path ends at the root of a mount namespace that is not the process's.
+    pub const FOREIGN: u32 = 1 << 25;
     /// The bits of `len` that count bytes.
     pub const LEN: u32 = (1 << 24) - 1;
 

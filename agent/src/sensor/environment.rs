@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 
 use lapwing_common::WANTED_MAX;
 use serde::Deserialize;
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
+
+use super::record::ExecRecord;
 
 /// Bytes of a variable by which the kernel side chooses it.
 const BEGINNING_BYTES: usize = 4;
+/// The value of a variable that may have been in a part of an environment which was not looked at.
+const UNREAD: &str = "(not read)";
 /// The ones that Elastic's rules ask for, and their like: what makes a program load other code than its own, what
 /// keeps a shell from remembering, and by whom connections go.
 const DEFAULT: [&str; 15] = [
@@ -68,6 +72,19 @@ impl Wanted {
         let mut parts = variable.splitn(2, |byte| *byte == b'=');
         let name = parts.next().and_then(|name| std::str::from_utf8(name).ok());
         parts.next().is_some() && name.is_some_and(|name| self.0.contains(name))
+    }
+
+    /// Those of the record's variables that are wanted. Where not all of its environment was looked at, any other may have
+    /// been there too: it is told without its value, so that a rule about it does not miss it.
+    pub(super) fn of(&self, record: &ExecRecord<'_>) -> Vec<SmolStr> {
+        let told = record.environment().filter(|variable| self.has(variable));
+        let mut told: Vec<SmolStr> = told.map(|variable| String::from_utf8_lossy(variable).into()).collect();
+        if record.is_environment_cut() {
+            let name = |variable: &str| SmolStr::new(variable.split('=').next().unwrap_or_default());
+            let known: BTreeSet<_> = told.iter().map(|variable| name(variable)).collect();
+            told.extend(self.0.difference(&known).map(|name| format_smolstr!("{name}={UNREAD}")));
+        }
+        told
     }
 
     /// No variable at all.

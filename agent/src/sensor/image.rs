@@ -1,6 +1,6 @@
 //! A program that runs in a process: the executable, the names it goes by, its arguments. A fork shares its parent's.
 
-use lapwing_common::Span;
+use lapwing_common::{Span, VARIABLE_BYTES_MAX};
 use lapwing_engine::Value;
 use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, format_smolstr};
@@ -11,12 +11,20 @@ use super::record::ExecRecord;
 
 /// What the kernel appends to the path of a file that has no name any more.
 const DELETED_MARK: &str = " (deleted)";
+/// How the paths of files in memory begin. No other can, for nobody makes such a folder.
+const MEMFD: &str = "/memfd:";
 /// An executable that was deleted before it ran.
 pub(super) const DELETED: &str = "deleted";
 /// An executable that never had a name in a file system, such as a memfd.
 const ANONYMOUS: &str = "anonymous";
 /// An executable in the upper layer of an overlay: in a container, one that was written since it runs.
 const UPPER: &str = "overlay_upper";
+/// A path of which names are missing.
+const CUT: &str = "cut";
+/// A path that ends at a mount which is attached nowhere: it holds from the root of its file system.
+const DETACHED: &str = "detached";
+/// A path that ends at the root of another mount namespace than the process's.
+const FOREIGN: &str = "other_mount_namespace";
 /// Bytes of a thread's name, without its end mark.
 const COMM_BYTES: usize = 15;
 
@@ -45,10 +53,13 @@ pub(super) struct Image {
     pub(super) script: Option<SmolStr>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
-    /// What is odd about the file that was mapped: it was deleted, never had a name, or lies in an upper layer. The last
-    /// is known of programs that started while the agent ran.
+    /// What is odd about the file that was mapped, or about its path: [`MARKS`]. But for what was deleted or never had a
+    /// name, it is known of programs that started while the agent ran.
     #[serde(with = "texts::option")]
     pub(super) file: Option<Value>,
+    /// The same of the working directory.
+    #[serde(with = "texts::option")]
+    pub(super) directory_file: Option<Value>,
     /// Those variables of the environment it was started with that are wanted, as `NAME=value`.
     #[serde(with = "texts")]
     pub(super) env_vars: Value,
@@ -60,11 +71,12 @@ impl Image {
     /// The program of an exec.
     pub(super) fn of_exec(record: &ExecRecord<'_>, wanted: &Wanted) -> Self {
         let executable = lossy(&record.path(record.fixed.executable));
+        let name = own_name(&executable, record.fixed.executable);
         let filename = lossy(record.text(record.fixed.filename));
         let is_script = record.fixed.interpreter.len != 0;
         let args: Vec<SmolStr> = record.args().map(lossy).collect();
         Self {
-            name: names(&executable, called_name(&filename), loaded(&executable, &args)),
+            name: names(name, called_name(&filename), loaded(&executable, &args)),
             executable,
             file_key: FileKey::of_record(&record.fixed.file),
             args_count: record.fixed.args_count.into(),
@@ -74,9 +86,10 @@ impl Image {
             comm: comm(&record.fixed.task.comm),
             script: is_script.then_some(filename),
             is_cut: record.is_cut(),
-            file: file(record.fixed.executable),
-            env_vars: Value::texts(record.environment().filter(|variable| wanted.has(variable)).map(lossy)),
-            is_env_cut: record.is_environment_cut(),
+            file: marks(record.fixed.executable),
+            directory_file: marks(record.fixed.directory),
+            env_vars: Value::texts(wanted.of(record)),
+            is_env_cut: record.is_environment_cut() || record.environment().any(is_cut_variable),
         }
     }
 
@@ -93,7 +106,7 @@ impl Image {
         Self {
             executable: executable.into(),
             file_key: FileKey::default(),
-            name: names(executable, called.as_deref(), loaded(executable, &args)),
+            name: names(executable_name(executable), called.as_deref(), loaded(executable, &args)),
             args_count: i64::try_from(args.len()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
             script: args.get(1).filter(|_| is_script).cloned(),
@@ -102,6 +115,7 @@ impl Image {
             comm: comm.into(),
             is_cut: false,
             file: file_of_procfs(executable),
+            directory_file: None,
             env_vars: Value::List([].into()),
             is_env_cut: false,
         }
@@ -121,6 +135,7 @@ impl Image {
             script: None,
             is_cut: true,
             file: None,
+            directory_file: None,
             env_vars: Value::List([].into()),
             is_env_cut: false,
         }
@@ -191,21 +206,26 @@ mod texts {
     }
 }
 
-fn file(executable: Span) -> Option<Value> {
-    let is_anonymous = executable.has(Span::ANONYMOUS);
-    let told = [
-        (is_anonymous, ANONYMOUS),
-        (!is_anonymous && executable.has(Span::DELETED), DELETED),
-        (executable.has(Span::UPPER), UPPER),
-    ];
-    let told: Vec<_> = told.into_iter().filter(|(is_so, _)| *is_so).map(|(_, mark)| mark).collect();
+/// What is said of a file or folder whose path has these marks.
+const MARKS: [(u32, &str); 6] = [
+    (Span::ANONYMOUS, ANONYMOUS),
+    (Span::DELETED, DELETED),
+    (Span::UPPER, UPPER),
+    (Span::CUT, CUT),
+    (Span::DETACHED, DETACHED),
+    (Span::FOREIGN, FOREIGN),
+];
+
+fn marks(path: Span) -> Option<Value> {
+    let told = MARKS.iter().filter(|(mark, _)| path.has(*mark)).map(|(_, name)| *name);
+    let told: Vec<_> = told.collect();
     (!told.is_empty()).then(|| Value::texts(told))
 }
 
 /// The same from a path as `/proc` shows it, which marks both alike. A memfd has no folder but the root.
 fn file_of_procfs(executable: &str) -> Option<Value> {
     let path = executable.strip_suffix(DELETED_MARK)?;
-    Some(Value::texts([if path.starts_with("/memfd:") { ANONYMOUS } else { DELETED }]))
+    Some(Value::texts([if path.starts_with(MEMFD) { ANONYMOUS } else { DELETED }]))
 }
 
 /// A thread's name as text.
@@ -215,7 +235,14 @@ pub(super) fn comm(bytes: &[u8; 16]) -> SmolStr {
 
 /// The name of an executable, without its folder and without the mark of a deleted file.
 pub(super) fn executable_name(path: &str) -> &str {
-    base(path.strip_suffix(DELETED_MARK).unwrap_or(path))
+    let path = path.strip_suffix(DELETED_MARK).unwrap_or(path);
+    // Who makes a memfd may put slashes into its name.
+    if path.starts_with(MEMFD) { &path[1..] } else { base(path) }
+}
+
+/// The same where it is known whether the mark is the kernel's or a part of the name.
+fn own_name(path: &str, span: Span) -> &str {
+    if span.has(Span::DELETED | Span::ANONYMOUS) { executable_name(path) } else { base(path) }
 }
 
 /// The base name by which a file was run. A descriptor's number is no name.
@@ -231,8 +258,7 @@ fn called_name(filename: &str) -> Option<&str> {
     }
 }
 
-fn names(executable: &str, called: Option<&str>, loaded: Option<&str>) -> Value {
-    let name = executable_name(executable);
+fn names(name: &str, called: Option<&str>, loaded: Option<&str>) -> Value {
     let others = [called, loaded].into_iter().flatten().filter(|other| !other.is_empty() && *other != name);
     let mut names = vec![name];
     for other in others {
@@ -288,6 +314,11 @@ fn command_line(args: &[SmolStr]) -> SmolStr {
     }
 }
 
+/// Whether a variable was longer than what is read of one.
+fn is_cut_variable(variable: &[u8]) -> bool {
+    variable.len() + 1 >= VARIABLE_BYTES_MAX
+}
+
 fn lossy(bytes: &[u8]) -> SmolStr {
     String::from_utf8_lossy(bytes).into()
 }
@@ -306,11 +337,24 @@ mod tests {
             ("/memfd:payload (deleted)", "/dev/fd/3", &["memfd:payload"]),
             ("/memfd:payload (deleted)", "/proc/self/fd/3", &["memfd:payload"]),
             ("/memfd:payload (deleted)", "/proc/77/fd/3", &["memfd:payload"]),
+            ("/memfd:x/usr/bin/curl (deleted)", "/dev/fd/3", &["memfd:x/usr/bin/curl"]),
             ("/tmp/x (deleted)", "/tmp/x", &["x"]),
             ("/usr/bin/busybox", "/dev/fd/4/wget", &["busybox", "wget"]),
         ] {
-            let name = names(executable, called_name(filename), None);
+            let name = names(executable_name(executable), called_name(filename), None);
             assert_eq!(name.elements(), Value::texts(expected.iter().copied()).elements(), "{filename}");
+        }
+    }
+
+    #[test]
+    fn a_mark_that_is_a_part_of_the_name_stays() {
+        let deleted = Span { offset: 0, len: Span::DELETED };
+        for (path, span, name) in [
+            ("/tmp/nc (deleted)", Span::EMPTY, "nc (deleted)"),
+            ("/tmp/nc (deleted)", deleted, "nc"),
+            ("/tmp/nc (deleted) (deleted)", deleted, "nc (deleted)"),
+        ] {
+            assert_eq!(own_name(path, span), name);
         }
     }
 

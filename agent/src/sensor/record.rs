@@ -87,24 +87,25 @@ impl<'a> ExecRecord<'a> {
         piece.strip_suffix(&[0]).unwrap_or(piece)
     }
 
-    /// A path, put together from its names.
+    /// A path, put together from its names. One whose beginning is not known, or is not where it seems to be, begins with
+    /// `...` and so with no folder.
     pub(super) fn path(&self, span: Span) -> Vec<u8> {
         let names = self.text(span);
+        let (lower, upper) = halves(names);
         let mut path = Vec::with_capacity(names.len() + 16);
-        if span.has(Span::CUT) {
-            // What lies above is not known, and must not be taken for the root.
+        let is_cut = span.has(Span::CUT);
+        if is_cut && upper.is_empty() || span.has(Span::DETACHED | Span::FOREIGN) {
             path.extend_from_slice(b"...");
         }
-        if !names.is_empty() {
-            for name in names.rsplit(|byte| *byte == 0) {
-                path.push(b'/');
-                path.extend_from_slice(name);
-            }
+        push_names(&mut path, upper.split(|byte| *byte == 0));
+        if is_cut && !upper.is_empty() {
+            path.extend_from_slice(b"/...");
         }
-        if path.is_empty() && span.len != 0 || path.is_empty() && span.offset != 0 {
+        push_names(&mut path, lower.rsplit(|byte| *byte == 0));
+        if path.is_empty() && (span.len != 0 || span.offset != 0) {
             path.push(b'/');
         }
-        if span.has(Span::DELETED) || span.has(Span::ANONYMOUS) {
+        if span.has(Span::DELETED | Span::ANONYMOUS) {
             path.extend_from_slice(b" (deleted)");
         }
         path
@@ -124,7 +125,7 @@ impl<'a> ExecRecord<'a> {
         self.text(span).split(|byte| *byte == 0).skip(usize::from(is_empty))
     }
 
-    /// Whether not all of the environment was looked at.
+    /// Whether not all of the environment was looked at, so that any variable may be missing.
     pub(super) fn is_environment_cut(&self) -> bool {
         self.fixed.environment.has(Span::CUT) || self.fixed.environment.has(Span::UNREADABLE)
     }
@@ -132,6 +133,25 @@ impl<'a> ExecRecord<'a> {
     /// Whether arguments are missing or cut.
     pub(super) fn is_cut(&self) -> bool {
         self.fixed.args.has(Span::CUT) || self.fixed.args.has(Span::UNREADABLE)
+    }
+}
+
+/// The names of a path from the last one up, and the upmost from the root down, which follow an empty one.
+fn halves(names: &[u8]) -> (&[u8], &[u8]) {
+    if let Some(upper) = names.strip_prefix(&[0]) {
+        return (&[], upper);
+    }
+    match names.windows(2).position(|pair| pair == [0, 0]) {
+        Some(end) => (&names[..end], &names[end + 2..]),
+        // The upmost found no room.
+        None => (names.strip_suffix(&[0]).unwrap_or(names), &[]),
+    }
+}
+
+fn push_names<'a>(path: &mut Vec<u8>, names: impl Iterator<Item = &'a [u8]>) {
+    for name in names.filter(|name| !name.is_empty()) {
+        path.push(b'/');
+        path.extend_from_slice(name);
     }
 }
 
@@ -188,6 +208,15 @@ mod tests {
             (b"x\0tmp\0", Span::DELETED, "/tmp/x (deleted)"),
             (b"memfd:payload\0", Span::ANONYMOUS, "/memfd:payload (deleted)"),
             (b"deep\0down\0", Span::CUT, ".../down/deep"),
+            (b"deep\0down\0\0tmp\0x\0", Span::CUT, "/tmp/x/.../down/deep"),
+            (b"deep\0down\0\0tmp\0x\0", 0, "/tmp/x/down/deep"),
+            (b"deep\0down\0\0", Span::CUT, ".../down/deep"),
+            (b"\0tmp\0", Span::CUT, "/tmp/..."),
+            (b"\0", Span::CUT, "..."),
+            (b"curl\0bin\0usr\0", Span::DETACHED, ".../usr/bin/curl"),
+            (b"curl\0bin\0usr\0", Span::FOREIGN | Span::DELETED, ".../usr/bin/curl (deleted)"),
+            (b"", Span::DETACHED, "..."),
+            (b"", Span::CUT, "..."),
             (b"", 0, "/"),
         ] {
             let span = |start| Span { offset: start, len: names.len() as u32 | mark };

@@ -12,6 +12,7 @@ use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use bytesize::ByteSize;
+use lapwing_common::BUILDERS;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
@@ -132,6 +133,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let connections_bytes = ring_bytes / 2;
     let [fill_mark, connections_mark] = [ring_bytes, connections_bytes].map(|bytes| u64::from(bytes) / 4);
     let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
+    let scratches = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(BUILDERS);
     let mut loader = EbpfLoader::new();
     layout.set(&mut loader);
     let loaded = loader
@@ -140,7 +142,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("CONNECTIONS", connections_bytes)
         .map_max_entries("FLOWS", if config.udp { FLOWS_MAX } else { 1 })
-        .map_max_entries("SCRATCH", u32::try_from(processors).unwrap_or(u32::MAX))
+        .map_max_entries("SCRATCH", scratches)
         .override_global("FILL_MARK_BYTES", &fill_mark, true)
         .override_global("WANTED", &count, true)
         .override_global("AGENT", &agent, true)

@@ -492,6 +492,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("lapwing.process.stdin.type", Keyword),
     one("lapwing.process.stdout.inode", Long),
     one("lapwing.process.stdout.type", Keyword),
+    list("lapwing.process.working_directory_file", Keyword),
     list("lapwing.socket.held_by", Keyword),
     one("lapwing.socket.inode", Long),
     list("lapwing.socket.stdio", Keyword),

@@ -259,6 +259,7 @@ fn describe_program(image: &Image, fields: &mut Fields) {
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
     fields.set_some(field!("lapwing.process.executable_file"), image.file.clone());
     fields.set_some(field!("lapwing.process.script"), image.script.clone());
+    fields.set_some(field!("lapwing.process.working_directory_file"), image.directory_file.clone());
 }
 
 /// How the program that a process runs was started: in place of which, and with what descriptors.

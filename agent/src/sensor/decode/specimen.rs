@@ -149,6 +149,7 @@ fn image(executable: &str) -> Image {
         script: Some("/script".into()),
         is_cut: true,
         file: Some(Value::texts([DELETED])),
+        directory_file: Some(Value::texts([DELETED])),
         env_vars: Value::texts(["LD_PRELOAD=/x.so"]),
         is_env_cut: true,
     }
