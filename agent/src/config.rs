@@ -14,6 +14,10 @@ use crate::{alert_log, control, indicators, log, rules, sensor, sink, store};
 /// Where the configuration lies, where no other file is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
 
+/// What a line holds from which on secrets may stand in the file.
+const MARKS_OF_SECRETS: [&str; 9] =
+    ["sink", "key", "password", "token", "secret", "headers", "environment", "username", "url"];
+
 /// The whole configuration. Every key has a default, and an unknown key is an error.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -103,10 +107,8 @@ impl Config {
             };
             anyhow!("the configuration {} cannot be read: {error}{cure}", path.display())
         })?;
-        // What is wrong is told with its line, in several of them.
-        let wrong = |error: toml::de::Error| anyhow!("{}", error.to_string().trim_end().to_owned());
         toml::from_str(&text)
-            .map_err(wrong)
+            .map_err(|error| anyhow!("{}", wrong(&text, &error)))
             .with_context(|| format!("the configuration {} is wrong", path.display()))
     }
 
@@ -123,9 +125,83 @@ impl Config {
     }
 }
 
+/// What is wrong, in several lines, with the line where it is; but from where secrets may stand in the file, no text of it.
+fn wrong(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(text.len(), |span| span.start).min(text.len());
+    let before = text.get(..start).unwrap_or(text);
+    let line = before.matches('\n').count();
+    let is_open = |line: &str| {
+        line.trim_start().starts_with('#') || !MARKS_OF_SECRETS.iter().any(|mark| line.contains(mark))
+    };
+    if text.lines().take(line + 1).all(is_open) {
+        return error.to_string().trim_end().to_owned();
+    }
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let (line, message) = (line + 1, without_values(error.message()));
+    format!("line {line}, column {column}: {message} (the line is not shown, for a secret may stand there)")
+}
+
+/// The words of an error without the value that it quotes; keys stay.
+fn without_values(message: &str) -> String {
+    let (value, rest) = match message.split_once(", expected") {
+        Some((value, _)) if !value.starts_with("unknown field") => (value, &message[value.len()..]),
+        _ => return message.to_owned(),
+    };
+    let from = value.find(['"', '`']).unwrap_or(value.len());
+    let quoted = if from < value.len() { "of another kind" } else { "" };
+    format!("{}{quoted}{rest}", &value[..from])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever is wrong, and wherever, with a file that holds secrets: none of them is printed.
+    #[test]
+    fn an_error_shows_no_secret() {
+        let sink =
+            "[[sink]]\ntype = \"elasticsearch\"\nname = \"siem\"\nurls = [\"https://127.0.0.1:9200\"]\n";
+        for lines in [
+            "api_key = \"sekret\" x",
+            "api_key = sekret",
+            "api_key = \"sekret",
+            "api_key = \"\"\"\nfirst\nsekret",
+            "api_key = \"\"\"\n# a\nsekret = \"\"\" y",
+            "api_key = { fil = \"sekret\" }",
+            "api_key = { file = \"/x\", sekret }",
+            "http = { headers = { X-Token = \"sekret\" x } }",
+            "http.headers = { X-Token = [\"sekret\"] }",
+            "urls = \"sekret\"",
+            "urls = \"https://user:sekret@host\"",
+            "username = [\"sekret\"]",
+            "batch.count_max = \"sekret\"",
+            "type = \"sekret\"",
+            "password = \"sekret\"\npassword = \"sekret\"",
+            "sekret",
+        ] {
+            for text in [format!("{sink}{lines}\n"), format!("sink = [{{ {lines} }}]")] {
+                let folder = tempfile::tempdir().unwrap();
+                let file = folder.path().join("lapwing.toml");
+                std::fs::write(&file, &text).unwrap();
+                if let Err(error) = Config::read(&file) {
+                    let error = format!("{error:#}");
+                    assert!(!error.contains("sekret") || lines == "sekret", "{text}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_without_secrets_shows_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lapwing.toml");
+        std::fs::write(&file, "# [[sink]] is an example\nstate_dir = 7\n").unwrap();
+        let error = format!("{:#}", Config::read(&file).unwrap_err());
+        assert!(
+            error.contains("2 | state_dir = 7") && error.contains("invalid type: integer `7`"),
+            "{error}"
+        );
+    }
 
     /// What the package installs as `/etc/lapwing/lapwing.toml`.
     const PACKAGED: &str = include_str!("../../packaging/lapwing.toml");

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
@@ -14,6 +14,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::lane::LaneClient;
+
+/// How often an end is looked for while the agent stops.
+const END_LOOK: Duration = Duration::from_millis(10);
+/// How many pings the service manager gets in its time limit.
+const PINGS: u32 = 4;
+/// How many looks in a row may find a lane where it was: it has a long way to go, on a host that has no time for it.
+const LOOKS_IN_VAIN_MAX: u32 = 2;
+/// Shortest time between two looks.
+const LOOK_MIN: Duration = Duration::from_millis(100);
 
 /// The runtime before its thread runs: what is to be spawned at the start is spawned on its handle.
 pub(crate) struct Edges(Runtime);
@@ -51,6 +60,8 @@ impl Edges {
                 let _ = ended.await;
                 finish.await;
             });
+            // A file that is read or written on a disk that hangs is not waited for.
+            self.0.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("edges".to_owned()).spawn(work);
         Ok(Running { thread: thread.context("cannot start the thread `edges`")?, end })
@@ -58,12 +69,23 @@ impl Edges {
 }
 
 impl Running {
-    /// Lets the sinks finish, then ends the thread.
-    pub(crate) fn finish(self) {
+    /// Lets the sinks finish, then ends the thread. Says whether it has ended by the deadline.
+    pub(crate) fn finish(self, deadline: Instant) -> bool {
         // A thread that has ended already needs not be told, and one that panicked has said so.
         let _ = self.end.send(());
-        let _ = self.thread.join();
+        join_by(self.thread, deadline).is_some()
     }
+}
+
+/// Waits for a thread's end; `None` where it has not ended by the deadline, or panicked.
+pub(crate) fn join_by<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(END_LOOK);
+    }
+    thread.join().ok()
 }
 
 /// Catches the signals by which the kernel says that a limit of the process is reached, of processor time or of a file's
@@ -110,22 +132,43 @@ pub(crate) fn on_signals(
 }
 
 /// Tells the service manager that the agent is ready, and from then on, where it wants to be told, that every lane is
-/// alive: each must have come round since the last time.
+/// alive: none may stay where it is for half of the time limit. A lane that waits for the disk is alive.
 pub(crate) fn tell_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
     notify(&[NotifyState::Ready]);
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     handle.spawn(async move {
-        let mut before: Vec<_> = lanes.iter().map(LaneClient::beats).collect();
+        let mut lanes: Vec<_> = lanes.into_iter().map(Watched::new).collect();
         loop {
-            tokio::time::sleep(limit.max(Duration::from_secs(2)) / 2).await;
-            let now: Vec<_> = lanes.iter().map(LaneClient::beats).collect();
-            match before.iter().zip(&now).find(|(before, now)| before == now) {
-                None => notify(&[NotifyState::Watchdog]),
-                Some((_, (lane, _))) => tracing::error!("lane {lane} does not come round"),
+            tokio::time::sleep((limit / PINGS).max(LOOK_MIN)).await;
+            let hung: Vec<_> = lanes.iter_mut().filter_map(Watched::look).collect();
+            match hung[..] {
+                [] => notify(&[NotifyState::Watchdog]),
+                [lane, ..] => tracing::error!("lane {lane} does not come round"),
             }
-            before = now;
         }
     });
+}
+
+/// A lane that must come round.
+struct Watched {
+    lane: LaneClient,
+    beats: u64,
+    in_vain: u32,
+}
+
+impl Watched {
+    fn new(lane: LaneClient) -> Self {
+        let (_, beats) = lane.beats();
+        Self { lane, beats, in_vain: 0 }
+    }
+
+    /// The lane's name, where it hangs.
+    fn look(&mut self) -> Option<&'static str> {
+        let (name, beats) = self.lane.beats();
+        self.in_vain = if beats == self.beats { self.in_vain + 1 } else { 0 };
+        self.beats = beats;
+        (self.in_vain >= LOOKS_IN_VAIN_MAX).then_some(name)
+    }
 }
 
 fn notify(state: &[NotifyState<'_>]) {

@@ -1,7 +1,7 @@
 //! A lane: one thread that owns a source and the engine that judges its events.
 //!
 //! From a record to a finished alert nothing here waits for anybody but the ledger, and nothing is locked. Others ask
-//! the lane through its inbox, which it looks into between two batches.
+//! the lane through its inbox, which it looks into between two batches, and while it waits for the ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,6 +36,16 @@ pub(crate) struct Lane {
     pub(crate) ledger: LedgerSender,
     /// How long it must be quiet before the clock tells how far the stream has come, and not its events.
     pub(crate) quiet: Duration,
+}
+
+/// Rings when it is dropped: for whoever waits for the first of many to end.
+pub(crate) struct Bell(pub(crate) Sender<()>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        // Where nobody waits any more, all is over anyway.
+        let _ = self.0.send(());
+    }
 }
 
 /// An engine, and how it is told the events.
@@ -81,11 +91,12 @@ enum Request {
 }
 
 impl LaneClient {
-    /// How the lane does, as JSON; `None` where it has ended.
-    pub(crate) async fn status(&self) -> Option<Json> {
+    /// Asks how the lane does. The answer is JSON; there is none where the lane has ended.
+    pub(crate) fn status(&self) -> oneshot::Receiver<Json> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Request::Status(reply)).ok()?;
-        answer.await.ok()
+        // A lane that has ended drops the reply.
+        let _ = self.inbox.send(Request::Status(reply));
+        answer
     }
 
     /// Shows the lane's events to somebody from now on.
@@ -106,11 +117,11 @@ impl LaneClient {
 }
 
 impl Lane {
-    /// Starts the thread.
+    /// Starts the thread. The bell rings when it ends, however it does.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(self) -> Result<Running> {
+    pub(crate) fn start(self, bell: Bell) -> Result<Running> {
         let (inbox, requests) = unbounded();
         let client = LaneClient { name: self.name, inbox, beats: Arc::default() };
         let name = self.name;
@@ -127,7 +138,12 @@ impl Lane {
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work.run().with_context(|| format!("lane {name}")))
+            .spawn(move || {
+                let _rings_last = bell;
+                let outcome = work.run().with_context(|| format!("lane {name}"));
+                drop(work);
+                outcome
+            })
             .with_context(|| format!("cannot start the thread `{name}`"))?;
         Ok(Running { thread, client })
     }
@@ -161,8 +177,19 @@ impl Work {
         if alerts.is_empty() && checkpoint.changes.is_empty() {
             return Ok(());
         }
-        self.alerts += alerts.len() as u64;
-        self.lane.ledger.commit(Commit { alerts, checkpoint })
+        self.commit(Commit { alerts, checkpoint })
+    }
+
+    /// Hands over what is to become durable. A lane that waits for the disk is alive and says so.
+    fn commit(&mut self, commit: Commit) -> Result<()> {
+        self.alerts += commit.alerts.len() as u64;
+        let mut waiting = self.lane.ledger.offer(commit, WAIT)?;
+        while let Some(commit) = waiting {
+            self.beats.fetch_add(1, Relaxed);
+            self.serve();
+            waiting = self.lane.ledger.offer(commit, WAIT)?;
+        }
+        Ok(())
     }
 
     /// What the rules' memories have become, as rows of the store.
@@ -205,8 +232,7 @@ impl Work {
         if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }
-        self.alerts += alerts.len() as u64;
-        self.lane.ledger.commit(Commit { alerts, checkpoint })
+        self.commit(Commit { alerts, checkpoint })
     }
 
     fn document(&mut self, alert: &Alert) -> AlertDocument {

@@ -1,10 +1,11 @@
 //! The thread that owns what is on disk: the alert log and the store. Whoever has something to keep sends it
 //! here, in order, and everything in one [`Commit`] becomes durable together.
 //!
-//! Lanes hold a [`LedgerSender`], whose [`commit`](LedgerSender::commit) waits while the disk does; sinks and
-//! commands hold a [`LedgerClient`], whose requests never wait behind commits. When the last sender is
+//! Lanes hold a [`LedgerSender`], whose [`offer`](LedgerSender::offer) gives a commit back while the disk takes none;
+//! sinks and commands hold a [`LedgerClient`], whose requests never wait behind commits. When the last sender is
 //! dropped the ledger makes everything durable and tells the clients that nothing more comes; when the last
-//! client is dropped the thread ends, and what it returns says whether anything was lost.
+//! client is dropped the thread ends, and what it returns says whether anything was lost. From
+//! [`LedgerClient::stop`] on the disk has [`STOP_MAX`]: what it has not taken then goes to the agent's own log.
 
 mod follow;
 mod status;
@@ -15,9 +16,10 @@ pub(crate) use status::{Report, Status};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, unbounded};
 use tokio::sync::{oneshot, watch};
 
 use crate::store::Spooled;
@@ -26,6 +28,10 @@ use crate::{alert_log, store};
 
 /// How many commits wait in the inbox before their senders do.
 const COMMITS_WAITING_MAX: usize = 64;
+/// How long after a stop the disk is tried before what it does not take is given up.
+const STOP_MAX: Duration = Duration::from_secs(3);
+/// How much longer a lane waits for a ledger that hangs in a system call.
+const HUNG_MAX: Duration = Duration::from_secs(1);
 /// How many rows of state are read at once.
 const ROWS_READ_MAX: usize = 1024;
 
@@ -68,6 +74,8 @@ pub(crate) struct Started {
     pub(crate) client: LedgerClient,
     /// The thread; it is joined after the last sender and the last client are dropped.
     pub(crate) thread: JoinHandle<Result<()>>,
+    /// What is left where the thread hangs.
+    pub(crate) remains: Remains,
 }
 
 /// Opens the log and the store, brings the store up to the log, and starts the thread.
@@ -79,26 +87,60 @@ pub(crate) fn start(settings: &Settings) -> Result<Started> {
     let (requests, requests_in) = unbounded();
     let (wake, spooled) = watch::channel(0);
     let status = Arc::new(Status::new(&settings.alerts.path));
+    let remains = Remains { commits: commits_in.clone(), status: Arc::clone(&status) };
     let writer = writer::Writer::open(settings, commits_in, requests_in, wake, Arc::clone(&status))?;
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || writer.run())
         .context("cannot start the thread `ledger`")?;
-    Ok(Started { sender: LedgerSender(commits), client: LedgerClient { requests, spooled, status }, thread })
+    let sender = LedgerSender { commits, status: Arc::clone(&status) };
+    Ok(Started { sender, client: LedgerClient { requests, spooled, status }, thread, remains })
 }
 
 /// What lanes hold.
 #[derive(Clone)]
-pub(crate) struct LedgerSender(Sender<Commit>);
+pub(crate) struct LedgerSender {
+    commits: Sender<Commit>,
+    status: Arc<Status>,
+}
 
 impl LedgerSender {
-    /// Hands over what is to become durable. It waits while too much is waiting already: the disk is slow, or
-    /// full.
+    /// Hands over what is to become durable. While too much is waiting already, because the disk is slow or full, the
+    /// commit comes back after `wait`: its sender looks to its other duties, and offers it again.
     ///
     /// # Errors
-    /// The ledger has ended, which it does before its senders only when something is broken.
-    pub(crate) fn commit(&self, commit: Commit) -> Result<()> {
-        self.0.send(commit).map_err(|_| anyhow!("the ledger has ended"))
+    /// The ledger has ended, which it does before its senders only when something is broken; or the agent stops and the
+    /// ledger hangs. What was offered is then in the agent's own log.
+    pub(crate) fn offer(&self, commit: Commit, wait: Duration) -> Result<Option<Commit>> {
+        match self.commits.send_timeout(commit, wait) {
+            Ok(()) => Ok(None),
+            Err(SendTimeoutError::Timeout(commit)) if self.status.stopped_for() < STOP_MAX + HUNG_MAX => {
+                Ok(Some(commit))
+            }
+            Err(SendTimeoutError::Timeout(commit)) => Err(self.lose(&commit, "the ledger hangs")),
+            Err(SendTimeoutError::Disconnected(commit)) => Err(self.lose(&commit, "the ledger has ended")),
+        }
+    }
+
+    fn lose(&self, commit: &Commit, why: &str) -> anyhow::Error {
+        commit.alerts.iter().for_each(|alert| status::tell_lost(&alert.json));
+        anyhow!("{why}: {} alerts and a checkpoint could not be kept", commit.alerts.len())
+    }
+}
+
+/// What a ledger that hangs in a system call has not written: the last that can be done for it is to say it.
+pub(crate) struct Remains {
+    commits: Receiver<Commit>,
+    status: Arc<Status>,
+}
+
+impl Remains {
+    /// Writes every alert that is not in the log to the agent's own log, and says how many these were.
+    pub(crate) fn tell(&self) -> usize {
+        let held = self.status.lose_unlogged();
+        let waiting: Vec<_> = self.commits.try_iter().flat_map(|commit| commit.alerts).collect();
+        waiting.iter().for_each(|alert| status::tell_lost(&alert.json));
+        held + waiting.len()
     }
 }
 
@@ -117,6 +159,7 @@ enum Request {
     Cursor { sink: String, reply: oneshot::Sender<i64> },
     Rows { scope: String, after: Option<String>, reply: oneshot::Sender<Vec<(String, Vec<u8>)>> },
     Reopen,
+    Stop,
 }
 
 impl LedgerClient {
@@ -148,6 +191,12 @@ impl LedgerClient {
     /// Opens the alert log anew, as after a rename by logrotate.
     pub(crate) fn reopen(&self) {
         let _ = self.requests.send(Request::Reopen);
+    }
+
+    /// The agent stops: from now on the disk has [`STOP_MAX`].
+    pub(crate) fn stop(&self) {
+        self.status.stop();
+        let _ = self.requests.send(Request::Stop);
     }
 
     /// Gives every row of a scope to `each`, in the order of their keys, not holding them all in memory. It

@@ -15,6 +15,7 @@ mod coverage;
 mod edges;
 mod explain;
 mod fixture;
+mod folder;
 mod indicators;
 mod lane;
 mod ledger;

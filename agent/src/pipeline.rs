@@ -9,7 +9,8 @@
 //! A lane is a thread with a source and an engine. The ledger is a thread that owns the alert log and the store. What
 //! waits on the outside world runs on the edges' runtime. On SIGTERM the sources end; each lane hands over what it
 //! has and ends; with the last of them the ledger has no more senders and makes everything durable; the sinks have
-//! their time to deliver it; then all is over.
+//! their time to deliver it; then all is over. Each of these has its time, and a thread that hangs is left behind, so
+//! that all is over after [`END_MAX`] whatever the disk and upstream do.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,14 +18,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use crossbeam_channel::Sender;
 use lapwing_engine::detect::Indicators;
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, field};
 use serde_json::json;
 
 use crate::config::{Config, SensorConfig};
 use crate::control::Server;
-use crate::edges::{self, Edges};
-use crate::lane::{self, Judge, Lane, LaneClient, View};
+use crate::edges::{self, Edges, join_by};
+use crate::lane::{self, Bell, Judge, Lane, LaneClient, View};
 use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
 use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
@@ -49,6 +51,13 @@ const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
 /// fraction of that.
 const SENSOR_QUIET: Duration = Duration::from_secs(1);
 
+/// How long after a stop lanes, then the edges, and then the ledger may still run.
+const LANES_END_MAX: Duration = Duration::from_secs(6);
+const EDGES_END_MAX: Duration = Duration::from_millis(8500);
+const LEDGER_END_MAX: Duration = Duration::from_secs(9);
+/// How long after a stop the process ends in any case, even where its own log takes nothing.
+const END_MAX: Duration = Duration::from_millis(9500);
+
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
@@ -70,6 +79,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         sinks: &names,
     })?;
     let edges = Edges::new()?;
+    let (bell, rung) = crossbeam_channel::unbounded();
     let lanes = Lanes {
         config,
         schema: &schema,
@@ -78,18 +88,26 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         indicators: &indicators,
         sender: &ledger.sender,
         client: &ledger.client,
+        bell: &bell,
     };
     let Sources { running, cloudtrail } = lanes.start_all(sensor, &edges)?;
     let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
     let (control, queues_ended) = cloudtrail.unzip();
-    let stop = Stop { sensor: stop, cloudtrail: control.clone() };
+    let stop = Stop { sensor: stop, cloudtrail: control.clone(), ledger: ledger.client.clone(), bell };
     let (reopen, stopped) = (ledger.client.clone(), stop.clone());
     let reload = move || {
         reopen.reopen();
         control.iter().for_each(Control::reload);
     };
     edges::on_signals(&edges.handle(), move || stopped.all(), reload)?;
-    let about = About { config, loaded: &loaded, schema: &schema, sinks: &sinks, started };
+    let about = About {
+        config,
+        loaded: &loaded,
+        exceptions_refused: exceptions.refused,
+        schema: &schema,
+        sinks: &sinks,
+        started,
+    };
     about.serve(&edges, &clients, &ledger.client)?;
     let delivered = edges.handle().spawn(sink::run(sinks, ledger.client.clone()));
     edges::tell_service_manager(&edges.handle(), clients);
@@ -101,19 +119,42 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         }
     })?;
     tracing::info!("{} rules run on {} lanes", loaded.rules.len(), running.len());
+    if !loaded.rules.iter().any(|rule| rule.enabled) {
+        tracing::error!("NO RULE RUNS: nothing raises an alert; put rules where `rules.paths` says");
+    }
     memory::release();
 
+    // SIGTERM, or the end of a lane: the agent does not go on with half of its sources, the service manager starts it anew.
+    let _ = rung.recv();
+    stop.all();
+    drop(stop);
+    end(running, ledger, edges)
+}
+
+/// Waits for the ends of all, in their order, and for none too long.
+fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: edges::Running) -> Result<()> {
+    let stopped = Instant::now();
+    std::thread::Builder::new().name("end".to_owned()).spawn(move || {
+        std::thread::sleep(END_MAX);
+        signal_hook::low_level::exit(1);
+    })?;
     let mut outcome = Ok(());
-    for lane in running {
-        let ended = lane.thread.join().unwrap_or_else(|_| Err(anyhow!("a lane panicked")));
-        // The agent does not go on with half of its sources: the service manager starts it anew.
-        stop.all();
-        outcome = outcome.and(ended);
+    for lane::Running { client, thread } in lanes {
+        let late = || Err(anyhow!("lane {} did not end in time, or panicked", client.name()));
+        outcome = outcome.and(join_by(thread, stopped + LANES_END_MAX).unwrap_or_else(late));
     }
-    drop(ledger.sender);
-    edges.finish();
-    drop(ledger.client);
-    let written = ledger.thread.join().unwrap_or_else(|_| Err(anyhow!("the ledger panicked")));
+    let ledger::Started { sender, client, thread, remains } = ledger;
+    drop(sender);
+    if !edges.finish(stopped + EDGES_END_MAX) {
+        tracing::error!(
+            "the sinks did not end in time; what they have not delivered is delivered by the next run"
+        );
+    }
+    drop(client);
+    let written = join_by(thread, stopped + LEDGER_END_MAX).unwrap_or_else(|| {
+        let alerts = remains.tell();
+        Err(anyhow!("the ledger did not end in time, or panicked: {alerts} alerts could not be kept"))
+    });
     outcome.and(written)
 }
 
@@ -138,12 +179,16 @@ fn sensor(
 struct Stop {
     sensor: Arc<AtomicBool>,
     cloudtrail: Option<Control>,
+    ledger: LedgerClient,
+    bell: Sender<()>,
 }
 
 impl Stop {
     fn all(&self) {
         self.sensor.store(true, Relaxed);
         self.cloudtrail.iter().for_each(Control::stop);
+        self.ledger.stop();
+        let _ = self.bell.send(());
     }
 }
 
@@ -189,6 +234,7 @@ struct Lanes<'a> {
     indicators: &'a Arc<Indicators>,
     sender: &'a LedgerSender,
     client: &'a LedgerClient,
+    bell: &'a Sender<()>,
 }
 
 /// Ends when every queue has put back what it will not read any more.
@@ -281,7 +327,8 @@ impl Lanes<'_> {
         quiet: Duration,
     ) -> Result<lane::Running> {
         let (source, schema, ledger) = (Box::new(source), self.schema.clone(), self.sender.clone());
-        Lane { name, source, schema, judges, ledger, quiet }.start()
+        let bell = Bell(self.bell.clone());
+        Lane { name, source, schema, judges, ledger, quiet }.start(bell)
     }
 }
 
@@ -289,6 +336,7 @@ impl Lanes<'_> {
 struct About<'a> {
     config: &'a Config,
     loaded: &'a Loaded,
+    exceptions_refused: usize,
     schema: &'a Arc<Schema>,
     sinks: &'a [Sink],
     started: Instant,
@@ -300,7 +348,12 @@ impl About<'_> {
         let started = self.started;
         let refused = self.loaded.refused();
         let enabled = self.loaded.rules.iter().filter(|rule| rule.enabled).count();
-        let rules = json!({"loaded": self.loaded.rules.len(), "enabled": enabled, "refused_files": refused});
+        let rules = json!({
+            "loaded": self.loaded.rules.len(),
+            "enabled": enabled,
+            "refused_files": refused,
+            "refused_exceptions": self.exceptions_refused,
+        });
         let sinks: Vec<_> = self.sinks.iter().map(Sink::status).collect();
         let ledger = ledger.clone();
         let status = move || {

@@ -1,20 +1,21 @@
 //! Rule files on disk.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lapwing_engine::rule::FILE_BYTES_MAX;
 use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
 use serde::Deserialize;
 
+use crate::bounded;
+use crate::folder::Listing;
+
 /// Most files that are read.
 const FILES_MAX: usize = 20_000;
-/// Deepest folder that is looked into.
-const DEPTH_MAX: usize = 16;
+/// Most bytes of all files together; those that come then are not read.
+const BYTES_MAX: usize = 64 << 20;
 /// What the names of files with tests of rules end with; they hold no rules.
 pub(crate) const TESTS: &str = ".test.toml";
 
@@ -69,10 +70,7 @@ pub(crate) fn exceptions(path: Option<&PathBuf>, schema: &mut Schema) -> Result<
         "there are no exceptions at {}; make that folder, or name another by `rules.exceptions`",
         path.display()
     );
-    let mut files = Vec::new();
-    collect(path, DEPTH_MAX, &mut files)?;
-    files.sort();
-    let contents = Contents::of(&files);
+    let contents = Contents::of(&listing([path])?);
     let mut exceptions = Exceptions::read(contents.named(), schema);
     contents.unreadable.iter().for_each(|(file, why)| exceptions.unreadable(file, why));
     Ok(exceptions)
@@ -88,18 +86,33 @@ struct Contents {
 }
 
 impl Contents {
-    fn of(files: &[PathBuf]) -> Self {
+    fn of(listing: &Listing) -> Self {
         let mut contents = Self::default();
-        for file in files {
-            let name = file.display().to_string();
-            let mut bytes = Vec::new();
-            let most = FILE_BYTES_MAX as u64 + 1;
-            match File::open(file).and_then(|opened| opened.take(most).read_to_end(&mut bytes)) {
-                Ok(_) => contents.read.push((name, bytes)),
-                Err(error) => contents.unreadable.push((name, format!("the file cannot be read: {error}"))),
+        for stray in &listing.strays {
+            contents.refuse(&stray.path, &stray.why);
+        }
+        let mut left = BYTES_MAX;
+        for found in &listing.files {
+            let most = (FILE_BYTES_MAX + 1).min(left);
+            match found.open().and_then(|opened| bounded::start(opened, most as u64)) {
+                Ok(bytes) if bytes.len() == left => {
+                    contents.refuse(
+                        &found.path,
+                        &format!("all files together are longer than {BYTES_MAX} bytes"),
+                    );
+                }
+                Ok(bytes) => {
+                    left -= bytes.len();
+                    contents.read.push((found.path.display().to_string(), bytes));
+                }
+                Err(error) => contents.refuse(&found.path, &error.to_string()),
             }
         }
         contents
+    }
+
+    fn refuse(&mut self, path: &Path, why: &str) {
+        self.unreadable.push((path.display().to_string(), format!("the file cannot be read: {why}")));
     }
 
     fn named(&self) -> impl Iterator<Item = (&str, &[u8])> {
@@ -110,43 +123,26 @@ impl Contents {
 /// The files of rules and jobs below the given paths, in the order of their names.
 ///
 /// # Errors
-/// A path that cannot be read, or more than anybody has of rules.
-pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// A path that cannot be read.
+pub(crate) fn files(paths: &[PathBuf]) -> Result<Listing> {
     for path in paths {
         ensure!(
             path.try_exists().unwrap_or(true),
             "there are no rules at {}; make that folder, or name another by `rules.paths` or `--rules`",
             path.display()
         );
-        collect(path, DEPTH_MAX, &mut files)?;
     }
-    files.sort();
-    files.dedup();
-    Ok(files)
+    listing(paths)
 }
 
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    let named = || format!("rules cannot be read from {}", path.display());
-    if std::fs::metadata(path).with_context(named)?.is_file() {
-        files.push(path.to_owned());
-        return Ok(());
+fn listing<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Listing> {
+    let mut listing = Listing::default();
+    for path in paths {
+        listing
+            .add(path, FILES_MAX, |name| name.ends_with(".toml") && !name.ends_with(TESTS))
+            .with_context(|| format!("rules cannot be read from {}", path.display()))?;
     }
-    if depth == 0 {
-        bail!("{} lies more than {DEPTH_MAX} folders deep; move the rules further up", path.display());
-    }
-    for entry in std::fs::read_dir(path).with_context(named)? {
-        let entry = entry.with_context(named)?.path();
-        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let rules = name.ends_with(".toml") && !name.ends_with(TESTS);
-        if !name.starts_with('.') && (entry.is_dir() || rules) {
-            collect(&entry, depth - 1, files)?;
-        }
-        if files.len() > FILES_MAX {
-            bail!("{} holds more than {FILES_MAX} rule files", path.display());
-        }
-    }
-    Ok(())
+    Ok(listing)
 }
 
 /// The enabled rules that read one of these data streams.

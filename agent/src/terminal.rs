@@ -148,6 +148,27 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// JSON in which everything that is not a visible character is written as `\u202e`, in pairs where it must be: the same
+/// document. What JSON itself lays out by, spaces and line ends, stays.
+pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
+    let acts = |c: char| is_hidden(c) && c != '\n';
+    if !json.chars().any(acts) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if acts(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
 fn is_hidden(c: char) -> bool {
     match c {
         ' '..='~' => false,
@@ -193,6 +214,22 @@ mod tests {
             ("größe 日本", "größe 日本"),
         ] {
             assert_eq!(escape(text), escaped);
+        }
+    }
+
+    #[test]
+    fn json_on_a_terminal_is_the_same_document_and_nothing_in_it_acts() {
+        for (text, escaped) in [
+            ("plain größe 日本", "plain größe 日本"),
+            ("\u{9b}31m\u{7f}", "\\u009b31m\\u007f"),
+            ("a\u{202e}b\u{2066}\u{200b}", "a\\u202eb\\u2066\\u200b"),
+            ("\u{e0041}", "\\udb40\\udc41"),
+        ] {
+            let json = format!("{{\"a\":\"{text}\"}}");
+            let shown = escape_json(&json);
+            assert_eq!(shown, format!("{{\"a\":\"{escaped}\"}}"));
+            let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            assert_eq!(read["a"], text);
         }
     }
 

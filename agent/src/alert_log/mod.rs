@@ -2,7 +2,8 @@
 //! upstream.
 //!
 //! What is promised: a line is whole, however the disk fills or the agent is killed; after [`AlertLog::sync`]
-//! it is on disk; rotation, ours or logrotate's with or without a signal, tears and loses none. A position
+//! it is on disk; rotation, ours or logrotate's with or without a signal, tears and loses none. Lines that the disk does
+//! not take stay in memory as a whole, and go to the file that is at the path when it is tried again. A position
 //! names a file by its first line, so that it holds when the file is renamed, copied or compressed. The log
 //! knows no store.
 
@@ -14,6 +15,7 @@ mod rotate;
 pub(crate) use backward::Backward;
 pub(crate) use forward::Forward;
 
+use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -21,7 +23,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use bytesize::ByteSize;
+use nix::fcntl::{FallocateFlags, fallocate};
 use serde::Deserialize;
 
 use crate::alarm::Alarm;
@@ -31,6 +35,10 @@ use crate::clock;
 const LOG_MODE: u32 = 0o640;
 /// Access to the log's directory.
 const DIRECTORY_MODE: u32 = 0o750;
+/// How much is written and synced at once.
+const WRITE_BYTES_MAX: usize = 1 << 20;
+/// How much room the file has on its disk beyond its end, so that others who fill the disk do not silence it at once.
+const RESERVE_BYTES: u64 = 4 << 20;
 /// How much of a torn line the agent's own log keeps.
 const TORN_BYTES_SHOWN: u64 = 16 << 10;
 
@@ -84,11 +92,14 @@ pub(crate) struct AlertLog {
     fingerprint: Option<String>,
     /// Bytes of the file that hold whole lines on disk.
     synced: u64,
-    /// Lines that are not yet on disk, and how many of their bytes were written.
+    /// Lines that are not yet on disk, without their ends.
+    waiting: VecDeque<Bytes>,
+    /// Those of them that are being written.
     lines: Vec<u8>,
-    written: usize,
-    /// A sync failed, after which nothing is known of what lies behind `synced`.
+    /// A write failed, after which nothing is known of what lies behind `synced`.
     doubtful: bool,
+    /// Up to where the disk keeps room for the file.
+    reserved: u64,
     rotation: rotate::Rotation,
     trouble: Alarm,
 }
@@ -114,58 +125,97 @@ impl AlertLog {
             begun: opened.begun,
             fingerprint: opened.fingerprint,
             synced: opened.length,
+            waiting: VecDeque::new(),
             lines: Vec::new(),
-            written: 0,
             doubtful: false,
+            reserved: 0,
             path,
         })
     }
 
     /// Adds a line, one JSON object without line breaks, to what the next [`sync`](Self::sync) writes.
-    pub(crate) fn append(&mut self, json: &[u8]) {
-        self.lines.extend_from_slice(json);
-        self.lines.push(b'\n');
+    pub(crate) fn append(&mut self, json: Bytes) {
+        self.waiting.push_back(json);
     }
 
-    /// Writes the lines that were added and waits until they are on disk. After an error it is to be called
-    /// again: it goes on in the middle of a line where it stopped.
+    /// How many lines are not yet on disk.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Leaves out the first line that is not yet on disk.
+    pub(crate) fn leave_out(&mut self) {
+        self.waiting.pop_front();
+    }
+
+    /// Writes the lines that were added and waits until they are on disk. After an error it is to be called again: the
+    /// lines that the disk has taken are there as a whole, and the others wait.
     ///
     /// # Errors
-    /// The lines are not on disk: it is full, say.
+    /// Some lines are not on disk: it is full, say.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
-        if self.lines.is_empty() {
-            return Ok(());
-        }
-        if self.doubtful {
-            // The kernel may have forgotten what it could not write, and the next sync would succeed without
-            // it.
-            self.file.set_len(self.synced)?;
-            self.written = 0;
-            self.doubtful = false;
-        }
-        if self.written == 0 {
+        while !self.waiting.is_empty() {
             self.follow_the_path()?;
+            self.take_back()?;
             self.rotate_if_due()?;
+            self.reserve();
+            self.write()?;
         }
-        while self.written < self.lines.len() {
-            match self.file.write(&self.lines[self.written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => self.written += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        Ok(())
+    }
+
+    /// Writes the first lines, as many as go at once.
+    fn write(&mut self) -> io::Result<()> {
+        self.lines.clear();
+        for json in &self.waiting {
+            if !self.lines.is_empty() && self.lines.len() + json.len() >= WRITE_BYTES_MAX {
+                break;
             }
+            self.lines.extend_from_slice(json);
+            self.lines.push(b'\n');
         }
         self.doubtful = true;
+        let (written, outcome) = write_all(&self.file, &self.lines);
+        // What of them found room stays, as far as it is whole.
+        let whole = memchr::memrchr(b'\n', &self.lines[..written]).map_or(0, |end| end + 1);
+        if whole < written {
+            self.file.set_len(self.synced + whole as u64)?;
+        }
         self.file.sync_data()?;
         self.doubtful = false;
-        self.synced += self.lines.len() as u64;
+        self.synced += whole as u64;
         if self.fingerprint.is_none() {
-            self.fingerprint = files::fingerprint_of(&self.lines);
+            self.fingerprint = files::fingerprint_of(&self.lines[..whole]);
         }
+        let count = memchr::memchr_iter(b'\n', &self.lines[..whole]).count();
+        self.waiting.drain(..count);
         self.lines.clear();
         self.lines.shrink_to(1 << 16);
-        self.written = 0;
+        outcome
+    }
+
+    /// Takes away what a write that failed may have left behind the whole lines: the kernel may have forgotten a part of
+    /// it, and the next sync would succeed without that.
+    fn take_back(&mut self) -> io::Result<()> {
+        if self.doubtful {
+            self.file.set_len(self.synced)?;
+            self.reserved = 0;
+            self.doubtful = false;
+        }
         Ok(())
+    }
+
+    /// Has the disk keep room for what comes. One that cannot, or has none, takes what it takes.
+    fn reserve(&mut self) {
+        if self.reserved >= self.synced + RESERVE_BYTES / 2 {
+            return;
+        }
+        let (Ok(from), Ok(length)) = (i64::try_from(self.synced), i64::try_from(RESERVE_BYTES)) else {
+            return;
+        };
+        if fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, from, length).is_ok() {
+            self.reserved = self.synced + RESERVE_BYTES;
+        }
     }
 
     /// The place after the last line that [`sync`](Self::sync) wrote; `None` while the open file is empty.
@@ -178,11 +228,11 @@ impl AlertLog {
     /// # Errors
     /// The file cannot be created or written; the old one stays open.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
-        if self.written > 0 {
-            // A line is half written; the rename is noticed before the next one.
-            return Ok(());
-        }
         let opened = open(&self.path)?;
+        // The old file keeps no half line where that can be helped; its lines are written anew.
+        let _ = self.take_back();
+        self.doubtful = false;
+        self.reserved = 0;
         self.file = opened.file;
         self.begun = opened.begun;
         self.fingerprint = opened.fingerprint;
@@ -198,7 +248,8 @@ impl AlertLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
         };
-        if same && open.len() == self.synced { Ok(()) } else { self.reopen() }
+        let as_left = open.len() == self.synced || (self.doubtful && open.len() > self.synced);
+        if same && as_left { Ok(()) } else { self.reopen() }
     }
 
     /// A rotation that fails is trouble, and no reason not to write the alert.
@@ -206,7 +257,9 @@ impl AlertLog {
         if !self.rotation.is_due(self.synced, self.begun) {
             return Ok(());
         }
-        if let Err(error) = self.rotation.rename() {
+        // The file that is put away needs no room to grow.
+        self.reserved = 0;
+        if let Err(error) = self.file.set_len(self.synced).and_then(|()| self.rotation.rename()) {
             self.trouble.raise(format!("it cannot be rotated and grows on: {error}"));
             return Ok(());
         }
@@ -228,17 +281,39 @@ fn open(path: &Path) -> io::Result<Opened> {
     let directory =
         path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(LOG_MODE).open(path)?;
-    let length = cut_torn_line(&file, path)?;
+    // A pipe or a device in its place must not hold the agent up: writing fails, and is tried again.
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(LOG_MODE)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path)?;
     let metadata = file.metadata()?;
+    let begun = metadata.created().or_else(|_| metadata.modified())?;
+    if !metadata.is_file() {
+        tracing::error!("alert log {}: it is no file; put it away, or set `alerts.path`", path.display());
+        return Ok(Opened { begun, fingerprint: None, file, length: 0 });
+    }
+    let length = cut_torn_line(&file, path)?;
     // The name is to be on disk as well as what is in the file.
     File::open(directory)?.sync_all()?;
-    Ok(Opened {
-        begun: metadata.created().or_else(|_| metadata.modified())?,
-        fingerprint: files::fingerprint(path)?,
-        file,
-        length,
-    })
+    Ok(Opened { begun, fingerprint: files::fingerprint(path)?, file, length })
+}
+
+/// Writes what the file takes: so many bytes, and why not all.
+fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }
 
 /// A crash, or a power cut, can leave a last line without its end. It was never reported as written, and

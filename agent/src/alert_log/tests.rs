@@ -28,7 +28,7 @@ impl Drop for Folder {
 
 fn write(log: &mut AlertLog, lines: impl IntoIterator<Item = impl AsRef<str>>) {
     for line in lines {
-        log.append(line.as_ref().as_bytes());
+        log.append(Bytes::copy_from_slice(line.as_ref().as_bytes()));
     }
     log.sync().unwrap();
 }

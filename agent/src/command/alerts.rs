@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use self::detail::Extent;
 use self::document::Summary;
+use super::json_shown;
 use crate::alert_log::{Backward, Forward, Position};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::terminal::{Screen, escape};
@@ -177,10 +178,7 @@ fn show(args: &Args, id: &str, screen: Screen, out: &mut impl Write) -> Result<(
             args.log().display(),
             escape(id)
         ),
-        [(_, line)] if args.json => {
-            out.write_all(line)?;
-            Ok(writeln!(out)?)
-        }
+        [(_, line)] if args.json => Ok(writeln!(out, "{}", json_shown(line))?),
         [(_, line)] => {
             let alert: Value = serde_json::from_slice(line)?;
             let extent = if args.brief { Extent::Brief } else { Extent::Whole };
@@ -225,8 +223,7 @@ fn look(log: &Path) -> Option<(u64, u64)> {
 
 fn print(args: &Args, screen: Screen, line: &[u8], out: &mut impl Write) -> Result<()> {
     if args.json {
-        out.write_all(line)?;
-        return Ok(writeln!(out)?);
+        return Ok(writeln!(out, "{}", json_shown(line))?);
     }
     match Summary::read(line) {
         Some(summary) => Ok(out.write_all(list::render(screen, &summary).as_bytes())?),

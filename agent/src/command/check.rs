@@ -14,7 +14,7 @@ use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
 use serde_json::{Map, Value as Json, json};
 
 use self::needs::Needs;
-use super::{complain, print, tell_reports};
+use super::{complain, print, print_json, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH};
@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     let needs = Needs::of(&loaded.rules, &coverage::sources(config.as_ref()), &schema);
     if args.json {
-        print(&to_json(&loaded, &exceptions, &found, &needs).to_string())?;
+        print_json(&to_json(&loaded, &exceptions, &found, &needs).to_string())?;
     } else {
         tell(&loaded, &exceptions, &found, &needs)?;
         if args.verbose || !args.wanted.is_empty() {
@@ -105,6 +105,7 @@ impl Found {
         ] {
             self.check_one(folder.map_or(Ok(()), |folder| writable(key, folder)));
         }
+        self.check_one(control::check(&config.control.socket));
         match control::ask(&config.control.socket, &Request::Status) {
             Err(error) => self.problem(&error),
             Ok(Some(_)) => {

@@ -13,7 +13,7 @@ use lapwing_engine::Schema;
 use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::complain;
+use super::{complain, json_shown};
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Answer, Line, Request};
 use crate::recording;
@@ -111,7 +111,7 @@ impl<W: Write> Output<W> {
     /// Prints an event, which is a line of JSON.
     fn print(&mut self, document: &[u8]) -> Result<()> {
         if self.as_json {
-            self.out.write_all(document)?;
+            self.out.write_all(json_shown(document).as_bytes())?;
         } else {
             let document = serde_json::from_slice(document).context("an event that is no JSON")?;
             writeln!(self.out, "{}", line(&document))?;

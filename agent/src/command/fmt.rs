@@ -13,7 +13,8 @@ use lapwing_engine::rule::format_file;
 use similar::TextDiff;
 
 use super::{complain, print};
-use crate::bounded::{self, SETTING_BYTES_MAX};
+use crate::bounded::SETTING_BYTES_MAX;
+use crate::folder::{Listing, Stray};
 use crate::rules;
 use crate::terminal::escape;
 
@@ -48,10 +49,16 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let mut counts = Counts::default();
     // One schema for all would have every rule know the leaves of flattened fields that others name; that harms none.
     let mut schema = Schema::new();
-    for file in rules::files(&args.paths)? {
-        let bytes = bounded::read(&file, SETTING_BYTES_MAX)
-            .with_context(|| format!("{} cannot be read", file.display()))?;
-        counts.format(&file, &bytes, args.check, &mut schema)?;
+    let Listing { files, strays } = rules::files(&args.paths)?;
+    for Stray { path, why } in &strays {
+        counts.wrong += 1;
+        complain(&escape(&format!("{} cannot be read: {why}", path.display())));
+    }
+    for file in files {
+        let bytes = file
+            .read(SETTING_BYTES_MAX)
+            .with_context(|| format!("{} cannot be read", file.path.display()))?;
+        counts.format(&file.path, &bytes, args.check, &mut schema)?;
     }
     let Counts { changed, unchanged, wrong } = counts;
     let did = if args.check { "to be formatted" } else { "formatted" };

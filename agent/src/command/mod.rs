@@ -12,15 +12,17 @@ mod search;
 mod status;
 mod test;
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lapwing_engine::Report;
 
 use crate::report;
-use crate::terminal::escape;
+use crate::terminal::{escape, escape_json};
 
 /// A host sensor that runs detection rules where events happen.
 #[derive(Debug, Parser)]
@@ -82,6 +84,18 @@ impl Args {
 fn print(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     Ok(writeln!(out, "{line}")?)
+}
+
+/// Writes a line of JSON to standard output. On a terminal nothing in it acts.
+fn print_json(line: &str) -> Result<()> {
+    print(&json_shown(line.as_bytes()))
+}
+
+/// JSON as standard output is to have it: as it is, but on a terminal nothing in it acts.
+fn json_shown(json: &[u8]) -> Cow<'_, str> {
+    static IS_TERMINAL: LazyLock<bool> = LazyLock::new(|| std::io::stdout().is_terminal());
+    let json = String::from_utf8_lossy(json);
+    if *IS_TERMINAL { escape_json(&json).into_owned().into() } else { json }
 }
 
 /// Writes a line to standard error; where that fails there is nobody left to tell.

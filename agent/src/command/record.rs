@@ -17,7 +17,7 @@ use nix::sys::utsname::uname;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{complain, print};
+use super::{complain, print, print_json};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::clock;
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
@@ -195,7 +195,7 @@ fn tell(args: &Args, written: Written, lost: u64) -> Result<()> {
         let file = args.file.display().to_string();
         let told =
             json!({"file": file, "events": events, "missed": missed, "lost_records": lost, "bytes": bytes});
-        return print(&told.to_string());
+        return print_json(&told.to_string());
     }
     if missed > 0 {
         complain(&format!("{missed} events came faster than they were recorded"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use lapwing_engine::{Engine, Options, Output, Rule, Schema, Timestamp};
 
-use super::{Refused, complain, print, tell_reports};
+use super::{Refused, complain, print, print_json, tell_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::lane::{Judge, View};
@@ -155,7 +155,7 @@ impl Replaying {
             let document = alert::document(&raised, &self.schema, &Evidence::default());
             let text = String::from_utf8_lossy(&document.json);
             if self.json {
-                print(&text)?;
+                print_json(&text)?;
             } else {
                 let document: serde_json::Value = serde_json::from_str(&text)?;
                 let reason = document["event"]["reason"].as_str().unwrap_or_default();

@@ -1,22 +1,30 @@
 //! `lapwing status`: how the agent does that runs on this host.
 
+mod health;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value as Json;
 
-use super::print;
+use self::health::Health;
+use super::{print, print_json};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::terminal::escape;
 
 /// Show how the running agent does
+///
+/// It ends with 0 where the agent answers and was not tampered with, and with 1 otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
+    /// Say in a word whether all is well, and why not: `healthy` ends with 0, `degraded` with 1, `blind` with 2
+    #[arg(long)]
+    health: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -24,19 +32,37 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let socket = Config::read(&args.config)?.control.socket;
-    let Some(mut answer) = control::ask(&socket, &Request::Status)? else {
-        bail!("no agent listens on {}: start it, as with `systemctl start lapwing`", socket.display());
-    };
-    let status = answer.next().context("the agent gave no answer")??;
+    if args.health {
+        let health = ask(args).map_or_else(|error| Health::of_silence(&error), |status| Health::of(&status));
+        show(&health, args.json)?;
+        return Ok(ExitCode::from(health.health.code()));
+    }
+    let status = ask(args)?;
     if args.json {
-        print(&status.to_string())?;
+        print_json(&status.to_string())?;
     } else {
         let mut lines = Vec::new();
         describe(&status, 0, &mut lines);
         print(&lines.join("\n"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if health::tampered(&status).is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ask(args: &Args) -> Result<Json> {
+    let socket = Config::read(&args.config)?.control.socket;
+    let Some(mut answer) = control::ask(&socket, &Request::Status)? else {
+        bail!("no agent listens on {}: start it, as with `systemctl start lapwing`", socket.display());
+    };
+    answer.next().context("the agent gave no answer")?
+}
+
+/// A line for the word, and one for each reason.
+fn show(health: &Health, as_json: bool) -> Result<()> {
+    if as_json {
+        return print_json(&serde_json::to_string(health)?);
+    }
+    let why = health.why.iter().map(|why| format!("\n  {}", escape(why)));
+    print(&format!("{}{}", health.health.word(), why.collect::<String>()))
 }
 
 /// The status as an indented outline; lists of objects are tables in which each object is a line.

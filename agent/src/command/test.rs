@@ -10,7 +10,7 @@ use lapwing_engine::{Rule, Schema};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde_json::json;
 
-use super::{print, tell_reports};
+use super::{print, print_json, tell_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::explain::{Marks, lines, names, to_json};
 use crate::fixture::{Fixture, Outcome};
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         let counts =
             json!({"passed": passed, "failed": failed, "untested_rules": untested, "faults": faults});
-        print(&counts.to_string())?;
+        print_json(&counts.to_string())?;
     } else {
         let rules = loaded.rules.len();
         print(&format!(
@@ -138,7 +138,7 @@ fn tell(ran: &[Ran<'_>], schema: &Schema, json: bool) -> Result<()> {
                 "failure": failure,
                 "explanation": why,
             });
-            print(&object.to_string())
+            print_json(&object.to_string())
         });
     }
     if let Some(first) = ran.first() {

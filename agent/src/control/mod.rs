@@ -5,17 +5,23 @@
 
 mod server;
 
-pub(crate) use server::{Server, filter};
+pub(crate) use server::{Server, check, filter};
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+
+/// How long a client waits for the agent in each step.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// `[control]`: how commands reach the agent.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,19 +55,21 @@ pub(crate) enum Request {
 /// The lines of the agent's answer.
 pub(crate) struct Answer(BufReader<UnixStream>);
 
-/// Asks the agent whose socket this is; `None` where no agent listens there.
+/// Asks the agent whose socket this is; `None` where no agent listens there. No step takes longer than [`ANSWER_WAIT`],
+/// also where the agent is stopped by a signal.
 ///
 /// # Errors
 /// The socket is there and cannot be used.
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Option<Answer>> {
     use ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
-    let mut stream = match UnixStream::connect(socket) {
+    let mut stream = match connect(socket) {
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused) => {
             return Ok(None);
         }
         Err(error) => {
             let cure = match error.kind() {
                 PermissionDenied => "; run as root, or as the agent's user",
+                ErrorKind::WouldBlock => "; the agent takes no more clients, or hangs",
                 _ => "",
             };
             bail!("the control socket {} cannot be used: {error}{cure}", socket.display())
@@ -70,6 +78,17 @@ pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Option<Answer>> {
     };
     writeln!(stream, "{}", serde_json::to_string(request)?).context("the agent does not listen")?;
     Ok(Some(Answer(BufReader::new(stream))))
+}
+
+/// As [`UnixStream::connect`], within [`ANSWER_WAIT`]: a full backlog would hold it up for ever.
+fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let wait = TimeVal::seconds(ANSWER_WAIT.as_secs().cast_signed());
+    // The kernel waits for room in the backlog as long as it would for room to send.
+    setsockopt(&socket, sockopt::SendTimeout, &wait)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &wait)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
 }
 
 impl Answer {
@@ -146,11 +165,14 @@ impl Iterator for Answer {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut line = String::new();
-        let read = self.0.read_line(&mut line).context("the agent went away");
-        match read {
+        match self.0.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(parse(&line)),
-            Err(error) => Some(Err(error)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Err(anyhow!(
+                "the agent does not answer within {} s: it hangs, or is stopped",
+                ANSWER_WAIT.as_secs()
+            ))),
+            Err(error) => Some(Err(error).context("the agent went away")),
         }
     }
 }

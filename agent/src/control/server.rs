@@ -1,6 +1,6 @@
 //! The agent's end of the control socket.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,20 +11,26 @@ use anyhow::{Context as _, Result, bail};
 use lapwing_engine::detect::Matcher;
 use lapwing_engine::lang::kql;
 use lapwing_engine::{Event, Schema};
+use nix::sys::stat::{Mode, umask};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::Request;
 use crate::lane::{LaneClient, Subscriber};
 use crate::pipeline::SENSOR_LANE;
 use crate::recording;
 
+/// Access to a folder that is made for the socket.
+const FOLDER_MODE: u32 = 0o750;
 /// Longest request that is read, in bytes.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// How long a client may take to say what it wants.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
+/// How long lanes may take to say how they do, all together.
+const STATUS_WAIT: Duration = Duration::from_millis(750);
 /// Most events that wait for a client; it misses those that come then.
 const EVENTS_WAITING_MAX: usize = 8192;
 /// The same of a client that records: a recording that lacks events shows less than was judged. What events have in
@@ -57,18 +63,10 @@ impl Server {
         schema: Arc<Schema>,
         status: impl Fn() -> Json + Send + Sync + 'static,
     ) -> Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            bail!("another agent listens on {}; stop it, or set control.socket", path.display());
-        }
-        let failed =
-            || format!("cannot listen on {}: check `control.socket` and who may write there", path.display());
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(failed)?;
-        }
-        let _ = std::fs::remove_file(path);
-        let listener = UnixListener::bind(path).with_context(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot close {} to others", path.display()))?;
+        free(path)?;
+        let listener = listen(path).with_context(|| {
+            format!("cannot listen on {}: check `control.socket` and who may write there", path.display())
+        })?;
         let shared = Arc::new(Shared { lanes, schema, status: Box::new(status) });
         Ok(Self { listener, path: path.to_owned(), shared })
     }
@@ -95,8 +93,57 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if is_socket(&self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Makes room for the socket: one that a killed agent left is taken away, and nothing else is.
+///
+/// # Errors
+/// Another agent listens there, or what is there is no socket.
+fn free(path: &Path) -> Result<()> {
+    check(path)?;
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        bail!("another agent listens on {}; stop it, or set control.socket", path.display());
+    }
+    if is_socket(path) {
+        // Where it cannot be taken away, the bind says so.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Whether the agent may take this path for its socket.
+///
+/// # Errors
+/// What is there is no socket: it stays.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if !there.file_type().is_socket() => bail!(
+            "control.socket is {}, where something else lies that is no socket: it stays; put it away, or set \
+             control.socket to another path",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
+}
+
+/// Binds the socket so that at no moment others can connect.
+fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    }
+    // The mask is the process's: what other threads make in this moment is the less open for it.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(path);
+    umask(before);
+    listener
 }
 
 impl Shared {
@@ -127,11 +174,17 @@ impl Shared {
 
     async fn status(&self) -> Json {
         let mut status = (self.status)();
-        let mut lanes = Vec::new();
-        for lane in &self.lanes {
-            lanes.extend(lane.status().await);
+        let deadline = Instant::now() + STATUS_WAIT;
+        let asked: Vec<_> = self.lanes.iter().map(|lane| (lane.name(), lane.status())).collect();
+        let (mut lanes, mut silent) = (Vec::new(), Vec::new());
+        for (name, answer) in asked {
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(told)) => lanes.push(told),
+                Ok(Err(_)) | Err(_) => silent.push(name),
+            }
         }
         status["lanes"] = lanes.into();
+        status["lanes_silent"] = silent.into();
         status
     }
 

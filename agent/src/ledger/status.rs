@@ -1,8 +1,12 @@
 //! How the ledger is doing, for `lapwing status`: written by its thread, read by anyone without waiting.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::alarm::Alarm;
@@ -18,6 +22,12 @@ pub(crate) struct Status {
     pub(super) committed: AtomicU64,
     /// Alerts that are held in memory until the disk takes them.
     pub(super) held: AtomicU64,
+    /// Bytes of all that is held.
+    pub(super) held_bytes: AtomicU64,
+    /// Alerts that sinks were given from memory, because the disk took none.
+    pub(super) from_memory: AtomicU64,
+    /// Alerts that were delivered and did not come into the log: the agent's own log has them.
+    pub(super) not_logged: AtomicU64,
     spooled: AtomicU64,
     spooled_bytes: AtomicU64,
     in_log_only: AtomicU64,
@@ -28,6 +38,12 @@ pub(crate) struct Status {
     pub(super) store: Alarm,
     /// Raised while the spool is full.
     pub(super) spool: Alarm,
+    /// Raised where a damaged store was set aside, for the rest of the run.
+    pub(super) set_aside: Alarm,
+    /// What the log has not taken yet, for whoever must say so where the ledger's thread hangs.
+    unlogged: Mutex<VecDeque<Bytes>>,
+    /// When the agent was stopped.
+    stopped: OnceLock<Instant>,
 }
 
 /// A [`Status`] at one moment.
@@ -41,6 +57,14 @@ pub(crate) struct Report {
     pub(crate) commits: u64,
     /// Alerts that are held in memory until the disk takes them.
     pub(crate) alerts_held: u64,
+    /// Bytes of all that is held, of at most so many.
+    pub(crate) held_bytes: u64,
+    /// The most that is held before rules wait.
+    pub(crate) held_bytes_max: u64,
+    /// Alerts of this run that sinks were given from memory, because the disk took none.
+    pub(crate) alerts_from_memory: u64,
+    /// Alerts of this run that were delivered and did not come into the log: the agent's own log has them.
+    pub(crate) alerts_not_logged: u64,
     /// Alerts in the spool.
     pub(crate) alerts_spooled: u64,
     /// Bytes of their documents.
@@ -60,6 +84,9 @@ impl Status {
             repeated: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
+            from_memory: AtomicU64::new(0),
+            not_logged: AtomicU64::new(0),
             spooled: AtomicU64::new(0),
             spooled_bytes: AtomicU64::new(0),
             in_log_only: AtomicU64::new(0),
@@ -67,7 +94,45 @@ impl Status {
             log: Alarm::new(format!("alert log {}", log.display())),
             store: Alarm::new("store"),
             spool: Alarm::new("spool"),
+            set_aside: Alarm::new("store"),
+            unlogged: Mutex::default(),
+            stopped: OnceLock::new(),
         }
+    }
+
+    /// The agent stops now.
+    pub(super) fn stop(&self) {
+        // It is stopped once; who says so again changes nothing.
+        let _ = self.stopped.set(Instant::now());
+    }
+
+    /// How long ago the agent was stopped; nothing where it runs.
+    pub(super) fn stopped_for(&self) -> Duration {
+        self.stopped.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// An alert is to be written to the log.
+    pub(super) fn to_log(&self, json: &Bytes) {
+        self.unlogged().push_back(json.clone());
+    }
+
+    /// The log has the first of those that it was to take, or they need not come there any more.
+    pub(super) fn logged(&self, count: usize) {
+        let mut unlogged = self.unlogged();
+        let count = count.min(unlogged.len());
+        unlogged.drain(..count);
+    }
+
+    /// What the log has not taken goes to the agent's own log. Says how many alerts these were.
+    pub(super) fn lose_unlogged(&self) -> usize {
+        let lost = std::mem::take(&mut *self.unlogged());
+        lost.iter().for_each(|json| tell_lost(json));
+        lost.len()
+    }
+
+    /// A thread that panicked while it held the list left it whole.
+    fn unlogged(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
+        self.unlogged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes over what the store knows of the spool.
@@ -86,14 +151,23 @@ impl Status {
             alerts_repeated: self.repeated.load(Relaxed),
             commits: self.committed.load(Relaxed),
             alerts_held: self.held.load(Relaxed),
+            held_bytes: self.held_bytes.load(Relaxed),
+            held_bytes_max: super::writer::HELD_BYTES_MAX as u64,
+            alerts_from_memory: self.from_memory.load(Relaxed),
+            alerts_not_logged: self.not_logged.load(Relaxed),
             alerts_spooled: self.spooled.load(Relaxed),
             spooled_bytes: self.spooled_bytes.load(Relaxed),
             alerts_in_log_only: self.in_log_only.load(Relaxed),
             alerts_missed: self.missed.load(Relaxed),
-            alarms: [&self.log, &self.store, &self.spool]
+            alarms: [&self.log, &self.store, &self.spool, &self.set_aside]
                 .iter()
                 .filter_map(|alarm| alarm.message())
                 .collect(),
         }
     }
+}
+
+/// Writes an alert that cannot be kept to the agent's own log.
+pub(super) fn tell_lost(json: &[u8]) {
+    tracing::error!(alert = %String::from_utf8_lossy(json), "an alert could not be written");
 }

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::*;
 use crate::clock;
 use crate::testing::{
-    Host, Ledger, alert, alert_of, commit, id, is_root, mount_small, reverse_shell, wait_until,
+    Host, Ledger, alert, alert_of, commit, hand_over, id, is_root, mount_small, reverse_shell, wait_until,
 };
 
 fn ids(numbers: std::ops::Range<u64>) -> Vec<String> {
@@ -44,7 +44,7 @@ fn a_commit_is_durable_as_one() {
         changes: vec![change("cursor", "7")],
         done: Some(Box::new(move || done.send(fs::read(log).unwrap()).unwrap())),
     };
-    ledger.sender().commit(Commit { alerts: vec![alert(1)], checkpoint }).unwrap();
+    hand_over(ledger.sender(), Commit { alerts: vec![alert(1)], checkpoint });
     let logged = wait.recv().unwrap();
     assert!(logged.ends_with(b"}\n"), "the line is in the log when it is said to be");
     assert_eq!(ledger.spooled(0), [id(1)]);
@@ -89,7 +89,7 @@ fn ten_thousand_alerts_of_two_lanes_stay_in_order() {
         let sender = ledger.sender().clone();
         std::thread::spawn(move || {
             for number in first..first + 5000 {
-                sender.commit(commit([alert(number)])).unwrap();
+                hand_over(&sender, commit([alert(number)]));
             }
         })
     });
@@ -280,7 +280,7 @@ fn clients_learn_that_nothing_more_comes() {
     let (client, mut spooled) = (ledger.client().clone(), ledger.client().spooled());
     let sender = ledger.sender().clone();
     let stop = std::thread::spawn(|| ledger.stop());
-    sender.commit(commit([alert(1)])).unwrap();
+    hand_over(&sender, commit([alert(1)]));
     drop(sender);
     crate::testing::block_on(async { while spooled.changed().await.is_ok() {} });
     let last = crate::testing::block_on(client.read(0, 9, usize::MAX)).unwrap();
@@ -311,7 +311,7 @@ fn a_full_disk_is_waited_for() {
             let sender = ledger.sender().clone();
             let lane = std::thread::spawn(move || {
                 for number in 3..3000 {
-                    sender.commit(commit([alert(number)])).unwrap();
+                    hand_over(&sender, commit([alert(number)]));
                 }
             });
             let client = ledger.client();
@@ -347,7 +347,7 @@ fn what_a_full_disk_does_not_take_at_the_end_is_told() {
         let _mount = mount_small(&small, "size=1m");
         let ledger = host.start().unwrap();
         fill(&small.join("ballast"));
-        ledger.sender().commit(commit([alert(1), alert(2)])).unwrap();
+        hand_over(ledger.sender(), commit([alert(1), alert(2)]));
         let error = ledger.stop().unwrap_err().to_string();
         assert!(
             error.starts_with("2 alerts and 0 changes of state could not be kept: cannot be written"),
@@ -356,6 +356,162 @@ fn what_a_full_disk_does_not_take_at_the_end_is_told() {
     })
     .join()
     .unwrap();
+}
+
+/// While the log's disk is full, a sink gets what is held from memory, once, and the log gets it when there is room.
+#[test]
+fn what_a_full_disk_does_not_take_is_delivered_from_memory() {
+    if !is_root() {
+        return;
+    }
+    for folder in ["log", "state", ""] {
+        std::thread::spawn(move || {
+            let host = Host::new();
+            let small = host.path().join(folder);
+            let _mount = mount_small(&small, "size=2m");
+            let ledger = host.start().unwrap();
+            raise(&ledger, 0..3);
+            let ballast = small.join("ballast");
+            fill(&ballast);
+            let room = fs::metadata(&ballast).unwrap().len();
+            // More than the small disk has had.
+            let count = 3 + 2 * (2 << 20) / alert(0).json.len() as u64;
+            (3..count).for_each(|number| hand_over(ledger.sender(), commit([alert(number)])));
+            let (client, mut after, mut delivered) = (ledger.client(), 0, Vec::new());
+            wait_until("a sink has all", || {
+                let some = crate::testing::block_on(client.read(after, 50, usize::MAX)).unwrap_or_default();
+                if let Some(last) = some.last() {
+                    after = last.sequence;
+                    client.acknowledge("siem", after);
+                }
+                delivered.extend(some.into_iter().map(|alert| alert.id));
+                delivered.len() as u64 >= count
+            });
+            assert_eq!(delivered, ids(0..count), "{folder}: in their order");
+            let report = client.report();
+            assert!(
+                report.alerts_from_memory > 10 && !report.alarms.is_empty(),
+                "{folder}, {room}: {report:?}"
+            );
+            fs::remove_file(ballast).unwrap();
+            let remount = format!("mount -o remount,size=64m {}", small.display());
+            assert!(Command::new("sh").args(["-c", &remount]).status().unwrap().success());
+            wait_until("the disk has all", || client.report().alerts_held == 0);
+            raise(&ledger, count..count + 2);
+            assert_eq!(ledger.spooled(after), ids(count..count + 2), "{folder}: nothing comes again");
+            ledger.stop().unwrap();
+            assert_eq!(host.logged(), ids(0..count + 2), "{folder}");
+            assert_eq!(host.start().unwrap().spooled(after), ids(count..count + 2), "{folder}");
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+/// A state disk that is full does not stop the log, however much comes.
+#[test]
+fn a_full_state_disk_does_not_hold_up_the_log() {
+    if !is_root() {
+        return;
+    }
+    std::thread::spawn(|| {
+        let host = Host::new();
+        let small = host.path().join("state");
+        let _mount = mount_small(&small, "size=1m");
+        let ledger = host.start().unwrap();
+        raise(&ledger, 0..3);
+        fill(&small.join("ballast"));
+        let count = 3 * writer::HELD_BYTES_MAX as u64 / alert(0).json.len() as u64;
+        (3..count).for_each(|number| hand_over(ledger.sender(), commit([alert(number)])));
+        wait_until("all are logged", || ledger.client().report().alerts_written == count);
+        assert!(ledger.client().report().held_bytes < writer::HELD_BYTES_MAX as u64);
+        // The log has them all, and the next run reads them there.
+        ledger.stop().unwrap();
+        fs::remove_file(small.join("ballast")).unwrap();
+        assert_eq!(host.logged(), ids(0..count));
+    })
+    .join()
+    .unwrap();
+}
+
+/// What every sink has delivered gives way where memory is full: a full disk never stops rules for long.
+#[test]
+fn what_is_delivered_gives_way_when_memory_is_full() {
+    if !is_root() {
+        return;
+    }
+    std::thread::spawn(|| {
+        let host = Host::new();
+        let small = host.path().join("log");
+        let _mount = mount_small(&small, "size=1m");
+        let ledger = host.start().unwrap();
+        raise(&ledger, 0..3);
+        fill(&small.join("ballast"));
+        let (sender, client) = (ledger.sender().clone(), ledger.client().clone());
+        let count = 2 * writer::HELD_BYTES_MAX as u64 / alert(0).json.len() as u64;
+        let lane = std::thread::spawn(move || {
+            (3..count).for_each(|number| hand_over(&sender, commit([alert(number)])));
+        });
+        let (mut after, mut delivered) = (0, Vec::new());
+        wait_until("a sink has all", || {
+            let some = crate::testing::block_on(client.read(after, 50, usize::MAX)).unwrap_or_default();
+            if let Some(last) = some.last() {
+                after = last.sequence;
+                client.acknowledge("siem", after);
+            }
+            delivered.extend(some.into_iter().map(|alert| alert.id));
+            delivered.len() as u64 >= count
+        });
+        lane.join().unwrap();
+        assert_eq!(delivered, ids(0..count));
+        let report = client.report();
+        assert!(report.alerts_not_logged > 0, "{report:?}");
+        assert!(report.held_bytes <= writer::HELD_BYTES_MAX as u64 + (1 << 20), "{report:?}");
+        fs::remove_file(small.join("ballast")).unwrap();
+        let remount = format!("mount -o remount,size=64m {}", small.display());
+        assert!(Command::new("sh").args(["-c", &remount]).status().unwrap().success());
+        wait_until("the disk has the rest", || client.report().alerts_held == 0);
+        assert_eq!(host.logged().len() as u64, count - report.alerts_not_logged);
+        drop(client);
+        raise(&ledger, count..count + 2);
+        assert_eq!(ledger.spooled(after), ids(count..count + 2), "numbers are not given twice");
+        ledger.stop().unwrap();
+    })
+    .join()
+    .unwrap();
+}
+
+/// A store that is damaged while the agent runs gives way too.
+#[test]
+fn a_store_that_is_damaged_meanwhile_gives_way_to_a_new_one() {
+    let host = Host::new();
+    let ledger = host.start().unwrap();
+    // More than SQLite has in memory.
+    raise(&ledger, 0..200);
+    ledger.client().acknowledge("siem", 20);
+    raise(&ledger, 200..201);
+    let store = host.state_dir().join("lapwing.db");
+    for end in ["", "-wal"] {
+        let file = store.with_file_name(format!("lapwing.db{end}"));
+        let bytes = vec![0xa5; fs::metadata(&file).unwrap().len() as usize];
+        let mut open = fs::OpenOptions::new().write(true).open(&file).unwrap();
+        std::io::Write::write_all(&mut open, &bytes).unwrap();
+    }
+    for number in 201..300 {
+        hand_over(ledger.sender(), commit([alert(number)]));
+    }
+    wait_until("it is put away", || {
+        let _ = crate::testing::block_on(ledger.client().read(20, usize::MAX, usize::MAX));
+        ledger.client().report().alarms.iter().any(|alarm| alarm.contains("put away"))
+    });
+    wait_until("all is durable", || ledger.client().report().alerts_held == 0);
+    let cursor = crate::testing::block_on(ledger.client().cursor("siem")).unwrap();
+    assert_eq!(cursor, 20, "the sink keeps its place");
+    let left = ledger.spooled(cursor);
+    assert!(ids(20..300).iter().all(|id| left.contains(id)), "{left:?}");
+    ledger.stop().unwrap();
+    assert_eq!(host.logged(), ids(0..300));
+    assert!(store.with_file_name("lapwing.db.damaged").exists());
 }
 
 fn fill(ballast: &Path) -> std::io::ErrorKind {

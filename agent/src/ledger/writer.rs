@@ -1,9 +1,11 @@
 //! The ledger's thread: it takes what waits, writes it to the log, then to the store, then says so.
 //!
-//! What the disk does not take is held in memory and tried again; while much is held, commits wait in the
-//! inbox and lanes behind it, and requests are answered all the same.
+//! What the disk does not take is held in memory and tried again, and sinks are given it from there. The log and the
+//! store fail apart: what the log has waits for the store in the log, and not in memory. While much is held nevertheless,
+//! commits wait in the inbox and lanes behind it, and requests are answered all the same.
 
-use std::collections::{BTreeMap, HashSet};
+mod held;
+
 use std::io;
 use std::mem;
 use std::path::PathBuf;
@@ -16,17 +18,18 @@ use crossbeam_channel::{Receiver, after, at, never, select_biased};
 use lapwing_engine::Timestamp;
 use tokio::sync::watch;
 
+use self::held::{Cursors, Held};
 use super::follow::{self, Taken};
-use super::{AlertDocument, Change, Commit, ROWS_READ_MAX, Request, Settings, Status};
+use super::{Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status};
 use crate::alert_log::AlertLog;
-use crate::store::{Place, Reach, Store};
+use crate::store::{self, Place, Reach, Spooled, Store};
 
 /// How much is taken from the inbox before it is written.
-const HELD_BYTES_MAX: usize = 1 << 20;
+const TAKEN_BYTES_MAX: usize = 1 << 20;
+/// How much is held that the disk does not take, before commits wait.
+pub(super) const HELD_BYTES_MAX: usize = 8 << 20;
 /// How long after a failure the disk is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long the disk is tried at the end before what it does not take is given up.
-const RETRY_AT_END_MAX: Duration = Duration::from_secs(5);
 
 /// The owner of log and store.
 pub(super) struct Writer {
@@ -35,41 +38,26 @@ pub(super) struct Writer {
     store: Store,
     /// Whether the log has documents that the store lacks: new ones queue behind them.
     behind: bool,
+    /// Whether the store does not even know some that are in the log. What comes then is not told to it either, until it
+    /// has read them there: they keep their order.
+    gap: bool,
     held: Held,
+    /// Up to where each sink has delivered.
+    cursors: Cursors,
+    /// Whether the store is damaged, and a new one is to take its place.
+    damaged: bool,
     /// When the disk is tried again after it failed.
     retry: Option<Instant>,
     commits: Receiver<Commit>,
-    /// Since when no commit can come any more.
-    lanes_ended: Option<Instant>,
+    /// Whether no commit can come any more.
+    lanes_ended: bool,
+    /// What was given up at the end: alerts and changes of state.
+    lost: (usize, usize),
     requests: Receiver<Request>,
     clients_ended: bool,
     /// Tells sinks that there is something to read; dropped when nothing more comes.
     wake: Option<watch::Sender<i64>>,
     status: Arc<Status>,
-}
-
-/// What is not yet durable, in order.
-#[derive(Default)]
-struct Held {
-    alerts: Vec<AlertDocument>,
-    /// How many of the alerts are in the log already.
-    logged: usize,
-    ids: HashSet<String>,
-    changes: Vec<Change>,
-    cursors: BTreeMap<String, i64>,
-    done: Vec<Box<dyn FnOnce() + Send>>,
-    commits: u64,
-    bytes: usize,
-}
-
-impl Held {
-    fn is_empty(&self) -> bool {
-        self.commits == 0 && self.cursors.is_empty()
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes >= HELD_BYTES_MAX
-    }
 }
 
 /// What the thread wakes up for.
@@ -91,19 +79,27 @@ impl Writer {
         status: Arc<Status>,
     ) -> Result<Self> {
         let mut store = Store::open(settings.state_dir, settings.spool, settings.sinks)?;
+        if let Some(why) = store.set_aside() {
+            status.set_aside.raise(why);
+        }
         let log = AlertLog::open(settings.alerts)?;
         let log_path = settings.alerts.path.clone();
         let taken = follow::recover(&log_path, &mut store)
             .with_context(|| format!("cannot bring the store up to the alert log {}", log_path.display()))?;
+        let cursors = Cursors::of(settings.sinks, &store)?;
         let mut writer = Self {
             log,
             log_path,
             store,
             behind: false,
+            gap: false,
             held: Held::default(),
+            cursors,
+            damaged: false,
             retry: None,
             commits,
-            lanes_ended: None,
+            lanes_ended: false,
+            lost: (0, 0),
             requests,
             clients_ended: false,
             wake: Some(wake),
@@ -118,7 +114,6 @@ impl Writer {
     /// # Errors
     /// At the end the disk did not take everything.
     pub(super) fn run(mut self) -> Result<()> {
-        let mut outcome = Ok(());
         while self.wake.is_some() || !self.clients_ended {
             let input = self.wait();
             let retry = matches!(input, Input::Timer);
@@ -127,21 +122,37 @@ impl Writer {
             if self.retry.is_none() || retry {
                 self.settle();
             }
-            if let Some(ended) = self.lanes_ended {
-                if self.retry.is_some() && ended.elapsed() >= RETRY_AT_END_MAX {
-                    outcome = outcome.and(self.give_up());
-                }
-                if self.held.is_empty() {
-                    self.wake = None;
-                }
+            if self.retry.is_some() {
+                self.wait_for_the_disk();
+            }
+            if self.lanes_ended && self.held.is_empty() {
+                self.wake = None;
             }
         }
-        outcome
+        self.outcome()
+    }
+
+    /// The disk has failed: sinks are given what is held, and there is room for more where that can be made. After a stop
+    /// it is waited for no longer than [`STOP_MAX`].
+    fn wait_for_the_disk(&mut self) {
+        if self.status.stopped_for() >= STOP_MAX {
+            return self.give_up();
+        }
+        self.make_room();
+        if let (Some(wake), Some(last)) = (&self.wake, self.held.last()) {
+            wake.send_if_modified(|known| {
+                *known < last && {
+                    *known = last;
+                    true
+                }
+            });
+        }
+        self.count_held();
     }
 
     fn wait(&self) -> Input {
         let (no_commits, no_requests) = (never(), never());
-        let closed = self.lanes_ended.is_some() || self.held.is_full();
+        let closed = self.lanes_ended || self.held.bytes() >= HELD_BYTES_MAX;
         let commits = if closed { &no_commits } else { &self.commits };
         let requests = if self.clients_ended { &no_requests } else { &self.requests };
         let timer = match self.retry {
@@ -159,7 +170,10 @@ impl Writer {
     fn accept(&mut self, input: Input) {
         match input {
             Input::Commit(commit) => self.take(commit),
-            Input::LanesEnded => self.lanes_ended = Some(Instant::now()),
+            Input::LanesEnded => {
+                self.lanes_ended = true;
+                self.status.stop();
+            }
             Input::Request(request) => self.answer(request),
             Input::ClientsEnded => self.clients_ended = true,
             Input::Timer => {}
@@ -168,7 +182,8 @@ impl Writer {
 
     /// Takes what else waits: it becomes durable with one sync.
     fn drain(&mut self) {
-        while !self.held.is_full()
+        let most = if self.retry.is_some() { HELD_BYTES_MAX } else { TAKEN_BYTES_MAX };
+        while self.held.bytes() < most
             && let Ok(commit) = self.commits.try_recv()
         {
             self.take(commit);
@@ -185,26 +200,24 @@ impl Writer {
                 self.status.repeated.fetch_add(1, Relaxed);
                 continue;
             }
-            self.log.append(&alert.json);
-            self.held.bytes += alert.json.len() + size_of::<AlertDocument>();
-            self.held.ids.insert(alert.id.clone());
-            self.held.alerts.push(alert);
+            self.log.append(alert.json.clone());
+            self.status.to_log(&alert.json);
+            self.held.alert(alert, self.store.last());
         }
-        for change in &checkpoint.changes {
-            let value = change.value.as_ref().map_or(0, Vec::len);
-            self.held.bytes += change.key.len() + value + size_of::<Change>();
-        }
-        self.held.changes.extend(checkpoint.changes);
-        self.held.done.extend(checkpoint.done);
-        self.held.commits += 1;
+        self.held.checkpoint(checkpoint);
+        self.count_held();
+    }
+
+    fn count_held(&self) {
         self.status.held.store(self.held.alerts.len() as u64, Relaxed);
+        self.status.held_bytes.store(self.held.bytes() as u64, Relaxed);
     }
 
     /// Where the store cannot be asked, an alert that is written twice is better than none.
-    fn is_known(&self, id: &str) -> bool {
-        self.held.ids.contains(id)
+    fn is_known(&mut self, id: &str) -> bool {
+        self.held.knows(id)
             || self.store.knows(id).unwrap_or_else(|error| {
-                self.status.store.raise(self.store.explain(&error));
+                self.trouble(&error);
                 false
             })
     }
@@ -213,17 +226,24 @@ impl Writer {
     fn answer(&mut self, request: Request) {
         let result = match request {
             Request::Read { after, count_max, bytes_max, reply } => {
-                self.store.read(after, count_max, bytes_max).map(|alerts| _ = reply.send(alerts))
+                self.read(after, count_max, bytes_max).map(|alerts| _ = reply.send(alerts))
             }
             Request::Cursor { sink, reply } => self.store.cursor(&sink).map(|cursor| _ = reply.send(cursor)),
             Request::Rows { scope, after, reply } => {
                 self.store.rows(&scope, after.as_deref(), ROWS_READ_MAX).map(|rows| _ = reply.send(rows))
             }
             Request::Acknowledge { sink, sequence } => {
-                self.held.cursors.insert(sink, sequence);
+                self.held.acknowledge(&sink, sequence);
+                self.cursors.advance(sink, sequence);
+                Ok(())
+            }
+            // The disk has its last chance at once, and then until the time is over.
+            Request::Stop => {
+                self.retry = self.retry.map(|_| Instant::now());
                 Ok(())
             }
             Request::Reopen => {
+                self.retry = self.retry.map(|_| Instant::now());
                 if let Err(error) = self.log.reopen() {
                     self.status.log.raise(format!("cannot be opened anew: {error}"));
                 }
@@ -231,17 +251,62 @@ impl Writer {
             }
         };
         if let Err(error) = result {
-            self.status.store.raise(self.store.explain(&error));
+            self.trouble(&error);
         }
+    }
+
+    /// The store could not be read or written. One that is damaged gives way to a new one with the next attempt.
+    fn trouble(&mut self, error: &rusqlite::Error) {
+        self.status.store.raise(self.store.explain(error));
+        if store::is_damage(error) {
+            self.damaged = true;
+            self.retry.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// A new store in place of a damaged one: it is brought up to the alert log, and sinks keep their places.
+    fn renew(&mut self) -> Result<()> {
+        self.store.renew(self.cursors.iter(), self.held.first() - 1)?;
+        self.damaged = false;
+        self.status.set_aside.raise(self.store.set_aside().unwrap_or_default());
+        let taken = follow::recover(&self.log_path, &mut self.store)?;
+        self.gap = false;
+        self.after_change(taken == Taken::Full);
+        Ok(())
+    }
+
+    /// What a sink is to deliver next: from the store, or, where the disk takes nothing and all that the store has is
+    /// delivered, from memory.
+    fn read(&self, after: i64, count_max: usize, bytes_max: usize) -> rusqlite::Result<Vec<Spooled>> {
+        let stored = self.store.read(after, count_max, bytes_max);
+        let in_order = self.retry.is_some() && !self.gap && self.store.waiting() == 0;
+        if !in_order || stored.as_ref().is_ok_and(|some| !some.is_empty()) {
+            return stored;
+        }
+        let held = self.held.read(after, count_max, bytes_max);
+        if held.is_empty() {
+            return stored;
+        }
+        self.status.from_memory.fetch_add(held.len() as u64, Relaxed);
+        Ok(held)
     }
 
     /// Makes durable what is held, and goes on following the log where the store is behind it.
     fn settle(&mut self) {
         self.retry = None;
-        let result = self.write_log().and_then(|()| {
-            self.write_store().map_err(|error| self.status.store.raise(self.store.explain(&error)))
+        // The order holds: an alert that is not in the log does not come into the store.
+        let store = self.write_log().and_then(|()| {
+            if self.damaged
+                && let Err(error) = self.renew()
+            {
+                self.status
+                    .store
+                    .raise(format!("no new one can take the place of the damaged one: {error:#}"));
+                return Err(());
+            }
+            self.write_store().map_err(|error| self.trouble(&error))
         });
-        if result.is_err() {
+        if store.is_err() {
             self.retry = Some(Instant::now() + RETRY_AFTER);
         } else if self.behind && self.store.has_room() {
             self.follow();
@@ -250,36 +315,42 @@ impl Writer {
 
     /// An error was reported.
     fn write_log(&mut self) -> Result<(), ()> {
-        if let Err(error) = self.log.sync() {
-            let waiting = self.held.alerts.len() - self.held.logged;
-            self.status.log.raise(log_trouble(&error, waiting));
-            return Err(());
+        let before = self.log.waiting();
+        let outcome = self.log.sync();
+        let (waiting, logged) = (self.log.waiting(), before - self.log.waiting());
+        self.status.written.fetch_add(logged as u64, Relaxed);
+        self.status.logged(logged);
+        match outcome {
+            Ok(()) if logged > 0 => self.status.log.clear(),
+            Ok(()) => {}
+            Err(error) => self.status.log.raise(log_trouble(&error, waiting)),
         }
-        let logged = self.held.alerts.len() - mem::replace(&mut self.held.logged, self.held.alerts.len());
-        if logged > 0 {
-            self.status.written.fetch_add(logged as u64, Relaxed);
-            self.status.log.clear();
-        }
-        Ok(())
+        if waiting == 0 { Ok(()) } else { Err(()) }
     }
 
     fn write_store(&mut self) -> rusqlite::Result<()> {
         if self.held.is_empty() {
             return Ok(());
         }
-        let mut behind = self.behind;
+        let gap = self.gap || self.held.in_log;
+        let mut behind = self.behind || gap;
         let mut changes = self.store.change()?;
-        for alert in &self.held.alerts {
+        for (number, alert) in self.held.numbered().filter(|_| !gap) {
             let place = if behind { Place::Log } else { Place::Spool };
+            changes.number_from(number);
             behind |= changes.alert(alert, place)? == Place::Log;
         }
-        for change in &self.held.changes {
+        if self.held.left_out || !gap {
+            changes.number_from(self.held.next());
+        }
+        for change in self.held.changes() {
             changes.state(change)?;
         }
-        for (sink, sequence) in &self.held.cursors {
+        for (sink, sequence) in self.held.cursors() {
             changes.acknowledge(sink, *sequence)?;
         }
         if !self.held.alerts.is_empty()
+            && !gap
             && let Some(position) = self.log.position()
         {
             changes.position(Reach::Known, &position)?;
@@ -289,9 +360,10 @@ impl Writer {
         }
         changes.commit()?;
         self.status.store.clear();
+        self.gap = gap;
         let held = mem::take(&mut self.held);
         self.status.committed.fetch_add(held.commits, Relaxed);
-        self.status.held.store(0, Relaxed);
+        self.count_held();
         self.after_change(behind);
         held.done.into_iter().for_each(|done| done());
         Ok(())
@@ -299,7 +371,10 @@ impl Writer {
 
     fn follow(&mut self) {
         match follow::take_over(&self.log_path, &mut self.store, Timestamp::MIN) {
-            Ok(taken) => self.after_change(taken != Taken::All),
+            Ok(taken) => {
+                self.gap &= taken != Taken::All;
+                self.after_change(taken != Taken::All);
+            }
             Err(error) => {
                 self.status
                     .store
@@ -327,19 +402,45 @@ impl Writer {
         }
     }
 
-    /// At the end nothing is gained by waiting for ever. What could not be kept goes to the agent's own log.
-    fn give_up(&mut self) -> Result<()> {
-        let held = mem::take(&mut self.held);
-        self.retry = None;
-        for alert in &held.alerts[held.logged..] {
-            tracing::error!(alert = %String::from_utf8_lossy(&alert.json), "an alert could not be written");
+    /// What is held gives way to what comes: what the log has, for the store can read it there, and, where the log takes
+    /// nothing, what every sink has delivered. The latter goes to the agent's own log, so that it is on the host.
+    fn make_room(&mut self) {
+        while self.held.bytes() >= HELD_BYTES_MAX {
+            let logged = self.held.alerts.len() > self.log.waiting();
+            if !logged && (self.gap || self.cursors.delivered() < self.held.first()) {
+                return;
+            }
+            let Some(alert) = self.held.release() else { return };
+            if logged {
+                self.held.in_log = true;
+            } else {
+                self.held.left_out = true;
+                self.log.leave_out();
+                self.status.logged(1);
+                self.status.not_logged.fetch_add(1, Relaxed);
+                super::status::tell_lost(&alert.json);
+            }
         }
-        let lost = held.alerts.len() - held.logged;
-        if lost == 0 && held.changes.is_empty() {
+    }
+
+    /// At the end nothing is gained by waiting for ever. What could not be kept goes to the agent's own log.
+    fn give_up(&mut self) {
+        let next = self.held.next();
+        let held = mem::replace(&mut self.held, Held::from_number(next));
+        self.retry = None;
+        (0..self.log.waiting()).for_each(|_| self.log.leave_out());
+        self.lost.0 += self.status.lose_unlogged();
+        self.lost.1 += held.changes().len();
+        self.count_held();
+    }
+
+    fn outcome(&self) -> Result<()> {
+        let (alerts, changes) = self.lost;
+        if (alerts, changes) == (0, 0) {
             return Ok(());
         }
         let why = self.status.log.message().or_else(|| self.status.store.message()).unwrap_or_default();
-        bail!("{lost} alerts and {} changes of state could not be kept: {why}", held.changes.len());
+        bail!("{alerts} alerts and {changes} changes of state could not be kept: {why}");
     }
 }
 
@@ -353,6 +454,7 @@ fn log_trouble(error: &io::Error, waiting: usize) -> String {
         _ => "see to its disk",
     };
     format!(
-        "cannot be written: {error}; {cure}; {waiting} alerts are held in memory, and rules wait, until then"
+        "cannot be written: {error}; {cure}; until then {waiting} alerts are held in memory, where sinks get them, and \
+         rules wait when that is full"
     )
 }

@@ -27,6 +27,8 @@ use crate::alert_log::Position;
 
 /// The store's file in the state directory.
 const FILE: &str = "lapwing.db";
+/// What the name of a damaged store gets behind it.
+const DAMAGED: &str = ".damaged";
 /// Held by the agent that uses the state directory.
 const LOCK: &str = "lapwing.lock";
 /// Most bytes of the number in it that are read.
@@ -95,8 +97,12 @@ impl Reach {
 /// The store, open and locked.
 pub(crate) struct Store {
     path: PathBuf,
+    config: Config,
+    sinks: Vec<String>,
     connection: Connection,
     spool: spool::Extent,
+    /// That a damaged store was put away in this run, and where.
+    set_aside: Option<String>,
     _lock: File,
 }
 
@@ -113,7 +119,8 @@ impl Store {
     /// begins with the next alert; one that is no longer named is forgotten.
     ///
     /// # Errors
-    /// Another agent uses the directory; the file cannot be used, is damaged, or is of a newer version.
+    /// Another agent uses the directory; the file cannot be used, or is of a newer version. One that is damaged is put
+    /// away, and a new one takes its place.
     pub(crate) fn open(directory: &Path, config: &Config, sinks: &[String]) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
             format!(
@@ -123,13 +130,49 @@ impl Store {
         })?;
         let lock = lock(directory)?;
         let path = directory.join(FILE);
-        let (connection, spool) = connect(&path, config, sinks)
+        let mut set_aside = None;
+        let opened = connect(&path, config, sinks).or_else(|error| match error.downcast_ref() {
+            Some(cause) if is_damage(cause) => {
+                set_aside = Some(put_away(&path)?);
+                connect(&path, config, sinks)
+            }
+            _ => Err(error),
+        });
+        let (connection, spool) = opened
             .with_context(|| format!("cannot use the store {}", path.display()))
             .map_err(|error| match error.downcast_ref().and_then(|cause| cure(cause, &path)) {
                 Some(cure) => error.context(cure),
                 None => error,
             })?;
-        Ok(Self { path, connection, spool, _lock: lock })
+        let (config, sinks) = (config.clone(), sinks.to_vec());
+        Ok(Self { path, config, sinks, connection, spool, set_aside, _lock: lock })
+    }
+
+    /// That a damaged store was put away in this run, and where it is.
+    pub(crate) fn set_aside(&self) -> Option<String> {
+        self.set_aside.clone()
+    }
+
+    /// Puts the store away, for it is damaged, and begins a new one, in which sinks have these places and no number up to
+    /// `last` is given again.
+    ///
+    /// # Errors
+    /// The old one cannot be put away, or no new one can be made.
+    pub(crate) fn renew<'a>(
+        &mut self,
+        cursors: impl Iterator<Item = (&'a String, &'a i64)>,
+        last: i64,
+    ) -> Result<()> {
+        let last = last.max(self.spool.last());
+        self.connection = Connection::open_in_memory()?;
+        self.set_aside = Some(put_away(&self.path)?);
+        (self.connection, self.spool) = connect(&self.path, &self.config, &self.sinks)?;
+        let mut changes = self.change()?;
+        changes.number_from(last + 1);
+        for (sink, number) in cursors {
+            changes.acknowledge(sink, *number)?;
+        }
+        Ok(changes.commit()?)
     }
 
     /// Begins changes that are made together by [`Changes::commit`].
@@ -251,9 +294,8 @@ fn lock(directory: &Path) -> Result<File> {
             directory.display()
         );
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .with_context(|| format!("cannot write {}: is its file system full?", path.display()))?;
+    // The number is a courtesy: a full disk is no reason not to start.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
@@ -265,6 +307,12 @@ fn connect(path: &Path, config: &Config, sinks: &[String]) -> Result<(Connection
     connection.busy_timeout(BUSY_WAIT)?;
     // Before anything is set, which would change a file that is not ours.
     schema::format(&connection, schema::STEPS)?;
+    // Damage that shows only where a page is read would show when it is needed.
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(code, Some(found)).into());
+    }
     connection.execute_batch(
         "PRAGMA auto_vacuum = INCREMENTAL;
          PRAGMA journal_mode = WAL;
@@ -279,14 +327,44 @@ fn connect(path: &Path, config: &Config, sinks: &[String]) -> Result<(Connection
     Ok((connection, spool))
 }
 
+/// Whether an error says that the file is damaged.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Renames a damaged store, with what SQLite has beside it. An earlier one gives way: it is kept to be looked at, not for
+/// ever. Says what was done.
+fn put_away(path: &Path) -> Result<String> {
+    let with = |path: &Path, end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = with(path, DAMAGED);
+    for end in ["-wal", "-shm", ""] {
+        let (from, to) = (with(path, end), with(&aside, end));
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot rename {}", from.display()));
+            }
+            Err(_) => drop(std::fs::remove_file(to)),
+            Ok(()) => {}
+        }
+    }
+    Ok(format!(
+        "it was damaged and is put away as {}; a new one was begun: rules learn anew, and alerts of the last day are \
+         sent again",
+        aside.display()
+    ))
+}
+
 /// What an operator can do about an error, where something can be said.
 fn cure(error: &rusqlite::Error, path: &Path) -> Option<String> {
     let path = path.display();
     Some(match error.sqlite_error_code()? {
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => format!(
-            "the store {path} is damaged: stop the agent, move the file and those beside it that begin with its \
-             name away, and start again; alerts of the last day are then sent from the alert log, and rules learn \
-             anew"
+            "the store {path} is damaged: it is put away, and a new one takes its place; alerts of the last day are \
+             then sent from the alert log, and rules learn anew"
         ),
         ErrorCode::DiskFull => format!("the store {path} cannot grow: free space on its file system"),
         ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {

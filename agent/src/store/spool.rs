@@ -71,6 +71,10 @@ impl Extent {
             .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'alert'", [], |row| row.get(0))
             .optional()?
             .unwrap_or(0);
+        // A sink may have delivered from memory what never came here: its number is not used again.
+        let delivered: Option<i64> =
+            transaction.query_row("SELECT max(sequence) FROM cursor", [], |row| row.get(0))?;
+        let last = last.max(delivered.unwrap_or(0));
         for sink in transaction
             .prepare("SELECT sink FROM cursor")?
             .query_map([], |row| row.get::<_, String>(0))?
@@ -104,6 +108,13 @@ impl Extent {
         changes.release()?;
         changes.commit()?;
         Ok(spool)
+    }
+}
+
+impl Extent {
+    /// The number of the newest alert, delivered or not.
+    pub(super) fn last(&self) -> i64 {
+        self.last
     }
 }
 
@@ -194,7 +205,9 @@ impl Changes<'_> {
     /// # Errors
     /// The store cannot be written.
     pub(crate) fn alert(&mut self, alert: &AlertDocument, place: Place) -> rusqlite::Result<Place> {
-        if self.after.sinks == 0 || alert.local {
+        // Sinks may have delivered it from memory before it came here.
+        let delivered = self.after.last < self.after.released;
+        if self.after.sinks == 0 || alert.local || delivered {
             self.recall(alert)?;
             return Ok(Place::Spool);
         }
@@ -227,6 +240,11 @@ impl Changes<'_> {
         self.after.bytes += bytes;
         self.after.count += 1;
         Ok(Place::Spool)
+    }
+
+    /// The next alert gets this number, or a later one.
+    pub(crate) fn number_from(&mut self, number: i64) {
+        self.after.last = self.after.last.max(number - 1);
     }
 
     /// Remembers an alert that is not to be delivered.
@@ -264,11 +282,11 @@ impl Changes<'_> {
         let inserted = self
             .transaction
             .prepare_cached(
-                "INSERT OR IGNORE INTO alert (id, time, place, document) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR IGNORE INTO alert (sequence, id, time, place, document) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![alert.id, alert.time.as_nanos(), place, document])?;
+            .execute(params![self.after.last + 1, alert.id, alert.time.as_nanos(), place, document])?;
         if inserted > 0 {
-            self.after.last = self.transaction.last_insert_rowid();
+            self.after.last += 1;
         }
         if self.after.last - self.after.pruned >= ALERTS_BETWEEN_PRUNES {
             self.prune()?;

@@ -80,9 +80,9 @@ fn one_agent_a_state_directory() {
 }
 
 #[test]
-fn foreign_damaged_and_newer_files_are_refused_and_left_alone() {
+fn foreign_and_newer_files_are_refused_and_left_alone() {
     type Spoil = fn(&Path);
-    let cases: [(&str, Spoil, &str); 4] = [
+    let cases: [(&str, Spoil, &str); 2] = [
         (
             "newer",
             |path| Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap(),
@@ -96,22 +96,6 @@ fn foreign_damaged_and_newer_files_are_refused_and_left_alone() {
             },
             "a database of another program",
         ),
-        (
-            "no database",
-            |path| fs::write(path, [b'x'; 8192]).unwrap(),
-            "is damaged: stop the agent, move the file",
-        ),
-        (
-            "torn",
-            |path| {
-                let mut bytes = fs::read(path).unwrap();
-                for byte in &mut bytes[100..] {
-                    *byte ^= 0x5a;
-                }
-                fs::write(path, bytes).unwrap();
-            },
-            "is damaged: stop the agent, move the file",
-        ),
     ];
     for (name, spoil, expected) in cases {
         let folder = TempDir::new().unwrap();
@@ -123,6 +107,51 @@ fn foreign_damaged_and_newer_files_are_refused_and_left_alone() {
         assert!(refused.contains(expected), "{name}: {refused}");
         assert!(fs::read(&path).unwrap() == before, "{name}: the file was changed");
     }
+}
+
+/// A damaged store does not keep the sensor down: it is put away, whatever is wrong with it.
+#[test]
+fn a_damaged_store_gives_way_to_a_new_one() {
+    type Spoil = fn(&mut Vec<u8>);
+    let cases: [(&str, Spoil); 5] = [
+        ("no database", |bytes| bytes.fill(b'x')),
+        ("cut in half", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("first page", |bytes| bytes[..4096].fill(0xa5)),
+        ("flipped", |bytes| bytes[100..].iter_mut().for_each(|byte| *byte ^= 0x5a)),
+        ("one page", |bytes| bytes[4096..8192].fill(0)),
+    ];
+    for (name, spoil) in cases {
+        let folder = TempDir::new().unwrap();
+        let mut store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
+        spool(&mut store, 0..20);
+        drop(store);
+        let path = folder.path().join(FILE);
+        let mut bytes = fs::read(&path).unwrap();
+        spoil(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        let mut store =
+            open(folder.path(), 1 << 20, &["siem"]).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        let aside = store.set_aside().unwrap_or_else(|| panic!("{name}: nothing is said"));
+        assert!(aside.contains("lapwing.db.damaged"), "{name}: {aside}");
+        assert!(fs::read(folder.path().join("lapwing.db.damaged")).unwrap() == bytes, "{name}");
+        assert_eq!(spool(&mut store, 30..32), [Place::Spool; 2], "{name}");
+        drop(store);
+        let store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
+        assert_eq!((store.set_aside(), ids(&store, 0).len()), (None, 2), "{name}");
+    }
+}
+
+#[test]
+fn a_store_that_is_renewed_gives_no_number_twice() {
+    let folder = TempDir::new().unwrap();
+    let mut store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
+    spool(&mut store, 0..5);
+    let delivered = ("siem".to_owned(), 3);
+    store.renew(std::iter::once((&delivered.0, &delivered.1)), 0).unwrap();
+    assert_eq!(store.cursor("siem").unwrap(), 3);
+    spool(&mut store, 5..7);
+    let numbers: Vec<_> = store.read(3, 9, usize::MAX).unwrap().iter().map(|alert| alert.sequence).collect();
+    assert_eq!(numbers, [6, 7]);
 }
 
 #[test]
@@ -219,10 +248,7 @@ fn known_alerts_are_bounded() {
     let mut changes = store.change().unwrap();
     changes.recall(&oldest).unwrap();
     // As if so many had come in between.
-    changes
-        .transaction
-        .execute("UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'alert'", [])
-        .unwrap();
+    changes.number_from(100_002);
     for number in 1..3000 {
         changes.recall(&AlertDocument { id: id(number), ..oldest.clone() }).unwrap();
     }

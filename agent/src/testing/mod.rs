@@ -128,7 +128,7 @@ impl Ledger {
     pub(crate) fn commit(&self, mut commit: Commit) {
         let (done, wait) = std::sync::mpsc::channel();
         commit.checkpoint.done = Some(Box::new(move || done.send(()).unwrap()));
-        self.0.sender.commit(commit).unwrap();
+        crate::testing::hand_over(&self.0.sender, commit);
         wait.recv().unwrap();
     }
 
@@ -140,10 +140,18 @@ impl Ledger {
 
     /// Ends the ledger as the agent does, and says what it says.
     pub(crate) fn stop(self) -> anyhow::Result<()> {
-        let Started { sender, client, thread } = self.0;
+        let Started { sender, client, thread, .. } = self.0;
         drop(sender);
         drop(client);
         thread.join().unwrap()
+    }
+}
+
+/// Hands over a commit as a lane does.
+pub(crate) fn hand_over(sender: &LedgerSender, commit: Commit) {
+    let mut waiting = Some(commit);
+    while let Some(commit) = waiting {
+        waiting = sender.offer(commit, std::time::Duration::from_millis(100)).unwrap();
     }
 }
 

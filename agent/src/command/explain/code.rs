@@ -6,13 +6,13 @@ use lapwing_engine::lang::diagnostic::code::ALL;
 use lapwing_engine::lang::example::{Written, example};
 use serde_json::json;
 
-use super::super::print;
+use super::super::{print, print_json};
 use crate::terminal::Screen;
 
 /// Every code with its title.
 pub(super) fn list(json: bool) -> Result<()> {
     ALL.iter().try_for_each(|code| match json {
-        true => print(&to_json(code).to_string()),
+        true => print_json(&to_json(code).to_string()),
         false => print(&format!("{}  {}", code.id, code.title)),
     })
 }
@@ -20,7 +20,7 @@ pub(super) fn list(json: bool) -> Result<()> {
 /// What a code means, an example that raises it and the cure.
 pub(super) fn explain(code: &Code, json: bool) -> Result<()> {
     if json {
-        return print(&to_json(code).to_string());
+        return print_json(&to_json(code).to_string());
     }
     print(&format!("{}: {}\n", code.id, code.title))?;
     print(&Screen::stdout().wrap(code.explanation, 0))?;

@@ -11,7 +11,7 @@ use lapwing_engine::rule::{Exceptions, Kind};
 use lapwing_engine::{Loaded, Options, Rule, Schema};
 use serde_json::{Value as Json, json};
 
-use super::super::{Refused, complain, print, replay, tell_reports};
+use super::super::{Refused, complain, print, print_json, replay, tell_reports};
 use super::Args;
 use crate::config::Config;
 use crate::explain::{Marks, lines, names, to_json};
@@ -62,7 +62,7 @@ pub(super) fn explain(
             "diagnostics": reports.iter().copied().flat_map(report::to_json).collect::<Vec<_>>(),
             "explanation": explanation.as_ref().map(|explanation| to_json(explanation, schema)),
         });
-        return print(&object.to_string());
+        return print_json(&object.to_string());
     }
     let enabled = if rule.enabled { "" } else { ", not enabled" };
     print(&escape(&rule.name))?;

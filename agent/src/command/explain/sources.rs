@@ -4,7 +4,7 @@ use anyhow::Result;
 use lapwing_engine::Schema;
 use serde_json::{Value as Json, json};
 
-use super::super::print;
+use super::super::{print, print_json};
 use crate::coverage;
 
 /// Every kind of event of every source, and the fields that it may have.
@@ -15,7 +15,7 @@ pub(super) fn list(json: bool) -> Result<()> {
             let fields: Vec<_> = kind.fields().map(|id| schema.name(id)).collect();
             if json {
                 let kind: Json = json!({"source": source.name, "kind": kind.name, "fields": fields});
-                print(&kind.to_string())?;
+                print_json(&kind.to_string())?;
             } else {
                 print(&format!("{}: {}", source.name, kind.name))?;
                 fields.iter().try_for_each(|field| print(&format!("  {field}")))?;

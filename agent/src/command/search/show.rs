@@ -8,7 +8,7 @@ use anyhow::Result;
 use lapwing_engine::{Match, Schema, SearchResults};
 
 use super::Known;
-use crate::command::events;
+use crate::command::{events, json_shown};
 use crate::terminal::{Look, Screen, escape};
 
 /// What stands in the place of an event that must not be there.
@@ -28,15 +28,16 @@ impl Shown<'_> {
         let mut out = BufWriter::new(out);
         for Match { keys, events } in &self.results.found {
             let documents: Vec<_> = events.iter().map(|known| self.document(known.as_deref())).collect();
-            if self.for_events {
-                writeln!(out, "{{\"event\":{}}}", documents[0])?;
-                continue;
-            }
-            write!(out, "{{\"join_keys\":{},\"events\":[", serde_json::to_string(keys)?)?;
-            for (index, document) in documents.iter().enumerate() {
-                write!(out, "{}{document}", if index == 0 { "" } else { "," })?;
-            }
-            writeln!(out, "]}}")?;
+            let line = if self.for_events {
+                format!("{{\"event\":{}}}", documents[0])
+            } else {
+                format!(
+                    "{{\"join_keys\":{},\"events\":[{}]}}",
+                    serde_json::to_string(keys)?,
+                    documents.join(",")
+                )
+            };
+            writeln!(out, "{}", json_shown(line.as_bytes()))?;
         }
         Ok(out.flush()?)
     }

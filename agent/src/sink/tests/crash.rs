@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::*;
 use crate::ledger::{Change, Checkpoint, Commit};
+use crate::testing::hand_over;
 use lapwing_stage::servers::{ids_in_index, nginx, opensearch};
 
 /// How often the agent is killed; the environment variable of this name says another number.
@@ -103,7 +104,7 @@ fn victim() {
         let value = Some(number.to_string().into_bytes());
         let changes = vec![Change { scope: "test".to_owned(), key: "next".to_owned(), value }];
         let commit = Commit { alerts, checkpoint: Checkpoint { changes, done: None } };
-        agent.ledger.sender().commit(commit).unwrap();
+        hand_over(agent.ledger.sender(), commit);
         // Load that an upstream of a test can hold.
         std::thread::sleep(Duration::from_millis(3));
     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytesize::ByteSize;
 
 use super::*;
+use crate::testing::hand_over;
 
 /// How many alerts are spooled; the environment variable of this name says another number.
 const ALERTS: (&str, u64) = ("LAPWING_MEASURE", 4000);
@@ -55,7 +56,7 @@ fn measure() {
 
     let begin = Instant::now();
     for number in 501..count {
-        agent.ledger.sender().commit(commit([alert(number)])).unwrap();
+        hand_over(agent.ledger.sender(), commit([alert(number)]));
     }
     agent.raise(count..count + 1);
     let seconds = begin.elapsed().as_secs_f64();
@@ -84,7 +85,7 @@ fn latencies(agent: &Agent, numbers: std::ops::Range<u64>) -> Vec<Duration> {
             let (mut commit, (done, wait)) = (commit([alert(number)]), mpsc::channel());
             commit.checkpoint.done = Some(Box::new(move || done.send(()).unwrap()));
             let begin = Instant::now();
-            agent.ledger.sender().commit(commit).unwrap();
+            hand_over(agent.ledger.sender(), commit);
             wait.recv().unwrap();
             begin.elapsed()
         })

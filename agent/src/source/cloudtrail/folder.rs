@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -163,12 +162,8 @@ impl Folder {
     }
 
     fn open_file(&self, place: &Place) -> io::Result<Option<Reading>> {
-        // What was a file when it was seen may be a pipe by now, on which the lane must not wait.
-        let file = Arc::new(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&place.1)?);
+        let file = Arc::new(self.tree.file(Path::new(&place.1))?);
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Ok(None);
-        }
         let stamp = Stamp::of(&metadata);
         let known = match self.progress.wanted(place, &stamp) {
             Wanted::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),

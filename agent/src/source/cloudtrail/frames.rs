@@ -44,7 +44,7 @@ pub(crate) enum FrameError {
         at: u64,
     },
     /// A byte that can begin no record.
-    #[error("it is not JSON at byte {at}: found `{}`", found.escape_ascii())]
+    #[error("it is not JSON at byte {at}")]
     Syntax {
         /// Where it stands.
         at: u64,
@@ -543,10 +543,10 @@ mod tests {
             ("{\"a\":1}\n{\"b\":", &[r#"{"a":1}"#], "it ends in the middle of a record at byte 8"),
             (r#"{"Records":[{"a":1},"#, &[r#"{"a":1}"#], "it ends in the middle of a record at byte 20"),
             (r#"{"Records":[{"a":1}]"#, &[r#"{"a":1}"#], "it ends in the middle of a record at byte 19"),
-            ("{\"a\":1}\n<xml>", &[r#"{"a":1}"#], "it is not JSON at byte 8: found `<`"),
-            ("]", &[], "it is not JSON at byte 0: found `]`"),
-            ("[[[[[", &[], "it is not JSON at byte 4: found `[`"),
-            ("\0", &[], "it is not JSON at byte 0: found `\\x00`"),
+            ("{\"a\":1}\n<xml>", &[r#"{"a":1}"#], "it is not JSON at byte 8"),
+            ("]", &[], "it is not JSON at byte 0"),
+            ("[[[[[", &[], "it is not JSON at byte 4"),
+            ("\0", &[], "it is not JSON at byte 0"),
         ];
         for (text, records, error) in cases {
             for step in [1, 7, 4096] {

@@ -1,12 +1,13 @@
 //! Finds the files of a trail below the folders that are watched: by the kernel's notifications, and by looking
 //! through the folders from time to time, because notifications overflow and network file systems give none. It
-//! knows nothing of what was read of a file.
+//! knows nothing of what was read of a file. No link is followed below a folder that is watched: who may write there must
+//! not choose what the agent reads.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs::{DirEntry, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,10 @@ use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
 use super::status::Status;
 use crate::clock;
+use crate::folder::{Folder, Links};
 
+/// Most bytes of paths of directories that are still to be read in a look; those beyond are left for a later one.
+const UNREAD_BYTES_MAX: usize = 8 << 20;
 /// Most directories that are watched by notification; the others are only looked through.
 const WATCHES_MAX: usize = 4_096;
 /// How long after its last change a directory without directories in it is watched. New files come to today's folder.
@@ -46,8 +50,8 @@ pub(crate) struct Tree {
 #[derive(Default)]
 struct Scan {
     directories: Vec<PathBuf>,
-    /// Directories that were read, by device and inode, since links may lead in circles.
-    read: HashSet<(u64, u64)>,
+    /// How long their paths are.
+    bytes: usize,
     clean: bool,
     started: i64,
     newest_change: i64,
@@ -108,12 +112,14 @@ impl Tree {
         }
         let mut scan = self.scan.take()?;
         if let Some(directory) = scan.directories.pop() {
+            scan.bytes = scan.bytes.saturating_sub(length(&directory));
             self.read(&mut scan, &directory, found);
         }
         if !scan.directories.is_empty() {
             self.scan = Some(scan);
             return None;
         }
+        self.forget_what_is_gone();
         let missing = self.roots.iter().any(|root| !root.exists());
         self.due = Instant::now() + if missing { self.interval.min(MISSING_INTERVAL) } else { self.interval };
         // The newest file's time is by the clock that new files' times are by, which may be a file server's.
@@ -167,7 +173,7 @@ impl Tree {
         } else if let (Some(directory), Some(name)) = (self.watched.get(&watch), name) {
             let path = directory.join(name);
             if is_candidate(&path)
-                && let Ok(metadata) = fs::metadata(&path)
+                && let Ok(metadata) = std::fs::symlink_metadata(&path)
                 && metadata.is_file()
             {
                 found(path, &metadata);
@@ -192,28 +198,13 @@ impl Tree {
         directory: &Path,
         found: &mut impl FnMut(PathBuf, &Metadata),
     ) -> io::Result<()> {
-        let metadata = fs::metadata(directory)?;
-        if !scan.read.insert((metadata.dev(), metadata.ino())) {
-            return Ok(());
-        }
+        let folder = self.folder(directory)?;
+        let metadata = folder.metadata()?;
         // Watched before it is read, so that no file can come between.
-        let watch = self.watch(directory);
+        let watch = self.watch(&folder, directory);
         let before = scan.directories.len();
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            // Links are followed. What vanishes meanwhile, or is a link to nothing, is no file.
-            match fs::metadata(&path) {
-                Ok(below) if below.is_dir() => scan.directories.push(path),
-                Ok(below) if below.is_file() && is_candidate(&path) => {
-                    scan.newest_change = scan.newest_change.max(clock::changed(&below));
-                    found(path, &below);
-                }
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    scan.clean = false;
-                    self.complain(&path, &error);
-                }
-                _ => {}
-            }
+        for entry in folder.entries()? {
+            self.entry(scan, &entry?, directory, found);
         }
         let leaf = scan.directories.len() == before;
         let quiet = metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > QUIET));
@@ -223,7 +214,55 @@ impl Tree {
         Ok(())
     }
 
-    fn watch(&mut self, directory: &Path) -> Option<WatchDescriptor> {
+    fn entry(
+        &mut self,
+        scan: &mut Scan,
+        entry: &DirEntry,
+        directory: &Path,
+        found: &mut impl FnMut(PathBuf, &Metadata),
+    ) {
+        let path = directory.join(entry.file_name());
+        // What vanishes meanwhile is no file.
+        let Ok(below) = entry.metadata() else { return };
+        if below.is_dir() && scan.bytes + length(&path) > UNREAD_BYTES_MAX {
+            scan.clean = false;
+            self.complain(
+                directory,
+                &io::Error::other("it holds too many folders; those beyond are not read"),
+            );
+        } else if below.is_dir() {
+            scan.bytes += length(&path);
+            scan.directories.push(path);
+        } else if below.is_file() && is_candidate(&path) {
+            scan.newest_change = scan.newest_change.max(clock::changed(&below));
+            found(path, &below);
+        } else if below.is_symlink() && (is_candidate(&path) || path.is_dir()) {
+            self.complain(&path, &io::Error::other("it is a link, and links are not followed here; name what it leads to in `cloudtrail.folders`"));
+        }
+    }
+
+    /// Opens a file that was found.
+    ///
+    /// # Errors
+    /// It is gone, may not be read, or is no regular file below a folder that is watched.
+    pub(crate) fn file(&self, path: &Path) -> io::Result<File> {
+        let (root, below) = self.place(path)?;
+        Folder::open(root)?.file(below, Links::Refused)
+    }
+
+    fn folder(&self, directory: &Path) -> io::Result<Folder> {
+        let (root, below) = self.place(directory)?;
+        Folder::open(root)?.folder(below)
+    }
+
+    /// The folder of the configuration that a path lies in, and the path below it.
+    fn place<'a>(&'a self, path: &'a Path) -> io::Result<(&'a Path, &'a Path)> {
+        let places =
+            self.roots.iter().filter_map(|root| Some((root.as_path(), path.strip_prefix(root).ok()?)));
+        places.min_by_key(|(_, below)| length(below)).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn watch(&mut self, folder: &Folder, directory: &Path) -> Option<WatchDescriptor> {
         const WHAT: WatchMask = WatchMask::CLOSE_WRITE
             .union(WatchMask::MODIFY)
             .union(WatchMask::MOVED_TO)
@@ -231,7 +270,7 @@ impl Tree {
         if self.watched.len() >= WATCHES_MAX {
             return None;
         }
-        match self.inotify.as_ref()?.watches().add(directory, WHAT | WatchMask::ONLYDIR) {
+        match self.inotify.as_ref()?.watches().add(folder.handle(), WHAT | WatchMask::ONLYDIR) {
             Ok(watch) => {
                 self.watched.insert(watch.clone(), directory.to_owned());
                 Some(watch)
@@ -271,12 +310,26 @@ impl Tree {
         }
     }
 
+    /// Trouble with what is not there any more is over.
+    fn forget_what_is_gone(&mut self) {
+        let is_gone = |path: &&PathBuf| {
+            let there = std::fs::symlink_metadata(path);
+            !path.as_os_str().is_empty() && there.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        };
+        let gone: Vec<_> = self.complaints.iter().filter(is_gone).cloned().collect();
+        gone.iter().for_each(|path| self.no_complaint(path));
+    }
+
     /// A path is well again.
     pub(crate) fn no_complaint(&mut self, path: &Path) {
         if self.complaints.remove(path) {
             self.status.well(&path.display().to_string());
         }
     }
+}
+
+fn length(path: &Path) -> usize {
+    path.as_os_str().as_bytes().len()
 }
 
 /// Whether a path has the name of a file of a trail. Where AWS laid out the folders they tell: other services' logs

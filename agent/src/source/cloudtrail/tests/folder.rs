@@ -41,15 +41,56 @@ fn files_are_read_wherever_and_however_they_appear() {
     fs::write(today.join("c.json.gz.0Ab1"), gzip(&file(6..9))).unwrap();
     fs::rename(today.join("c.json.gz.0Ab1"), today.join("c.json.gz")).unwrap();
     append(&root.join("d.ndjson"), &lines(9..12, true));
-    let elsewhere = tempfile::tempdir().unwrap();
-    fs::write(elsewhere.path().join("e.jsonl"), lines(12..15, true)).unwrap();
-    symlink(elsewhere.path(), root.join("linked")).unwrap();
-    symlink(root, root.join("circle")).unwrap();
+    append(&root.join("e.jsonl"), &lines(12..15, true));
     fs::create_dir_all(root.join("AWSLogs/1/CloudTrail-Digest/x")).unwrap();
     fs::write(root.join("AWSLogs/1/CloudTrail-Digest/x/f.json"), file(90..91)).unwrap();
     fs::write(root.join("notes.txt"), file(91..92)).unwrap();
     bench.expect(0..15);
     assert_eq!(bench.report().files_read, 5);
+}
+
+/// Who may write to a folder of trails does not choose what else the agent reads.
+#[test]
+fn links_and_what_is_no_file_are_reported_and_passed_over() {
+    let (folder, mut bench) = watched();
+    let root = folder.path();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("secret.json"), file(90..92)).unwrap();
+    let links = [
+        ("linked", elsewhere.path().to_owned()),
+        ("linked.json", elsewhere.path().join("secret.json")),
+        ("root", "/".into()),
+        ("circle", root.to_owned()),
+        ("zero.json", "/dev/zero".into()),
+        ("dangling.json", "/nonexistent".into()),
+    ];
+    for (name, to) in &links {
+        symlink(to, root.join(name)).unwrap();
+    }
+    nix::unistd::mkfifo(&root.join("pipe.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(root.join("socket.json")).unwrap());
+    fs::write(root.join("a.json"), file(0..3)).unwrap();
+    bench.expect(0..3);
+    bench.until("every link is reported", |bench| bench.report().alarms.len() == links.len());
+    let report = bench.report();
+    assert_eq!((report.files_read, report.files_set_aside), (1, 0));
+    let alarms: Vec<_> = report.alarms.values().collect();
+    assert!(
+        alarms.iter().all(|alarm| alarm.contains("it is a link, and links are not followed here")),
+        "{alarms:?}"
+    );
+    // A folder that becomes a link while it is known is not followed either.
+    let day = day(root, "eu-west-1", 21);
+    fs::write(day.join("b.json"), file(3..6)).unwrap();
+    bench.expect(0..6);
+    fs::remove_dir_all(&day).unwrap();
+    symlink(elsewhere.path(), &day).unwrap();
+    for (name, _) in &links {
+        fs::remove_file(root.join(name)).unwrap();
+    }
+    append(&root.join("c.ndjson"), &lines(6..9, true));
+    bench.expect(0..9);
+    bench.until("what is gone is no trouble any more", |bench| bench.report().alarms.len() == 1);
 }
 
 #[test]
@@ -217,7 +258,7 @@ fn a_broken_file_is_set_aside_and_the_others_are_read() {
         "2 of its records are refused, the first: an object is no CloudTrail record, which has eventTime and \
          eventVersion at byte 12"
     );
-    assert_eq!(reasons[1], "it is not JSON at byte 0: found `<`");
+    assert_eq!(reasons[1], "it is not JSON at byte 0");
     assert!(reasons[2].starts_with("its compressed stream is broken"), "{}", reasons[2]);
     // It stays so over a restart, without being told again, and what mends is read.
     bench.restart();
