@@ -4,7 +4,7 @@
 //! The root is the last event of the match, completed with what the source knows about its process; every event stands
 //! whole in `lapwing.alert.events`. Nothing here reads a clock or the host: the same alert gives the same document.
 
-mod cause;
+pub(crate) mod cause;
 pub(crate) mod lost;
 mod reason;
 mod statement;
@@ -211,6 +211,10 @@ fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, reason: String) -> J
     if let Some(lost) = evidence.lost_records {
         set("complete", (lost == 0).into());
         set("lost_records", lost.into());
+    }
+    if alert.dropped > 0 {
+        set("complete", false.into());
+        set("dropped_matches", alert.dropped.into());
     }
     let ancestors = &evidence.context.ancestors;
     if !ancestors.is_empty() {

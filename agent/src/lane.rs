@@ -22,6 +22,10 @@ use crate::source::{Batch, Source};
 /// How long a lane waits for events before it looks into its inbox.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// Most rules, and most rows of each, of which the status says what is held back.
+const HELD_BACK_RULES_MAX: usize = 32;
+const HELD_BACK_ROWS_MAX: usize = 5;
+
 /// What a lane is made of.
 pub(crate) struct Lane {
     /// Its name, which is that of its thread too.
@@ -223,6 +227,9 @@ impl Work {
         let alerts = std::mem::take(&mut self.output.alerts);
         let mut checkpoint = batch.checkpoint;
         checkpoint.changes.splice(0..0, self.changes());
+        if let Some(dropped) = self.output.dropped.take() {
+            self.lost.give_up(&dropped, Instant::now(), &self.lane.schema);
+        }
         let lost = self.lost.look(batch.lost, Instant::now(), &self.lane.schema);
         let down = batch.down.map(|down| lost::down(&down, &self.lane.schema));
         let tampered = batch.tampered.iter().map(|one| tampered::document(one, &self.lane.schema));
@@ -304,6 +311,20 @@ impl Work {
         exceptions.collect()
     }
 
+    /// What `max_signals` holds back in time spans that are not over, by rule and by who did what.
+    fn held_back(&self) -> Vec<Json> {
+        let engines = self.lane.judges.iter().map(|judge| &judge.engine);
+        let rules = engines.flat_map(Engine::held_back).take(HELD_BACK_RULES_MAX);
+        let rows = rules.flat_map(|(rule, _, rows)| {
+            rows.into_iter().take(HELD_BACK_ROWS_MAX).map(|row| {
+                let mut told = alert::cause::held_back(&row);
+                told["rule"] = rule.name.as_str().into();
+                told
+            })
+        });
+        rows.collect()
+    }
+
     fn status(&self) -> Json {
         let engines = || self.lane.judges.iter().map(|judge| &judge.engine);
         let sum = |of: fn(&Counters) -> u64| engines().map(|engine| of(&engine.counters())).sum::<u64>();
@@ -316,6 +337,11 @@ impl Work {
             "released_early": sum(|counters| counters.released_early),
             "sequence_bytes": sum(|counters| counters.sequence_bytes),
             "threshold_bytes": sum(|counters| counters.threshold_bytes),
+            "state_bytes": sum(|counters| counters.state_bytes),
+            "unordered_bytes": sum(|counters| counters.unordered_bytes),
+            "half_matches_dropped": sum(|counters| counters.dropped),
+            "suppressed": sum(|counters| counters.suppressed),
+            "held_back": self.held_back(),
             "exceptions": self.exceptions(),
             "source": self.lane.source.status(),
         })

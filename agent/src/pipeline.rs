@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam_channel::Sender;
-use lapwing_engine::detect::Indicators;
+use lapwing_engine::detect::{Indicators, Limits};
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, field};
 use serde_json::json;
 
@@ -45,6 +45,10 @@ pub(crate) const NOTHING_TO_WATCH: &str =
     "there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues";
 /// How late CloudTrail's events may come: AWS delivers them within about five minutes, and rarely in more than fifteen.
 const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
+/// Bytes that rules hold together of what is not complete: those for auditd and those of CloudTrail. The others are most,
+/// and hold what [`Limits`] says by default.
+const AUDITD_STATE_BYTES_MAX: usize = 8 << 20;
+const CLOUDTRAIL_STATE_BYTES_MAX: usize = 12 << 20;
 /// How long CloudTrail must be quiet before the clock tells how far its stream has come.
 const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
 /// How long the sensor must be quiet before the clock tells how far its stream has come. Its events are here in a
@@ -258,9 +262,11 @@ impl Lanes<'_> {
                 sensor.filter(&rules);
             }
             let [rules, for_auditd] = rules;
-            let mut judges = vec![self.judge(&rules, Duration::ZERO, |event| Some(event.clone()))?];
+            let mut judges =
+                vec![self.judge(&rules, Duration::ZERO, Limits::default(), |event| Some(event.clone()))?];
             if !for_auditd.is_empty() {
-                judges.push(self.judge(&for_auditd, Duration::ZERO, as_auditd)?);
+                let limits = Limits { state_bytes_max: AUDITD_STATE_BYTES_MAX, ..Limits::default() };
+                judges.push(self.judge(&for_auditd, Duration::ZERO, limits, as_auditd)?);
             }
             running.push(self.start(SENSOR_LANE, sensor, judges, SENSOR_QUIET)?);
         }
@@ -269,7 +275,8 @@ impl Lanes<'_> {
             let mut source = self.cloudtrail(edges)?;
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
             let rules = rules::reading(self.rules, &CLOUDTRAIL_STREAMS);
-            let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, |event| Some(event.clone()))?;
+            let limits = Limits { state_bytes_max: CLOUDTRAIL_STATE_BYTES_MAX, ..Limits::default() };
+            let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
             running.push(self.start("cloudtrail", source, vec![judge], CLOUDTRAIL_QUIET)?);
         }
         if running.is_empty() {
@@ -303,8 +310,8 @@ impl Lanes<'_> {
     }
 
     /// What judges a lane's events by these rules, with what they knew when the agent stopped.
-    fn judge(&self, rules: &[Arc<Rule>], lateness: Duration, view: View) -> Result<Judge> {
-        let options = Options { lateness, learn: self.config.rules.learn, ..Options::default() };
+    fn judge(&self, rules: &[Arc<Rule>], lateness: Duration, limits: Limits, view: View) -> Result<Judge> {
+        let options = Options { lateness, limits, learn: self.config.rules.learn };
         let mut engine = Engine::new(self.schema.clone(), rules, options)
             .with_exceptions(self.exceptions)
             .with_indicators(self.indicators);

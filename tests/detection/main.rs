@@ -4,6 +4,8 @@
 
 /// Rules for auditd.
 mod auditd;
+/// One user's noise, and another's act.
+mod decoys;
 /// Requests to the instance metadata service.
 mod imds;
 /// Recordings of what happened, and replays of them.

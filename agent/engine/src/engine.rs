@@ -8,30 +8,32 @@ pub mod explain;
 mod flood;
 mod index;
 pub mod interest;
+mod pool;
 mod running;
 mod search;
+mod unordered;
+mod withheld;
 
-pub use crate::detect::Suppressed;
+pub use crate::detect::{Act, HeldBack, Suppressed};
 pub use alert::{Alert, Cause};
 pub use search::{Match, ResultPosition, Search, SearchOptions, SearchResults};
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use detector::Detector;
 use excuse::Excuses;
+use flood::Ceiling;
 use index::Index;
-use running::Running;
+use pool::Pool;
+use running::{Judging, Running, WITHHELD};
+use unordered::Unordered;
 
 use crate::detect::{Change, Hit, IndicatorMatch, Indicators, Limits, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::EventQuery;
 use crate::rule::{Exception, Kind, Rule};
 
-/// Most events that wait to be put in order.
-const UNORDERED_MAX: usize = 65_536;
 /// The row of a rule's memory that [`Engine::suspend`] gives.
 const HELD: &str = "held";
 
@@ -84,23 +86,17 @@ pub struct Engine {
     /// The rules that are told the time, by their place.
     awake: Vec<usize>,
     index: Index,
-    excuses: Excuses,
+    judging: Judging,
+    pool: Pool,
     lateness: Duration,
-    unordered: BinaryHeap<Reverse<Unordered>>,
+    unordered: Unordered,
     arrival: u64,
     /// The number of the last event that an engine before this one was shown.
     arrival_before: u64,
     /// Rows that were put back and are no longer true, to be deleted.
     resumed: Vec<StateChange>,
-    released_early: u64,
     /// Room for the parts of a hit, kept from one event to the next.
     parts: Vec<usize>,
-}
-
-/// A hit of a rule that needs its events in order.
-struct Unordered {
-    running: usize,
-    hit: Hit,
 }
 
 /// What an engine gives back, in the order in which it was found out.
@@ -110,6 +106,17 @@ pub struct Output {
     pub alerts: Vec<Alert>,
     /// Rows of memory that must survive a restart.
     pub changes: Vec<StateChange>,
+    /// Half matches that were given up for want of room.
+    pub dropped: Option<Dropped>,
+}
+
+/// Half matches that were given up for want of room: an alert may be missing because of it.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    /// How many.
+    pub count: u64,
+    /// The first event that took the room of one, and the last.
+    pub events: [Arc<Event>; 2],
 }
 
 /// A row of a rule's memory that changed.
@@ -134,6 +141,14 @@ pub struct Counters {
     pub sequence_bytes: u64,
     /// Bytes held by what threshold rules count.
     pub threshold_bytes: u64,
+    /// Bytes held by all rules together, of what they share.
+    pub state_bytes: u64,
+    /// Bytes held by events that wait to be put in order.
+    pub unordered_bytes: u64,
+    /// Alerts that `max_signals` holds back in time spans that are not over.
+    pub suppressed: u64,
+    /// Half matches that were given up for want of room while they could have become whole.
+    pub dropped: u64,
 }
 
 impl Engine {
@@ -159,19 +174,19 @@ impl Engine {
         let running: Vec<_> =
             rules.iter().filter(|rule| rule.enabled).map(|rule| Running::new(rule, options)).collect();
         let queries: Vec<_> = running.iter().map(|running| running.rule.kind.events()).collect();
-        let index = index(&queries);
+        let (index, rules) = (index(&queries), running.len());
         let mut engine = Self {
             schema,
             awake: Vec::new(),
             running,
             index,
-            excuses: Excuses::default(),
+            judging: Judging { excuses: Excuses::default(), ceiling: Ceiling::new(options.limits) },
+            pool: Pool::new(options.limits.state_bytes_max, rules),
             lateness: options.lateness,
-            unordered: BinaryHeap::new(),
+            unordered: Unordered::new(options.limits.unordered_bytes_max),
             arrival: 0,
             arrival_before: 0,
             resumed: Vec::new(),
-            released_early: 0,
             parts: Vec::new(),
         };
         for place in 0..engine.running.len() {
@@ -192,8 +207,9 @@ impl Engine {
     /// The same engine with exceptions, in place of any it had. They are read with the same schema as the rules.
     #[must_use]
     pub fn with_exceptions(mut self, exceptions: &[Arc<Exception>]) -> Self {
-        self.excuses = Excuses::new(exceptions);
-        self.running.iter_mut().for_each(|running| running.excuses = self.excuses.of(&running.rule));
+        let excuses = Excuses::new(exceptions);
+        self.running.iter_mut().for_each(|running| running.excuses = excuses.of(&running.rule));
+        self.judging.excuses = excuses;
         self
     }
 
@@ -211,7 +227,7 @@ impl Engine {
 
     /// The exceptions, each with how often it kept an alert back, or an event from being counted.
     pub fn exceptions(&self) -> impl Iterator<Item = (&Arc<Exception>, u64)> {
-        self.excuses.counted()
+        self.judging.excuses.counted()
     }
 
     /// The schema that events must be read with.
@@ -231,21 +247,30 @@ impl Engine {
         let Some(place) = self.running.iter().position(|running| running.rule.id == rule_id) else {
             return;
         };
-        if key == HELD {
-            return self.resume(place, value);
+        match key {
+            HELD => return self.resume(place, value),
+            WITHHELD => {
+                let change = self.running[place].resume(&self.schema, value);
+                self.resumed.push(change);
+                return self.wake(place);
+            }
+            _ => {}
         }
         self.running[place].detector.restore(&self.schema, key, value);
     }
 
     /// Gives out, as rows, what sequence rules hold of matches that are not complete: an engine to which they are
-    /// [put back](Self::restore) before its first event finds what this one would have found. Everything else that must
+    /// [put back](Self::restore) before its first event finds what this one would have found. And what was held back and is
+    /// not told, which that engine tells at once. Everything else that must
     /// survive is in rows already. To be called at the end, for the rows tell nothing of what comes after.
     pub fn suspend(&self, output: &mut Output) {
         let mut unjudged: Vec<Vec<&Hit>> = vec![Vec::new(); self.running.len()];
-        for Reverse(Unordered { running, hit }) in &self.unordered {
-            unjudged[*running].push(hit);
+        for (running, hit) in self.unordered.iter() {
+            unjudged[running].push(hit);
         }
-        for (Running { rule, detector, .. }, unjudged) in self.running.iter().zip(&unjudged) {
+        for (running, unjudged) in self.running.iter().zip(&unjudged) {
+            output.changes.extend(running.suspend(&self.schema));
+            let Running { rule, detector, .. } = running;
             if let Some(value) = detector.suspend(&self.schema, rule, unjudged) {
                 let change = Change { key: HELD.to_owned(), value: Some(value) };
                 output.changes.push(StateChange { rule_id: rule.id.clone(), change });
@@ -262,7 +287,10 @@ impl Engine {
         self.arrival = self.arrival.max(held);
         let change = Change { key: HELD.to_owned(), value: None };
         self.resumed.push(StateChange { rule_id: rule.id.clone(), change });
-        self.unordered.extend(unjudged.into_iter().map(|hit| Reverse(Unordered { running: place, hit })));
+        self.pool.note(place, self.running[place].bytes());
+        for hit in unjudged {
+            self.unordered.push(place, &hit, true);
+        }
         if !self.running[place].is_idle() {
             self.wake(place);
         }
@@ -274,13 +302,13 @@ impl Engine {
         self.arrival += 1;
         let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival: self.arrival };
         self.index.look(&event);
-        let mut hit = Hit { event, ordinal, parts: std::mem::take(&mut self.parts) };
+        let mut hit = Hit::new(event, ordinal, std::mem::take(&mut self.parts));
+        let mut is_first = true;
         while let Some(running) = self.index.next(&mut hit.parts) {
             if !self.lateness.is_zero() && self.running[running].detector.is_ordered() {
-                self.unordered.push(Reverse(Unordered { running, hit: hit.clone() }));
-                while self.unordered.len() > UNORDERED_MAX {
-                    self.released_early += 1;
-                    self.release(output);
+                self.unordered.push(running, &hit, std::mem::take(&mut is_first));
+                while let Some((running, early)) = self.unordered.surplus(&hit.charge().actor) {
+                    self.judge(running, &early, output);
                 }
             } else {
                 self.judge(running, &hit, output);
@@ -294,14 +322,15 @@ impl Engine {
     pub fn advance(&mut self, now: Timestamp, output: &mut Output) {
         output.changes.append(&mut self.resumed);
         let now = now - self.lateness;
-        while self.unordered.peek().is_some_and(|Reverse(first)| first.hit.ordinal.time <= now) {
-            self.release(output);
+        while let Some((running, hit)) = self.unordered.next(now) {
+            self.judge(running, &hit, output);
         }
         // In the order of the rules, so that the same inputs give the same order of alerts.
         self.awake.sort_unstable();
         self.awake.retain(|place| {
             let running = &mut self.running[*place];
-            running.advance(&self.schema, &mut self.excuses, now, output);
+            running.advance(&self.schema, &mut self.judging, now, output);
+            self.pool.note(*place, running.bytes());
             running.is_awake = !running.is_idle();
             running.is_awake
         });
@@ -317,44 +346,53 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         let mut counters = Counters {
             events: self.arrival - self.arrival_before,
-            released_early: self.released_early,
+            released_early: self.unordered.released_early(),
+            state_bytes: self.pool.bytes() as u64,
+            unordered_bytes: self.unordered.bytes() as u64,
             ..Counters::default()
         };
         self.running.iter().for_each(|running| running.count(&mut counters));
         counters
     }
 
-    /// Judges the earliest hit that waits.
-    fn release(&mut self, output: &mut Output) {
-        if let Some(Reverse(Unordered { running, hit })) = self.unordered.pop() {
-            self.judge(running, &hit, output);
-        }
+    /// Alerts that `max_signals` holds back in time spans that are not over: how many of a rule, and of whom.
+    pub fn held_back(&self) -> impl Iterator<Item = (&Arc<Rule>, u64, Vec<HeldBack>)> {
+        let held_back = self.running.iter().map(|running| (&running.rule, running.held_back()));
+        held_back.filter(|(_, (count, _))| *count > 0).map(|(rule, (count, rows))| (rule, count, rows))
     }
 
     fn judge(&mut self, running: usize, hit: &Hit, output: &mut Output) {
-        self.running[running].judge(&self.schema, &mut self.excuses, hit, output);
+        self.running[running].judge(&self.schema, &mut self.judging, hit, output);
+        self.settle(running, hit, output);
         if !self.running[running].is_idle() {
             self.wake(running);
         }
     }
-}
 
-impl PartialEq for Unordered {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+    /// Sees to it that what a rule holds since it was shown a hit is within its share of what all may hold.
+    fn settle(&mut self, running: usize, hit: &Hit, output: &mut Output) {
+        self.pool.note(running, self.running[running].bytes());
+        self.tell_drops(running, hit, output);
+        while let Some(other) = self.pool.gives_way(running) {
+            if !self.running[other].give_way(hit.ordinal.time, output) {
+                break;
+            }
+            self.pool.note(other, self.running[other].bytes());
+            self.tell_drops(other, hit, output);
+        }
     }
-}
 
-impl Eq for Unordered {}
-
-impl PartialOrd for Unordered {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Unordered {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.hit.ordinal, self.running).cmp(&(other.hit.ordinal, other.running))
+    fn tell_drops(&mut self, running: usize, hit: &Hit, output: &mut Output) {
+        let count = self.running[running].take_drops();
+        if count == 0 {
+            return;
+        }
+        match &mut output.dropped {
+            Some(dropped) => {
+                dropped.count += count;
+                dropped.events[1] = hit.event.clone();
+            }
+            none => *none = Some(Dropped { count, events: [hit.event.clone(), hit.event.clone()] }),
+        }
     }
 }

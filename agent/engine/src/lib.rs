@@ -20,8 +20,8 @@ pub mod rule;
 mod engine;
 
 pub use engine::{
-    Alert, Cause, Counters, Engine, Match, Options, Output, ResultPosition, Search, SearchOptions,
-    SearchResults, StateChange, Suppressed,
+    Act, Alert, Cause, Counters, Dropped, Engine, HeldBack, Match, Options, Output, ResultPosition, Search,
+    SearchOptions, SearchResults, StateChange, Suppressed,
 };
 pub use engine::{coverage, explain, interest};
 pub use event::{Event, EventError, FieldId, Fields, Schema, Timestamp, Type, Value};

@@ -14,7 +14,7 @@ use std::path::Path;
 use lapwing_engine::detect::{Enrichment, Indicators};
 use lapwing_engine::lang::Diagnostic;
 use lapwing_engine::{
-    Alert, Cause, Engine, Event, Exceptions, Loaded, Options, Output, Schema, Timestamp, field,
+    Alert, Cause, Engine, Event, Exceptions, HeldBack, Loaded, Options, Output, Schema, Timestamp, field,
 };
 use serde_json::{Value as Json, json};
 
@@ -31,6 +31,11 @@ fn suppression() {
 #[test]
 fn machine_learning() {
     check("machine_learning");
+}
+
+#[test]
+fn max_signals() {
+    check("max_signals");
 }
 
 #[test]
@@ -159,6 +164,14 @@ fn told(alert: &Alert, schema: &Schema) -> String {
             let mut line = format!("{head} suppressed {} from {start} to {end}", suppressed.count);
             for (field, value) in suppressed.group.iter().flatten() {
                 write!(line, " {}={}", schema.name(*field), value.as_deref().unwrap_or("(missing)")).unwrap();
+            }
+            for HeldBack { act, count } in &suppressed.held_back {
+                let texts = [&act.user, &act.group, &act.executable, &act.destination];
+                let texts: Vec<_> = texts.into_iter().flatten().map(|text| text.as_str()).collect();
+                write!(line, ", {count} of {}", texts.join(" ")).unwrap();
+            }
+            if suppressed.others > 0 {
+                write!(line, ", {} of others", suppressed.others).unwrap();
             }
             line
         }

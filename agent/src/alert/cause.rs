@@ -1,7 +1,7 @@
 //! What of `lapwing.alert.*` tells what was found; the names are those of Kibana's `kibana.alert.*` where it has some.
 
 use lapwing_engine::detect::{Anomaly, Enrichment, Finding, MATCHED_TYPE, ThresholdResult};
-use lapwing_engine::{Alert, Schema, Suppressed};
+use lapwing_engine::{Act, Alert, HeldBack, Schema, Suppressed};
 use serde_json::{Map, Value as Json, json};
 
 /// What a rule found.
@@ -66,6 +66,16 @@ pub(super) fn enrichments(finding: &Finding) -> Option<Json> {
     (!finding.enrichments.is_empty()).then(|| finding.enrichments.iter().map(enrichment).collect())
 }
 
+/// Who did what how often, of what was not raised.
+pub(crate) fn held_back(HeldBack { act, count }: &HeldBack) -> Json {
+    let Act { user, group, executable, destination } = act;
+    let texts = [("user", user), ("cgroup", group), ("executable", executable), ("destination", destination)];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.as_deref()?.into())));
+    let mut row: Map<String, Json> = texts.collect();
+    row.insert("count".to_owned(), (*count).into());
+    row.into()
+}
+
 /// What was not raised.
 pub(super) fn suppressed(suppressed: &Suppressed, schema: &Schema) -> Map<String, Json> {
     let (start, end) = (suppressed.start.to_string(), suppressed.end.to_string());
@@ -80,6 +90,10 @@ pub(super) fn suppressed(suppressed: &Suppressed, schema: &Schema) -> Map<String
             "suppression",
             json!({"docs_count": suppressed.count, "terms": terms, "start": start, "end": end}),
         );
+    }
+    if !suppressed.held_back.is_empty() {
+        set("held_back", suppressed.held_back.iter().map(held_back).collect());
+        set("held_back_others", suppressed.others.into());
     }
     set("suppressed_count", suppressed.count.into());
     set("suppressed_from", start.into());

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lapwing_engine::rule::Severity;
-use lapwing_engine::{Event, Schema, Timestamp};
+use lapwing_engine::{Dropped, Event, Fields, Schema, Timestamp};
 use serde_json::json;
 
 use super::statement::{OwnRule, Statement};
@@ -30,7 +30,8 @@ static RULE: OwnRule = OwnRule {
 };
 const GUIDE: &str = "1. Look at what ran between `event.start` and `event.end`: what made so many processes or \
     connections, and for whom.\n2. If nothing did, the sensor itself was held up: stopped by a signal, frozen by its control \
-    group, or left without processor time. Find out by whom.\n3. `lapwing status` counts what was lost, by kind.\n";
+    group, or left without processor time. Find out by whom.\n3. `lapwing status` counts what was lost, by kind.\n4. Where half \
+    matches were given up, one user or program made so many events that begin a match that its share of the memory for them was used up: look at what else it did.\n";
 const RISK_SCORE: u32 = 47;
 /// Of a sensor that did not run: most often it was upgraded.
 const DOWN_RISK_SCORE: u32 = 21;
@@ -38,6 +39,9 @@ const DOWN_GUIDE: &str = "1. Find out why the sensor ended: an upgrade, its conf
     (`journalctl -u lapwing`), a kill, which the kernel or root may have sent.\n2. Look at what began on this host just \
     before `event.start`, and at what `already_running` events tell just after `event.end`: a process that was made \
     in between and still runs is told there.\n";
+
+/// The kind of loss that is no record's: of several events that make a match, the first were forgotten.
+const HALF_MATCHES: &str = "half_matches";
 
 /// Watches over what is lost.
 #[derive(Default)]
@@ -70,6 +74,20 @@ impl Watch {
         if self.0.as_ref().is_some_and(is_over) { self.end(schema) } else { None }
     }
 
+    /// Takes half matches that were given up.
+    pub(crate) fn give_up(&mut self, dropped: &Dropped, now: Instant, schema: &Schema) {
+        let [first, last] = &dropped.events;
+        self.add(
+            Lost {
+                event: who(first, schema),
+                from: first.told_time(),
+                to: last.told_time(),
+                by_kind: vec![(HALF_MATCHES, dropped.count)],
+            },
+            now,
+        );
+    }
+
     /// Ends the episode that goes on, for nothing more comes.
     pub(crate) fn end(&mut self, schema: &Schema) -> Option<AlertDocument> {
         self.0.take().map(|episode| episode.document(schema))
@@ -87,7 +105,9 @@ impl Watch {
         });
         (episode.to, episode.latest) = (lost.to, now);
         for (kind, count) in lost.by_kind {
-            episode.records = episode.records.saturating_add(count);
+            if kind != HALF_MATCHES {
+                episode.records = episode.records.saturating_add(count);
+            }
             let sum = episode.by_kind.entry(kind).or_default();
             *sum = sum.saturating_add(count);
         }
@@ -96,14 +116,24 @@ impl Watch {
 
 impl Episode {
     fn reason(&self) -> String {
-        let kinds: Vec<_> = self.by_kind.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
-        format!(
-            "{} records were lost between {} and {}: {}; what happened then may have gone unseen",
-            self.records,
-            self.from,
-            self.to,
-            kinds.join(", ")
-        )
+        let kinds = self.by_kind.iter().filter(|(kind, _)| **kind != HALF_MATCHES);
+        let kinds: Vec<_> = kinds.map(|(kind, count)| format!("{count} of {kind}")).collect();
+        let (records, from, to) = (self.records, self.from, self.to);
+        let given_up =
+            self.by_kind.get(HALF_MATCHES).map(|count| format!("{count} half matches were given up"));
+        match given_up {
+            None => format!(
+                "{records} records were lost between {from} and {to}: {}; what happened then may have gone unseen",
+                kinds.join(", ")
+            ),
+            Some(given_up) if kinds.is_empty() => format!(
+                "{given_up} between {from} and {to}, for whoever made them took more room than its share; alerts may be missing"
+            ),
+            Some(given_up) => format!(
+                "{records} records were lost and {given_up} between {from} and {to}: {}; alerts may be missing",
+                kinds.join(", ")
+            ),
+        }
     }
 
     fn document(&self, schema: &Schema) -> AlertDocument {
@@ -121,6 +151,32 @@ impl Episode {
         }
         .document(schema)
     }
+}
+
+/// Of the event that took the room: the host, and who did it, but nothing that may be long.
+fn who(event: &Event, schema: &Schema) -> Event {
+    let known = [
+        "event.id",
+        "event.dataset",
+        "user.id",
+        "user.name",
+        "process.pid",
+        "process.entity_id",
+        "process.executable",
+        "process.name",
+        "lapwing.actor.id",
+        "lapwing.process.cgroup.path",
+        "aws.cloudtrail.user_identity.arn",
+        "cloud.account.id",
+    ];
+    let mut own = Fields::new();
+    for (field, value) in event.fields() {
+        let name = schema.name(field);
+        if known.contains(&name) || name.starts_with("host.") {
+            own.set(field, value.clone());
+        }
+    }
+    Event::new(event.told_time(), own, Vec::new())
 }
 
 /// The alert that the sensor did not run for a while.
@@ -147,7 +203,7 @@ pub(crate) fn down(down: &Down, schema: &Schema) -> AlertDocument {
 
 #[cfg(test)]
 mod tests {
-    use lapwing_engine::{Fields, field};
+    use lapwing_engine::{Value, field};
     use serde_json::Value as Json;
 
     use super::*;
@@ -191,6 +247,24 @@ mod tests {
         let reason = alert["event"]["reason"].as_str().unwrap();
         assert!(reason.starts_with("21 records were lost between"), "{reason}");
         assert!(reason.contains("6 of exec, 15 of fork"), "{reason}");
+    }
+
+    #[test]
+    fn half_matches_that_were_given_up_are_an_alert_about_who_took_the_room() {
+        let (schema, now) = (Schema::new(), Instant::now());
+        let mut watch = Watch::default();
+        let mut event = lost(7, &[]).event;
+        event.set(field!("user.id"), "65534");
+        event.set(field!("process.args"), Value::texts(vec!["long"; 10_000]));
+        let event = std::sync::Arc::new(event);
+        watch.give_up(&Dropped { count: 3, events: [event.clone(), event] }, now, &schema);
+        let document = watch.look(None, now + CALM, &schema).unwrap();
+        assert!(document.json.len() < 4096);
+        let alert: Json = serde_json::from_slice(&document.json).unwrap();
+        assert_eq!(alert["lapwing"]["lost"], json!({"records": 0, "by_kind": {"half_matches": 3}}));
+        assert_eq!(alert["user"]["id"], "65534");
+        let reason = alert["event"]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("3 half matches were given up between"), "{reason}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use lapwing_engine::detect::{Size, ThresholdResult};
 use lapwing_engine::rule::Kind;
-use lapwing_engine::{Alert, Cause, Schema, Suppressed};
+use lapwing_engine::{Act, Alert, Cause, HeldBack, Schema, Suppressed};
 use serde_json::{Map, Value as Json};
 
 use crate::sensor::{Action, Direction, Shows};
@@ -56,9 +56,16 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
 }
 
 fn suppressed_reason(alert: &Alert, suppressed: &Suppressed, schema: &Schema) -> String {
-    let Suppressed { count, start, end, group } = suppressed;
+    let Suppressed { count, start, end, group, held_back, .. } = suppressed;
     let limit = match group {
-        None => format!("more than {} in {}", alert.rule.max_signals, span(alert.rule.interval.as_secs())),
+        None => {
+            let most = held_back.first().map(most).unwrap_or_default();
+            let span = span(alert.rule.interval.as_secs());
+            format!(
+                "more than {} of a program, or than its user's share, in {span}{most}",
+                alert.rule.max_signals
+            )
+        }
         Some(group) => {
             let terms = group.iter().map(|(field, value)| {
                 format!("{} {}", schema.name(*field), value.as_deref().unwrap_or("(missing)"))
@@ -69,6 +76,15 @@ fn suppressed_reason(alert: &Alert, suppressed: &Suppressed, schema: &Schema) ->
         }
     };
     format!("{count} more alerts of this rule between {start} and {end} were not raised: {limit}")
+}
+
+/// Who did most of what was not raised.
+fn most(HeldBack { act: Act { user, executable, destination, .. }, count }: &HeldBack) -> String {
+    let texts = [("user ", user), ("", executable), ("", destination)];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some(format!("{name}{}", text.as_deref()?)));
+    let texts: Vec<_> = texts.collect();
+    let who = if texts.is_empty() { String::new() } else { format!(" of {}", texts.join(", ")) };
+    format!("; most of them, {count},{who}")
 }
 
 fn counted(result: &ThresholdResult, schema: &Schema) -> String {

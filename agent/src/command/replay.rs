@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use lapwing_engine::detect::Limits;
 use lapwing_engine::{Engine, Options, Output, Rule, Schema, Timestamp};
 
 use super::{Refused, complain, print, print_json, tell_reports};
@@ -24,6 +25,10 @@ use crate::{clock, coverage, indicators, rules};
 /// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
 /// its files are.
 pub(super) const LATENESS: Duration = Duration::from_secs(900);
+
+/// Bytes of events of a recording that wait to be put in order: it is the caller's own, and may hold much in a quarter of
+/// an hour.
+pub(super) const UNORDERED_BYTES_MAX: usize = 256 << 20;
 
 /// Run the rules over recorded events and print the alerts
 #[derive(Debug, clap::Args)]
@@ -67,7 +72,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let is_recording = first.head().is_some();
     let indicators = Arc::new(indicators);
     let judge = |view: View, rules: &[Arc<Rule>], lateness| {
-        let options = Options { lateness, ..Options::default() };
+        let limits = Limits { unordered_bytes_max: UNORDERED_BYTES_MAX, ..Limits::default() };
+        let options = Options { lateness, limits, ..Options::default() };
         let engine = Engine::new(schema.clone(), rules, options);
         Judge { view, engine: engine.with_exceptions(&exceptions.list).with_indicators(&indicators) }
     };

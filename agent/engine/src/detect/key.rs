@@ -13,7 +13,7 @@ use crate::lang::query::Key;
 /// Most keys that one event with multi-valued fields takes part under.
 const JOIN_KEYS_MAX: usize = 256;
 /// What hashes keys, the same for all: the values are an attacker's to choose, the hash is not.
-static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+pub(super) static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The values of the key fields, with their hash: a key is looked up several times for each event.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
         let mut values: Vec<Option<SmolStr>> = Vec::new();
         for value in key.field.map_or(&[][..], |field| event.values(field)) {
             let value = Some(value.key());
-            if !values.contains(&value) {
+            if values.len() < JOIN_KEYS_MAX && !values.contains(&value) {
                 values.push(value);
             }
         }

@@ -2,16 +2,20 @@
 //! event told something.
 //!
 //! For each query in brackets the processes of the events that matched it are remembered, by `process.entity_id`, up to a
-//! limit at which the earliest goes. Relations are read off an event: its own process, its parent, its ancestry. So a
+//! limit at which an earlier one of the actor who has most goes. Relations are read off an event: its own process, its parent, its ancestry. So a
 //! process counts from its matching event on, also when it has ended, and whatever happened before that event does not.
 
 use smol_str::SmolStr;
 
+use super::actor::Charge;
 use super::window::Window;
 use super::{Hit, Limits, naive};
 use crate::event::{Event, FieldId, Value};
 use crate::field;
 use crate::lang::query::{Answers, Condition, Lineage, Relation};
+
+/// What a process takes beside its key, in bytes.
+const PROCESS_BYTES: usize = 192;
 
 /// The memory of one rule's questions about ancestry.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ impl LineageDetector {
         Self {
             parts: lineage.conditions.len() - lineage.subqueries.len(),
             conditions: lineage.conditions.clone(),
-            known: lineage.subqueries.iter().map(|_| Window::new(limits.processes_max)).collect(),
+            known: lineage.subqueries.iter().map(|_| Window::new(limits.lineage_bytes_max)).collect(),
         }
     }
 
@@ -41,13 +45,21 @@ impl LineageDetector {
         for &part in hit.parts.iter().filter(|part| **part >= self.parts) {
             if self.holds(part, &hit.event) {
                 for process in hit.event.values(field!("process.entity_id")) {
-                    self.known[part - self.parts].insert(process.key(), hit.ordinal.time, 1, ());
+                    let process = process.key();
+                    let bytes = PROCESS_BYTES + 2 * process.len();
+                    let charge = Charge { bytes, ..*hit.charge() };
+                    self.known[part - self.parts].insert(process, hit.ordinal.time, charge, ());
                 }
             }
         }
         let own = hit.parts.iter().filter(|part| **part < self.parts);
         let parts: Vec<_> = own.copied().filter(|part| self.holds(*part, &hit.event)).collect();
-        (!parts.is_empty()).then(|| Hit { event: hit.event.clone(), ordinal: hit.ordinal, parts })
+        (!parts.is_empty()).then(|| Hit {
+            event: hit.event.clone(),
+            ordinal: hit.ordinal,
+            parts,
+            charge: hit.charge.clone(),
+        })
     }
 
     fn holds(&self, part: usize, event: &Event) -> bool {
@@ -59,7 +71,19 @@ impl LineageDetector {
 
     /// Processes that were forgotten because of the limit.
     pub(crate) fn discarded(&self) -> u64 {
-        self.known.iter().map(Window::evicted).sum()
+        self.known.iter().map(Window::discarded).sum()
+    }
+
+    /// Bytes held by what is known of processes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.known.iter().map(Window::bytes).sum()
+    }
+
+    /// Forgets a process of the one who holds most.
+    pub(crate) fn give_way(&mut self) {
+        if let Some(known) = self.known.iter_mut().max_by_key(|known| known.bytes()) {
+            known.give_way();
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 pub mod naive;
 
+mod actor;
 mod buckets;
 mod hash;
+mod held_back;
 mod indicators;
 mod jobs;
 mod key;
@@ -15,11 +17,15 @@ mod pattern;
 mod rare;
 mod sample;
 mod sequence;
+mod share;
 mod spike;
 mod suppression;
 mod threshold;
 mod window;
 
+pub use actor::{Act, Actor, Charge};
+pub use held_back::HeldBack;
+pub(crate) use held_back::Rows;
 pub use indicators::{Enrichment, IndicatorMatch, Indicators, MATCHED_TYPE};
 pub use jobs::Jobs;
 pub(crate) use key::{JoinKey, join_keys};
@@ -28,10 +34,13 @@ pub use matcher::Matcher;
 pub use new_terms::NewTerms;
 pub use sample::SampleDetector;
 pub use sequence::SequenceDetector;
+pub(crate) use share::{Quota, Shares, Ticket};
 pub use suppression::{Suppressed, Suppressor};
 pub use threshold::ThresholdDetector;
 
+use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
@@ -57,6 +66,50 @@ pub struct Hit {
     pub ordinal: Ordinal,
     /// The event queries it matched, by their index in [`Query::events`](crate::lang::Query::events), ascending.
     pub parts: Vec<usize>,
+    /// What it costs whom to keep it; found out once, and for what is kept only.
+    charge: OnceCell<Charge>,
+}
+
+impl Hit {
+    /// An event that matched these queries.
+    #[must_use]
+    pub fn new(event: Arc<Event>, ordinal: Ordinal, parts: Vec<usize>) -> Self {
+        Self { event, ordinal, parts, charge: OnceCell::new() }
+    }
+
+    /// What it costs whom to keep it.
+    #[must_use]
+    pub fn charge(&self) -> &Charge {
+        self.charge.get_or_init(|| Charge::of(&self.event))
+    }
+}
+
+/// Half matches that were pushed out because of a limit while they could have become whole: evidence that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// How many, since the engine was made.
+    pub total: u64,
+    /// How many of the latest, of which none was long after the one before.
+    pub recent: u64,
+    /// When the latest was pushed out.
+    pub latest: Option<Timestamp>,
+}
+
+impl Drops {
+    /// One was pushed out. Those of a span before it and it are told together.
+    pub(crate) fn note(&mut self, now: Timestamp, span: Duration) {
+        if self.within(now, span) == 0 {
+            self.recent = 0;
+        }
+        self.total += 1;
+        self.recent += 1;
+        self.latest = self.latest.max(Some(now));
+    }
+
+    /// How many there were of late, where that is not more than a span before `now`.
+    pub(crate) fn within(&self, now: Timestamp, span: Duration) -> u64 {
+        if self.latest.is_some_and(|latest| now - span <= latest) { self.recent } else { 0 }
+    }
 }
 
 /// What a detector found: the cause of an alert.
@@ -87,6 +140,11 @@ impl Finding {
         }
         let events = self.events.iter().rev().flatten();
         events.map(|event| event.values(field)).find(|values| !values.is_empty()).unwrap_or_default()
+    }
+
+    /// Who did it: whose the last event is.
+    pub(crate) fn actor(&self) -> Actor {
+        self.events.iter().rev().flatten().next().map(|event| Actor::of(event)).unwrap_or_default()
     }
 
     /// The values of a field as one text, which is the same for the same values; `None` where there are none.
@@ -162,38 +220,47 @@ pub struct Findings {
     pub changes: Vec<Change>,
 }
 
-/// Bytes and entries a detector may hold; what is over a limit pushes out the oldest, which is counted.
+/// Bytes and entries a detector may hold. Those who act share each limit of bytes; what of them is over it pushes out
+/// entries of the one who holds most, which are counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of events and keys that one sequence rule holds.
+    /// Bytes that all rules of an engine hold together, of what the limits of bytes below are about. A rule holds no more
+    /// than half of what the others leave.
+    pub state_bytes_max: usize,
+    /// Bytes that one sequence or sample rule holds of what is not complete; as many again of events that must be missing
+    /// (`![…]`), and of sequences that wait to see whether they are.
     pub sequence_bytes_max: usize,
-    /// Events that one sequence rule remembers of those that must be missing (`![…]`).
-    pub missing_events_max: usize,
-    /// Complete sequences of one rule that wait to see whether what must be missing after them is.
-    pub waiting_sequences_max: usize,
     /// Bytes of buckets that one threshold rule holds.
     pub threshold_bytes_max: usize,
     /// Bytes of groups that the `alert_suppression` of one rule holds.
     pub suppression_bytes_max: usize,
+    /// Bytes of what one rule says of alerts that `max_signals` held back.
+    pub held_back_bytes_max: usize,
+    /// Bytes of processes that one rule remembers for each `descendant of […]`, `child of […]` and `event of […]`.
+    pub lineage_bytes_max: usize,
+    /// Bytes of events that wait to be put in order. Those over it are judged early.
+    pub unordered_bytes_max: usize,
+    /// Alerts that all rules of an engine raise in five minutes of one executable; of all together eight times as many.
+    pub alerts_max: usize,
     /// Terms that one new_terms rule remembers.
     pub terms_max: usize,
     /// Values, over all partitions, that one machine learning job remembers.
     pub job_values_max: usize,
-    /// Processes that one rule remembers for each `descendant of […]`, `child of […]` and `event of […]`.
-    pub processes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            sequence_bytes_max: 4 << 20,
-            missing_events_max: 65_536,
-            waiting_sequences_max: 16_384,
-            threshold_bytes_max: 4 << 20,
-            suppression_bytes_max: 1 << 20,
+            state_bytes_max: 24 << 20,
+            sequence_bytes_max: 12 << 20,
+            threshold_bytes_max: 12 << 20,
+            suppression_bytes_max: 4 << 20,
+            held_back_bytes_max: 32 << 10,
+            lineage_bytes_max: 8 << 20,
+            unordered_bytes_max: 16 << 20,
+            alerts_max: 4096,
             terms_max: 100_000,
             job_values_max: 100_000,
-            processes_max: 65_536,
         }
     }
 }

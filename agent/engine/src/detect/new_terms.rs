@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use super::actor::Charge;
 use super::window::Window;
 use super::{Change, Finding, Findings, Hit, Limits};
 use crate::event::{Event, FieldId, Timestamp, Value};
@@ -49,7 +50,7 @@ impl NewTerms {
         match (key, key.strip_prefix(TERM), time) {
             (SINCE, _, time) => self.since = time,
             (_, Some(term), Some(time)) => {
-                self.seen.insert(term.into(), time, 1, time);
+                self.seen.insert(term.into(), time, Charge { bytes: 1, ..Charge::default() }, time);
             }
             _ => {}
         }
@@ -92,7 +93,7 @@ impl NewTerms {
         if due {
             findings.changes.push(row(format!("{TERM}{term}"), Some(seen)));
         }
-        let gone = self.seen.insert(term, seen, 1, written);
+        let gone = self.seen.insert(term, seen, Charge { bytes: 1, ..Charge::default() }, written);
         findings.changes.extend(gone.iter().map(|(term, _)| row(format!("{TERM}{term}"), None)));
     }
 
@@ -117,7 +118,7 @@ impl NewTerms {
 
     /// Terms that were forgotten because of the limit.
     pub(crate) fn discarded(&self) -> u64 {
-        self.seen.evicted()
+        self.seen.discarded()
     }
 }
 

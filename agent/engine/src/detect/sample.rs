@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use super::actor::Charge;
 use super::hash::Quickly;
 use super::key::{JoinKey, join_keys};
 use super::sequence::{Member, cost};
 use super::window::Window;
-use super::{Finding, Findings, Hit, Limits};
+use super::{Drops, Finding, Findings, Hit, Limits};
 use crate::event::Timestamp;
 use crate::lang::query::{Sample, Stage};
 
@@ -21,13 +22,15 @@ pub struct SampleDetector {
     lookback: Duration,
     /// The latest events of each stage by key, each key at the time of its latest event.
     held: Window<JoinKey, Vec<Vec<Member>>, Quickly>,
+    drops: Drops,
 }
 
 impl SampleDetector {
     /// A detector that has seen nothing. Events further apart than `lookback` make no sample together.
     #[must_use]
     pub fn new(sample: &Sample, lookback: Duration, limits: Limits) -> Self {
-        Self { stages: sample.stages.clone(), lookback, held: Window::new(limits.sequence_bytes_max) }
+        let held = Window::new(limits.sequence_bytes_max);
+        Self { stages: sample.stages.clone(), lookback, held, drops: Drops::default() }
     }
 
     /// Takes an event that matched some of the stages.
@@ -52,10 +55,12 @@ impl SampleDetector {
     ) {
         let time = hit.ordinal.time;
         if self.held.get(&key).is_none() {
-            self.held.insert(key.clone(), time, cost(&key, []), vec![Vec::new(); self.stages.len()]);
+            let charge = Charge { bytes: cost(&key), ..*hit.charge() };
+            let gone = self.held.insert(key.clone(), time, charge, vec![Vec::new(); self.stages.len()]);
+            self.drop(gone.len(), time);
         }
         let lookback = self.lookback;
-        let whole = self.held.change(&key, |latest, bytes, held| {
+        let (whole, gone) = self.held.change(&key, |latest, charge, held| {
             *latest = time.max(*latest);
             for stage in stages {
                 // One more for each other stage is enough: at most so many can be taken by the others.
@@ -66,11 +71,12 @@ impl SampleDetector {
             }
             let start = *latest - lookback;
             held.iter_mut().for_each(|members| members.retain(|member| member.ordinal.time >= start));
-            *bytes = cost(&key, held.iter().flatten());
+            *charge = Charge::sum(held.iter().flatten().map(|member| &member.charge)).plus(cost(&key));
             let mut chosen = Vec::new();
             choose(held, &mut chosen)
                 .then(|| chosen.into_iter().map(|member| Some(member.event.clone())).collect::<Vec<_>>())
         });
+        self.drop(gone.len(), time);
         if let Some(events) = whole.flatten() {
             self.held.remove(&key);
             findings.found.push(Finding { events, keys: key.to_vec(), ..Finding::default() });
@@ -84,12 +90,27 @@ impl SampleDetector {
 
     /// Keys that were given up because of a limit.
     pub(crate) fn discarded(&self) -> u64 {
-        self.held.evicted()
+        self.held.discarded()
+    }
+
+    fn drop(&mut self, count: usize, now: Timestamp) {
+        (0..count).for_each(|_| self.drops.note(now, self.lookback));
+    }
+
+    /// What was given up of it.
+    pub(crate) fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// Gives up what a key of the one who holds most has seen.
+    pub(crate) fn give_way(&mut self, now: Timestamp) {
+        let gone = self.held.give_way();
+        self.drop(gone.iter().count(), now);
     }
 
     /// Bytes held by samples that are not complete.
     pub(crate) fn bytes(&self) -> usize {
-        self.held.cost()
+        self.held.bytes()
     }
 }
 

@@ -6,23 +6,29 @@
 //! after the last stage when the span is over.
 
 mod held;
+mod missing;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::hash::{Quickly, Table};
+use self::missing::Missing;
+use super::actor::{Actor, Charge};
+use super::hash::Quickly;
 use super::key::{JoinKey, join_keys};
 use super::window::Window;
-use super::{Finding, Findings, Hit, Limits, Ordinal, naive};
+use super::{Drops, Finding, Findings, Hit, Limits, Ordinal, naive};
 use crate::event::{Event, FieldId, Timestamp, Value};
 use crate::lang::query::{Answers, Relation, Sequence, Stage};
 
 /// Most sequences of one key that wait at one stage for an event that refers to theirs: which of them it fits is not known
 /// before it comes, so that a newer one cannot take the place of the others.
 const CHAINS_MAX: usize = 64;
+/// Most bytes that they hold; the newest may hold more.
+const CHAINS_BYTES_MAX: usize = 256 << 10;
+/// What an entry takes beside its key and its events, in bytes.
+const ENTRY_BYTES: usize = 192;
 
 /// The events of one sequence so far.
 type Chain = Vec<Member>;
@@ -35,16 +41,19 @@ pub struct SequenceDetector {
     positive: Vec<usize>,
     until: Option<Stage>,
     maxspan: Option<Duration>,
+    /// How long one that is not complete is of use: `maxspan`, or else how far a run of the rule would look back.
+    span: Duration,
     /// Sequences by key and the positive stage they have reached, at the time of the first event of the newest, which is
     /// the last.
     partial: Window<(JoinKey, usize), Waiting, Quickly>,
     /// How many sequences of one key may wait at one stage.
     chains_max: usize,
     missing: Missing,
-    /// Complete but for what must be missing after them, earliest first.
-    waiting: VecDeque<(JoinKey, Vec<Member>)>,
-    waiting_max: usize,
+    /// Complete but for what must be missing after them, by their number, at the time of their first event.
+    waiting: Window<u64, (JoinKey, Chain), Quickly>,
+    waited: u64,
     discarded: u64,
+    drops: Drops,
 }
 
 /// An event that has a place in a sequence or sample.
@@ -52,14 +61,14 @@ pub struct SequenceDetector {
 pub(super) struct Member {
     pub(super) event: Arc<Event>,
     pub(super) ordinal: Ordinal,
-    /// What it holds.
-    bytes: usize,
+    /// What it costs whom.
+    pub(super) charge: Charge,
 }
 
 impl Member {
     pub(super) fn new(hit: &Hit) -> Self {
-        let bytes = size_of::<Self>() + hit.event.own_bytes();
-        Self { event: hit.event.clone(), ordinal: hit.ordinal, bytes }
+        let charge = hit.charge().plus(size_of::<Self>());
+        Self { event: hit.event.clone(), ordinal: hit.ordinal, charge }
     }
 }
 
@@ -77,6 +86,23 @@ impl Waiting {
         self.older.iter().chain([&self.newest])
     }
 
+    /// Takes out the oldest, before the newest, of the user who has most; `None` where there is no more than the newest.
+    fn give_way(&mut self) -> Option<Chain> {
+        let mut users: Vec<(Actor, usize)> = Vec::new();
+        for charge in self.all().map(sum) {
+            let user = charge.actor.user();
+            match users.iter_mut().find(|(known, _)| *known == user) {
+                Some((_, bytes)) => *bytes += charge.bytes,
+                None => users.push((user, charge.bytes)),
+            }
+        }
+        // The newest may be all that a user has.
+        users.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let oldest = |user| self.older.iter().position(|chain| sum(chain).actor.user() == user);
+        let place = users.iter().find_map(|(user, _)| oldest(*user))?;
+        Some(self.older.remove(place))
+    }
+
     /// The same, as a list.
     fn chains(self) -> Vec<Chain> {
         let mut chains = self.older;
@@ -86,21 +112,23 @@ impl Waiting {
 }
 
 impl SequenceDetector {
-    /// A detector that has seen nothing.
+    /// A detector that has seen nothing. `lookback` is the rule's `from`.
     #[must_use]
-    pub fn new(sequence: &Sequence, limits: Limits) -> Self {
+    pub fn new(sequence: &Sequence, lookback: Duration, limits: Limits) -> Self {
         let refers = sequence.stages.iter().any(|stage| stage.later.is_some());
         Self {
             stages: sequence.stages.clone(),
             positive: (0..sequence.stages.len()).filter(|index| !sequence.stages[*index].missing).collect(),
             until: sequence.until.clone(),
             maxspan: sequence.maxspan,
+            span: sequence.maxspan.unwrap_or(lookback),
             partial: Window::new(limits.sequence_bytes_max),
             chains_max: if refers { CHAINS_MAX } else { 1 },
-            missing: Missing::new(limits.missing_events_max),
-            waiting: VecDeque::new(),
-            waiting_max: limits.waiting_sequences_max,
+            missing: Missing::new(limits.sequence_bytes_max),
+            waiting: Window::new(limits.sequence_bytes_max),
+            waited: 0,
             discarded: 0,
+            drops: Drops::default(),
         }
     }
 
@@ -115,7 +143,10 @@ impl SequenceDetector {
             for key in join_keys(&self.stages[part].keys, &hit.event) {
                 match self.positive.binary_search(&part) {
                     Ok(stage) => self.step(stage, key, hit, findings),
-                    Err(_) => self.missing.remember(key, part, hit.ordinal),
+                    Err(_) => {
+                        let gone = self.missing.remember(key, part, hit.ordinal, hit.charge().actor);
+                        gone.into_iter().for_each(|gone| self.drop(gone.time, hit.ordinal.time));
+                    }
                 }
             }
         }
@@ -142,17 +173,51 @@ impl SequenceDetector {
             return self.complete(key, members, findings);
         }
         // What a newer sequence takes the place of need not be taken out first.
-        let mut older = Vec::new();
+        let mut waiting = Waiting { newest: members, older: Vec::new() };
         if self.chains_max > 1
-            && let Some(waiting) = self.partial.remove(&(key.clone(), stage))
+            && let Some(before) = self.partial.remove(&(key.clone(), stage))
         {
-            older = waiting.chains();
-            if older.len() == self.chains_max {
-                older.remove(0);
-                self.discarded += 1;
-            }
+            waiting.older = before.chains();
+            self.thin_out(&mut waiting, hit.ordinal.time);
         }
-        self.wait(key, stage, Waiting { newest: members, older });
+        self.wait(key, stage, waiting, hit.ordinal.time);
+    }
+
+    /// Takes out what is too much for one key.
+    fn thin_out(&mut self, waiting: &mut Waiting, now: Timestamp) {
+        let mut bytes = waiting.all().map(|chain| sum(chain).bytes).sum::<usize>();
+        while (waiting.older.len() >= self.chains_max || bytes > CHAINS_BYTES_MAX)
+            && let Some(gone) = waiting.give_way()
+        {
+            bytes -= sum(&gone).bytes;
+            self.discarded += 1;
+            self.drop(gone[0].ordinal.time, now);
+        }
+    }
+
+    /// Something of this time was given up. What the rule would not look at any more is no loss.
+    fn drop(&mut self, time: Timestamp, now: Timestamp) {
+        if now - self.span <= time {
+            self.drops.note(now, self.span);
+        }
+    }
+
+    /// What was given up of it.
+    pub(crate) fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// Gives up something of the one who holds most.
+    pub(crate) fn give_way(&mut self, now: Timestamp) {
+        let (partial, waiting, missing) = (self.partial.bytes(), self.waiting.bytes(), self.missing.bytes());
+        let time = if partial >= waiting.max(missing) {
+            self.partial.give_way().map(|(_, waiting)| waiting.newest[0].ordinal.time)
+        } else if waiting >= missing {
+            self.waiting.give_way().map(|(_, (_, chain))| chain[0].ordinal.time)
+        } else {
+            self.missing.give_way().map(|ordinal| ordinal.time)
+        };
+        time.into_iter().for_each(|time| self.drop(time, now));
     }
 
     /// Takes out the newest sequence that waits for this event at the stage before.
@@ -167,12 +232,13 @@ impl SequenceDetector {
             false => Some(waiting.older.iter().rposition(fits)?),
         };
         let Waiting { newest, mut older } = self.partial.remove(&before)?;
+        let now = hit.ordinal.time;
         let Some(place) = place else {
-            self.wait_any(before.0, stage - 1, older);
+            self.wait_any(before.0, stage - 1, older, now);
             return Some(newest);
         };
         let chain = older.remove(place);
-        self.wait(before.0, stage - 1, Waiting { newest, older });
+        self.wait(before.0, stage - 1, Waiting { newest, older }, now);
         Some(chain)
     }
 
@@ -186,16 +252,17 @@ impl SequenceDetector {
     }
 
     /// Lets sequences wait at a stage.
-    fn wait(&mut self, key: JoinKey, stage: usize, waiting: Waiting) {
+    fn wait(&mut self, key: JoinKey, stage: usize, waiting: Waiting, now: Timestamp) {
         let first = waiting.newest[0].ordinal.time;
-        let cost = cost(&key, waiting.all().flatten());
-        self.partial.insert((key, stage), first, cost, waiting);
+        let charge = Charge::sum(waiting.all().flatten().map(|member| &member.charge)).plus(cost(&key));
+        let gone = self.partial.insert((key, stage), first, charge, waiting);
+        gone.iter().for_each(|(_, waiting)| self.drop(waiting.newest[0].ordinal.time, now));
     }
 
     /// Lets sequences wait at a stage, the newest last, if there are any.
-    fn wait_any(&mut self, key: JoinKey, stage: usize, mut chains: Vec<Chain>) {
+    fn wait_any(&mut self, key: JoinKey, stage: usize, mut chains: Vec<Chain>, now: Timestamp) {
         if let Some(newest) = chains.pop() {
-            self.wait(key, stage, Waiting { newest, older: chains });
+            self.wait(key, stage, Waiting { newest, older: chains }, now);
         }
     }
 
@@ -214,11 +281,16 @@ impl SequenceDetector {
             }
             return;
         }
-        if self.waiting.len() >= self.waiting_max {
-            self.waiting.pop_front();
-            self.discarded += 1;
-        }
-        self.waiting.push_back((key, members));
+        self.await_missing(key, members);
+    }
+
+    /// Lets a sequence wait for what must be missing after it.
+    fn await_missing(&mut self, key: JoinKey, members: Chain) {
+        let (first, last) = (members[0].ordinal.time, members[members.len() - 1].ordinal.time);
+        self.waited += 1;
+        let charge = sum(&members).plus(cost(&key));
+        let gone = self.waiting.insert(self.waited, first, charge, (key, members));
+        gone.iter().for_each(|(_, (_, chain))| self.drop(chain[0].ordinal.time, last));
     }
 
     /// Stages that must be missing before the first positive one.
@@ -263,7 +335,7 @@ impl SequenceDetector {
             let Some(waiting) = self.partial.remove(&(key.clone(), stage)) else { continue };
             let mut chains = waiting.chains();
             chains.retain(|chain| chain.last().is_some_and(|last| last.ordinal > ordinal));
-            self.wait_any(key.clone(), stage, chains);
+            self.wait_any(key.clone(), stage, chains, ordinal.time);
         }
     }
 
@@ -271,9 +343,7 @@ impl SequenceDetector {
     pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         let Some(maxspan) = self.maxspan else { return };
         self.partial.expire(now - maxspan);
-        while let Some((key, members)) =
-            self.waiting.pop_front_if(|(_, members)| members[0].ordinal.time + maxspan < now)
-        {
+        for (_, (key, members)) in self.waiting.expire(now - maxspan) {
             if !self.enclosed(&key, &members) {
                 findings.found.push(self.finding(&key, &members));
             }
@@ -293,17 +363,18 @@ impl SequenceDetector {
     /// Whether nothing is remembered that ends with time.
     pub(crate) fn is_idle(&self) -> bool {
         self.maxspan.is_none()
-            || (self.partial.is_empty() && self.waiting.is_empty() && self.missing.order.is_empty())
+            || (self.partial.is_empty() && self.waiting.is_empty() && self.missing.is_empty())
     }
 
     /// Sequences that were given up because of a limit.
     pub(crate) fn discarded(&self) -> u64 {
-        self.discarded + self.partial.evicted() + self.missing.discarded
+        let windows = self.partial.discarded() + self.waiting.discarded() + self.missing.discarded();
+        self.discarded + windows
     }
 
-    /// Bytes held by sequences that are not complete.
+    /// Bytes held by sequences that are not complete, and by what must be missing.
     pub(crate) fn bytes(&self) -> usize {
-        self.partial.cost()
+        self.partial.bytes() + self.waiting.bytes() + self.missing.bytes()
     }
 }
 
@@ -324,70 +395,12 @@ impl Answers for Earlier<'_> {
     }
 }
 
-/// Bytes that members under a key take.
-pub(super) fn cost<'a>(key: &JoinKey, members: impl IntoIterator<Item = &'a Member>) -> usize {
-    let key: usize = key.iter().flatten().map(|value| value.len() + size_of::<SmolStr>()).sum();
-    // The window itself holds a key and a place twice.
-    key * 2 + 128 + members.into_iter().map(|member| member.bytes).sum::<usize>()
+/// What events cost together.
+fn sum(chain: &Chain) -> Charge {
+    Charge::sum(chain.iter().map(|member| &member.charge))
 }
 
-/// Events that must be missing, by key and stage, in order.
-#[derive(Debug)]
-struct Missing {
-    /// In ascending order.
-    seen: Table<(JoinKey, usize), VecDeque<Ordinal>>,
-    /// Under which key the events were put in, in the order in which they came.
-    order: VecDeque<(Ordinal, (JoinKey, usize))>,
-    held_max: usize,
-    discarded: u64,
-}
-
-impl Missing {
-    fn new(held_max: usize) -> Self {
-        Self { seen: Table::default(), order: VecDeque::new(), held_max, discarded: 0 }
-    }
-
-    fn remember(&mut self, key: JoinKey, stage: usize, ordinal: Ordinal) {
-        if self.order.len() >= self.held_max {
-            self.drop_first();
-            self.discarded += 1;
-        }
-        let seen = self.seen.entry((key.clone(), stage)).or_default();
-        // Nearly always the end: only what came late has its place before others.
-        seen.insert(seen.partition_point(|before| *before <= ordinal), ordinal);
-        self.order.push_back((ordinal, (key, stage)));
-    }
-
-    /// Whether the first event of one of the stages that is not early is wanted.
-    fn any(
-        &self,
-        key: &JoinKey,
-        mut stages: std::ops::Range<usize>,
-        early: impl Fn(&Ordinal) -> bool,
-        wanted: impl Fn(Ordinal) -> bool,
-    ) -> bool {
-        stages.any(|stage| {
-            let seen = self.seen.get(&(key.clone(), stage));
-            let first = seen.and_then(|seen| seen.get(seen.partition_point(&early)));
-            first.is_some_and(|first| wanted(*first))
-        })
-    }
-
-    fn forget(&mut self, before: Timestamp) {
-        while self.order.front().is_some_and(|(ordinal, _)| ordinal.time < before) {
-            self.drop_first();
-        }
-    }
-
-    fn drop_first(&mut self) {
-        let Some((ordinal, place)) = self.order.pop_front() else { return };
-        if let Some(seen) = self.seen.get_mut(&place) {
-            if let Ok(index) = seen.binary_search(&ordinal) {
-                seen.remove(index);
-            }
-            if seen.is_empty() {
-                self.seen.remove(&place);
-            }
-        }
-    }
+/// Bytes that a key takes.
+pub(super) fn cost(key: &JoinKey) -> usize {
+    ENTRY_BYTES + key.iter().flatten().map(|value| value.len() + size_of::<SmolStr>()).sum::<usize>()
 }

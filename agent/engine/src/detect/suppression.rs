@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use super::actor::{Actor, Charge};
 use super::window::Window;
-use super::{Finding, Limits};
+use super::{Finding, HeldBack, Limits};
 use crate::event::{FieldId, Timestamp};
 use crate::rule::Suppression;
 
@@ -27,6 +28,10 @@ pub struct Suppressed {
     /// The fields of `alert_suppression` and what the alerts have in them; `None` where they were more than
     /// `max_signals`.
     pub group: Option<Vec<(FieldId, Option<SmolStr>)>>,
+    /// Of whom they are, where they were more than `max_signals`: those who did most.
+    pub held_back: Vec<HeldBack>,
+    /// How many are of others.
+    pub others: u64,
 }
 
 /// The groups of one rule that are open.
@@ -42,6 +47,7 @@ struct Group {
     start: Timestamp,
     last: Timestamp,
     count: u64,
+    actor: Actor,
 }
 
 impl Suppressor {
@@ -58,16 +64,18 @@ impl Suppressor {
             return (true, Vec::new());
         }
         let mut ended = Vec::new();
+        let actor = finding.actor();
         if let Some((end, mut group)) = self.take(&key) {
             if time < end {
                 group.count += 1;
                 group.last = group.last.max(time);
+                group.actor = group.actor.common(&actor);
                 self.insert(key, end, group, &mut ended);
                 return (false, ended);
             }
             ended.extend(self.told(key.clone(), &group));
         }
-        let group = Group { start: time, last: time, count: 0 };
+        let group = Group { start: time, last: time, count: 0, actor };
         self.insert(key, time + self.suppression.duration, group, &mut ended);
         (true, ended)
     }
@@ -89,19 +97,42 @@ impl Suppressor {
             .iter()
             .map(|value| size_of::<Option<SmolStr>>() + value.as_ref().map_or(0, SmolStr::len))
             .sum();
-        let gone = self.groups.insert(key, end, GROUP_BYTES + 2 * key_bytes, group);
+        let charge = Charge { actor: group.actor, bytes: GROUP_BYTES + 2 * key_bytes };
+        let gone = self.groups.insert(key, end, charge, group);
         ended.extend(gone.into_iter().filter_map(|(key, group)| self.told(key, &group)));
     }
 
     fn told(&self, key: GroupKey, group: &Group) -> Option<Suppressed> {
         let fields = self.suppression.group_by.iter().copied().zip(key).collect();
-        let Group { start, last, count } = *group;
-        (count > 0).then_some(Suppressed { count, start, end: last, group: Some(fields) })
+        let Group { start, last, count, .. } = *group;
+        let summary =
+            Suppressed { count, start, end: last, group: Some(fields), held_back: vec![], others: 0 };
+        (count > 0).then_some(summary)
     }
 
     /// Groups that were ended early because of the limit: the next alert of each is raised.
     pub(crate) fn discarded(&self) -> u64 {
-        self.groups.evicted()
+        self.groups.discarded()
+    }
+
+    /// Bytes held by groups.
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.bytes()
+    }
+
+    /// Ends a group of the one who holds most, and gives what it suppressed.
+    pub(crate) fn give_way(&mut self) -> Option<Suppressed> {
+        let (key, group) = self.groups.give_way()?;
+        self.told(key, &group)
+    }
+
+    /// What groups suppressed that are not over.
+    pub(crate) fn pending(&self) -> Vec<Suppressed> {
+        let mut pending: Vec<_> =
+            self.groups.iter().filter_map(|(key, group)| self.told(key.clone(), group)).collect();
+        // The table has an order of its own in every process.
+        pending.sort_by(|left, right| (left.start, &left.group).cmp(&(right.start, &right.group)));
+        pending
     }
 }
 
@@ -119,7 +150,8 @@ mod tests {
         let finding = Finding::default();
         assert_eq!(suppressor.admit(&finding, at(0)), (true, vec![]));
         assert_eq!(suppressor.admit(&finding, at(59)), (false, vec![]));
-        let told = Suppressed { count: 1, start: at(0), end: at(59), group: Some(vec![]) };
+        let (start, end, held_back) = (at(0), at(59), vec![]);
+        let told = Suppressed { count: 1, start, end, group: Some(vec![]), held_back, others: 0 };
         assert_eq!(suppressor.admit(&finding, at(60)), (true, vec![told]));
         assert_eq!(suppressor.advance(at(120)), vec![]);
         suppressor.groups = Window::new(0);

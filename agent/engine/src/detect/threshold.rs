@@ -5,14 +5,15 @@
 //! group's fields, has held enough of them for `from`. A bucket that has raised an alert is silent for as long again and
 //! then counts from nothing, so that what goes on is told once a window.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use super::actor::{Actor, Charge};
 use super::window::Window;
-use super::{Finding, Findings, Hit, Limits, ThresholdResult};
+use super::{Drops, Finding, Findings, Hit, Limits, ThresholdResult};
 use crate::event::{Event, Timestamp, Value};
 use crate::rule::Threshold;
 
@@ -36,6 +37,7 @@ pub struct ThresholdDetector {
     lookback: Duration,
     /// Buckets by their key, each at the time of its latest event, or of the end of its silence.
     buckets: Window<BucketKey, Bucket>,
+    drops: Drops,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,8 @@ impl ThresholdDetector {
     /// A detector that has seen nothing. `lookback` is the rule's `from`.
     #[must_use]
     pub fn new(threshold: &Threshold, lookback: Duration, limits: Limits) -> Self {
-        Self { threshold: threshold.clone(), lookback, buckets: Window::new(limits.threshold_bytes_max) }
+        let buckets = Window::new(limits.threshold_bytes_max);
+        Self { threshold: threshold.clone(), lookback, buckets, drops: Drops::default() }
     }
 
     /// Takes an event that matched the rule's query.
@@ -78,6 +81,8 @@ impl ThresholdDetector {
             return;
         }
         let latest = self.buckets.get(&key).map_or(time, |(latest, _)| latest.max(time));
+        let actor = &hit.charge().actor;
+        let actor = self.buckets.charge(&key).map_or(*actor, |before| before.actor.common(actor));
         let mut counting = match self.buckets.remove(&key) {
             Some(Bucket::Counting(counting)) => counting,
             _ => Counting::default(),
@@ -86,17 +91,37 @@ impl ThresholdDetector {
         if let Some(result) = counting.result(&self.threshold, latest - self.lookback, terms) {
             let events = vec![Some(hit.event.clone())];
             findings.found.push(Finding { events, threshold: Some(result.into()), ..Finding::default() });
-            self.insert(key, latest + self.lookback, Bucket::Silent);
+            self.insert(key, latest + self.lookback, actor, Bucket::Silent, time);
         } else {
-            self.insert(key, latest, Bucket::Counting(counting));
+            self.insert(key, latest, actor, Bucket::Counting(counting), time);
         }
     }
 
-    fn insert(&mut self, key: BucketKey, time: Timestamp, bucket: Bucket) {
+    fn insert(&mut self, key: BucketKey, time: Timestamp, actor: Actor, bucket: Bucket, now: Timestamp) {
         // The window itself holds a key twice.
         let key_bytes: usize = key.iter().map(|value| size_of::<SmolStr>() + value.len()).sum();
         let bytes = BUCKET_BYTES + 2 * key_bytes + bucket.bytes();
-        self.buckets.insert(key, time, bytes, bucket);
+        let gone = self.buckets.insert(key, time, Charge { actor, bytes }, bucket);
+        gone.iter().for_each(|(_, bucket)| self.drop(bucket, now));
+    }
+
+    /// A silent bucket that goes tells of itself by its next alert.
+    fn drop(&mut self, bucket: &Bucket, now: Timestamp) {
+        if let Bucket::Counting(_) = bucket {
+            self.drops.note(now, self.lookback);
+        }
+    }
+
+    /// What was given up of it.
+    pub(crate) fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// Gives up a bucket of the one who holds most.
+    pub(crate) fn give_way(&mut self, now: Timestamp) {
+        if let Some((_, bucket)) = self.buckets.give_way() {
+            self.drop(&bucket, now);
+        }
     }
 
     /// Tells that no event before `now` will come any more.
@@ -104,12 +129,14 @@ impl ThresholdDetector {
         self.buckets.expire(now - self.lookback);
     }
 
-    /// The buckets of an event: every combination of the fields' values; none where a field is absent.
+    /// The buckets of an event: every combination of the fields' values, each of which counts once; none where a field is
+    /// absent.
     fn terms(&self, event: &Event) -> Vec<Terms> {
         let combinations = self.threshold.fields.iter().fold(vec![Vec::new()], |terms, field| {
+            let values = distinct(event.values(*field));
             let longer = terms.iter().flat_map(|term: &Vec<Value>| {
-                let values = event.values(*field).iter();
-                values.map(move |value| [term.as_slice(), std::slice::from_ref(value)].concat())
+                let values = values.iter();
+                values.map(move |value| [term.as_slice(), std::slice::from_ref(*value)].concat())
             });
             longer.take(BUCKETS_OF_EVENT_MAX).collect()
         });
@@ -118,12 +145,12 @@ impl ThresholdDetector {
 
     /// Buckets that were given up because of the limit.
     pub(crate) fn discarded(&self) -> u64 {
-        self.buckets.evicted()
+        self.buckets.discarded()
     }
 
     /// Bytes held by buckets.
     pub(crate) fn bytes(&self) -> usize {
-        self.buckets.cost()
+        self.buckets.bytes()
     }
 }
 
@@ -183,6 +210,12 @@ impl Counting {
         let terms = threshold.fields.iter().copied().zip(terms.iter().cloned()).collect();
         Some(ThresholdResult { terms, count, cardinality, from })
     }
+}
+
+/// Each value once.
+fn distinct(values: &[Value]) -> Vec<&Value> {
+    let mut seen = HashSet::new();
+    values.iter().filter(|value| values.len() == 1 || seen.insert(value.key())).collect()
 }
 
 /// How many are counted where so many are asked for.

@@ -1,18 +1,20 @@
-//! The one store under every detector that remembers: entries by key and by time, and never more than a limit.
+//! The one store under every detector that remembers: entries by key and by time, and never more than a limit, which those
+//! share who act.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
 
+use super::actor::Charge;
+use super::share::{Shares, Ticket};
 use crate::event::Timestamp;
 
-/// Entries that each have a key, a time and a cost. When the costs together pass the limit, the entries of the
-/// earliest times go, and are counted.
+/// Entries that each have a key, a time and what they cost whom. Where an actor's share of the limit is passed, entries of
+/// the one that holds most go, the one first that was put in first, and are counted.
 #[derive(Debug)]
 pub(super) struct Window<K, V, S = RandomState> {
     entries: HashMap<K, Entry<V>, S>,
     order: Order<K>,
-    cost: usize,
-    cost_max: usize,
+    shares: Shares<K>,
     evicted: u64,
     next: u64,
 }
@@ -29,15 +31,16 @@ struct Entry<V> {
     place: Place,
     /// Where it stands in the queue: not after its place, so that it need not be moved whenever its time is put off.
     queued: Place,
-    cost: usize,
+    charge: Charge,
+    ticket: Ticket,
     value: V,
 }
 
 impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
-    /// An empty window that holds entries up to a cost of `cost_max` together.
-    pub(super) fn new(cost_max: usize) -> Self {
+    /// An empty window that holds so many bytes together.
+    pub(super) fn new(bytes_max: usize) -> Self {
         let order = Order { queue: VecDeque::new(), late: BTreeMap::new() };
-        Self { entries: HashMap::default(), order, cost: 0, cost_max, evicted: 0, next: 0 }
+        Self { entries: HashMap::default(), order, shares: Shares::new(bytes_max), evicted: 0, next: 0 }
     }
 
     /// The time and value of an entry.
@@ -45,41 +48,49 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         self.entries.get(key).map(|entry| (entry.place.0, &entry.value))
     }
 
+    /// What an entry costs whom.
+    pub(super) fn charge(&self, key: &K) -> Option<&Charge> {
+        self.entries.get(key).map(|entry| &entry.charge)
+    }
+
     /// Puts an entry in, in place of one of the same key. Returns those that had to go for it.
-    pub(super) fn insert(&mut self, key: K, time: Timestamp, cost: usize, value: V) -> Vec<(K, V)> {
+    pub(super) fn insert(&mut self, key: K, time: Timestamp, charge: Charge, value: V) -> Vec<(K, V)> {
         let place = (time, self.next);
         self.next += 1;
-        self.cost += cost;
+        let ticket = self.shares.charge(&charge.actor, charge.bytes, key.clone());
         match self.entries.get_mut(&key) {
             Some(entry) => {
-                self.cost -= entry.cost;
+                self.shares.release(entry.ticket);
                 let queued = entry.queued.min(place);
                 if queued == place {
                     self.order.put(place, key);
                 }
-                *entry = Entry { place, queued, cost, value };
+                *entry = Entry { place, queued, charge, ticket, value };
             }
             None => {
                 self.order.put(place, key.clone());
-                self.entries.insert(key, Entry { place, queued: place, cost, value });
+                self.entries.insert(key, Entry { place, queued: place, charge, ticket, value });
             }
         }
         self.tidy();
-        self.evict()
+        self.evict(&charge)
     }
 
     /// Changes an entry, its time and its cost where it stands. Returns what the change returns, or `None` where there is
-    /// no such entry.
+    /// no such entry, and the entries that had to go for it.
     pub(super) fn change<R>(
         &mut self,
         key: &K,
-        change: impl FnOnce(&mut Timestamp, &mut usize, &mut V) -> R,
-    ) -> Option<R> {
-        let entry = self.entries.get_mut(key)?;
-        self.cost -= entry.cost;
-        let mut time = entry.place.0;
-        let result = change(&mut time, &mut entry.cost, &mut entry.value);
-        self.cost += entry.cost;
+        change: impl FnOnce(&mut Timestamp, &mut Charge, &mut V) -> R,
+    ) -> (Option<R>, Vec<(K, V)>) {
+        let Some(entry) = self.entries.get_mut(key) else { return (None, Vec::new()) };
+        let (mut time, before) = (entry.place.0, entry.charge);
+        let result = change(&mut time, &mut entry.charge, &mut entry.value);
+        let charge = entry.charge;
+        if charge != before {
+            self.shares.release(entry.ticket);
+            entry.ticket = self.shares.charge(&charge.actor, charge.bytes, key.clone());
+        }
         if time != entry.place.0 {
             entry.place = (time, self.next);
             self.next += 1;
@@ -88,28 +99,37 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
                 self.order.put(entry.place, key.clone());
             }
         }
-        self.evict();
-        Some(result)
+        (Some(result), self.evict(&charge))
     }
 
     /// Takes an entry out.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.remove(key)?;
-        self.cost -= entry.cost;
+        self.shares.release(entry.ticket);
         self.tidy();
         Some(entry.value)
     }
 
-    /// Takes out those of the earliest times until the costs are within the limit.
-    fn evict(&mut self) -> Vec<(K, V)> {
+    /// Takes out what must go for an entry that was put in.
+    fn evict(&mut self, charge: &Charge) -> Vec<(K, V)> {
         let mut gone = Vec::new();
-        while self.cost > self.cost_max
-            && let Some(evicted) = self.take_first(|_| true)
-        {
-            self.evicted += 1;
-            gone.push(evicted);
+        while let Some(key) = self.shares.surplus(&charge.actor) {
+            gone.extend(self.evicted(key));
         }
         gone
+    }
+
+    /// Takes out the first entry of the one who holds most, for what is outside needs the room.
+    pub(super) fn give_way(&mut self) -> Option<(K, V)> {
+        let key = self.shares.give_way()?;
+        self.evicted(key)
+    }
+
+    fn evicted(&mut self, key: K) -> Option<(K, V)> {
+        let entry = self.entries.remove(&key)?;
+        self.evicted += 1;
+        self.tidy();
+        Some((key, entry.value))
     }
 
     /// Takes out the entries whose time is before `time`, and returns them, earliest first.
@@ -128,7 +148,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
                 }
                 Some(_) => {
                     let entry = self.entries.remove(&key)?;
-                    self.cost -= entry.cost;
+                    self.shares.release(entry.ticket);
                     return Some((key, entry.value));
                 }
                 None => {}
@@ -155,13 +175,13 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         self.entries.is_empty()
     }
 
-    /// What the entries cost together.
-    pub(super) fn cost(&self) -> usize {
-        self.cost
+    /// What the entries cost together, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.shares.used()
     }
 
-    /// How many entries had to go because of the limit.
-    pub(super) fn evicted(&self) -> u64 {
+    /// How many entries had to go because of a limit.
+    pub(super) fn discarded(&self) -> u64 {
         self.evicted
     }
 }
@@ -210,45 +230,50 @@ mod tests {
         Timestamp::from_millis(seconds * 1000)
     }
 
+    /// Bytes that are the host's own.
+    fn costs(bytes: usize) -> Charge {
+        Charge { bytes, ..Charge::default() }
+    }
+
     #[test]
-    fn the_limit_pushes_out_the_earliest() {
+    fn the_limit_pushes_out_what_came_first() {
         let mut window: Window<_, _> = Window::new(2);
-        assert_eq!(window.insert("b", at(2), 1, 'b'), []);
-        window.insert("a", at(1), 1, 'a');
-        assert_eq!(window.insert("c", at(3), 1, 'c'), [("a", 'a')]);
-        assert_eq!((window.cost(), window.evicted(), window.get(&"b")), (2, 1, Some((at(2), &'b'))));
+        assert_eq!(window.insert("b", at(2), costs(1), 'b'), []);
+        window.insert("a", at(1), costs(1), 'a');
+        assert_eq!(window.insert("c", at(3), costs(1), 'c'), [("b", 'b')]);
+        assert_eq!((window.bytes(), window.discarded(), window.get(&"a")), (2, 1, Some((at(1), &'a'))));
     }
 
     #[test]
     fn an_entry_too_costly_goes_itself() {
         let mut window: Window<_, _> = Window::new(2);
-        assert_eq!(window.insert("a", at(1), 3, 'a'), [("a", 'a')]);
-        assert_eq!(window.cost(), 0);
+        assert_eq!(window.insert("a", at(1), costs(3), 'a'), [("a", 'a')]);
+        assert_eq!(window.bytes(), 0);
     }
 
     #[test]
     fn entries_expire_by_time() {
         let mut window: Window<_, _> = Window::new(9);
         for (key, time) in [("a", 1), ("b", 2), ("c", 3)] {
-            window.insert(key, at(time), 1, time);
+            window.insert(key, at(time), costs(1), time);
         }
-        window.insert("a", at(4), 2, 4);
+        window.insert("a", at(4), costs(2), 4);
         assert_eq!(window.expire(at(3)), [("b", 2)]);
-        assert_eq!((window.cost(), window.remove(&"a")), (3, Some(4)));
+        assert_eq!((window.bytes(), window.remove(&"a")), (3, Some(4)));
     }
 
     #[test]
     fn the_order_holds_for_what_comes_late_and_forgets_what_is_gone() {
         let mut window: Window<_, _> = Window::new(usize::MAX);
         for (key, time) in [(1, 5), (2, 9), (3, 2), (4, 7), (5, 9)] {
-            window.insert(key, at(time), 1, ());
+            window.insert(key, at(time), costs(1), ());
         }
-        window.insert(2, at(1), 1, ());
+        window.insert(2, at(1), costs(1), ());
         window.remove(&4);
         let keys = window.expire(at(9)).into_iter().map(|(key, ())| key);
         assert_eq!(keys.collect::<Vec<_>>(), [2, 3, 1]);
         for time in 10..10_000 {
-            window.insert(5, at(time), 1, ());
+            window.insert(5, at(time), costs(1), ());
         }
         assert!(window.order.len() <= STALE_MIN + 2, "{}", window.order.len());
         assert_eq!(window.expire(at(99_999)), [(5, ())]);

@@ -27,6 +27,9 @@ pub struct Alert {
     pub risk_score: i64,
     /// What it is about.
     pub cause: Cause,
+    /// How many half matches of the rule were given up of late for want of room: evidence of this alert, or of others that
+    /// are missing, may be among them.
+    pub dropped: u64,
 }
 
 /// What an alert is about.
@@ -57,7 +60,7 @@ impl Alert {
         }
         let (name, severity, risk_score) = overridden(rule, &finding);
         let (rule, id) = (rule.clone(), identity.finish());
-        Self { rule, id, time, name, severity, risk_score, cause: Cause::Detection(finding) }
+        Self { rule, id, time, name, severity, risk_score, cause: Cause::Detection(finding), dropped: 0 }
     }
 
     pub(super) fn summary(rule: &Arc<Rule>, suppressed: Suppressed) -> Self {
@@ -75,6 +78,7 @@ impl Alert {
             severity: rule.severity,
             risk_score: rule.risk_score,
             cause: Cause::Suppressed(suppressed),
+            dropped: 0,
         }
     }
 

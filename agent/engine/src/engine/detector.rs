@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::detect::{
-    Finding, Findings, Hit, IndicatorMatch, Jobs, Limits, NewTerms, SampleDetector, SequenceDetector,
+    Drops, Finding, Findings, Hit, IndicatorMatch, Jobs, Limits, NewTerms, SampleDetector, SequenceDetector,
     ThresholdDetector,
 };
 use crate::event::{Schema, Timestamp};
@@ -30,7 +30,9 @@ impl Detector {
             Kind::Query(_) => Self::Match,
             Kind::Eql(query) => match query.inner() {
                 Query::Event(_) | Query::Lineage(_) => Self::Match,
-                Query::Sequence(sequence) => Self::Sequence(SequenceDetector::new(sequence, limits).into()),
+                Query::Sequence(sequence) => {
+                    Self::Sequence(SequenceDetector::new(sequence, rule.lookback, limits).into())
+                }
                 Query::Sample(sample) => {
                     Self::Sample(SampleDetector::new(sample, rule.lookback, limits).into())
                 }
@@ -126,6 +128,36 @@ impl Detector {
             Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) | Self::Indicators(_) => {}
             Self::NewTerms(terms) => terms.restore(key, value),
             Self::Jobs(jobs) => jobs.restore(schema, key, value),
+        }
+    }
+
+    /// Bytes that it holds of those that all rules share.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Sequence(sequence) => sequence.bytes(),
+            Self::Sample(sample) => sample.bytes(),
+            Self::Threshold(threshold) => threshold.bytes(),
+            Self::Match | Self::Indicators(_) | Self::NewTerms(_) | Self::Jobs(_) => 0,
+        }
+    }
+
+    /// Gives up something of the one who holds most.
+    pub(super) fn give_way(&mut self, now: Timestamp) {
+        match self {
+            Self::Sequence(sequence) => sequence.give_way(now),
+            Self::Sample(sample) => sample.give_way(now),
+            Self::Threshold(threshold) => threshold.give_way(now),
+            Self::Match | Self::Indicators(_) | Self::NewTerms(_) | Self::Jobs(_) => {}
+        }
+    }
+
+    /// The half matches that it gave up.
+    pub(super) fn drops(&self) -> Drops {
+        match self {
+            Self::Sequence(sequence) => *sequence.drops(),
+            Self::Sample(sample) => *sample.drops(),
+            Self::Threshold(threshold) => *threshold.drops(),
+            Self::Match | Self::Indicators(_) | Self::NewTerms(_) | Self::Jobs(_) => Drops::default(),
         }
     }
 

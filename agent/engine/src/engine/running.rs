@@ -4,12 +4,21 @@ use std::sync::Arc;
 
 use super::detector::Detector;
 use super::excuse::Excuses;
-use super::flood::Flood;
-use super::{Alert, Counters, Options, Output, StateChange};
-use crate::detect::{Findings, Hit, LineageDetector, Suppressor};
+use super::flood::{Ceiling, Flood};
+use super::{Alert, Counters, Options, Output, StateChange, withheld};
+use crate::detect::{Change, Findings, HeldBack, Hit, LineageDetector, Suppressed, Suppressor};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::Query;
 use crate::rule::{Kind, Rule};
+
+/// The row of what a rule held back and did not tell.
+pub(super) const WITHHELD: &str = "withheld";
+
+/// What all rules have in common.
+pub(super) struct Judging {
+    pub(super) excuses: Excuses,
+    pub(super) ceiling: Ceiling,
+}
 
 /// A rule and its memory.
 pub(super) struct Running {
@@ -21,6 +30,10 @@ pub(super) struct Running {
     pub(super) excuses: Vec<usize>,
     suppressor: Option<Suppressor>,
     flood: Flood,
+    /// What a run before held back and did not tell.
+    withheld: Vec<Suppressed>,
+    /// How many half matches that were given up are told.
+    drops_told: u64,
     /// Whether the engine tells it the time.
     pub(super) is_awake: bool,
 }
@@ -37,12 +50,14 @@ impl Running {
             },
             excuses: Vec::new(),
             suppressor: suppressor.map(|suppression| Suppressor::new(suppression, options.limits)),
-            flood: Flood::new(rule.interval, rule.max_signals),
+            flood: Flood::new(rule.interval, rule.max_signals, options.limits),
+            withheld: Vec::new(),
+            drops_told: 0,
             is_awake: false,
         }
     }
 
-    pub(super) fn judge(&mut self, schema: &Schema, excuses: &mut Excuses, hit: &Hit, output: &mut Output) {
+    pub(super) fn judge(&mut self, schema: &Schema, judging: &mut Judging, hit: &Hit, output: &mut Output) {
         let related = self.lineage.as_mut().map(|lineage| lineage.event(hit));
         let hit = match &related {
             None => hit,
@@ -50,52 +65,113 @@ impl Running {
             Some(Some(related)) => related,
         };
         let events = std::iter::once(&*hit.event);
-        if self.detector.counts() && excuses.excuse(&self.excuses, hit.ordinal.time, events) {
+        if self.detector.counts() && judging.excuses.excuse(&self.excuses, hit.ordinal.time, events) {
             return;
         }
         let mut findings = Findings::default();
         self.detector.event(schema, hit, &mut findings);
-        self.collect(schema, excuses, findings, output);
+        self.collect(schema, judging, findings, output);
     }
 
     /// Tells that no event before `now` will come any more.
     pub(super) fn advance(
         &mut self,
         schema: &Schema,
-        excuses: &mut Excuses,
+        judging: &mut Judging,
         now: Timestamp,
         output: &mut Output,
     ) {
         let mut findings = Findings::default();
         self.detector.advance(now, &mut findings);
-        self.collect(schema, excuses, findings, output);
+        self.collect(schema, judging, findings, output);
         let groups = self.suppressor.iter_mut().flat_map(|suppressor| suppressor.advance(now));
-        let summaries = groups.chain(self.flood.advance(now));
+        let summaries = self.withheld.drain(..).chain(groups).chain(self.flood.advance(now));
         output.alerts.extend(summaries.map(|suppressed| Alert::summary(&self.rule, suppressed)));
+        if self.flood.is_due(now) {
+            output.changes.extend(self.suspend(schema));
+        } else if self.flood.is_settled() {
+            output.changes.push(self.row(None));
+        }
+    }
+
+    /// What it held back and did not tell, as a row.
+    pub(super) fn suspend(&self, schema: &Schema) -> Option<StateChange> {
+        let groups = self.suppressor.iter().flat_map(Suppressor::pending);
+        let summaries: Vec<_> =
+            self.withheld.iter().cloned().chain(groups).chain(self.flood.pending()).collect();
+        if summaries.is_empty() { None } else { Some(self.row(withheld::write(schema, summaries))) }
+    }
+
+    /// Takes in what a run before did not tell, and gives the change that deletes its row.
+    pub(super) fn resume(&mut self, schema: &Schema, value: &[u8]) -> StateChange {
+        self.withheld = withheld::read(schema, value);
+        self.row(None)
+    }
+
+    fn row(&self, value: Option<Vec<u8>>) -> StateChange {
+        let change = Change { key: WITHHELD.to_owned(), value };
+        StateChange { rule_id: self.rule.id.clone(), change }
     }
 
     /// Whether it needs not be told the time until it has judged another event: most rules remember nothing mostly.
     pub(super) fn is_idle(&self) -> bool {
-        self.suppressor.is_none() && self.flood.is_idle() && self.detector.is_idle()
+        let is_told = self.withheld.is_empty() && self.flood.is_idle();
+        self.suppressor.is_none() && is_told && self.detector.is_idle()
+    }
+
+    /// Bytes that it holds of those that all rules share.
+    pub(super) fn bytes(&self) -> usize {
+        self.held().iter().sum()
+    }
+
+    /// By the detector, what is known of processes, groups, and what is said of alerts that are held back.
+    fn held(&self) -> [usize; 4] {
+        let lineage = self.lineage.as_ref().map_or(0, LineageDetector::bytes);
+        let groups = self.suppressor.as_ref().map_or(0, Suppressor::bytes);
+        [self.detector.bytes(), lineage, groups, self.flood.bytes()]
+    }
+
+    /// Gives up something of what it holds most of; `false` where it holds nothing.
+    pub(super) fn give_way(&mut self, now: Timestamp, output: &mut Output) -> bool {
+        let held = self.held();
+        match held.iter().enumerate().max_by_key(|(_, bytes)| **bytes) {
+            None | Some((_, 0)) => return false,
+            Some((0, _)) => self.detector.give_way(now),
+            Some((1, _)) => self.lineage.iter_mut().for_each(LineageDetector::give_way),
+            Some((2, _)) => {
+                let ended = self.suppressor.as_mut().and_then(Suppressor::give_way);
+                output.alerts.extend(ended.map(|suppressed| Alert::summary(&self.rule, suppressed)));
+            }
+            Some(_) => self.flood.give_way(),
+        }
+        true
+    }
+
+    /// How many half matches were given up that were not told.
+    pub(super) fn take_drops(&mut self) -> u64 {
+        let total = self.detector.drops().total;
+        total - std::mem::replace(&mut self.drops_told, total)
     }
 
     /// Makes alerts of what was found and is not excused: of a group that is suppressed the first, and no more than the limit of alerts in
     /// a time span.
-    fn collect(&mut self, schema: &Schema, excuses: &mut Excuses, findings: Findings, output: &mut Output) {
+    fn collect(&mut self, schema: &Schema, judging: &mut Judging, findings: Findings, output: &mut Output) {
         for finding in findings.found {
             let events = finding.events.iter().flatten().map(|event| &**event);
             let time = events.clone().map(Event::time).max().unwrap_or_default();
-            if !self.detector.counts() && excuses.excuse(&self.excuses, time, events) {
+            if !self.detector.counts() && judging.excuses.excuse(&self.excuses, time, events) {
                 continue;
             }
-            let alert = Alert::detection(schema, &self.rule, finding);
+            let mut alert = Alert::detection(schema, &self.rule, finding);
+            alert.dropped = self.detector.drops().within(time, self.rule.lookback);
             let (mut raise, mut summaries) = (true, Vec::new());
             if let (Some(suppressor), Some(finding)) = (&mut self.suppressor, alert.finding()) {
                 (raise, summaries) = suppressor.admit(finding, time);
             }
             if raise {
                 let summary;
-                (raise, summary) = self.flood.admit(time);
+                let last = alert.events().next_back().map(|event| &**event);
+                (raise, summary) = self.flood.admit(time, last, &mut judging.ceiling);
                 summaries.extend(summary);
             }
             output.alerts.extend(summaries.into_iter().map(|cause| Alert::summary(&self.rule, cause)));
@@ -108,9 +184,16 @@ impl Running {
         output.changes.extend(changes.map(|change| StateChange { rule_id: rule_id.clone(), change }));
     }
 
+    /// How many alerts are held back, and of whom.
+    pub(super) fn held_back(&self) -> (u64, Vec<HeldBack>) {
+        self.flood.held_back()
+    }
+
     /// Adds what it holds and what it gave up.
     pub(super) fn count(&self, counters: &mut Counters) {
         self.detector.count(counters);
+        counters.suppressed += self.flood.suppressed();
+        counters.dropped += self.detector.drops().total;
         counters.discarded += self.lineage.as_ref().map_or(0, LineageDetector::discarded);
         counters.discarded += self.suppressor.as_ref().map_or(0, Suppressor::discarded);
     }

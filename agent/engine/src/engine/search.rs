@@ -168,9 +168,9 @@ impl<T: Clone> Search<T> {
             self.sort();
             let end = self.end();
             cut(&mut self.held, end, self.options.size);
-            self.held_bytes = self.held.iter().map(|held| held.event.own_bytes()).sum();
+            self.held_bytes = self.held.iter().map(|held| held.event.held_bytes()).sum();
         }
-        let bytes = self.held_bytes + event.own_bytes();
+        let bytes = self.held_bytes + event.held_bytes();
         if bytes > self.options.events_bytes_max {
             self.discarded += 1;
             return;
@@ -220,11 +220,11 @@ impl<T: Clone> Search<T> {
     /// Answers what the query asks about the ancestry of processes, after which it asks no more about it.
     fn relate(&mut self) {
         let Query::Lineage(lineage) = &self.query else { return };
-        let limits = Limits { processes_max: usize::MAX, ..Limits::default() };
+        let limits = Limits { lineage_bytes_max: usize::MAX, ..Limits::default() };
         let mut detector = LineageDetector::new(lineage, limits);
         self.held.retain_mut(|held| {
             let ordinal = Ordinal { time: held.event.time(), sequence: 0, arrival: held.arrival };
-            let hit = Hit { event: held.event.clone(), ordinal, parts: std::mem::take(&mut held.parts) };
+            let hit = Hit::new(held.event.clone(), ordinal, std::mem::take(&mut held.parts));
             held.parts = detector.event(&hit).map(|hit| hit.parts).unwrap_or_default();
             !held.parts.is_empty()
         });
@@ -246,7 +246,7 @@ impl<T: Clone> Search<T> {
             let time = held.event.time();
             // What they are to be ordered by has become their place.
             let ordinal = Ordinal { time, sequence: 0, arrival: place as u64 };
-            let hit = Hit { event: held.event.clone(), ordinal, parts: held.parts.clone() };
+            let hit = Hit::new(held.event.clone(), ordinal, held.parts.clone());
             detector.event(&hit, time, &mut findings);
         }
         self.discarded += detector.finish(&mut findings);
@@ -292,15 +292,12 @@ enum Detector {
 impl Detector {
     fn new(query: &Query) -> Self {
         // A recording bounds its memory itself, and looks at all of it.
-        let limits = Limits {
-            sequence_bytes_max: usize::MAX,
-            missing_events_max: usize::MAX,
-            waiting_sequences_max: usize::MAX,
-            ..Limits::default()
-        };
+        let limits = Limits { sequence_bytes_max: usize::MAX, ..Limits::default() };
         match query {
             Query::Event(_) | Query::Lineage(_) => Self::None,
-            Query::Sequence(sequence) => Self::Sequence(SequenceDetector::new(sequence, limits).into()),
+            Query::Sequence(sequence) => {
+                Self::Sequence(SequenceDetector::new(sequence, Duration::MAX, limits).into())
+            }
             Query::Sample(sample) => Self::Sample(SampleDetector::new(sample, Duration::MAX, limits).into()),
         }
     }
@@ -382,7 +379,7 @@ mod tests {
     fn what_cannot_be_held_is_counted() {
         let mut schema = Schema::new();
         let event = serde_json::json!({"@timestamp": 1, "event.category": "a"});
-        let bytes = Event::from_json(&schema, &event).unwrap().own_bytes();
+        let bytes = Event::from_json(&schema, &event).unwrap().held_bytes();
         let options = SearchOptions { events_bytes_max: 2 * bytes, ..SearchOptions::default() };
         let mut search = search("sequence [a where true] [b where true]", options, &mut schema);
         for (time, category) in [(1, "a"), (2, "c"), (3, "b"), (4, "a"), (5, "b")] {

@@ -387,6 +387,20 @@ impl Reader<'_> {
     }
 }
 
+/// About how many bytes a value that the schema does not know holds, its own place and name included.
+pub(super) fn heap_bytes(value: &serde_json::Value) -> usize {
+    /// What a member takes in a map beside its name and value.
+    const MEMBER_BYTES: usize = 64;
+    use serde_json::Value as Json;
+    MEMBER_BYTES
+        + match value {
+            Json::String(text) => text.len(),
+            Json::Array(values) => values.iter().map(heap_bytes).sum(),
+            Json::Object(members) => members.iter().map(|(name, value)| name.len() + heap_bytes(value)).sum(),
+            Json::Null | Json::Bool(_) | Json::Number(_) => 0,
+        }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -205,6 +205,14 @@ impl Event {
     /// About how many bytes the event holds that no other event shares.
     #[must_use]
     pub fn own_bytes(&self) -> usize {
-        size_of::<Self>() + self.own.heap_bytes() + self.shared.len() * size_of::<Arc<Fields>>()
+        let rest: usize = self.rest.iter().map(|(name, value)| name.len() + json::heap_bytes(value)).sum();
+        size_of::<Self>() + self.own.heap_bytes() + self.shared.len() * size_of::<Arc<Fields>>() + rest
+    }
+
+    /// The same with those that it shares with others, which it keeps from being freed, in full.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let shared = |fields: &Arc<Fields>| size_of::<Fields>() + fields.heap_bytes();
+        self.own_bytes() + self.shared.iter().map(shared).sum::<usize>()
     }
 }

@@ -69,7 +69,7 @@ pub struct Rule {
     pub interval: Duration,
     /// How far back a run would look in the Elastic stack; here the length of the window of a threshold.
     pub lookback: Duration,
-    /// Most alerts in one interval.
+    /// Most alerts of one executable in one interval; of all together there are at most eight times as many.
     pub max_signals: u32,
     /// Which alerts are counted and not raised.
     pub suppression: Option<Suppression>,

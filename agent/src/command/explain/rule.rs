@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use lapwing_engine::coverage::{Coverage, coverage};
+use lapwing_engine::detect::Limits;
 use lapwing_engine::explain::{Bound, Explainer, Explanation, bounds, spelled};
 use lapwing_engine::lang::format;
 use lapwing_engine::rule::{Exceptions, Kind};
@@ -149,7 +150,8 @@ fn run(
     exceptions: &Exceptions,
     config: &Config,
 ) -> Result<Explanation> {
-    let options = Options { lateness: LATENESS, ..Options::default() };
+    let limits = Limits { unordered_bytes_max: replay::UNORDERED_BYTES_MAX, ..Limits::default() };
+    let options = Options { lateness: LATENESS, limits, ..Options::default() };
     let (indicators, problems) = indicators::load(&config.indicators)?;
     problems.iter().for_each(|problem| complain(problem));
     let mut explainer = Explainer::new(rule, schema.clone(), options)

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use smol_str::SmolStr;
 
 use super::{Chain, JoinKey, Member, SequenceDetector};
-use crate::detect::{Hit, Ordinal};
+use crate::detect::{Actor, Drops, Hit, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
 
 /// The version of what is written; a reader passes over any other.
@@ -35,6 +35,9 @@ struct Held {
     waiting: Vec<(Key, Places)>,
     /// When what must be missing was seen, by key and stage.
     missing: Vec<(Key, usize, Place)>,
+    /// How many half matches were given up of late, and when the latest was, in nanoseconds since the epoch.
+    #[serde(default)]
+    drops: (u64, Option<i64>),
     /// Hits that wait for what may come late, with the stages that they matched.
     unjudged: Vec<(u64, Json, Vec<usize>)>,
 }
@@ -43,12 +46,14 @@ impl SequenceDetector {
     /// What it holds, and the hits that it was not shown yet; `None` where that is nothing.
     pub(crate) fn suspend(&self, schema: &Schema, query: &str, unjudged: &[&Hit]) -> Option<Vec<u8>> {
         let mut partial: Vec<_> = self.partial.iter().collect();
-        let is_empty = partial.is_empty() && self.waiting.is_empty() && self.missing.order.is_empty();
+        let is_empty = partial.is_empty() && self.waiting.is_empty() && self.missing.is_empty();
         if is_empty && unjudged.is_empty() {
             return None;
         }
         // The table in which they lie has an order of its own in every process.
-        partial.sort_unstable_by_key(|(key, _)| *key);
+        partial.sort_unstable_by_key(|(key, waiting)| (waiting.newest[0].ordinal, *key));
+        let mut waiting: Vec<_> = self.waiting.iter().collect();
+        waiting.sort_unstable_by_key(|(number, _)| **number);
         let events: BTreeMap<Ordinal, &Arc<Event>> =
             self.members().map(|member| (member.ordinal, &member.event)).collect();
         let places: BTreeMap<Ordinal, usize> = events.keys().copied().zip(0..).collect();
@@ -61,13 +66,14 @@ impl SequenceDetector {
                 .iter()
                 .map(|((key, stage), waiting)| (key.to_vec(), *stage, waiting.all().map(places).collect()))
                 .collect(),
-            waiting: self.waiting.iter().map(|(key, members)| (key.to_vec(), places(members))).collect(),
+            waiting: waiting.iter().map(|(_, (key, members))| (key.to_vec(), places(members))).collect(),
             missing: self
                 .missing
-                .order
+                .all()
                 .iter()
-                .map(|(at, (key, stage))| (key.to_vec(), *stage, place(*at)))
+                .map(|((key, stage), at)| (key.to_vec(), *stage, place(*at)))
                 .collect(),
+            drops: (self.drops.recent, self.drops.latest.map(Timestamp::as_nanos)),
             unjudged: unjudged
                 .iter()
                 .map(|hit| (hit.ordinal.arrival, hit.event.to_json(schema), hit.parts.clone()))
@@ -95,16 +101,20 @@ impl SequenceDetector {
         for (key, stage, chains) in held.partial {
             let fits = |chain: &Chain| chain.len() == stage + 1 && chain.len() < stages;
             let chains = chains.iter().filter_map(chain).filter(fits).take(self.chains_max).collect();
-            self.wait_any(JoinKey::new(key.into()), stage, chains);
+            self.wait_any(JoinKey::new(key.into()), stage, chains, Timestamp::MIN);
         }
-        for (key, places) in held.waiting.into_iter().take(self.waiting_max) {
-            let members = chain(&places).filter(|chain| chain.len() == stages);
-            self.waiting.extend(members.map(|members| (JoinKey::new(key.into()), members)));
+        for (key, places) in held.waiting {
+            if let Some(members) = chain(&places).filter(|chain| chain.len() == stages) {
+                self.await_missing(JoinKey::new(key.into()), members);
+            }
         }
+        let (recent, latest) = held.drops;
+        self.drops = Drops { recent, latest: latest.map(Timestamp::from_nanos), ..self.drops };
         for (key, stage, (nanos, sequence, arrival)) in held.missing {
             if self.stages.get(stage).is_some_and(|stage| stage.missing) {
                 let ordinal = Ordinal { time: Timestamp::from_nanos(nanos), sequence, arrival };
-                self.missing.remember(JoinKey::new(key.into()), stage, ordinal);
+                // Who did it is not written down.
+                self.missing.remember(JoinKey::new(key.into()), stage, ordinal, Actor::default());
             }
         }
         let parts_max = self.stages.len() + usize::from(self.until.is_some());
@@ -117,14 +127,14 @@ impl SequenceDetector {
 
     /// The number of the latest event that it holds.
     pub(crate) fn latest_arrival(&self) -> u64 {
-        let missing = self.missing.order.iter().map(|(ordinal, _)| ordinal.arrival);
+        let missing = self.missing.all().into_iter().map(|(_, ordinal)| ordinal.arrival);
         self.members().map(|member| member.ordinal.arrival).chain(missing).max().unwrap_or(0)
     }
 
     /// Every event that has a place in a sequence, as often as it has one.
     fn members(&self) -> impl Iterator<Item = &Member> {
         let partial = self.partial.iter().flat_map(|(_, waiting)| waiting.all());
-        partial.chain(self.waiting.iter().map(|(_, members)| members)).flatten()
+        partial.chain(self.waiting.iter().map(|(_, (_, members))| members)).flatten()
     }
 }
 
@@ -136,5 +146,5 @@ fn place(ordinal: Ordinal) -> Place {
 fn hit(schema: &Schema, arrival: u64, json: &Json) -> Option<Hit> {
     let event = Arc::new(Event::from_json(schema, json).ok()?);
     let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival };
-    Some(Hit { event, ordinal, parts: Vec::new() })
+    Some(Hit::new(event, ordinal, Vec::new()))
 }

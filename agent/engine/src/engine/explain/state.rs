@@ -42,20 +42,20 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
         Kind::Eql(query) => {
             match query.inner() {
                 Query::Sequence(sequence) => bounds.push(bytes(
-                    "sequences that are not complete, the oldest given up first",
+                    "sequences that are not complete, those of who holds most given up first",
                     limits.sequence_bytes_max,
                     sequence.maxspan,
                 )),
                 Query::Sample(_) => bounds.push(bytes(
-                    "samples that are not complete, the oldest given up first",
+                    "samples that are not complete, those of who holds most given up first",
                     limits.sequence_bytes_max,
                     Some(rule.lookback),
                 )),
                 Query::Event(_) | Query::Lineage(_) => {}
             }
             if let Query::Lineage(lineage) = query {
-                let processes = limits.processes_max.saturating_mul(lineage.subqueries.len());
-                bounds.push(entries("processes that later ones may be related to", processes, None));
+                let bytes_max = limits.lineage_bytes_max.saturating_mul(lineage.subqueries.len());
+                bounds.push(bytes("processes that later ones may be related to", bytes_max, None));
             }
         }
         Kind::NewTerms { history, .. } => {

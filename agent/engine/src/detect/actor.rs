@@ -1,0 +1,202 @@
+//! Who did something: what memory and alerts are shared by.
+//!
+//! Shares nest: host, user, control group, executable; for calls of a cloud: account, principal, session and address. So
+//! whoever makes ten thousand executables is one user still. Of every level a hash is kept and no text: its length is
+//! the actor's to choose.
+
+use std::borrow::Cow;
+use std::hash::BuildHasher as _;
+
+use smol_str::SmolStr;
+
+use super::key::HASHES;
+use crate::event::{Event, FieldId, Value};
+use crate::field;
+
+/// Levels below the host.
+pub(super) const LEVELS: usize = 3;
+/// Longest text of a level that is shown, in bytes.
+const TEXT_BYTES_MAX: usize = 256;
+/// What follows the role in the name of a session: it is chosen by who opens the session.
+const ASSUMED_ROLE: &str = ":assumed-role/";
+
+/// A place in the tree of those who act. The default is the host itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Actor {
+    /// A hash for each level, made over the one above it too.
+    path: [u64; LEVELS],
+    depth: usize,
+}
+
+/// What something that is kept costs whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// Who pays.
+    pub actor: Actor,
+    /// How much.
+    pub bytes: usize,
+}
+
+/// The names of an actor, and what it acted on: for people. Long ones are cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Act {
+    /// The user, or the account of a cloud.
+    pub user: Option<SmolStr>,
+    /// The control group, or the principal.
+    pub group: Option<SmolStr>,
+    /// The executable, or the session.
+    pub executable: Option<SmolStr>,
+    /// The address and port, the file or the action.
+    pub destination: Option<SmolStr>,
+}
+
+impl Actor {
+    /// Who did it. A level that the event does not know is left out.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        levels(event).iter().flatten().fold(Self::default(), |actor, level| actor.below(level))
+    }
+
+    /// The actor of this name below this one; itself where there are no more levels.
+    fn below(mut self, level: &str) -> Self {
+        if self.depth < LEVELS {
+            self.path[self.depth] = HASHES.hash_one((self.path().last(), level));
+            self.depth += 1;
+        }
+        self
+    }
+
+    /// The hashes of its levels, from the user on.
+    pub(crate) fn path(&self) -> &[u64] {
+        &self.path[..self.depth]
+    }
+
+    /// Itself, with what is not known of it as if it had no name.
+    pub(crate) fn whole(&self) -> Self {
+        (self.depth..LEVELS).fold(*self, |actor, _| actor.below(""))
+    }
+
+    /// The user, whatever the group and executable.
+    pub(crate) fn user(&self) -> Self {
+        self.cut(1)
+    }
+
+    /// The lowest place that holds both.
+    pub(crate) fn common(&self, other: &Self) -> Self {
+        let same = self.path().iter().zip(other.path()).take_while(|(left, right)| left == right);
+        self.cut(same.count())
+    }
+
+    fn cut(&self, depth: usize) -> Self {
+        let mut cut = Self { path: [0; LEVELS], depth: depth.min(self.depth) };
+        cut.path[..cut.depth].copy_from_slice(&self.path[..cut.depth]);
+        cut
+    }
+}
+
+impl Charge {
+    /// What it costs whom to keep an event: all that the event keeps alive. What it shares with others is charged to each,
+    /// so that the sum is never less than what is held, and is the same in a replay, where nothing is shared.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        Self { actor: Actor::of(event), bytes: event.held_bytes() }
+    }
+
+    /// The same with more bytes.
+    #[must_use]
+    pub(crate) fn plus(self, bytes: usize) -> Self {
+        Self { bytes: self.bytes + bytes, ..self }
+    }
+
+    /// What several cost together: whose they are is the lowest place that holds all of them.
+    pub(crate) fn sum<'a>(charges: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut charges = charges.into_iter();
+        let first = charges.next().copied().unwrap_or_default();
+        charges.fold(first, |sum, charge| Self {
+            actor: sum.actor.common(&charge.actor),
+            bytes: sum.bytes + charge.bytes,
+        })
+    }
+}
+
+impl Act {
+    /// Who did it, and on what.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        let [user, group, executable] = levels(event).map(|level| level.map(|level| cut(&level)));
+        let user = match event.text(field!("user.name")) {
+            Some(name) if !is_cloud(event) => Some(cut(name)),
+            _ => user,
+        };
+        Self { user, group, executable, destination: destination(event) }
+    }
+
+    /// What the texts take.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = [&self.user, &self.group, &self.executable, &self.destination];
+        texts.into_iter().flatten().map(|text| text.len()).sum()
+    }
+}
+
+/// What the levels are called. The account that answers for a process is the user that counts: a user of a namespace is
+/// its owner, and a program that runs with another's rights is an act of who started it.
+fn levels(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
+    let text = |fields: &[FieldId]| fields.iter().find_map(|field| event.values(*field).first());
+    let text = |fields: &[FieldId]| text(fields).map(Value::to_text);
+    if !is_cloud(event) {
+        return [
+            text(&[
+                field!("lapwing.actor.id"),
+                field!("process.real_user.id"),
+                field!("user.Ext.real.id"),
+                field!("user.id"),
+                field!("user.name"),
+            ]),
+            text(&[field!("lapwing.process.cgroup.path")]),
+            text(&[field!("process.executable"), field!("process.name")]),
+        ];
+    }
+    let arn = event.text(field!("aws.cloudtrail.user_identity.arn")).unwrap_or_default();
+    let address = text(&[field!("source.address"), field!("source.ip")]).unwrap_or_default();
+    [
+        text(&[field!("cloud.account.id"), field!("aws.cloudtrail.user_identity.account_id")]),
+        Some(Cow::Borrowed(principal(arn))),
+        Some(format!("{} {address}", &arn[principal(arn).len()..]).into()),
+    ]
+}
+
+fn is_cloud(event: &Event) -> bool {
+    event.get(field!("aws.cloudtrail.user_identity.arn")).is_some()
+        || event.text(field!("event.dataset")).is_some_and(|dataset| dataset == "aws.cloudtrail")
+}
+
+/// The name without that of the session, where it has one.
+fn principal(arn: &str) -> &str {
+    let role = arn.find(ASSUMED_ROLE).map(|start| start + ASSUMED_ROLE.len());
+    let end = role.and_then(|start| Some(start + arn[start..].find('/')?));
+    &arn[..end.unwrap_or(arn.len())]
+}
+
+fn destination(event: &Event) -> Option<SmolStr> {
+    let text = |field: FieldId| event.values(field).first().map(Value::to_text);
+    if is_cloud(event) {
+        return text(field!("event.action")).map(|action| cut(&action));
+    }
+    let Some(address) = text(field!("destination.ip")).or_else(|| text(field!("destination.address"))) else {
+        return text(field!("file.path")).map(|path| cut(&path));
+    };
+    Some(match text(field!("destination.port")) {
+        Some(port) if address.contains(':') => cut(&format!("[{address}]:{port}")),
+        Some(port) => cut(&format!("{address}:{port}")),
+        None => cut(&address),
+    })
+}
+
+fn cut(text: &str) -> SmolStr {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text.into();
+    }
+    let mark = "…";
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX - mark.len());
+    [&text[..end], mark].concat().into()
+}

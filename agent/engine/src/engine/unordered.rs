@@ -1,0 +1,66 @@
+//! Hits that wait for what may come late, of rules that need their events in order.
+
+use std::collections::BTreeMap;
+
+use crate::detect::{Actor, Charge, Hit, Ordinal, Shares, Ticket};
+use crate::event::Timestamp;
+
+/// Which hit: of rules that the same event hits, the earlier one comes first.
+type Place = (Ordinal, usize);
+
+/// Hits by their place in the order, and the rule. Those who act share what they may take: whose hits are too many has its
+/// own judged early.
+#[derive(Debug)]
+pub(super) struct Unordered {
+    hits: BTreeMap<Place, (Hit, Ticket)>,
+    shares: Shares<Place>,
+    released_early: u64,
+}
+
+impl Unordered {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { hits: BTreeMap::new(), shares: Shares::new(bytes_max), released_early: 0 }
+    }
+
+    /// Lets a hit of a rule wait. What the event itself takes is charged with the first of its hits.
+    pub(super) fn push(&mut self, rule: usize, hit: &Hit, is_first: bool) {
+        let Charge { actor, bytes } = *hit.charge();
+        let own = size_of::<(Place, (Hit, Ticket))>() + hit.parts.len() * size_of::<usize>();
+        let place = (hit.ordinal, rule);
+        let ticket = self.shares.charge(&actor, own + if is_first { bytes } else { 0 }, place);
+        if let Some((_, before)) = self.hits.insert(place, (hit.clone(), ticket)) {
+            self.shares.release(before);
+        }
+    }
+
+    /// A hit that cannot wait any longer, for its actor's are too many.
+    pub(super) fn surplus(&mut self, actor: &Actor) -> Option<(usize, Hit)> {
+        let place = self.shares.surplus(actor)?;
+        let (hit, _) = self.hits.remove(&place)?;
+        self.released_early += 1;
+        Some((place.1, hit))
+    }
+
+    /// The earliest hit, where it is of `until` or before.
+    pub(super) fn next(&mut self, until: Timestamp) -> Option<(usize, Hit)> {
+        let first = self.hits.first_entry().filter(|first| first.key().0.time <= until)?;
+        let ((_, rule), (hit, ticket)) = first.remove_entry();
+        self.shares.release(ticket);
+        Some((rule, hit))
+    }
+
+    /// All of them, with their rules.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Hit)> {
+        self.hits.iter().map(|((_, rule), (hit, _))| (*rule, hit))
+    }
+
+    /// How many were judged before their time.
+    pub(super) fn released_early(&self) -> u64 {
+        self.released_early
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.shares.used()
+    }
+}

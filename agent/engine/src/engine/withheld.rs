@@ -1,0 +1,72 @@
+//! What was held back and is not told yet, as one engine leaves it to the next, which tells it at once: so a stop, and a
+//! kill but for its last half minute, forgets none of it.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::detect::{Act, HeldBack, Suppressed};
+use crate::event::{Schema, Timestamp};
+
+/// The version of what is written; a reader passes over any other.
+const VERSION: u32 = 1;
+
+#[derive(Deserialize, Serialize)]
+struct Withheld {
+    version: u32,
+    summaries: Vec<Summary>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Summary {
+    count: u64,
+    /// Nanoseconds since the epoch.
+    start: i64,
+    end: i64,
+    /// Names of fields, and what they hold.
+    group: Option<Vec<(SmolStr, Option<SmolStr>)>>,
+    /// User, group, executable, destination, and how often.
+    held_back: Vec<([Option<SmolStr>; 4], u64)>,
+    others: u64,
+}
+
+/// As it is written.
+pub(super) fn write(schema: &Schema, summaries: Vec<Suppressed>) -> Option<Vec<u8>> {
+    let summaries = summaries.into_iter().map(|summary| Summary {
+        count: summary.count,
+        start: summary.start.as_nanos(),
+        end: summary.end.as_nanos(),
+        group: summary.group.map(|fields| {
+            fields.into_iter().map(|(field, value)| (schema.name(field).into(), value)).collect()
+        }),
+        held_back: summary.held_back.into_iter().map(row).collect(),
+        others: summary.others,
+    });
+    serde_json::to_vec(&Withheld { version: VERSION, summaries: summaries.collect() }).ok()
+}
+
+/// What was written; nothing where it cannot be read.
+pub(super) fn read(schema: &Schema, value: &[u8]) -> Vec<Suppressed> {
+    let is_known = |withheld: &Withheld| withheld.version == VERSION;
+    let Some(withheld) = serde_json::from_slice(value).ok().filter(is_known) else { return Vec::new() };
+    let summaries = withheld.summaries.into_iter().map(|summary| Suppressed {
+        count: summary.count,
+        start: Timestamp::from_nanos(summary.start),
+        end: Timestamp::from_nanos(summary.end),
+        group: summary.group.map(|fields| {
+            fields.into_iter().filter_map(|(name, value)| Some((schema.id(&name)?, value))).collect()
+        }),
+        held_back: summary.held_back.into_iter().map(held_back).collect(),
+        others: summary.others,
+    });
+    summaries.collect()
+}
+
+fn row(
+    HeldBack { act: Act { user, group, executable, destination }, count }: HeldBack,
+) -> ([Option<SmolStr>; 4], u64) {
+    ([user, group, executable, destination], count)
+}
+
+fn held_back(([user, group, executable, destination], count): ([Option<SmolStr>; 4], u64)) -> HeldBack {
+    HeldBack { act: Act { user, group, executable, destination }, count }
+}

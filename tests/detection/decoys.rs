@@ -1,0 +1,127 @@
+//! One user's noise, however much, in front of another's act.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use lapwing_stage::{Agent, Alert, Settings};
+use tempfile::TempDir;
+
+/// A user without rights.
+const NOBODY: u32 = 65_534;
+/// How long a hundred alerts may take.
+const SLOW: Duration = Duration::from_secs(90);
+/// Longest argument that a record holds whole, nearly.
+const LONG_BYTES: usize = 47_000;
+
+const RULES: &str = r#"
+[rule]
+rule_id = "decoy"
+name = "Decoy"
+description = "A program of a certain name."
+severity = "low"
+type = "eql"
+language = "eql"
+index = ["logs-endpoint.events.*"]
+query = 'process where event.action == "exec" and process.name == "lapwing-decoy"'
+"#;
+
+const SEQUENCE: &str = r#"
+[rule]
+rule_id = "half"
+name = "Half"
+description = "A program, and its end."
+severity = "low"
+type = "eql"
+language = "eql"
+index = ["logs-endpoint.events.*"]
+query = '''
+sequence by process.entity_id with maxspan=5m
+  [process where event.action == "exec" and process.name in ("lapwing-late", "lapwing-quick")]
+  [process where event.action == "end" and process.name == "lapwing-late"]
+'''
+"#;
+
+/// An agent with rules of ours, and a folder in which anybody may run what lies there.
+fn agent(rules: &str) -> (Agent, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    fs::create_dir(folder.path().join("rules")).expect("a folder");
+    fs::write(folder.path().join("rules/rule.toml"), rules).expect("a rule");
+    let program = env!("CARGO_BIN_EXE_lapwing").into();
+    let rules = folder.path().join("rules");
+    (Agent::start(Settings { program, rules, ..Settings::default() }).expect("an agent"), folder)
+}
+
+/// A tool under a name that rules know.
+fn tool(folder: &TempDir, tool: &str, name: &str) -> PathBuf {
+    let program = folder.path().join(name);
+    fs::copy(PathBuf::from("/bin").join(tool), &program).expect("a copy");
+    program
+}
+
+fn as_nobody(program: &PathBuf) -> Command {
+    let mut command = Command::new(program);
+    command.uid(NOBODY).gid(NOBODY);
+    command
+}
+
+fn is_suppressed(alert: &Alert) -> bool {
+    alert.text("/event/reason").contains("were not raised")
+}
+
+#[test]
+fn an_act_of_another_user_is_told_behind_decoys_and_what_was_held_back_outlives_a_stop() {
+    let (mut agent, folder) = agent(RULES);
+    let program = tool(&folder, "true", "lapwing-decoy");
+    for _ in 0..110 {
+        assert!(as_nobody(&program).arg("decoy").status().expect("a program").success());
+    }
+    assert!(Command::new(&program).arg("act").status().expect("a program").success());
+    let is_act = |alert: &Alert| alert.document["process"]["args"][1] == "act";
+    agent.wait_for_within("the act behind decoys", 0, SLOW, is_act).expect("an alert");
+    let raised = agent.alerts().expect("the log").iter().filter(|alert| !is_act(alert)).count();
+    assert_eq!(raised, 100, "max_signals of one program");
+    let status = agent.status().expect("a status");
+    let lane = &status["lanes"][0];
+    assert_eq!((&lane["suppressed"], &lane["held_back"][0]["count"]), (&10.into(), &10.into()), "{lane}");
+    agent.stop().expect("an end");
+    agent.start_again().expect("an agent");
+    let summary = agent.wait_for_within("what was held back", 0, SLOW, is_suppressed).expect("an alert");
+    let told = &summary.document["lapwing"]["alert"];
+    assert_eq!(told["suppressed_count"], 10);
+    let row = &told["held_back"][0];
+    assert_eq!(row["count"], 10, "{told}");
+    assert!(row["executable"].as_str().is_some_and(|path| path.ends_with("lapwing-decoy")), "{row}");
+}
+
+#[test]
+fn a_half_match_stands_beside_another_users_long_ones() {
+    let (agent, folder) = agent(SEQUENCE);
+    let (late, quick) = (tool(&folder, "sleep", "lapwing-late"), tool(&folder, "true", "lapwing-quick"));
+    let mut waiting = Command::new(&late).arg("60").spawn().expect("a program");
+    let long = "A".repeat(LONG_BYTES);
+    for _ in 0..150 {
+        assert!(as_nobody(&quick).arg(&long).status().expect("a program").success());
+    }
+    lapwing_stage::until("half matches to be given up", SLOW, || {
+        let dropped = agent.status()?["lanes"][0]["half_matches_dropped"].as_u64();
+        Ok(dropped.filter(|dropped| *dropped > 0))
+    })
+    .expect("that the share of the long ones is used up");
+    waiting.kill().and_then(|()| waiting.wait()).expect("an end");
+    let alert =
+        agent.wait_for_within("the half match", 0, SLOW, |alert| alert.rule() == "Half").expect("an alert");
+    let told = &alert.document["lapwing"]["alert"];
+    assert_eq!(told["complete"], false, "{told}");
+    assert!(told["dropped_matches"].as_u64() > Some(0), "{told}");
+    let is_lost = |alert: &Alert| alert.document["lapwing"]["lost"]["by_kind"]["half_matches"].is_u64();
+    let lost = agent.wait_for_within("Telemetry lost", 0, SLOW, is_lost).expect("an alert");
+    // Where records were lost before, it is about the event that told that.
+    if lost.document["lapwing"]["lost"]["records"] == 0 {
+        assert_eq!(lost.text("/user/id"), NOBODY.to_string());
+    }
+}
