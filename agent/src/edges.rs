@@ -1,5 +1,6 @@
-//! The edges: one thread with a tokio runtime for everything that waits on the outside world: signals, the service
-//! manager, the control socket, sinks and queues.
+//! The edges: threads with a tokio runtime each for everything that waits on the outside world. One has signals, the
+//! service manager, the control socket and queues; another has the sinks, which read and write files (secrets,
+//! certificates, dead letters), so that a disk that hangs there holds up none of the others.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -48,11 +49,15 @@ impl Edges {
         self.0.handle().clone()
     }
 
-    /// Starts the thread. `finish` is what must be complete, or has been given its time, before it ends.
+    /// Starts the thread of this name. `finish` is what must be complete, or has been given its time, before it ends.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(self, finish: impl Future<Output = ()> + Send + 'static) -> Result<Running> {
+    pub(crate) fn start(
+        self,
+        name: &str,
+        finish: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Running> {
         let (end, ended) = oneshot::channel();
         let work = move || {
             self.0.block_on(async move {
@@ -63,13 +68,13 @@ impl Edges {
             // A file that is read or written on a disk that hangs is not waited for.
             self.0.shutdown_background();
         };
-        let thread = std::thread::Builder::new().name("edges".to_owned()).spawn(work);
-        Ok(Running { thread: thread.context("cannot start the thread `edges`")?, end })
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        Ok(Running { thread: thread.with_context(|| format!("cannot start the thread `{name}`"))?, end })
     }
 }
 
 impl Running {
-    /// Lets the sinks finish, then ends the thread. Says whether it has ended by the deadline.
+    /// Lets what is under way finish, then ends the thread. Says whether it has ended by the deadline.
     pub(crate) fn finish(self, deadline: Instant) -> bool {
         // A thread that has ended already needs not be told, and one that panicked has said so.
         let _ = self.end.send(());

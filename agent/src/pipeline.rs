@@ -113,11 +113,14 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         started,
     };
     about.serve(&edges, &clients, &ledger.client)?;
-    let delivered = edges.handle().spawn(sink::run(sinks, ledger.client.clone()));
-    edges::tell_service_manager(&edges.handle(), clients);
-    let edges = edges.start(async move {
+    let upstream = Edges::new()?;
+    let delivered = upstream.handle().spawn(sink::run(sinks, ledger.client.clone()));
+    let upstream = upstream.start("sinks", async move {
         // A task that panicked has said so.
         let _ = delivered.await;
+    })?;
+    edges::tell_service_manager(&edges.handle(), clients);
+    let edges = edges.start("edges", async move {
         if let Some(queues_ended) = queues_ended {
             queues_ended.await;
         }
@@ -132,16 +135,18 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let _ = rung.recv();
     stop.all();
     drop(stop);
-    end(running, ledger, edges)
+    end(running, ledger, [upstream, edges])
 }
 
 /// Waits for the ends of all, in their order, and for none too long.
-fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: edges::Running) -> Result<()> {
+fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: [edges::Running; 2]) -> Result<()> {
     let stopped = Instant::now();
-    std::thread::Builder::new().name("end".to_owned()).spawn(move || {
+    let last = move || {
         std::thread::sleep(END_MAX);
         signal_hook::low_level::exit(1);
-    })?;
+    };
+    // Without it the others still have their times.
+    let _ = std::thread::Builder::new().name("end".to_owned()).spawn(last);
     let mut outcome = Ok(());
     for lane::Running { client, thread } in lanes {
         let late = || Err(anyhow!("lane {} did not end in time, or panicked", client.name()));
@@ -149,10 +154,10 @@ fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: edges::Running
     }
     let ledger::Started { sender, client, thread, remains } = ledger;
     drop(sender);
-    if !edges.finish(stopped + EDGES_END_MAX) {
-        tracing::error!(
-            "the sinks did not end in time; what they have not delivered is delivered by the next run"
-        );
+    for (name, edges) in ["the sinks", "the control socket and queues"].into_iter().zip(edges) {
+        if !edges.finish(stopped + EDGES_END_MAX) {
+            tracing::error!("{name} did not end in time; the next run does what is left");
+        }
     }
     drop(client);
     let written = join_by(thread, stopped + LEDGER_END_MAX).unwrap_or_else(|| {

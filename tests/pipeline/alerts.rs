@@ -101,10 +101,10 @@ fn a_full_disk_holds_alerts_back_and_loses_none() {
 }
 
 /// A small file system, until this is dropped.
-struct Small(std::path::PathBuf);
+pub(crate) struct Small(pub(crate) std::path::PathBuf);
 
 impl Small {
-    fn mount(path: &std::path::Path) -> Self {
+    pub(crate) fn mount(path: &std::path::Path) -> Self {
         use nix::mount::{MsFlags, mount};
         let none = None::<&str>;
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("mounts of its own");

@@ -4,6 +4,8 @@
 
 /// The alert log: what it holds, and a disk that does not take it.
 mod alerts;
+/// Whatever disks, upstream and clients do: watchdog, status and the end.
+mod alive;
 /// What commands print, as golden transcripts.
 mod commands;
 /// Signals, the control socket, and what keeps an agent from running.

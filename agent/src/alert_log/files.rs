@@ -48,7 +48,10 @@ pub(crate) fn list(path: &Path) -> io::Result<Vec<LogFile>> {
             continue;
         }
         // A file may be compressed or deleted while the folder is read.
-        if let Ok(metadata) = entry.metadata() {
+        // What is no file, a pipe say, must hold no reader up.
+        if let Ok(metadata) = fs::metadata(entry.path())
+            && metadata.is_file()
+        {
             files.push((rest.is_empty(), LogFile { path: entry.path(), modified: metadata.modified()? }));
         }
     }
