@@ -15,6 +15,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{self, Evidence, lost, tampered};
+use crate::budget::Meter;
 use crate::clock;
 use crate::ledger::{AlertDocument, Change, Checkpoint, Commit, LedgerSender};
 use crate::source::{Batch, Source};
@@ -80,13 +81,61 @@ pub(crate) struct LaneClient {
 }
 
 /// Somebody who wants to see the events.
+#[derive(Clone)]
 pub(crate) struct Subscriber {
     /// Where they go; one that does not take them in time misses them.
-    pub(crate) events: mpsc::Sender<Arc<Event>>,
+    pub(crate) events: mpsc::UnboundedSender<Waiting>,
+    /// What may wait: for this one, and for all.
+    pub(crate) meters: [Arc<Meter>; 2],
     /// How many it missed.
     pub(crate) missed: Arc<AtomicU64>,
-    /// Where what is going on at the beginning goes, for one who wants to be told.
-    pub(crate) running: Option<oneshot::Sender<Vec<Event>>>,
+    /// Whether it is shown what is going on at the beginning.
+    pub(crate) wants_running: bool,
+}
+
+/// An event that waits for a subscriber, and is charged until it is dropped.
+pub(crate) struct Waiting {
+    event: Arc<Event>,
+    bytes: usize,
+    meters: [Arc<Meter>; 2],
+}
+
+impl Waiting {
+    /// Nothing where a meter does not allow it.
+    fn new(event: Arc<Event>, meters: &[Arc<Meter>; 2]) -> Option<Self> {
+        let bytes = size_of::<Self>() + event.part_bytes();
+        let [own, all] = meters;
+        if !own.try_take(bytes) {
+            return None;
+        }
+        if !all.try_take(bytes) {
+            own.give_back(bytes);
+            return None;
+        }
+        Some(Self { event, bytes, meters: meters.clone() })
+    }
+
+    /// The event.
+    pub(crate) fn event(&self) -> &Event {
+        &self.event
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.meters.iter().for_each(|meter| meter.give_back(self.bytes));
+    }
+}
+
+impl Subscriber {
+    /// Shows it an event, which it misses where too much waits for it.
+    fn show(&self, event: &Arc<Event>) {
+        let is_shown = Waiting::new(event.clone(), &self.meters)
+            .is_some_and(|waiting| self.events.send(waiting).is_ok());
+        if !is_shown {
+            self.missed.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 enum Request {
@@ -256,14 +305,8 @@ impl Work {
 
     /// Shows an event to those who asked for them; those who have gone are forgotten.
     fn show(&mut self, event: &Arc<Event>) {
-        self.subscribers.retain(|subscriber| match subscriber.events.try_send(event.clone()) {
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                subscriber.missed.fetch_add(1, Relaxed);
-                true
-            }
-            Ok(()) => true,
-        });
+        self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
+        self.subscribers.iter().for_each(|subscriber| subscriber.show(event));
     }
 
     /// Answers what was asked since the last batch.
@@ -271,11 +314,10 @@ impl Work {
         self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Subscribe(mut subscriber) => {
-                    if let Some(running) = subscriber.running.take() {
+                Request::Subscribe(subscriber) => {
+                    if subscriber.wants_running {
                         self.lane.source.watch(true);
-                        // Who asked may have gone.
-                        let _ = running.send(self.lane.source.running());
+                        self.lane.source.running(&mut |event| subscriber.show(&Arc::new(event)));
                     }
                     self.subscribers.push(subscriber);
                 }

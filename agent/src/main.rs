@@ -6,6 +6,7 @@ mod alarm;
 mod alert;
 mod alert_log;
 mod bounded;
+mod budget;
 mod causes;
 mod clock;
 mod command;

@@ -49,8 +49,13 @@ pub(crate) fn value<'a>(alert: &'a Alert, name: &str) -> &'a Value {
 /// Has the attacker's program connect to the other host once, before the eyes of every agent. Returns the port by which
 /// the alert is told.
 pub(crate) fn attack_once() -> u16 {
+    attack_once_by("thread")
+}
+
+/// The same with another technique.
+pub(crate) fn attack_once_by(technique: &str) -> u16 {
     let (stage, port) = (stage(), port());
-    stage.attack("PROGRAM; exit $?", "thread", stage.hosts.far.address(), port);
+    stage.attack("PROGRAM; exit $?", technique, stage.hosts.far.address(), port);
     port
 }
 
@@ -64,7 +69,8 @@ pub(crate) fn agent_with_small_rings() -> Agent {
     agent("sensor.ring_size = \"256 KiB\"")
 }
 
-fn agent(configuration: &str) -> Agent {
+/// An agent with the packaged rules and these settings.
+pub(crate) fn agent(configuration: &str) -> Agent {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
     let program = crate::agent::binary().into();
     let settings = Settings {

@@ -25,6 +25,7 @@ const TECHNIQUES: &[(&str, Technique)] = &[
     ("chroot", after_chroot),
     ("connect then exec", connect_then_exec),
     ("double fork", double_fork),
+    ("endless arguments", with_endless_arguments),
     ("dup2", after_dup2),
     ("fast open", fast_open),
     ("io_uring", |to| io_uring(IoUring::new(2)?, squeue::Flags::empty(), to)),
@@ -95,6 +96,59 @@ fn io_uring(mut ring: IoUring, flags: squeue::Flags, to: SocketAddrV4) -> io::Re
     ring.submit_and_wait(1)?;
     let result = ring.completion().next().map_or(0, |done| done.result());
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+}
+
+/// What `PR_SET_MM_MAP` takes: where in its memory a process has what.
+#[repr(C)]
+#[derive(Default)]
+struct MemoryMap {
+    code: [u64; 2],
+    data: [u64; 2],
+    heap: [u64; 2],
+    stack: u64,
+    arguments: [u64; 2],
+    environment: [u64; 2],
+    vector: u64,
+    vector_bytes: u32,
+    executable: i32,
+}
+
+/// With its arguments around a gibibyte of memory that it never touches, which takes no privilege, so that its
+/// `/proc/PID/cmdline` is as long. It stays for a while after it has connected, so that it can be read.
+fn with_endless_arguments(to: SocketAddrV4) -> io::Result<()> {
+    const BYTES: usize = 1 << 30;
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let fields: Vec<u64> = rest.split(' ').skip(1).map(|field| field.trim().parse().unwrap_or(0)).collect();
+    // Numbered as in proc_pid_stat(5); the first of these is the fourth.
+    let field = |number: usize| fields.get(number - 4).copied().unwrap_or(0);
+    // SAFETY: it maps memory that nothing else has, and asks where the heap ends.
+    let (memory, heap_end) = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        (libc::mmap(std::ptr::null_mut(), BYTES, access, flags, -1, 0), libc::sbrk(0))
+    };
+    let start = memory as u64;
+    let map = MemoryMap {
+        code: [field(26), field(27)],
+        data: [field(45), field(46)],
+        heap: [field(47), heap_end as u64],
+        stack: field(28),
+        arguments: [start, start + BYTES as u64],
+        environment: [field(50), field(51)],
+        executable: -1,
+        ..MemoryMap::default()
+    };
+    // SAFETY: the kernel reads the map, and keeps what is in it for `/proc`.
+    let outcome = unsafe {
+        libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size_of::<MemoryMap>(), 0)
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let connected = plainly(to);
+    std::thread::sleep(Duration::from_secs(2));
+    connected
 }
 
 fn sockaddr(to: SocketAddrV4) -> libc::sockaddr_in {

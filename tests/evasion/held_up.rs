@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use serde_json::Value;
 
 use crate::act::{self, Strings, c};
 use crate::agent::{of, ready};
-use crate::alerts::{agent_with_small_rings as agent, attack_once, is_of, value};
+use crate::alerts::{
+    agent as agent_with, agent_with_small_rings as agent, attack_once, attack_once_by, is_of, value,
+};
 
 /// How long an alert may take once the agent goes on.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +24,51 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An attacker has the agent read a gibibyte of arguments from `/proc`, by an attack that it alerts on; and another lets a
+/// hundred programs sleep with 49,000 empty arguments each, which took 1.2 MB each. Seen: the attacks, by an agent that takes
+/// little more memory than before, also where it is started while the programs sleep.
+#[test]
+fn fed_with_arguments() {
+    const GROWTH_KIB_MAX: u64 = 96 << 10;
+    let _turn = turn();
+    let mut agent = agent_with("");
+    let before = memory_kib(&agent);
+    let port = attack_once_by("endless arguments");
+    agent
+        .wait_for_within("the attack with endless arguments", 0, PATIENCE, |alert| is_of(alert, port))
+        .unwrap();
+    let mut sleepers: Vec<Child> = (0..100).map(|_| sleeper()).collect();
+    let port = attack_once();
+    agent.wait_for_within("the attack beside sleepers", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
+    let grown = memory_kib(&agent).saturating_sub(before);
+    assert!(grown < GROWTH_KIB_MAX, "it grew by {grown} KiB");
+    agent.stop().unwrap();
+    agent.start_again().unwrap();
+    let taken = memory_kib(&agent);
+    assert!(
+        taken < before + GROWTH_KIB_MAX,
+        "it takes {taken} KiB at the start, and took {before} KiB before"
+    );
+    for sleeper in &mut sleepers {
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    }
+}
+
+/// A program with 49,000 empty arguments that waits for its input.
+fn sleeper() -> Child {
+    let mut command = Command::new("cat");
+    command.arg("-").args(std::iter::repeat_n("", 49_000));
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The most memory that the agent has taken.
+fn memory_kib(agent: &Agent) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// An attacker who is root stops the agent, attacks, does more than there is room for, and lets the agent go on, so that

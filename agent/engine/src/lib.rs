@@ -24,5 +24,5 @@ pub use engine::{
     SearchOptions, SearchResults, StateChange, Suppressed,
 };
 pub use engine::{coverage, explain, interest};
-pub use event::{Event, EventError, FieldId, Fields, Schema, Timestamp, Type, Value};
+pub use event::{Event, EventError, FieldId, Fields, Schema, Texts, Timestamp, Type, Value};
 pub use rule::{Exception, Exceptions, Loaded, Report, Rule};

@@ -197,7 +197,7 @@ fn documents_without_measure_are_read_or_refused() {
     }
     let many = vec!["\"x\""; 1_000_000].join(",");
     let large = read(&event(&format!("\"process\":{{\"args\":[{many}]}}"))).unwrap();
-    assert_eq!(large.values(field!("process.args")).len(), 1_000_000);
+    assert_eq!(large.values(field!("process.args")).count(), 1_000_000);
     let fields = (0..100_000).map(|n| format!("\"f{n}\":{n}")).collect::<Vec<_>>().join(",");
     assert!(read(&event(&fields)).unwrap().to_json(&schema)["f99999"].is_number());
     // Numbers that no field of their type holds are kept and never compared; of two of a name the last one counts.

@@ -8,36 +8,41 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use lapwing_engine::Schema;
 use lapwing_engine::detect::Matcher;
 use lapwing_engine::lang::kql;
-use lapwing_engine::{Event, Schema};
 use nix::sys::stat::{Mode, umask};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::Request;
-use crate::lane::{LaneClient, Subscriber};
+use crate::budget::Meter;
+use crate::lane::{LaneClient, Subscriber, Waiting};
 use crate::pipeline::SENSOR_LANE;
 use crate::recording;
 
 /// Access to a folder that is made for the socket.
 const FOLDER_MODE: u32 = 0o750;
 /// Longest request that is read, in bytes.
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// Most clients that are answered at once, and how many of them may be shown events: a status is always left room for.
+const CLIENTS_MAX: usize = 32;
+const SUBSCRIBERS_MAX: usize = 24;
 /// How long a client may take to say what it wants.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
 /// How long lanes may take to say how they do, all together.
 const STATUS_WAIT: Duration = Duration::from_millis(750);
-/// Most events that wait for a client; it misses those that come then.
-const EVENTS_WAITING_MAX: usize = 8192;
-/// The same of a client that records: a recording that lacks events shows less than was judged. What events have in
-/// common they share, so that these take some tens of megabytes at most.
-const RECORDED_WAITING_MAX: usize = 65_536;
-/// Most events that are written at once.
-const EVENTS_AT_ONCE: usize = 128;
+/// How long a client may take to read an answer that has an end.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// Most bytes of events that wait for one client, and for all; a client misses those that come then.
+const CLIENT_BYTES_MAX: usize = 8 << 20;
+const CLIENTS_BYTES_MAX: usize = 12 << 20;
+/// Most events that are taken at once, and after how many bytes of them they are written.
+const EVENTS_AT_ONCE_MAX: usize = 128;
+const WRITE_BYTES: usize = 256 << 10;
 
 /// Answers clients.
 pub(crate) struct Server {
@@ -50,6 +55,9 @@ struct Shared {
     lanes: Vec<LaneClient>,
     schema: Arc<Schema>,
     status: Box<dyn Fn() -> Json + Send + Sync>,
+    clients: Arc<Semaphore>,
+    subscribers: Semaphore,
+    waiting: Arc<Meter>,
 }
 
 impl Server {
@@ -67,7 +75,14 @@ impl Server {
         let listener = listen(path).with_context(|| {
             format!("cannot listen on {}: check `control.socket` and who may write there", path.display())
         })?;
-        let shared = Arc::new(Shared { lanes, schema, status: Box::new(status) });
+        let shared = Arc::new(Shared {
+            lanes,
+            schema,
+            status: Box::new(status),
+            clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
+            subscribers: Semaphore::new(SUBSCRIBERS_MAX),
+            waiting: Meter::new("subscribers", CLIENTS_BYTES_MAX),
+        });
         Ok(Self { listener, path: path.to_owned(), shared })
     }
 
@@ -77,9 +92,12 @@ impl Server {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let shared = self.shared.clone();
+                    // One too many finds its connection closed.
+                    let Ok(place) = shared.clients.clone().try_acquire_owned() else { continue };
                     tokio::spawn(async move {
                         // A client that goes away before its answer is complete is its own affair.
                         let _ = shared.serve(stream).await;
+                        drop(place);
                     });
                 }
                 Err(error) => {
@@ -157,8 +175,16 @@ impl Shared {
             let mut nothing = Vec::new();
             let _ = reader.read_to_end(&mut nothing).await;
         };
-        let answer = match serde_json::from_str(&line) {
-            Ok(Request::Status) => self.status().await,
+        let request = serde_json::from_str(&line);
+        let place = self.subscribers.try_acquire();
+        let answer = match request {
+            Ok(Request::Status) => {
+                drop(place);
+                self.status().await
+            }
+            Ok(Request::Events { .. } | Request::Record) if place.is_err() => {
+                json!({"error": format!("{SUBSCRIBERS_MAX} clients are shown events already; end one of them")})
+            }
             Ok(Request::Events { query }) => match self.filter(query.as_deref()) {
                 Ok(filter) => return self.events(&mut writer, filter, enough).await,
                 Err(error) => json!({"error": format!("{error:#}")}),
@@ -169,7 +195,8 @@ impl Shared {
             },
             Err(error) => json!({"error": format!("the agent does not understand the request: {error}")}),
         };
-        Ok(writer.write_all(format!("{answer}\n").as_bytes()).await?)
+        let answer = format!("{answer}\n");
+        Ok(tokio::time::timeout(ANSWER_WAIT, writer.write_all(answer.as_bytes())).await??)
     }
 
     async fn status(&self) -> Json {
@@ -185,6 +212,7 @@ impl Shared {
         }
         status["lanes"] = lanes.into();
         status["lanes_silent"] = silent.into();
+        status["budgets"] = json!([self.waiting.status()]);
         status
     }
 
@@ -199,12 +227,12 @@ impl Shared {
         filter: Option<Matcher>,
         enough: impl Future<Output = ()>,
     ) -> Result<()> {
-        let (events, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
-        let missed = Arc::new(AtomicU64::new(0));
+        let (subscriber, waiting) = self.subscriber(false);
+        let missed = subscriber.missed.clone();
         for lane in &self.lanes {
-            lane.subscribe(Subscriber { events: events.clone(), missed: missed.clone(), running: None });
+            lane.subscribe(subscriber.clone());
         }
-        drop(events);
+        drop(subscriber);
         self.pass_on(writer, waiting, &missed, filter, enough).await
     }
 
@@ -214,24 +242,23 @@ impl Shared {
         lane: &LaneClient,
         enough: impl Future<Output = ()>,
     ) -> Result<()> {
-        let (events, waiting) = mpsc::channel(RECORDED_WAITING_MAX);
-        let missed = Arc::new(AtomicU64::new(0));
-        let (running, told) = oneshot::channel();
-        lane.subscribe(Subscriber { events, missed: missed.clone(), running: Some(running) });
-        let mut text = Vec::new();
-        for events in told.await?.chunks(EVENTS_AT_ONCE) {
-            text.clear();
-            events.iter().for_each(|event| recording::write_line(event, &self.schema, &mut text));
-            writer.write_all(&text).await?;
-        }
+        let (subscriber, waiting) = self.subscriber(true);
+        let missed = subscriber.missed.clone();
+        lane.subscribe(subscriber);
         self.pass_on(writer, waiting, &missed, None, enough).await
+    }
+
+    fn subscriber(&self, wants_running: bool) -> (Subscriber, mpsc::UnboundedReceiver<Waiting>) {
+        let (events, waiting) = mpsc::unbounded_channel();
+        let meters = [Meter::new("client", CLIENT_BYTES_MAX), self.waiting.clone()];
+        (Subscriber { events, meters, missed: Arc::default(), wants_running }, waiting)
     }
 
     /// Writes the events that come, as many at once as have come, and how many were missed before.
     async fn pass_on(
         &self,
         writer: &mut (impl AsyncWrite + Unpin),
-        mut waiting: mpsc::Receiver<Arc<Event>>,
+        mut waiting: mpsc::UnboundedReceiver<Waiting>,
         missed: &AtomicU64,
         mut filter: Option<Matcher>,
         enough: impl Future<Output = ()>,
@@ -240,7 +267,7 @@ impl Shared {
         let (mut enough, mut is_enough) = (pin!(enough), false);
         loop {
             tokio::select! {
-                count = waiting.recv_many(&mut events, EVENTS_AT_ONCE) => if count == 0 { return Ok(()) },
+                count = waiting.recv_many(&mut events, EVENTS_AT_ONCE_MAX) => if count == 0 { return Ok(()) },
                 () = &mut enough, if !is_enough => {
                     is_enough = true;
                     waiting.close();
@@ -251,9 +278,13 @@ impl Shared {
             if missed > 0 {
                 text.extend_from_slice(format!("{}\n", json!({"missed": missed})).as_bytes());
             }
-            for event in events.drain(..) {
-                if filter.as_mut().is_none_or(|filter| filter.matches(&event)) {
-                    recording::write_line(&event, &self.schema, &mut text);
+            for waiting in events.drain(..) {
+                if filter.as_mut().is_none_or(|filter| filter.matches(waiting.event())) {
+                    recording::write_line(waiting.event(), &self.schema, &mut text);
+                }
+                if text.len() >= WRITE_BYTES {
+                    writer.write_all(&text).await?;
+                    text.clear();
                 }
             }
             writer.write_all(&text).await?;

@@ -77,7 +77,7 @@ fn image_at<'a>(process: &'a Process, event: &Event) -> Option<&'a Arc<Image>> {
     let text = |id| event.text(id).unwrap_or_default();
     let (executable, command_line) =
         (text(field!("process.executable")), text(field!("process.command_line")));
-    let is_it = |image: &&Arc<Image>| image.executable == executable && image.command_line == command_line;
+    let is_it = |image: &&Arc<Image>| image.is(executable, command_line);
     std::iter::once(&process.image).chain(&process.previous).find(is_it)
 }
 

@@ -10,7 +10,7 @@
 //! judged is missing then, and is told as a time in which nobody looked.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Seek as _, Write as _};
+use std::io::{BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, ensure};
@@ -33,7 +33,9 @@ const CONNECTIONS: &str = "connections";
 const COUNTS: &str = "counts";
 const STATE: &str = "state";
 /// The version of what is in it; a reader refuses any other.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
+/// Most bytes of it. The process table is bounded by less, and the connections by their number.
+pub(super) const STATE_BYTES_MAX: u64 = 28 << 20;
 /// Where the service manager listens; without it there is none.
 const MANAGER: &str = "NOTIFY_SOCKET";
 /// What links of programs and perf events are called below `/proc/self/fd`.
@@ -220,7 +222,7 @@ pub(super) fn leave(state: &State) -> Result<()> {
 fn read_state(fd: OwnedFd) -> Result<State> {
     let mut file = File::from(fd);
     file.rewind()?;
-    let state: State = serde_json::from_reader(BufReader::new(file))?;
+    let state: State = serde_json::from_reader(BufReader::new(file.take(STATE_BYTES_MAX)))?;
     let version = state.version;
     ensure!(version == STATE_VERSION, "it is of version {version}, and {STATE_VERSION} is known");
     Ok(state)

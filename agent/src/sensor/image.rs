@@ -1,13 +1,16 @@
 //! A program that runs in a process: the executable, the names it goes by, its arguments. A fork shares its parent's.
 
+mod packed;
+
 use lapwing_common::{Span, VARIABLE_BYTES_MAX};
-use lapwing_engine::Value;
+use lapwing_engine::{Texts, Value};
 use serde::{Deserialize, Serialize};
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::SmolStr;
 
 use super::environment::Wanted;
 use super::file::FileKey;
 use super::record::ExecRecord;
+use crate::budget::Charge;
 
 /// What the kernel appends to the path of a file that has no name any more.
 const DELETED_MARK: &str = " (deleted)";
@@ -25,6 +28,8 @@ const CUT: &str = "cut";
 const DETACHED: &str = "detached";
 /// A path that ends at the root of another mount namespace than the process's.
 const FOREIGN: &str = "other_mount_namespace";
+/// Bytes of arguments that are kept of a program whose arguments were given up for room.
+pub(super) const SHORT_ARGS_BYTES_MAX: usize = 512;
 /// Bytes of a thread's name, without its end mark.
 const COMM_BYTES: usize = 15;
 
@@ -32,39 +37,49 @@ const COMM_BYTES: usize = 15;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct Image {
     /// The resolved path of the file that was mapped, from the root of the process's mount namespace.
+    #[serde(with = "packed::text")]
     pub(super) executable: SmolStr,
     /// What names that file; the default where it is not known.
     pub(super) file_key: FileKey,
     /// Its base name; and, where it was run by another name, a script's or a link's, that one second.
-    #[serde(with = "texts")]
+    #[serde(with = "packed::value")]
     pub(super) name: Value,
     /// The arguments, empty ones included; bytes that are no UTF-8 are replaced.
-    #[serde(with = "texts")]
-    pub(super) args: Value,
+    #[serde(with = "packed::args")]
+    pub(super) args: Texts,
     /// How many arguments there were, also where some did not fit into the record.
     pub(super) args_count: i64,
     /// The arguments joined by blanks.
+    #[serde(skip)]
     pub(super) command_line: SmolStr,
     /// The working directory at the time.
+    #[serde(with = "packed::text")]
     pub(super) directory: SmolStr,
     /// The thread's name.
+    #[serde(with = "packed::text")]
     pub(super) comm: SmolStr,
     /// The script that was run, where an interpreter runs it.
+    #[serde(with = "packed::some")]
     pub(super) script: Option<SmolStr>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
     /// What is odd about the file that was mapped, or about its path: [`MARKS`]. But for what was deleted or never had a
     /// name, it is known of programs that started while the agent ran.
-    #[serde(with = "texts::option")]
+    #[serde(with = "packed::some_value")]
     pub(super) file: Option<Value>,
     /// The same of the working directory.
-    #[serde(with = "texts::option")]
+    #[serde(with = "packed::some_value")]
     pub(super) directory_file: Option<Value>,
     /// Those variables of the environment it was started with that are wanted, as `NAME=value`.
-    #[serde(with = "texts")]
+    #[serde(with = "packed::value")]
     pub(super) env_vars: Value,
     /// Whether the environment was too long or not in memory, so that wanted ones may be missing.
     pub(super) is_env_cut: bool,
+    /// Whether arguments that were here were given up for room.
+    pub(super) is_short: bool,
+    /// The bytes that it takes, as long as any process needs it.
+    #[serde(skip)]
+    pub(super) charge: Charge,
 }
 
 impl Image {
@@ -74,14 +89,14 @@ impl Image {
         let name = own_name(&executable, record.fixed.executable);
         let filename = lossy(record.text(record.fixed.filename));
         let is_script = record.fixed.interpreter.len != 0;
-        let args: Vec<SmolStr> = record.args().map(lossy).collect();
+        let args = args(record.args());
         Self {
             name: names(name, called_name(&filename), loaded(&executable, &args)),
             executable,
             file_key: FileKey::of_record(&record.fixed.file),
             args_count: record.fixed.args_count.into(),
             command_line: command_line(&args),
-            args: Value::texts(args),
+            args,
             directory: lossy(&record.path(record.fixed.directory)),
             comm: comm(&record.fixed.task.comm),
             script: is_script.then_some(filename),
@@ -90,6 +105,8 @@ impl Image {
             directory_file: marks(record.fixed.directory),
             env_vars: Value::texts(wanted.of(record)),
             is_env_cut: record.is_environment_cut() || record.environment().any(is_cut_variable),
+            is_short: false,
+            charge: Charge::default(),
         }
     }
 
@@ -97,27 +114,29 @@ impl Image {
     ///
     /// By what name it was run is not kept there. The kernel sets the thread's name to it, cut to fifteen bytes, so
     /// an argument that begins so tells it; a process that renamed itself has one name then.
-    pub(super) fn of_procfs(executable: &str, args: Vec<SmolStr>, directory: &str, comm: &str) -> Self {
-        let called = args.iter().take(2).map(|arg| base(arg)).find(|name| {
+    pub(super) fn of_procfs(executable: &str, args: Texts, directory: &str, comm: &str) -> Self {
+        let called = args.iter().take(2).map(base).find(|name| {
             name.as_bytes()[..name.len().min(COMM_BYTES)] == *comm.as_bytes() && !comm.is_empty()
         });
         let called = called.map(SmolStr::new);
-        let is_script = args.get(1).is_some_and(|script| Some(base(script)) == called.as_deref());
+        let script = args.iter().nth(1).filter(|script| Some(base(script)) == called.as_deref());
         Self {
             executable: executable.into(),
             file_key: FileKey::default(),
             name: names(executable_name(executable), called.as_deref(), loaded(executable, &args)),
-            args_count: i64::try_from(args.len()).unwrap_or(i64::MAX),
+            args_count: i64::try_from(args.iter().count()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
-            script: args.get(1).filter(|_| is_script).cloned(),
-            args: Value::texts(args),
+            script: script.map(SmolStr::new),
+            args,
             directory: directory.into(),
             comm: comm.into(),
             is_cut: false,
             file: file_of_procfs(executable),
             directory_file: None,
-            env_vars: Value::List([].into()),
+            env_vars: Value::texts::<&str>([]),
             is_env_cut: false,
+            is_short: false,
+            charge: Charge::default(),
         }
     }
 
@@ -127,7 +146,7 @@ impl Image {
             executable: SmolStr::default(),
             file_key: FileKey::default(),
             name: Value::Text(comm.clone()),
-            args: Value::List([].into()),
+            args: args([]),
             args_count: 0,
             command_line: SmolStr::default(),
             directory: SmolStr::default(),
@@ -136,73 +155,53 @@ impl Image {
             is_cut: true,
             file: None,
             directory_file: None,
-            env_vars: Value::List([].into()),
+            env_vars: Value::texts::<&str>([]),
             is_env_cut: false,
+            is_short: false,
+            charge: Charge::default(),
         }
+    }
+
+    /// The same program with the first of its arguments, and the mark that some are missing.
+    pub(super) fn shortened(&self) -> Self {
+        let args = self.args.cut(SHORT_ARGS_BYTES_MAX);
+        Self { command_line: command_line(&args), args, is_cut: true, is_short: true, ..self.clone() }
+    }
+
+    /// Whether it can be shortened.
+    pub(super) fn is_long(&self) -> bool {
+        self.args.as_ended().len() > SHORT_ARGS_BYTES_MAX
+    }
+
+    /// Whether it is the program of this executable with this command line, as far as it is kept.
+    pub(super) fn is(&self, executable: &str, command_line: &str) -> bool {
+        let is_line = match self.is_short {
+            true => command_line.starts_with(self.command_line.as_str()),
+            false => self.command_line == command_line,
+        };
+        self.executable == executable && is_line
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.executable, &self.command_line, &self.directory, &self.comm];
+        let texts = texts.into_iter().chain(&self.script);
+        let texts = texts.filter(|text| text.is_heap_allocated()).map(|text| text.len() + 16);
+        let values =
+            [Some(&self.name), Some(&self.env_vars), self.file.as_ref(), self.directory_file.as_ref()];
+        let values = values.into_iter().flatten().map(Value::heap_bytes);
+        16 + size_of::<Self>() + self.args.heap_bytes() + texts.chain(values).sum::<usize>()
+    }
+
+    /// Puts together what is not saved of it, for it is made of the rest.
+    pub(super) fn complete(mut self) -> Self {
+        self.command_line = command_line(&self.args);
+        self
     }
 
     /// Whether nothing is known of it but the thread's name. A kernel thread has no more.
     pub(super) fn is_unknown(&self) -> bool {
         self.executable.is_empty()
-    }
-}
-
-/// A text or a list of texts, for serde.
-mod texts {
-    use lapwing_engine::Value;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use smol_str::SmolStr;
-
-    #[derive(Deserialize, Serialize)]
-    #[serde(untagged)]
-    enum Texts {
-        One(SmolStr),
-        Many(Vec<SmolStr>),
-    }
-
-    impl From<&Value> for Texts {
-        fn from(value: &Value) -> Self {
-            match value {
-                Value::List(values) => Self::Many(values.iter().map(|text| text.to_text().into()).collect()),
-                value => Self::One(value.to_text().into()),
-            }
-        }
-    }
-
-    impl From<Texts> for Value {
-        fn from(texts: Texts) -> Self {
-            match texts {
-                Texts::One(text) => Self::Text(text),
-                Texts::Many(texts) => Self::texts(texts),
-            }
-        }
-    }
-
-    pub(super) fn serialize<S: Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
-        Texts::from(value).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-        Ok(Texts::deserialize(deserializer)?.into())
-    }
-
-    /// The same where it may be missing.
-    pub(super) mod option {
-        use super::{Deserialize as _, Deserializer, Serialize as _, Serializer, Texts, Value};
-
-        #[expect(clippy::ref_option, reason = "serde calls it so")]
-        pub(in super::super) fn serialize<S: Serializer>(
-            value: &Option<Value>,
-            serializer: S,
-        ) -> Result<S::Ok, S::Error> {
-            value.as_ref().map(Texts::from).serialize(serializer)
-        }
-
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> Result<Option<Value>, D::Error> {
-            Ok(Option::<Texts>::deserialize(deserializer)?.map(Value::from))
-        }
     }
 }
 
@@ -284,7 +283,7 @@ const LOADER_OPTIONS: [&str; 7] = [
 ];
 
 /// The base name of the program that a dynamic loader was asked to run: to the kernel the loader is all that runs.
-fn loaded<'a>(executable: &str, args: &'a [SmolStr]) -> Option<&'a str> {
+fn loaded<'a>(executable: &str, args: &'a Texts) -> Option<&'a str> {
     let name = executable_name(executable);
     if !LOADERS.iter().any(|loader| name.starts_with(loader)) {
         return None;
@@ -294,7 +293,7 @@ fn loaded<'a>(executable: &str, args: &'a [SmolStr]) -> Option<&'a str> {
         if !arg.starts_with("--") {
             return Some(base(arg));
         }
-        if LOADER_OPTIONS.contains(&arg.as_str()) {
+        if LOADER_OPTIONS.contains(&arg) {
             rest.next();
         }
     }
@@ -305,13 +304,18 @@ fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn command_line(args: &[SmolStr]) -> SmolStr {
-    match args {
-        [] => SmolStr::default(),
-        [only] => only.clone(),
-        [first, second] => format_smolstr!("{first} {second}"),
-        several => several.join(" ").into(),
+/// Arguments in one buffer, the bytes of which nobody can choose to be more than three times those of the record.
+pub(super) fn args<'a>(args: impl IntoIterator<Item = &'a [u8]>) -> Texts {
+    let mut ended = String::new();
+    for arg in args {
+        ended.push_str(&String::from_utf8_lossy(arg));
+        ended.push('\0');
     }
+    Texts::of_ended(ended)
+}
+
+fn command_line(args: &Texts) -> SmolStr {
+    args.join(" ").into()
 }
 
 /// Whether a variable was longer than what is read of one.
@@ -342,7 +346,7 @@ mod tests {
             ("/usr/bin/busybox", "/dev/fd/4/wget", &["busybox", "wget"]),
         ] {
             let name = names(executable_name(executable), called_name(filename), None);
-            assert_eq!(name.elements(), Value::texts(expected.iter().copied()).elements(), "{filename}");
+            assert_eq!(name.elements().to_vec(), Value::texts(expected).elements().to_vec(), "{filename}");
         }
     }
 
@@ -370,7 +374,7 @@ mod tests {
             ("/lib/ld-musl-x86_64.so.1", &["x", "curl"], Some("curl")),
             ("/usr/bin/ld", &["ld", "nc"], None),
         ] {
-            let args: Vec<_> = args.iter().map(SmolStr::new).collect();
+            let args = super::args(args.iter().map(|arg| arg.as_bytes()));
             assert_eq!(loaded(executable, &args), expected, "{args:?}");
         }
     }
@@ -395,8 +399,13 @@ mod tests {
             ),
             ("/usr/bin/evil", &["evil"], "kworker/0:1", &["evil"]),
         ] {
-            let image = Image::of_procfs(executable, args.iter().map(SmolStr::new).collect(), "/", comm);
-            assert_eq!(image.name.elements(), Value::texts(expected.iter().copied()).elements(), "{args:?}");
+            let args = super::args(args.iter().map(|arg| arg.as_bytes()));
+            let image = Image::of_procfs(executable, args, "/", comm);
+            assert_eq!(
+                image.name.elements().to_vec(),
+                Value::texts(expected).elements().to_vec(),
+                "{executable}"
+            );
         }
     }
 }

@@ -101,6 +101,7 @@ use self::ring::Ring;
 use self::snapshot::{Border, Running};
 use self::tamper::{Report, Subject, Tamper};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
+use crate::budget::Meter;
 use crate::config::SensorConfig;
 use crate::source::{Batch, Context, Down, Lost, Source, Tampered};
 
@@ -774,11 +775,14 @@ impl Source for Sensor {
         Ok(Some(Batch { events, checkpoint, lost, down: None, tampered }))
     }
 
-    fn running(&mut self) -> Vec<Event> {
+    fn running(&mut self, take: &mut dyn FnMut(Event)) {
         let now = clock::now();
-        let keys = self.table.in_order();
-        let told = keys.into_iter().filter_map(|key| self.decoder.already_running(&self.table, key, now));
-        told.collect()
+        for key in self.table.in_order() {
+            if let Some(event) = self.decoder.already_running(&self.table, key, now) {
+                take(event);
+            }
+            self.table.relieve();
+        }
     }
 
     fn context(&mut self, event: &Event) -> Context {
@@ -836,8 +840,11 @@ impl Source for Sensor {
             "processes_alive": status.alive,
             "processes_ended": status.ended,
             "processes_evicted": status.table.evicted,
+            "processes_shortened": status.table.shortened,
+            "processes_previous_dropped": status.table.previous_dropped,
             "processes_learned": status.table.learned,
             "processes_swept": status.table.swept,
+            "budgets": self.table.meters().map(Meter::status),
         })
     }
 

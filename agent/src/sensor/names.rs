@@ -12,7 +12,9 @@ use crate::bounded;
 /// How long the files are taken to be unchanged.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Largest file that is read; a host with more users than that names them by a directory service anyway.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Most names of a file that are known.
+const NAMES_MAX: usize = 16_384;
 
 /// The names on this host.
 pub(super) struct Names {
@@ -74,6 +76,9 @@ impl File {
 fn parse(text: &str) -> HashMap<u32, SmolStr> {
     let mut names = HashMap::new();
     for line in text.lines() {
+        if names.len() >= NAMES_MAX {
+            break;
+        }
         let mut parts = line.split(':');
         if let (Some(name), Some(Ok(id))) = (parts.next(), parts.nth(1).map(str::parse)) {
             names.entry(id).or_insert_with(|| name.into());

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::process::Key;
 
 /// Most connections whose end is waited for. The end of those beyond is not told, and they are counted.
-const OWNERS_MAX: usize = 131_072;
+const OWNERS_MAX: usize = 65_536;
 
 /// The process that connected or accepted.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]

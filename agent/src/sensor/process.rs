@@ -4,6 +4,7 @@
 //! A process that ended stays while late records may name it and while a child needs it as its parent. It knows the
 //! wire and no ECS.
 
+mod relief;
 mod saved;
 
 use std::collections::{HashMap, VecDeque};
@@ -26,9 +27,16 @@ use super::decode::Blocks;
 use super::image::{self, Image};
 use super::record::ExecRecord;
 use super::snapshot;
+use crate::budget::{Accounts, Charge, Meter};
 
-/// Most processes that are kept, living and ended. Beyond it the ones that ended first go, counted.
-const PROCESSES_MAX: usize = 65_536;
+/// Most bytes of processes that are kept, living and ended, with their programs. Beyond it whoever holds most gives way
+/// (`relief`).
+const PROCESSES_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of what processes look like in events. Beyond it all of that is made again when it is needed.
+const BLOCKS_BYTES_MAX: usize = 6 << 20;
+/// About how many bytes a process takes without its program: itself, its entity id, and its places in three lists, which
+/// have up to twice as many as they hold.
+const PROCESS_BYTES: usize = size_of::<Process>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
 /// How long a process is kept after its end, and how many are at most: late records may name it, and alerts ask for it.
 const LINGER_NANOS: u64 = 30_000_000_000;
 const LINGERING_MAX: usize = 2048;
@@ -69,6 +77,9 @@ pub(super) struct Process {
     pub(super) blocks: Blocks,
     life: Life,
     children: u32,
+    /// Who is charged with the bytes that it takes: its user when it was made, or ran its program.
+    owner: u32,
+    charge: Charge,
 }
 
 /// How far a process has come.
@@ -100,8 +111,14 @@ pub(super) struct Table {
     processes: HashMap<Key, Box<Process>>,
     /// The process that has, or had last, each number.
     current: HashMap<u32, Key>,
-    /// Those that ended, in that order.
-    ended: VecDeque<(u64, Key)>,
+    /// Those that ended, in that order: when, which, and whose they were.
+    ended: VecDeque<(u64, Key, u32)>,
+    /// How many of them each user has.
+    ended_by_owner: HashMap<u32, usize>,
+    /// Who holds how much.
+    accounts: Accounts,
+    /// What processes look like in events.
+    blocks: Arc<Meter>,
     cgroups: HashMap<u64, SmolStr>,
     boot: [u8; 8],
     swept: Instant,
@@ -111,8 +128,12 @@ pub(super) struct Table {
 /// What the table counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TableCounts {
-    /// Processes that were dropped because there were too many.
+    /// Processes that were dropped for room.
     pub(crate) evicted: u64,
+    /// Programs of which most arguments were dropped for room.
+    pub(crate) shortened: u64,
+    /// Programs that processes ran before, dropped for room.
+    pub(crate) previous_dropped: u64,
     /// Processes whose first record was lost and which were learned from a later one.
     pub(crate) learned: u64,
     /// Processes that were found gone although no record told their end.
@@ -150,6 +171,9 @@ impl Table {
             processes: HashMap::new(),
             current: HashMap::new(),
             ended: VecDeque::new(),
+            ended_by_owner: HashMap::new(),
+            accounts: Accounts::new(Meter::new("processes", PROCESSES_BYTES_MAX)),
+            blocks: Meter::new("process_blocks", BLOCKS_BYTES_MAX),
             cgroups: HashMap::new(),
             boot,
             swept: Instant::now(),
@@ -217,6 +241,11 @@ impl Table {
         self.counts
     }
 
+    /// What it holds, and what it may.
+    pub(super) fn meters(&self) -> [&Meter; 2] {
+        [self.accounts.meter(), &self.blocks]
+    }
+
     /// How many processes are kept.
     pub(super) fn len(&self) -> usize {
         self.processes.len()
@@ -243,21 +272,27 @@ impl Table {
     /// Adds a process that ran before the agent did.
     pub(super) fn add(&mut self, origin: Origin) -> Key {
         let key = Key::new(origin.pid, origin.start);
+        let (image, owner) = (origin.image, owner(&origin.credentials));
+        self.accounts.charge_once(&image.charge, owner, image.bytes());
+        let charge = self.accounts.charge(owner, PROCESS_BYTES);
+        self.relieve();
         let process = Process {
             key,
             entity_id: self.entity_id(key),
             start: origin.start,
             parent: origin.parent,
             parent_pid: origin.parent_pid,
-            image: origin.image,
+            image,
             previous: None,
             credentials: origin.credentials,
             place: origin.place,
             stdio: None,
             entry: None,
-            blocks: Blocks::default(),
+            blocks: Blocks::new(self.blocks.clone()),
             life: Life::Alive,
             children: 0,
+            owner,
+            charge,
         };
         self.insert(process);
         self.enter(key);
@@ -289,12 +324,18 @@ impl Table {
 
     /// A process runs another program.
     pub(super) fn exec(&mut self, record: &ExecRecord<'_>, image: Image) -> Key {
-        let (fixed, image) = (record.fixed, Arc::new(image));
+        let fixed = record.fixed;
         let key = Key::of(&fixed.task);
+        let (image, owner) = (Arc::new(image), owner(&fixed.credentials));
+        self.accounts.charge_once(&image.charge, owner, image.bytes());
+        self.relieve();
         if let Some(process) = self.processes.get_mut(&key) {
             process.previous = Some(std::mem::replace(&mut process.image, image));
             process.credentials = fixed.credentials;
             process.place = fixed.place;
+            if process.owner != owner {
+                (process.owner, process.charge) = (owner, self.accounts.charge(owner, PROCESS_BYTES));
+            }
         } else {
             self.counts.learned += 1;
             let parent = self.parent(&fixed.task);
@@ -304,7 +345,7 @@ impl Table {
         }
         if let Some(process) = self.processes.get_mut(&key) {
             process.stdio = Some(fixed.stdio);
-            process.blocks = Blocks::default();
+            process.blocks.clear();
         }
         self.enter(key);
         key
@@ -315,7 +356,9 @@ impl Table {
         match self.processes.get_mut(&key) {
             Some(process) if process.life == Life::Alive => {
                 process.life = Life::Lingering;
-                self.ended.push_back((time, key));
+                let owner = process.owner;
+                self.ended.push_back((time, key, owner));
+                *self.ended_by_owner.entry(owner).or_default() += 1;
                 true
             }
             _ => false,
@@ -325,6 +368,7 @@ impl Table {
     /// The process that a record names. Where its beginning was lost, `/proc` tells what there is, or the record.
     pub(super) fn find(&mut self, task: &Task) -> Key {
         let key = Key::of(task);
+        self.relieve();
         if self.processes.contains_key(&key) {
             return key;
         }
@@ -351,7 +395,7 @@ impl Table {
         }
         let changes = Changes::between(&known, state);
         process.set_state(state);
-        process.blocks = Blocks::default();
+        process.blocks.clear();
         if changes.session {
             self.enter(key);
         }
@@ -377,17 +421,18 @@ impl Table {
     /// The events of a process that ended are told: what it looks like in them is made again should it be needed.
     pub(super) fn slim(&mut self, key: Key) {
         if let Some(process) = self.processes.get_mut(&key) {
-            process.blocks = Blocks::default();
+            process.blocks.clear();
         }
     }
 
     /// Forgets what ended long enough before `now`, and now and then looks for what ended unseen.
     pub(super) fn expire(&mut self, now: u64) {
-        while let Some((time, key)) = self.ended.front().copied() {
-            if time.saturating_add(LINGER_NANOS) > now && self.ended.len() <= LINGERING_MAX {
+        while let Some((time, ..)) = self.ended.front() {
+            let is_over = time.saturating_add(LINGER_NANOS) <= now;
+            if !is_over && self.ended.len() <= LINGERING_MAX {
                 break;
             }
-            self.ended.pop_front();
+            let Some(key) = self.take_ended(is_over) else { break };
             // Who may choose numbers can give this one to another process within a tick: that one lives.
             if let Some(process) =
                 self.processes.get_mut(&key).filter(|process| process.life == Life::Lingering)
@@ -401,6 +446,20 @@ impl Table {
             self.swept = Instant::now();
             self.sweep(now);
         }
+    }
+
+    /// Takes the process that ended first; unless it must go anyway, of those of the user who has most.
+    fn take_ended(&mut self, any: bool) -> Option<Key> {
+        let most = self.ended_by_owner.iter().max_by_key(|(_, count)| **count).map(|(owner, _)| *owner);
+        let place = self.ended.iter().position(|(.., owner)| any || Some(*owner) == most);
+        let (_, key, owner) = self.ended.remove(place.unwrap_or(0))?;
+        if let Some(count) = self.ended_by_owner.get_mut(&owner) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.ended_by_owner.remove(&owner);
+            }
+        }
+        Some(key)
     }
 
     /// The parent that a record names, learned where it is not known.
@@ -425,9 +484,6 @@ impl Table {
     }
 
     fn insert(&mut self, process: Process) {
-        if self.processes.len() >= PROCESSES_MAX {
-            self.evict();
-        }
         let (key, parent) = (process.key, process.parent);
         self.current.insert(key.pid, key);
         let replaced = self.processes.insert(key, Box::new(process));
@@ -477,16 +533,6 @@ impl Table {
         Some(parent)
     }
 
-    fn evict(&mut self) {
-        let ended = std::iter::from_fn(|| self.ended.pop_front()).map(|(_, key)| key);
-        let oldest = ended.into_iter().find(|key| self.processes.contains_key(key));
-        // With nothing that ended, any one must go.
-        if let Some(key) = oldest.or_else(|| self.processes.keys().next().copied()) {
-            self.counts.evicted += 1;
-            self.remove(key);
-        }
-    }
-
     /// Ends processes that are gone although no record told it.
     fn sweep(&mut self, now: u64) {
         let is_gone = |process: &&Process| {
@@ -500,7 +546,14 @@ impl Table {
             self.counts.swept += 1;
             self.end(key, now);
         }
+        self.accounts.tidy();
     }
+}
+
+/// Who is charged with a process: the user who answers for it, or else its real user, which it does not change by running a
+/// program of another's.
+fn owner(credentials: &Credentials) -> u32 {
+    if credentials.actor == ABSENT { credentials.uid } else { credentials.actor }
 }
 
 /// What a process has become.
@@ -571,7 +624,7 @@ impl Process {
     }
 
     fn is_named(&self, names: &[&str]) -> bool {
-        self.image.name.elements().iter().any(|name| name.as_text().is_some_and(|name| names.contains(&name)))
+        self.image.name.elements().any(|name| name.as_text().is_some_and(|name| names.contains(&name)))
     }
 }
 
@@ -622,7 +675,7 @@ mod tests {
     pub(super) fn table(running: &[(u32, u32, &str, u32, u32)]) -> Table {
         let mut table = Table::new("boot");
         for (pid, parent, executable, sid, tty) in running {
-            let image = Image::of_procfs(executable, vec![SmolStr::new(executable)], "/", "");
+            let image = Image::of_procfs(executable, image::args([executable.as_bytes()]), "/", "");
             table.add(Origin {
                 pid: *pid,
                 start: u64::from(*pid) * SECOND,

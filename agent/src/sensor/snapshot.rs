@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapwing_common::{ABSENT, Credentials, Namespace, Place};
+use lapwing_engine::Texts;
 use procfs::process::{Process, Stat, Status};
 use procfs::{FromRead, ProcessCGroups};
 use smol_str::SmolStr;
 
 use super::actor;
 use super::file::FileKey;
-use super::image::Image;
+use super::image::{self, Image};
 use super::process::{Key, Origin, TICK_NANOS};
 use super::record::Record;
 use crate::bounded;
@@ -25,6 +26,9 @@ use crate::bounded;
 const ARGS_BYTES_MAX: u64 = lapwing_common::ARGS_BYTES_MAX as u64;
 /// Most bytes of another file about a process. The longest is `status` with 65,536 groups, some 720 KB.
 const ABOUT_BYTES_MAX: u64 = 1 << 20;
+
+/// Most bytes of programs of which whole arguments are kept until the snapshot is told; of further long ones the start is.
+const SNAPSHOT_BYTES_MAX: usize = 8 << 20;
 
 /// Credentials of which nothing is known.
 pub(super) const NO_CREDENTIALS: Credentials = Credentials {
@@ -89,11 +93,16 @@ impl Border {
 /// Every process that was made before this time since boot, parents before their children.
 pub(super) fn all(before: u64) -> Vec<Running> {
     let mut found: HashMap<u32, Running> = HashMap::new();
+    let mut bytes = 0;
     for process in procfs::process::all_processes().into_iter().flatten().flatten() {
         // A process that ends meanwhile is not there, as it would not be a moment later.
-        if let Some(running) = running(&process)
+        if let Some(mut running) = running(&process)
             && running.origin.start < before
         {
+            if bytes > SNAPSHOT_BYTES_MAX && running.origin.image.is_long() {
+                running.origin.image = Arc::new(running.origin.image.shortened());
+            }
+            bytes += running.origin.image.bytes();
             found.insert(running.origin.pid, running);
         }
     }
@@ -164,12 +173,12 @@ fn image(process: &Process, stat: &Stat) -> Image {
 }
 
 /// The arguments with empty ones, which the library leaves out.
-fn args(process: &Process) -> Vec<SmolStr> {
+fn args(process: &Process) -> Texts {
     let file = process.open_relative("cmdline").ok();
     let bytes = file.and_then(|file| bounded::start(file, ARGS_BYTES_MAX).ok()).unwrap_or_default();
     match bytes.strip_suffix(&[0]).unwrap_or(&bytes) {
-        [] => Vec::new(),
-        args => args.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into()).collect(),
+        [] => image::args([]),
+        args => image::args(args.split(|byte| *byte == 0)),
     }
 }
 

@@ -30,9 +30,7 @@ pub(crate) trait Source: Send {
 
     /// The events by which what is going on now could be told anew, as at the source's start: to somebody who listens from
     /// here on.
-    fn running(&mut self) -> Vec<Event> {
-        Vec::new()
-    }
+    fn running(&mut self, _take: &mut dyn FnMut(Event)) {}
 
     /// Tells whether somebody wants to see the events, also those that no rule can match. It is told often.
     fn watch(&mut self, _is_watched: bool) {}

@@ -137,7 +137,7 @@ impl Process {
             self.describe_relations(&mut fields);
             self.describe_user(&mut fields);
             self.describe_program_as(&ITSELF, &mut fields);
-            fields.set(field!("lapwing.process.comm"), self.program.name.elements()[0].clone());
+            fields.set(field!("lapwing.process.comm"), self.program.name.first_text().unwrap_or_default());
             fields.set(field!("lapwing.process.cgroup.id"), 4000 + i64::from(self.uid));
             fields.set(
                 field!("lapwing.process.cgroup.path"),
@@ -155,7 +155,7 @@ impl Process {
             fields.set_some(field!("process.parent.pid"), self.parent.as_ref().map(|parent| parent.pid));
             if let Some(previous) = &self.previous {
                 fields.set(field!("process.previous.args"), previous.args.clone());
-                fields.set(field!("process.previous.args_count"), previous.args.elements().len() as i64);
+                fields.set(field!("process.previous.args_count"), previous.args.elements().count() as i64);
                 fields.set(field!("process.previous.executable"), previous.executable.clone());
             }
             fields.set(field!("lapwing.process.stdin.type"), if self.tty { "char_device" } else { "pipe" });
@@ -197,7 +197,7 @@ impl Process {
 
     fn describe_program_as(&self, role: &Role, fields: &mut Fields) {
         fields.set(role.args, self.program.args.clone());
-        fields.set(role.args_count, self.program.args.elements().len() as i64);
+        fields.set(role.args_count, self.program.args.elements().count() as i64);
         fields.set(role.command_line, self.program.command_line.clone());
         fields.set(role.executable, self.program.executable.clone());
         fields.set(role.name, self.program.name.clone());

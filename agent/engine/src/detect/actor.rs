@@ -10,7 +10,7 @@ use std::hash::BuildHasher as _;
 use smol_str::SmolStr;
 
 use super::key::HASHES;
-use crate::event::{Event, FieldId, Value};
+use crate::event::{Event, FieldId};
 use crate::field;
 
 /// Levels below the host.
@@ -141,8 +141,7 @@ impl Act {
 /// What the levels are called. The account that answers for a process is the user that counts: a user of a namespace is
 /// its owner, and a program that runs with another's rights is an act of who started it.
 fn levels(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
-    let text = |fields: &[FieldId]| fields.iter().find_map(|field| event.values(*field).first());
-    let text = |fields: &[FieldId]| text(fields).map(Value::to_text);
+    let text = |fields: &[FieldId]| fields.iter().find_map(|field| event.get(*field)?.first_to_text());
     if !is_cloud(event) {
         return [
             text(&[
@@ -178,7 +177,7 @@ fn principal(arn: &str) -> &str {
 }
 
 fn destination(event: &Event) -> Option<SmolStr> {
-    let text = |field: FieldId| event.values(field).first().map(Value::to_text);
+    let text = |field: FieldId| event.get(field)?.first_to_text();
     if is_cloud(event) {
         return text(field!("event.action")).map(|action| cut(&action));
     }

@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 
 use super::learner::Learned;
 use super::{Change, Findings, Hit};
-use crate::event::{Event, FieldId, Schema, Timestamp, Value};
+use crate::event::{Event, FieldId, Schema, Timestamp};
 
 /// What the keys of partitions' rows start with.
 const PARTITION: &str = "partition:";
@@ -65,7 +65,7 @@ impl Buckets {
     ) {
         let bucket = hit.ordinal.time.floor(self.span);
         let partitions = match partition {
-            Some(field) => hit.event.values(field).iter().map(Value::key).collect(),
+            Some(field) => hit.event.values(field).map(|value| value.key()).collect(),
             None => vec![SmolStr::default()],
         };
         for partition in &partitions {

@@ -138,7 +138,7 @@ fn first(group: &[ThreatEntry]) -> Option<&ThreatEntry> {
 
 fn holds(entry: &ThreatEntry, document: &Json, event: &Event, schema: &Schema) -> bool {
     let wanted = values(document, entry, schema);
-    event.values(entry.field).iter().map(Value::key).any(|value| wanted.contains(&value)) != entry.negate
+    event.values(entry.field).map(|value| value.key()).any(|value| wanted.contains(&value)) != entry.negate
 }
 
 /// The values of an indicator's field, as values of the event's field.

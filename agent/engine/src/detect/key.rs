@@ -73,7 +73,7 @@ pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
     let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
     for key in keys {
         let mut values: Vec<Option<SmolStr>> = Vec::new();
-        for value in key.field.map_or(&[][..], |field| event.values(field)) {
+        for value in key.field.map(|field| event.values(field)).unwrap_or_default() {
             let value = Some(value.key());
             if values.len() < JOIN_KEYS_MAX && !values.contains(&value) {
                 values.push(value);
@@ -95,10 +95,7 @@ pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
 
 /// The key of an event all of whose key fields have one value, as nearly all have. Most rules have one or two such fields.
 fn only_join_key(keys: &[Key], event: &Event) -> Option<JoinKey> {
-    let only = |key: &Key| match event.values(key.field?) {
-        [value] => Some(Some(value.key())),
-        _ => None,
-    };
+    let only = |key: &Key| event.values(key.field?).only().map(|value| Some(value.key()));
     let values: Arc<[_]> = match keys {
         [key] => Arc::new([only(key)?]),
         [first, second] => Arc::new([only(first)?, only(second)?]),

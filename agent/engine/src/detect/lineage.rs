@@ -5,6 +5,8 @@
 //! limit at which an earlier one of the actor who has most goes. Relations are read off an event: its own process, its parent, its ancestry. So a
 //! process counts from its matching event on, also when it has ended, and whatever happened before that event does not.
 
+use std::borrow::Cow;
+
 use smol_str::SmolStr;
 
 use super::actor::Charge;
@@ -97,12 +99,12 @@ impl Answers for Related<'_> {
     fn related(&self, relation: Relation, subquery: usize) -> bool {
         let values = |field: &FieldId| self.event.values(*field);
         let parent = self.event.get(field!("process.parent.entity_id"));
-        let processes: Vec<&Value> = match (relation, parent) {
+        let is_known = |process: Cow<'_, Value>| self.known[subquery].get(&process.key()).is_some();
+        match (relation, parent) {
             // The nearest ancestor stands first.
-            (Relation::Child, None) => values(&field!("process.Ext.ancestry")).iter().take(1).collect(),
-            _ => relation.fields().iter().flat_map(values).collect(),
-        };
-        processes.into_iter().map(Value::key).any(|process| self.known[subquery].get(&process).is_some())
+            (Relation::Child, None) => values(&field!("process.Ext.ancestry")).next().is_some_and(is_known),
+            _ => relation.fields().iter().flat_map(values).any(is_known),
+        }
     }
 
     fn earlier(&self, _: usize, _: FieldId) -> Option<Value> {

@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use crate::event::{Event, FieldId, Timestamp, Value};
+use crate::event::{Elements, Event, FieldId, Timestamp, Value};
 
 /// What orders events: time, then `event.sequence`, then arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +132,7 @@ pub struct Finding {
 impl Finding {
     /// The values of a field: those of the last of the events that has it.
     #[must_use]
-    pub fn values(&self, field: FieldId) -> &[Value] {
+    pub fn values(&self, field: FieldId) -> Elements<'_> {
         if let Some(threshold) = &self.threshold
             && let Some((_, term)) = threshold.terms.iter().find(|(known, _)| *known == field)
         {
@@ -149,10 +149,11 @@ impl Finding {
 
     /// The values of a field as one text, which is the same for the same values; `None` where there are none.
     pub(crate) fn key(&self, field: FieldId) -> Option<SmolStr> {
-        match self.values(field) {
-            [] => None,
-            [value] => Some(value.key()),
-            values => Some(Value::List(values.into()).key()),
+        let values = self.values(field);
+        match (values.is_empty(), values.clone().only()) {
+            (true, _) => None,
+            (_, Some(value)) => Some(value.key()),
+            _ => Some(Value::list(values.to_vec()).key()),
         }
     }
 }

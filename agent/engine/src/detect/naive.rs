@@ -4,6 +4,7 @@
 //! It is the reference. What runs rules must give the same answer for every query and every event, and is compared with
 //! this in tests, by the fuzzer and in benchmarks; what explains to people why a query holds asks it node by node.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use smol_str::SmolStr;
@@ -27,7 +28,7 @@ pub fn matches(query: &EventQuery, event: &Event) -> bool {
 #[must_use]
 pub fn is_of(query: &EventQuery, event: &Event) -> bool {
     query.category.as_ref().is_none_or(|category| {
-        event.values(field!("event.category")).iter().any(|value| value.as_text() == Some(category.as_str()))
+        event.values(field!("event.category")).any(|value| value.as_text() == Some(category.as_str()))
     })
 }
 
@@ -59,7 +60,7 @@ pub fn holds(condition: &Condition, event: &Event) -> bool {
 fn anywhere(fields: &[FieldId], test: Option<&Test>, event: &Event) -> bool {
     let present = event.fields().into_iter().filter(|(field, _)| fields.binary_search(field).is_ok());
     let passes = |value: &Value| test.is_none_or(|test| passes(test, value));
-    present.into_iter().any(|(_, value)| value.elements().iter().any(passes))
+    present.into_iter().any(|(_, value)| value.elements().any(|value| passes(&value)))
 }
 
 /// Whether one value passes a test.
@@ -101,7 +102,7 @@ pub fn passes(test: &Test, value: &Value) -> bool {
 #[must_use]
 pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
     match expr {
-        Expr::Constant(value) => value.iter().flat_map(Value::elements).cloned().collect(),
+        Expr::Constant(value) => value.iter().flat_map(Value::elements).map(Cow::into_owned).collect(),
         Expr::Field(field) => event.values(*field).to_vec(),
         // What detectors resolve before they ask.
         Expr::Earlier { .. } => Vec::new(),

@@ -107,10 +107,8 @@ impl NewTerms {
     fn terms(&self, event: &Event) -> Vec<Vec<Value>> {
         self.fields.iter().fold(vec![Vec::new()], |terms, field| {
             let longer = terms.iter().flat_map(|term: &Vec<Value>| {
-                event
-                    .values(*field)
-                    .iter()
-                    .map(move |value| [term.as_slice(), std::slice::from_ref(value)].concat())
+                let values = event.values(*field);
+                values.map(move |value| [term.as_slice(), &[value.into_owned()]].concat())
             });
             longer.take(TERMS_OF_EVENT_MAX).collect()
         })

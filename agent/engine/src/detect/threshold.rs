@@ -5,6 +5,7 @@
 //! group's fields, has held enough of them for `from`. A bucket that has raised an alert is silent for as long again and
 //! then counts from nothing, so that what goes on is told once a window.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use smol_str::SmolStr;
 use super::actor::{Actor, Charge};
 use super::window::Window;
 use super::{Drops, Finding, Findings, Hit, Limits, ThresholdResult};
-use crate::event::{Event, Timestamp, Value};
+use crate::event::{Elements, Event, Timestamp, Value};
 use crate::rule::Threshold;
 
 /// Most buckets that one event with multi-valued fields counts in.
@@ -135,8 +136,8 @@ impl ThresholdDetector {
         let combinations = self.threshold.fields.iter().fold(vec![Vec::new()], |terms, field| {
             let values = distinct(event.values(*field));
             let longer = terms.iter().flat_map(|term: &Vec<Value>| {
-                let values = values.iter();
-                values.map(move |value| [term.as_slice(), std::slice::from_ref(*value)].concat())
+                let values = values.iter().cloned();
+                values.map(move |value| [term.as_slice(), &[value]].concat())
             });
             longer.take(BUCKETS_OF_EVENT_MAX).collect()
         });
@@ -213,9 +214,12 @@ impl Counting {
 }
 
 /// Each value once.
-fn distinct(values: &[Value]) -> Vec<&Value> {
+fn distinct(values: Elements<'_>) -> Vec<Value> {
+    if let Some(only) = values.clone().only() {
+        return vec![only.into_owned()];
+    }
     let mut seen = HashSet::new();
-    values.iter().filter(|value| values.len() == 1 || seen.insert(value.key())).collect()
+    values.filter(|value| seen.insert(value.key())).map(Cow::into_owned).collect()
 }
 
 /// How many are counted where so many are asked for.

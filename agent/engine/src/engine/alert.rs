@@ -100,13 +100,15 @@ impl Alert {
 /// Name, severity and risk score: the rule's, or what the events say in their place.
 fn overridden(rule: &Rule, finding: &Finding) -> (SmolStr, Severity, i64) {
     let overrides = &rule.overrides;
-    let first = |field: Option<FieldId>| field.and_then(|field| finding.values(field).first());
-    let name = first(overrides.name).map(Value::to_text).filter(|name| !name.trim().is_empty());
-    let named = overrides.severity.iter().filter(|(field, wanted, _)| {
-        finding.values(*field).iter().any(|value| value.to_text() == wanted.as_str())
-    });
+    let first = |field: Option<FieldId>| field.and_then(|field| finding.values(field).next());
+    let name = first(overrides.name);
+    let name = name.as_deref().map(Value::to_text).filter(|name| !name.trim().is_empty());
+    let named = overrides
+        .severity
+        .iter()
+        .filter(|(field, wanted, _)| finding.values(*field).any(|value| value.to_text() == wanted.as_str()));
     let severity = named.map(|(_, _, severity)| *severity).max().unwrap_or(rule.severity);
-    let risk_score = match first(overrides.risk_score) {
+    let risk_score = match first(overrides.risk_score).as_deref() {
         Some(Value::Long(score)) => Some(*score),
         Some(Value::Double(score)) => Some(score.round() as i64),
         Some(Value::Text(score)) => score.parse().ok(),

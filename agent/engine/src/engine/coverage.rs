@@ -380,9 +380,12 @@ impl Judge<'_> {
                 let texts: Vec<_> = values.iter().filter_map(|value| value.as_text()).collect();
                 let kinds = || self.source.kinds.iter();
                 let given = |text: &str| {
-                    kinds().any(|kind| match kind.fixed.values(*id) {
-                        [] => kind.has(*id, self.schema),
-                        fixed => fixed.iter().any(|value| value.as_text() == Some(text)),
+                    kinds().any(|kind| {
+                        let mut fixed = kind.fixed.values(*id);
+                        match fixed.is_empty() {
+                            true => kind.has(*id, self.schema),
+                            false => fixed.any(|value| value.as_text() == Some(text)),
+                        }
                     })
                 };
                 let meant = |text: &str| kinds().any(|kind| kind.synonyms.iter().any(|name| name == text));
@@ -400,7 +403,7 @@ impl Judge<'_> {
             let any = EventQuery { category: query.category.clone(), condition: Condition::Always(true) };
             let given = kind.fixed.values(field!("event.category"));
             let asked = required(&query.condition, field!("event.category"));
-            let fits = |asked: &String| given.iter().any(|value| value.as_text() == Some(asked.as_str()));
+            let fits = |asked: &String| given.clone().any(|value| value.as_text() == Some(asked.as_str()));
             self.heard(&any, kind) && asked.is_none_or(|asked| asked.iter().any(fits))
         };
         let kinds: Vec<_> = self.source.kinds.iter().filter(is_it).collect();

@@ -3,6 +3,7 @@
 //! A recording has a first and a last event, so that all of it is put in order before anything is judged, and results
 //! can be counted from either end. What judges is the same as in rules.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -176,7 +177,8 @@ impl<T: Clone> Search<T> {
             return;
         }
         self.held_bytes = bytes;
-        let tiebreaker = self.options.tiebreaker_field.and_then(|field| event.values(field).first().cloned());
+        let tiebreaker = self.options.tiebreaker_field.and_then(|field| event.values(field).next());
+        let tiebreaker = tiebreaker.map(Cow::into_owned);
         self.held.push(Held { event, tiebreaker, arrival: self.pushed, parts, known_by: known_by() });
     }
 

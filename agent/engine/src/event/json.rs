@@ -57,7 +57,7 @@ impl Event {
                 [(_, value)] if !schema.is_list(id) => own.set(id, value.clone()),
                 several => own.set(
                     id,
-                    Value::List(several.iter().flat_map(|(_, value)| value.elements()).cloned().collect()),
+                    Value::list(several.iter().flat_map(|(_, value)| value.elements().to_vec()).collect()),
                 ),
             };
         }
@@ -78,7 +78,7 @@ impl Event {
         for leaf in leaves(schema, id, &object) {
             match leaf {
                 (leaf, values) if values.len() == 1 => self.own.set(leaf, values[0].clone()),
-                (leaf, values) => self.own.set(leaf, Value::List(values.into())),
+                (leaf, values) => self.own.set(leaf, Value::list(values)),
             };
         }
         self.keep(schema.name(id), object);
@@ -144,8 +144,9 @@ impl<'a> Writer<'a> {
                 return false;
             }
             match value {
-                Value::List(values) => self.list(values),
-                value if self.schema.is_list(id) => self.list(std::slice::from_ref(value)),
+                Value::Texts(texts) => self.list(texts.iter(), Self::text),
+                Value::List(values) => self.list(values.iter(), Self::scalar),
+                value if self.schema.is_list(id) => self.list([value].into_iter(), Self::scalar),
                 value => self.scalar(value),
             }
         }
@@ -182,13 +183,13 @@ impl<'a> Writer<'a> {
         self.out.extend(std::iter::repeat_n(b'}', count));
     }
 
-    fn list(&mut self, values: &[Value]) {
+    fn list<T>(&mut self, values: impl Iterator<Item = T>, write: impl Fn(&mut Self, T)) {
         self.out.push(b'[');
-        for (index, value) in values.iter().enumerate() {
+        for (index, value) in values.enumerate() {
             if index > 0 {
                 self.out.push(b',');
             }
-            self.scalar(value);
+            write(self, value);
         }
         self.out.push(b']');
     }
@@ -216,7 +217,7 @@ fn parts(name: &str) -> impl Iterator<Item = &str> {
 
 fn leaf(schema: &Schema, id: FieldId, value: &Value) -> Json {
     match value {
-        Value::List(_) => value.to_json(),
+        Value::List(_) | Value::Texts(_) => value.to_json(),
         value if schema.is_list(id) => Json::Array(vec![value.to_json()]),
         value => value.to_json(),
     }

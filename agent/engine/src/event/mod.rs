@@ -9,6 +9,7 @@ mod inference;
 mod json;
 mod mapping;
 mod schema;
+mod texts;
 mod time;
 mod value;
 pub(crate) mod version;
@@ -17,6 +18,7 @@ pub use inference::Inference;
 pub use json::EventError;
 pub use mapping::{Mapping, MappingError};
 pub use schema::{Field, FieldId, Schema, Type};
+pub use texts::{Elements, Texts};
 pub use time::Timestamp;
 pub use value::Value;
 
@@ -48,7 +50,7 @@ impl Fields {
     /// Sets a field's value, in place of an earlier one. An empty list sets nothing.
     pub fn set(&mut self, id: FieldId, value: impl Into<Value>) -> &mut Self {
         let value = value.into();
-        if value.elements().is_empty() {
+        if value.is_nothing() {
             return self;
         }
         match self.ids.last() {
@@ -94,6 +96,12 @@ impl Fields {
     /// The value of the field at this place in the order.
     pub(crate) fn value_at(&self, place: usize) -> &Value {
         &self.values[place]
+    }
+
+    /// About how many bytes the list takes where it is shared.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        16 + size_of::<Self>() + self.heap_bytes()
     }
 
     fn heap_bytes(&self) -> usize {
@@ -172,13 +180,13 @@ impl Event {
     /// The text of a field; its first value where it holds several.
     #[must_use]
     pub fn text(&self, id: FieldId) -> Option<&str> {
-        self.get(id)?.elements().first()?.as_text()
+        self.get(id)?.first_text()
     }
 
     /// The values of a field one by one; none where it is absent.
     #[must_use]
-    pub fn values(&self, id: FieldId) -> &[Value] {
-        self.get(id).map_or(&[], Value::elements)
+    pub fn values(&self, id: FieldId) -> Elements<'_> {
+        self.get(id).map(Value::elements).unwrap_or_default()
     }
 
     /// The lists of fields: its own, and below it those that it shares with other events.
@@ -214,5 +222,14 @@ impl Event {
     pub fn held_bytes(&self) -> usize {
         let shared = |fields: &Arc<Fields>| size_of::<Fields>() + fields.heap_bytes();
         self.own_bytes() + self.shared.iter().map(shared).sum::<usize>()
+    }
+
+    /// The same with its part of what it shares: of events that are kept one after the other, the parts are at least the
+    /// whole.
+    #[must_use]
+    pub fn part_bytes(&self) -> usize {
+        // Whoever made the list holds it too.
+        let part = |fields: &Arc<Fields>| fields.held_bytes() / (Arc::strong_count(fields) - 1).max(1);
+        self.own_bytes() + self.shared.iter().map(part).sum::<usize>()
     }
 }

@@ -1,6 +1,6 @@
 //! What one process looks like in events, in each of the roles it has in its own and in others'.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
 use lapwing_common::{ABSENT, Descriptor, Namespace};
@@ -8,16 +8,46 @@ use lapwing_engine::{FieldId, Fields, Value, field};
 use smol_str::{SmolStr, ToSmolStr};
 
 use super::{Decoder, count};
+use crate::budget::Meter;
 use crate::sensor::container;
 use crate::sensor::image::Image;
 use crate::sensor::process::{Process, Table};
 
 /// What a process looks like in events, made when it is needed first.
-#[derive(Default)]
 pub(in crate::sensor) struct Blocks {
     process: OnceCell<Arc<Fields>>,
     network: OnceCell<Arc<Fields>>,
     roles: [OnceCell<Arc<Fields>>; ROLES.len()],
+    meter: Arc<Meter>,
+    bytes: Cell<usize>,
+}
+
+impl Blocks {
+    /// Nothing yet; what is made is charged to this meter.
+    pub(in crate::sensor) fn new(meter: Arc<Meter>) -> Self {
+        let (process, network, roles) = Default::default();
+        Self { process, network, roles, meter, bytes: Cell::new(0) }
+    }
+
+    /// Forgets what was made.
+    pub(in crate::sensor) fn clear(&mut self) {
+        if self.bytes.get() > 0 {
+            *self = Self::new(self.meter.clone());
+        }
+    }
+
+    fn made(&self, fields: Fields) -> Arc<Fields> {
+        let bytes = fields.held_bytes();
+        self.meter.take(bytes);
+        self.bytes.set(self.bytes.get() + bytes);
+        Arc::new(fields)
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.meter.give_back(self.bytes.get());
+    }
 }
 
 /// The fields by which one process is described in a role.
@@ -101,13 +131,13 @@ impl Decoder {
                 let kind = process.entry.map(|(_, kind)| kind);
                 fields.set_some(field!("process.entry_leader.entry_meta.type"), kind);
             }
-            Arc::new(fields)
+            process.blocks.made(fields)
         };
         process.blocks.roles[role].get_or_init(make).clone()
     }
 
     pub(super) fn process_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
-        let make = || Arc::new(self.process_fields(table, process, Some(&process.image)));
+        let make = || process.blocks.made(self.process_fields(table, process, Some(&process.image)));
         process.blocks.process.get_or_init(make).clone()
     }
 
@@ -148,7 +178,7 @@ impl Decoder {
             self.describe_relations(table, process, &mut fields);
             self.describe_user(process, &mut fields);
             container(table, process, &mut fields);
-            Arc::new(fields)
+            process.blocks.made(fields)
         };
         process.blocks.network.get_or_init(make).clone()
     }

@@ -11,12 +11,13 @@ use lapwing_engine::{Event, FieldId, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
 
 use super::{Decoder, fixed};
+use crate::budget::Charge;
 use crate::sensor::action::Action;
 use crate::sensor::clock;
 use crate::sensor::file::FileKey;
 use crate::sensor::hook::UDP;
 use crate::sensor::host::Host;
-use crate::sensor::image::{DELETED, Image};
+use crate::sensor::image::{DELETED, Image, args};
 use crate::sensor::owner::Owner;
 use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
@@ -141,7 +142,7 @@ fn image(executable: &str) -> Image {
         executable: executable.into(),
         file_key: FileKey::default(),
         name: name.into(),
-        args: Value::texts([name]),
+        args: args([name.as_bytes()]),
         args_count: 1,
         command_line: name.into(),
         directory: "/".into(),
@@ -152,6 +153,8 @@ fn image(executable: &str) -> Image {
         directory_file: Some(Value::texts([DELETED])),
         env_vars: Value::texts(["LD_PRELOAD=/x.so"]),
         is_env_cut: true,
+        is_short: false,
+        charge: Charge::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -16,8 +16,26 @@ use super::{Image, Key, Life, Origin, Process, Table};
 #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(in crate::sensor) struct Saved {
     cgroups: Vec<(u64, SmolStr)>,
+    /// The programs, each once.
+    images: Vec<SavedImage>,
     /// Parents before their children.
     processes: Vec<SavedProcess>,
+}
+
+/// A program that the table holds too.
+#[derive(Clone, Debug, PartialEq)]
+struct SavedImage(Arc<Image>);
+
+impl Serialize for SavedImage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SavedImage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Arc::new(Image::deserialize(deserializer)?.complete())))
+    }
 }
 
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -26,8 +44,9 @@ struct SavedProcess {
     start: u64,
     parent: Option<Key>,
     parent_pid: u32,
-    image: Image,
-    previous: Option<Image>,
+    /// Which of the programs it runs, and which it ran before.
+    image: usize,
+    previous: Option<usize>,
     /// What the wire defines, byte for byte: it is read by the same wire only.
     credentials: String,
     place: String,
@@ -46,11 +65,13 @@ enum SavedLife {
 impl Table {
     /// The table for the next run.
     pub(in crate::sensor) fn save(&self) -> Saved {
-        let ended: HashMap<Key, u64> = self.ended.iter().map(|(time, key)| (*key, *time)).collect();
-        let mut processes: Vec<_> = self.each().map(|process| saved(process, &ended)).collect();
-        processes.sort_unstable_by_key(|process| (process.start, process.pid));
+        let ended: HashMap<Key, u64> = self.ended.iter().map(|(time, key, _)| (*key, *time)).collect();
+        let mut images = Images::default();
+        let mut in_order: Vec<_> = self.each().collect();
+        in_order.sort_unstable_by_key(|process| (process.start, process.key.pid));
+        let processes = in_order.into_iter().map(|process| saved(process, &ended, &mut images)).collect();
         let cgroups = self.cgroups.iter().map(|(id, path)| (*id, path.clone())).collect();
-        Saved { cgroups, processes }
+        Saved { cgroups, images: images.saved, processes }
     }
 
     /// Takes in what the run before knew.
@@ -62,19 +83,23 @@ impl Table {
             self.name_cgroup(id, path);
         }
         let mut ended = Vec::new();
+        let image = |index: usize| {
+            let image: Option<&SavedImage> = saved.images.get(index);
+            image.map(|SavedImage(image)| image.clone()).context("a program is missing")
+        };
         for process in saved.processes {
             let key = self.add(Origin {
                 pid: process.pid,
                 start: process.start,
                 parent: process.parent,
                 parent_pid: process.parent_pid,
-                image: Arc::new(process.image),
+                image: image(process.image)?,
                 credentials: value(&process.credentials)?,
                 place: value(&process.place)?,
             });
             let stdio = process.stdio.as_deref().map(value).transpose()?;
             let Some(known) = self.processes.get_mut(&key) else { continue };
-            (known.previous, known.stdio) = (process.previous.map(Arc::new), stdio);
+            (known.previous, known.stdio) = (process.previous.map(image).transpose()?, stdio);
             match process.life {
                 SavedLife::Alive => {}
                 SavedLife::Ended(time) => ended.push((time, key)),
@@ -89,14 +114,30 @@ impl Table {
     }
 }
 
-fn saved(process: &Process, ended: &HashMap<Key, u64>) -> SavedProcess {
+/// Programs on their way out, each once.
+#[derive(Default)]
+struct Images {
+    saved: Vec<SavedImage>,
+    places: HashMap<*const Image, usize>,
+}
+
+impl Images {
+    fn place(&mut self, image: &Arc<Image>) -> usize {
+        *self.places.entry(Arc::as_ptr(image)).or_insert_with(|| {
+            self.saved.push(SavedImage(image.clone()));
+            self.saved.len() - 1
+        })
+    }
+}
+
+fn saved(process: &Process, ended: &HashMap<Key, u64>, images: &mut Images) -> SavedProcess {
     SavedProcess {
         pid: process.key.pid,
         start: process.start,
         parent: process.parent,
         parent_pid: process.parent_pid,
-        image: (*process.image).clone(),
-        previous: process.previous.as_deref().cloned(),
+        image: images.place(&process.image),
+        previous: process.previous.as_ref().map(|previous| images.place(previous)),
         credentials: text(&process.credentials),
         place: text(&process.place),
         stdio: process.stdio.as_ref().map(text),

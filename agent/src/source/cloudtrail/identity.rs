@@ -77,7 +77,7 @@ const TARGETS: &[(&[&str], FieldId)] = &[
 ];
 
 fn text(fields: &Fields, id: FieldId) -> Option<String> {
-    fields.get(id).and_then(|value| value.elements().first()?.as_text()).map(str::to_owned)
+    fields.get(id).and_then(|value| value.first_text()).map(str::to_owned)
 }
 
 /// The name of a session, which is the last part of an assumed role's ARN.

@@ -138,17 +138,25 @@ impl FieldTests {
                     marks.add_to(facts);
                 }
             }
-            Value::Boolean(_) | Value::Date(_) | Value::List(_) => {}
+            Value::Boolean(_) | Value::Date(_) | Value::List(_) | Value::Texts(_) => {}
         }
         one_by_one(&self.others, value, facts);
     }
 
-    /// The tests that a value passes by itself.
-    pub(super) fn passed(&self, value: &Value, scratch: &mut Scratch) -> Marks {
+    /// Adds the tests that a text passes by itself.
+    pub(super) fn judge_text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
+        self.text(text, facts, scratch);
+        if !self.others.is_empty() {
+            one_by_one(&self.others, &Value::Text(text.into()), facts);
+        }
+    }
+
+    /// The tests that a text passes by itself.
+    pub(super) fn passed(&self, text: &str, scratch: &mut Scratch) -> Marks {
         let mut facts = std::mem::take(&mut scratch.facts);
         facts.clear();
         facts.resize(self.words, 0);
-        self.judge(value, &mut facts, scratch);
+        self.judge_text(text, &mut facts, scratch);
         let passed = Marks::of(&facts);
         scratch.facts = facts;
         passed

@@ -9,14 +9,14 @@ use smol_str::SmolStr;
 use super::field::{FieldTests, Scratch};
 use super::marks::Marks;
 use crate::detect::hash::{Quick, mix};
-use crate::event::Value;
+use crate::event::{Texts, Value};
 
 /// How many texts of a field are kept; a power of two. A new one takes the place of an older one.
 const TEXTS_MAX: usize = 512;
 /// How many lists of a field are kept; a power of two.
 const LISTS_MAX: usize = 64;
-/// Longest list that is kept, in values: its room is not given back as long as it is.
-const LIST_VALUES_MAX: usize = 64;
+/// Longest list that is kept, in bytes: its room is not given back as long as it is.
+const LIST_BYTES_MAX: usize = 1024;
 /// Longest text that is kept, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
@@ -26,7 +26,7 @@ pub(super) struct Recent {
     /// By hash; nothing before the first text.
     texts: Vec<Kept>,
     /// By address, which no other list can have while the weak reference lives; nothing before the first list.
-    lists: Vec<Weak<[Value]>>,
+    lists: Vec<Option<Weak<str>>>,
     /// The lists' sets of tests, one after the other.
     facts: Vec<u64>,
 }
@@ -48,43 +48,66 @@ impl Recent {
         scratch: &mut Scratch,
     ) {
         match value {
-            Value::List(list) if (2..=LIST_VALUES_MAX).contains(&list.len()) => {
+            Value::Texts(list) if list.as_ended().len() <= LIST_BYTES_MAX && list.are_several() => {
                 self.list(tests, list, facts, scratch);
             }
-            value => self.values(tests, value.elements(), facts, scratch),
+            Value::Texts(list) => self.texts(tests, list, facts, scratch),
+            Value::List(values) => {
+                tests.any(facts);
+                values.iter().for_each(|value| self.value(tests, value, facts, scratch));
+            }
+            value => {
+                tests.any(facts);
+                self.value(tests, value, facts, scratch);
+            }
         }
     }
 
-    fn list(&mut self, tests: &FieldTests, list: &Arc<[Value]>, facts: &mut [u64], scratch: &mut Scratch) {
+    fn list(&mut self, tests: &FieldTests, list: &Texts, facts: &mut [u64], scratch: &mut Scratch) {
         if self.lists.is_empty() {
-            self.lists = vec![Weak::<[Value; 0]>::new() as Weak<[Value]>; LISTS_MAX];
+            self.lists = vec![None; LISTS_MAX];
             self.facts = vec![0; LISTS_MAX * tests.words];
         }
-        let address = Arc::as_ptr(list);
+        let address = Arc::as_ptr(list.shared());
         let place = mix(0, address.cast::<u8>() as usize as u64) as usize % LISTS_MAX;
         let kept = place * tests.words..(place + 1) * tests.words;
-        if std::ptr::addr_eq(self.lists[place].as_ptr(), address) {
+        if self.lists[place].as_ref().is_some_and(|known| std::ptr::addr_eq(known.as_ptr(), address)) {
             return facts.copy_from_slice(&self.facts[kept]);
         }
-        self.values(tests, list, facts, scratch);
+        self.texts(tests, list, facts, scratch);
         self.facts[kept].copy_from_slice(facts);
-        self.lists[place] = Arc::downgrade(list);
+        self.lists[place] = Some(Arc::downgrade(list.shared()));
     }
 
-    fn values(&mut self, tests: &FieldTests, values: &[Value], facts: &mut [u64], scratch: &mut Scratch) {
+    fn texts(&mut self, tests: &FieldTests, list: &Texts, facts: &mut [u64], scratch: &mut Scratch) {
         tests.any(facts);
-        for value in values {
-            match value {
-                Value::Text(text) if !tests.is_light() && text.len() <= TEXT_BYTES_MAX => {
-                    self.kept(tests, value, text, scratch).add_to(facts);
-                }
-                value => tests.judge(value, facts, scratch),
+        let is_kept = !tests.is_light();
+        for text in list.iter() {
+            if is_kept && text.len() <= TEXT_BYTES_MAX {
+                self.kept(tests, text, || text.into(), scratch).add_to(facts);
+            } else {
+                tests.judge_text(text, facts, scratch);
             }
+        }
+    }
+
+    fn value(&mut self, tests: &FieldTests, value: &Value, facts: &mut [u64], scratch: &mut Scratch) {
+        match value {
+            Value::Text(text) if !tests.is_light() && text.len() <= TEXT_BYTES_MAX => {
+                self.kept(tests, text, || text.clone(), scratch).add_to(facts);
+            }
+            value => tests.judge(value, facts, scratch),
         }
     }
 
     /// The tests that a text passes, judged where it did not come lately.
-    fn kept(&mut self, tests: &FieldTests, value: &Value, text: &SmolStr, scratch: &mut Scratch) -> &Marks {
+    fn kept(
+        &mut self,
+        tests: &FieldTests,
+        text: &str,
+        keep: impl FnOnce() -> SmolStr,
+        scratch: &mut Scratch,
+    ) -> &Marks {
         if self.texts.is_empty() {
             self.texts = vec![Kept::default(); TEXTS_MAX];
         }
@@ -94,7 +117,7 @@ impl Recent {
         let hash = hasher.finish() | 1;
         let kept = &mut self.texts[(hash >> 1) as usize % TEXTS_MAX];
         if kept.hash != hash || kept.text != *text {
-            *kept = Kept { hash, text: text.clone(), passed: tests.passed(value, scratch) };
+            *kept = Kept { hash, text: keep(), passed: tests.passed(text, scratch) };
         }
         &kept.passed
     }

@@ -559,7 +559,7 @@ fn type_of(value: &Value) -> Type {
         Value::Boolean(_) => Type::Boolean,
         Value::Ip(_) => Type::Ip,
         Value::Date(_) => Type::Date,
-        Value::Text(_) | Value::List(_) => Type::Keyword,
+        Value::Text(_) | Value::List(_) | Value::Texts(_) => Type::Keyword,
     }
 }
 

@@ -1,0 +1,180 @@
+//! Lists of texts, and how the values of any list are gone through.
+//!
+//! Whoever starts a program chooses how many arguments it has, and how long they are: a value for each would be 24 bytes
+//! for each empty one. So all of a list lie in one buffer, each ended by a NUL, which no argument can hold.
+
+use std::borrow::Cow;
+use std::str::SplitTerminator;
+use std::sync::Arc;
+
+use super::Value;
+
+/// What ends each text.
+const END: char = '\0';
+
+/// Texts without NULs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Texts(Arc<str>);
+
+impl Texts {
+    /// These texts; or, where one has a NUL in it, those before it, and it.
+    pub(super) fn new<T: AsRef<str>>(texts: &mut impl Iterator<Item = T>) -> Result<Self, (Self, T)> {
+        let mut ended = String::new();
+        for text in texts {
+            if text.as_ref().contains(END) {
+                return Err((Self(ended.into()), text));
+            }
+            ended.push_str(text.as_ref());
+            ended.push(END);
+        }
+        Ok(Self(ended.into()))
+    }
+
+    /// The texts of a buffer in which a NUL ends each.
+    #[must_use]
+    pub fn of_ended(mut ended: String) -> Self {
+        if !ended.is_empty() && !ended.ends_with(END) {
+            ended.push(END);
+        }
+        Self(ended.into())
+    }
+
+    /// The buffer, in which a NUL ends each text.
+    #[must_use]
+    pub fn as_ended(&self) -> &str {
+        &self.0
+    }
+
+    /// The texts in order.
+    pub fn iter(&self) -> SplitTerminator<'_, char> {
+        self.0.split_terminator(END)
+    }
+
+    /// Whether there are more than one.
+    #[must_use]
+    pub fn are_several(&self) -> bool {
+        self.0.find(END).is_some_and(|first| first + 1 < self.0.len())
+    }
+
+    /// The texts with this between them.
+    #[must_use]
+    pub fn join(&self, between: &str) -> String {
+        let ended = self.0.strip_suffix(END).unwrap_or(&self.0);
+        ended.replace(END, between)
+    }
+
+    /// The start of the list, in this many bytes, ends included; the last text may be cut.
+    #[must_use]
+    pub fn cut(&self, bytes_max: usize) -> Self {
+        if self.0.len() <= bytes_max {
+            return self.clone();
+        }
+        let whole = self.0.floor_char_boundary(bytes_max.saturating_sub(1));
+        Self::of_ended(self.0[..whole].to_owned())
+    }
+
+    /// The buffer, by which lists are told apart that are shared.
+    pub(crate) fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        16 + self.0.len()
+    }
+}
+
+/// The values of a field one by one.
+#[derive(Clone, Debug)]
+pub struct Elements<'a>(Source<'a>);
+
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    Values(&'a [Value]),
+    Texts(SplitTerminator<'a, char>),
+}
+
+impl<'a> Elements<'a> {
+    /// These values.
+    #[must_use]
+    pub fn of(values: &'a [Value]) -> Self {
+        Self(Source::Values(values))
+    }
+
+    pub(super) fn of_texts(texts: &'a Texts) -> Self {
+        Self(Source::Texts(texts.iter()))
+    }
+
+    /// Whether there are no more.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match &self.0 {
+            Source::Values(values) => values.is_empty(),
+            Source::Texts(texts) => texts.clone().next().is_none(),
+        }
+    }
+
+    /// The value, where there is one and no more.
+    #[must_use]
+    pub fn only(mut self) -> Option<Cow<'a, Value>> {
+        let only = self.next()?;
+        self.is_empty().then_some(only)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn to_vec(self) -> Vec<Value> {
+        self.map(Cow::into_owned).collect()
+    }
+}
+
+impl Default for Elements<'_> {
+    fn default() -> Self {
+        Self::of(&[])
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Cow<'a, Value>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Source::Values(values) => {
+                let (first, rest) = values.split_first()?;
+                *values = rest;
+                Some(Cow::Borrowed(first))
+            }
+            Source::Texts(texts) => texts.next().map(|text| Cow::Owned(Value::Text(text.into()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_fits_and_is_text() {
+        let texts = Texts::of_ended("sh\0-c\0\0öö".into());
+        assert_eq!(texts.iter().collect::<Vec<_>>(), ["sh", "-c", "", "öö"]);
+        assert_eq!(texts.join(" "), "sh -c  öö");
+        for (bytes, expected) in [
+            (0, &[][..]),
+            (1, &[]),
+            (2, &["s"]),
+            (3, &["sh"]),
+            (4, &["sh"]),
+            (6, &["sh", "-c"]),
+            (7, &["sh", "-c"]),
+            (8, &["sh", "-c", ""]),
+            (9, &["sh", "-c", ""]),
+            (10, &["sh", "-c", "", "ö"]),
+            (12, &["sh", "-c", "", "öö"]),
+        ] {
+            let cut = texts.cut(bytes);
+            assert_eq!(cut.iter().collect::<Vec<_>>(), expected, "{bytes}");
+            assert!(cut.as_ended().len() <= bytes);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What may be held in memory, in bytes, and for whom.
+//!
+//! A [`Meter`] is one limit with what is held of it. A [`Charge`] lies beside what it is for and gives its bytes back when
+//! that is dropped, so that what is shared is charged once and what is forgotten is never charged on. [`Accounts`] part a
+//! meter by owner, so that the biggest consumer gives way first. `docs/limits.md` lists every limit there is; `limits` is its
+//! source and checks that it is complete, and that all of them together fit into what the unit allows.
+
+#[cfg(test)]
+mod limits;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Value as Json, json};
+
+/// A limit in bytes, and how much of it is held.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    name: &'static str,
+    bytes_max: usize,
+    held: AtomicUsize,
+    given_up: AtomicU64,
+}
+
+impl Meter {
+    pub(crate) fn new(name: &'static str, bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { name, bytes_max, held: AtomicUsize::new(0), given_up: AtomicU64::new(0) })
+    }
+
+    /// Takes so many bytes, also beyond the limit: the owner then makes room.
+    pub(crate) fn take(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Relaxed);
+    }
+
+    /// Takes so many bytes where the limit allows it.
+    pub(crate) fn try_take(&self, bytes: usize) -> bool {
+        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.bytes_max);
+        let is_taken = self.held.fetch_update(Relaxed, Relaxed, fits).is_ok();
+        if !is_taken {
+            self.given_up(1);
+        }
+        is_taken
+    }
+
+    /// Gives so many bytes back.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Counts things that were given up for the limit.
+    pub(crate) fn given_up(&self, count: u64) {
+        self.given_up.fetch_add(count, Relaxed);
+    }
+
+    /// The bytes that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    /// Whether more is held than the limit allows.
+    pub(crate) fn is_over(&self) -> bool {
+        self.held() > self.bytes_max
+    }
+
+    /// The meter, for `lapwing status`.
+    pub(crate) fn status(&self) -> Json {
+        json!({
+            "name": self.name,
+            "bytes": self.held(),
+            "bytes_max": self.bytes_max,
+            "given_up": self.given_up.load(Relaxed),
+        })
+    }
+}
+
+/// A meter, parted by owner.
+pub(crate) struct Accounts {
+    meter: Arc<Meter>,
+    by_owner: HashMap<u32, Arc<Account>>,
+}
+
+/// What one owner holds.
+#[derive(Debug)]
+struct Account {
+    meter: Arc<Meter>,
+    held: AtomicUsize,
+}
+
+impl Accounts {
+    pub(crate) fn new(meter: Arc<Meter>) -> Self {
+        Self { meter, by_owner: HashMap::new() }
+    }
+
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Charges an owner with so many bytes.
+    pub(crate) fn charge(&mut self, owner: u32, bytes: usize) -> Charge {
+        let charge = Charge::default();
+        self.charge_once(&charge, owner, bytes);
+        charge
+    }
+
+    /// Charges an owner, unless somebody is charged already.
+    pub(crate) fn charge_once(&mut self, charge: &Charge, owner: u32, bytes: usize) {
+        if charge.0.get().is_some() {
+            return;
+        }
+        let account = self
+            .by_owner
+            .entry(owner)
+            .or_insert_with(|| Arc::new(Account { meter: self.meter.clone(), held: AtomicUsize::new(0) }));
+        if charge.0.set((account.clone(), bytes)).is_ok() {
+            account.meter.take(bytes);
+            account.held.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// What an owner holds.
+    pub(crate) fn held(&self, owner: u32) -> usize {
+        self.by_owner.get(&owner).map_or(0, |account| account.held.load(Relaxed))
+    }
+
+    /// The owner who holds most, what that is, and what the next one holds. Of owners who hold alike any one.
+    pub(crate) fn biggest(&self) -> Option<(u32, usize, usize)> {
+        self.by_owner.iter().map(|(owner, account)| (*owner, account.held.load(Relaxed))).fold(
+            None,
+            |biggest, (owner, held)| match biggest {
+                Some((first, most, second)) if held <= most => Some((first, most, second.max(held))),
+                Some((_, most, _)) => Some((owner, held, most)),
+                None => Some((owner, held, 0)),
+            },
+        )
+    }
+
+    /// Forgets owners who hold nothing.
+    pub(crate) fn tidy(&mut self) {
+        self.by_owner.retain(|_, account| account.held.load(Relaxed) > 0);
+    }
+}
+
+/// Bytes that are charged as long as this is there. A copy is another thing, which nobody has charged yet.
+#[derive(Debug, Default)]
+pub(crate) struct Charge(OnceLock<(Arc<Account>, usize)>);
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some((account, bytes)) = self.0.get() {
+            account.held.fetch_sub(*bytes, Relaxed);
+            account.meter.give_back(*bytes);
+        }
+    }
+}
+
+impl Clone for Charge {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// What is charged for something is no part of what it is.
+impl PartialEq for Charge {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_given_back() {
+        let mut accounts = Accounts::new(Meter::new("test", 100));
+        let first = accounts.charge(7, 60);
+        let second = accounts.charge(8, 50);
+        assert!(accounts.meter().is_over());
+        assert_eq!(accounts.biggest(), Some((7, 60, 50)));
+        let copy = first.clone();
+        drop(first);
+        assert_eq!((accounts.held(7), accounts.held(8), accounts.meter().held()), (0, 50, 50));
+        accounts.tidy();
+        assert_eq!(accounts.biggest(), Some((8, 50, 0)));
+        drop((copy, second));
+        assert_eq!(accounts.meter().held(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let meter = Meter::new("test", 100);
+        assert!(meter.try_take(100) && !meter.try_take(1));
+        meter.give_back(1);
+        assert!(meter.try_take(1));
+        assert_eq!(meter.status()["given_up"], 1);
+    }
+}

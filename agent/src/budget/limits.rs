@@ -1,0 +1,470 @@
+//! Every limit there is: what happens beyond it, and where that shows. `docs/limits.md` is written from here, with the values
+//! that the sources have: `UPDATE_EXPECT=1 cargo test -p lapwing limits`.
+//!
+//! A limit is a constant whose name ends in `_MAX`, or a setting. A new one needs a row in [`LIMITS`].
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use bytesize::ByteSize;
+use lapwing_engine::detect::Limits;
+
+use self::Held::{Apart, Bytes, Each, Open, Passing};
+
+/// A limit.
+struct Limit {
+    /// The file of its constant, or `setting`.
+    place: &'static str,
+    name: &'static str,
+    held: Held,
+    /// What happens beyond it.
+    beyond: &'static str,
+    /// Where that is counted or said.
+    seen: &'static str,
+}
+
+/// What a limit is of the agent's memory.
+#[derive(Clone, Copy)]
+enum Held {
+    /// So many bytes may be held all the time.
+    Bytes,
+    /// So many things may be held all the time, each of up to so many bytes.
+    Each(u64),
+    /// So many bytes may be held while one thing is in hand. Of these limits the largest counts.
+    Passing,
+    /// It bounds no memory of the running agent: a part of another limit, a number, time, disk, a command, a file of the
+    /// administrator's.
+    Apart,
+    /// It bounds things, whose size nothing bounds. There is to be none of these.
+    Open,
+}
+
+const fn limit(
+    place: &'static str,
+    name: &'static str,
+    held: Held,
+    beyond: &'static str,
+    seen: &'static str,
+) -> Limit {
+    Limit { place, name, held, beyond, seen }
+}
+
+const SETTING: &str = "setting";
+const STATUS: &str = "`lapwing status`";
+const LOG: &str = "the agent's log";
+const COMMAND: &str = "what the command prints";
+const CHECK: &str = "`lapwing check`";
+const EVENT: &str = "a mark in the event";
+
+#[rustfmt::skip]
+const LIMITS: &[Limit] = &[
+    // What a user's processes choose.
+    limit("agent-ebpf/common/src/lib.rs", "ARGS_BYTES_MAX", Apart, "arguments are cut", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "PATHS_BYTES_MAX", Apart, "paths and the environment are cut", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "RECORD_BYTES_MAX", Apart, "the sum of the two", "–"),
+    limit("agent-ebpf/common/src/lib.rs", "TEXT_BYTES_MAX", Apart, "the text is cut", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "NAMES_BYTES_MAX", Apart, "names in the middle of the path are missing", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "UPPER_NAMES_MAX", Apart, "further names are missing", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "UPPER_NAMES_BYTES_MAX", Apart, "further names are missing", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "ENVIRONMENT_BYTES_MAX", Apart, "further variables are left out", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "STEPS_MAX", Apart, "the path or the environment is cut", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "VARIABLE_BYTES_MAX", Apart, "the variable is cut", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "WANTED_MAX", Apart, "further names of variables are refused", "an error at the start"),
+    limit(SETTING, "[sensor] ring_size, twice", Bytes, "records are lost, those of programs and connections last", "*Telemetry lost*"),
+    limit("agent/src/sensor/start.rs", "FLOWS_MAX", Each(64), "a destination is told again", "–"),
+    limit("agent/src/sensor/ring.rs", "BUFFER_BYTES_MAX", Bytes, "the rest stays in the rings", "–"),
+    limit("agent/src/sensor/ring.rs", "SHARE_BYTES_MAX", Apart, "a part of `BUFFER_BYTES_MAX`", "–"),
+    limit("agent/src/sensor/process.rs", "PROCESSES_BYTES_MAX", Bytes, "of the user who holds most: programs that ran before, then long arguments but their start, then ended processes, then living ones", "`budgets`, `processes_evicted`, `processes_shortened`, `processes_previous_dropped` in `lapwing status`"),
+    limit("agent/src/sensor/process.rs", "BLOCKS_BYTES_MAX", Bytes, "what processes look like in events is made again", "`budgets` in `lapwing status`"),
+    limit("agent/src/sensor/process.rs", "LINGERING_MAX", Apart, "of the user who has most, the process that ended first is kept for its children only", "`processes_ended` in `lapwing status`"),
+    limit("agent/src/sensor/process.rs", "ANCESTORS_MAX", Apart, "further ancestors are not told", "–"),
+    limit("agent/src/sensor/process.rs", "CGROUPS_MAX", Open, "all are forgotten", "–"),
+    limit("agent/src/sensor/image.rs", "SHORT_ARGS_BYTES_MAX", Apart, "what is left of arguments that were given up for room", EVENT),
+    limit("agent/src/sensor/snapshot.rs", "ARGS_BYTES_MAX", Passing, "arguments are cut", EVENT),
+    limit("agent/src/sensor/snapshot.rs", "ABOUT_BYTES_MAX", Passing, "the process is not known from `/proc`", "–"),
+    limit("agent/src/sensor/snapshot.rs", "SNAPSHOT_BYTES_MAX", Passing, "of further long arguments the start is kept", EVENT),
+    limit("agent/src/sensor/actor.rs", "USER_NAMESPACES_MAX", Apart, "who answers for the process is not known", "–"),
+    limit("agent/src/sensor/owner.rs", "OWNERS_MAX", Each(80), "the end of the connection is not told", "`connections_untracked` in `lapwing status`"),
+    limit("agent/src/sensor/loss.rs", "WINDOWS_MAX", Each(32), "the oldest time of losses is forgotten", "–"),
+    limit("agent/src/sensor/context.rs", "HASH_BYTES_MAX", Apart, "the file is not hashed", "–"),
+    limit("agent/src/sensor/context.rs", "HASHES_MAX", Each(256), "the oldest hash is forgotten", "–"),
+    limit("agent/src/sensor/decode/capabilities.rs", "LISTS_MAX", Each(2048), "the list is made anew", "–"),
+    limit("agent/src/sensor/canary.rs", "FAILED_MAX", Apart, "the hook is reported", "*Sensor tampered with*"),
+    limit("agent/src/sensor/canary.rs", "FLIGHT_NANOS_MAX", Apart, "the flight shows nothing", "–"),
+    limit("agent/src/sensor/canary.rs", "RECORDS_MAX", Each(8 << 10), "further records are not checked", "–"),
+    limit("agent/src/sensor/canary.rs", "RECORD_BYTES_MAX", Apart, "the record is not checked", "–"),
+    limit("agent/src/sensor/tamper.rs", "TROUBLES_MAX", Each(1 << 10), "further troubles are counted", "`tampered` in `lapwing status`"),
+    limit("agent/src/sensor/handover.rs", "STATE_BYTES_MAX", Passing, "the next run does not know what this one did", LOG),
+    limit("agent/src/sensor/btf.rs", "DEPTH_MAX", Apart, "the type is not resolved", "an error at the start"),
+    limit("agent/src/sensor/start.rs", "BTF_BYTES_MAX", Apart, "the sensor does not start", "an error at the start"),
+    limit("agent/src/sensor/stack.rs", "STACK_BYTES_MAX", Apart, "the build fails", "a test"),
+    limit("agent/src/sensor/names.rs", "FILE_BYTES_MAX", Passing, "users or groups have no names", "–"),
+    limit("agent/src/sensor/names.rs", "NAMES_MAX", Each(200), "further users or groups have no names", "–"),
+    limit("agent/src/bounded.rs", "SETTING_BYTES_MAX", Passing, "the file is refused", "an error at the start"),
+    limit("agent/src/bounded.rs", "HOST_FILE_BYTES_MAX", Passing, "what the file says is not known", LOG),
+    limit("agent/src/store/mod.rs", "HOLDER_BYTES_MAX", Apart, "the rest is not read", "–"),
+    // Events on their way to people.
+    limit("agent/src/control/server.rs", "REQUEST_BYTES_MAX", Passing, "the request is cut, and not understood", "an answer"),
+    limit("agent/src/control/server.rs", "CLIENTS_MAX", Apart, "the connection is closed", "the command"),
+    limit("agent/src/control/server.rs", "SUBSCRIBERS_MAX", Apart, "the request is refused", "the command"),
+    limit("agent/src/control/server.rs", "CLIENT_BYTES_MAX", Apart, "the client misses events", "a line of what it is shown"),
+    limit("agent/src/control/server.rs", "CLIENTS_BYTES_MAX", Bytes, "the client misses events", "`budgets` in `lapwing status`, and a line of what the client is shown"),
+    limit("agent/src/control/server.rs", "EVENTS_AT_ONCE_MAX", Apart, "the rest is written next", "–"),
+    // What rules remember.
+    limit(SETTING, "state_bytes_max", Bytes, "of the user who holds most in the rule, what is oldest goes", "`discarded` in `lapwing status`, a mark in the rule's alerts, *Telemetry lost*"),
+    limit("agent/src/pipeline.rs", "AUDITD_STATE_BYTES_MAX", Bytes, "the same of rules for auditd", "`discarded` in `lapwing status`"),
+    limit("agent/src/pipeline.rs", "CLOUDTRAIL_STATE_BYTES_MAX", Bytes, "the same of rules for CloudTrail", "`discarded` in `lapwing status`"),
+    limit(SETTING, "sequence_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
+    limit(SETTING, "threshold_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
+    limit(SETTING, "suppression_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
+    limit(SETTING, "held_back_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`lapwing status`"),
+    limit(SETTING, "lineage_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
+    limit(SETTING, "unordered_bytes_max", Bytes, "the earliest is judged at once", "`released_early` in `lapwing status`"),
+    limit(SETTING, "alerts_max", Apart, "further alerts of the executable are held back, and told together", STATUS),
+    limit("agent/engine/src/detect/actor.rs", "TEXT_BYTES_MAX", Apart, "the text is cut", "–"),
+    limit("agent/engine/src/detect/held_back.rs", "ROWS_MAX", Apart, "further rows are counted", "the alert"),
+    limit("agent/engine/src/detect/sequence.rs", "CHAINS_BYTES_MAX", Apart, "the oldest half match of a key is forgotten", "`discarded` in `lapwing status`"),
+    limit("agent/engine/src/detect/share/tree.rs", "NODES_MAX", Apart, "further groups and executables count as one", "–"),
+    limit("agent/engine/src/detect/share/tree.rs", "USERS_MAX", Apart, "further users count as one", "–"),
+    limit("agent/src/lane.rs", "HELD_BACK_RULES_MAX", Apart, "further rules are not shown", STATUS),
+    limit("agent/src/lane.rs", "HELD_BACK_ROWS_MAX", Apart, "further rows are not shown", STATUS),
+    limit(SETTING, "terms_max", Open, "the term that was seen longest ago is forgotten; a rule each", "`discarded` in `lapwing status`"),
+    limit(SETTING, "job_values_max", Open, "further values are not learned; a job each", "`discarded` in `lapwing status`"),
+    limit("agent/engine/src/detect/key.rs", "JOIN_KEYS_MAX", Apart, "further combinations of values take no part", "–"),
+    limit("agent/engine/src/detect/indicators.rs", "ENRICHMENTS_MAX", Apart, "further indicators are not told", "–"),
+    limit("agent/engine/src/detect/learner.rs", "PROBABILITY_MAX", Apart, "a threshold of the model", "–"),
+    limit("agent/engine/src/detect/threshold.rs", "BUCKETS_OF_EVENT_MAX", Apart, "the event is not counted in further buckets", "–"),
+    limit("agent/engine/src/detect/threshold.rs", "COUNTED_MAX", Apart, "the oldest time is forgotten, unless the rule needs more", "–"),
+    limit("agent/engine/src/detect/naive.rs", "COMBINATIONS_MAX", Apart, "further combinations of values are not tried", "–"),
+    limit("agent/engine/src/detect/sequence.rs", "CHAINS_MAX", Apart, "the oldest half match of a key is forgotten", "`discarded` in `lapwing status`"),
+    limit("agent/engine/src/detect/new_terms.rs", "TERMS_OF_EVENT_MAX", Apart, "further terms of the event are not learned", "–"),
+    limit("agent/engine/src/detect/matcher/field.rs", "TABLE_BYTES_MAX", Apart, "the field's texts are looked up in another way", "–"),
+    limit("agent/engine/src/detect/matcher/class.rs", "CLASSES_MAX", Apart, "events are told apart less finely", "–"),
+    limit("agent/engine/src/detect/matcher/recent.rs", "TEXTS_MAX", Each(1100), "an earlier text is judged again; a field each", "–"),
+    limit("agent/engine/src/detect/matcher/recent.rs", "LISTS_MAX", Each(1100), "an earlier list is judged again; a field each", "–"),
+    limit("agent/engine/src/detect/matcher/recent.rs", "LIST_BYTES_MAX", Apart, "the list is judged each time", "–"),
+    limit("agent/engine/src/detect/matcher/recent.rs", "TEXT_BYTES_MAX", Apart, "the text is judged each time", "–"),
+    limit("agent/engine/src/detect/matcher/memory.rs", "LISTS_MAX", Each(64), "an earlier list of fields is judged again", "–"),
+    // Documents of events and rules.
+    limit("agent/engine/src/event/json.rs", "DEPTH_MAX", Apart, "the document is refused", "an error"),
+    limit("agent/engine/src/event/schema.rs", "FIELDS_MAX", Apart, "further fields of rules are refused", CHECK),
+    limit("agent/engine/src/event/schema.rs", "DEFINED_MAX", Apart, "further fields of rules are refused", CHECK),
+    limit("agent/engine/src/lang/mod.rs", "QUERY_BYTES_MAX", Apart, "the query is refused", CHECK),
+    limit("agent/engine/src/lang/mod.rs", "NESTING_MAX", Apart, "the query is refused", CHECK),
+    limit("agent/engine/src/lang/mod.rs", "STAGES_MAX", Apart, "the query is refused", CHECK),
+    limit("agent/engine/src/lang/mod.rs", "SAMPLE_STAGES_MAX", Apart, "the query is refused", CHECK),
+    limit("agent/engine/src/lang/mod.rs", "DIAGNOSTICS_MAX", Apart, "further faults are not told", CHECK),
+    limit("agent/engine/src/lang/eql/parser.rs", "LIST_MAX", Apart, "the query is refused", CHECK),
+    limit("agent/engine/src/lang/format/mod.rs", "LINE_CHARACTERS_MAX", Apart, "the line is broken", "–"),
+    limit("agent/engine/src/lang/function.rs", "ARGUMENTS_MAX", Apart, "the query is refused", CHECK),
+    limit("agent/engine/src/lang/function.rs", "TEXT_BYTES_MAX", Passing, "the result is null", "–"),
+    limit("agent/engine/src/lang/lower/lineage.rs", "SUBQUERIES_MAX", Apart, "the query is refused", CHECK),
+    limit("agent/engine/src/lang/lower/lint/reach.rs", "PAIRS_MAX", Apart, "the rest is not checked", "–"),
+    limit("agent/engine/src/lang/lower/lint/reach.rs", "GIVEN_MAX", Apart, "the rest is not checked", "–"),
+    limit("agent/engine/src/lang/regex/compile.rs", "CACHE_BYTES_MAX", Apart, "states are made anew", "–"),
+    limit("agent/engine/src/lang/regex/mod.rs", "REGEX_LENGTH_MAX", Apart, "the pattern is refused", CHECK),
+    limit("agent/engine/src/lang/regex/mod.rs", "REGEX_BYTES_MAX", Apart, "the pattern is refused", CHECK),
+    limit("agent/engine/src/lang/regex/mod.rs", "REGEXES_BYTES_MAX", Apart, "a part of what there is at rest: further patterns are refused", CHECK),
+    limit("agent/engine/src/lang/regex/mod.rs", "REGEX_STATES_MAX", Apart, "the pattern is refused", CHECK),
+    limit("agent/engine/src/lang/regex/parser.rs", "REPEAT_MAX", Apart, "the pattern is refused", CHECK),
+    limit("agent/engine/src/lang/regex/automaton.rs", "WORK_MAX", Apart, "the pattern is refused", CHECK),
+    limit("agent/engine/src/lang/regex/automaton.rs", "TRANSITIONS_MAX", Apart, "the pattern is refused", CHECK),
+    limit("agent/engine/src/rule/mod.rs", "FILE_BYTES_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load.rs", "MAX_SIGNALS_MAX", Apart, "the setting is lowered", CHECK),
+    limit("agent/engine/src/rule/load/kinds.rs", "TERM_FIELDS_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/kinds.rs", "THRESHOLD_FIELDS_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/kinds.rs", "THRESHOLD_VALUE_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/kinds.rs", "CARDINALITY_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/kinds.rs", "JOBS_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/alerting.rs", "GROUP_FIELDS_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/alerting.rs", "DURATION_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/filters.rs", "NESTING_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/engine/src/rule/load/threat.rs", "ENTRIES_MAX", Apart, "the rule is refused", CHECK),
+    limit("agent/src/rules.rs", "FILES_MAX", Apart, "no rules are read", "an error at the start"),
+    limit("agent/src/rules.rs", "BYTES_MAX", Apart, "at the start: further files are not read", LOG),
+    limit("agent/src/folder.rs", "DEPTH_MAX", Apart, "deeper folders are not looked into", LOG),
+    limit("agent/src/folder.rs", "STRAYS_MAX", Apart, "further entries that are passed over are counted", LOG),
+    limit("agent/src/indicators.rs", "INDICATORS_MAX", Apart, "further indicators are not read", LOG),
+    limit("agent/src/indicators.rs", "LINE_BYTES_MAX", Apart, "the line is refused", LOG),
+    // Alerts.
+    limit("agent/src/alert/reason.rs", "COMMAND_LINE_MAX", Apart, "the command line is cut", "an ellipsis"),
+    limit("agent/src/alert/lost.rs", "EPISODE_MAX", Apart, "another alert tells of further losses", "–"),
+    limit("agent/src/ledger.rs", "COMMITS_WAITING_MAX", Open, "lanes wait", "*waits* in the log"),
+    limit("agent/src/ledger.rs", "ROWS_READ_MAX", Apart, "the rest is read next", "–"),
+    limit("agent/src/ledger.rs", "STOP_MAX", Apart, "what the disk does not take is given up", LOG),
+    limit("agent/src/ledger.rs", "HUNG_MAX", Apart, "the lane ends", LOG),
+    limit("agent/src/ledger/writer.rs", "TAKEN_BYTES_MAX", Apart, "a part of `HELD_BYTES_MAX`", "–"),
+    limit("agent/src/alert_log/mod.rs", "WRITE_BYTES_MAX", Passing, "the rest is written next", "–"),
+    limit("agent/src/edges.rs", "LOOKS_IN_VAIN_MAX", Apart, "the service manager is not told that all is well", LOG),
+    limit("agent/src/pipeline.rs", "LANES_END_MAX", Apart, "the next stage ends", LOG),
+    limit("agent/src/pipeline.rs", "EDGES_END_MAX", Apart, "the next stage ends", LOG),
+    limit("agent/src/pipeline.rs", "LEDGER_END_MAX", Apart, "the next stage ends", LOG),
+    limit("agent/src/pipeline.rs", "END_MAX", Apart, "the process ends", LOG),
+    limit("agent/src/ledger/writer.rs", "HELD_BYTES_MAX", Bytes, "what is held is written first", "–"),
+    limit("agent/src/ledger/follow.rs", "FOLLOW_BYTES_MAX", Passing, "the rest is taken over next", "–"),
+    limit("agent/src/ledger/follow.rs", "RESEND_AGE_MAX", Apart, "older alerts are not sent again", LOG),
+    limit("agent/src/alert_log/forward.rs", "LINE_BYTES_MAX", Passing, "the line is passed over", "–"),
+    limit("agent/src/alert_log/files.rs", "FINGERPRINT_BYTES_MAX", Apart, "the rest makes no difference", "–"),
+    limit("agent/src/store/spool.rs", "ALERTS_KNOWN_MAX", Apart, "an older alert that comes again is a new one", "–"),
+    limit(SETTING, "[spool] size_max", Apart, "on disk: the oldest alerts are not delivered", STATUS),
+    limit("agent/src/sink/dead_letter.rs", "FILE_BYTES_MAX", Apart, "on disk: the file before the last is removed", "–"),
+    limit("agent/src/sink/http.rs", "ANSWER_BYTES_MAX", Passing, "the answer is refused", "`lapwing status`, *sinks*"),
+    limit("agent/src/sink/backoff.rs", "ASKED_MAX", Apart, "it is tried again nevertheless", "–"),
+    limit("agent/src/sink/delivery.rs", "FLUSH_MAX", Apart, "what is left is delivered by the next run", LOG),
+    // CloudTrail.
+    limit("agent/src/source/cloudtrail/notification.rs", "OBJECTS_MAX", Apart, "the message is refused", STATUS),
+    limit("agent/src/source/cloudtrail/notification.rs", "ENVELOPES_MAX", Apart, "the message is refused", STATUS),
+    limit("agent/src/source/cloudtrail/folder.rs", "FILES_PENDING_MAX", Each(256), "further files are looked for again", "–"),
+    limit("agent/src/source/cloudtrail/progress.rs", "FILES_REMEMBERED_MAX", Each(150), "the oldest are known by their time", "–"),
+    limit("agent/src/source/cloudtrail/aws.rs", "ERROR_BYTES_MAX", Passing, "the rest is not read", LOG),
+    limit("agent/src/source/cloudtrail/queue.rs", "MESSAGES_IN_FLIGHT_MAX", Apart, "further messages wait in the queue", "–"),
+    limit("agent/src/source/cloudtrail/queue.rs", "OBJECTS_WAITING_MAX", Each(1 << 20), "further objects wait", "–"),
+    limit("agent/src/source/cloudtrail/frames.rs", "RECORD_BYTES_MAX", Bytes, "the record is passed over", LOG),
+    limit("agent/src/source/cloudtrail/frames.rs", "LEVELS_MAX", Apart, "the document is refused", LOG),
+    limit("agent/src/source/cloudtrail/frames.rs", "RETRIES_MAX", Apart, "the file is refused", LOG),
+    limit("agent/src/source/cloudtrail/frames.rs", "DEPTH_MAX", Apart, "the record is refused", LOG),
+    limit("agent/src/source/cloudtrail/records.rs", "INFLATED_BYTES_MAX", Apart, "a stream: the rest is refused", LOG),
+    limit("agent/src/source/cloudtrail/mod.rs", "BATCH_EVENTS_MAX", Apart, "the rest is in the next batch", "–"),
+    limit("agent/src/source/cloudtrail/mod.rs", "BATCH_BYTES_MAX", Bytes, "the rest is in the next batch", "–"),
+    limit("agent/src/source/cloudtrail/ecs.rs", "FLATTENED_BYTES_MAX", Apart, "the value is left out", EVENT),
+    limit("agent/src/source/cloudtrail/s3.rs", "MEMORY_BYTES_MAX", Apart, "the object is kept in a file", "–"),
+    limit("agent/src/source/cloudtrail/s3.rs", "OBJECT_BYTES_MAX", Apart, "on disk: the object is refused", STATUS),
+    limit("agent/src/source/cloudtrail/s3.rs", "REGIONS_MAX", Each(256), "the region is looked up again", "–"),
+    limit("agent/src/source/cloudtrail/status.rs", "ALARMS_MAX", Apart, "further alarms are only logged", LOG),
+    limit("agent/src/source/cloudtrail/tree.rs", "WATCHES_MAX", Each(512), "further folders are only looked through", "–"),
+    limit("agent/src/source/cloudtrail/tree.rs", "COMPLAINTS_MAX", Each(512), "trouble with further paths is not told", "–"),
+    limit("agent/src/source/cloudtrail/tree.rs", "UNREAD_BYTES_MAX", Bytes, "further folders are left for a later look", LOG),
+    limit("agent/src/source/cloudtrail/letter.rs", "TRIES_MAX", Apart, "the message raises no further alarm", LOG),
+    // Commands.
+    limit("agent/src/recording.rs", "NOTE_BYTES_MAX", Apart, "the recording is refused", COMMAND),
+    limit("agent/src/recording.rs", "FRAME_AGE_MAX", Apart, "the frame is closed", "–"),
+    limit("agent/src/recording.rs", "FRAME_BYTES_MAX", Apart, "the recording is refused", COMMAND),
+    limit("agent/src/command/replay.rs", "UNORDERED_BYTES_MAX", Apart, "the earliest is judged at once", COMMAND),
+    limit("agent/src/fixture.rs", "TESTS_BYTES_MAX", Apart, "the file is refused", COMMAND),
+    limit("agent/src/fixture.rs", "TEMPLATES_DEEP_MAX", Apart, "the test is refused", COMMAND),
+    limit("agent/src/fixture.rs", "RECORDED_MAX", Apart, "the test is refused", COMMAND),
+    limit("agent/src/fixture.rs", "REPEAT_MAX", Apart, "the test is refused", COMMAND),
+    limit("agent/src/explain.rs", "VALUE_CHARACTERS_MAX", Apart, "the value is cut", COMMAND),
+    limit("agent/src/explain.rs", "VALUES_MAX", Apart, "further values are counted", COMMAND),
+    limit("agent/src/explain.rs", "CONDITION_CHARACTERS_MAX", Apart, "the condition is cut", COMMAND),
+    limit("agent/src/explain.rs", "ALTERNATIVES_MAX", Apart, "further alternatives are counted", COMMAND),
+    limit("agent/engine/src/engine/coverage.rs", "VALUES_SHOWN_MAX", Apart, "further values are not shown", COMMAND),
+    limit("agent/engine/src/engine/explain/mod.rs", "MISSES_MAX", Apart, "further misses are not shown", COMMAND),
+    limit("agent/engine/src/engine/explain/mod.rs", "ALERTS_MAX", Apart, "further alerts are not shown", COMMAND),
+    limit("agent/engine/src/engine/explain/chain.rs", "HITS_MAX", Apart, "further events are not tried", COMMAND),
+    limit("agent/engine/src/engine/explain/chain.rs", "REFUSED_MAX", Apart, "further ones are not shown", COMMAND),
+    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_MAX", Apart, "further groups are not looked at", COMMAND),
+    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_TOLD_MAX", Apart, "further groups are not shown", COMMAND),
+    limit("agent/src/command/explain.rs", "CANDIDATES_MAX", Apart, "further rules are not shown", COMMAND),
+    limit("agent/src/command/test.rs", "REASON_LINES_MAX", Apart, "the rest is not shown", COMMAND),
+    limit("agent/src/command/alerts.rs", "LISTED_MAX", Apart, "further alerts are not shown", COMMAND),
+    limit("agent/src/command/alerts.rs", "FOLLOWED_MAX", Apart, "earlier alerts are not shown", COMMAND),
+    limit("agent/src/command/alerts.rs", "AMBIGUOUS_SHOWN_MAX", Apart, "further alerts are not shown", COMMAND),
+    limit("agent/src/command/alerts/detail.rs", "LINES_MAX", Apart, "further lines are not shown", COMMAND),
+    limit("agent/src/command/mod.rs", "TOLD_MAX", Apart, "further faults are counted", COMMAND),
+    limit("agent/src/command/check/needs.rs", "ROWS_MAX", Apart, "further rows are counted", COMMAND),
+    limit("agent/src/terminal.rs", "TEXT_WIDTH_MAX", Apart, "the line is broken", "–"),
+];
+
+/// What the agent holds with Elastic's rules for Linux and nothing to remember: by `docs/benchmarks.md` the engine takes 25 MiB
+/// with 355 rules, and the agent 18 MiB with the packaged ones.
+const AT_REST_BYTES: u64 = 45 << 20;
+/// By how much all limits together are more than the unit allows. It is only made smaller, until it is nothing.
+const EXCESS_BYTES: u64 = 78 << 20;
+/// What the allocator and the room in maps and vectors take beside what is charged, in tenths.
+const OVERHEAD_TENTHS: u64 = 15;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The constants of the sources: file and name, with what they are set to.
+fn constants() -> BTreeMap<(String, String), String> {
+    let mut found = BTreeMap::new();
+    for folder in ["agent/src", "agent/engine/src", "agent-ebpf/common/src"] {
+        collect(&root().join(folder), &mut found);
+    }
+    found
+}
+
+fn collect(folder: &Path, found: &mut BTreeMap<(String, String), String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() && !path.ends_with("tests") {
+            collect(&path, found);
+        } else if name.ends_with(".rs") && !path.ends_with("tests.rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            // What stands in a file's own tests bounds no product.
+            let product = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            found.extend(
+                product
+                    .lines()
+                    .filter_map(constant)
+                    .map(|(constant, value)| ((name.clone(), constant.to_owned()), value.to_owned())),
+            );
+        }
+    }
+}
+
+/// The constant that a line sets, if its name is that of a limit, and to what.
+fn constant(line: &str) -> Option<(&str, &str)> {
+    let (before, rest) = line.split_once("const ")?;
+    let (name, rest) = rest.split_once(": ")?;
+    let is_name =
+        name.ends_with("_MAX") && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let (_, value) = rest.split_once(" = ")?;
+    (is_name && !before.contains("//")).then(|| (name, value.trim_end_matches(';')))
+}
+
+/// What an expression of a constant comes to.
+fn number(expression: &str, values: &BTreeMap<(String, String), String>, place: &str) -> Option<u64> {
+    let expression = expression.split(" as ").next()?.trim();
+    let both = |operator: &str, of: fn(u64, u64) -> Option<u64>| {
+        let (left, right) = expression.rsplit_once(operator)?;
+        of(number(left, values, place)?, number(right, values, place)?)
+    };
+    both(" << ", |left, right| left.checked_shl(u32::try_from(right).ok()?))
+        .or_else(|| both(" + ", u64::checked_add))
+        .or_else(|| both(" * ", u64::checked_mul))
+        .or_else(|| both(" / ", u64::checked_div))
+        .or_else(|| expression.replace('_', "").parse().ok())
+        .or_else(|| {
+            let (of, name) = expression.rsplit_once("::").unwrap_or(("", expression));
+            let place = if of == "lapwing_common" { "agent-ebpf/common/src/lib.rs" } else { place };
+            let value = values.get(&(place.to_owned(), name.to_owned()))?;
+            (value != expression).then(|| number(value, values, place))?
+        })
+}
+
+/// What a setting is where nobody sets it.
+fn setting(name: &str) -> u64 {
+    let limits = Limits::default();
+    let count = match name {
+        "[sensor] ring_size, twice" => return 2 * crate::config::SensorConfig::default().ring_size.as_u64(),
+        "[spool] size_max" => return crate::store::Config::default().size_max.as_u64(),
+        "sequence_bytes_max" => limits.sequence_bytes_max,
+        "threshold_bytes_max" => limits.threshold_bytes_max,
+        "suppression_bytes_max" => limits.suppression_bytes_max,
+        "state_bytes_max" => limits.state_bytes_max,
+        "held_back_bytes_max" => limits.held_back_bytes_max,
+        "lineage_bytes_max" => limits.lineage_bytes_max,
+        "unordered_bytes_max" => limits.unordered_bytes_max,
+        "alerts_max" => limits.alerts_max,
+        "terms_max" => limits.terms_max,
+        "job_values_max" => limits.job_values_max,
+        other => panic!("what is `{other}` where nobody sets it?"),
+    };
+    count as u64
+}
+
+impl Limit {
+    fn value(&self, values: &BTreeMap<(String, String), String>) -> (Option<u64>, String) {
+        if self.place == SETTING {
+            return (Some(setting(self.name)), String::new());
+        }
+        let value = &values[&(self.place.to_owned(), self.name.to_owned())];
+        (number(value, values, self.place), value.clone())
+    }
+
+    fn is_of_bytes(&self) -> bool {
+        self.name.contains("BYTES") || self.name.contains("bytes") || self.name.contains("size")
+    }
+
+    /// The value for people.
+    fn shown(&self, values: &BTreeMap<(String, String), String>) -> String {
+        match self.value(values) {
+            (Some(bytes), _) if self.is_of_bytes() => ByteSize::b(bytes).display().iec().to_string(),
+            (Some(number), _) => number.to_string(),
+            (None, expression) => format!("`{expression}`"),
+        }
+    }
+}
+
+fn document(values: &BTreeMap<(String, String), String>) -> String {
+    let mut text = String::from(
+        "# Limits\n\nEvery limit of the agent. This page is written by a test from `agent/src/budget/limits.rs` and the \
+         sources; a constant whose name ends\nin `_MAX` and that is not here fails it. *Memory* says what a limit is of the \
+         agent's memory: `held`, so many bytes may be held all the time;\n`held, N B each`, so many things of that size; \
+         `passing`, while one thing is in hand; `open`, things whose size nothing bounds yet.\nA test adds up what may be \
+         held, and compares it with what the unit allows.\n\n| limit | value | memory | beyond it | where that shows | in \
+         |\n|---|---|---|---|---|---|\n",
+    );
+    for limit in LIMITS {
+        let memory = match limit.held {
+            Bytes => "held".to_owned(),
+            Each(bytes) => format!("held, {bytes} B each"),
+            Passing => "passing".to_owned(),
+            Apart => "–".to_owned(),
+            Open => "open".to_owned(),
+        };
+        let place = if limit.place == SETTING { "setting".to_owned() } else { format!("`{}`", limit.place) };
+        let (name, value) = (limit.name, limit.shown(values));
+        writeln!(text, "| `{name}` | {value} | {memory} | {} | {} | {place} |", limit.beyond, limit.seen)
+            .unwrap();
+    }
+    text
+}
+
+/// A constant that bounds something says here what happens beyond it.
+#[test]
+fn every_limit_is_listed_once() {
+    let values = constants();
+    let mut listed: Vec<_> =
+        LIMITS.iter().filter(|limit| limit.place != SETTING).map(|limit| (limit.place, limit.name)).collect();
+    listed.sort_unstable();
+    let found: Vec<_> = values.keys().map(|(place, name)| (place.as_str(), name.as_str())).collect();
+    let missing: Vec<_> = found.iter().filter(|limit| !listed.contains(limit)).collect();
+    let gone: Vec<_> = listed.iter().filter(|limit| !found.contains(limit)).collect();
+    assert!(missing.is_empty() && gone.is_empty(), "without a row: {missing:#?}\nno more there: {gone:#?}");
+    assert!(listed.windows(2).all(|pair| pair[0] != pair[1]), "a limit is listed twice");
+}
+
+#[test]
+fn the_page_of_limits_is_what_the_sources_say() {
+    let path = root().join("docs/limits.md");
+    let document = document(&constants());
+    if env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, &document).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == document, "UPDATE_EXPECT=1 cargo test -p lapwing limits writes docs/limits.md anew");
+}
+
+/// What may be held, with what the allocator takes beside it, and what there is at rest, fit into what the unit allows.
+#[test]
+fn all_limits_together_fit_into_the_unit() {
+    let values = constants();
+    let (mut held, mut passing) = (0, 0);
+    for limit in LIMITS {
+        let value = || limit.value(&values).0.unwrap_or_else(|| panic!("what is {}?", limit.name));
+        match limit.held {
+            Bytes => held += value(),
+            Each(bytes) => held += value() * bytes,
+            Passing => passing = passing.max(value()),
+            Apart | Open => {}
+        }
+    }
+    let unit = fs::read_to_string(root().join("packaging/lapwing.service")).unwrap();
+    let setting = |name: &str| {
+        let value = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value
+            .and_then(|value| value.strip_suffix('M')?.parse::<u64>().ok())
+            .unwrap_or_else(|| panic!("{name}"))
+            << 20
+    };
+    let (high, max) = (setting("MemoryHigh"), setting("MemoryMax"));
+    let sum = AT_REST_BYTES + (held + passing) * OVERHEAD_TENTHS / 10;
+    let shown = |bytes| ByteSize::b(bytes).display().iec().to_string();
+    assert!(
+        sum < high + EXCESS_BYTES && high < max,
+        "{} at rest, {} held and {} in hand are {} of {}",
+        shown(AT_REST_BYTES),
+        shown(held),
+        shown(passing),
+        shown(sum),
+        shown(high)
+    );
+}
