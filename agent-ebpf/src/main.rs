@@ -11,6 +11,7 @@
 
 mod fallback;
 
+mod guard;
 mod network;
 mod process;
 mod udp;

@@ -33,6 +33,15 @@ mod session;
 /// Row `udp`: to whom processes send.
 mod udp;
 
+/// Row `bpf`: commands on what the sensor put into the kernel.
+mod bpf;
+/// Row `ptrace`: who may look into the sensor.
+mod ptrace;
+/// Row `signal`: who stops or kills the sensor.
+mod signal;
+/// An agent of a test's own, for what is done to the agent itself.
+mod touch;
+
 /// The clock, set between two events.
 mod clock;
 /// Namespaces and control groups: what a container is made of.

@@ -22,6 +22,8 @@ macro_rules! layout {
             required BINPRM_FILE: "linux_binprm.file";
             required BINPRM_FILENAME: "linux_binprm.filename";
             required BINPRM_INTERP: "linux_binprm.interp";
+            optional BPF_LINK_ID: "bpf_link.id";
+            optional BPF_MAP_ID: "bpf_map.id";
             optional CGROUP_KN: "cgroup.kn";
             required CRED_CAP_EFFECTIVE: "cred.cap_effective";
             required CRED_CAP_PERMITTED: "cred.cap_permitted";
@@ -112,6 +114,8 @@ macro_rules! layout {
             required TASK_NSPROXY: "task_struct.nsproxy";
             required TASK_PARENT: "task_struct.real_parent";
             required TASK_PID: "task_struct.pid";
+            optional TASK_PTRACED: "task_struct.ptraced";
+            optional TASK_PTRACE_ENTRY: "task_struct.ptrace_entry";
             required TASK_REAL_CRED: "task_struct.real_cred";
             optional TASK_SESSION_ID: "task_struct.sessionid";
             required TASK_SIGNAL: "task_struct.signal";

@@ -42,8 +42,15 @@ impl Kind {
     /// destination.
     pub const DATAGRAM: Self = Self(100);
 
+    /// A command of `bpf(2)` changes what the agent put into the kernel: [`Touched`].
+    pub const BPF: Self = Self(110);
+    /// A process may look into the agent and change it: [`Touched`].
+    pub const PTRACE: Self = Self(120);
+    /// A signal is sent to the agent: [`Touched`].
+    pub const SIGNAL: Self = Self(130);
+
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::FORK,
         Self::EXEC,
         Self::EXIT,
@@ -54,6 +61,9 @@ impl Kind {
         Self::SESSION,
         Self::CLOSED,
         Self::DATAGRAM,
+        Self::BPF,
+        Self::PTRACE,
+        Self::SIGNAL,
     ];
 
     /// Whether it is about a connection. These have a ring of their own, so that neither they nor what is about processes
@@ -415,6 +425,24 @@ wire! {
         reserved: u32,
     }
 
+    /// Somebody does something to the agent.
+    Touched: 96 {
+        /// [`Kind::BPF`], [`Kind::PTRACE`] or [`Kind::SIGNAL`].
+        header: Header,
+        /// Who: of a signal that the kernel sends, the process in which it does.
+        task: Task,
+        /// When the process was made that it is done to; zero of a command of `bpf(2)`.
+        target_start: u64,
+        /// That process; zero likewise.
+        target: u32,
+        /// The signal's number, the command, or the mode of access where that is known.
+        what: u32,
+        /// Of a signal `si_code`; of a command the id of the map or link.
+        detail: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
     /// What stays in the kernel because no rule that is loaded can match it. All zero lets everything through.
     Filter: 64 {
         /// By [`Kind::slot`], the classes of destinations whose records are not made, a bit each ([`Reach::bit`]). Only
@@ -446,6 +474,27 @@ impl Filter {
     #[must_use]
     pub fn drops(&self, kind: Kind, reaches: u32) -> bool {
         reaches & !self.dropped[kind.slot()] == 0
+    }
+}
+
+/// Most maps and links of the agent that its programs know.
+pub const OBJECTS_MAX: u32 = 256;
+
+/// What the agent puts into the kernel.
+#[derive(Clone, Copy)]
+pub enum Object {
+    /// A map.
+    Map,
+    /// What attaches a program.
+    Link,
+}
+
+impl Object {
+    /// What stands for the one with this id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(self, id: u32) -> u64 {
+        (self as u64) << 32 | id as u64
     }
 }
 

@@ -267,7 +267,8 @@ actions! {
 const RECORDS: [(Kind, &str); Kind::ALL.len()] = [
     (Kind::FORK, "fork"), (Kind::EXEC, "exec"), (Kind::EXIT, "exit"), (Kind::CONNECT, "connect"),
     (Kind::CONNECTED, "connected"), (Kind::ACCEPT, "accept"), (Kind::IDS, "ids"), (Kind::SESSION, "session"),
-    (Kind::CLOSED, "closed"), (Kind::DATAGRAM, "datagram"),
+    (Kind::CLOSED, "closed"), (Kind::DATAGRAM, "datagram"), (Kind::BPF, "bpf"), (Kind::PTRACE, "ptrace"),
+    (Kind::SIGNAL, "signal"),
 ];
 
 impl Action {

@@ -36,6 +36,11 @@ impl Guard {
         Self { attached: attached.collect(), looked: 0 }
     }
 
+    /// The ids of the links.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.attached.iter().filter_map(|attached| Some(attached.info?.id))
+    }
+
     /// Looks from time to time. Returns what is attached no more; the empty list means that all is, and `None` that it was not
     /// looked at.
     pub(super) fn look(&mut self, now: u64) -> Option<Vec<String>> {

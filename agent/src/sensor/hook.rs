@@ -103,7 +103,23 @@ pub(super) const HOOKS: &[Hook] = &[
             ("udp_connect6", Attach::Cgroup),
         ]},
     ]},
+    Hook { name: "bpf", yields: &[Kind::BPF], is_required: false, without: "a command on the sensor's maps is not told, only what it changed", alternatives: &[
+        Alternative { method: "fentry/security_bpf", programs: &[("bpf_fentry", Attach::Fentry("security_bpf"))] },
+        Alternative { method: "kprobe/security_bpf", programs: &[("bpf_kprobe", Attach::Kprobe("security_bpf"))] },
+        Alternative { method: "tracepoint/sys_enter_bpf", programs: &[("bpf_syscall", Attach::Syscalls(&["sys_enter_bpf"]))] },
+    ]},
+    Hook { name: "ptrace", yields: &[Kind::PTRACE], is_required: false, without: "that the sensor is traced is not told", alternatives: &[
+        Alternative { method: "fentry/security_ptrace_access_check", programs: &[("ptrace_fentry", Attach::Fentry("security_ptrace_access_check"))] },
+        Alternative { method: "kprobe/security_ptrace_access_check", programs: &[("ptrace_kprobe", Attach::Kprobe("security_ptrace_access_check"))] },
+        Alternative { method: "tracepoint/sys_exit_ptrace", programs: &[("ptrace_syscall", Attach::Syscalls(&["sys_exit_ptrace"]))] },
+    ]},
+    Hook { name: "signal", yields: &[Kind::SIGNAL], is_required: false, without: "who sends the sensor signals is not told", alternatives: &[
+        Alternative { method: "tp_btf/signal_generate", programs: &[("signal", Attach::Tracepoint("signal_generate"))] },
+        Alternative { method: "raw_tp/signal_generate", programs: &[("signal_raw", Attach::RawTracepoint("signal_generate"))] },
+    ]},
 ];
+/// The hooks that watch the agent itself.
+const OF_AGENT: [&str; 3] = ["bpf", "ptrace", "signal"];
 /// The hook that is off unless it is asked for: by what it needs the agent could change the host's network.
 pub(super) const UDP: &str = "udp";
 
@@ -185,7 +201,7 @@ impl fmt::Display for HookState {
 }
 
 /// Attaches every hook by its first alternative that works, or by the one that was chosen for it. That of datagrams only
-/// where it `has_udp`.
+/// where it `has_udp`, and those that watch the agent only where it is not in a process namespace of its own (`is_inner`).
 ///
 /// # Errors
 /// The reports of all, where no alternative attaches one that is required.
@@ -194,10 +210,17 @@ pub(super) fn attach_all(
     btf: &Btf,
     choices: &Choices,
     has_udp: bool,
+    is_inner: bool,
 ) -> Result<Vec<HookReport>, Unattached> {
     let report = |hook: &'static Hook| {
         if hook.name == UDP && !has_udp {
             return off(hook, "`udp = true` in `[sensor]` turns it on");
+        }
+        if is_inner && OF_AGENT.contains(&hook.name) {
+            return off(
+                hook,
+                "in a process namespace of its own the agent is not known by the host's number",
+            );
         }
         let chosen = choices.0.get(hook.name);
         let is_chosen = |one: &&Alternative| chosen.is_none_or(|method| one.method == method);

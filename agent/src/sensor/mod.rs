@@ -30,6 +30,7 @@ mod loss;
 mod record;
 mod ring;
 mod tamper;
+mod touched;
 
 mod actor;
 mod clock;
@@ -108,6 +109,8 @@ use crate::source::{Batch, Context, Down, Lost, Source, Tampered};
 /// How long an event may wait for the port of a connection: the process that connects can be held up between the two
 /// moments at which the connection and its port are recorded.
 const PORT_WAIT_NANOS: u64 = 20_000_000;
+/// How long a wait for records must take to be reported: it is meant to take hundredths of a second.
+const STALL_NANOS: u64 = 10_000_000_000;
 /// How long the start waits for the canary.
 const CANARY_WAIT: Duration = Duration::from_secs(2);
 /// `AF_INET6`, as records have it.
@@ -307,6 +310,7 @@ impl Sensor {
         sensor.inherit();
         // What the run before had attached is let go of by now.
         sensor.guard = Guard::new();
+        loaded.objects.know(sensor.guard.ids());
         Ok(sensor)
     }
 
@@ -530,6 +534,11 @@ impl Sensor {
                 self.canary.count();
                 continue;
             }
+            if let Record::Touched(touched) = record {
+                let found = touched::report(touched, before.or(self.agent), clock::now());
+                found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
+                continue;
+            }
             if own::is_connection_of(before.or(self.agent), &record) {
                 self.own += 1;
                 continue;
@@ -551,6 +560,21 @@ impl Sensor {
             Teller { table, decoder, owners, wanted, filter, ebpf, events: &mut events }.tell(&record, port);
         }
         events
+    }
+
+    /// A wait that took far longer than it may: the agent was stopped, frozen, or got no processor. Where a signal is known to have
+    /// stopped it, that is reported already.
+    fn look_for_stall(&mut self, (from, to): (u64, u64)) {
+        let is_known = self
+            .tamper
+            .has(|subject| matches!(subject, Subject::Act { kind, .. } if *kind == Kind::SIGNAL.0));
+        if to.saturating_sub(from) < STALL_NANOS || is_known {
+            return;
+        }
+        let seconds = (to - from) / 1_000_000_000;
+        let reason =
+            format!("the sensor stood still for {seconds} s: it was stopped, frozen, or got no processor");
+        self.tamper.done(Subject::Stalled, Report { reason, from, to, by: None, is_managed: true });
     }
 
     /// Looks whether somebody interfered with what the sensor put into the kernel, and whether it shows what happens. Returns
@@ -701,7 +725,7 @@ impl Teller<'_> {
                 let owner = self.owners.take(closed.socket.id);
                 owner.and_then(|owner| self.decoder.disconnect(self.table, owner, closed))
             }
-            Record::Connected(_) => None,
+            Record::Connected(_) | Record::Touched(_) => None,
         };
         self.events.extend(event);
     }
@@ -757,8 +781,10 @@ impl Source for Sensor {
             }
             self.ring.close();
         }
+        let before = clock::now();
         self.ring.wait(wait);
         self.ring.drain();
+        let waited = (before, clock::now());
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
@@ -770,6 +796,7 @@ impl Source for Sensor {
         let lost = self.losses.look(now, self.is_stopped).map(|lost| self.tell_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
         let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.is_stopped);
+        self.look_for_stall(waited);
         let tampered = self.watch_over(now);
         events.extend(tampered.iter().map(|one| one.event.clone()));
         Ok(Some(Batch { events, checkpoint, lost, down: None, tampered }))

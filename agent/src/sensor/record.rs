@@ -3,7 +3,9 @@
 //! It knows the wire and no event. A record that is too short, of another version, of an unknown kind, or whose spans
 //! lead outside of it yields an error or an empty text, and never a panic.
 
-use lapwing_common::{Changed, Closed, Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, VERSION};
+use lapwing_common::{
+    Changed, Closed, Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, Touched, VERSION,
+};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -19,6 +21,7 @@ pub(super) enum Record<'a> {
     Changed(&'a Changed),
     Closed(&'a Closed),
     Datagram(&'a Connection),
+    Touched(&'a Touched),
 }
 
 /// A record of an exec with its tail.
@@ -61,6 +64,7 @@ impl<'a> Record<'a> {
             Kind::IDS | Kind::SESSION => fixed(bytes).map(Self::Changed),
             Kind::CLOSED => fixed(bytes).map(Self::Closed),
             Kind::DATAGRAM => fixed(bytes).map(Self::Datagram),
+            Kind::BPF | Kind::PTRACE | Kind::SIGNAL => fixed(bytes).map(Self::Touched),
             Kind(other) => Err(Malformed::Kind(other)),
         }
     }
@@ -75,6 +79,7 @@ impl<'a> Record<'a> {
             Self::Connected(record) => &record.header,
             Self::Changed(record) => &record.header,
             Self::Closed(record) => &record.header,
+            Self::Touched(record) => &record.header,
         }
     }
 }

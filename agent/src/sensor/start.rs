@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -12,7 +12,7 @@ use aya::programs::RawTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use bytesize::ByteSize;
-use lapwing_common::BUILDERS;
+use lapwing_common::{BUILDERS, OBJECTS_MAX, Object};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
@@ -98,6 +98,7 @@ pub(super) struct Loaded {
     pub(super) rings: [RingBuf<MapData>; 2],
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
     pub(super) filter: Array<MapData, PodFilter>,
+    pub(super) objects: Objects,
     pub(super) hooks: Vec<HookReport>,
     /// Whether this runs in a process namespace of its own.
     pub(super) is_inner: bool,
@@ -152,13 +153,14 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
     want(&mut ebpf, &beginnings).map_err(|error| StartError::Refused(causes(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
-    let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp);
+    let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp, pid_namespace != 0);
     let hooks = hooks.map_err(StartError::Hook)?;
     load_port(&mut ebpf);
     freeze(&ebpf);
     // Only programs that were built to log have a map for it.
     let logger = EbpfLogger::init(&mut ebpf).ok();
     let refused = |error: &dyn std::error::Error| StartError::Refused(causes(error));
+    let ids = ebpf.maps().filter_map(|(_, map)| Some(data(map)?.info().ok()?.id())).collect();
     let mut maps = Maps::new();
     let mut map = |name| {
         let map = ebpf.take_map(name).ok_or(StartError::Stub)?;
@@ -169,28 +171,72 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let rings = [ring("RECORDS")?, ring("CONNECTIONS")?];
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
     let filter = Array::try_from(map("FILTER")?).map_err(|error| refused(&error))?;
-    Ok(Loaded { ebpf, btf, rings, counts, filter, hooks, is_inner: pid_namespace != 0, maps, logger })
+    let objects = Objects::new(map("OBJECTS")?, ids).map_err(|error| refused(&error))?;
+    Ok(Loaded {
+        ebpf,
+        btf,
+        rings,
+        counts,
+        filter,
+        objects,
+        hooks,
+        is_inner: pid_namespace != 0,
+        maps,
+        logger,
+    })
 }
 
-/// Maps that the agent writes while it runs, each of which is read back ([`Filters`](super::filter::Filters)). In all others
+/// Maps that the agent writes while it runs, each of which is read back ([`Filters`](super::filter::Filters)), or once all is
+/// attached ([`Objects::know`]). In all others
 /// nothing but programs writes from the start on.
-const WRITTEN: [&str; 1] = ["FILTER"];
+const WRITTEN: [&str; 2] = ["FILTER", "OBJECTS"];
 
 /// Freezes the maps that the agent does not write any more. Where that cannot be, they can be written to as before.
 fn freeze(ebpf: &Ebpf) {
     // The loader has frozen the programs' constants.
     let is_open = |name: &str| !WRITTEN.contains(&name) && !name.starts_with('.');
     for (name, map) in ebpf.maps().filter(|(name, _)| is_open(name)) {
-        let frozen = match map {
-            Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map) => bpf::freeze(map.fd().as_fd()),
-            Map::PerCpuArray(map) | Map::PerCpuHashMap(map) | Map::PerCpuLruHashMap(map) => {
-                bpf::freeze(map.fd().as_fd())
-            }
-            // A ring has no elements to be written.
-            _ => Ok(()),
-        };
-        if let Err(error) = frozen {
+        // A ring has no elements to be written.
+        let data = data(map).filter(|_| !matches!(map, Map::RingBuf(_)));
+        if let Some(Err(error)) = data.map(|data| bpf::freeze(data.fd().as_fd())) {
             tracing::warn!("the map {name} can be written to by others: {error}");
+        }
+    }
+}
+
+/// A map of the kinds that the programs use.
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Some(data),
+        Map::PerCpuArray(data) | Map::PerCpuHashMap(data) | Map::PerCpuLruHashMap(data) => Some(data),
+        Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// The map of what the agent put into the kernel.
+pub(super) struct Objects {
+    map: HashMap<MapData, u64, u8>,
+    fd: Option<OwnedFd>,
+    /// The ids of all maps.
+    maps: Vec<u32>,
+}
+
+impl Objects {
+    fn new(map: Map, maps: Vec<u32>) -> Result<Self, MapError> {
+        let fd = data(&map).and_then(|data| data.fd().as_fd().try_clone_to_owned().ok());
+        Ok(Self { map: HashMap::try_from(map)?, fd, maps })
+    }
+
+    /// Writes the ids of the maps, and of these links, and freezes the map.
+    pub(super) fn know(mut self, links: impl Iterator<Item = u32>) {
+        let maps = self.maps.iter().map(|id| Object::Map.key(*id));
+        let keys = maps.chain(links.map(|id| Object::Link.key(id))).take(OBJECTS_MAX as usize);
+        let written = keys.map(|key| self.map.insert(key, 1, 0)).collect::<Result<(), _>>();
+        let frozen = self.fd.map_or(Ok(()), |fd| bpf::freeze(fd.as_fd()));
+        let written = written.map_err(io::Error::other).and(frozen);
+        if let Err(error) = written {
+            tracing::warn!("commands on the sensor's own maps and links may go unseen: {error}");
         }
     }
 }

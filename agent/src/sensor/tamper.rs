@@ -9,6 +9,8 @@ use super::process::Key;
 
 /// How long an act stays in the status after it was done.
 const ACT_NANOS: u64 = 600_000_000_000;
+/// How long an act that is done again is not reported again.
+const REPEAT_NANOS: u64 = 30_000_000_000;
 /// Most troubles at one time. Those beyond are counted.
 const TROUBLES_MAX: usize = 64;
 
@@ -21,6 +23,10 @@ pub(super) enum Subject {
     Link(String),
     /// A map held something else than what the sensor wrote.
     Map(&'static str),
+    /// Somebody did something to the agent: the kind of its record, what it was, and the number of the process that did it.
+    Act { kind: u16, what: u32, by: u32 },
+    /// The agent stood still.
+    Stalled,
 }
 
 /// Something to be reported.
@@ -52,6 +58,8 @@ struct Trouble {
     reason: String,
     /// Until when it is shown; `None` for as long as it lasts.
     until: Option<u64>,
+    /// When it was reported last.
+    reported: u64,
 }
 
 impl Tamper {
@@ -91,6 +99,11 @@ impl Tamper {
         std::mem::take(&mut self.reports)
     }
 
+    /// Whether something of this kind is wrong.
+    pub(super) fn has(&self, is_it: impl Fn(&Subject) -> bool) -> bool {
+        self.troubles.keys().any(is_it)
+    }
+
     /// Everything that is wrong, in sentences.
     pub(super) fn reasons(&self) -> Vec<&str> {
         self.troubles.values().map(|trouble| trouble.reason.as_str()).collect()
@@ -102,16 +115,20 @@ impl Tamper {
     }
 
     fn add(&mut self, subject: Subject, report: Report, until: Option<u64>) {
-        if let Some(known) = self.troubles.get_mut(&subject) {
+        let known = self.troubles.get_mut(&subject);
+        if let Some(known) = known {
             known.until = until;
-            return;
-        }
-        if self.troubles.len() >= TROUBLES_MAX {
+            // What lasts is reported once.
+            if until.is_none() || report.to < known.reported.saturating_add(REPEAT_NANOS) {
+                return;
+            }
+        } else if self.troubles.len() >= TROUBLES_MAX {
             self.unlisted += 1;
             return;
         }
         tracing::error!("the sensor was tampered with: {}", report.reason);
-        self.troubles.insert(subject, Trouble { reason: report.reason.clone(), until });
+        let trouble = Trouble { reason: report.reason.clone(), until, reported: report.to };
+        self.troubles.insert(subject, trouble);
         self.reported += 1;
         self.reports.push(report);
     }
@@ -141,6 +158,17 @@ mod tests {
         assert!(tamper.reasons().is_empty());
         tamper.raise(Subject::Hook("exec"), report("exec is silent", 4));
         assert_eq!(tamper.take().len(), 1, "it began again");
+    }
+
+    #[test]
+    fn an_act_that_is_done_again_is_reported_again_after_a_while() {
+        let mut tamper = Tamper::default();
+        let act = Subject::Act { kind: 1, what: 2, by: 3 };
+        for (time, is_reported) in [(1, true), (2, false), (REPEAT_NANOS, false), (REPEAT_NANOS + 1, true)] {
+            tamper.done(act.clone(), report("it was done", time));
+            assert_eq!(tamper.take().len(), usize::from(is_reported), "{time}");
+        }
+        assert_eq!(tamper.reasons().len(), 1);
     }
 
     #[test]
