@@ -1,13 +1,14 @@
 //! Processes: fork, exec, exit, and what they make of themselves in between.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_F_RDONLY_PROG;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map, tracepoint};
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::{
     BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext,
 };
-use lapwing_common::{Changed, Exec, Exit, Fork, Kind, RECORD_BYTES_MAX, Span};
+use lapwing_common::{CGROUPS_MAX, Changed, Exec, Exit, Fork, Kind, RECORD_BYTES_MAX, Span};
 
 use crate::emit::{self, emit};
 use crate::layout::*;
@@ -15,9 +16,9 @@ use crate::path::{self, Tail};
 use crate::scratch::{self, Builder};
 use crate::{file, task, trace};
 
-/// Control groups whose path was sent.
+/// Control groups whose paths user space knows; only it writes here.
 #[map]
-static CGROUPS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
+static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(CGROUPS_MAX, BPF_F_RDONLY_PROG);
 
 /// `SIGNAL_GROUP_EXIT`: all threads end with one status. match-proto:v2.6.27:include/linux/sched/signal.h
 const SIGNAL_GROUP_EXIT: u32 = 4;
@@ -116,9 +117,8 @@ pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) 
         let len = tail.len() as u64;
         if len > RECORD_BYTES_MAX as u64 {
             emit::lost(Kind::EXEC);
-        } else if emit::write(Kind::EXEC, record.cast(), len) && !is_known {
-            // Only now: a path that found no room must be sent again.
-            let _ = CGROUPS.insert(cgroup, 1, 0);
+        } else {
+            emit::write(Kind::EXEC, record.cast(), len);
         }
     }
 }

@@ -131,6 +131,8 @@ pub const VARIABLE_BYTES_MAX: usize = 1024;
 pub const STEPS_MAX: usize = 128 * 128;
 /// Most names of variables that are wanted.
 pub const WANTED_MAX: u32 = 256;
+/// Most control groups whose paths user space keeps.
+pub const CGROUPS_MAX: u32 = 4096;
 /// Programs that build large records: each has a place for that on each processor.
 pub const BUILDERS: u32 = 1;
 

@@ -36,6 +36,7 @@ mod actor;
 mod clock;
 mod down;
 mod file;
+mod groups;
 mod handover;
 mod hierarchy;
 mod image;
@@ -303,6 +304,7 @@ impl Sensor {
             wanted: config.env_vars.clone(),
             ports: HashMap::new(),
         };
+        sensor.table.groups.connect(loaded.groups);
         sensor.test(&loaded.btf, &config.hooks);
         drop(loaded.btf);
         // What was made since comes by its records, though within one tick of the clock it is not known which was first.
@@ -456,7 +458,7 @@ impl Sensor {
     fn settle(&mut self) {
         for running in std::mem::take(&mut self.snapshot) {
             if let Some(path) = running.cgroup {
-                self.table.name_cgroup(running.origin.place.cgroup, path);
+                self.table.groups.insert(running.origin.place.cgroup, path);
             }
             let start = running.origin.start;
             let known = Key::new(running.origin.pid, start);
@@ -550,7 +552,7 @@ impl Sensor {
             if is_told {
                 self.told_before += 1;
                 if let Record::Exec(exec) = &record {
-                    // The kernel side tells it once.
+                    // It may be of a group that others are in.
                     name_cgroup(&mut self.table, exec);
                 }
                 continue;
@@ -793,6 +795,7 @@ impl Source for Sensor {
         let mut events = self.decode(None);
         let now = clock::now();
         self.table.expire(now);
+        self.table.groups.flush();
         let lost = self.losses.look(now, self.is_stopped).map(|lost| self.tell_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
         let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.is_stopped);
@@ -866,6 +869,7 @@ impl Source for Sensor {
             "processes": status.processes,
             "processes_alive": status.alive,
             "processes_ended": status.ended,
+            "cgroups_evicted": self.table.groups.evicted(),
             "processes_evicted": status.table.evicted,
             "processes_shortened": status.table.shortened,
             "processes_previous_dropped": status.table.previous_dropped,
@@ -889,7 +893,7 @@ impl Source for Sensor {
 fn name_cgroup(table: &mut Table, exec: &ExecRecord<'_>) {
     if exec.fixed.cgroup.len != 0 {
         let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
-        table.name_cgroup(exec.fixed.place.cgroup, path);
+        table.groups.insert(exec.fixed.place.cgroup, path);
     }
 }
 

@@ -24,6 +24,7 @@ use zerocopy::IntoBytes as _;
 
 pub(super) use self::saved::Saved;
 use super::decode::Blocks;
+use super::groups::Groups;
 use super::image::{self, Image};
 use super::record::ExecRecord;
 use super::snapshot;
@@ -119,7 +120,8 @@ pub(super) struct Table {
     accounts: Accounts,
     /// What processes look like in events.
     blocks: Arc<Meter>,
-    cgroups: HashMap<u64, SmolStr>,
+    /// What is known of control groups.
+    pub(super) groups: Groups,
     boot: [u8; 8],
     swept: Instant,
     counts: TableCounts,
@@ -174,7 +176,7 @@ impl Table {
             ended_by_owner: HashMap::new(),
             accounts: Accounts::new(Meter::new("processes", PROCESSES_BYTES_MAX)),
             blocks: Meter::new("process_blocks", BLOCKS_BYTES_MAX),
-            cgroups: HashMap::new(),
+            groups: Groups::default(),
             boot,
             swept: Instant::now(),
             counts: TableCounts::default(),
@@ -219,21 +221,6 @@ impl Table {
     /// The processes that live and were made by this one or its offspring.
     pub(super) fn children(&self, key: Key) -> impl Iterator<Item = &Process> {
         self.each().filter(move |process| process.parent == Some(key) && process.life == Life::Alive)
-    }
-
-    /// The path of a control group, where a record told it.
-    pub(super) fn cgroup(&self, id: u64) -> Option<&SmolStr> {
-        self.cgroups.get(&id)
-    }
-
-    /// Remembers the path of a control group.
-    pub(super) fn name_cgroup(&mut self, id: u64, path: SmolStr) {
-        // As many as the kernel side remembers to have sent; beyond it begins anew.
-        const CGROUPS_MAX: usize = 4096;
-        if self.cgroups.len() >= CGROUPS_MAX && !self.cgroups.contains_key(&id) {
-            self.cgroups.clear();
-        }
-        self.cgroups.insert(id, path);
     }
 
     /// What was counted.
@@ -301,6 +288,7 @@ impl Table {
 
     /// A process was made.
     pub(super) fn fork(&mut self, record: &Fork) -> Key {
+        self.groups.touch(record.place.cgroup);
         let forker = Key::new(record.forker, record.forker_start);
         let image = match self.processes.get(&forker) {
             Some(forker) => forker.image.clone(),
@@ -325,6 +313,7 @@ impl Table {
     /// A process runs another program.
     pub(super) fn exec(&mut self, record: &ExecRecord<'_>, image: Image) -> Key {
         let fixed = record.fixed;
+        self.groups.touch(fixed.place.cgroup);
         let key = Key::of(&fixed.task);
         let (image, owner) = (Arc::new(image), owner(&fixed.credentials));
         self.accounts.charge_once(&image.charge, owner, image.bytes());
@@ -389,6 +378,7 @@ impl Table {
     /// A process is this now. Returns what it became since it was last looked at.
     pub(super) fn observe(&mut self, key: Key, state: &State) -> Changes {
         let Some(process) = self.processes.get_mut(&key) else { return Changes::default() };
+        self.groups.touch(process.place.cgroup);
         let known = process.state();
         if state.as_bytes() == known.as_bytes() {
             return Changes::default();

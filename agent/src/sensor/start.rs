@@ -99,6 +99,8 @@ pub(super) struct Loaded {
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
     pub(super) filter: Array<MapData, PodFilter>,
     pub(super) objects: Objects,
+    /// Control groups that are known.
+    pub(super) groups: HashMap<MapData, u64, u8>,
     pub(super) hooks: Vec<HookReport>,
     /// Whether this runs in a process namespace of its own.
     pub(super) is_inner: bool,
@@ -172,6 +174,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
     let filter = Array::try_from(map("FILTER")?).map_err(|error| refused(&error))?;
     let objects = Objects::new(map("OBJECTS")?, ids).map_err(|error| refused(&error))?;
+    let groups = ebpf.take_map("CGROUPS").ok_or(StartError::Stub)?;
+    let groups = HashMap::try_from(groups).map_err(|error| refused(&error))?;
     Ok(Loaded {
         ebpf,
         btf,
@@ -179,6 +183,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
         counts,
         filter,
         objects,
+        groups,
         hooks,
         is_inner: pid_namespace != 0,
         maps,
@@ -186,10 +191,10 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     })
 }
 
-/// Maps that the agent writes while it runs, each of which is read back ([`Filters`](super::filter::Filters)), or once all is
-/// attached ([`Objects::know`]). In all others
-/// nothing but programs writes from the start on.
-const WRITTEN: [&str; 2] = ["FILTER", "OBJECTS"];
+/// Maps that the agent writes while it runs. The first is read back ([`Filters`](super::filter::Filters)), the second once
+/// all is attached ([`Objects::know`]). Of the third nothing is believed: a group that it holds and the agent does not
+/// know is looked up ([`Groups`](super::groups::Groups)). In all others nothing but programs writes from the start on.
+const WRITTEN: [&str; 3] = ["FILTER", "OBJECTS", "CGROUPS"];
 
 /// Freezes the maps that the agent does not write any more. Where that cannot be, they can be written to as before.
 fn freeze(ebpf: &Ebpf) {

@@ -332,7 +332,7 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
     }
     if place.cgroup != 0 {
         fields.set(field!("lapwing.process.cgroup.id"), count(place.cgroup));
-        fields.set_some(field!("lapwing.process.cgroup.path"), table.cgroup(place.cgroup).cloned());
+        fields.set_some(field!("lapwing.process.cgroup.path"), table.groups.get(place.cgroup).cloned());
     }
     fields.set(field!("process.pgid"), place.pgid);
     fields.set_some(field!("process.parent.pid"), process.parent.map(|parent| parent.pid));
@@ -340,7 +340,9 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
 }
 
 fn container(table: &Table, process: &Process, fields: &mut Fields) {
-    let Some(found) = table.cgroup(process.place.cgroup).and_then(|path| container::of(path)) else { return };
+    let Some(found) = table.groups.get(process.place.cgroup).and_then(|path| container::of(path)) else {
+        return;
+    };
     fields.set(field!("container.id"), found.id);
     fields.set_some(field!("container.runtime"), found.runtime);
     if let Some(pod) = found.pod {

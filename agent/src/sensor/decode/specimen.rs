@@ -63,7 +63,7 @@ fn events(host: Host) -> Vec<Event> {
     // The clock was set, so that what is told of that is there.
     let boot = decoder.clock.wall(0).as_nanos();
     decoder.clock.follow_to(boot.saturating_add(SECOND));
-    table.name_cgroup(CGROUP, CONTAINER.into());
+    table.groups.insert(CGROUP, CONTAINER.into());
     let daemon = table.add(origin(DAEMON, 1, "/usr/sbin/sshd", DAEMON));
     let leader =
         table.add(Origin { parent: Some(daemon), ..origin(LEADER, DAEMON, "/usr/bin/bash", LEADER) });

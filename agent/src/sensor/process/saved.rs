@@ -70,7 +70,7 @@ impl Table {
         let mut in_order: Vec<_> = self.each().collect();
         in_order.sort_unstable_by_key(|process| (process.start, process.key.pid));
         let processes = in_order.into_iter().map(|process| saved(process, &ended, &mut images)).collect();
-        let cgroups = self.cgroups.iter().map(|(id, path)| (*id, path.clone())).collect();
+        let cgroups = self.groups.iter().map(|(id, path)| (id, path.clone())).collect();
         Saved { cgroups, images: images.saved, processes }
     }
 
@@ -80,7 +80,7 @@ impl Table {
     /// It is of another wire.
     pub(in crate::sensor) fn restore(&mut self, saved: Saved) -> Result<()> {
         for (id, path) in saved.cgroups {
-            self.name_cgroup(id, path);
+            self.groups.insert(id, path);
         }
         let mut ended = Vec::new();
         let image = |index: usize| {
@@ -173,7 +173,7 @@ mod tests {
             (12, 11, "/bin/nc", 11, 0),
             (13, 1, "/bin/true", 1, 0),
         ]);
-        known.name_cgroup(7, "/system.slice".into());
+        known.groups.insert(7, "/system.slice".into());
         known.end(key(13), 90 * SECOND);
         known.end(key(11), 20 * SECOND);
         known.expire(60 * SECOND);

@@ -1,0 +1,94 @@
+//! Control groups: more of them than anyone keeps.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::act::{self, Strings, c};
+use crate::agent::{all, assert_fields, event, field, ready};
+
+/// A group of a test's own, gone when the test ends.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(name: &str) -> Self {
+        let places = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(PathBuf::from);
+        let place = places.into_iter().find(|place| place.join("cgroup.procs").exists());
+        let group = place.expect("control groups").join(name);
+        fs::create_dir(&group).expect("a group");
+        Self(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Runs a program in this group.
+fn run_in(group: &Path) {
+    let procs = c(group.join("cgroup.procs").to_str().unwrap());
+    let (path, texts) = (c("/bin/true"), [c("churn")]);
+    let strings = Strings::new(&texts);
+    let (_, status) = act::forked(|| {
+        // SAFETY: path and buffer end where they say; a zero means this process.
+        unsafe {
+            let file = libc::open(procs.as_ptr(), libc::O_WRONLY);
+            if libc::write(file, c"0".as_ptr().cast(), 1) != 1 {
+                return 1;
+            }
+            libc::close(file);
+        }
+        act::exec(&path, &strings)
+    });
+    assert_eq!(status, 0);
+}
+
+/// An attacker, or a host with many short jobs, makes more control groups than are kept: here by names that take the bytes of
+/// them all, for to enter a group takes long. Seen: which container the programs of a group that lives on are in, and what
+/// they fork, before and after.
+#[test]
+fn more_groups_than_are_kept() {
+    const GROUPS: usize = 340;
+    ready();
+    let id = "c0ffee".repeat(8) + &format!("{:016x}", std::process::id());
+    let group = Group::new(&format!("docker-{id}.scope"));
+    let script = r#"echo 0 >"$1/cgroup.procs"; /bin/true "before-$2"; echo; read line; (read line </dev/null); /bin/true "after-$2""#;
+    let mut shell = Command::new("sh")
+        .args(["-c", script, "sh", group.0.to_str().unwrap(), &id])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut name = format!("lapwing-churn-{}", std::process::id());
+    let mut above = vec![Group::new(&name)];
+    for _ in 0..13 {
+        name = format!("{name}/{}", "n".repeat(250));
+        above.push(Group::new(&name));
+    }
+    for number in 0..GROUPS {
+        run_in(&Group::new(&format!("{name}/{number}")).0);
+    }
+    // From the lowest up.
+    while above.pop().is_some() {}
+    shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(shell.wait().unwrap().success());
+    for when in ["before", "after"] {
+        let marker = format!("{when}-{id}");
+        let told = event(&marker, |event| {
+            event["event"]["action"] == "exec" && event["process"]["args"][1] == json!(marker)
+        });
+        assert_fields(&told, json!({"container.id": id}));
+    }
+    let forks = all(|event| {
+        event["event"]["action"] == "fork" && event["process"]["parent"]["pid"] == json!(shell.id())
+    });
+    assert_eq!(forks.len(), 3, "two programs and a subshell");
+    assert!(forks.iter().all(|fork| *field(fork, "container.id") == json!(id)), "{forks:?}");
+}
