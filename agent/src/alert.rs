@@ -5,23 +5,46 @@
 //! whole in `lapwing.alert.events`. Nothing here reads a clock or the host: the same alert gives the same document.
 
 pub(crate) mod cause;
+mod cut;
+mod form;
 pub(crate) mod lost;
 mod reason;
 mod statement;
 pub(crate) mod tampered;
 
+pub(crate) use cut::ALERT_BYTES_MAX;
+pub(crate) use form::Form;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use lapwing_engine::event::Leaf;
 use lapwing_engine::rule::{Reference, Threat};
 use lapwing_engine::{Alert, Cause, Event, Fields, Schema, Timestamp, Value, field};
 use serde_json::{Map, Value as Json, json};
 
+use self::cut::{Cuts, Part, Piece};
 use crate::ledger::AlertDocument;
 use crate::source::Context;
 
 /// The `event.kind` of an alert of a building block, which stays on this host; of the others it is `alert`.
 pub(crate) const BUILDING_BLOCK_KIND: &str = "signal";
+
+/// The version of ECS of which the fields are, where the event does not say.
+const ECS_VERSION: &str = "8.11.0";
+/// Longest value in a line for people, such as `message`, in letters.
+const NAME_CHARS_MAX: usize = 256;
+/// Longest reason, in letters.
+const REASON_CHARS_MAX: usize = 2048;
+/// What of the rule, of indicators and of `related.*` each takes at most, in bytes as written.
+const SAID_BYTES_MAX: usize = 16 << 10;
+/// What each of `lapwing.alert.*` takes at most, in bytes as written.
+const OWN_BYTES_MAX: usize = 8 << 10;
+/// The same of a rule's guide.
+const GUIDE_BYTES_MAX: usize = 32 << 10;
+/// What is not measured: names of objects, the reason, what the agent says of itself, and the list of cuts.
+const OVERHEAD_BYTES_MAX: usize = 64 << 10;
 
 /// What else is told with an alert.
 #[derive(Default)]
@@ -34,31 +57,77 @@ pub(crate) struct Evidence {
     pub(crate) created: Option<Timestamp>,
 }
 
-/// Makes the document of an alert.
+/// Makes the document of an alert, of at most [`ALERT_BYTES_MAX`].
 pub(crate) fn document(alert: &Alert, schema: &Schema, evidence: &Evidence) -> AlertDocument {
-    let mut root = root(alert, schema, evidence);
-    let reason = reason::reason(alert, schema, &root);
+    let mut cuts = Cuts::default();
+    let completed = completed(alert, schema, evidence);
+    let said = said(alert, completed.as_ref(), &mut cuts);
+    let mut own = own(alert, schema, evidence, &mut cuts);
+    let mut pieces = pieces(alert, schema, evidence, completed.as_ref());
+    let room = ALERT_BYTES_MAX - OVERHEAD_BYTES_MAX;
+    let taken = [&said, &own].map(|map| map.values().map(cut::bytes_of_json).sum::<usize>()).iter().sum();
+    cut::fit(&mut pieces, room.saturating_sub(taken), &mut cuts);
+    let (mut root, mut events, mut ancestors) = (Map::new(), Vec::new(), Vec::new());
+    for piece in &pieces {
+        let built = piece.build(schema, &mut cuts);
+        match piece.part() {
+            Part::Root => root = built,
+            Part::Event(_) => events.push(Json::Object(built)),
+            Part::Ancestor(_) => ancestors.push(Json::Object(built)),
+        }
+    }
+    drop(pieces);
+    let reason = cut::letters(&reason::reason(alert, schema, &root), REASON_CHARS_MAX);
+    let mut set = |name: &str, value: Json| own.insert(name.to_owned(), value);
+    if !ancestors.is_empty() {
+        set("ancestors", ancestors.into());
+    }
+    set("events", events.into());
+    set("reason", reason.as_str().into());
+    if let Some(cuts) = cuts.json() {
+        set("cut", cuts);
+    }
     root.insert("@timestamp".to_owned(), alert.time.to_string().into());
-    root.insert("message".to_owned(), alert.name.as_str().into());
-    root.insert("tags".to_owned(), alert.rule.tags.clone().into());
     describe_event(alert, evidence, &reason, object(&mut root, "event"));
-    root.insert("rule".to_owned(), rule(alert));
-    if !alert.rule.threat.is_empty() {
-        root.insert("threat".to_owned(), threat(&alert.rule.threat));
+    describe_agent(&mut root);
+    said.into_iter().for_each(|(name, value)| merge(&mut root, name, value));
+    object(&mut root, "lapwing").insert("alert".to_owned(), own.into());
+    AlertDocument {
+        id: alert.id.clone(),
+        time: alert.time,
+        json: written(root),
+        local: alert.rule.building_block,
     }
-    if let Some(enrichments) = alert.finding().and_then(cause::enrichments) {
-        object(&mut root, "threat").insert("enrichments".to_owned(), enrichments);
-    }
-    relate(&mut root, alert);
-    let own = own(alert, schema, evidence, reason);
-    object(&mut root, "lapwing").insert("alert".to_owned(), own);
+}
+
+/// The document as it is written.
+fn written(root: Map<String, Json>) -> Bytes {
     let json = Bytes::from(Json::Object(root).to_string());
-    AlertDocument { id: alert.id.clone(), time: alert.time, json, local: alert.rule.building_block }
+    // What is measured is never less than what is written. Where that is not so the smallest form is still an alert.
+    if json.len() <= ALERT_BYTES_MAX { json } else { Form::Minimal.of(&json, "its document is too large") }
+}
+
+/// The parts of which each may be cut, in the order in which they stand.
+fn pieces<'a>(
+    alert: &'a Alert,
+    schema: &'a Schema,
+    evidence: &'a Evidence,
+    completed: Option<&'a Event>,
+) -> Vec<Piece<'a>> {
+    let root = completed.map(|event| Piece::new(Part::Root, event.leaves(), schema));
+    let event =
+        |(index, event): (usize, &'a Arc<Event>)| Piece::new(Part::Event(index), event.leaves(), schema);
+    let ancestor = |(distance, fields): (usize, &'a Fields)| {
+        let leaves = fields.iter().map(|(id, value)| Leaf::Field(id, value));
+        Piece::new(Part::Ancestor(distance), leaves, schema)
+    };
+    let (events, ancestors) = (alert.events().enumerate(), evidence.context.ancestors.iter().enumerate());
+    root.into_iter().chain(events.map(event)).chain(ancestors.map(ancestor)).collect()
 }
 
 /// The last event's fields, the source's below them and below these what earlier events say of the same process.
-fn root(alert: &Alert, schema: &Schema, evidence: &Evidence) -> Map<String, Json> {
-    let Some(last) = alert.events().last() else { return Map::new() };
+fn completed(alert: &Alert, schema: &Schema, evidence: &Evidence) -> Option<Event> {
+    let last = alert.events().last()?;
     let mut event = (**last).clone();
     let mut complete = |fields: Vec<(lapwing_engine::FieldId, &Value)>| {
         for (id, value) in fields {
@@ -80,10 +149,62 @@ fn root(alert: &Alert, schema: &Schema, evidence: &Evidence) -> Map<String, Json
             );
         }
     }
-    match event.to_json(schema) {
-        Json::Object(root) => root,
-        _ => Map::new(),
+    Some(event)
+}
+
+/// What the rule says, and what is gathered of all events: with a limit for each, for it is not the host's alone.
+fn said(alert: &Alert, completed: Option<&Event>, cuts: &mut Cuts) -> Map<String, Json> {
+    let mut threat = if alert.rule.threat.is_empty() { json!({}) } else { threat(&alert.rule.threat) };
+    if let Some(enrichments) = alert.finding().and_then(cause::enrichments) {
+        threat["enrichments"] = enrichments;
     }
+    let said = [
+        ("message", cut::letters(&alert.name, NAME_CHARS_MAX).into()),
+        ("tags", alert.rule.tags.clone().into()),
+        ("rule", rule(alert)),
+        ("threat", threat),
+        ("related", related(alert, completed)),
+    ];
+    said.into_iter()
+        .map(|(name, value)| (name.to_owned(), limited(name, &value, SAID_BYTES_MAX, cuts)))
+        .collect()
+}
+
+/// A value that is cut where it is longer, which is noted.
+fn limited(name: &str, value: &Json, bytes_max: usize, cuts: &mut Cuts) -> Json {
+    if cut::bytes_of_json(value) > bytes_max {
+        cuts.name(name.to_owned());
+    }
+    cut::shrink(value, bytes_max)
+}
+
+/// Puts a value into the document; an object's members beside those that are there.
+fn merge(root: &mut Map<String, Json>, name: String, value: Json) {
+    match value {
+        Json::Object(members) if members.is_empty() => {}
+        Json::Object(members) => object(root, &name).extend(members),
+        value => _ = root.insert(name, value),
+    }
+}
+
+/// Who made the document, as far as the event does not say.
+fn describe_agent(root: &mut Map<String, Json>) {
+    let version = env!("CARGO_PKG_VERSION");
+    for (name, own) in [
+        ("ecs", json!({"version": ECS_VERSION})),
+        ("agent", json!({"type": "lapwing", "version": version})),
+        (
+            "observer",
+            json!({"product": "Lapwing", "type": "sensor", "vendor": "Lapwing", "version": version}),
+        ),
+    ] {
+        let mut members = own.as_object().cloned().unwrap_or_default();
+        let there = object(root, name);
+        members.retain(|name, _| !there.contains_key(name));
+        there.extend(members);
+    }
+    let stream = json!({"type": "logs", "dataset": "lapwing.alerts", "namespace": "default"});
+    root.insert("data_stream".to_owned(), stream);
 }
 
 fn object<'a>(root: &'a mut Map<String, Json>, name: &str) -> &'a mut Map<String, Json> {
@@ -120,7 +241,7 @@ fn rule(alert: &Alert) -> Json {
     json!({
         "id": rule.id,
         "uuid": rule.id,
-        "name": alert.name.as_str(),
+        "name": cut::letters(&alert.name, NAME_CHARS_MAX),
         "description": rule.description,
         "category": rule.kind.name(),
         "version": rule.version.unwrap_or(1).to_string(),
@@ -152,7 +273,7 @@ fn listed(references: &[&Reference]) -> Json {
 }
 
 /// `related.*`: every address, user, host and hash of all events, to search by.
-fn relate(root: &mut Map<String, Json>, alert: &Alert) {
+fn related(alert: &Alert, completed: Option<&Event>) -> Json {
     let names: [(&str, &[lapwing_engine::FieldId]); 4] = [
         ("ip", &[field!("source.ip"), field!("destination.ip"), field!("related.ip")]),
         (
@@ -167,47 +288,35 @@ fn relate(root: &mut Map<String, Json>, alert: &Alert) {
         ("hosts", &[field!("host.name"), field!("related.hosts")]),
         ("hash", &[field!("process.hash.sha256"), field!("related.hash")]),
     ];
-    let hash = root.get("process").and_then(|process| process.pointer("/hash/sha256")).and_then(Json::as_str);
-    let hash = hash.map(str::to_owned);
+    let mut related = Map::new();
     for (name, fields) in names {
-        let mut found = BTreeSet::new();
-        for event in alert.events() {
-            let values = fields.iter().flat_map(|field| event.values(*field));
-            found.extend(values.map(|value| value.to_text().into_owned()));
-        }
-        if name == "hash" {
-            found.extend(hash.clone());
-        }
+        let events = alert.events().map(|event| &**event).chain(completed.filter(|_| name == "hash"));
+        let values = events.flat_map(|event| fields.iter().flat_map(|field| event.values(*field)));
+        let found: BTreeSet<_> = values.map(|value| value.to_text().into_owned()).collect();
         if !found.is_empty() {
-            object(root, "related").insert(name.to_owned(), found.into_iter().collect());
+            related.insert(name.to_owned(), found.into_iter().collect());
         }
     }
+    related.into()
 }
 
-/// `lapwing.alert.*`.
-fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, reason: String) -> Json {
+/// `lapwing.alert.*`, but for events and ancestors.
+fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, cuts: &mut Cuts) -> Map<String, Json> {
     let rule = &alert.rule;
     let mut own = Map::new();
     let mut set = |name: &str, value: Json| own.insert(name.to_owned(), value);
     set("id", alert.id.clone().into());
-    set("reason", reason.into());
     set("rule_type", rule.kind.name().into());
     set("severity", alert.severity.name().into());
     if rule.building_block {
         set("building_block_type", "default".into());
     }
-    let events: Vec<_> = alert.events().map(|event| event.to_json(schema)).collect();
     if let Some(first) = alert.events().min_by_key(|event| event.time()) {
         let last = alert.events().map(|event| event.time()).max().unwrap_or_default();
         let span = last.since(first.time()).as_millis();
         set("original_time", first.told_time().to_string().into());
         set("span_ms", u64::try_from(span).unwrap_or(u64::MAX).into());
     }
-    match &alert.cause {
-        Cause::Detection(finding) => own.extend(cause::detection(alert, finding, schema)),
-        Cause::Suppressed(suppressed) => own.extend(cause::suppressed(suppressed, schema)),
-    }
-    let mut set = |name: &str, value: Json| own.insert(name.to_owned(), value);
     if let Some(lost) = evidence.lost_records {
         set("complete", (lost == 0).into());
         set("lost_records", lost.into());
@@ -216,20 +325,29 @@ fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, reason: String) -> J
         set("complete", false.into());
         set("dropped_matches", alert.dropped.into());
     }
-    let ancestors = &evidence.context.ancestors;
-    if !ancestors.is_empty() {
-        set("ancestors", ancestors.iter().map(|ancestor: &Fields| ancestor.to_json(schema)).collect());
-    }
-    set("references", rule.references.clone().into());
-    set("false_positives", rule.false_positives.clone().into());
+    let mut cause = match &alert.cause {
+        Cause::Detection(finding) => cause::detection(alert, finding, schema),
+        Cause::Suppressed(suppressed) => cause::suppressed(suppressed, schema),
+    };
+    cause.insert("references".to_owned(), rule.references.clone().into());
+    cause.insert("false_positives".to_owned(), rule.false_positives.clone().into());
     if let Some(guide) = &rule.note {
-        set("guide", guide.clone().into());
+        own.insert(
+            "guide".to_owned(),
+            limited("lapwing.alert.guide", &guide.as_str().into(), GUIDE_BYTES_MAX, cuts),
+        );
     }
-    set("events", events.into());
-    Json::Object(own)
+    for (name, value) in cause {
+        let limited = limited(&format!("lapwing.alert.{name}"), &value, OWN_BYTES_MAX, cuts);
+        own.insert(name, limited);
+    }
+    own
 }
 
 /// The last of an alert's events: what the source is asked about.
 pub(crate) fn last_event(alert: &Alert) -> Option<&Event> {
     alert.events().last().map(|event| &**event)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ pub(crate) use status::{Report, Status};
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -157,6 +158,7 @@ enum Request {
     Read { after: i64, count_max: usize, bytes_max: usize, reply: oneshot::Sender<Vec<Spooled>> },
     Acknowledge { sink: String, sequence: i64 },
     Cursor { sink: String, reply: oneshot::Sender<i64> },
+    Undelivered { after: i64, reply: oneshot::Sender<(i64, i64)> },
     Rows { scope: String, after: Option<String>, reply: oneshot::Sender<Vec<(String, Vec<u8>)>> },
     Reopen,
     Stop,
@@ -179,6 +181,20 @@ impl LedgerClient {
     /// The store cannot be read now, or the ledger has ended.
     pub(crate) async fn cursor(&self, sink: &str) -> Result<i64> {
         self.ask(|reply| Request::Cursor { sink: sink.to_owned(), reply })?.await.map_err(|_| unreadable())
+    }
+
+    /// How many alerts after number `after` are to be delivered, and how many had come by then, as
+    /// [`arrived`](Self::arrived) counts.
+    ///
+    /// # Errors
+    /// The store cannot be read now, or the ledger has ended.
+    pub(crate) async fn undelivered(&self, after: i64) -> Result<(i64, i64)> {
+        self.ask(|reply| Request::Undelivered { after, reply })?.await.map_err(|_| unreadable())
+    }
+
+    /// How many alerts to be delivered have come in this run, without those that were missed; it goes on counting.
+    pub(crate) fn arrived(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.status.arrived)
     }
 
     /// A sink has delivered everything up to this alert. After a crash it may be asked to deliver some of it

@@ -39,10 +39,14 @@ fn what_upstream_refuses_is_set_aside_and_the_rest_goes_on() {
     });
     alarm.expect("an alarm while nobody listens");
 
-    let receiver = Receiver::start(folder.path()).expect("a receiver");
-    receiver.answer([json!({"status": 401}), json!({"status": 400, "body": "no"})]).expect("answers");
     deliver("second", 2);
     deliver("third", 1);
+    until("three alerts", PATIENCE, || Ok((sink(&agent)?["waiting"] == 3).then_some(())))
+        .expect("three alerts");
+    let receiver = Receiver::start(folder.path()).expect("a receiver");
+    // The first is refused as it is, and in its smaller forms; others are taken.
+    let refused = || json!({"status": 400, "body": "no"});
+    receiver.answer([json!({"status": 401}), refused(), refused(), refused()]).expect("answers");
     let delivered = until("two deliveries", PATIENCE, || Ok((sink(&agent)?["delivered"] == 2).then_some(())));
     delivered.unwrap_or_else(|error| panic!("{error:#}: {:?}\n{}", sink(&agent), agent.log()));
     agent.stop().expect("an end");

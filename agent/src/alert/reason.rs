@@ -5,6 +5,8 @@ use lapwing_engine::rule::Kind;
 use lapwing_engine::{Act, Alert, Cause, HeldBack, Schema, Suppressed};
 use serde_json::{Map, Value as Json};
 
+use super::NAME_CHARS_MAX;
+use super::cut::letters;
 use crate::sensor::{Action, Direction, Shows};
 
 /// Longest command line that a reason quotes, in characters.
@@ -24,8 +26,9 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
     if let Cause::Detection(finding) = &alert.cause {
         if let Kind::NewTerms { fields, history, .. } = &alert.rule.kind {
             let terms = fields.iter().zip(&finding.new_terms);
-            let terms: Vec<_> =
-                terms.map(|(field, term)| format!("{} {}", schema.name(*field), term.to_text())).collect();
+            let terms: Vec<_> = terms
+                .map(|(field, term)| format!("{} {}", schema.name(*field), short(&term.to_text())))
+                .collect();
             line.push_str(&format!("; the first in {} for {}", span(history.as_secs()), terms.join(", ")));
         }
         if let Some(first) = finding.enrichments.first() {
@@ -33,21 +36,26 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
             let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
             line.push_str(&format!(
                 "; {} {} is an indicator of {}{more}",
-                first.field, first.atomic, first.id
+                first.field,
+                short(&first.atomic),
+                short(&first.id)
             ));
         }
         if let Some(result) = &finding.threshold {
             line.push_str(&counted(result, schema));
         }
         if let Some(anomaly) = &finding.anomaly {
-            let among =
-                anomaly.partition_value.as_deref().map(|value| format!(" for {value}")).unwrap_or_default();
+            let among = anomaly
+                .partition_value
+                .as_deref()
+                .map(|value| format!(" for {}", short(value)))
+                .unwrap_or_default();
             let what = match (&anomaly.by_value, anomaly.size) {
                 (_, Some(size)) => {
                     let Size { field, actual, typical } = size;
                     format!("{actual} different {} instead of {typical}{among}", schema.name(field))
                 }
-                (value, None) => format!("{} is rare{among}", value.as_deref().unwrap_or_default()),
+                (value, None) => format!("{} is rare{among}", short(value.as_deref().unwrap_or_default())),
             };
             line.push_str(&format!("; {what}: score {:.0}", anomaly.record_score));
         }
@@ -68,7 +76,7 @@ fn suppressed_reason(alert: &Alert, suppressed: &Suppressed, schema: &Schema) ->
         }
         Some(group) => {
             let terms = group.iter().map(|(field, value)| {
-                format!("{} {}", schema.name(*field), value.as_deref().unwrap_or("(missing)"))
+                format!("{} {}", schema.name(*field), short(value.as_deref().unwrap_or("(missing)")))
             });
             let terms: Vec<_> = terms.collect();
             let of = if terms.is_empty() { String::new() } else { format!(" for {}", terms.join(", ")) };
@@ -81,7 +89,8 @@ fn suppressed_reason(alert: &Alert, suppressed: &Suppressed, schema: &Schema) ->
 /// Who did most of what was not raised.
 fn most(HeldBack { act: Act { user, executable, destination, .. }, count }: &HeldBack) -> String {
     let texts = [("user ", user), ("", executable), ("", destination)];
-    let texts = texts.into_iter().filter_map(|(name, text)| Some(format!("{name}{}", text.as_deref()?)));
+    let texts =
+        texts.into_iter().filter_map(|(name, text)| Some(format!("{name}{}", short(text.as_deref()?))));
     let texts: Vec<_> = texts.collect();
     let who = if texts.is_empty() { String::new() } else { format!(" of {}", texts.join(", ")) };
     format!("; most of them, {count},{who}")
@@ -90,7 +99,7 @@ fn most(HeldBack { act: Act { user, executable, destination, .. }, count }: &Hel
 fn counted(result: &ThresholdResult, schema: &Schema) -> String {
     let terms = result.terms.iter();
     let terms: Vec<_> =
-        terms.map(|(field, term)| format!("{} {}", schema.name(*field), term.to_text())).collect();
+        terms.map(|(field, term)| format!("{} {}", schema.name(*field), short(&term.to_text()))).collect();
     let of = if terms.is_empty() { String::new() } else { format!(" for {}", terms.join(", ")) };
     let distinct = result.cardinality.iter();
     let distinct = distinct.map(|(field, count)| format!(" with {count} different {}", schema.name(*field)));
@@ -98,19 +107,24 @@ fn counted(result: &ThresholdResult, schema: &Schema) -> String {
     format!("; {} events{of}{distinct} since {}", result.count, result.from)
 }
 
+/// The beginning of a value that anyone may have chosen.
+fn short(value: &str) -> String {
+    letters(value, NAME_CHARS_MAX)
+}
+
 struct Root<'a>(&'a Map<String, Json>);
 
 impl Root<'_> {
-    /// A value as text; of several the first.
+    /// A value as text, of which the beginning; of several values the first.
     fn text(&self, pointer: &str) -> Option<String> {
         let mut parts = pointer.trim_start_matches('/').splitn(2, '/');
         let outer = self.0.get(parts.next()?)?;
         let value = parts.next().map_or(Some(outer), |rest| outer.pointer(&format!("/{rest}")))?;
         match value {
-            Json::String(text) => Some(text.clone()),
+            Json::String(text) => Some(short(text)),
             Json::Number(number) => Some(number.to_string()),
             Json::Array(values) => {
-                values.first().map(|value| value.as_str().map_or(value.to_string(), str::to_owned))
+                values.first().map(|value| value.as_str().map_or_else(|| short(&value.to_string()), short))
             }
             _ => None,
         }
@@ -145,9 +159,7 @@ impl Root<'_> {
 
     fn command_line(&self) -> String {
         let Some(line) = self.text("/process/command_line") else { return String::new() };
-        let short: String = line.chars().take(COMMAND_LINE_MAX).collect();
-        let more = if short.len() < line.len() { "…" } else { "" };
-        format!(": {short}{more}")
+        format!(": {}", letters(&line, COMMAND_LINE_MAX))
     }
 
     fn endpoint(&self, side: &str) -> String {

@@ -6,7 +6,7 @@ use lapwing_engine::{Event, Schema, Timestamp, field};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
-use super::object;
+use super::{describe_agent, object};
 use crate::ledger::AlertDocument;
 
 /// A rule of the agent's own.
@@ -67,6 +67,7 @@ impl Statement<'_> {
         ] {
             event.insert(name.to_owned(), value);
         }
+        describe_agent(&mut root);
         root.insert("rule".to_owned(), self.rule.to_json());
         let own = json!({
             "id": id,

@@ -8,12 +8,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::LINE_BYTES_MAX;
 use super::files::{self, LogFile};
 
 /// How much is read of a plain file at once; more only for a line that is longer.
 const WINDOW_BYTES: u64 = 256 << 10;
 /// How much is read of a compressed file at once: each window inflates the file anew from its start.
 const WINDOW_GZIP_BYTES: u64 = 8 << 20;
+
+/// The widest window: the longest line with its end, and the end of the one before.
+const WINDOW_BYTES_WIDEST: u64 = LINE_BYTES_MAX as u64 + 2;
 
 /// Lines of the log, the last written first.
 pub(crate) struct Backward {
@@ -68,6 +72,8 @@ struct Windows {
     end: u64,
     /// How much to read next.
     size: u64,
+    /// Whether `end` lies in a line that is too long to be read.
+    in_long_line: bool,
 }
 
 /// A plain file is held open, so that rotation does not take it away.
@@ -115,7 +121,7 @@ impl Windows {
             None => Body::Gzip(path),
         };
         match body.length() {
-            Ok(end) => Ok(Some(Self { end, size: body.window_bytes(), body })),
+            Ok(end) => Ok(Some(Self { end, size: body.window_bytes(), in_long_line: false, body })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -129,12 +135,22 @@ impl Windows {
         let start = self.end.saturating_sub(self.size);
         let mut window = vec![0; usize::try_from(self.end - start).unwrap_or(usize::MAX)];
         self.body.read(&mut window, start)?;
+        if self.in_long_line {
+            let end = window.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
+            (self.end, self.in_long_line) = (start + end as u64, end == 0);
+            return Ok(true);
+        }
         // A window that begins inside a line leaves that line to the next one.
         let first = match (start, window.iter().position(|byte| *byte == b'\n')) {
             (0, _) => 0,
             (_, Some(end)) if end + 1 < window.len() => end + 1,
+            _ if self.size >= WINDOW_BYTES_WIDEST => {
+                tracing::warn!("a line of more than {LINE_BYTES_MAX} bytes in the alert log is passed over");
+                (self.end, self.size, self.in_long_line) = (start, self.body.window_bytes(), true);
+                return Ok(true);
+            }
             _ => {
-                self.size = self.size.saturating_mul(2);
+                self.size = self.size.saturating_mul(2).min(WINDOW_BYTES_WIDEST);
                 return Ok(true);
             }
         };

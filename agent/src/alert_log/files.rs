@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 /// How much of a first line makes a fingerprint.
 const FINGERPRINT_BYTES_MAX: usize = 64 << 10;
 
+/// What ends the name of a file that holds what was kept of one that is gone.
+pub(super) const KEPT: &str = ".kept";
+
 /// One file of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogFile {
@@ -69,10 +72,17 @@ pub(crate) fn list(path: &Path) -> io::Result<Vec<LogFile>> {
 /// Whether what follows the log's name is what rotation appends: `.1`, `.2.gz`, `-20261122`, our own times.
 fn is_rotated(rest: &str) -> bool {
     let rest = rest.strip_suffix(".gz").unwrap_or(rest);
+    let rest = rest.strip_suffix(KEPT).unwrap_or(rest);
     rest.strip_prefix(['.', '-']).is_some_and(|rest| {
         rest.starts_with(|c: char| c.is_ascii_digit())
             && rest.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | 'T' | 'Z'))
     })
+}
+
+/// Whether the file holds what was kept of one that is gone.
+pub(crate) fn is_kept(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_suffix(".gz").unwrap_or(name).ends_with(KEPT)
 }
 
 /// Whether the file is compressed.
@@ -139,6 +149,9 @@ mod tests {
             ("-20261122.gz", true),
             (".20261122T035601.123Z.gz", true),
             (".20261122T035601.123Z.gz.tmp", false),
+            (".20261122T035601.123Z.kept.gz", true),
+            (".20261122T035601.123Z.kept.gz.tmp", false),
+            (".kept", false),
             (".old", false),
             (".swp", false),
             ("x", false),

@@ -1,20 +1,18 @@
 //! Reads the log onwards from a position, through rotated and compressed files to its end: what the store
 //! missed is found so.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::Position;
 use super::files::{self, LogFile};
-
-/// Longest line that is read; a longer one is passed over.
-const LINE_BYTES_MAX: usize = 16 << 20;
+use super::{LINE_BYTES_MAX, Position};
 
 /// Lines of the log in the order in which they were written.
 pub(crate) struct Forward {
     log: PathBuf,
     position: Position,
     reader: Option<Box<dyn BufRead + Send>>,
+    passed_over: u64,
 }
 
 impl Forward {
@@ -24,7 +22,7 @@ impl Forward {
     /// # Errors
     /// The log cannot be read.
     pub(crate) fn new(log: PathBuf, position: Option<Position>) -> io::Result<(Self, bool)> {
-        let mut reader = Self { log, position: position.unwrap_or_default(), reader: None };
+        let mut reader = Self { log, position: position.unwrap_or_default(), reader: None, passed_over: 0 };
         let found = reader.open()?;
         Ok((reader, found))
     }
@@ -32,6 +30,11 @@ impl Forward {
     /// The position after the last line that was read.
     pub(crate) fn position(&self) -> &Position {
         &self.position
+    }
+
+    /// How many lines were too long to be read.
+    pub(crate) fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     /// Reads the next line, without its end, into `line`; `false` at the end of the log, where it can be
@@ -46,9 +49,13 @@ impl Forward {
                 self.open()?;
             }
             let Some(reader) = self.reader.as_mut() else { return Ok(false) };
-            let length = read_line(reader, line)?;
-            if line.pop_if(|last| *last == b'\n').is_some() {
-                self.position.offset += length;
+            let Read { bytes, is_whole, is_too_long } = read_line(reader, line)?;
+            if is_whole {
+                self.position.offset += bytes;
+                if is_too_long {
+                    self.passed_over += 1;
+                    continue;
+                }
                 return Ok(true);
             }
             self.reader = None;
@@ -61,9 +68,10 @@ impl Forward {
                 },
                 Some(file) => {
                     self.position = Position { file, offset: 0 };
-                    if length > 0 {
+                    if bytes > 0 && !is_too_long {
                         return Ok(true);
                     }
+                    self.passed_over += u64::from(is_too_long);
                     None
                 }
             };
@@ -73,7 +81,7 @@ impl Forward {
     /// Opens the file of the position; where it is gone, the oldest file, and says `false`.
     fn open(&mut self) -> io::Result<bool> {
         loop {
-            let files = fingerprints(files::list(&self.log)?)?;
+            let files = fingerprints(&self.log)?;
             let found = files.iter().find(|(fingerprint, _)| *fingerprint == self.position.file);
             let Some((fingerprint, file)) = found.or(files.first()) else { return Ok(false) };
             let offset = if found.is_some() { self.position.offset } else { 0 };
@@ -91,7 +99,7 @@ impl Forward {
 
     /// The file written after that of the position.
     fn following(&self) -> io::Result<Option<String>> {
-        let files = fingerprints(files::list(&self.log)?)?;
+        let files = fingerprints(&self.log)?;
         let after = files.iter().position(|(fingerprint, _)| *fingerprint == self.position.file);
         Ok(files.into_iter().nth(after.map_or(0, |index| index + 1)).map(|(fingerprint, _)| fingerprint))
     }
@@ -103,24 +111,25 @@ impl Position {
     /// # Errors
     /// The log cannot be read.
     pub(crate) fn end(log: &Path) -> io::Result<Option<Self>> {
-        let Some((file, LogFile { path, .. })) = fingerprints(files::list(log)?)?.pop() else {
+        let Some((file, LogFile { path, .. })) = fingerprints(log)?.pop() else {
             return Ok(None);
         };
         let (mut reader, mut line, mut offset) = (files::open_at(&path, 0)?, Vec::new(), 0);
         loop {
-            let length = read_line(&mut *reader, &mut line)?;
-            if line.last() != Some(&b'\n') {
+            let Read { bytes, is_whole, .. } = read_line(&mut *reader, &mut line)?;
+            if !is_whole {
                 return Ok(Some(Self { file, offset }));
             }
-            offset += length;
+            offset += bytes;
         }
     }
 }
 
-/// The files that hold at least a line, with what they are known by.
-fn fingerprints(files: Vec<LogFile>) -> io::Result<Vec<(String, LogFile)>> {
-    let mut known = Vec::with_capacity(files.len());
-    for file in files {
+/// The files that hold at least a line, with what they are known by. What was kept of files that are gone was read in
+/// these.
+fn fingerprints(log: &Path) -> io::Result<Vec<(String, LogFile)>> {
+    let mut known = Vec::new();
+    for file in files::list(log)?.into_iter().filter(|file| !files::is_kept(&file.path)) {
         match files::fingerprint(&file.path) {
             Ok(Some(fingerprint)) => known.push((fingerprint, file)),
             Ok(None) => {}
@@ -135,20 +144,34 @@ fn fingerprints(files: Vec<LogFile>) -> io::Result<Vec<(String, LogFile)>> {
     Ok(known)
 }
 
-/// Reads up to and with the next line's end; of a line that is too long only the end is kept. Says how many
-/// bytes it went on. The end of a damaged compressed file is an end.
-fn read_line(mut reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+/// What came of reading a line.
+pub(super) struct Read {
+    /// How far it went on.
+    pub(super) bytes: u64,
+    /// Whether the line has its end.
+    pub(super) is_whole: bool,
+    pub(super) is_too_long: bool,
+}
+
+/// Reads up to the next line's end, which is not kept; nor is anything of a line that is too long. The end of a damaged
+/// compressed file is an end.
+pub(super) fn read_line(mut reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Read> {
     line.clear();
-    let mut length = 0;
+    let (mut bytes, mut is_too_long) = (0, false);
     loop {
         let read = match (&mut reader).take(LINE_BYTES_MAX as u64).read_until(b'\n', line) {
             Err(error) if files::is_damage(&error) => 0,
             other => other?,
         };
-        length += read as u64;
-        if read < LINE_BYTES_MAX || line.last() == Some(&b'\n') {
-            return Ok(length);
+        bytes += read as u64;
+        let is_whole = line.pop_if(|last| *last == b'\n').is_some();
+        if is_whole || read < LINE_BYTES_MAX {
+            if is_too_long {
+                *line = Vec::new();
+            }
+            return Ok(Read { bytes, is_whole, is_too_long });
         }
+        is_too_long = true;
         line.clear();
     }
 }

@@ -10,16 +10,19 @@
 mod backward;
 mod files;
 mod forward;
+mod retain;
 mod rotate;
 
 pub(crate) use backward::Backward;
 pub(crate) use forward::Forward;
+pub(crate) use retain::Retention;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -29,8 +32,12 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use serde::Deserialize;
 
 use crate::alarm::Alarm;
+use crate::alert::ALERT_BYTES_MAX;
 use crate::clock;
 
+/// Longest line that is read, in bytes: far longer than any that is written, for earlier versions wrote lines of 16.9 MB.
+/// A longer one is passed over, and counted.
+pub(crate) const LINE_BYTES_MAX: usize = 68 * ALERT_BYTES_MAX;
 /// Access to the log: the agent writes, its group reads.
 const LOG_MODE: u32 = 0o640;
 /// Access to the log's directory.
@@ -56,7 +63,9 @@ pub(crate) struct Config {
     /// The log is rotated when it was begun this long ago. Default: `30d`.
     #[serde(deserialize_with = "clock::deserialize_period")]
     pub(crate) rotate_age: Duration,
-    /// How many rotated files are kept; older ones are deleted. Default: 12.
+    /// How much is kept of what was rotated: as many bytes on disk as so many files of `rotate_size`. Of compressed files
+    /// that is more files, up to eight times as many. When the oldest falls off, alerts of others than its biggest consumer
+    /// are carried over, within half of these bytes. Default: 12.
     pub(crate) files_kept: u16,
     /// Whether rotated files are compressed. Default: true.
     pub(crate) gzip: bool,
@@ -216,6 +225,11 @@ impl AlertLog {
         if fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, from, length).is_ok() {
             self.reserved = self.synced + RESERVE_BYTES;
         }
+    }
+
+    /// What retention does.
+    pub(crate) fn retention(&self) -> Arc<Retention> {
+        self.rotation.retention.clone()
     }
 
     /// The place after the last line that [`sync`](Self::sync) wrote; `None` while the open file is empty.

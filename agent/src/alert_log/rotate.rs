@@ -1,29 +1,32 @@
-//! Renames the log when it is large or old, compresses what was renamed and deletes what is too old. Renaming
-//! is the writer's; compressing takes its time, so it is done on a thread that comes and goes.
+//! Renames the log when it is large or old, compresses what was renamed and drops what is beyond the budget. Renaming
+//! is the writer's; the rest takes its time, so it is done on a thread that comes and goes.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::retain::{self, Retention};
 use super::{Config, LOG_MODE, files};
 
 /// The work of rotation besides the renaming.
 pub(super) struct Rotation {
     config: Config,
+    pub(super) retention: Arc<Retention>,
     pub(super) running: Option<JoinHandle<()>>,
 }
 
 impl Rotation {
     /// Takes up what an earlier run left undone.
     pub(super) fn start(config: &Config) -> Self {
-        let mut rotation = Self { config: config.clone(), running: None };
+        let mut rotation = Self { config: config.clone(), retention: Arc::default(), running: None };
         rotation.tidy();
         rotation
     }
@@ -52,9 +55,9 @@ impl Rotation {
         if self.running.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let config = self.config.clone();
+        let (config, retention) = (self.config.clone(), self.retention.clone());
         let work = move || {
-            if let Err(error) = tidy(&config) {
+            if let Err(error) = tidy(&config, &retention) {
                 tracing::warn!("rotated files of {} cannot be tidied: {error}", config.path.display());
             }
         };
@@ -63,29 +66,23 @@ impl Rotation {
 }
 
 /// Only what the agent itself rotated is touched: files of logrotate are logrotate's.
-fn tidy(config: &Config) -> io::Result<()> {
-    for unfinished in own_files(&config.path, ".gz.tmp")? {
-        fs::remove_file(unfinished)?;
+fn tidy(config: &Config, retention: &Retention) -> io::Result<()> {
+    for end in [".gz.tmp", ".kept.tmp", ".kept.gz.tmp"] {
+        own_files(&config.path, end)?.into_iter().try_for_each(fs::remove_file)?;
     }
-    let (plain, mut packed) = (own_files(&config.path, "")?, own_files(&config.path, ".gz")?);
-    let kept = usize::from(config.files_kept);
-    let excess = (plain.len() + packed.len()).saturating_sub(kept);
-    packed.extend(plain);
-    // Both forms of one file sort together, by the time in their names.
-    packed.sort();
-    for old in packed.drain(..excess) {
-        fs::remove_file(old)?;
-    }
-    if config.gzip {
-        for path in packed.iter().filter(|path| !files::is_gzip(path)) {
-            compress(path)?;
+    for path in [own_files(&config.path, "")?, own_files(&config.path, ".gz")?].concat() {
+        // What was to be carried over lies there whole: it was renamed last.
+        if retain::kept_path(&path, config.gzip).exists() {
+            fs::remove_file(path)?;
+        } else if config.gzip && !files::is_gzip(&path) {
+            compress(&path)?;
         }
     }
-    Ok(())
+    retain::retain(config, retention)
 }
 
 /// The rotated files that end so after the time, oldest first.
-fn own_files(log: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
+pub(super) fn own_files(log: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
     let (Some(directory), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
         return Ok(Vec::new());
     };
@@ -128,7 +125,7 @@ fn compress(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

@@ -191,6 +191,18 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/indicators.rs", "LINE_BYTES_MAX", Apart, "the line is refused", LOG),
     // Alerts.
     limit("agent/src/alert/reason.rs", "COMMAND_LINE_MAX", Apart, "the command line is cut", "an ellipsis"),
+    limit("agent/src/alert/cut.rs", "ALERT_BYTES_MAX", Apart, "values are cut: arguments of far ancestors first, then copies in events, then the rest", "`lapwing.alert.cut`"),
+    limit("agent/src/alert/cut.rs", "CUTS_LISTED_MAX", Apart, "further cuts are counted", "`lapwing.alert.cut`"),
+    limit("agent/src/alert/cut.rs", "LISTED_NAME_CHARS_MAX", Apart, "the name is cut", "`lapwing.alert.cut`"),
+    limit("agent/src/alert.rs", "NAME_CHARS_MAX", Apart, "the value is cut", "an ellipsis"),
+    limit("agent/src/alert.rs", "REASON_CHARS_MAX", Apart, "the reason is cut", "an ellipsis"),
+    limit("agent/src/alert.rs", "SAID_BYTES_MAX", Apart, "it is cut", "`lapwing.alert.cut`"),
+    limit("agent/src/alert.rs", "OWN_BYTES_MAX", Apart, "it is cut", "`lapwing.alert.cut`"),
+    limit("agent/src/alert.rs", "GUIDE_BYTES_MAX", Apart, "the guide is cut", "`lapwing.alert.cut`"),
+    limit("agent/src/alert.rs", "OVERHEAD_BYTES_MAX", Apart, "a part of `ALERT_BYTES_MAX`", "–"),
+    limit("agent/src/alert/form.rs", "REDUCED_VALUE_BYTES_MAX", Apart, "the value is cut", "a mark in the value"),
+    limit("agent/src/alert/form.rs", "ORIGINAL_BYTES_MAX", Apart, "the text is cut", "a mark in the value"),
+    limit("agent/src/alert/form.rs", "MINIMAL_CHARS_MAX", Apart, "the value is cut", "an ellipsis"),
     limit("agent/src/alert/lost.rs", "EPISODE_MAX", Apart, "another alert tells of further losses", "–"),
     limit("agent/src/ledger.rs", "COMMITS_WAITING_MAX", Open, "lanes wait", "*waits* in the log"),
     limit("agent/src/ledger.rs", "ROWS_READ_MAX", Apart, "the rest is read next", "–"),
@@ -206,11 +218,17 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/ledger/writer.rs", "HELD_BYTES_MAX", Bytes, "what is held is written first", "–"),
     limit("agent/src/ledger/follow.rs", "FOLLOW_BYTES_MAX", Passing, "the rest is taken over next", "–"),
     limit("agent/src/ledger/follow.rs", "RESEND_AGE_MAX", Apart, "older alerts are not sent again", LOG),
-    limit("agent/src/alert_log/forward.rs", "LINE_BYTES_MAX", Passing, "the line is passed over", "–"),
+    limit("agent/src/alert_log/mod.rs", "LINE_BYTES_MAX", Passing, "the line is passed over", LOG),
+    limit(SETTING, "[alerts] rotate_size × files_kept", Apart, "on disk: the oldest file falls off, and alerts of others than its biggest consumer are carried over, within half of this", "`alerts_carried`, `alerts_expired` in `lapwing status`"),
+    limit("agent/src/alert_log/retain.rs", "FILES_TIMES_MAX", Apart, "the same, of so many times `files_kept`", STATUS),
+    limit("agent/src/alert_log/retain.rs", "ACTORS_MAX", Each(320), "further actors count as one", "–"),
+    limit("agent/src/alert_log/retain.rs", "ACTOR_CHARS_MAX", Apart, "the rest of the name makes no difference", "–"),
     limit("agent/src/alert_log/files.rs", "FINGERPRINT_BYTES_MAX", Apart, "the rest makes no difference", "–"),
     limit("agent/src/store/spool.rs", "ALERTS_KNOWN_MAX", Apart, "an older alert that comes again is a new one", "–"),
     limit(SETTING, "[spool] size_max", Apart, "on disk: the oldest alerts are not delivered", STATUS),
-    limit("agent/src/sink/dead_letter.rs", "FILE_BYTES_MAX", Apart, "on disk: the file before the last is removed", "–"),
+    limit(SETTING, "[sink.dead_letters] size_max", Apart, "on disk: the older half is dropped", "`dropped` in `lapwing status`"),
+    limit("agent/src/sink/waiting.rs", "ALERTS_MAX", Apart, "later alerts of the sink wait too", "`waiting_alone` in `lapwing status`"),
+    limit("agent/src/sink/waiting.rs", "BYTES_MAX", Bytes, "the same", "`waiting_alone` in `lapwing status`"),
     limit("agent/src/sink/http.rs", "ANSWER_BYTES_MAX", Passing, "the answer is refused", "`lapwing status`, *sinks*"),
     limit("agent/src/sink/backoff.rs", "ASKED_MAX", Apart, "it is tried again nevertheless", "–"),
     limit("agent/src/sink/delivery.rs", "FLUSH_MAX", Apart, "what is left is delivered by the next run", LOG),
@@ -335,7 +353,8 @@ fn number(expression: &str, values: &BTreeMap<(String, String), String>, place: 
         .or_else(|| {
             let (of, name) = expression.rsplit_once("::").unwrap_or(("", expression));
             let place = if of == "lapwing_common" { "agent-ebpf/common/src/lib.rs" } else { place };
-            let value = values.get(&(place.to_owned(), name.to_owned()))?;
+            let elsewhere = || values.iter().find(|((_, other), _)| other == name).map(|(_, value)| value);
+            let value = values.get(&(place.to_owned(), name.to_owned())).or_else(elsewhere)?;
             (value != expression).then(|| number(value, values, place))?
         })
 }
@@ -346,6 +365,13 @@ fn setting(name: &str) -> u64 {
     let count = match name {
         "[sensor] ring_size, twice" => return 2 * crate::config::SensorConfig::default().ring_size.as_u64(),
         "[spool] size_max" => return crate::store::Config::default().size_max.as_u64(),
+        "[sink.dead_letters] size_max" => {
+            return crate::sink::dead_letter::Config::default().size_max.as_u64();
+        }
+        "[alerts] rotate_size × files_kept" => {
+            let alerts = crate::alert_log::Config::default();
+            return alerts.rotate_size.as_u64() * u64::from(alerts.files_kept);
+        }
         "sequence_bytes_max" => limits.sequence_bytes_max,
         "threshold_bytes_max" => limits.threshold_bytes_max,
         "suppression_bytes_max" => limits.suppression_bytes_max,

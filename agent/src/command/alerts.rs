@@ -154,7 +154,11 @@ fn list(args: &Args, screen: Screen, out: &mut impl Write) -> Result<()> {
         return Ok(());
     }
     if listed == 0 {
-        writeln!(out, "no alerts in {}", args.log().display())?;
+        let count = lines(args.log(), None)?.filter(Result::is_ok).count();
+        match count {
+            0 => writeln!(out, "no alerts in {}", args.log().display())?,
+            count => writeln!(out, "none of {count} alerts match")?,
+        }
     } else if listed == limit && matching.next().is_some() {
         writeln!(out, "there are older ones: `--limit {}`, or 0 for all", limit.saturating_mul(10))?;
     }
@@ -201,13 +205,17 @@ fn follow(args: &Args, screen: Screen, out: &mut impl Write) -> Result<()> {
     // What came between the two looks is in both.
     let mut printed: HashSet<Vec<u8>> = last.into_iter().collect();
     let (mut reader, _) = Forward::new(args.log().to_owned(), end).with_context(|| unreadable(args.log()))?;
-    let mut line = Vec::new();
+    let (mut line, mut passed_over) = (Vec::new(), 0);
     loop {
         let before = look(args.log());
         while reader.next_line(&mut line).with_context(|| unreadable(args.log()))? {
             if is_wanted(args, &line) && !printed.remove(&line) {
                 print(args, screen, &line, out)?;
             }
+        }
+        if reader.passed_over() > passed_over {
+            passed_over = reader.passed_over();
+            super::complain(&format!("lapwing: {passed_over} lines of the log are too long to be read"));
         }
         out.flush()?;
         while look(args.log()) == before {

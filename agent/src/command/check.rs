@@ -94,7 +94,8 @@ impl Found {
         match sink::sinks(&config.sink, &config.state_dir.join("dead-letters")) {
             Err(error) => self.problem(&error),
             Ok(sinks) => {
-                let checks: Vec<_> = sinks.iter().map(sink::Sink::check).collect();
+                let checks: Vec<_> =
+                    sinks.iter().map(|sink| sink.check().and_then(|()| sink.check_target())).collect();
                 checks.into_iter().for_each(|checked| self.check_one(checked));
             }
         }

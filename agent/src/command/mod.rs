@@ -9,6 +9,7 @@ mod record;
 mod replay;
 mod run;
 mod search;
+mod sink;
 mod status;
 mod test;
 
@@ -52,6 +53,8 @@ enum Command {
     Run(run::Args),
     /// Find events in recordings, by a query in EQL or KQL
     Search(search::Args),
+    /// Have a sink send again what upstream refused
+    Sink(sink::Args),
     /// Show how the running agent does
     Status(status::Args),
     /// Run the tests that lie beside rules
@@ -74,6 +77,7 @@ impl Args {
             Command::Replay(args) => replay::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Search(args) => search::run(&args),
+            Command::Sink(args) => sink::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Test(args) => test::run(&args),
         }

@@ -71,6 +71,12 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
         }
         position.clone_from(reader.position());
     };
+    if reader.passed_over() > 0 {
+        tracing::error!(
+            "{} lines of the alert log are too long to be delivered; `lapwing alerts` may still show them",
+            reader.passed_over()
+        );
+    }
     changes.position(Reach::Taken, &position)?;
     if taken == Taken::All {
         changes.position(Reach::Known, &position)?;

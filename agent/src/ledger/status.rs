@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::alarm::Alarm;
+use crate::alert_log::Retention;
 use crate::store::Store;
 
 /// Counters and alarms of the ledger.
@@ -32,6 +33,10 @@ pub(crate) struct Status {
     spooled_bytes: AtomicU64,
     in_log_only: AtomicU64,
     missed: AtomicU64,
+    /// Alerts of this run that are to be delivered, without those that were missed.
+    pub(super) arrived: Arc<AtomicI64>,
+    /// What becomes of rotated files of the log.
+    pub(super) retention: OnceLock<Arc<Retention>>,
     /// Raised while the alert log cannot be written.
     pub(super) log: Alarm,
     /// Raised while the store cannot be read or written.
@@ -73,6 +78,12 @@ pub(crate) struct Report {
     pub(crate) alerts_in_log_only: u64,
     /// Alerts of this run that were rotated out of the log before they could be delivered.
     pub(crate) alerts_missed: u64,
+    /// Rotated files of the log, and what they take on disk.
+    pub(crate) log_files: u64,
+    pub(crate) log_bytes: u64,
+    /// Alerts of this run that were carried over when their file of the log fell off, and those that are gone from it.
+    pub(crate) alerts_carried: u64,
+    pub(crate) alerts_expired: u64,
     /// What is wrong now.
     pub(crate) alarms: Vec<String>,
 }
@@ -91,6 +102,8 @@ impl Status {
             spooled_bytes: AtomicU64::new(0),
             in_log_only: AtomicU64::new(0),
             missed: AtomicU64::new(0),
+            arrived: Arc::default(),
+            retention: OnceLock::new(),
             log: Alarm::new(format!("alert log {}", log.display())),
             store: Alarm::new("store"),
             spool: Alarm::new("spool"),
@@ -142,10 +155,14 @@ impl Status {
         self.spooled_bytes.store(bytes, Relaxed);
         self.in_log_only.store(store.waiting(), Relaxed);
         self.missed.store(store.missed(), Relaxed);
+        self.arrived.store(store.arrived(), Relaxed);
     }
 
     /// The counters now.
     pub(crate) fn report(&self) -> Report {
+        let retained = |count: fn(&Retention) -> &AtomicU64| {
+            self.retention.get().map_or(0, |retention| count(retention).load(Relaxed))
+        };
         Report {
             alerts_written: self.written.load(Relaxed),
             alerts_repeated: self.repeated.load(Relaxed),
@@ -159,6 +176,10 @@ impl Status {
             spooled_bytes: self.spooled_bytes.load(Relaxed),
             alerts_in_log_only: self.in_log_only.load(Relaxed),
             alerts_missed: self.missed.load(Relaxed),
+            log_files: retained(|retention| &retention.files),
+            log_bytes: retained(|retention| &retention.bytes),
+            alerts_carried: retained(|retention| &retention.carried),
+            alerts_expired: retained(|retention| &retention.expired),
             alarms: [&self.log, &self.store, &self.spool, &self.set_aside]
                 .iter()
                 .filter_map(|alarm| alarm.message())

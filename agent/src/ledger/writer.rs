@@ -83,6 +83,7 @@ impl Writer {
             status.set_aside.raise(why);
         }
         let log = AlertLog::open(settings.alerts)?;
+        let _ = status.retention.set(log.retention());
         let log_path = settings.alerts.path.clone();
         let taken = follow::recover(&log_path, &mut store)
             .with_context(|| format!("cannot bring the store up to the alert log {}", log_path.display()))?;
@@ -229,6 +230,9 @@ impl Writer {
                 self.read(after, count_max, bytes_max).map(|alerts| _ = reply.send(alerts))
             }
             Request::Cursor { sink, reply } => self.store.cursor(&sink).map(|cursor| _ = reply.send(cursor)),
+            Request::Undelivered { after, reply } => {
+                self.store.undelivered(after).map(|count| _ = reply.send((count, self.store.arrived())))
+            }
             Request::Rows { scope, after, reply } => {
                 self.store.rows(&scope, after.as_deref(), ROWS_READ_MAX).map(|rows| _ = reply.send(rows))
             }

@@ -1,18 +1,41 @@
 //! The life of a sink: read, send, judge, acknowledge, and wait where that is all that can be done.
+//!
+//! What upstream says of one alert is believed only while it takes others: an alert that is refused beside others that are
+//! taken is set aside, or waits in a place of its own. Where nothing is taken it is upstream that has trouble, and
+//! everything waits, with an alarm.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::{Answer, Sink, Trouble, Verdict};
+use super::parcel::{Failure, Round};
+use super::waiting::Waiting;
+use super::{Answer, Sink, Target, Trouble, Verdict, dead_letter};
 use crate::ledger::LedgerClient;
 use crate::store::Spooled;
 
 /// How long a sink may go on delivering when the agent stops.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// How many alerts are read at least, where there are so many: what upstream says of one is compared with others.
+const READ_MIN: usize = 8;
+/// How often an alert is tried with the others of its batch taken, until it waits in a place of its own.
+const TRIES_BESIDE_OTHERS: u32 = 3;
+/// How often a request is answered with an error of its own until the next is tried.
+const TRIES_OF_REQUEST: u32 = 5;
+/// How often an alert that waits alone is tried until it is set aside when it is refused.
+const TRIES_ALONE: u32 = 5;
+/// How often it is looked whether a command asks for something.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// How long it is believed that the target is what it should be, and that it is not.
+const TARGET_GOOD_FOR: Duration = Duration::from_hours(1);
+const TARGET_BAD_FOR: Duration = Duration::from_secs(60);
+/// How many alerts that were set aside are sent again at once.
+const RESENT_AT_ONCE: usize = 32;
 
 /// Delivers until nothing more comes and everything is delivered, or the agent has waited long enough.
 pub(super) async fn deliver(sink: Sink, ledger: LedgerClient) {
@@ -22,7 +45,9 @@ pub(super) async fn deliver(sink: Sink, ledger: LedgerClient) {
         tokio::time::sleep(FLUSH_MAX).await;
     };
     let backoff = Backoff::new(sink.retry_delay_max);
-    let mut courier = Courier { backoff, sink, ledger, spooled: spooled.clone(), delivered: 0 };
+    let waiting = Waiting::open(&sink.dead_letters_in, &sink.name, sink.retry_delay_max);
+    let mut courier =
+        Courier { backoff, waiting, sink, ledger, spooled: spooled.clone(), delivered: 0, target: None };
     tokio::select! {
         _ = courier.run() => {}
         () = end => {}
@@ -41,15 +66,27 @@ struct Courier {
     /// The number of the last alert before which all are delivered or set aside.
     delivered: i64,
     backoff: Backoff,
+    waiting: Waiting,
+    /// When it was last looked what the alerts are written to, and whether it is good.
+    target: Option<(Instant, bool)>,
 }
 
 /// The agent stops, and everything is delivered; or there is trouble, and the next run delivers what is left.
 struct Stopped;
 
+/// Whether a round came to its end, or waits for upstream.
+#[derive(PartialEq, Eq)]
+enum End {
+    Settled,
+    Waits,
+}
+
 impl Courier {
     async fn run(&mut self) -> Result<Infallible, Stopped> {
         self.start().await?;
         loop {
+            self.resend().await?;
+            self.try_alone().await?;
             self.step().await?;
         }
     }
@@ -57,111 +94,327 @@ impl Courier {
     /// Delivers a batch, or waits for one.
     async fn step(&mut self) -> Result<(), Stopped> {
         self.spooled.mark_unchanged();
-        self.count_waiting();
-        match self.ledger.read(self.delivered, self.sink.count_max, self.sink.bytes_max).await {
-            Ok(batch) if batch.is_empty() => self.spooled.changed().await.map_err(|_| Stopped),
+        let count_max = self.sink.count_max.max(READ_MIN);
+        match self.ledger.read(self.delivered, count_max, self.sink.bytes_max).await {
+            Ok(batch) if batch.is_empty() => {
+                let look = Instant::now() + LOOK_EVERY;
+                let next = self.waiting.next().map_or(look, |next| next.min(look));
+                tokio::select! {
+                    changed = self.spooled.changed() => changed.map_err(|_| Stopped),
+                    () = tokio::time::sleep_until(next) => Ok(()),
+                }
+            }
             Ok(batch) => self.settle(batch).await,
             Err(_) => self.pause(None).await,
         }
     }
 
     async fn start(&mut self) -> Result<(), Stopped> {
+        self.count_dead_letters();
         loop {
-            match self.ledger.cursor(&self.sink.name).await {
-                Ok(cursor) => {
-                    self.delivered = cursor;
-                    return Ok(());
-                }
-                Err(_) => self.pause(None).await?,
+            let cursor = self.ledger.cursor(&self.sink.name).await;
+            let undelivered = match cursor {
+                Ok(cursor) => self.ledger.undelivered(cursor).await,
+                Err(_) => Err(anyhow::anyhow!("there is no cursor")),
+            };
+            if let (Ok(cursor), Ok(undelivered)) = (cursor, undelivered) {
+                self.delivered = cursor;
+                self.sink.status.begin(undelivered, self.ledger.arrived());
+                self.sink.status.delayed_count(self.waiting.count());
+                return Ok(());
             }
+            self.pause(None).await?;
         }
     }
 
-    /// Sends alerts until each is delivered or set aside.
-    async fn settle(&mut self, mut alerts: Vec<Spooled>) -> Result<(), Stopped> {
-        let (mut size, last) = (alerts.len(), alerts.last().map_or(0, |last| last.sequence));
-        while !alerts.is_empty() {
-            let part = &alerts[..size.min(alerts.len())];
-            let verdicts = match self.sink.upstream.send(part).await {
-                Answer::Judged(verdicts) => verdicts,
-                Answer::Refused(_) if part.len() > 1 => {
-                    size = part.len() / 2;
-                    continue;
-                }
-                Answer::Refused(reason) => vec![Verdict::Rejected(reason)],
-                Answer::Trouble(trouble) => {
-                    self.wait_out(trouble).await?;
-                    continue;
-                }
+    /// Sends alerts of the spool until each is delivered, set aside or waits alone, or upstream takes none.
+    async fn settle(&mut self, alerts: Vec<Spooled>) -> Result<(), Stopped> {
+        let last = alerts.last().map_or(0, |last| last.sequence);
+        let mut round = Round::new(alerts, true);
+        self.work_off(&mut round, Some(last)).await.map(drop)
+    }
+
+    /// Sends what is in a round. The numbers are acknowledged up to `last`, where they are the spool's.
+    async fn work_off(&mut self, round: &mut Round, last: Option<i64>) -> Result<End, Stopped> {
+        self.look_at_target().await?;
+        let mut tries = 0;
+        loop {
+            self.pass(round, last).await?;
+            if round.taken > 0 {
+                tries += 1;
+                self.settle_failed(round, tries).await?;
+            }
+            self.acknowledge(round, last);
+            let Some(failure) = round.failed.first().and_then(|parcel| parcel.failure.clone()) else {
+                self.backoff.reset();
+                self.sink.status.succeed(round.smaller > 0);
+                return Ok(End::Settled);
             };
-            let busy;
-            (alerts, busy) = self.judge(alerts, verdicts).await?;
-            self.delivered = alerts.first().map_or(last, |left| left.sequence - 1);
-            self.ledger.acknowledge(&self.sink.name, self.delivered);
-            match busy {
-                Some(reason) => self.wait_out(reason.into()).await?,
-                None => {
-                    self.backoff.reset();
-                    self.sink.status.succeed();
+            let reason = failure.reason();
+            if round.taken == 0 {
+                let count = round.failed.len();
+                self.wait_out(format!("upstream takes none of {count} alerts: {reason}").into()).await?;
+                // What has come since is sent with them, and shows whether it is these alone.
+                return Ok(End::Waits);
+            }
+            self.wait_out(reason.to_owned().into()).await?;
+            round.again();
+        }
+    }
+
+    /// Sends each alert of a round once, in as many forms as that takes.
+    async fn pass(&mut self, round: &mut Round, last: Option<i64>) -> Result<(), Stopped> {
+        let (mut size, mut troubles) = (self.sink.count_max, 0);
+        loop {
+            let part = round.next(size);
+            if part.is_empty() {
+                return Ok(());
+            }
+            let before = (round.taken, round.known, round.smaller);
+            match self.sink.upstream.send(&part).await {
+                Answer::Judged(verdicts) => {
+                    troubles = 0;
+                    round.judge(part.len(), verdicts);
+                }
+                Answer::Refused(_) if part.len() > 1 => size = part.len() / 2,
+                Answer::Refused(reason) => round.judge(1, vec![Verdict::Rejected(reason)]),
+                Answer::TooMuch(trouble) => {
+                    size = (part.len() / 2).max(1);
+                    self.wait_out(trouble).await?;
+                }
+                Answer::Trouble(trouble) => {
+                    troubles += u32::from(trouble.is_answer);
+                    let reason = trouble.message.clone();
+                    self.wait_out(trouble).await?;
+                    if troubles >= TRIES_OF_REQUEST {
+                        troubles = 0;
+                        match part.len() {
+                            1 => round.judge(1, vec![Verdict::Failed(reason)]),
+                            several => size = several / 2,
+                        }
+                    }
+                }
+            }
+            self.count(round, before);
+            self.acknowledge(round, last);
+        }
+    }
+
+    /// Of alerts that were not taken while others were: those that were refused are set aside, and those that fail again
+    /// and again wait alone.
+    async fn settle_failed(&mut self, round: &mut Round, tries: u32) -> Result<(), Stopped> {
+        let mut left = Vec::new();
+        for parcel in std::mem::take(&mut round.failed) {
+            match &parcel.failure {
+                Some(Failure::Rejected(reason)) => {
+                    self.set_aside(&parcel.alert, reason).await?;
+                    self.settled(round, 1);
+                }
+                Some(Failure::Failed(reason))
+                    if tries >= TRIES_BESIDE_OTHERS && self.waiting.has_room(&parcel.alert) =>
+                {
+                    self.let_wait(&parcel.alert, reason).await?;
+                    self.settled(round, 1);
+                }
+                _ => left.push(parcel),
+            }
+        }
+        round.failed = left;
+        Ok(())
+    }
+
+    /// Tries an alert that waits alone, where one is due.
+    async fn try_alone(&mut self) -> Result<(), Stopped> {
+        while let Some((alert, tries)) = self.waiting.due() {
+            let mut round = Round::new(vec![alert.clone()], false);
+            let mut trouble = None;
+            while trouble.is_none() && !round.next(1).is_empty() {
+                match self.sink.upstream.send(&round.next(1)).await {
+                    Answer::Judged(verdicts) => round.judge(1, verdicts),
+                    Answer::Refused(reason) => round.judge(1, vec![Verdict::Rejected(reason)]),
+                    Answer::TooMuch(found) | Answer::Trouble(found) => trouble = Some(found.message),
+                }
+            }
+            self.count(&round, (0, 0, 0));
+            let failure = round.failed.first().and_then(|parcel| parcel.failure.clone());
+            match (failure, trouble) {
+                (None, None) => self.forget_alone(&alert),
+                (Some(Failure::Rejected(reason)), _) if tries >= TRIES_ALONE => {
+                    self.set_aside(&alert, &reason).await?;
+                    self.forget_alone(&alert);
+                }
+                (Some(failure), _) => self.waiting.later(&alert.id, failure.reason()),
+                (None, Some(trouble)) => {
+                    // The others would meet the same, and what is new waits meanwhile.
+                    self.waiting.later(&alert.id, &trouble);
+                    return Ok(());
                 }
             }
         }
         Ok(())
     }
 
-    /// Does what the verdicts say, and returns the alerts that are still to be delivered, and why, where
-    /// upstream said.
-    async fn judge(
-        &mut self,
-        alerts: Vec<Spooled>,
-        verdicts: Vec<Verdict>,
-    ) -> Result<(Vec<Spooled>, Option<String>), Stopped> {
-        let status = self.sink.status();
-        let mut verdicts = verdicts.into_iter();
-        let (mut left, mut busy) = (Vec::new(), None);
-        for alert in alerts {
-            match verdicts.next() {
-                Some(Verdict::Delivered) => _ = status.delivered.fetch_add(1, Relaxed),
-                Some(Verdict::Known) => _ = status.known.fetch_add(1, Relaxed),
-                Some(Verdict::Rejected(reason)) => self.set_aside(&alert, &reason).await?,
-                Some(Verdict::Busy(reason)) => {
-                    busy.get_or_insert(reason);
-                    left.push(alert);
-                }
-                None => left.push(alert),
-            }
+    fn forget_alone(&mut self, alert: &Spooled) {
+        if let Err(error) = self.waiting.remove(&alert.id) {
+            tracing::warn!("sink {}: alerts that wait alone may be sent twice: {error}", self.sink.name);
         }
-        Ok((left, busy))
+        self.sink.status.delayed_count(self.waiting.count());
     }
 
     /// An alert that cannot be set aside now, because the disk is full, say, is not given up either.
+    async fn let_wait(&mut self, alert: &Spooled, reason: &str) -> Result<(), Stopped> {
+        while let Err(error) = self.waiting.add(alert.clone(), reason.to_owned()) {
+            self.wait_out(format!("an alert that fails cannot be kept apart: {error}").into()).await?;
+        }
+        let count = self.waiting.count();
+        self.sink.status.delayed_count(count);
+        let id = &alert.id;
+        self.sink.status.delayed.raise(format!(
+            "{count} alerts fail while others are taken, and are tried again; the last is {id}: {reason}"
+        ));
+        Ok(())
+    }
+
+    /// The same of one that upstream will never take.
     async fn set_aside(&mut self, alert: &Spooled, reason: &str) -> Result<(), Stopped> {
         let path = self.sink.dead_letters.path().display().to_string();
         while let Err(error) = self.sink.dead_letters.write(alert, reason) {
             self.wait_out(format!("cannot write {path}: {error}").into()).await?;
         }
-        let count = self.sink.status.set_aside.fetch_add(1, Relaxed) + 1;
-        let id = &alert.id;
+        self.count_dead_letters();
+        let (count, id, name) = (self.sink.dead_letters.count, &alert.id, &self.sink.name);
         self.sink.status.rejected.raise(format!(
-            "upstream refused {count} alerts, which were set aside in {path}; the last is {id}: {reason}"
+            "upstream refused {count} alerts, which are in {path}; `lapwing sink retry {name}` sends them again; the \
+             last is {id}: {reason}"
         ));
         Ok(())
+    }
+
+    /// Counts the alerts that were set aside, also by earlier runs.
+    fn count_dead_letters(&self) {
+        let (status, letters) = (&self.sink.status, &self.sink.dead_letters);
+        status.set_aside.store(letters.count, Relaxed);
+        status.dropped.store(letters.dropped, Relaxed);
+        match letters.count {
+            0 => status.rejected.clear(),
+            count if status.rejected.message().is_none() => status.rejected.raise(format!(
+                "{count} alerts that upstream refused are in {}; `lapwing sink retry {}` sends them again",
+                letters.path().display(),
+                self.sink.name
+            )),
+            _ => {}
+        }
+    }
+
+    /// Sends alerts again that were set aside, where a command asks for it.
+    async fn resend(&mut self) -> Result<(), Stopped> {
+        let files = match self.sink.dead_letters.take_to_resend() {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::error!("sink {}: what was set aside cannot be sent again: {error}", self.sink.name);
+                return Ok(());
+            }
+        };
+        for path in files {
+            self.count_dead_letters();
+            if self.resend_file(&path).await? == End::Waits {
+                return Ok(());
+            }
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::error!("{} was sent and cannot be removed: {error}", path.display());
+            }
+        }
+        Ok(())
+    }
+
+    async fn resend_file(&mut self, path: &Path) -> Result<End, Stopped> {
+        let mut letters = match dead_letter::Reader::open(path) {
+            Ok(letters) => letters,
+            Err(error) => {
+                tracing::error!("{} cannot be read: {error}", path.display());
+                return Ok(End::Waits);
+            }
+        };
+        loop {
+            let mut alerts = Vec::new();
+            while alerts.len() < RESENT_AT_ONCE
+                && let Some((alert, _)) = letters.next()
+            {
+                alerts.push(alert);
+            }
+            if alerts.is_empty() {
+                return Ok(End::Settled);
+            }
+            if self.work_off(&mut Round::new(alerts, false), None).await? == End::Waits {
+                return Ok(End::Waits);
+            }
+        }
+    }
+
+    /// Looks, now and then, whether what the alerts are written to is what it should be. Where they would make it wrong
+    /// for good, it waits.
+    async fn look_at_target(&mut self) -> Result<(), Stopped> {
+        loop {
+            let is_known = self.target.is_some_and(|(at, is_good)| {
+                at.elapsed() < if is_good { TARGET_GOOD_FOR } else { TARGET_BAD_FOR }
+            });
+            if is_known {
+                return Ok(());
+            }
+            let target = self.sink.upstream.target().await;
+            self.target = Some((Instant::now(), target.is_good()));
+            match target {
+                Target::Good | Target::Unknown => self.sink.status.target.clear(),
+                Target::Wrong(why) => self.sink.status.target.raise(why),
+                Target::Missing(why) => {
+                    self.target = None;
+                    self.sink.status.target.raise(why.clone());
+                    self.wait_out(why.into()).await?;
+                }
+            }
+        }
+    }
+
+    /// Everything before the first that is left is delivered or set aside.
+    fn acknowledge(&mut self, round: &Round, last: Option<i64>) {
+        let Some(last) = last else { return };
+        let delivered = round.first().map_or(last, |first| first - 1);
+        if delivered > self.delivered {
+            self.delivered = delivered;
+            self.ledger.acknowledge(&self.sink.name, delivered);
+        }
+    }
+
+    /// Counts what became of alerts since the round had taken so many.
+    fn count(&self, round: &Round, (taken, known, smaller): (u64, u64, u64)) {
+        let status = &self.sink.status;
+        status.known.fetch_add(round.known - known, Relaxed);
+        status.delivered.fetch_add((round.taken - taken) - (round.known - known), Relaxed);
+        self.settled(round, round.taken - taken);
+        if round.smaller > smaller {
+            let count = status.smaller.fetch_add(round.smaller - smaller, Relaxed) + round.smaller - smaller;
+            let why = round.smaller_for.as_deref().unwrap_or_default();
+            status.reduced.raise(format!(
+                "{count} alerts were delivered in a smaller form, the last because of: {why}"
+            ));
+        }
+    }
+
+    /// So many alerts of the spool wait no more.
+    fn settled(&self, round: &Round, count: u64) {
+        if round.is_spooled {
+            self.sink.status.settled.fetch_add(i64::try_from(count).unwrap_or(i64::MAX), Relaxed);
+        }
     }
 
     async fn wait_out(&mut self, trouble: Trouble) -> Result<(), Stopped> {
         self.sink.status.retries.fetch_add(1, Relaxed);
         self.sink.status.trouble.raise(trouble.message);
-        self.count_waiting();
         self.pause(trouble.after).await
     }
 
-    fn count_waiting(&self) {
-        let waiting = self.spooled.borrow().saturating_sub(self.delivered);
-        self.sink.status.waiting.store(waiting.max(0).unsigned_abs(), Relaxed);
-    }
-
-    async fn pause(&mut self, asked: Option<Duration>) -> Result<(), Stopped> {
-        let delay = self.backoff.next(asked);
+    async fn pause(&mut self, wanted: Option<Duration>) -> Result<(), Stopped> {
+        let delay = self.backoff.next(wanted);
         tokio::select! {
             () = tokio::time::sleep(delay) => Ok(()),
             () = ended(self.spooled.clone()) => Err(Stopped),

@@ -12,10 +12,11 @@ use flate2::write::GzEncoder;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Deserialize;
+use serde_json::{Map, Value as Json};
 
 use super::http::{Credentials, Http, Response};
 use super::secret::Secret;
-use super::{Answer, Batch, Verdict, http};
+use super::{Answer, Batch, Target, Trouble, Verdict, dead_letter, http};
 use crate::clock;
 use crate::store::Spooled;
 
@@ -44,6 +45,9 @@ pub(crate) struct Config {
     /// How much goes into one request.
     #[serde(default)]
     pub(crate) batch: Batch,
+    /// What becomes of alerts that upstream refuses.
+    #[serde(default)]
+    pub(crate) dead_letters: dead_letter::Config,
     /// The longest wait between two attempts. Default: `30s`.
     #[serde(default, deserialize_with = "clock::deserialize_some_period")]
     pub(crate) retry_delay_max: Option<Duration>,
@@ -65,10 +69,20 @@ pub(super) struct Elasticsearch {
     http: Http,
     /// The `_bulk` endpoint of each node.
     urls: Vec<Url>,
+    /// The nodes.
+    nodes: Vec<Url>,
+    index: String,
     /// The node that is used, until it cannot be reached.
     node: AtomicUsize,
     gzip: bool,
 }
+
+/// The version of the index template that this agent's alerts are made for, in the `_meta` of its mapping.
+const TEMPLATE_VERSION: u64 = 2;
+/// What the names of indices begin with for which the template is.
+const TEMPLATE_PATTERN: &str = "logs-lapwing.alerts-";
+/// How the template is installed.
+const CURE: &str = "install packaging/elasticsearch/index-template.json";
 
 /// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and
 /// what its reason begins with. They are tried again until somebody has seen to the cluster.
@@ -78,6 +92,14 @@ const NOT_THE_ALERT: &[(&str, &str)] = &[
     ("index_closed_exception", ""),
     ("invalid_index_name_exception", ""),
     ("validation_exception", ""),
+];
+
+/// Items that are refused because the mapping has no room for them: a smaller form of the alert may fit, and what does
+/// not waits for the cluster.
+const NOT_FOR_THE_MAPPING: &[(&str, &str)] = &[
+    ("illegal_argument_exception", "Limit of"),
+    ("illegal_argument_exception", "The number of nested documents"),
+    ("strict_dynamic_mapping_exception", ""),
 ];
 
 #[derive(Deserialize)]
@@ -109,9 +131,10 @@ impl Elasticsearch {
     pub(super) fn new(config: &Config) -> Result<Self> {
         ensure!(!config.urls.is_empty(), "`urls` must hold the URL of at least one node");
         check_index(&config.index)?;
-        let mut urls = Vec::new();
+        let (mut urls, mut nodes) = (Vec::new(), Vec::new());
         for text in &config.urls {
             let mut url = http::url("urls", text)?;
+            nodes.push(url.clone());
             url.path_segments_mut()
                 .ok()
                 .with_context(|| format!("`urls`: `{text}` cannot be a base"))?
@@ -127,7 +150,14 @@ impl Elasticsearch {
         let (username, password) = (config.username.as_ref(), config.password.as_ref());
         let credentials = Credentials::of("api_key", key, username, password)?;
         let http = Http::new(&config.http, credentials, &urls)?;
-        Ok(Self { http, urls, node: AtomicUsize::new(0), gzip: config.gzip })
+        Ok(Self {
+            http,
+            urls,
+            nodes,
+            index: config.index.clone(),
+            node: AtomicUsize::new(0),
+            gzip: config.gzip,
+        })
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -149,6 +179,40 @@ impl Elasticsearch {
             self.node.store(node.wrapping_add(1), Relaxed);
         }
         answer
+    }
+
+    /// Looks whether the index was made with this version's template, and where there is none yet whether it will be.
+    pub(super) async fn target(&self) -> Target {
+        let index = &self.index;
+        let mapping = self.ask(Method::GET, &[index, "_mapping"]).await;
+        match mapping {
+            Some((200, json)) => match json.as_object().and_then(newest) {
+                Some(newest) => judge_mapping(index, &newest["mappings"]),
+                None => Target::Unknown,
+            },
+            Some((404, _)) => {
+                match self.ask(Method::POST, &["_index_template", "_simulate_index", index]).await {
+                    Some((200, json)) => match version(&json["template"]["mappings"]) {
+                        Some(TEMPLATE_VERSION..) => Target::Good,
+                        _ if index.starts_with(TEMPLATE_PATTERN) => Target::Missing(format!(
+                            "there is no `{index}` yet, and without the index template the first alert would make one that \
+                         refuses others: {CURE}"
+                        )),
+                        _ => Target::Unknown,
+                    },
+                    _ => Target::Unknown,
+                }
+            }
+            _ => Target::Unknown,
+        }
+    }
+
+    /// Asks the cluster; `None` where it gives no answer in JSON.
+    async fn ask(&self, method: Method, path: &[&str]) -> Option<(u16, Json)> {
+        let mut url = self.nodes[self.node.load(Relaxed) % self.nodes.len()].clone();
+        url.path_segments_mut().ok()?.pop_if_empty().extend(path);
+        let response = self.http.send(method, url, HeaderMap::new(), Bytes::new()).await.ok()?;
+        Some((response.status, serde_json::from_slice(&response.body).ok()?))
     }
 
     fn body(&self, alerts: &[Spooled]) -> std::io::Result<(HeaderMap, Bytes)> {
@@ -174,7 +238,34 @@ fn lines<W: Write>(alerts: &[Spooled], mut to: W) -> std::io::Result<W> {
     Ok(to)
 }
 
+/// What a mapping is, by what the template says of itself in it.
+fn judge_mapping(index: &str, mapping: &Json) -> Target {
+    match version(mapping) {
+        Some(TEMPLATE_VERSION..) => Target::Good,
+        Some(old) => Target::Wrong(format!(
+            "`{index}` was made with version {old} of the index template, and this is version {TEMPLATE_VERSION}: {CURE}, \
+             and roll the data stream over"
+        )),
+        None => Target::Wrong(format!(
+            "`{index}` was not made with the index template of this version, so that it may refuse alerts, or not find \
+             them: {CURE}, and roll the data stream over, or make a plain index anew"
+        )),
+    }
+}
+
+/// The newest of the indices behind a data stream: their names end with a number.
+fn newest(indices: &Map<String, Json>) -> Option<&Json> {
+    indices.iter().max_by(|(left, _), (right, _)| left.cmp(right)).map(|(_, index)| index)
+}
+
+fn version(mapping: &Json) -> Option<u64> {
+    mapping["_meta"]["lapwing"]["template"].as_u64()
+}
+
 fn judge(response: &Response, count: usize, place: &str) -> Answer {
+    if response.status == 429 && response.is_too_much() {
+        return Answer::TooMuch(Trouble { is_answer: false, ..response.trouble(place) });
+    }
     if response.status == 413 {
         return Answer::Refused(format!("larger than {place} takes ({})", response.summary()));
     }
@@ -196,17 +287,22 @@ fn verdict(Created { status, error }: Created) -> Verdict {
     let reason = || {
         error.as_ref().map_or_else(|| status.to_string(), |error| format!("{status} {}", error.describe()))
     };
+    let is_of = |table| error.as_ref().is_some_and(|error| error.is_of(table));
     match status {
         200..300 => Verdict::Delivered,
         409 => Verdict::Known,
-        400 if !error.as_ref().is_some_and(Refusal::is_not_of_the_alert) => Verdict::Rejected(reason()),
-        _ => Verdict::Busy(format!("the cluster does not take an alert: {}", reason())),
+        400 if is_of(NOT_FOR_THE_MAPPING) => Verdict::Unfit(reason()),
+        400 if !is_of(NOT_THE_ALERT) => Verdict::Rejected(reason()),
+        429 => Verdict::Busy(format!("the cluster is busy: {}", reason())),
+        _ => Verdict::Failed(format!("the cluster does not take an alert: {}", reason())),
     }
 }
 
 impl Refusal {
-    fn is_not_of_the_alert(&self) -> bool {
-        NOT_THE_ALERT.iter().any(|(kind, reason)| self.kind == *kind && self.reason.starts_with(reason))
+    /// Whether it, or what caused it, is in a table of types and of what reasons begin with.
+    fn is_of(&self, table: &[(&str, &str)]) -> bool {
+        table.iter().any(|(kind, reason)| self.kind == *kind && self.reason.starts_with(reason))
+            || self.caused_by.as_ref().is_some_and(|cause| cause.is_of(table))
     }
 
     /// The error and its causes.

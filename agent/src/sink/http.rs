@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
@@ -95,12 +96,12 @@ impl Credentials {
 }
 
 /// A client that is built when it is first needed, so that a certificate that is missing is trouble, and no
-/// reason not to start.
+/// reason not to start; and built anew when a file that it was built of has changed.
 pub(super) struct Http {
     config: Config,
     credentials: Credentials,
     tls: bool,
-    client: OnceLock<Client>,
+    client: Mutex<Option<(Vec<Option<SystemTime>>, Client)>>,
 }
 
 /// What upstream answered.
@@ -135,7 +136,7 @@ impl Http {
             }
         }
         let tls = urls.iter().any(|url| url.scheme() == "https");
-        Ok(Self { config: config.clone(), credentials, tls, client: OnceLock::new() })
+        Ok(Self { config: config.clone(), credentials, tls, client: Mutex::new(None) })
     }
 
     /// Reads every file the configuration names.
@@ -176,12 +177,28 @@ impl Http {
         Ok(Response { status: response.status().as_u16(), retry_after, body: body.freeze() })
     }
 
-    fn client(&self) -> Result<&Client> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
+    fn client(&self) -> Result<Client> {
+        let config = &self.config;
+        let files = [&config.ca_file, &config.certificate_file, &config.key_file];
+        let times: Vec<_> = files
+            .into_iter()
+            .flatten()
+            .map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
+            .collect();
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*client {
+            Some((built, client)) if *built == times => return Ok(client.clone()),
+            _ => {}
         }
-        let client = self.build()?;
-        Ok(self.client.get_or_init(|| client))
+        match (self.build(), &*client) {
+            (Ok(built), _) => Ok(client.insert((times, built)).1.clone()),
+            // A file that is just being replaced is no reason not to go on with what it held.
+            (Err(error), Some((_, before))) => {
+                tracing::warn!("certificates that have changed are not used yet: {error:#}");
+                Ok(before.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     fn build(&self) -> Result<Client> {
@@ -270,6 +287,12 @@ impl Response {
         (200..300).contains(&self.status)
     }
 
+    /// Whether it says that the request is larger than there is room for now, as a circuit breaker does.
+    pub(super) fn is_too_much(&self) -> bool {
+        let body = String::from_utf8_lossy(&self.body).to_ascii_lowercase();
+        ["circuit_breaking_exception", "data too large"].iter().any(|words| body.contains(words))
+    }
+
     /// What the answer says, with what to do about it, as far as that can be said for all servers.
     pub(super) fn trouble(&self, place: &str) -> Trouble {
         let cure = match self.status {
@@ -282,7 +305,9 @@ impl Response {
             500.. => "it has trouble of its own",
             _ => "check the sink's configuration",
         };
-        Trouble { message: format!("{place} answers {}; {cure}", self.summary()), after: self.retry_after }
+        let message = format!("{place} answers {}; {cure}", self.summary());
+        let is_answer = matches!(self.status, 403 | 404 | 500..);
+        Trouble { message, after: self.retry_after, is_answer }
     }
 
     /// The status and the beginning of the body, without control characters.

@@ -2,29 +2,37 @@
 //!
 //! A sink reads the spool from its own cursor, sends, and acknowledges. What upstream cannot take now is sent
 //! again, with an alarm, for as long as it takes: no credentials, no permission and no server are reasons to
-//! wait, never to drop. Only an alert that upstream refuses by itself is set aside, in a file, with the
-//! reason. A sink knows no rule and no source, and nothing waits for it.
+//! wait, never to drop. An alert that upstream refuses is sent in smaller forms; one that it refuses in every form
+//! while it takes others is set aside, in a file, with the reason. A sink knows no rule and no source, and nothing
+//! waits for it.
 
 mod backoff;
-mod dead_letter;
+pub(crate) mod dead_letter;
 mod delivery;
 mod elasticsearch;
 mod http;
+mod parcel;
 mod secret;
 mod status;
+mod waiting;
 mod webhook;
 
-use std::path::Path;
+pub(crate) use dead_letter::retry;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytesize::ByteSize;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
 use crate::ledger::LedgerClient;
 use crate::store::Spooled;
+
+/// How long `lapwing check` waits for what upstream says.
+const TARGET_WAIT: Duration = Duration::from_secs(5);
 
 /// A `[[sink]]` section.
 #[derive(Clone, Debug, Deserialize)]
@@ -64,6 +72,8 @@ pub(crate) struct Sink {
     bytes_max: usize,
     retry_delay_max: Duration,
     dead_letters: dead_letter::DeadLetters,
+    /// The folder of what waits apart.
+    dead_letters_in: PathBuf,
     status: Arc<status::Status>,
 }
 
@@ -80,6 +90,8 @@ enum Answer {
     Judged(Vec<Verdict>),
     /// Upstream refused the request for what is in it: it is too large, or one of its alerts is bad.
     Refused(String),
+    /// Upstream has no room for a request of this size now.
+    TooMuch(Trouble),
     /// The request is to be sent again.
     Trouble(Trouble),
 }
@@ -90,10 +102,33 @@ enum Verdict {
     Delivered,
     /// It had been delivered before.
     Known,
-    /// It is to be sent again.
+    /// It is to be sent again, as all that upstream has no room for now.
     Busy(String),
-    /// It will never be taken.
+    /// It is to be sent again: something fails for this one.
+    Failed(String),
+    /// It is refused as it is.
     Rejected(String),
+    /// The same, and it is what upstream is set up for that is too small for it: it is never given up.
+    Unfit(String),
+}
+
+/// What alerts are written to, as far as can be seen.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    /// It is made for them.
+    Good,
+    /// Upstream does not say.
+    Unknown,
+    /// It is there and not made for them, why, and the cure.
+    Wrong(String),
+    /// It is not there, and the first alert would make a wrong one.
+    Missing(String),
+}
+
+impl Target {
+    fn is_good(&self) -> bool {
+        matches!(self, Self::Good | Self::Unknown)
+    }
 }
 
 /// Why a request is to be sent again, and, where upstream said so, after how long.
@@ -101,11 +136,13 @@ enum Verdict {
 struct Trouble {
     message: String,
     after: Option<Duration>,
+    /// Whether upstream answered, so that it may be what is in the request.
+    is_answer: bool,
 }
 
 impl From<String> for Trouble {
     fn from(message: String) -> Self {
-        Self { message, after: None }
+        Self { message, after: None, is_answer: false }
     }
 }
 
@@ -114,6 +151,13 @@ impl Upstream {
         match self {
             Self::Elasticsearch(upstream) => upstream.send(alerts).await,
             Self::Webhook(upstream) => upstream.send(alerts).await,
+        }
+    }
+
+    async fn target(&self) -> Target {
+        match self {
+            Self::Elasticsearch(upstream) => upstream.target().await,
+            Self::Webhook(_) => Target::Unknown,
         }
     }
 }
@@ -130,6 +174,10 @@ impl Sink {
             !name.is_empty() && name.len() <= 64 && name.chars().all(of_name),
             "`sink.name` is `{name}`; it must be 1 to 64 letters, digits, `-` or `_`"
         );
+        let letters = match config {
+            Config::Elasticsearch(config) => &config.dead_letters,
+            Config::Webhook(config) => &config.dead_letters,
+        };
         let built = match config {
             Config::Elasticsearch(config) => elasticsearch::Elasticsearch::new(config).map(|upstream| {
                 (Upstream::Elasticsearch(upstream), &config.batch, config.retry_delay_max, 200)
@@ -147,7 +195,8 @@ impl Sink {
             count_max: batch.count_max.unwrap_or(count_max).max(1),
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             retry_delay_max: retry_delay_max.unwrap_or(Duration::from_secs(30)),
-            dead_letters: dead_letter::DeadLetters::new(dead_letters, &name),
+            dead_letters: dead_letter::DeadLetters::open(dead_letters, &name, letters),
+            dead_letters_in: dead_letters.to_owned(),
             status: Arc::new(status::Status::new(&name)),
             name,
         })
@@ -163,6 +212,19 @@ impl Sink {
             Upstream::Webhook(upstream) => upstream.check(),
         }
         .with_context(|| format!("sink `{}`", self.name))
+    }
+
+    /// Asks upstream what alerts are written to, for `lapwing check`. An upstream that does not say is no fault.
+    ///
+    /// # Errors
+    /// It is not what it should be.
+    pub(crate) fn check_target(&self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let target = async { tokio::time::timeout(TARGET_WAIT, self.upstream.target()).await };
+        match runtime.block_on(target) {
+            Ok(Target::Wrong(why) | Target::Missing(why)) => bail!("sink `{}`: {why}", self.name),
+            _ => Ok(()),
+        }
     }
 
     /// How the sink is doing, also while it runs.

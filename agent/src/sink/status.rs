@@ -1,6 +1,7 @@
 //! How a sink is doing, for `lapwing status`: written by its task, read by anyone without waiting.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use lapwing_engine::Timestamp;
 use serde::Serialize;
@@ -15,12 +16,29 @@ pub(crate) struct Status {
     pub(super) known: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) set_aside: AtomicU64,
-    pub(super) waiting: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) smaller: AtomicU64,
+    /// Alerts of the spool that this run delivered, set aside or let wait alone.
+    pub(super) settled: AtomicI64,
+    waiting_alone: AtomicU64,
+    arrivals: OnceLock<Arrivals>,
     last_success: AtomicI64,
     /// Raised while nothing gets through.
     pub(super) trouble: Alarm,
-    /// Raised when an alert was set aside, and never cleared: somebody has to look.
+    /// Raised while alerts are set aside: somebody has to look.
     pub(super) rejected: Alarm,
+    /// Raised while alerts wait alone.
+    pub(super) delayed: Alarm,
+    /// Raised when alerts were delivered in a smaller form, until one batch is delivered as it is.
+    pub(super) reduced: Alarm,
+    /// Raised while what alerts are written to is not made for them.
+    pub(super) target: Alarm,
+}
+
+/// What is to be delivered: what there was when the sink began, and what has come since.
+struct Arrivals {
+    at_start: i64,
+    counted: Arc<AtomicI64>,
 }
 
 /// A [`Status`] at one moment.
@@ -34,10 +52,16 @@ pub(crate) struct Report {
     pub(crate) known: u64,
     /// Requests that have to be sent again.
     pub(crate) retries: u64,
-    /// Alerts that upstream refused and that were set aside in a file.
+    /// Alerts that upstream refused in every form and that are in a file, those of earlier runs too.
     pub(crate) set_aside: u64,
-    /// Alerts that are still to be delivered.
+    /// Alerts that were dropped from that file, because there were more than it may hold.
+    pub(crate) dropped: u64,
+    /// Alerts that were delivered in a smaller form, because upstream refused the whole.
+    pub(crate) delivered_smaller: u64,
+    /// Alerts that are still to be delivered, without those that wait alone.
     pub(crate) waiting: u64,
+    /// Alerts that fail while others are taken, and are tried again by themselves.
+    pub(crate) waiting_alone: u64,
     /// When something was last delivered, as RFC 3339.
     pub(crate) last_success: Option<String>,
     /// What is wrong now.
@@ -52,17 +76,48 @@ impl Status {
             known: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             set_aside: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            smaller: AtomicU64::new(0),
+            settled: AtomicI64::new(0),
+            waiting_alone: AtomicU64::new(0),
+            arrivals: OnceLock::new(),
             last_success: AtomicI64::new(0),
             trouble: Alarm::new(format!("sink {name}")),
             rejected: Alarm::new(format!("sink {name}")),
+            delayed: Alarm::new(format!("sink {name}")),
+            reduced: Alarm::new(format!("sink {name}")),
+            target: Alarm::new(format!("sink {name}")),
         }
     }
 
-    /// Something got through.
-    pub(super) fn succeed(&self) {
+    /// The sink begins with so many alerts to deliver, when so many had come; `counted` counts those that come.
+    pub(super) fn begin(&self, (undelivered, arrived): (i64, i64), counted: Arc<AtomicI64>) {
+        let at_start = undelivered.saturating_sub(arrived);
+        let _ = self.arrivals.set(Arrivals { at_start, counted });
+    }
+
+    /// So many alerts wait alone.
+    pub(super) fn delayed_count(&self, count: usize) {
+        self.waiting_alone.store(count as u64, Relaxed);
+        if count == 0 {
+            self.delayed.clear();
+        }
+    }
+
+    /// Something got through; whether some of it did in a smaller form.
+    pub(super) fn succeed(&self, is_smaller: bool) {
         self.last_success.store(clock::now().as_nanos(), Relaxed);
         self.trouble.clear();
+        if !is_smaller {
+            self.reduced.clear();
+        }
+    }
+
+    fn waiting(&self) -> u64 {
+        let Some(Arrivals { at_start, counted }) = self.arrivals.get() else { return 0 };
+        let waiting =
+            at_start.saturating_add(counted.load(Relaxed)).saturating_sub(self.settled.load(Relaxed));
+        waiting.max(0).unsigned_abs()
     }
 
     /// The counters now.
@@ -74,9 +129,15 @@ impl Status {
             known: self.known.load(Relaxed),
             retries: self.retries.load(Relaxed),
             set_aside: self.set_aside.load(Relaxed),
-            waiting: self.waiting.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            delivered_smaller: self.smaller.load(Relaxed),
+            waiting: self.waiting(),
+            waiting_alone: self.waiting_alone.load(Relaxed),
             last_success: (last_success > 0).then(|| Timestamp::from_nanos(last_success).to_string()),
-            alarms: [&self.trouble, &self.rejected].iter().filter_map(|alarm| alarm.message()).collect(),
+            alarms: [&self.trouble, &self.target, &self.delayed, &self.reduced, &self.rejected]
+                .iter()
+                .filter_map(|alarm| alarm.message())
+                .collect(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod elasticsearch;
 mod measure;
+mod template;
 mod webhook;
 
 use std::collections::BTreeMap;

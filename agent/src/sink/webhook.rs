@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::http::{Credentials, Http};
 use super::secret::Secret;
-use super::{Answer, Batch, Verdict, http};
+use super::{Answer, Batch, Verdict, dead_letter, http};
 use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::clock;
 use crate::store::Spooled;
@@ -56,6 +56,9 @@ pub(crate) struct Config {
     /// How much goes into one request.
     #[serde(default)]
     pub(crate) batch: Batch,
+    /// What becomes of alerts that upstream refuses.
+    #[serde(default)]
+    pub(crate) dead_letters: dead_letter::Config,
     /// The longest wait between two attempts. Default: `30s`.
     #[serde(default, deserialize_with = "clock::deserialize_some_period")]
     pub(crate) retry_delay_max: Option<Duration>,
@@ -211,9 +214,29 @@ fn body(config: &Config, content_type: &str) -> Result<Body> {
     let mut environment = Environment::new();
     // An alert lacks many a field that another has.
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+    environment.add_filter("chat", chat);
     environment.add_template_owned(name, source).context("the template cannot be read")?;
     render(&environment, [SAMPLE.as_bytes()].into_iter()).context("the template does not work")?;
     Ok(Body::Template(Box::new(environment)))
+}
+
+/// A text in which nothing acts that a chat takes for mark-up: mentions, links, bold text. It looks the same.
+fn chat(value: &Value) -> String {
+    let mut plain = String::new();
+    if value.is_undefined() || value.is_none() {
+        return plain;
+    }
+    for c in value.to_string().chars() {
+        match c {
+            '&' => plain.push_str("&amp;"),
+            '<' => plain.push_str("&lt;"),
+            '>' => plain.push_str("&gt;"),
+            '@' | '*' | '_' | '~' | '`' | '[' | ']' | '|' | '#' | ':' => plain.extend([c, '\u{200b}']),
+            c if c.is_control() => plain.push(' '),
+            c => plain.push(c),
+        }
+    }
+    plain
 }
 
 fn render<'a>(environment: &Environment, documents: impl Iterator<Item = &'a [u8]>) -> Result<String> {

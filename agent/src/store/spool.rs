@@ -23,6 +23,7 @@ const SPOOLED: i64 = 1;
 const LOGGED: i64 = 2;
 
 /// An alert that is to be delivered.
+#[derive(Clone, Debug)]
 pub(crate) struct Spooled {
     /// Its number: a sink that has delivered it acknowledges this one.
     pub(crate) sequence: i64,
@@ -51,6 +52,8 @@ pub(super) struct Extent {
     waiting: u64,
     /// Alerts that were lost upstream because the log no longer had them.
     missed: u64,
+    /// Alerts of this run that are to be delivered, without those that were missed.
+    arrived: i64,
     /// How much was in the spool when something last did not fit.
     refused: u64,
     sinks: usize,
@@ -184,6 +187,20 @@ impl Store {
         self.spool.waiting
     }
 
+    /// How many alerts of this run are to be delivered, without those that were missed.
+    pub(crate) fn arrived(&self) -> i64 {
+        self.spool.arrived
+    }
+
+    /// How many alerts after number `after` are to be delivered.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn undelivered(&self, after: i64) -> rusqlite::Result<i64> {
+        let select = "SELECT count(*) FROM alert WHERE place <> 0 AND sequence > ?1";
+        self.connection.prepare_cached(select)?.query_row([after], |row| row.get(0))
+    }
+
     /// How many alerts of this run can no longer be delivered: the log was rotated away.
     pub(crate) fn missed(&self) -> u64 {
         self.spool.missed
@@ -208,6 +225,7 @@ impl Changes<'_> {
         // Sinks may have delivered it from memory before it came here.
         let delivered = self.after.last < self.after.released;
         if self.after.sinks == 0 || alert.local || delivered {
+            self.after.arrived += i64::from(self.after.sinks > 0 && !alert.local);
             self.recall(alert)?;
             return Ok(Place::Spool);
         }
@@ -274,7 +292,7 @@ impl Changes<'_> {
     pub(crate) fn miss(&mut self) -> rusqlite::Result<u64> {
         let missed = self.transaction.execute("UPDATE alert SET place = 0 WHERE place = 2", [])? as u64;
         self.after.waiting = 0;
-        self.after.missed += missed;
+        self.miss_counted(missed);
         Ok(missed)
     }
 
@@ -287,6 +305,7 @@ impl Changes<'_> {
             .execute(params![self.after.last + 1, alert.id, alert.time.as_nanos(), place, document])?;
         if inserted > 0 {
             self.after.last += 1;
+            self.after.arrived += i64::from(place != DONE);
         }
         if self.after.last - self.after.pruned >= ALERTS_BETWEEN_PRUNES {
             self.prune()?;
@@ -303,8 +322,13 @@ impl Changes<'_> {
         self.transaction.execute("DELETE FROM alert WHERE sequence <= ?1 AND place = 0", [oldest])?;
         self.after.pruned = self.after.last;
         self.after.waiting -= missed;
-        self.after.missed += missed;
+        self.miss_counted(missed);
         Ok(())
+    }
+
+    fn miss_counted(&mut self, missed: u64) {
+        self.after.missed += missed;
+        self.after.arrived -= i64::try_from(missed).unwrap_or(i64::MAX);
     }
 
     /// Drops the documents that every sink has delivered.

@@ -102,6 +102,12 @@ impl Event {
         Json::Object(document)
     }
 
+    /// What the event holds under each name: every field that is set, then what the schema does not know.
+    pub fn leaves(&self) -> impl Iterator<Item = Leaf<'_>> {
+        let fields = self.fields().into_iter().map(|(id, value)| Leaf::Field(id, value));
+        fields.chain(self.rest.iter().map(|(name, json)| Leaf::Unknown(name, json)))
+    }
+
     /// Writes the event as an ECS document: what [`to_json`](Self::to_json) makes, and without building it.
     pub fn write_json(&self, schema: &Schema, out: &mut Vec<u8>) {
         let start = out.len();
@@ -112,6 +118,15 @@ impl Event {
             let _ = serde_json::to_writer(out, &self.to_json(schema));
         }
     }
+}
+
+/// What a document holds under one dotted name.
+#[derive(Clone, Copy, Debug)]
+pub enum Leaf<'a> {
+    /// A field of the schema.
+    Field(FieldId, &'a Value),
+    /// What the schema does not know, by its name.
+    Unknown(&'a str, &'a Json),
 }
 
 impl Fields {
@@ -224,7 +239,7 @@ fn leaf(schema: &Schema, id: FieldId, value: &Value) -> Json {
 }
 
 /// Puts a value into a document under a dotted name, making the objects between.
-fn insert(document: &mut Map<String, Json>, name: &str, value: Json) {
+pub fn insert(document: &mut Map<String, Json>, name: &str, value: Json) {
     let Some((head, rest)) = name.split_once('.') else { return put(document, name, value) };
     match document.entry(head).or_insert_with(|| Json::Object(Map::new())) {
         Json::Object(inner) => insert(inner, rest, value),

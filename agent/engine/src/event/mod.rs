@@ -15,7 +15,7 @@ mod value;
 pub(crate) mod version;
 
 pub use inference::Inference;
-pub use json::EventError;
+pub use json::{EventError, Leaf, insert};
 pub use mapping::{Mapping, MappingError};
 pub use schema::{Field, FieldId, Schema, Type};
 pub use texts::{Elements, Texts};

@@ -159,8 +159,8 @@ fn a_refused_alert_is_set_aside_and_the_others_go_on() {
     for status in [400, 413, 422] {
         let mut host = Host::new();
         let (agent, receiver) = agent(&mut host, "");
-        // Four alerts, then two of them, then the first alone; then it is set aside.
-        receiver.answer([0, 1, 2].map(|_| json!({"status": status, "body": "bad\u{1b} field"}))).unwrap();
+        // Four alerts, then two of them, then the first alone, then two smaller forms of it; then it is set aside.
+        receiver.answer([(); 5].map(|()| json!({"status": status, "body": "bad\u{1b} field"}))).unwrap();
         agent.raise(0..4);
         agent.wait_until_delivered("hook");
         assert_eq!(ids_in(&receiver.taken().unwrap()), ids(1..4), "{status}");
@@ -170,10 +170,32 @@ fn a_refused_alert_is_set_aside_and_the_others_go_on() {
         assert_eq!(line["reason"], format!("{status}: bad field"));
         let report = agent.report("hook");
         assert_eq!((report.delivered, report.set_aside), (3, 1));
-        assert!(
-            report.alarms[0].contains("upstream refused 1 alerts, which were set aside in"),
-            "{report:?}"
-        );
+        assert!(report.alarms[0].contains("upstream refused 1 alerts, which are in"), "{report:?}");
         agent.stop();
     }
+}
+
+/// What a host's processes are called with does not write into the chat.
+#[test]
+fn a_text_for_a_chat_has_no_mark_up() {
+    if !private_network() {
+        return;
+    }
+    let mut document = crate::testing::reverse_shell();
+    document["lapwing"]["alert"]["reason"] =
+        json!("<!channel> *all is well* <https://evil.example|here> @everyone [x](http://y)");
+    let mut host = Host::new();
+    let (agent, receiver) = agent(
+        &mut host,
+        "template = '{\"text\": {{ alert.lapwing.alert.reason | chat }}, \"no\": {{ alert.nothing | chat }}}'",
+    );
+    agent.ledger.commit(commit([crate::testing::alert_of(1, &document.to_string())]));
+    agent.wait_until_delivered("hook");
+    let body: Value = serde_json::from_str(&receiver.taken().unwrap()[0]).unwrap();
+    let text = body["text"].as_str().unwrap();
+    for marked in ["<", ">", "*all", "://", "@everyone", "[x]"] {
+        assert!(!text.contains(marked), "{marked}: {text}");
+    }
+    assert!(text.contains("all is well"), "{text}");
+    agent.stop();
 }

@@ -1,0 +1,129 @@
+//! Alerts that upstream does not take although it takes others: an ingest pipeline fails on this one, say. Each waits in
+//! a place of its own, on disk, and is tried again, ever more seldom, while later ones pass.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::dead_letter;
+use crate::store::Spooled;
+
+/// Most alerts that wait so, and the most that their documents take, in bytes. Where there is no room, later ones wait
+/// too: when so many fail it is not these alerts that are special.
+const ALERTS_MAX: usize = 64;
+const BYTES_MAX: usize = 1 << 20;
+/// How many times longer the longest wait of one is than that of the sink.
+const SLOWER: u32 = 20;
+
+/// The alerts of one sink that wait.
+pub(super) struct Waiting {
+    sink: String,
+    path: PathBuf,
+    delay_max: Duration,
+    alerts: Vec<Alone>,
+}
+
+/// One of them.
+struct Alone {
+    alert: Spooled,
+    reason: String,
+    tries: u32,
+    next: Instant,
+}
+
+impl Waiting {
+    /// Those that an earlier run left.
+    pub(super) fn open(directory: &Path, sink: &str, retry_delay_max: Duration) -> Self {
+        let path = directory.join(format!("{sink}.waiting.ndjson"));
+        let next = Instant::now();
+        // A file that is not there, or cannot be read, has none; the alert log has them.
+        let letters = dead_letter::Reader::open(&path).into_iter().flatten().take(ALERTS_MAX);
+        let alerts = letters.map(|(alert, reason)| Alone { alert, reason, tries: 0, next }).collect();
+        Self { sink: sink.to_owned(), path, delay_max: retry_delay_max * SLOWER, alerts }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.alerts.len()
+    }
+
+    /// Whether one more has room.
+    pub(super) fn has_room(&self, alert: &Spooled) -> bool {
+        let bytes: usize = self.alerts.iter().map(|alone| alone.alert.json.len()).sum();
+        let fits = self.alerts.len() < ALERTS_MAX && bytes + alert.json.len() <= BYTES_MAX;
+        fits || self.alerts.is_empty()
+    }
+
+    /// Adds one, and waits until it is on disk.
+    ///
+    /// # Errors
+    /// The file cannot be written; the alert was not added.
+    pub(super) fn add(&mut self, alert: Spooled, reason: String) -> io::Result<()> {
+        let next = Instant::now() + self.delay(0);
+        self.alerts.push(Alone { alert, reason, tries: 0, next });
+        self.write().inspect_err(|_| _ = self.alerts.pop())
+    }
+
+    /// When the next one is to be tried.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.alerts.iter().map(|alone| alone.next).min()
+    }
+
+    /// One that is to be tried now, and how often it was tried.
+    pub(super) fn due(&self) -> Option<(Spooled, u32)> {
+        let now = Instant::now();
+        self.alerts.iter().find(|alone| alone.next <= now).map(|alone| (alone.alert.clone(), alone.tries))
+    }
+
+    /// It failed again.
+    pub(super) fn later(&mut self, id: &str, reason: &str) {
+        let delay_max = self.delay_max;
+        for alone in self.alerts.iter_mut().filter(|alone| alone.alert.id == id) {
+            alone.tries = alone.tries.saturating_add(1);
+            alone.next = Instant::now() + delay(delay_max, alone.tries);
+            reason.clone_into(&mut alone.reason);
+        }
+    }
+
+    /// It is delivered, or set aside for good.
+    ///
+    /// # Errors
+    /// The file cannot be written: the next run will try it again.
+    pub(super) fn remove(&mut self, id: &str) -> io::Result<()> {
+        self.alerts.retain(|alone| alone.alert.id != id);
+        self.write()
+    }
+
+    fn delay(&self, tries: u32) -> Duration {
+        delay(self.delay_max, tries)
+    }
+
+    /// Puts the whole file in the place of the one before.
+    fn write(&self) -> io::Result<()> {
+        if self.alerts.is_empty() {
+            return match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        dead_letter::make(directory)?;
+        let unfinished = self.path.with_extension("tmp");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&unfinished)?;
+        for alone in &self.alerts {
+            file.write_all(&dead_letter::line(&self.sink, &alone.alert, &alone.reason)?)?;
+        }
+        file.sync_all()?;
+        fs::rename(&unfinished, &self.path)?;
+        File::open(directory)?.sync_all()
+    }
+}
+
+/// The wait before the next of so many tries: it doubles, from an eighth of the longest.
+fn delay(delay_max: Duration, tries: u32) -> Duration {
+    (delay_max / 8).saturating_mul(2_u32.saturating_pow(tries)).min(delay_max)
+}
