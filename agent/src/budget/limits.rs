@@ -72,6 +72,7 @@ const LIMITS: &[Limit] = &[
     limit("agent-ebpf/common/src/lib.rs", "STEPS_MAX", Apart, "the path or the environment is cut", EVENT),
     limit("agent-ebpf/common/src/lib.rs", "VARIABLE_BYTES_MAX", Apart, "the variable is cut", EVENT),
     limit("agent-ebpf/common/src/lib.rs", "WANTED_MAX", Apart, "further names of variables are refused", "an error at the start"),
+    limit("agent-ebpf/common/src/lib.rs", "OBJECTS_MAX", Each(16), "commands on further maps and links are not told", "–"),
     limit(SETTING, "[sensor] ring_size, twice", Bytes, "records are lost, those of programs and connections last", "*Telemetry lost*"),
     limit("agent/src/sensor/start.rs", "FLOWS_MAX", Each(64), "a destination is told again", "–"),
     limit("agent/src/sensor/ring.rs", "BUFFER_BYTES_MAX", Bytes, "the rest stays in the rings", "–"),

@@ -236,8 +236,8 @@ impl Objects {
     /// Writes the ids of the maps, and of these links, and freezes the map.
     pub(super) fn know(mut self, links: impl Iterator<Item = u32>) {
         let maps = self.maps.iter().map(|id| Object::Map.key(*id));
-        let keys = maps.chain(links.map(|id| Object::Link.key(id))).take(OBJECTS_MAX as usize);
-        let written = keys.map(|key| self.map.insert(key, 1, 0)).collect::<Result<(), _>>();
+        let mut keys = maps.chain(links.map(|id| Object::Link.key(id))).take(OBJECTS_MAX as usize);
+        let written = keys.try_for_each(|key| self.map.insert(key, 1, 0));
         let frozen = self.fd.map_or(Ok(()), |fd| bpf::freeze(fd.as_fd()));
         let written = written.map_err(io::Error::other).and(frozen);
         if let Err(error) = written {

@@ -151,6 +151,8 @@ mod tests {
 
     use super::*;
 
+    type Set = fn(&mut Fork);
+
     /// Each field that points elsewhere is found.
     #[test]
     fn a_record_that_is_wrong_is_found() {
@@ -167,7 +169,7 @@ mod tests {
         };
         assert_eq!(fault(|_| {}), None);
         #[rustfmt::skip]
-        let wrong: [(fn(&mut Fork), &str); 7] = [
+        let wrong: [(Set, &str); 7] = [
             (|fork| fork.child.pid = 8, "process 8 instead of 9"),
             (|fork| fork.child.thread = 8, "thread 8 instead of 9"),
             (|fork| fork.child.parent = 8, "parent 8 instead of 7"),
