@@ -1,7 +1,7 @@
 //! A lane: one thread that owns a source and the engine that judges its events.
 //!
-//! From a record to a finished alert nothing here waits for anybody but the ledger, and nothing is locked. Others ask
-//! the lane through its inbox, which it looks into between two batches, and while it waits for the ledger.
+//! From a record to an alert nothing here waits for anybody but the ledger, nothing is locked and no file is read. Others
+//! ask the lane through its inbox, which it looks into between two batches, and while it waits for the ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,10 +14,11 @@ use lapwing_engine::{Alert, Counters, Engine, Event, Exception, Output, Schema, 
 use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::alert::{self, Evidence, lost, tampered};
+use crate::alert::{self, lost, tampered};
 use crate::budget::Meter;
 use crate::clock;
-use crate::ledger::{AlertDocument, Change, Checkpoint, Commit, LedgerSender};
+use crate::evidence::{Delivery, Item, Raised, Stage};
+use crate::ledger::{Change, Checkpoint, LedgerSender};
 use crate::source::{Batch, Source};
 
 /// How long a lane waits for events before it looks into its inbox.
@@ -178,7 +179,8 @@ impl Lane {
         let (inbox, requests) = unbounded();
         let client = LaneClient { name: self.name, inbox, beats: Arc::default() };
         let name = self.name;
-        let mut work = Work {
+        let evidence = Stage::start(self.schema.clone(), self.ledger.clone())?;
+        let work = Work {
             lane: self,
             requests,
             subscribers: Vec::new(),
@@ -188,14 +190,13 @@ impl Lane {
             alerts: 0,
             beats: client.beats.clone(),
             lost: lost::Watch::default(),
+            evidence,
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 let _rings_last = bell;
-                let outcome = work.run().with_context(|| format!("lane {name}"));
-                drop(work);
-                outcome
+                work.run_to_end().with_context(|| format!("lane {name}"))
             })
             .with_context(|| format!("cannot start the thread `{name}`"))?;
         Ok(Running { thread, client })
@@ -213,9 +214,16 @@ struct Work {
     alerts: u64,
     beats: Arc<AtomicU64>,
     lost: lost::Watch,
+    evidence: Stage,
 }
 
 impl Work {
+    fn run_to_end(mut self) -> Result<()> {
+        let ended = self.run();
+        // Why nothing more is taken comes first.
+        self.evidence.finish().and(ended)
+    }
+
     fn run(&mut self) -> Result<()> {
         while let Some(batch) = self.lane.source.next(WAIT)? {
             self.beats.fetch_add(1, Relaxed);
@@ -226,23 +234,11 @@ impl Work {
             judge.engine.suspend(&mut self.output);
         }
         let checkpoint = Checkpoint { changes: self.changes(), done: None };
-        let alerts: Vec<_> = self.lost.end(&self.lane.schema).into_iter().collect();
+        let alerts: Vec<_> = self.lost.end(&self.lane.schema).into_iter().map(Item::Document).collect();
         if alerts.is_empty() && checkpoint.changes.is_empty() {
             return Ok(());
         }
-        self.commit(Commit { alerts, checkpoint })
-    }
-
-    /// Hands over what is to become durable. A lane that waits for the disk is alive and says so.
-    fn commit(&mut self, commit: Commit) -> Result<()> {
-        self.alerts += commit.alerts.len() as u64;
-        let mut waiting = self.lane.ledger.offer(commit, WAIT)?;
-        while let Some(commit) = waiting {
-            self.beats.fetch_add(1, Relaxed);
-            self.serve();
-            waiting = self.lane.ledger.offer(commit, WAIT)?;
-        }
-        Ok(())
+        self.hand_over(alerts, checkpoint)
     }
 
     /// What the rules' memories have become, as rows of the store.
@@ -283,24 +279,33 @@ impl Work {
         let down = batch.down.map(|down| lost::down(&down, &self.lane.schema));
         let tampered = batch.tampered.iter().map(|one| tampered::document(one, &self.lane.schema));
         let tampered: Vec<_> = tampered.collect();
-        let mut alerts: Vec<_> = alerts.iter().map(|alert| self.document(alert)).collect();
-        alerts.extend(lost.into_iter().chain(down).chain(tampered));
+        let mut alerts: Vec<_> = alerts.into_iter().map(|alert| self.raised(alert)).collect();
+        alerts.extend(lost.into_iter().chain(down).chain(tampered).map(Item::Document));
         if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }
-        self.commit(Commit { alerts, checkpoint })
+        self.hand_over(alerts, checkpoint)
     }
 
-    fn document(&mut self, alert: &Alert) -> AlertDocument {
+    fn raised(&mut self, alert: Alert) -> Item {
         let source = &mut self.lane.source;
         let times = || alert.events().map(|event| event.time());
         let (first, last) = (times().min().unwrap_or(alert.time), times().max().unwrap_or(alert.time));
-        let evidence = Evidence {
-            context: alert::last_event(alert).map(|event| source.context(event)).unwrap_or_default(),
-            lost_records: source.lost(first, last),
-            created: Some(clock::now()),
-        };
-        alert::document(alert, &self.lane.schema, &evidence)
+        let context = alert::last_event(&alert).map(|event| source.context(event)).unwrap_or_default();
+        let lost_records = source.lost(first, last);
+        Item::Raised(Box::new(Raised { alert, context, lost_records }))
+    }
+
+    /// Hands over what is to become durable. A lane that waits for the disk is alive and says so.
+    fn hand_over(&mut self, alerts: Vec<Item>, checkpoint: Checkpoint) -> Result<()> {
+        self.alerts += alerts.len() as u64;
+        let mut waiting = self.evidence.offer(Delivery::new(alerts, checkpoint), WAIT)?;
+        while let Some(delivery) = waiting {
+            self.beats.fetch_add(1, Relaxed);
+            self.serve();
+            waiting = self.evidence.offer(delivery, WAIT)?;
+        }
+        Ok(())
     }
 
     /// Shows an event to those who asked for them; those who have gone are forgotten.
@@ -384,6 +389,7 @@ impl Work {
             "half_matches_dropped": sum(|counters| counters.dropped),
             "suppressed": sum(|counters| counters.suppressed),
             "held_back": self.held_back(),
+            "evidence": self.evidence.status(),
             "exceptions": self.exceptions(),
             "source": self.lane.source.status(),
         })

@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod coverage;
 mod edges;
+mod evidence;
 mod explain;
 mod fixture;
 mod folder;

@@ -2,10 +2,14 @@
 //! the harness of the tests begins, with one thread and with whatever arguments it was given.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, squeue, types};
@@ -28,6 +32,7 @@ const TECHNIQUES: &[(&str, Technique)] = &[
     ("endless arguments", with_endless_arguments),
     ("dup2", after_dup2),
     ("fast open", fast_open),
+    ("first thread ended", after_the_first_thread),
     ("io_uring", |to| io_uring(IoUring::new(2)?, squeue::Flags::empty(), to)),
     ("io_uring worker", |to| io_uring(IoUring::new(2)?, squeue::Flags::ASYNC, to)),
     ("io_uring poller", |to| {
@@ -39,7 +44,9 @@ const TECHNIQUES: &[(&str, Technique)] = &[
     ("non-blocking", |to| without_waiting(to).map(drop)),
     ("orphan", as_orphan),
     ("passed", over_a_unix_socket),
+    ("rest", rest),
     ("setsid", after_setsid),
+    ("swap", swap),
     ("thread", in_a_thread),
     ("thread of another user", in_a_thread_of_another_user),
     ("vfork", in_a_vfork),
@@ -254,6 +261,39 @@ fn connect_then_exec(to: SocketAddrV4) -> io::Result<()> {
     let strings = Strings::new(&texts);
     let _socket = without_waiting(to)?;
     act::exec(&path, &strings);
+    Err(io::Error::last_os_error())
+}
+
+/// Connects, puts the file `good` beside its own in that one's place, and runs it as it was run itself.
+fn swap(to: SocketAddrV4) -> io::Result<()> {
+    let own = env::current_exe()?;
+    let arguments = fs::read("/proc/self/cmdline")?;
+    let mut texts = arguments.strip_suffix(&[0]).unwrap_or_default().split(|byte| *byte == 0);
+    let name = OsStr::from_bytes(texts.next().unwrap_or_default());
+    let mut command = Command::new(&own);
+    command.arg0(name).args(texts.map(OsStr::from_bytes)).env(ORDER, format!("rest {to}"));
+    let _socket = without_waiting(to)?;
+    fs::rename(own.with_file_name("good"), &own)?;
+    Err(command.exec())
+}
+
+/// Does nothing for a while.
+fn rest(_: SocketAddrV4) -> io::Result<()> {
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(())
+}
+
+/// Ends the first thread, and connects in a second one.
+fn after_the_first_thread(to: SocketAddrV4) -> io::Result<()> {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        let _socket = without_waiting(to);
+        std::thread::sleep(Duration::from_secs(1));
+        // SAFETY: it does not return; nothing has to be run at the end.
+        unsafe { libc::_exit(0) }
+    });
+    // SAFETY: it ends this thread alone, and nothing is left to be done by it.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
     Err(io::Error::last_os_error())
 }
 

@@ -37,6 +37,8 @@ mod tampering;
 mod arguments;
 /// Control groups: more than anyone keeps.
 mod groups;
+/// Hashes of files that are put in another's place, changed, too large or many.
+mod evidence;
 /// Relatives: parents that go, numbers that come again, leaders of one's own.
 mod lineage;
 /// Namespaces and roots.

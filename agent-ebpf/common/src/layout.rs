@@ -102,6 +102,7 @@ macro_rules! layout {
             optional SOCK_V6_SADDR: "sock_common.skc_v6_rcv_saddr";
             optional SUPER_BLOCK_DEV: "super_block.s_dev";
             optional SUPER_BLOCK_MAGIC: "super_block.s_magic";
+            optional SUPER_BLOCK_USER_NS: "super_block.s_user_ns";
             optional TASK_CGROUPS: "task_struct.cgroups";
             required TASK_COMM: "task_struct.comm";
             required TASK_CRED: "task_struct.cred";

@@ -289,7 +289,8 @@ wire! {
         size: u64,
         /// When its content or its inode was changed last: seconds since 1970.
         changed: i64,
-        /// Nanoseconds of that second; [`ABSENT`] where the kernel does not tell it.
+        /// Nanoseconds of that second; [`ABSENT`] where the kernel does not tell it, and for an overlay that a user has
+        /// mounted: below it may lie what says any time.
         changed_nanos: u32,
         /// The device of the file system: major above 20 bits of minor.
         device: u32,

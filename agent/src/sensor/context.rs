@@ -1,60 +1,41 @@
-//! What an alert is told beyond its events: the whole of the process, its ancestors, hashes of what they run, and
-//! which of their standard descriptors is the very socket.
+//! What an alert is told beyond its events: the whole of the process, its ancestors, which files they run, and which of
+//! their standard descriptors is the very socket.
 //!
-//! This reads files and `/proc`, which nothing on the way of an event does: it is asked only when there is an alert.
+//! Nothing on the way of an event does this: it is asked only when there is an alert. What may vanish is taken at once,
+//! by calls that wait for no disk and no other process; what takes longer is left to the [evidence](crate::evidence) stage.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::fs;
 use std::sync::Arc;
 
+use lapwing_common::Namespace;
 use lapwing_engine::{Event, Fields, Value, field};
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
-use sha2::{Digest, Sha256};
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::format_smolstr;
 
 use super::clock::Clock;
 use super::decode::Decoder;
 use super::image::Image;
 use super::process::{Process, Table};
-use super::snapshot;
-use crate::clock::changed;
+use super::{snapshot, thread};
+use crate::evidence::{Descriptor, Missing, Program, is_fresh};
 use crate::source::Context;
 
-/// Largest executable that is hashed. Reading it holds up the sensor, so this bounds how long.
-const HASH_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Most hashes that are remembered.
-const HASHES_MAX: usize = 256;
-
-/// Hashes of executables, the one that was asked for last at the end.
-#[derive(Default)]
-pub(super) struct Hashes(Vec<(FileId, SmolStr)>);
-
-/// A file with this content: what changes when it is written to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileId {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+/// Most processes that are looked at for whether they hold a connection, beside the one that made it: those that it made
+/// last.
+const HOLDERS_MAX: usize = 16;
+/// Most processes through whose root a file is looked for.
+const WITNESSES_MAX: usize = 3;
 
 /// Everything that is known of the event's process.
-pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder, hashes: &mut Hashes) -> Context {
+pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder) -> Context {
     let key = event.text(field!("process.entity_id")).and_then(|id| table.key(id));
     let Some(process) = key.and_then(|key| table.get(key)) else {
         let mut fields = Fields::new();
         fields.set(field!("lapwing.process.context"), "unknown");
-        return Context { fields, ancestors: Vec::new() };
+        return Context { fields, ..Context::default() };
     };
-    let image = image_at(process, event);
+    let image = image_at(process, event, decoder.clock);
     let mut fields = decoder.describe(table, process, image);
     fields.set(field!("lapwing.process.context"), "complete");
-    let hash = image.and_then(|image| hashes.of(process, image, decoder.clock));
-    fields.set_some(field!("process.hash.sha256"), hash);
     if image.is_none_or(|image| !Arc::ptr_eq(image, &process.image)) {
         let next = &process.image;
         fields.set(field!("lapwing.process.next.executable"), next.executable.clone());
@@ -63,22 +44,72 @@ pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder, hashes: &mut H
     if let Some(socket) = event.get(field!("lapwing.socket.inode")) {
         describe_holders(table, process, &socket.to_text(), &mut fields);
     }
-    let ancestors = table.ancestors(process.key).map(|ancestor| {
-        let mut fields = decoder.describe_alone(table, ancestor);
-        fields.set_some(field!("process.hash.sha256"), hashes.of(ancestor, &ancestor.image, decoder.clock));
-        fields
-    });
-    Context { ancestors: ancestors.collect(), fields }
+    let mut programs = vec![program(table, process, image, decoder.clock, &[])];
+    let mut ancestors = Vec::new();
+    for ancestor in table.ancestors(process.key) {
+        ancestors.push(decoder.describe_alone(table, ancestor));
+        programs.push(program(table, ancestor, Some(&ancestor.image), decoder.clock, &programs));
+    }
+    Context { fields, ancestors, programs, user: process.credentials.actor }
 }
 
 /// The program that a process ran when the event happened, for it may run another by now: `nc -e sh` is a shell a
-/// moment after it has connected. `None` where it is not kept any more.
-fn image_at<'a>(process: &'a Process, event: &Event) -> Option<&'a Arc<Image>> {
+/// moment after it has connected. `None` where it is not kept any more. A program that is called the same way, from the
+/// same path, may be another one: what began after the event is not what the event is about.
+fn image_at<'a>(process: &'a Process, event: &Event, clock: Clock) -> Option<&'a Arc<Image>> {
+    let time = clock.since_boot(event.time());
     let text = |id| event.text(id).unwrap_or_default();
     let (executable, command_line) =
         (text(field!("process.executable")), text(field!("process.command_line")));
-    let is_it = |image: &&Arc<Image>| image.is(executable, command_line);
+    let is_it = |image: &&Arc<Image>| image.since <= time && image.is(executable, command_line);
     std::iter::once(&process.image).chain(&process.previous).find(is_it)
+}
+
+/// The file of a program, and how to find it. It is opened by the process that runs it; where that runs another program
+/// by now, of which the record is still to be read, the file's name does not fit, and no hash is made of it.
+fn program(
+    table: &Table,
+    process: &Process,
+    image: Option<&Arc<Image>>,
+    clock: Clock,
+    others: &[Result<Program, Missing>],
+) -> Result<Program, Missing> {
+    let image = image.filter(|image| image.file_key.is_known()).ok_or(Missing::Unknown)?;
+    let file = image.file_key;
+    let is_open = |other: &Program| other.file == file && other.running.is_ok();
+    // A file that is open for this alert needs no descriptor more.
+    let running = if others.iter().flatten().any(is_open) { Err(Missing::Gone) } else { running(process) };
+    let since = clock.wall(image.since).as_nanos();
+    let is_fresh = |changed| image.since != 0 && is_fresh(changed, since);
+    Ok(Program {
+        file,
+        is_fresh: file.changed.is_some_and(is_fresh),
+        running,
+        path: image.executable.clone(),
+        witnesses: witnesses(table, process),
+    })
+}
+
+/// The file that a process runs now.
+fn running(process: &Process) -> Result<Descriptor, Missing> {
+    let folder = thread::folder(process.key.pid).ok_or(Missing::Gone)?;
+    let opened = Descriptor::open(&folder.join("exe")).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => Missing::Gone,
+        Some(libc::EMFILE | libc::ENFILE) => Missing::Busy,
+        _ => Missing::Unreadable,
+    });
+    opened?.ok_or(Missing::Busy)
+}
+
+/// Ancestors in the same namespace of mounts, the process itself first. None where that is init's, or is not known.
+fn witnesses(table: &Table, process: &Process) -> Vec<u32> {
+    let namespace = |process: &Process| process.place.namespaces[Namespace::Mount as usize];
+    let own = namespace(process);
+    if own == 0 || table.by_pid(1).is_none_or(|init| namespace(init) == own) {
+        return Vec::new();
+    }
+    let family = std::iter::once(process).chain(table.ancestors(process.key));
+    family.filter(|one| namespace(one) == own).map(|one| one.key.pid).take(WITNESSES_MAX).collect()
 }
 
 /// Tells which standard descriptors are the socket: those of the process, now and as its program started with them,
@@ -94,7 +125,12 @@ fn describe_holders(table: &Table, process: &Process, socket: &str, fields: &mut
         }
     }
     fields.set(field!("lapwing.socket.stdio"), Value::texts(own));
-    let others = table.children(process.key).filter_map(|child| {
+    let mut children: Vec<_> = table.children(process.key).collect();
+    children.sort_unstable_by_key(|child| std::cmp::Reverse(child.start));
+    if children.len() > HOLDERS_MAX {
+        fields.set(field!("lapwing.process.context"), "partial");
+    }
+    let others = children.into_iter().take(HOLDERS_MAX).filter_map(|child| {
         let held = descriptors(child, socket);
         let name = child.image.name.to_text();
         (!held.is_empty()).then(|| format_smolstr!("{} ({name}): {}", child.key.pid, held.join(", ")))
@@ -106,78 +142,14 @@ const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
 
 /// Which standard descriptors of a living process are this socket.
 fn descriptors(process: &Process, socket: &str) -> Vec<&'static str> {
+    let Some(folder) = thread::folder(process.key.pid) else { return Vec::new() };
     let wanted = format!("socket:[{socket}]");
     let is_it = |number: &usize| {
-        fs::read_link(format!("/proc/{}/fd/{number}", process.key.pid))
-            .is_ok_and(|target| target.as_os_str() == &*wanted)
+        fs::read_link(folder.join(format!("fd/{number}"))).is_ok_and(|target| target.as_os_str() == &*wanted)
     };
-    (0..STDIO.len()).filter(is_it).map(|number| STDIO[number]).collect()
-}
-
-impl Hashes {
-    /// The hash of what a process runs or ran; `None` where it is too large, gone, or no longer what it was.
-    fn of(&mut self, process: &Process, image: &Arc<Image>, clock: Clock) -> Option<SmolStr> {
-        let file = executable(process, image, clock)?;
-        let metadata =
-            file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= HASH_BYTES_MAX)?;
-        let id = FileId {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        };
-        let hash = match self.0.iter().position(|(known, _)| *known == id) {
-            Some(index) => self.0.remove(index).1,
-            None => hash(file)?,
-        };
-        if self.0.len() == HASHES_MAX {
-            self.0.remove(0);
-        }
-        self.0.push((id, hash.clone()));
-        Some(hash)
-    }
-}
-
-/// The file that a process runs. What runs no more is looked for where it was, and must be the same inode, unchanged
-/// since the process was made. The service sees fewer files than the host (`PrivateTmp=`), and so begins at init's root;
-/// that one may be closed to it.
-fn executable(process: &Process, image: &Arc<Image>, clock: Clock) -> Option<File> {
-    let own = format!("/proc/{}/exe", process.key.pid);
-    // It may run another program by now, the record of which is still to be read.
-    let is_it = |path: PathBuf| path.as_os_str() == image.executable.as_str();
-    if snapshot::read(process.key).is_some() && fs::read_link(&own).is_ok_and(is_it) {
-        return File::open(own).ok();
-    }
-    let made = clock.wall(process.start).as_nanos();
-    ["/proc/1/root", "/"].into_iter().find_map(|root| {
-        let file = open_below(root, &image.executable).ok()?;
-        let metadata = file.metadata().ok()?;
-        let is_as_before = || metadata.ino() == image.file_key.inode && changed(&metadata) <= made;
-        image.file_key.is(&metadata).unwrap_or_else(is_as_before).then_some(file)
-    })
-}
-
-/// Opens a file by its path from a root. Nothing is followed at its end; what was put in its place shows by its inode.
-fn open_below(root: &str, path: &str) -> nix::Result<File> {
-    let root = open(root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    // Opening a pipe that took the file's place must not hold up anything.
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    openat(root, path.trim_start_matches('/'), flags, Mode::empty()).map(File::from)
-}
-
-fn hash(file: File) -> Option<SmolStr> {
-    let mut hasher = Sha256::new();
-    let mut chunk = [0; 16 * 1024];
-    // A file that grows while it is read is not what was asked for beyond this.
-    let mut file = file.take(HASH_BYTES_MAX);
-    loop {
-        match file.read(&mut chunk).ok()? {
-            0 => break,
-            count => hasher.update(&chunk[..count]),
-        }
-    }
-    Some(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+    let held: Vec<_> = (0..STDIO.len()).filter(is_it).map(|number| STDIO[number]).collect();
+    // Its number may be another process's by now. It was not, if it is not at this moment.
+    if held.is_empty() || snapshot::lives(process.key) { held } else { Vec::new() }
 }
 
 #[cfg(test)]
@@ -186,7 +158,10 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::{Command, Stdio};
 
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
+    use crate::evidence;
     use crate::sensor::host::Host;
 
     /// This test's own process and a child of it, as an alert about them would have them.
@@ -203,12 +178,13 @@ mod tests {
         for running in snapshot::all(u64::MAX) {
             table.add(running.origin);
         }
-        let mut hashes = Hashes::default();
         let mut context_of = |pid| {
             let key = table.by_pid(pid).unwrap().key;
             let mut event = decoder.already_running(&table, key, super::super::clock::now()).unwrap();
             event.set(field!("lapwing.socket.inode"), inode);
-            of(&event, &table, &decoder, &mut hashes)
+            let mut context = of(&event, &table, &decoder);
+            evidence::complete_now(&mut context);
+            context
         };
         let (its, own) = (context_of(child.id()), context_of(std::process::id()));
         let executable = fs::read(format!("/proc/{}/exe", child.id())).unwrap();
@@ -217,7 +193,11 @@ mod tests {
 
         let hash: String = Sha256::digest(executable).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(its.fields.get(field!("process.hash.sha256")), Some(&hash.into()));
-        assert_eq!(its.fields.get(field!("lapwing.process.context")), Some(&"complete".into()));
+        assert_eq!(its.fields.get(field!("lapwing.process.hash_skipped")), None);
+        let has_hash = |process: &Fields| process.get(field!("process.hash.sha256")).is_some();
+        // The test itself may be too large to be hashed.
+        let context = if its.ancestors.iter().all(has_hash) { "complete" } else { "partial" };
+        assert_eq!(its.fields.get(field!("lapwing.process.context")), Some(&context.into()));
         assert_eq!(its.fields.get(field!("lapwing.socket.stdio")), Some(&Value::texts(["stdin"])));
         let parent = its.ancestors.first().unwrap();
         assert_eq!(parent.get(field!("process.pid")), Some(&std::process::id().into()));
@@ -232,7 +212,7 @@ mod tests {
         let table = Table::new(&host.boot_id);
         let decoder = Decoder::new(host);
         let event = Event::new(Default::default(), Fields::new(), Vec::new());
-        let context = of(&event, &table, &decoder, &mut Hashes::default());
+        let context = of(&event, &table, &decoder);
         assert_eq!(context.fields.get(field!("lapwing.process.context")), Some(&"unknown".into()));
         assert!(context.ancestors.is_empty());
     }

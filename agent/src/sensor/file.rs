@@ -17,22 +17,25 @@ const BTRFS: u32 = 0x9123_683e;
 const OVERLAY: u32 = 0x794c_7630;
 const BCACHEFS: u32 = 0xca45_1a4e;
 const NFS: u32 = 0x6969;
+/// Of file systems that a program serves, which says of a file's times and content what it likes, and to each reader
+/// something else.
+const FUSE: u32 = 0x6573_5546;
 
 /// The name of a file and of its content. The default names none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-pub(super) struct FileKey {
+pub(crate) struct FileKey {
     /// As `stat` tells it, or the super block's where the kernel told it; the same number but on [`OTHER_DEVICES`].
-    pub(super) device: u64,
-    pub(super) inode: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
     /// In nanoseconds since 1970, as [`changed`] tells it; `None` where the kernel did not.
-    pub(super) changed: Option<i64>,
+    pub(crate) changed: Option<i64>,
     /// Whether `stat` may show another device for the same file.
     is_device_doubtful: bool,
 }
 
 impl FileKey {
     /// The file of an open descriptor or of a path.
-    pub(super) fn of(file: &Metadata) -> Self {
+    pub(crate) fn of(file: &Metadata) -> Self {
         Self {
             device: file.dev(),
             inode: file.ino(),
@@ -42,19 +45,24 @@ impl FileKey {
     }
 
     /// The file that a record tells.
-    pub(super) fn of_record(file: &File) -> Self {
+    pub(crate) fn of_record(file: &File) -> Self {
         let nanos = file.changed.saturating_mul(1_000_000_000).saturating_add(file.changed_nanos.into());
         Self {
             device: makedev(u64::from(file.device >> 20), u64::from(file.device & 0xf_ffff)),
             inode: file.inode,
-            changed: (file.changed_nanos != ABSENT).then_some(nanos),
+            changed: (file.changed_nanos != ABSENT && file.magic != FUSE).then_some(nanos),
             is_device_doubtful: OTHER_DEVICES.contains(&file.magic),
         }
     }
 
+    /// Whether it names any file.
+    pub(crate) fn is_known(&self) -> bool {
+        self.inode != 0
+    }
+
     /// Whether it names this file as it is now; `None` where that cannot be known, so that it is never claimed of two
     /// files which only look alike.
-    pub(super) fn is(&self, file: &Metadata) -> Option<bool> {
+    pub(crate) fn is(&self, file: &Metadata) -> Option<bool> {
         let other = Self::of(file);
         if self.inode == 0 || self.device != other.device && self.is_device_doubtful {
             return None;

@@ -41,6 +41,8 @@ pub(super) struct Image {
     pub(super) executable: SmolStr,
     /// What names that file; the default where it is not known.
     pub(super) file_key: FileKey,
+    /// When the program began, in nanoseconds since boot; zero where that was before the agent, or its record was lost.
+    pub(super) since: u64,
     /// Its base name; and, where it was run by another name, a script's or a link's, that one second.
     #[serde(with = "packed::value")]
     pub(super) name: Value,
@@ -94,6 +96,7 @@ impl Image {
             name: names(name, called_name(&filename), loaded(&executable, &args)),
             executable,
             file_key: FileKey::of_record(&record.fixed.file),
+            since: record.fixed.header.time,
             args_count: record.fixed.args_count.into(),
             command_line: command_line(&args),
             args,
@@ -123,6 +126,7 @@ impl Image {
         Self {
             executable: executable.into(),
             file_key: FileKey::default(),
+            since: 0,
             name: names(executable_name(executable), called.as_deref(), loaded(executable, &args)),
             args_count: i64::try_from(args.iter().count()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
@@ -145,6 +149,7 @@ impl Image {
         Self {
             executable: SmolStr::default(),
             file_key: FileKey::default(),
+            since: 0,
             name: Value::Text(comm.clone()),
             args: args([]),
             args_count: 0,

@@ -42,6 +42,7 @@ mod hierarchy;
 mod image;
 mod process;
 mod snapshot;
+mod thread;
 
 mod action;
 mod auditd;
@@ -77,6 +78,7 @@ pub(crate) use self::auditd::of as as_auditd;
 pub(crate) use self::canary::CanaryCounts;
 pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
+pub(crate) use self::file::FileKey;
 pub(crate) use self::handover::Kept;
 pub(crate) use self::hook::{Choices, HookReport, HookState, methods};
 pub(crate) use self::loss::KindCounts;
@@ -86,7 +88,6 @@ pub(crate) use self::start::StartError;
 
 use self::action::record_name as name;
 use self::canary::Canary;
-use self::context::Hashes;
 use self::decode::{Audience, Decoder};
 use self::down::{Before, Memory};
 use self::filter::Filters;
@@ -141,7 +142,6 @@ pub(crate) struct Sensor {
     tamper: Tamper,
     table: Table,
     decoder: Decoder,
-    hashes: Hashes,
     /// What the run before has left, until it is told.
     inherited: Option<Inherited>,
     /// What was taken over of it.
@@ -284,7 +284,6 @@ impl Sensor {
             tamper: Tamper::default(),
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
-            hashes: Hashes::default(),
             maps: kept.has_manager().then_some(loaded.maps),
             has_heir: false,
             inherited: kept.open(),
@@ -816,7 +815,7 @@ impl Source for Sensor {
     }
 
     fn context(&mut self, event: &Event) -> Context {
-        context::of(event, &self.table, &self.decoder, &mut self.hashes)
+        context::of(event, &self.table, &self.decoder)
     }
 
     fn watch(&mut self, is_watched: bool) {

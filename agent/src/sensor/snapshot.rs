@@ -2,14 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lapwing_common::{ABSENT, Credentials, Namespace, Place};
 use lapwing_engine::Texts;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use procfs::process::{Process, Stat, Status};
 use procfs::{FromRead, ProcessCGroups};
 use smol_str::SmolStr;
@@ -19,6 +22,7 @@ use super::file::FileKey;
 use super::image::{self, Image};
 use super::process::{Key, Origin, TICK_NANOS};
 use super::record::Record;
+use super::thread;
 use crate::bounded;
 
 /// Most bytes of a process's arguments that are read, as many as a record holds. The file may be far longer: a process
@@ -123,6 +127,13 @@ pub(super) fn read(wanted: Key) -> Option<Origin> {
     Some(running(&process)?.origin).filter(|origin| key(origin) == wanted)
 }
 
+/// Whether this very process lives, and not another one with its number.
+pub(super) fn lives(wanted: Key) -> bool {
+    let process = i32::try_from(wanted.pid).ok().and_then(|pid| Process::new(pid).ok());
+    let stat = process.and_then(|process| about::<Stat>(&process, "stat"));
+    stat.is_some_and(|stat| Key::new(wanted.pid, stat.starttime.saturating_mul(TICK_NANOS)) == wanted)
+}
+
 fn key(origin: &Origin) -> Key {
     Key::new(origin.pid, origin.start)
 }
@@ -158,23 +169,32 @@ fn bytes_about(process: &Process, name: &str) -> Option<Vec<u8>> {
 }
 
 fn image(process: &Process, stat: &Stat) -> Image {
-    let text = |path: PathBuf| SmolStr::from(String::from_utf8_lossy(path.as_os_str().as_bytes()));
-    match process.exe() {
-        Ok(executable) => {
-            let directory = process.cwd().map(text).unwrap_or_default();
-            let file = fs::metadata(format!("/proc/{}/exe", process.pid));
-            let file = file.as_ref().map(FileKey::of).unwrap_or_default();
-            let image = Image::of_procfs(&text(executable), args(process), &directory, &stat.comm);
-            Image { file_key: file, ..image }
-        }
-        // A kernel thread has no executable.
-        Err(_) => Image::unknown(SmolStr::new(&stat.comm)),
-    }
+    let folder = u32::try_from(process.pid).ok().and_then(thread::folder);
+    // A kernel thread has no executable.
+    let running = folder.and_then(|folder| Some((executable(&folder)?, folder)));
+    let Some(((executable, file_key), folder)) = running else {
+        return Image::unknown(SmolStr::new(&stat.comm));
+    };
+    let directory = target(&folder.join("cwd"));
+    let image = Image::of_procfs(&executable, args(&folder), &directory, &stat.comm);
+    Image { file_key, ..image }
+}
+
+/// The path and the name of one file: that which runs at this moment.
+fn executable(folder: &Path) -> Option<(SmolStr, FileKey)> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let file = File::from(open(&folder.join("exe"), flags, Mode::empty()).ok()?);
+    let path = target(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
+    Some((path, file.metadata().as_ref().map(FileKey::of).unwrap_or_default()))
+}
+
+fn target(link: &Path) -> SmolStr {
+    String::from_utf8_lossy(fs::read_link(link).unwrap_or_default().as_os_str().as_bytes()).into()
 }
 
 /// The arguments with empty ones, which the library leaves out.
-fn args(process: &Process) -> Texts {
-    let file = process.open_relative("cmdline").ok();
+fn args(folder: &Path) -> Texts {
+    let file = File::open(folder.join("cmdline")).ok();
     let bytes = file.and_then(|file| bounded::start(file, ARGS_BYTES_MAX).ok()).unwrap_or_default();
     match bytes.strip_suffix(&[0]).unwrap_or(&bytes) {
         [] => image::args([]),

@@ -12,6 +12,7 @@ use lapwing_engine::{Event, Fields, Timestamp};
 pub(crate) use self::inflate::Zstd;
 pub(crate) use self::replay::{Documents, Recorded, Recording, Replay};
 use crate::clock;
+use crate::evidence::{Missing, Program};
 use crate::ledger::Checkpoint;
 
 /// A stream of events, in the order in which they are to be judged.
@@ -109,4 +110,8 @@ pub(crate) struct Context {
     pub(crate) fields: Fields,
     /// The process's ancestors from the parent up to init, each as `process.*` fields.
     pub(crate) ancestors: Vec<Fields>,
+    /// The programs of the process and of each ancestor, in this order: what the evidence stage hashes.
+    pub(crate) programs: Vec<Result<Program, Missing>>,
+    /// The user on whose account that is done.
+    pub(crate) user: u32,
 }

@@ -474,6 +474,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("lapwing.process.env_truncated", Boolean),
     list("lapwing.process.executable_file", Keyword),
     one("lapwing.process.exit_signal", Long),
+    one("lapwing.process.hash_skipped", Keyword),
     one("lapwing.process.loginuid", Long),
     one("lapwing.process.namespace.cgroup", Long),
     one("lapwing.process.namespace.ipc", Long),

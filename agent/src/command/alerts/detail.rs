@@ -229,8 +229,14 @@ impl Page {
         let name = if is_own { self.screen.paint(Look::Strong, &name) } else { name.into_owned() };
         self.line(&format!("{indent}{name}{rest}"));
         let hash = text(of, "process.hash.sha256");
-        if !hash.is_empty() && self.extent == Extent::Whole {
-            let hash = self.screen.paint(Look::Faint, &format!("sha256 {}", escape(&hash)));
+        let skipped = text(of, "lapwing.process.hash_skipped");
+        let told = match (hash.is_empty(), skipped.is_empty()) {
+            (false, _) => format!("sha256 {}", escape(&hash)),
+            (true, false) => format!("no sha256: {}", escape(&skipped)),
+            (true, true) => return,
+        };
+        if self.extent == Extent::Whole {
+            let hash = self.screen.paint(Look::Faint, &told);
             self.line(&format!("{:width$}{hash}", "", width = 3 * depth));
         }
     }

@@ -141,6 +141,7 @@ fn image(executable: &str) -> Image {
     Image {
         executable: executable.into(),
         file_key: FileKey::default(),
+        since: 0,
         name: name.into(),
         args: args([name.as_bytes()]),
         args_count: 1,

@@ -1,0 +1,217 @@
+//! The stage between a lane and the ledger: it completes alerts with what has to be read for them.
+//!
+//! The lane takes at once what may vanish, and hands it on; here the files are read, the documents made, and everything
+//! is committed in the lane's order. An alert waits [`WAIT_MAX`] at most, and names what was not read by then. What was
+//! read before costs no wait, and neither does an alert without files.
+//!
+//! ```text
+//! lane ─Delivery─▶ evidence ─Commit─▶ ledger
+//!                   │    ▲
+//!                  job  hash
+//!                   ▼    │
+//!                  readers, two
+//! ```
+//!
+//! No reader reads for a user for whom the other reads, and each user has a share of what may be read: whose files are
+//! slow to read holds up no other user's.
+
+mod cache;
+mod descriptor;
+mod program;
+mod reader;
+mod share;
+mod work;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use crossbeam_channel::{SendTimeoutError, Sender, bounded};
+use lapwing_engine::{Alert, Schema};
+use serde_json::{Value as Json, json};
+
+pub(crate) use self::descriptor::Descriptor;
+pub(crate) use self::program::{Missing, Program, is_fresh};
+
+use self::work::Work;
+use crate::ledger::{AlertDocument, Checkpoint, LedgerSender};
+use crate::source::Context;
+
+/// How long an alert waits for its evidence.
+const WAIT_MAX: Duration = Duration::from_millis(250);
+/// How much sooner the reading ends, so that what was found by then is there in time.
+const MARGIN: Duration = Duration::from_millis(25);
+/// Largest file that is hashed.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes that are read for one alert: for the process first, then its parent, and so on.
+const ALERT_BYTES_MAX: u64 = 64 << 20;
+/// Most deliveries that wait here; as many wait in the inbox.
+const DELIVERIES_MAX: usize = 64;
+/// Most bytes of what waits here and in the inbox; beyond it the lane waits. From half of it on no alert waits for its
+/// evidence any more.
+const WAITING_BYTES_MAX: u64 = 4 << 20;
+/// The same, as a number of alerts.
+const ALERTS_WAITING_MAX: usize = 64;
+/// Documents of this many bytes are committed although their delivery has more.
+const COMMIT_BYTES_MAX: usize = 1 << 20;
+/// How many files are read at the same time.
+const READERS_MAX: usize = 2;
+/// How long the ledger is waited for before it is offered the same again.
+const LEDGER_WAIT: Duration = Duration::from_millis(100);
+
+/// A SHA-256.
+type Hash = [u8; 32];
+
+/// What a lane hands over: what becomes durable together.
+pub(crate) struct Delivery {
+    /// Alerts in the order in which they were raised.
+    alerts: Vec<Item>,
+    /// State of rules that changed with them, and the source's checkpoint.
+    checkpoint: Checkpoint,
+    raised: Instant,
+    bytes: u64,
+}
+
+impl Delivery {
+    /// What was raised just now.
+    pub(crate) fn new(alerts: Vec<Item>, checkpoint: Checkpoint) -> Self {
+        let bytes: usize = alerts.iter().map(Item::bytes).sum();
+        Self { alerts, checkpoint, raised: Instant::now(), bytes: bytes as u64 }
+    }
+}
+
+/// An alert on its way to the ledger.
+pub(crate) enum Item {
+    /// One that is to be completed.
+    Raised(Box<Raised>),
+    /// One that is complete.
+    Document(AlertDocument),
+}
+
+impl Item {
+    /// What it takes, as far as it is not shared with others.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Document(document) => document.json.len() + size_of::<AlertDocument>(),
+            Self::Raised(raised) => {
+                let context = &raised.context;
+                let fields = std::iter::once(&context.fields).chain(&context.ancestors);
+                size_of::<Raised>()
+                    + raised.alert.events().map(|event| event.own_bytes()).sum::<usize>()
+                    + fields.map(|fields| fields.held_bytes()).sum::<usize>()
+                    + context.programs.len() * size_of::<Program>()
+            }
+        }
+    }
+}
+
+/// An alert, and what was known when it was raised.
+pub(crate) struct Raised {
+    /// The alert.
+    pub(crate) alert: Alert,
+    /// What the source knew.
+    pub(crate) context: Context,
+    /// As in [`alert::Evidence`](crate::alert::Evidence).
+    pub(crate) lost_records: Option<u64>,
+}
+
+/// The stage, as its lane holds it.
+pub(crate) struct Stage {
+    inbox: Sender<Delivery>,
+    thread: JoinHandle<Result<()>>,
+    counts: Arc<Counts>,
+}
+
+/// What is counted, for `lapwing status`.
+#[derive(Default)]
+struct Counts {
+    hashed: AtomicU64,
+    known: AtomicU64,
+    waiting: AtomicU64,
+    bytes: AtomicU64,
+    waited_ms_max: AtomicU64,
+    cached: AtomicU64,
+    has_failed: AtomicBool,
+    missing: [AtomicU64; Missing::ALL.len()],
+}
+
+impl Stage {
+    /// Starts the stage's thread.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(schema: Arc<Schema>, ledger: LedgerSender) -> Result<Self> {
+        let (inbox, deliveries) = bounded(DELIVERIES_MAX);
+        let counts = Arc::<Counts>::default();
+        let work = Work::new(schema, ledger, deliveries, counts.clone());
+        let thread = std::thread::Builder::new()
+            .name("evidence".to_owned())
+            .spawn(move || work.run())
+            .context("cannot start the thread `evidence`")?;
+        Ok(Self { inbox, thread, counts })
+    }
+
+    /// Hands over what is to become durable. While too much is waiting already, because the ledger takes nothing, it comes
+    /// back after `wait`: the lane looks to its other duties, and offers it again.
+    ///
+    /// # Errors
+    /// The ledger takes nothing any more. What was offered is then in the agent's own log.
+    pub(crate) fn offer(&self, delivery: Delivery, wait: Duration) -> Result<Option<Delivery>> {
+        let bytes = delivery.bytes;
+        if self.counts.bytes.fetch_add(bytes, Relaxed) > WAITING_BYTES_MAX {
+            self.counts.bytes.fetch_sub(bytes, Relaxed);
+            std::thread::sleep(wait.min(MARGIN));
+            return Ok(Some(delivery));
+        }
+        match self.inbox.send_timeout(delivery, wait) {
+            Ok(()) if self.counts.has_failed.load(Relaxed) => Err(anyhow!("the ledger takes no more")),
+            Ok(()) => Ok(None),
+            Err(SendTimeoutError::Timeout(delivery)) => {
+                self.counts.bytes.fetch_sub(bytes, Relaxed);
+                Ok(Some(delivery))
+            }
+            Err(SendTimeoutError::Disconnected(_)) => Err(anyhow!("the evidence stage has ended")),
+        }
+    }
+
+    /// Waits until all is handed over to the ledger.
+    ///
+    /// # Errors
+    /// The ledger did not take it.
+    pub(crate) fn finish(self) -> Result<()> {
+        drop(self.inbox);
+        self.thread.join().unwrap_or_else(|_| Err(anyhow!("the evidence stage panicked")))
+    }
+
+    /// How the stage does.
+    pub(crate) fn status(&self) -> Json {
+        let count = |count: &AtomicU64| count.load(Relaxed);
+        let missing = Missing::ALL.iter().zip(&self.counts.missing);
+        let skipped: serde_json::Map<_, _> =
+            missing.map(|(reason, number)| (reason.name().to_owned(), count(number).into())).collect();
+        json!({
+            "alerts_waiting": count(&self.counts.waiting),
+            "bytes_waiting": count(&self.counts.bytes),
+            "waited_ms_max": count(&self.counts.waited_ms_max),
+            "hashed": count(&self.counts.hashed),
+            "hash_known": count(&self.counts.known),
+            "hashes_kept": count(&self.counts.cached),
+            "descriptors": descriptor::held(),
+            "hash_skipped": skipped,
+        })
+    }
+}
+
+/// Completes a context as an alert's is that waits for all of it.
+#[cfg(test)]
+pub(crate) fn complete_now(context: &mut Context) {
+    let programs: Vec<_> = std::mem::take(&mut context.programs);
+    let until = Instant::now() + Duration::from_secs(60);
+    let outcomes: Vec<_> = programs.into_iter().map(|program| reader::read_now(&program?, until)).collect();
+    work::complete(context, &outcomes);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The threads that read files to hash them. A file may lie on a disk that is slow, or on a file system that answers when
+//! it likes, so that nothing else waits for these threads longer than it has said.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use sha2::{Digest as _, Sha256};
+
+use super::program::{Missing, Program, is_fresh};
+use super::{FILE_BYTES_MAX, Hash, descriptor};
+use crate::clock::{self, changed};
+use crate::sensor::FileKey;
+
+/// How much is read between two looks at the clock.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Files from this size on leave the page cache again: they were put there for their hash alone.
+const CACHED_BYTES_MAX: u64 = 4 << 20;
+
+/// What is to be read for an alert.
+pub(super) struct Job {
+    /// The user on whose account it is read.
+    pub(super) user: u32,
+    /// The programs in the order of their importance, each with its place in the alert.
+    pub(super) programs: Vec<(Place, Program)>,
+    /// How much may be read.
+    pub(super) bytes_max: u64,
+    /// Until when.
+    pub(super) until: Instant,
+}
+
+/// Where a hash belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The delivery, by its number.
+    pub(super) delivery: u64,
+    /// The alert in that.
+    pub(super) alert: usize,
+    /// The program in that.
+    pub(super) program: usize,
+}
+
+/// What a reader says.
+pub(super) enum Report {
+    /// What came of a program.
+    Program {
+        place: Place,
+        file: FileKey,
+        outcome: Result<Hash, Missing>,
+        /// Whether the file cannot have this change time with another content.
+        is_lasting: bool,
+    },
+    /// The job is done, and so many bytes were not read.
+    Done { reader: usize, bytes_left: u64 },
+}
+
+/// A reader, and for whom it reads now.
+pub(super) struct Reader {
+    pub(super) jobs: Sender<Job>,
+    pub(super) user: Option<u32>,
+}
+
+impl Reader {
+    /// Starts a thread. It ends when the reader is dropped, though not before what it reads now is read.
+    pub(super) fn start(reader: usize, reports: Sender<Report>) -> Result<Self> {
+        let (jobs, inbox) = bounded(1);
+        std::thread::Builder::new()
+            .name("hash".to_owned())
+            .spawn(move || run(reader, &inbox, &reports))
+            .context("cannot start the thread `hash`")?;
+        Ok(Self { jobs, user: None })
+    }
+}
+
+fn run(reader: usize, jobs: &Receiver<Job>, reports: &Sender<Report>) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    for job in jobs {
+        let mut bytes_left = job.bytes_max;
+        let mut found: Vec<(FileKey, Hash)> = Vec::new();
+        for (place, program) in &job.programs {
+            // A shell's parent is a shell, often.
+            let known = found.iter().find(|(file, _)| *file == program.file && !program.is_fresh);
+            let (outcome, is_lasting) = match known {
+                Some((_, hash)) => (Ok(*hash), false),
+                None => read(program, &mut bytes_left, job.until, &mut chunk),
+            };
+            found.extend(outcome.ok().filter(|_| known.is_none()).map(|hash| (program.file, hash)));
+            let report = Report::Program { place: *place, file: program.file, outcome, is_lasting };
+            if reports.send(report).is_err() {
+                return;
+            }
+        }
+        if reports.send(Report::Done { reader, bytes_left }).is_err() {
+            return;
+        }
+    }
+}
+
+/// The hash of a program's file, and whether it lasts.
+fn read(
+    program: &Program,
+    bytes_left: &mut u64,
+    until: Instant,
+    chunk: &mut [u8],
+) -> (Result<Hash, Missing>, bool) {
+    if Instant::now() >= until {
+        return (Err(Missing::Time), false);
+    }
+    let begun = clock::now().as_nanos();
+    let file = match program.find() {
+        Ok(file) => file,
+        Err(missing) => return (Err(missing), false),
+    };
+    let is_lasting = file.metadata().is_ok_and(|metadata| !is_fresh(changed(&metadata), begun));
+    let hash = hash(&file, bytes_left, until, chunk);
+    // What was changed while it was read is none of its contents.
+    (hash.and_then(|hash| program.check(file).map(|_| hash)), is_lasting)
+}
+
+fn hash(file: &File, bytes_left: &mut u64, until: Instant, chunk: &mut [u8]) -> Result<Hash, Missing> {
+    let size = file.metadata().map_err(|_| Missing::Unreadable)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(Missing::Large);
+    }
+    if size > *bytes_left {
+        return Err(Missing::Budget);
+    }
+    let mut file = descriptor::readable(file).map_err(|_| Missing::Unreadable)?;
+    let mut hasher = Sha256::new();
+    let mut read = 0;
+    loop {
+        match file.read(chunk) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&chunk[..count]);
+                read += count as u64;
+                *bytes_left = bytes_left.saturating_sub(count as u64);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Err(Missing::Unreadable),
+        }
+        if read > size {
+            return Err(Missing::Other);
+        }
+        if Instant::now() >= until {
+            return Err(Missing::Time);
+        }
+    }
+    if size > CACHED_BYTES_MAX {
+        // Where the kernel does not take the advice, memory is short a little sooner.
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+    if read == size { Ok(hasher.finalize().into()) } else { Err(Missing::Other) }
+}
+
+/// Reads a program on this thread.
+#[cfg(test)]
+pub(super) fn read_now(program: &Program, until: Instant) -> Result<Hash, Missing> {
+    read(program, &mut FILE_BYTES_MAX.clone(), until, &mut vec![0; CHUNK_BYTES]).0
+}

@@ -1,0 +1,102 @@
+//! How much may be read for whose alerts. Bytes come back at a steady rate; no user takes more than half of what the
+//! others leave, so that one who raises alerts about large files keeps no other user's alert from its hash.
+
+use std::time::Instant;
+
+use super::ALERT_BYTES_MAX;
+
+/// Most bytes that are read at once, for all alerts.
+const SHARED_BYTES_MAX: u64 = 256 << 20;
+/// How many of them come back in a second.
+const BYTES_PER_SECOND: u64 = 32 << 20;
+/// Most users who are told apart; beyond it one who has read nothing lately has nothing to read.
+const USERS_MAX: usize = 256;
+
+/// What was read lately for whom.
+pub(super) struct Shares {
+    read: Vec<(u32, u64)>,
+    since: Instant,
+}
+
+impl Shares {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { read: Vec::new(), since: now }
+    }
+
+    /// Takes what may be read for an alert of this user.
+    pub(super) fn take(&mut self, user: u32, now: Instant) -> u64 {
+        self.give_back(now);
+        let own = self.read.iter().find(|(known, _)| *known == user).map_or(0, |(_, read)| *read);
+        let others: u64 = self.read.iter().map(|(_, read)| read).sum::<u64>() - own;
+        let share = SHARED_BYTES_MAX.saturating_sub(others) / 2;
+        let taken = share.saturating_sub(own).min(ALERT_BYTES_MAX);
+        let is_known = self.read.iter().any(|(known, _)| *known == user);
+        if !is_known && self.read.len() >= USERS_MAX {
+            return 0;
+        }
+        if is_known {
+            self.each(user, |read| read.saturating_add(taken));
+        } else if taken > 0 {
+            self.read.push((user, taken));
+        }
+        taken
+    }
+
+    /// Gives back what was not read of it.
+    pub(super) fn put_back(&mut self, user: u32, bytes: u64) {
+        self.each(user, |read| read.saturating_sub(bytes));
+        self.read.retain(|(_, read)| *read > 0);
+    }
+
+    fn each(&mut self, user: u32, change: impl Fn(u64) -> u64) {
+        self.read.iter_mut().filter(|(known, _)| *known == user).for_each(|(_, read)| *read = change(*read));
+    }
+
+    /// What comes back goes to all who have read, each as much.
+    fn give_back(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.since).as_micros();
+        let bytes =
+            u64::try_from(passed.saturating_mul(BYTES_PER_SECOND.into()) / 1_000_000).unwrap_or(u64::MAX);
+        let each = bytes / (self.read.len().max(1) as u64);
+        if each > 0 || self.read.is_empty() {
+            self.read.iter_mut().for_each(|(_, read)| *read = read.saturating_sub(each));
+            self.read.retain(|(_, read)| *read > 0);
+            self.since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_user_leaves_others_their_share() {
+        let start = Instant::now();
+        let mut shares = Shares::new(start);
+        let greedy: u64 = (0..100).map(|_| shares.take(1, start)).sum();
+        assert_eq!(greedy, SHARED_BYTES_MAX / 2);
+        assert_eq!(shares.take(2, start), ALERT_BYTES_MAX, "another user's alert is read");
+        assert_eq!(shares.take(1, start), 0);
+
+        shares.put_back(2, ALERT_BYTES_MAX);
+        let taken: u64 = (0..60_000).map(|ms| shares.take(1, start + Duration::from_millis(ms))).sum();
+        let expected = 60 * BYTES_PER_SECOND;
+        assert!(taken.abs_diff(expected) < expected / 50, "{taken} of {expected}");
+    }
+
+    #[test]
+    fn many_users_are_bounded_and_leave_something() {
+        let start = Instant::now();
+        let mut shares = Shares::new(start);
+        for user in 0..10_000 {
+            shares.take(user, start);
+        }
+        assert!(shares.read.len() <= USERS_MAX);
+        assert!(shares.read.iter().map(|(_, read)| read).sum::<u64>() < SHARED_BYTES_MAX);
+        assert!(shares.take(20_000, start + Duration::from_secs(60)) > 0);
+        assert_eq!(shares.read.len(), 1, "who has read nothing lately is forgotten");
+    }
+}
