@@ -481,6 +481,40 @@ fn what_is_delivered_gives_way_when_memory_is_full() {
     .unwrap();
 }
 
+/// A full disk does not keep the agent from starting: what it knew it knows, where it ran there before.
+#[test]
+fn an_agent_starts_on_a_full_disk() {
+    if !is_root() {
+        return;
+    }
+    for (folder, has_run) in [("state", false), ("state", true), ("log", true)] {
+        std::thread::spawn(move || {
+            let host = Host::new();
+            let small = host.path().join(folder);
+            let _mount = mount_small(&small, "size=1m");
+            if has_run {
+                let ledger = host.start().unwrap();
+                raise(&ledger, 0..3);
+                ledger.stop().unwrap();
+            }
+            fill(&small.join("ballast"));
+            let ledger = host.start().unwrap_or_else(|error| panic!("{folder} {has_run}: {error:#}"));
+            let known = if has_run { 3 } else { 0 };
+            assert_eq!(ledger.spooled(0), ids(0..known), "{folder} {has_run}");
+            hand_over(ledger.sender(), commit([alert(3)]));
+            wait_until("a sink gets it", || ledger.spooled(known as i64) == ids(3..4));
+            fs::remove_file(small.join("ballast")).unwrap();
+            wait_until("all is durable", || ledger.client().report().alerts_held == 0);
+            ledger.stop().unwrap();
+            let expected = if has_run { ids(0..4) } else { ids(3..4) };
+            assert_eq!(host.logged(), expected, "{folder} {has_run}");
+            assert_eq!(host.start().unwrap().spooled(0), expected, "{folder} {has_run}");
+        })
+        .join()
+        .unwrap();
+    }
+}
+
 /// A store that is damaged while the agent runs gives way too.
 #[test]
 fn a_store_that_is_damaged_meanwhile_gives_way_to_a_new_one() {

@@ -101,7 +101,7 @@ pub(crate) struct Store {
     sinks: Vec<String>,
     connection: Connection,
     spool: spool::Extent,
-    /// That a damaged store was put away in this run, and where.
+    /// That the store is not the one that was there, and why: a damaged one was put away, or the disk has no room.
     set_aside: Option<String>,
     _lock: File,
 }
@@ -131,13 +131,7 @@ impl Store {
         let lock = lock(directory)?;
         let path = directory.join(FILE);
         let mut set_aside = None;
-        let opened = connect(&path, config, sinks).or_else(|error| match error.downcast_ref() {
-            Some(cause) if is_damage(cause) => {
-                set_aside = Some(put_away(&path)?);
-                connect(&path, config, sinks)
-            }
-            _ => Err(error),
-        });
+        let opened = connect_as_can_be(&path, config, sinks, &mut set_aside);
         let (connection, spool) = opened
             .with_context(|| format!("cannot use the store {}", path.display()))
             .map_err(|error| match error.downcast_ref().and_then(|cause| cure(cause, &path)) {
@@ -148,7 +142,7 @@ impl Store {
         Ok(Self { path, config, sinks, connection, spool, set_aside, _lock: lock })
     }
 
-    /// That a damaged store was put away in this run, and where it is.
+    /// That the store is not the one that was there, and why.
     pub(crate) fn set_aside(&self) -> Option<String> {
         self.set_aside.clone()
     }
@@ -166,7 +160,7 @@ impl Store {
         let last = last.max(self.spool.last());
         self.connection = Connection::open_in_memory()?;
         self.set_aside = Some(put_away(&self.path)?);
-        (self.connection, self.spool) = connect(&self.path, &self.config, &self.sinks)?;
+        (self.connection, self.spool) = connect(&self.path, &self.config, &self.sinks, Home::Shared)?;
         let mut changes = self.change()?;
         changes.number_from(last + 1);
         for (sink, number) in cursors {
@@ -299,11 +293,67 @@ fn lock(directory: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn connect(path: &Path, config: &Config, sinks: &[String]) -> Result<(Connection, spool::Extent)> {
-    // SQLite would make it readable to others; the files beside it get the mode of this one.
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+/// Opens a store, whatever the disk has for it: a sensor that did not start because its disk is full could be kept down
+/// by whoever fills it. Says in `note` where it is not the store that was there.
+fn connect_as_can_be(
+    path: &Path,
+    config: &Config,
+    sinks: &[String],
+    note: &mut Option<String>,
+) -> Result<(Connection, spool::Extent)> {
+    let is =
+        |error: &anyhow::Error, what: fn(&rusqlite::Error) -> bool| error.downcast_ref().is_some_and(what);
+    let error = match connect(path, config, sinks, Home::Shared) {
+        Err(error) if is(&error, is_damage) => {
+            *note = Some(put_away(path)?);
+            match connect(path, config, sinks, Home::Shared) {
+                Err(error) => error,
+                opened => return opened,
+            }
+        }
+        Err(error) => error,
+        opened => return opened,
+    };
+    if !is(&error, is_full) {
+        return Err(error);
+    }
+    connect(path, config, sinks, Home::Exclusive).or_else(|_| {
+        *note = Some(format!(
+            "its disk has no room ({error:#}): free space and start the agent again; until then what it remembers is \
+             in memory, and alerts are delivered from the alert log"
+        ));
+        connect(path, config, sinks, Home::Memory)
+    })
+}
+
+/// Where a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// In its file, which others may read meanwhile.
+    Shared,
+    /// In its file, without the file beside it that readers share: it is there before it has any room on its disk.
+    Exclusive,
+    /// In memory, while the disk has no room at all.
+    Memory,
+}
+
+fn connect(
+    path: &Path,
+    config: &Config,
+    sinks: &[String],
+    home: Home,
+) -> Result<(Connection, spool::Extent)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = if home == Home::Memory {
+        Connection::open_in_memory()?
+    } else {
+        // SQLite would make it readable to others; the files beside it get the mode of this one.
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        Connection::open_with_flags(path, flags)?
+    };
+    if home == Home::Exclusive {
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    }
     connection.busy_timeout(BUSY_WAIT)?;
     // Before anything is set, which would change a file that is not ours.
     schema::format(&connection, schema::STEPS)?;
@@ -330,6 +380,11 @@ fn connect(path: &Path, config: &Config, sinks: &[String]) -> Result<(Connection
 /// Whether an error says that the file is damaged.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether an error says that the disk takes nothing.
+fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
 }
 
 /// Renames a damaged store, with what SQLite has beside it. An earlier one gives way: it is kept to be looked at, not for
