@@ -1,4 +1,4 @@
-//! Files in folders: found and opened so that nobody who may write there leads the agent elsewhere, or holds it up.
+//! Files in folders: found and opened so that no user who may write there leads the agent elsewhere, or holds it up.
 //!
 //! A folder is held by a descriptor, and what lies below it is opened from there: the kernel refuses a path that leaves
 //! it. Nothing is opened that could make the agent wait, and nothing but regular files is read. Links to folders are not

@@ -44,12 +44,12 @@ pub(crate) struct Lane {
     pub(crate) quiet: Duration,
 }
 
-/// Rings when it is dropped: for whoever waits for the first of many to end.
+/// Rings when it is dropped, for a thread that waits for the first of many to end.
 pub(crate) struct Bell(pub(crate) Sender<()>);
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        // Where nobody waits any more, all is over anyway.
+        // Where no thread waits any more, all is over anyway.
         let _ = self.0.send(());
     }
 }

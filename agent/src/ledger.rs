@@ -124,7 +124,7 @@ impl LedgerSender {
     }
 
     fn lose(&self, commit: &Commit, why: &str) -> anyhow::Error {
-        commit.alerts.iter().for_each(|alert| status::tell_lost(&alert.json));
+        commit.alerts.iter().for_each(|alert| status::report_lost(&alert.json));
         anyhow!("{why}: {} alerts and a checkpoint could not be kept", commit.alerts.len())
     }
 }
@@ -137,10 +137,10 @@ pub(crate) struct Remains {
 
 impl Remains {
     /// Writes every alert that is not in the log to the agent's own log, and says how many these were.
-    pub(crate) fn tell(&self) -> usize {
+    pub(crate) fn report(&self) -> usize {
         let held = self.status.lose_unlogged();
         let waiting: Vec<_> = self.commits.try_iter().flat_map(|commit| commit.alerts).collect();
-        waiting.iter().for_each(|alert| status::tell_lost(&alert.json));
+        waiting.iter().for_each(|alert| status::report_lost(&alert.json));
         held + waiting.len()
     }
 }

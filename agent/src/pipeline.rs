@@ -161,7 +161,7 @@ fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: [edges::Runnin
     }
     drop(client);
     let written = join_by(thread, stopped + LEDGER_END_MAX).unwrap_or_else(|| {
-        let alerts = remains.tell();
+        let alerts = remains.report();
         Err(anyhow!("the ledger did not end in time, or panicked: {alerts} alerts could not be kept"))
     });
     outcome.and(written)

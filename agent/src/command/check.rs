@@ -3,6 +3,7 @@
 mod exceptions;
 mod needs;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     exceptions.check(&loaded.rules, clock::now());
     let mut found = Found::default();
     if let Some(config) = &config {
-        found.check(config, &loaded, &schema);
+        found.check(&args.config, config, &loaded, &schema);
     }
     let needs = Needs::of(&loaded.rules, &coverage::sources(config.as_ref()), &schema);
     if args.json {
@@ -85,7 +86,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 impl Found {
     /// Tries whatever the agent would do with this configuration.
-    fn check(&mut self, config: &Config, loaded: &Loaded, schema: &Schema) {
+    fn check(&mut self, path: &Path, config: &Config, loaded: &Loaded, schema: &Schema) {
         self.problems.extend(config.cloudtrail.problems());
         match indicators::load(&config.indicators) {
             Err(error) => self.problem(&error),
@@ -107,6 +108,9 @@ impl Found {
             self.check_one(folder.map_or(Ok(()), |folder| writable(key, folder)));
         }
         self.check_one(control::check(&config.control.socket));
+        if !config.sink.is_empty() {
+            self.check_mode(path);
+        }
         match control::ask(&config.control.socket, &Request::Status) {
             Err(error) => self.problem(&error),
             Ok(Some(_)) => {
@@ -149,6 +153,15 @@ impl Found {
         let Some(missing) = geo.missing().filter(|_| cloudtrail.enabled()) else { return };
         for rule in rules::needing_places(&rules::reading(&loaded.rules, &CLOUDTRAIL_STREAMS), schema) {
             self.notes.push(format!("rule \"{}\" cannot run: {missing}", rule.name));
+        }
+    }
+
+    /// A configuration may hold keys of sinks.
+    fn check_mode(&mut self, path: &Path) {
+        if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+            let path = path.display();
+            self.notes
+                .push(format!("all users may read {path}, with the secrets in it: `chmod o-rwx {path}`"));
         }
     }
 

@@ -202,11 +202,11 @@ impl Shared {
     async fn status(&self) -> Json {
         let mut status = (self.status)();
         let deadline = Instant::now() + STATUS_WAIT;
-        let asked: Vec<_> = self.lanes.iter().map(|lane| (lane.name(), lane.status())).collect();
+        let answers: Vec<_> = self.lanes.iter().map(|lane| (lane.name(), lane.status())).collect();
         let (mut lanes, mut silent) = (Vec::new(), Vec::new());
-        for (name, answer) in asked {
+        for (name, answer) in answers {
             match timeout_at(deadline, answer).await {
-                Ok(Ok(told)) => lanes.push(told),
+                Ok(Ok(lane)) => lanes.push(lane),
                 Ok(Err(_)) | Err(_) => silent.push(name),
             }
         }

@@ -45,7 +45,7 @@ pub(crate) struct Status {
     pub(super) spool: Alarm,
     /// Raised where a damaged store was set aside, for the rest of the run.
     pub(super) set_aside: Alarm,
-    /// What the log has not taken yet, for whoever must say so where the ledger's thread hangs.
+    /// What the log has not taken yet: it is written to the agent's own log where the ledger's thread hangs.
     unlogged: Mutex<VecDeque<Bytes>>,
     /// When the agent was stopped.
     stopped: OnceLock<Instant>,
@@ -139,7 +139,7 @@ impl Status {
     /// What the log has not taken goes to the agent's own log. Says how many alerts these were.
     pub(super) fn lose_unlogged(&self) -> usize {
         let lost = std::mem::take(&mut *self.unlogged());
-        lost.iter().for_each(|json| tell_lost(json));
+        lost.iter().for_each(|json| report_lost(json));
         lost.len()
     }
 
@@ -189,6 +189,6 @@ impl Status {
 }
 
 /// Writes an alert that cannot be kept to the agent's own log.
-pub(super) fn tell_lost(json: &[u8]) {
+pub(super) fn report_lost(json: &[u8]) {
     tracing::error!(alert = %String::from_utf8_lossy(json), "an alert could not be written");
 }

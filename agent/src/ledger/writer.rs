@@ -38,7 +38,7 @@ pub(super) struct Writer {
     store: Store,
     /// Whether the log has documents that the store lacks: new ones queue behind them.
     behind: bool,
-    /// Whether the store does not even know some that are in the log. What comes then is not told to it either, until it
+    /// Whether the store does not even know some that are in the log. What comes then is kept from it as well, until it
     /// has read them there: they keep their order.
     gap: bool,
     held: Held,
@@ -422,7 +422,7 @@ impl Writer {
                 self.log.leave_out();
                 self.status.logged(1);
                 self.status.not_logged.fetch_add(1, Relaxed);
-                super::status::tell_lost(&alert.json);
+                super::status::report_lost(&alert.json);
             }
         }
     }

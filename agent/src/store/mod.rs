@@ -294,7 +294,7 @@ fn lock(directory: &Path) -> Result<File> {
 }
 
 /// Opens a store, whatever the disk has for it: a sensor that did not start because its disk is full could be kept down
-/// by whoever fills it. Says in `note` where it is not the store that was there.
+/// by an unprivileged user who fills it. Says in `note` where it is not the store that was there.
 fn connect_as_can_be(
     path: &Path,
     config: &Config,
