@@ -22,6 +22,7 @@
 //! recording, from the folder of the file that it stands in: NDJSON, a JSON array or CloudTrail's, compressed or not.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +36,10 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value as Json};
 
 use crate::alert::{self, Evidence};
-use crate::bounded;
 use crate::rules::TESTS;
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Replay};
+use crate::{bounded, folder};
 
 /// Most bytes of a file with tests.
 const TESTS_BYTES_MAX: u64 = 64 << 20;
@@ -49,8 +50,10 @@ const START_MILLIS: i64 = 1_767_225_600_000;
 const STEP: Duration = Duration::from_millis(1);
 /// Deepest chain of templates.
 const TEMPLATES_DEEP_MAX: usize = 8;
-/// Most events of a recording that a test reads.
-const RECORDED_MAX: usize = 1_000_000;
+/// Most events of a test, written down or recorded.
+const EVENTS_MAX: usize = 1_000_000;
+/// Most bytes of the documents of a test's alerts.
+const ALERTS_BYTES_MAX: usize = 64 << 20;
 /// Most events that `repeat` makes of one.
 const REPEAT_MAX: usize = 100_000;
 
@@ -113,7 +116,7 @@ impl Fixture {
     pub(crate) fn read(rule_file: &Path) -> Result<Self> {
         let mut fixture = Self { events: BTreeMap::new(), tests: Vec::new() };
         for file in [rule_file.to_owned(), beside(rule_file)] {
-            let text = match bounded::read_text(&file, TESTS_BYTES_MAX) {
+            let text = match folder::named(&file).and_then(text) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && file != rule_file => continue,
                 text => text.with_context(|| format!("{} cannot be read", file.display()))?,
             };
@@ -139,7 +142,6 @@ impl Fixture {
     /// # Errors
     /// A test that is wrong itself.
     pub(crate) fn run(&self, test: &Test, rule: &Arc<Rule>, schema: &Arc<Schema>) -> Result<Outcome> {
-        let events = self.all_events(test, schema)?;
         let rule = Arc::new(Rule { enabled: true, ..(**rule).clone() });
         let mut indicators = Indicators::default();
         for (indicator, number) in test.indicators.iter().zip(1..) {
@@ -149,44 +151,54 @@ impl Fixture {
         let mut engine = Engine::new(schema.clone(), std::slice::from_ref(&rule), Options::default())
             .with_indicators(&indicators);
         let mut output = Output::default();
+        let mut documents = Documented::default();
         let mut latest = Timestamp::MIN;
-        for event in &events {
+        self.each_event(test, schema, |event| {
             latest = latest.max(event.time());
-            engine.push(event.clone(), &mut output);
+            engine.push(event, &mut output);
             engine.advance(latest, &mut output);
-        }
+            documents_of(&mut output, schema, &mut documents)
+        })?;
         engine.finish(&mut output);
-        let documents = output.alerts.iter().map(|alert| {
-            let document = alert::document(alert, schema, &Evidence::default());
-            serde_json::from_slice(&document.json).context("an alert's document is no JSON")
-        });
-        let failure = test.alerts.differs(&documents.collect::<Result<Vec<Json>>>()?);
-        let explanation = failure.is_some().then(|| {
+        documents_of(&mut output, schema, &mut documents)?;
+        let failure = test.alerts.differs(&documents.list);
+        let mut explanation = None;
+        if failure.is_some() {
             let mut explainer =
                 Explainer::new(&rule, schema.clone(), Options::default()).with_indicators(&indicators);
-            events.into_iter().for_each(|event| explainer.push(event));
-            explainer.finish()
-        });
+            self.each_event(test, schema, |event| {
+                explainer.push(event);
+                Ok(())
+            })?;
+            explanation = Some(explainer.finish());
+        }
         Ok(Outcome { failure, explanation })
     }
 
-    /// The events of a test, written down or recorded.
-    fn all_events(&self, test: &Test, schema: &Arc<Schema>) -> Result<Vec<Arc<Event>>> {
+    /// Gives the events of a test, written down or recorded, one after the other: not all of them are in memory at once.
+    fn each_event(
+        &self,
+        test: &Test,
+        schema: &Arc<Schema>,
+        mut each: impl FnMut(Arc<Event>) -> Result<()>,
+    ) -> Result<()> {
         let Some(file) = &test.events_file else {
-            let events = self.events(test)?.into_iter();
-            return events.map(|event| Ok(Arc::new(Event::from_json(schema, &event)?))).collect();
+            return self.each_written(test, |event| each(Arc::new(Event::from_json(schema, event)?)));
         };
         ensure!(test.events.is_empty(), "a test has either `events` or `events_file`");
+        let unreadable = || format!("{} cannot be read", file.display());
+        let opened = folder::named(file).with_context(unreadable)?;
         let mut replay = Replay::new(schema.clone(), Geo::default());
-        let recorded = replay.events(Documents::open(file)?).take(RECORDED_MAX + 1);
-        let events: Vec<_> = recorded.map(|recorded| Ok(Arc::new(recorded?.event))).collect::<Result<_>>()?;
-        ensure!(events.len() <= RECORDED_MAX, "{} holds more than {RECORDED_MAX} events", file.display());
-        Ok(events)
+        let recorded = replay.events(Documents::new(opened, &file.display().to_string())?);
+        for (number, recorded) in recorded.enumerate() {
+            ensure!(number < EVENTS_MAX, "{} holds more than {EVENTS_MAX} events", file.display());
+            each(Arc::new(recorded?.event))?;
+        }
+        Ok(())
     }
 
-    fn events(&self, test: &Test) -> Result<Vec<Json>> {
-        let mut millis = START_MILLIS;
-        let mut events = Vec::new();
+    fn each_written(&self, test: &Test, mut each: impl FnMut(&Json) -> Result<()>) -> Result<()> {
+        let (mut millis, mut count) = (START_MILLIS, 0);
         for written in &test.events {
             let written = written.as_object().context("an event must be a table")?;
             let mut event = self.merged(written, TEMPLATES_DEEP_MAX)?;
@@ -198,20 +210,21 @@ impl Fixture {
                     times.as_u64().and_then(|times| usize::try_from(times).ok()).unwrap_or(usize::MAX)
                 }
             };
-            if repeat > REPEAT_MAX {
-                bail!("`repeat` must be a number up to {REPEAT_MAX}");
-            }
+            ensure!(repeat <= REPEAT_MAX, "`repeat` must be a number up to {REPEAT_MAX}");
+            count += repeat;
+            ensure!(count <= EVENTS_MAX, "a test may have {EVENTS_MAX} events");
             millis += i64::try_from(after.as_millis())?;
+            let has_time = event.contains_key("@timestamp");
+            let mut event = Json::Object(event);
             for time in 0..repeat {
                 millis += if time == 0 { 0 } else { i64::try_from(every.as_millis())? };
-                let mut event = event.clone();
-                event
-                    .entry("@timestamp")
-                    .or_insert_with(|| Timestamp::from_millis(millis).to_string().into());
-                events.push(Json::Object(event));
+                if !has_time {
+                    event["@timestamp"] = Timestamp::from_millis(millis).to_string().into();
+                }
+                each(&event)?;
             }
         }
-        Ok(events)
+        Ok(())
     }
 
     /// An event on top of its template.
@@ -233,6 +246,31 @@ impl Fixture {
         }
         Ok(event)
     }
+}
+
+/// The documents of alerts, and how long they are together.
+#[derive(Default)]
+struct Documented {
+    list: Vec<Json>,
+    bytes: usize,
+}
+
+/// Makes documents of the alerts so far.
+fn documents_of(output: &mut Output, schema: &Schema, documents: &mut Documented) -> Result<()> {
+    output.changes.clear();
+    for alert in output.alerts.drain(..) {
+        let document = alert::document(&alert, schema, &Evidence::default());
+        documents.bytes += document.json.len();
+        ensure!(documents.bytes <= ALERTS_BYTES_MAX, "its alerts take more than {ALERTS_BYTES_MAX} bytes");
+        let read = serde_json::from_slice(&document.json).context("an alert's document is no JSON")?;
+        documents.list.push(read);
+    }
+    Ok(())
+}
+
+fn text(file: File) -> std::io::Result<String> {
+    String::from_utf8(bounded::whole(file, TESTS_BYTES_MAX)?)
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "the file is not text in UTF-8"))
 }
 
 /// Where the tests of a rule file lie that are not in it.

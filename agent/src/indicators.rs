@@ -2,18 +2,28 @@
 //!
 //! A file is NDJSON, an ECS document a line, or CSV, whose header names ECS fields such as `threat.indicator.ip`.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lapwing_engine::detect::Indicators;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+use crate::folder::Listing;
+
 /// Most indicators that are read.
 const INDICATORS_MAX: usize = 1_000_000;
-/// Longest line of NDJSON, in bytes.
+/// Most bytes that they take together.
+const INDICATORS_BYTES_MAX: usize = 64 << 20;
+/// Most files that are read.
+const FILES_MAX: usize = 10_000;
+/// Most problems that are reported one by one; the others are counted.
+const PROBLEMS_MAX: usize = 100;
+/// Longest line of NDJSON and longest record of CSV, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 /// Where indicators lie, where the configuration does not say.
 const FOLDER: &str = "/etc/lapwing/indicators.d";
@@ -36,83 +46,127 @@ impl Default for Config {
 /// Reads all indicators, and says of every file or line that cannot be read why.
 ///
 /// # Errors
-/// A path that is not there, or more indicators than anybody has.
+/// A path that is not there.
 pub(crate) fn load(config: &Config) -> Result<(Indicators, Vec<String>)> {
-    let (mut indicators, mut problems) = (Indicators::default(), Vec::new());
-    for file in files(config)? {
-        if let Err(error) = read(&file, &mut indicators, &mut problems) {
-            problems.push(format!("{error:#}"));
-        }
-        ensure!(indicators.len() <= INDICATORS_MAX, "there are more than {INDICATORS_MAX} indicators");
-    }
-    Ok((indicators, problems))
-}
-
-fn files(config: &Config) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+    let mut reading = Reading::default();
+    let mut listing = Listing::default();
     for path in config.paths.iter().filter(|path| *path != Path::new(FOLDER) || path.exists()) {
         let unreadable = || format!("indicators cannot be read from {}", path.display());
-        if std::fs::metadata(path).with_context(unreadable)?.is_file() {
-            files.push(path.clone());
-            continue;
+        listing.add(path, FILES_MAX, is_wanted).with_context(unreadable)?;
+    }
+    for stray in listing.strays {
+        reading.problem(format!("indicators cannot be read from {}: {}", stray.path.display(), stray.why));
+    }
+    for file in listing.files {
+        let read = file.open().map_err(Into::into).and_then(|opened| reading.file(&file.path, opened));
+        if let Err(error) = read {
+            reading.problem(format!("indicators cannot be read from {}: {error:#}", file.path.display()));
         }
-        for entry in std::fs::read_dir(path).with_context(unreadable)? {
-            let file = entry.with_context(unreadable)?.path();
-            let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-            if ["ndjson", "jsonl", "csv"].contains(&ending) {
-                files.push(file);
+    }
+    Ok(reading.finish())
+}
+
+fn is_wanted(name: &str) -> bool {
+    [".ndjson", ".jsonl", ".csv"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Reading {
+    indicators: Indicators,
+    bytes: usize,
+    problems: Vec<String>,
+    /// Problems that are counted and not kept.
+    more: usize,
+}
+
+impl Reading {
+    fn file(&mut self, path: &Path, opened: File) -> Result<()> {
+        if path.extension().is_some_and(|ending| ending == "csv") {
+            return self.csv(path, opened);
+        }
+        let mut reader = BufReader::new(opened);
+        let (mut line, mut number) = (Vec::new(), 0);
+        loop {
+            line.clear();
+            let most = LINE_BYTES_MAX as u64;
+            let length = std::io::Read::take(&mut reader, most).read_until(b'\n', &mut line)?;
+            if length == 0 {
+                return Ok(());
+            }
+            number += 1;
+            ensure!(length < LINE_BYTES_MAX, "line {number} is longer than {LINE_BYTES_MAX} bytes");
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match serde_json::from_slice::<Map<String, Json>>(&line) {
+                Ok(document) => self.indicator(&document, path, number)?,
+                Err(error) => self.problem(format!("{}:{number} is no indicator: {error}", path.display())),
             }
         }
     }
-    files.sort();
-    Ok(files)
+
+    fn csv(&mut self, path: &Path, opened: File) -> Result<()> {
+        let left = Rc::new(Cell::new(LINE_BYTES_MAX));
+        let mut reader = csv::Reader::from_reader(Metered { opened, left: left.clone() });
+        let header = reader.headers()?.clone();
+        let mut record = csv::StringRecord::new();
+        loop {
+            left.set(LINE_BYTES_MAX);
+            let line = reader.position().line();
+            match reader.read_record(&mut record) {
+                Ok(false) => return Ok(()),
+                Ok(true) => {
+                    let filled = header.iter().zip(&record).filter(|(_, value)| !value.trim().is_empty());
+                    let document = filled.map(|(name, value)| (name.trim().to_owned(), value.trim().into()));
+                    let line = record.position().map_or(line, csv::Position::line);
+                    self.indicator(&document.collect(), path, line)?;
+                }
+                Err(error) if error.is_io_error() => return Err(error.into()),
+                Err(error) => self.problem(format!("{}:{line} is no indicator: {error}", path.display())),
+            }
+        }
+    }
+
+    fn indicator(&mut self, document: &Map<String, Json>, path: &Path, line: u64) -> Result<()> {
+        ensure!(self.indicators.len() < INDICATORS_MAX, "there are more than {INDICATORS_MAX} indicators");
+        self.bytes += self.indicators.push(document, format!("{}:{line}", path.display()));
+        ensure!(
+            self.bytes < INDICATORS_BYTES_MAX,
+            "all indicators take more than {INDICATORS_BYTES_MAX} bytes"
+        );
+        Ok(())
+    }
+
+    fn problem(&mut self, problem: String) {
+        if self.problems.len() < PROBLEMS_MAX { self.problems.push(problem) } else { self.more += 1 }
+    }
+
+    fn finish(mut self) -> (Indicators, Vec<String>) {
+        if self.more > 0 {
+            self.problems.push(format!("and {} more lines or files of indicators cannot be read", self.more));
+        }
+        (self.indicators, self.problems)
+    }
 }
 
-fn read(file: &Path, indicators: &mut Indicators, problems: &mut Vec<String>) -> Result<()> {
-    let unreadable = || format!("indicators cannot be read from {}", file.display());
-    let opened = File::open(file).with_context(unreadable)?;
-    if file.extension().is_some_and(|ending| ending == "csv") {
-        return csv(file, opened, indicators).with_context(unreadable);
-    }
-    let mut reader = BufReader::new(opened);
-    let (mut line, mut number) = (Vec::new(), 0);
-    while indicators.len() <= INDICATORS_MAX {
-        line.clear();
-        let most = LINE_BYTES_MAX as u64;
-        let length =
-            std::io::Read::take(&mut reader, most).read_until(b'\n', &mut line).with_context(unreadable)?;
-        if length == 0 {
-            break;
-        }
-        number += 1;
-        if length == LINE_BYTES_MAX {
-            bail!("{}: line {number} is longer than {LINE_BYTES_MAX} bytes", file.display());
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match serde_json::from_slice::<Map<String, Json>>(&line) {
-            Ok(document) => indicators.push(&document, format!("{}:{number}", file.display())),
-            Err(error) => problems.push(format!("{}:{number} is no indicator: {error}", file.display())),
-        }
-    }
-    Ok(())
+/// A file of which no more is read at once than a record may be long.
+struct Metered {
+    opened: File,
+    left: Rc<Cell<usize>>,
 }
 
-fn csv(file: &Path, opened: File, indicators: &mut Indicators) -> Result<()> {
-    let mut reader = csv::Reader::from_reader(opened);
-    let header = reader.headers()?.clone();
-    for record in reader.records() {
-        let record = record?;
-        let filled = header.iter().zip(&record).filter(|(_, value)| !value.trim().is_empty());
-        let document = filled.map(|(name, value)| (name.trim().to_owned(), value.trim().into())).collect();
-        let line = record.position().map_or(0, csv::Position::line);
-        indicators.push(&document, format!("{}:{line}", file.display()));
-        if indicators.len() > INDICATORS_MAX {
-            break;
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            let message = format!("a record is longer than {LINE_BYTES_MAX} bytes");
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
         }
+        let length = self.opened.read(buffer)?;
+        self.left.set(left.saturating_sub(length));
+        Ok(length)
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -129,7 +183,23 @@ mod tests {
         let (indicators, problems) = load(&Config { paths: vec![folder.path().to_owned()] }).unwrap();
         assert_eq!(indicators.len(), 4);
         assert!(problems.len() == 1 && problems[0].contains("a.ndjson:3 is no indicator"), "{problems:?}");
+        write("d.csv", "threat.indicator.ip\n192.0.2.4\n192.0.2.5,ragged\n192.0.2.6\n");
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("e.csv")).unwrap();
+        let (indicators, problems) = load(&Config { paths: vec![folder.path().to_owned()] }).unwrap();
+        assert_eq!((indicators.len(), problems.len()), (6, 3), "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.contains("d.csv:3")), "{problems:?}");
         assert!(load(&Config { paths: vec![folder.path().join("nowhere")] }).is_err());
         assert!(load(&Config::default()).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_not_kept_without_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.ndjson"), "x\n".repeat(100_000)).unwrap();
+        let endless = format!("threat.indicator.ip\n\"{}", "x".repeat(3 * LINE_BYTES_MAX));
+        std::fs::write(folder.path().join("b.csv"), endless).unwrap();
+        let (indicators, problems) = load(&Config { paths: vec![folder.path().to_owned()] }).unwrap();
+        assert_eq!((indicators.len(), problems.len()), (0, PROBLEMS_MAX + 1));
+        assert!(problems[PROBLEMS_MAX].contains("99901 more"), "{problems:?}");
     }
 }

@@ -390,6 +390,7 @@ impl Work {
             "suppressed": sum(|counters| counters.suppressed),
             "held_back": self.held_back(),
             "evidence": self.evidence.status(),
+            "learned_bytes": sum(|counters| counters.learned_bytes),
             "exceptions": self.exceptions(),
             "source": self.lane.source.status(),
         })

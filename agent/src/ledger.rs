@@ -160,6 +160,7 @@ enum Request {
     Cursor { sink: String, reply: oneshot::Sender<i64> },
     Undelivered { after: i64, reply: oneshot::Sender<(i64, i64)> },
     Rows { scope: String, after: Option<String>, reply: oneshot::Sender<Vec<(String, Vec<u8>)>> },
+    Change { changes: Vec<Change> },
     Reopen,
     Stop,
 }
@@ -235,6 +236,12 @@ impl LedgerClient {
                 each(key, value)?;
             }
         }
+    }
+
+    /// Makes changes of state that belong to no batch of events.
+    pub(crate) fn change(&self, changes: Vec<Change>) {
+        // A ledger that has ended keeps nothing any more.
+        let _ = self.requests.send(Request::Change { changes });
     }
 
     /// Changes whenever there is something new to read, and is closed when nothing more comes.

@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam_channel::Sender;
 use lapwing_engine::detect::{Indicators, Limits};
-use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, field};
+use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, StateChange, field};
 use serde_json::json;
 
 use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges, join_by};
 use crate::lane::{self, Bell, Judge, Lane, LaneClient, View};
-use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
+use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
 use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
@@ -49,6 +49,12 @@ const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
 /// and hold what [`Limits`] says by default.
 const AUDITD_STATE_BYTES_MAX: usize = 8 << 20;
 const CLOUDTRAIL_STATE_BYTES_MAX: usize = 12 << 20;
+/// Bytes that rules learn together: the terms of those for auditd and of those of CloudTrail, and what machine learning
+/// rules about this host learn. Most such rules are about CloudTrail, and these hold what [`Limits`] says by default.
+const AUDITD_TERMS_BYTES_MAX: usize = 1 << 20;
+const CLOUDTRAIL_TERMS_BYTES_MAX: usize = 1 << 20;
+const HOST_JOBS_BYTES_MAX: usize = 1 << 20;
+const AUDITD_JOBS_BYTES_MAX: usize = 1 << 20;
 /// How long CloudTrail must be quiet before the clock tells how far its stream has come.
 const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
 /// How long the sensor must be quiet before the clock tells how far its stream has come. Its events are here in a
@@ -267,10 +273,15 @@ impl Lanes<'_> {
                 sensor.filter(&rules);
             }
             let [rules, for_auditd] = rules;
-            let mut judges =
-                vec![self.judge(&rules, Duration::ZERO, Limits::default(), |event| Some(event.clone()))?];
+            let limits = Limits { job_bytes_all_max: HOST_JOBS_BYTES_MAX, ..Limits::default() };
+            let mut judges = vec![self.judge(&rules, Duration::ZERO, limits, |event| Some(event.clone()))?];
             if !for_auditd.is_empty() {
-                let limits = Limits { state_bytes_max: AUDITD_STATE_BYTES_MAX, ..Limits::default() };
+                let limits = Limits {
+                    state_bytes_max: AUDITD_STATE_BYTES_MAX,
+                    terms_bytes_all_max: AUDITD_TERMS_BYTES_MAX,
+                    job_bytes_all_max: AUDITD_JOBS_BYTES_MAX,
+                    ..Limits::default()
+                };
                 judges.push(self.judge(&for_auditd, Duration::ZERO, limits, as_auditd)?);
             }
             running.push(self.start(SENSOR_LANE, sensor, judges, SENSOR_QUIET)?);
@@ -280,7 +291,11 @@ impl Lanes<'_> {
             let mut source = self.cloudtrail(edges)?;
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
             let rules = rules::reading(self.rules, &CLOUDTRAIL_STREAMS);
-            let limits = Limits { state_bytes_max: CLOUDTRAIL_STATE_BYTES_MAX, ..Limits::default() };
+            let limits = Limits {
+                state_bytes_max: CLOUDTRAIL_STATE_BYTES_MAX,
+                terms_bytes_all_max: CLOUDTRAIL_TERMS_BYTES_MAX,
+                ..Limits::default()
+            };
             let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
             running.push(self.start("cloudtrail", source, vec![judge], CLOUDTRAIL_QUIET)?);
         }
@@ -321,13 +336,15 @@ impl Lanes<'_> {
             .with_exceptions(self.exceptions)
             .with_indicators(self.indicators);
         let ids: Vec<_> = engine.rules().map(|rule| rule.id.clone()).collect();
+        let mut settled = Settled::new(&self.client);
         for id in ids {
             let mut restore = |key: String, value: Vec<u8>| {
-                engine.restore(&id, &key, &value);
+                settled.take(engine.restore(&id, &key, &value));
                 Ok(())
             };
             self.client.rows(&lane::scope(&id), &mut restore).with_context(|| format!("rule {id}"))?;
         }
+        settled.finish();
         Ok(Judge { view, engine })
     }
 
@@ -341,6 +358,51 @@ impl Lanes<'_> {
         let (source, schema, ledger) = (Box::new(source), self.schema.clone(), self.sender.clone());
         let bell = Bell(self.bell.clone());
         Lane { name, source, schema, judges, ledger, quiet }.start(bell)
+    }
+}
+
+/// What becomes of rows that an earlier version wrote, or for which there is no room, on its way to the ledger.
+struct Settled<'a> {
+    client: &'a LedgerClient,
+    changes: Vec<Change>,
+    bytes: usize,
+    count: usize,
+}
+
+impl<'a> Settled<'a> {
+    /// How much is handed over at once.
+    const BYTES_MAX: usize = 256 << 10;
+
+    fn new(client: &'a LedgerClient) -> Self {
+        Self { client, changes: Vec::new(), bytes: 0, count: 0 }
+    }
+
+    fn take(&mut self, changes: Vec<StateChange>) {
+        for StateChange { rule_id, change } in changes {
+            self.count += usize::from(change.value.is_none());
+            self.bytes += change.key.len() + change.value.as_ref().map_or(0, Vec::len);
+            self.changes.push(Change { scope: lane::scope(&rule_id), key: change.key, value: change.value });
+        }
+        if self.bytes >= Self::BYTES_MAX {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.bytes = 0;
+        self.client.change(std::mem::take(&mut self.changes));
+    }
+
+    fn finish(mut self) {
+        if !self.changes.is_empty() {
+            self.hand_over();
+        }
+        if self.count > 0 {
+            tracing::info!(
+                "{} rows of what rules learned are shortened, or found no room and are dropped",
+                self.count
+            );
+        }
     }
 }
 

@@ -35,10 +35,10 @@ mod tampering;
 
 /// Arguments: too many, odd, or other ones a moment later.
 mod arguments;
-/// Control groups: more than anyone keeps.
-mod groups;
 /// Hashes of files that are put in another's place, changed, too large or many.
 mod evidence;
+/// Control groups: more than anyone keeps.
+mod groups;
 /// Relatives: parents that go, numbers that come again, leaders of one's own.
 mod lineage;
 /// Namespaces and roots.

@@ -22,6 +22,8 @@ mod kill;
 mod load;
 /// Objects that a queue tells of.
 mod queue;
+/// What was learned, on disk.
+mod state;
 /// Sinks, and what they say of upstream.
 mod upstream;
 

@@ -21,7 +21,7 @@ pub use search::{Match, ResultPosition, Search, SearchOptions, SearchResults};
 use std::sync::Arc;
 use std::time::Duration;
 
-use detector::Detector;
+use detector::{Detector, Pools};
 use excuse::Excuses;
 use flood::Ceiling;
 use index::Index;
@@ -149,6 +149,8 @@ pub struct Counters {
     pub suppressed: u64,
     /// Half matches that were given up for want of room while they could have become whole.
     pub dropped: u64,
+    /// Bytes held by what new_terms and machine learning rules learned.
+    pub learned_bytes: u64,
 }
 
 impl Engine {
@@ -171,8 +173,9 @@ impl Engine {
         options: Options,
         index: impl FnOnce(&[Vec<&EventQuery>]) -> Index,
     ) -> Self {
-        let running: Vec<_> =
-            rules.iter().filter(|rule| rule.enabled).map(|rule| Running::new(rule, options)).collect();
+        let pools = Pools::new(options.limits);
+        let enabled = rules.iter().filter(|rule| rule.enabled);
+        let running: Vec<_> = enabled.map(|rule| Running::new(rule, options, &pools)).collect();
         let queries: Vec<_> = running.iter().map(|running| running.rule.kind.events()).collect();
         let (index, rules) = (index(&queries), running.len());
         let mut engine = Self {
@@ -243,20 +246,29 @@ impl Engine {
 
     /// Puts back a row that was given out as a [`StateChange`]. Rows of rules that do not run, and rows that cannot be
     /// read, are passed over.
-    pub fn restore(&mut self, rule_id: &str, key: &str, value: &[u8]) {
+    ///
+    /// Returns the changes of rows that follow from it: those that an earlier version wrote become rows of this version,
+    /// and those for which there is no room go. They need not be made before the last row was put back.
+    pub fn restore(&mut self, rule_id: &str, key: &str, value: &[u8]) -> Vec<StateChange> {
         let Some(place) = self.running.iter().position(|running| running.rule.id == rule_id) else {
-            return;
+            return Vec::new();
         };
         match key {
-            HELD => return self.resume(place, value),
+            HELD => {
+                self.resume(place, value);
+                return Vec::new();
+            }
             WITHHELD => {
                 let change = self.running[place].resume(&self.schema, value);
                 self.resumed.push(change);
-                return self.wake(place);
+                self.wake(place);
+                return Vec::new();
             }
             _ => {}
         }
-        self.running[place].detector.restore(&self.schema, key, value);
+        let mut changes = Vec::new();
+        self.running[place].detector.restore(&self.schema, key, value, &mut changes);
+        changes.into_iter().map(|change| StateChange { rule_id: rule_id.to_owned(), change }).collect()
     }
 
     /// Gives out, as rows, what sequence rules hold of matches that are not complete: an engine to which they are

@@ -381,7 +381,7 @@ fn restore(engine: &mut Engine, output: &Output) {
             None => rows.remove(&(&row.rule_id, &row.change.key)),
         };
     }
-    rows.into_iter().for_each(|((rule_id, key), value)| engine.restore(rule_id, key, value));
+    rows.into_iter().for_each(|((rule_id, key), value)| drop(engine.restore(rule_id, key, value)));
 }
 
 /// Shows an event to the engine, whose clock is the latest event.

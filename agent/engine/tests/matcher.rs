@@ -16,10 +16,11 @@ const ROUNDS: u64 = 150;
 const EVENTS: usize = 300;
 
 /// Few fields, so that queries and events meet; one telling, one in several lists.
-const FIELDS: [FieldId; 7] = [
+const FIELDS: [FieldId; 8] = [
     field!("event.action"),
     field!("event.category"),
     field!("process.name"),
+    field!("lapwing.process.opened_name"),
     field!("process.args"),
     field!("process.command_line"),
     field!("process.args_count"),
@@ -102,6 +103,7 @@ fn expr(rng: &mut Rng, depth: u8) -> Expr {
             Expr::Arithmetic(some(rng, &operators), left, right)
         }
         3 if depth > 0 => Expr::Truth(Box::new(condition(rng, 1))),
+        4..=6 => Expr::Opened(field!("process.name")),
         _ => Expr::Field(some(rng, &FIELDS)),
     }
 }

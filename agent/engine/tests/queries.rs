@@ -85,8 +85,13 @@ fn long_lists_of_conditions_are_not_nested() {
 
 #[test]
 fn conditions_hold_for_the_events_they_should() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conditions.txt");
-    let text = std::fs::read_to_string(&file).unwrap();
+    for file in ["conditions.txt", "opened_names.txt"] {
+        conditions_hold(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file));
+    }
+}
+
+fn conditions_hold(file: &Path) {
+    let text = std::fs::read_to_string(file).unwrap();
     let mut blocks = text.split("\n\n").map(str::trim_end);
     let (head, events) = (blocks.next().unwrap(), blocks.next().unwrap());
     let mut now = format!("{head}\n\n{events}\n");
@@ -96,7 +101,7 @@ fn conditions_hold_for_the_events_they_should() {
         write!(now, "\n{query}\n= {}\n", matching(&query, events)).unwrap();
     }
     if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(&file, &now).unwrap();
+        std::fs::write(file, &now).unwrap();
     }
     assert!(now == text, "{} holds something else; UPDATE_EXPECT=1 writes it", file.display());
 }

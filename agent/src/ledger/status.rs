@@ -37,6 +37,7 @@ pub(crate) struct Status {
     pub(super) arrived: Arc<AtomicI64>,
     /// What becomes of rotated files of the log.
     pub(super) retention: OnceLock<Arc<Retention>>,
+    rows_dropped: AtomicU64,
     /// Raised while the alert log cannot be written.
     pub(super) log: Alarm,
     /// Raised while the store cannot be read or written.
@@ -84,6 +85,8 @@ pub(crate) struct Report {
     /// Alerts of this run that were carried over when their file of the log fell off, and those that are gone from it.
     pub(crate) alerts_carried: u64,
     pub(crate) alerts_expired: u64,
+    /// Rows of state that were dropped, because they or all of their owner's took too much.
+    pub(crate) state_rows_dropped: u64,
     /// What is wrong now.
     pub(crate) alarms: Vec<String>,
 }
@@ -104,6 +107,7 @@ impl Status {
             missed: AtomicU64::new(0),
             arrived: Arc::default(),
             retention: OnceLock::new(),
+            rows_dropped: AtomicU64::new(0),
             log: Alarm::new(format!("alert log {}", log.display())),
             store: Alarm::new("store"),
             spool: Alarm::new("spool"),
@@ -156,6 +160,7 @@ impl Status {
         self.in_log_only.store(store.waiting(), Relaxed);
         self.missed.store(store.missed(), Relaxed);
         self.arrived.store(store.arrived(), Relaxed);
+        self.rows_dropped.store(store.rows_dropped(), Relaxed);
     }
 
     /// The counters now.
@@ -180,6 +185,7 @@ impl Status {
             log_bytes: retained(|retention| &retention.bytes),
             alerts_carried: retained(|retention| &retention.carried),
             alerts_expired: retained(|retention| &retention.expired),
+            state_rows_dropped: self.rows_dropped.load(Relaxed),
             alarms: [&self.log, &self.store, &self.spool, &self.set_aside]
                 .iter()
                 .filter_map(|alarm| alarm.message())

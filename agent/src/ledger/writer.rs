@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use self::held::{Cursors, Held};
 use super::follow::{self, Taken};
-use super::{Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status};
+use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status};
 use crate::alert_log::AlertLog;
 use crate::store::{self, Place, Reach, Spooled, Store};
 
@@ -30,6 +30,8 @@ const TAKEN_BYTES_MAX: usize = 1 << 20;
 pub(super) const HELD_BYTES_MAX: usize = 8 << 20;
 /// How long after a failure the disk is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often some of the rows are deleted that were left behind when the store was opened.
+const DELETE_EACH: Duration = Duration::from_millis(50);
 
 /// The owner of log and store.
 pub(super) struct Writer {
@@ -159,6 +161,7 @@ impl Writer {
         let timer = match self.retry {
             Some(retry) => at(retry),
             None if self.behind && self.store.has_room() => after(Duration::ZERO),
+            None if self.store.has_left_behind() => after(DELETE_EACH),
             None => never(),
         };
         select_biased! {
@@ -246,6 +249,10 @@ impl Writer {
                 self.retry = self.retry.map(|_| Instant::now());
                 Ok(())
             }
+            Request::Change { changes } => {
+                self.take(Commit { alerts: Vec::new(), checkpoint: Checkpoint { changes, done: None } });
+                Ok(())
+            }
             Request::Reopen => {
                 self.retry = self.retry.map(|_| Instant::now());
                 if let Err(error) = self.log.reopen() {
@@ -314,6 +321,11 @@ impl Writer {
             self.retry = Some(Instant::now() + RETRY_AFTER);
         } else if self.behind && self.store.has_room() {
             self.follow();
+        } else if self.store.has_left_behind()
+            && let Err(error) = self.store.delete_some()
+        {
+            self.trouble(&error);
+            self.retry = Some(Instant::now() + RETRY_AFTER);
         }
     }
 

@@ -204,6 +204,18 @@ impl Image {
         self
     }
 
+    /// The name of the file that the kernel opened, where the process goes by others too: those of links and scripts, its
+    /// thread's and a memfd's are what its user chose. The empty text stands for no such file.
+    pub(super) fn opened_name(&self) -> Option<&str> {
+        let has = |mark| self.file.iter().flat_map(Value::elements).any(|file| file.as_text() == Some(mark));
+        let opened = match base(&self.executable) {
+            _ if has(ANONYMOUS) => "",
+            name if has(DELETED) => name.strip_suffix(DELETED_MARK).unwrap_or(name),
+            name => name,
+        };
+        (self.name.as_text() != Some(opened)).then_some(opened)
+    }
+
     /// Whether nothing is known of it but the thread's name. A kernel thread has no more.
     pub(super) fn is_unknown(&self) -> bool {
         self.executable.is_empty()
@@ -364,6 +376,24 @@ mod tests {
             ("/tmp/nc (deleted) (deleted)", deleted, "nc (deleted)"),
         ] {
             assert_eq!(own_name(path, span), name);
+        }
+    }
+
+    #[test]
+    fn the_opened_file_is_known_among_the_names() {
+        let image = |executable: &str, args: &[&str], comm: &str| {
+            Image::of_procfs(executable, self::args(args.iter().map(|arg| arg.as_bytes())), "/", comm)
+        };
+        for (image, opened) in [
+            (image("/usr/bin/bash", &["-bash"], "bash"), None),
+            (image("/usr/bin/rtmarker", &["dpkg"], "dpkg"), Some("rtmarker")),
+            (image("/usr/bin/dash", &["/bin/sh", "./dnf"], "dnf"), Some("dash")),
+            (image("/memfd:dpkg (deleted)", &["dpkg"], "dpkg"), Some("")),
+            (image("/tmp/x (deleted)", &["x"], "x"), None),
+            (Image { file: None, ..image("/tmp/x (deleted)", &["x"], "x") }, Some("x (deleted)")),
+            (Image::unknown("sshd".into()), Some("")),
+        ] {
+            assert_eq!(image.opened_name(), opened, "{:?}", image.name);
         }
     }
 

@@ -613,8 +613,10 @@ impl Process {
         self.place.sid == self.key.pid
     }
 
+    /// Whether the file that it runs has one of these names; what else it goes by is anyone's choice.
     fn is_named(&self, names: &[&str]) -> bool {
-        self.image.name.elements().any(|name| name.as_text().is_some_and(|name| names.contains(&name)))
+        let name = self.image.opened_name().or_else(|| self.image.name.as_text());
+        name.is_some_and(|name| names.contains(&name))
     }
 }
 

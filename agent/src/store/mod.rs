@@ -7,9 +7,11 @@
 
 mod schema;
 mod spool;
+mod trim;
 
 pub(crate) use spool::{Place, Spooled};
 
+use std::cell::Cell;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -35,6 +37,8 @@ const LOCK: &str = "lapwing.lock";
 const HOLDER_BYTES_MAX: u64 = 32;
 /// How long an agent that is just ending may still hold the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// About how many bytes of rows are read at once.
+const ROWS_BYTES_READ: usize = 1 << 20;
 /// How long a responder's `sqlite3` may hold us up.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
@@ -103,6 +107,10 @@ pub(crate) struct Store {
     spool: spool::Extent,
     /// That the store is not the one that was there, and why: a damaged one was put away, or the disk has no room.
     set_aside: Option<String>,
+    /// Whether rows were left behind that are still to be deleted.
+    has_left_behind: bool,
+    /// Rows that were left behind or refused because they, or all of their owner's, take too much.
+    rows_dropped: u64,
     _lock: File,
 }
 
@@ -112,6 +120,9 @@ pub(crate) struct Changes<'a> {
     spool: &'a mut spool::Extent,
     /// What `spool` becomes if the changes are made.
     after: spool::Extent,
+    rows_dropped: &'a mut u64,
+    /// Rows that are larger than the store takes.
+    rows_refused: Cell<u64>,
 }
 
 impl Store {
@@ -132,14 +143,31 @@ impl Store {
         let path = directory.join(FILE);
         let mut set_aside = None;
         let opened = connect_as_can_be(&path, config, sinks, &mut set_aside);
-        let (connection, spool) = opened
+        let Opened { connection, spool, trimmed, has_left_behind } = opened
             .with_context(|| format!("cannot use the store {}", path.display()))
             .map_err(|error| match error.downcast_ref().and_then(|cause| cure(cause, &path)) {
                 Some(cure) => error.context(cure),
                 None => error,
             })?;
+        if trimmed.rows > 0 {
+            tracing::warn!(
+                "the store held more of what rules learned than it may: the {} largest rows, {} together, are dropped",
+                trimmed.rows,
+                ByteSize::b(trimmed.bytes).display().iec()
+            );
+        }
         let (config, sinks) = (config.clone(), sinks.to_vec());
-        Ok(Self { path, config, sinks, connection, spool, set_aside, _lock: lock })
+        Ok(Self {
+            path,
+            config,
+            sinks,
+            connection,
+            spool,
+            set_aside,
+            has_left_behind,
+            rows_dropped: trimmed.rows,
+            _lock: lock,
+        })
     }
 
     /// That the store is not the one that was there, and why.
@@ -160,7 +188,8 @@ impl Store {
         let last = last.max(self.spool.last());
         self.connection = Connection::open_in_memory()?;
         self.set_aside = Some(put_away(&self.path)?);
-        (self.connection, self.spool) = connect(&self.path, &self.config, &self.sinks, Home::Shared)?;
+        let opened = connect(&self.path, &self.config, &self.sinks, Home::Shared)?;
+        (self.connection, self.spool, self.has_left_behind) = (opened.connection, opened.spool, false);
         let mut changes = self.change()?;
         changes.number_from(last + 1);
         for (sink, number) in cursors {
@@ -169,13 +198,41 @@ impl Store {
         Ok(changes.commit()?)
     }
 
+    /// Whether there are rows to delete by [`delete_some`](Self::delete_some).
+    pub(crate) fn has_left_behind(&self) -> bool {
+        self.has_left_behind
+    }
+
+    /// Deletes some of the rows that were left behind when the store was opened, and gives the file system back what they
+    /// took.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(crate) fn delete_some(&mut self) -> rusqlite::Result<()> {
+        let has_more = trim::delete_some(&self.connection)?;
+        let has_given_back = spool::give_back(&self.connection)?;
+        self.has_left_behind = has_more || has_given_back;
+        Ok(())
+    }
+
+    /// Rows of the state that were left behind or refused because they take too much.
+    pub(crate) fn rows_dropped(&self) -> u64 {
+        self.rows_dropped
+    }
+
     /// Begins changes that are made together by [`Changes::commit`].
     ///
     /// # Errors
     /// The store cannot be written.
     pub(crate) fn change(&mut self) -> rusqlite::Result<Changes<'_>> {
         let transaction = self.connection.transaction()?;
-        Ok(Changes { transaction, after: self.spool.clone(), spool: &mut self.spool })
+        Ok(Changes {
+            transaction,
+            after: self.spool.clone(),
+            spool: &mut self.spool,
+            rows_dropped: &mut self.rows_dropped,
+            rows_refused: Cell::new(0),
+        })
     }
 
     /// How far the store has come in the alert log; `None` in a new store.
@@ -190,7 +247,8 @@ impl Store {
         self.connection.query_row(select, [reach.name()], read).optional()
     }
 
-    /// Up to `count_max` rows of a scope whose keys come after `after`, in the order of their keys.
+    /// Up to `count_max` rows of a scope whose keys come after `after`, in the order of their keys, and not many more bytes
+    /// than [`ROWS_BYTES_READ`].
     ///
     /// # Errors
     /// The store cannot be read.
@@ -204,7 +262,16 @@ impl Store {
             "SELECT key, value FROM state WHERE scope = ?1 AND (?2 IS NULL OR key > ?2) ORDER BY key LIMIT ?3",
         )?;
         let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
-        statement.query_map(params![scope, after, count_max], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        let mut found = statement.query(params![scope, after, count_max])?;
+        let (mut rows, mut bytes): (Vec<(String, Vec<u8>)>, _) = (Vec::new(), 0);
+        while bytes < ROWS_BYTES_READ
+            && let Some(row) = found.next()?
+        {
+            let (key, value) = (row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?);
+            bytes += key.len() + value.len();
+            rows.push((key, value));
+        }
+        Ok(rows)
     }
 
     /// Says what an error of the store means and what cures it.
@@ -224,6 +291,11 @@ impl Changes<'_> {
     pub(crate) fn state(&self, change: &Change) -> rusqlite::Result<()> {
         let Change { scope, key, value } = change;
         match value {
+            Some(value) if key.len() + value.len() > trim::ROW_BYTES_MAX => {
+                self.rows_refused.set(self.rows_refused.get() + 1);
+                tracing::error!("a row of {scope} is larger than the store takes, and is not kept");
+                0
+            }
             Some(value) => self
                 .transaction
                 .prepare_cached("REPLACE INTO state (scope, key, value) VALUES (?1, ?2, ?3)")?
@@ -253,8 +325,10 @@ impl Changes<'_> {
     /// # Errors
     /// The store cannot be written; nothing was changed.
     pub(crate) fn commit(self) -> rusqlite::Result<()> {
+        spool::give_back(&self.transaction)?;
         self.transaction.commit()?;
         *self.spool = self.after;
+        *self.rows_dropped += self.rows_refused.get();
         Ok(())
     }
 }
@@ -293,6 +367,14 @@ fn lock(directory: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// A store's file as it was opened.
+struct Opened {
+    connection: Connection,
+    spool: spool::Extent,
+    trimmed: trim::Trimmed,
+    has_left_behind: bool,
+}
+
 /// Opens a store, whatever the disk has for it: a sensor that did not start because its disk is full could be kept down
 /// by an unprivileged user who fills it. Says in `note` where it is not the store that was there.
 fn connect_as_can_be(
@@ -300,7 +382,7 @@ fn connect_as_can_be(
     config: &Config,
     sinks: &[String],
     note: &mut Option<String>,
-) -> Result<(Connection, spool::Extent)> {
+) -> Result<Opened> {
     let is =
         |error: &anyhow::Error, what: fn(&rusqlite::Error) -> bool| error.downcast_ref().is_some_and(what);
     let error = match connect(path, config, sinks, Home::Shared) {
@@ -337,12 +419,7 @@ enum Home {
     Memory,
 }
 
-fn connect(
-    path: &Path,
-    config: &Config,
-    sinks: &[String],
-    home: Home,
-) -> Result<(Connection, spool::Extent)> {
+fn connect(path: &Path, config: &Config, sinks: &[String], home: Home) -> Result<Opened> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = if home == Home::Memory {
         Connection::open_in_memory()?
@@ -374,7 +451,11 @@ fn connect(
     )?;
     schema::migrate(&mut connection, schema::STEPS)?;
     let spool = spool::Extent::open(&mut connection, config.size_max.as_u64(), sinks)?;
-    Ok((connection, spool))
+    // What is too much stays where the disk has no room for less: rules read no more of it than they may.
+    let trimmed = trim::trim(&mut connection, trim::Limits::default())
+        .or_else(|error| if is_full(&error) { Ok(trim::Trimmed::default()) } else { Err(error) })?;
+    let has_left_behind = trim::has_left_behind(&connection)?;
+    Ok(Opened { connection, spool, trimmed, has_left_behind })
 }
 
 /// Whether an error says that the file is damaged.

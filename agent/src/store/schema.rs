@@ -6,6 +6,16 @@ use rusqlite::Connection;
 /// Marks a database as ours: the letters `LWNG`.
 const APPLICATION_ID: i32 = 0x4c57_4e47;
 
+/// The table of what must survive a restart, as the first version made it: it is made anew where rows are left behind.
+pub(super) const STATE: &str = "
+    CREATE TABLE state (
+        scope TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (scope, key)
+    ) WITHOUT ROWID;
+";
+
 /// What made each version from the one before; the version is the number of steps taken. A released step
 /// never changes: what it made lies on disks.
 pub(super) const STEPS: &[&str] = &["

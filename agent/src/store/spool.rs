@@ -5,6 +5,8 @@
 //! has delivered. When every sink is past an alert its document is dropped and only its id stays, for a
 //! while.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -16,6 +18,9 @@ const ALERTS_KNOWN_MAX: i64 = 100_000;
 const ALERTS_BETWEEN_PRUNES: i64 = 1024;
 /// How many free pages the file keeps for what comes; the others are given back.
 const FREE_PAGES_KEPT: i64 = 4096;
+
+/// How many pages are given back with one change.
+const GIVEN_BACK_AT_ONCE: i64 = 1024;
 
 // Values of the column `place`.
 const DONE: i64 = 0;
@@ -107,7 +112,13 @@ impl Extent {
             ..Self::default()
         };
         let mut spool = Self::default();
-        let mut changes = Changes { transaction, spool: &mut spool, after };
+        let mut changes = Changes {
+            transaction,
+            spool: &mut spool,
+            after,
+            rows_dropped: &mut 0,
+            rows_refused: Cell::new(0),
+        };
         changes.release()?;
         changes.commit()?;
         Ok(spool)
@@ -351,17 +362,21 @@ impl Changes<'_> {
         self.after.count = self.after.count.saturating_sub(count);
         self.after.bytes = self.after.bytes.saturating_sub(bytes);
         self.after.waiting = self.after.waiting.saturating_sub(waiting);
-        self.give_back()
+        Ok(())
     }
+}
 
-    /// Gives the file system back what a long outage took.
-    fn give_back(&self) -> rusqlite::Result<()> {
-        let free: i64 = self.transaction.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-        if free <= 2 * FREE_PAGES_KEPT {
-            return Ok(());
-        }
-        self.transaction.execute_batch(&format!("PRAGMA incremental_vacuum({FREE_PAGES_KEPT})"))
+/// Gives the file system back some of what a long outage or a flood took. Returns whether there was any.
+pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
+    let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    if free <= 2 * FREE_PAGES_KEPT {
+        return Ok(false);
     }
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({GIVEN_BACK_AT_ONCE})"))?;
+    // Each step gives back one page.
+    let mut steps = vacuum.query([])?;
+    while steps.next()?.is_some() {}
+    Ok(true)
 }
 
 /// How many alerts after one number and up to another have this place, and their documents' bytes.

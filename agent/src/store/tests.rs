@@ -256,3 +256,25 @@ fn known_alerts_are_bounded() {
     assert!(!store.knows(&oldest.id).unwrap());
     assert!(store.knows(&id(1)).unwrap() && store.knows(&id(2999)).unwrap());
 }
+
+#[test]
+fn the_file_shrinks_when_rows_go_and_no_row_is_too_large() {
+    let folder = TempDir::new().unwrap();
+    let mut store = open(folder.path(), 1 << 20, &[]).unwrap();
+    let pages = |store: &Store| -> i64 {
+        store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap()
+    };
+    let row = |number: usize, value| Change { scope: "a".to_owned(), key: number.to_string(), value };
+    let set = |store: &mut Store, numbers: std::ops::Range<usize>, bytes: Option<usize>| {
+        let changes = store.change().unwrap();
+        numbers.for_each(|number| changes.state(&row(number, bytes.map(|bytes| vec![7; bytes]))).unwrap());
+        changes.commit().unwrap();
+    };
+    set(&mut store, 0..64, Some(1 << 20));
+    let most = pages(&store);
+    set(&mut store, 0..64, None);
+    (0..16).for_each(|_| set(&mut store, 0..1, None));
+    assert!(pages(&store) < most * 2 / 3, "{} of {most}", pages(&store));
+    set(&mut store, 99..100, Some(trim::ROW_BYTES_MAX));
+    assert_eq!((store.rows("a", None, 9).unwrap().len(), store.rows_dropped()), (0, 1));
+}

@@ -1,14 +1,15 @@
 //! What the functions of machine learning jobs have in common: time spans (buckets) that are not over, and what was
-//! learned of partitions, both kept over restarts and bounded.
+//! learned of partitions, both kept over restarts and bounded in bytes.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::learner::Learned;
+use super::brief::{example, kept_text, text};
+use super::budget::{Budget, Holder};
+use super::learner::{Detection, Learned};
 use super::{Change, Findings, Hit};
 use crate::event::{Event, FieldId, Schema, Timestamp};
 
@@ -18,84 +19,135 @@ const PARTITION: &str = "partition:";
 const OPEN: &str = "open:";
 /// Between the parts of a row's key.
 const PARTED: char = '\u{1f}';
+/// What a value that is present takes besides its texts and its example.
+const PRESENT_BYTES: usize = 128;
+/// The largest example of a value.
+const EXAMPLE_BYTES_MAX: usize = 4096;
+/// The same for an actor that uses half of its share, so that more values find room.
+const EXAMPLE_BYTES_LEAST: usize = 1024;
+/// The longest row of an earlier version that is read.
+const ROW_BYTES_MAX: usize = 256 << 10;
+/// How many rows that find no room are read before all others are passed over.
+const REFUSED_MAX: usize = 64;
+/// What a partition takes besides what was learned of it and its name.
+const PARTITION_BYTES: usize = 192;
 
 /// A value and its partition; the partition is empty where the job has none.
 type Present = (SmolStr, SmolStr);
 /// The values present in a bucket that is over, by their partition.
 pub(super) type Over = BTreeMap<SmolStr, Vec<Brought>>;
-/// A value, and the first event that brought it.
+/// A value, and the first event that brought it, or what is kept of it.
 pub(super) type Brought = (SmolStr, Arc<Event>);
 
-/// Buckets that are not over: what is present in them, with the first event that brought it.
+/// Buckets that are not over: what is present in them, with an example of what brought it.
 #[derive(Debug)]
 pub(super) struct Buckets {
     span: Duration,
-    open: BTreeMap<Timestamp, BTreeMap<Present, Arc<Event>>>,
-    held: usize,
-    held_max: usize,
+    field: FieldId,
+    partition: Option<FieldId>,
+    open: BTreeMap<Timestamp, BTreeMap<Present, Held>>,
+    budget: Budget,
     discarded: u64,
+    /// Rows that were put back and found no room.
+    refused: usize,
+}
+
+/// What is kept of the event that brought a value first.
+#[derive(Debug)]
+struct Held {
+    example: Arc<Event>,
+    actor: Holder,
+    bytes: usize,
 }
 
 impl Buckets {
-    pub(super) fn new(span: Duration, held_max: usize) -> Self {
-        Self { span, open: BTreeMap::new(), held: 0, held_max, discarded: 0 }
+    pub(super) fn new(detection: &Detection, budget: Budget) -> Self {
+        let Detection { field, partition, bucket_span, .. } = *detection;
+        Self { span: bucket_span, field, partition, open: BTreeMap::new(), budget, discarded: 0, refused: 0 }
     }
 
-    /// Puts back a row; `false` where it is none of these.
-    pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) -> bool {
+    /// Puts back a row; `false` where it is none of these. A row that is longer than this version writes is written anew;
+    /// one that finds no room is taken out.
+    pub(super) fn restore(
+        &mut self,
+        schema: &Schema,
+        key: &str,
+        value: &[u8],
+        changes: &mut Vec<Change>,
+    ) -> bool {
         let Some(place) = key.strip_prefix(OPEN) else { return false };
-        if let Some((bucket, present)) = open_place(place)
-            && let Ok(json) = serde_json::from_slice(value)
-            && let Ok(event) = Event::from_json(schema, &json)
-        {
-            let before = self.open.entry(bucket).or_default().insert(present, Arc::new(event));
-            self.held += usize::from(before.is_none());
+        // Reading a row takes long; where many found no room, the others will not either.
+        let is_read = value.len() <= ROW_BYTES_MAX && self.refused < REFUSED_MAX;
+        let row = open_place(place).filter(|_| is_read).and_then(|(bucket, (partition, present))| {
+            let event = Event::from_json(schema, &serde_json::from_slice(value).ok()?).ok()?;
+            self.hold(schema, bucket, (kept_text(&partition), kept_text(&present)), &event)
+        });
+        self.discarded += u64::from(!is_read);
+        self.refused += usize::from(is_read && row.is_none());
+        match row {
+            Some(row) if row.key == key && row.value.as_deref() == Some(value) => {}
+            row => {
+                changes.push(Change { key: key.to_owned(), value: None });
+                changes.extend(row);
+            }
         }
         true
     }
 
-    /// Takes an event: the values of `field` are present in their bucket and partition.
-    pub(super) fn event(
-        &mut self,
-        schema: &Schema,
-        hit: &Hit,
-        field: FieldId,
-        partition: Option<FieldId>,
-        findings: &mut Findings,
-    ) {
+    /// Takes an event: the values of the job's field are present in their bucket and partition.
+    pub(super) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
         let bucket = hit.ordinal.time.floor(self.span);
-        let partitions = match partition {
-            Some(field) => hit.event.values(field).map(|value| value.key()).collect(),
+        let partitions = match self.partition {
+            Some(field) => hit.event.values(field).map(|value| text(&value.key())).collect(),
             None => vec![SmolStr::default()],
         };
         for partition in &partitions {
-            for value in hit.event.values(field) {
-                let present = (partition.clone(), value.key());
-                if let Entry::Vacant(place) = self.open.entry(bucket).or_default().entry(present) {
-                    if self.held == self.held_max {
-                        self.discarded += 1;
-                        continue;
-                    }
-                    self.held += 1;
-                    let key = open_key(bucket, place.key());
-                    let document = hit.event.to_json(schema).to_string().into_bytes();
-                    findings.changes.push(Change { key, value: Some(document) });
-                    place.insert(hit.event.clone());
-                }
+            for value in hit.event.values(self.field) {
+                let present = (partition.clone(), text(&value.key()));
+                findings.changes.extend(self.hold(schema, bucket, present, &hit.event));
             }
         }
+    }
+
+    /// Keeps that a value is present, with an example. Returns its row; nothing where that is known, or where the actor
+    /// has its share already.
+    fn hold(
+        &mut self,
+        schema: &Schema,
+        bucket: Timestamp,
+        present: Present,
+        event: &Event,
+    ) -> Option<Change> {
+        if self.open.get(&bucket).is_some_and(|open| open.contains_key(&present)) {
+            return None;
+        }
+        let actor = Holder::of(event);
+        let (used, room) = (self.budget.used_by(actor), self.budget.room_for(actor));
+        let bytes_max = if used > room / 2 { EXAMPLE_BYTES_LEAST } else { EXAMPLE_BYTES_MAX };
+        let needed: Vec<_> = self.partition.into_iter().chain([self.field]).collect();
+        let example = example(event, &needed, bytes_max);
+        let bytes = PRESENT_BYTES + present.0.len() + present.1.len() + example.own_bytes();
+        if used + bytes > room {
+            self.discarded += 1;
+            return None;
+        }
+        self.budget.take(actor, bytes);
+        let document = example.to_json(schema).to_string().into_bytes();
+        let row = Change { key: open_key(bucket, &present), value: Some(document) };
+        self.open.entry(bucket).or_default().insert(present, Held { example, actor, bytes });
+        Some(row)
     }
 
     /// The earliest bucket that is over.
     pub(super) fn next_over(&mut self, now: Timestamp, findings: &mut Findings) -> Option<(Timestamp, Over)> {
         let bucket = self.open.first_entry().filter(|bucket| *bucket.key() + self.span <= now)?;
         let (start, present) = bucket.remove_entry();
-        self.held -= present.len();
         let mut over = Over::new();
-        for ((partition, value), event) in present {
-            let key = open_key(start, &(partition.clone(), value.clone()));
-            findings.changes.push(Change { key, value: None });
-            over.entry(partition).or_default().push((value, event));
+        for (present, Held { example, actor, bytes }) in present {
+            self.budget.give_back(actor, bytes);
+            findings.changes.push(Change { key: open_key(start, &present), value: None });
+            let (partition, value) = present;
+            over.entry(partition).or_default().push((value, example));
         }
         Some((start, over))
     }
@@ -104,70 +156,88 @@ impl Buckets {
     pub(super) fn discarded(&self) -> u64 {
         self.discarded
     }
+
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.budget.used()
+    }
 }
 
 /// What was learned of all partitions of a job.
 #[derive(Debug)]
 pub(super) struct Partitions<L> {
     by_name: HashMap<SmolStr, L>,
-    values: usize,
-    values_max: usize,
+    budget: Budget,
     discarded: u64,
 }
 
 impl<L: Learned> Partitions<L> {
-    pub(super) fn new(values_max: usize) -> Self {
-        Self { by_name: HashMap::new(), values: 0, values_max, discarded: 0 }
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { by_name: HashMap::new(), budget, discarded: 0 }
     }
 
-    /// Puts back a row; rows that cannot be read are passed over.
-    pub(super) fn restore(&mut self, key: &str, value: &[u8]) {
-        if let Some(name) = key.strip_prefix(PARTITION)
-            && let Ok(learned) = serde_json::from_slice::<L>(value)
-        {
-            self.put_in(name.into(), learned);
+    /// Puts back a row; rows that cannot be read are passed over. One that is longer than this version writes is written
+    /// anew.
+    pub(super) fn restore(&mut self, key: &str, value: &[u8], changes: &mut Vec<Change>) {
+        let Some(name) = key.strip_prefix(PARTITION) else { return };
+        let Ok(mut learned) = serde_json::from_slice::<L>(value) else { return };
+        learned.settle();
+        let kept = kept_text(name);
+        if kept != name {
+            changes.push(Change { key: key.to_owned(), value: None });
         }
+        let mut rows = Vec::new();
+        self.put(kept, learned, &mut rows);
+        changes.extend(rows.into_iter().filter(|row| row.key != key || row.value.as_deref() != Some(value)));
     }
 
     /// Takes a partition out, to learn more; one that is new has learned nothing.
     pub(super) fn take(&mut self, name: &str) -> L {
         let learned = self.by_name.remove(name);
-        self.values -= learned.as_ref().map_or(0, L::values);
+        let bytes = learned.as_ref().map_or(0, |learned| bytes(name, learned));
+        self.budget.give_back(ALL, bytes);
         learned.unwrap_or_default()
     }
 
-    /// Puts a partition back, and writes it down. Where there are too many values, the partitions that were longest
-    /// without an event are forgotten, and of the last one what weighs least.
-    pub(super) fn put(&mut self, name: SmolStr, learned: L, findings: &mut Findings) {
-        self.put_in(name.clone(), learned);
-        while self.values > self.values_max && self.by_name.len() > 1 {
-            let oldest = self.by_name.iter().min_by_key(|(name, learned)| (learned.last_bucket(), *name));
-            let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
-            self.discarded += self.take(&oldest).values() as u64;
-            findings.changes.push(Change { key: format!("{PARTITION}{oldest}"), value: None });
+    /// Puts a partition back, and writes it down. One that takes more than half of what the others leave forgets what
+    /// weighs least; where there are too many, those that learned least are forgotten.
+    pub(super) fn put(&mut self, name: SmolStr, mut learned: L, changes: &mut Vec<Change>) {
+        let room = self.budget.room().saturating_sub(self.budget.used()) / 2;
+        if bytes(&name, &learned) > room {
+            self.discarded += learned.shrink(room / 2);
         }
-        if let Some(learned) = self.by_name.get_mut(&name) {
-            let before = learned.values();
-            if self.values > self.values_max {
-                learned.shrink(self.values_max / 2);
-                let gone = before - learned.values();
-                self.values -= gone;
-                self.discarded += gone as u64;
-            }
-            let value = serde_json::to_vec(learned).ok();
-            findings.changes.push(Change { key: format!("{PARTITION}{name}"), value });
-        }
-    }
-
-    fn put_in(&mut self, name: SmolStr, learned: L) {
-        self.values += learned.values();
+        let value = serde_json::to_vec(&learned).ok();
+        self.budget.take(ALL, bytes(&name, &learned));
+        changes.push(Change { key: format!("{PARTITION}{name}"), value });
         self.by_name.insert(name, learned);
+        while self.budget.used() > self.budget.room() {
+            let learned_least = self
+                .by_name
+                .iter()
+                .min_by_key(|(name, learned)| (learned.buckets(), learned.last_bucket(), *name));
+            let Some(least) = learned_least.map(|(name, _)| name.clone()) else { break };
+            self.take(&least);
+            self.discarded += 1;
+            changes.push(Change { key: format!("{PARTITION}{least}"), value: None });
+        }
     }
 
-    /// Values that were forgotten because of the limit.
+    /// Values and partitions that were forgotten because of the limit.
     pub(super) fn discarded(&self) -> u64 {
         self.discarded
     }
+
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.budget.used()
+    }
+}
+
+/// For whom partitions are kept.
+const ALL: Holder = Holder([0, 0]);
+
+fn bytes<L: Learned>(name: &str, learned: &L) -> usize {
+    PARTITION_BYTES + name.len() + learned.bytes()
 }
 
 fn open_key(bucket: Timestamp, (partition, value): &Present) -> String {

@@ -25,11 +25,14 @@ pub struct Indicators {
 }
 
 impl Indicators {
-    /// Adds one. `place` is where it came from, such as a file and a line.
-    pub fn push(&mut self, document: &Map<String, Json>, place: impl Into<SmolStr>) {
+    /// Adds one. `place` is where it came from, such as a file and a line. Returns about how many bytes it takes.
+    pub fn push(&mut self, document: &Map<String, Json>, place: impl Into<SmolStr>) -> usize {
         // Text takes less room than a tree, and few indicators are ever told.
         let text = serde_json::to_string(document).unwrap_or_default();
-        self.documents.push((text.into(), place.into()));
+        let place = place.into();
+        let bytes = size_of::<(Box<str>, SmolStr)>() + text.len() + place.len();
+        self.documents.push((text.into(), place));
+        bytes
     }
 
     /// How many there are.

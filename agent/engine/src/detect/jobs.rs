@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::budget::SharedBytes;
 use super::learner::{Detection, Learner};
 use super::rare::Rare;
 use super::spike::Spike;
-use super::{Findings, Hit, Limits};
+use super::{Change, Findings, Hit, Limits};
 use crate::event::{Schema, Timestamp};
 use crate::rule::{Job, JobFunction};
 
@@ -25,7 +26,7 @@ enum Function {
 impl Jobs {
     /// Jobs that have learned nothing. Anomalies below `record_score_min` are not told.
     #[must_use]
-    pub fn new(jobs: &[Arc<Job>], record_score_min: f64, limits: Limits) -> Self {
+    pub(crate) fn new(jobs: &[Arc<Job>], record_score_min: f64, limits: Limits, pool: &SharedBytes) -> Self {
         let function = |job: &Arc<Job>| {
             let (JobFunction::Rare { by: field } | JobFunction::HighDistinctCount { field }) = job.function;
             let detection = Detection {
@@ -37,21 +38,23 @@ impl Jobs {
                 record_score_min,
             };
             match job.function {
-                JobFunction::Rare { .. } => Function::Rare(Learner::new(detection, limits)),
-                JobFunction::HighDistinctCount { .. } => Function::Spike(Learner::new(detection, limits)),
+                JobFunction::Rare { .. } => Function::Rare(Learner::new(detection, limits, pool)),
+                JobFunction::HighDistinctCount { .. } => {
+                    Function::Spike(Learner::new(detection, limits, pool))
+                }
             }
         };
         Self(jobs.iter().map(|job| (job.clone(), function(job))).collect())
     }
 
-    /// Puts back a row that was given out as a [`Change`](super::Change). Rows of other jobs are passed over.
-    pub(crate) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
+    /// Puts back a row that was given out as a [`Change`]. Rows of other jobs are passed over.
+    pub(crate) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8], changes: &mut Vec<Change>) {
         let Some((id, key)) = key.split_once(PARTED) else { return };
-        for (_, function) in self.0.iter_mut().filter(|(job, _)| job.id == id) {
-            match function {
-                Function::Rare(rare) => rare.restore(schema, key, value),
-                Function::Spike(spike) => spike.restore(schema, key, value),
-            }
+        for (job, function) in self.0.iter_mut().filter(|(job, _)| job.id == id) {
+            named_after(job, changes, |changes| match function {
+                Function::Rare(rare) => rare.restore(schema, key, value, changes),
+                Function::Spike(spike) => spike.restore(schema, key, value, changes),
+            });
         }
     }
 
@@ -85,13 +88,30 @@ impl Jobs {
         });
         discarded.sum()
     }
+
+    /// Bytes that they hold.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = self.0.iter().map(|(_, function)| match function {
+            Function::Rare(rare) => rare.bytes(),
+            Function::Spike(spike) => spike.bytes(),
+        });
+        bytes.sum()
+    }
 }
 
 /// Puts the id of the job before the keys of the rows that it changes.
 fn told_by(job: &Job, findings: &mut Findings, run: impl FnOnce(&mut Findings)) {
-    let before = findings.changes.len();
-    run(findings);
-    for change in &mut findings.changes[before..] {
+    let mut own = Findings::default();
+    run(&mut own);
+    findings.found.append(&mut own.found);
+    named_after(job, &mut findings.changes, |changes| changes.append(&mut own.changes));
+}
+
+/// The same for rows alone.
+fn named_after(job: &Job, changes: &mut Vec<Change>, run: impl FnOnce(&mut Vec<Change>)) {
+    let before = changes.len();
+    run(changes);
+    for change in &mut changes[before..] {
         change.key = format!("{}{PARTED}{}", job.id, change.key);
     }
 }

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 
 use super::buckets::{Brought, Buckets, Over, Partitions};
-use super::{Anomaly, Finding, Findings, Hit, Limits, Size};
+use super::budget::{Budget, SharedBytes};
+use super::{Anomaly, Change, Finding, Findings, Hit, Limits, Size};
 use crate::event::{Event, FieldId, Schema, Timestamp};
 
 /// Nothing more probable than this is an anomaly.
@@ -40,8 +41,8 @@ pub(super) struct Detection {
 
 /// What a function learns of a partition, and how it judges by that.
 pub(super) trait Learned: Default + Serialize + DeserializeOwned {
-    /// How many values it holds.
-    fn values(&self) -> usize;
+    /// Bytes that it holds.
+    fn bytes(&self) -> usize;
     /// How many buckets it learned.
     fn buckets(&self) -> u64;
     /// The last bucket that it learned, in nanoseconds since 1970.
@@ -50,8 +51,10 @@ pub(super) trait Learned: Default + Serialize + DeserializeOwned {
     fn pass(&mut self, _bucket: Timestamp, _span: Duration) {}
     /// Judges what is present in a bucket, and learns the bucket.
     fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Judged>;
-    /// Forgets what weighs least, so that no more than this many values are left.
-    fn shrink(&mut self, values_max: usize);
+    /// Forgets what weighs least, so that no more than this many bytes are left. Returns how many values went.
+    fn shrink(&mut self, bytes_max: usize) -> u64;
+    /// Makes what an earlier version learned as short as what is learned now.
+    fn settle(&mut self) {}
 }
 
 /// How probable something in a bucket was by what was learned before it.
@@ -75,21 +78,23 @@ pub(super) struct Learner<L> {
 
 impl<L: Learned> Learner<L> {
     /// A job that has learned nothing.
-    pub(super) fn new(detection: Detection, limits: Limits) -> Self {
-        let buckets = Buckets::new(detection.bucket_span, limits.job_values_max);
-        Self { detection, partitions: Partitions::new(limits.job_values_max), buckets }
+    pub(super) fn new(detection: Detection, limits: Limits, pool: &SharedBytes) -> Self {
+        let budget = || Budget::new(pool, limits.job_bytes_max);
+        let buckets = Buckets::new(&detection, budget());
+        Self { detection, partitions: Partitions::new(budget()), buckets }
     }
 
-    /// Puts back a row that was given out as a [`Change`](super::Change); rows that cannot be read are passed over.
-    pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
-        if !self.buckets.restore(schema, key, value) {
-            self.partitions.restore(key, value);
+    /// Puts back a row that was given out as a [`Change`]; rows that cannot be read are passed over. A row that is longer
+    /// than this version writes is written anew, and one for which there is no room is taken out.
+    pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8], changes: &mut Vec<Change>) {
+        if !self.buckets.restore(schema, key, value, changes) {
+            self.partitions.restore(key, value, changes);
         }
     }
 
     /// Takes an event that matched the job's query.
     pub(super) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
-        self.buckets.event(schema, hit, self.detection.field, self.detection.partition, findings);
+        self.buckets.event(schema, hit, findings);
     }
 
     /// Tells that no event before `now` will come any more: buckets that are over are judged and learned.
@@ -107,13 +112,18 @@ impl<L: Learned> Learner<L> {
             for judged in partition.close(bucket, &self.detection, present) {
                 findings.found.extend(self.detection.finding(judged, &name, bucket, learned));
             }
-            self.partitions.put(name, partition, findings);
+            self.partitions.put(name, partition, &mut findings.changes);
         }
     }
 
     /// What was forgotten because of the limit.
     pub(super) fn discarded(&self) -> u64 {
         self.partitions.discarded() + self.buckets.discarded()
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.partitions.bytes() + self.buckets.bytes()
     }
 }
 

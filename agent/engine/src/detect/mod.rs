@@ -3,7 +3,9 @@
 pub mod naive;
 
 mod actor;
+mod brief;
 mod buckets;
+mod budget;
 mod hash;
 mod held_back;
 mod indicators;
@@ -20,10 +22,12 @@ mod sequence;
 mod share;
 mod spike;
 mod suppression;
+mod terms;
 mod threshold;
 mod window;
 
 pub use actor::{Act, Actor, Charge};
+pub(crate) use budget::SharedBytes;
 pub use held_back::HeldBack;
 pub(crate) use held_back::Rows;
 pub use indicators::{Enrichment, IndicatorMatch, Indicators, MATCHED_TYPE};
@@ -243,10 +247,14 @@ pub struct Limits {
     pub unordered_bytes_max: usize,
     /// Alerts that all rules of an engine raise in five minutes of one executable; of all together eight times as many.
     pub alerts_max: usize,
-    /// Terms that one new_terms rule remembers.
-    pub terms_max: usize,
-    /// Values, over all partitions, that one machine learning job remembers.
-    pub job_values_max: usize,
+    /// Bytes of terms that one new_terms rule remembers.
+    pub terms_bytes_max: usize,
+    /// Bytes of terms that all new_terms rules remember together; each may hold half of what the others leave.
+    pub terms_bytes_all_max: usize,
+    /// Bytes of what one machine learning job learned of partitions, and again as many of time spans that are not over.
+    pub job_bytes_max: usize,
+    /// The same of all machine learning jobs together; each may hold half of what the others leave.
+    pub job_bytes_all_max: usize,
 }
 
 impl Default for Limits {
@@ -260,8 +268,10 @@ impl Default for Limits {
             lineage_bytes_max: 8 << 20,
             unordered_bytes_max: 16 << 20,
             alerts_max: 4096,
-            terms_max: 100_000,
-            job_values_max: 100_000,
+            terms_bytes_max: 4 << 20,
+            terms_bytes_all_max: 4 << 20,
+            job_bytes_max: 3 << 20,
+            job_bytes_all_max: 6 << 20,
         }
     }
 }

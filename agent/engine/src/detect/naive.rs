@@ -104,6 +104,7 @@ pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
     match expr {
         Expr::Constant(value) => value.iter().flat_map(Value::elements).map(Cow::into_owned).collect(),
         Expr::Field(field) => event.values(*field).to_vec(),
+        Expr::Opened(field) => event.opened_values(*field).to_vec(),
         // What detectors resolve before they ask.
         Expr::Earlier { .. } => Vec::new(),
         Expr::Call { function, insensitive, arguments } => {

@@ -13,12 +13,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use super::brief::kept_text;
 use super::buckets::Brought;
 use super::learner::{Detection, Judged, Learned, kept};
 use crate::event::Timestamp;
 
 /// Weights that differ by less are the same.
 const SAME_WEIGHT: f64 = 1e-9;
+
+/// What a value takes besides its text.
+const VALUE_BYTES: usize = 96;
 
 /// What was learned of a partition, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,8 +43,8 @@ impl Rare {
 }
 
 impl Learned for Rare {
-    fn values(&self) -> usize {
-        self.weights.len()
+    fn bytes(&self) -> usize {
+        self.weights.keys().map(|value| VALUE_BYTES + value.len()).sum()
     }
 
     fn buckets(&self) -> u64 {
@@ -67,12 +71,21 @@ impl Learned for Rare {
         judged
     }
 
-    fn shrink(&mut self, values_max: usize) {
-        let mut weights: Vec<_> = self.weights.values().copied().collect();
-        weights.sort_by(|left, right| right.total_cmp(left));
-        if let Some(least) = weights.get(values_max).copied() {
-            self.weights.retain(|_, weight| *weight > least);
-        }
+    fn shrink(&mut self, bytes_max: usize) -> u64 {
+        let before = self.weights.len();
+        let mut weights: Vec<_> = std::mem::take(&mut self.weights).into_iter().collect();
+        weights.sort_by(|(_, left), (_, right)| right.total_cmp(left));
+        let mut bytes = 0;
+        self.weights.extend(weights.into_iter().take_while(|(value, _)| {
+            bytes += VALUE_BYTES + value.len();
+            bytes <= bytes_max
+        }));
+        (before - self.weights.len()) as u64
+    }
+
+    fn settle(&mut self) {
+        let weights = std::mem::take(&mut self.weights).into_iter();
+        self.weights.extend(weights.map(|(value, weight)| (kept_text(&value), weight)));
     }
 }
 

@@ -21,6 +21,9 @@ use crate::event::Timestamp;
 /// What makes a median absolute deviation comparable to the standard deviation of a normal distribution.
 const DEVIATION_TO_STANDARD: f64 = 1.4826;
 
+/// What a number of values and its weight take.
+const COUNT_BYTES: usize = 64;
+
 /// What was learned of a partition, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spike {
@@ -56,8 +59,8 @@ impl Spike {
 }
 
 impl Learned for Spike {
-    fn values(&self) -> usize {
-        self.weights.len()
+    fn bytes(&self) -> usize {
+        self.weights.len() * COUNT_BYTES
     }
 
     fn buckets(&self) -> u64 {
@@ -95,9 +98,11 @@ impl Learned for Spike {
             .collect()
     }
 
-    fn shrink(&mut self, values_max: usize) {
-        // The numbers lie below that of the values of one bucket, which have the same limit.
-        while self.weights.len() > values_max && self.weights.pop_last().is_some() {}
+    fn shrink(&mut self, bytes_max: usize) -> u64 {
+        // The numbers lie below that of the values of one bucket, which have a limit of their own.
+        let before = self.weights.len();
+        while self.bytes() > bytes_max && self.weights.pop_last().is_some() {}
+        (before - self.weights.len()) as u64
     }
 }
 

@@ -445,7 +445,7 @@ fn leaf_is_open(leaf: &Condition) -> bool {
             Expr::Truth(_) => true,
             Expr::Call { arguments, .. } => arguments.iter().any(is_open),
             Expr::Arithmetic(_, left, right) => is_open(left) || is_open(right),
-            Expr::Constant(_) | Expr::Field(_) | Expr::Earlier { .. } => false,
+            Expr::Constant(_) | Expr::Field(_) | Expr::Opened(_) | Expr::Earlier { .. } => false,
         }
     }
     matches!(leaf, Condition::Exists(expr) | Condition::Test(expr, _) if is_open(expr))

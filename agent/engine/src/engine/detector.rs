@@ -3,14 +3,29 @@
 use std::sync::Arc;
 
 use crate::detect::{
-    Drops, Finding, Findings, Hit, IndicatorMatch, Jobs, Limits, NewTerms, SampleDetector, SequenceDetector,
-    ThresholdDetector,
+    Change, Drops, Finding, Findings, Hit, IndicatorMatch, Jobs, Limits, NewTerms, SampleDetector,
+    SequenceDetector, SharedBytes, ThresholdDetector,
 };
 use crate::event::{Schema, Timestamp};
 use crate::lang::Query;
 use crate::rule::{Kind, Rule};
 
 use super::{Counters, Options};
+
+/// What the rules of an engine may remember together.
+pub(super) struct Pools {
+    terms: SharedBytes,
+    jobs: SharedBytes,
+}
+
+impl Pools {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            terms: SharedBytes::new(limits.terms_bytes_all_max),
+            jobs: SharedBytes::new(limits.job_bytes_all_max),
+        }
+    }
+}
 
 /// What runs a rule. The set is closed: a rule type is one of these.
 pub(super) enum Detector {
@@ -24,7 +39,7 @@ pub(super) enum Detector {
 }
 
 impl Detector {
-    pub(super) fn new(rule: &Rule, options: Options) -> Self {
+    pub(super) fn new(rule: &Rule, options: Options, pools: &Pools) -> Self {
         let limits: Limits = options.limits;
         match &rule.kind {
             Kind::Query(_) => Self::Match,
@@ -38,7 +53,7 @@ impl Detector {
                 }
             },
             Kind::NewTerms { fields, history, .. } => {
-                Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, limits))
+                Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, limits, &pools.terms))
             }
             Kind::Threshold { threshold, .. } => {
                 Self::Threshold(ThresholdDetector::new(threshold, rule.lookback, limits))
@@ -48,7 +63,7 @@ impl Detector {
                 Self::Indicators(IndicatorMatch::new(threat, &Arc::default(), &Schema::default()))
             }
             Kind::MachineLearning { jobs, anomaly_threshold } => {
-                Self::Jobs(Jobs::new(jobs, *anomaly_threshold, limits))
+                Self::Jobs(Jobs::new(jobs, *anomaly_threshold, limits, &pools.jobs))
             }
         }
     }
@@ -123,11 +138,13 @@ impl Detector {
         }
     }
 
-    pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8]) {
+    /// Puts back a row. Rows that are to be changed for it, because an earlier version wrote them or there is no room, are
+    /// added to `changes`.
+    pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8], changes: &mut Vec<Change>) {
         match self {
             Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) | Self::Indicators(_) => {}
-            Self::NewTerms(terms) => terms.restore(key, value),
-            Self::Jobs(jobs) => jobs.restore(schema, key, value),
+            Self::NewTerms(terms) => terms.restore(key, value, changes),
+            Self::Jobs(jobs) => jobs.restore(schema, key, value, changes),
         }
     }
 
@@ -173,12 +190,18 @@ impl Detector {
                 counters.sequence_bytes += sample.bytes() as u64;
                 sample.discarded()
             }
-            Self::NewTerms(terms) => terms.discarded(),
+            Self::NewTerms(terms) => {
+                counters.learned_bytes += terms.bytes() as u64;
+                terms.discarded()
+            }
             Self::Threshold(threshold) => {
                 counters.threshold_bytes += threshold.bytes() as u64;
                 threshold.discarded()
             }
-            Self::Jobs(jobs) => jobs.discarded(),
+            Self::Jobs(jobs) => {
+                counters.learned_bytes += jobs.bytes() as u64;
+                jobs.discarded()
+            }
         };
     }
 }

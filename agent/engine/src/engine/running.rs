@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::detector::Detector;
+use super::detector::{Detector, Pools};
 use super::excuse::Excuses;
 use super::flood::{Ceiling, Flood};
 use super::{Alert, Counters, Options, Output, StateChange, withheld};
@@ -39,11 +39,11 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(rule: &Arc<Rule>, options: Options) -> Self {
+    pub(super) fn new(rule: &Arc<Rule>, options: Options, pools: &Pools) -> Self {
         let suppressor = rule.suppression.as_ref();
         Self {
             rule: rule.clone(),
-            detector: Detector::new(rule, options),
+            detector: Detector::new(rule, options, pools),
             lineage: match &rule.kind {
                 Kind::Eql(Query::Lineage(lineage)) => Some(LineageDetector::new(lineage, options.limits)),
                 _ => None,

@@ -8,6 +8,7 @@ mod fields;
 mod inference;
 mod json;
 mod mapping;
+mod opened;
 mod schema;
 mod texts;
 mod time;
@@ -192,6 +193,11 @@ impl Event {
     /// The lists of fields: its own, and below it those that it shares with other events.
     pub(crate) fn layers(&self) -> (&Fields, &[Arc<Fields>]) {
         (&self.own, &self.shared)
+    }
+
+    /// What the schema does not know.
+    pub(crate) fn rest(&self) -> &serde_json::Map<String, serde_json::Value> {
+        &self.rest
     }
 
     /// Every field that is set, in the order of the schema.

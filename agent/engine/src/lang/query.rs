@@ -269,12 +269,16 @@ pub enum Expr {
     Constant(Option<Value>),
     /// The field's values.
     Field(FieldId),
+    /// Those of the field's values that are names of files that the kernel opened: what an exclusion sees of it.
+    Opened(FieldId),
     /// The values that the field has in the event of an earlier stage.
     Earlier {
         /// The stage, by its place among all of the sequence.
         stage: usize,
         /// The field.
         field: FieldId,
+        /// Whether only names of files count that the kernel opened.
+        opened: bool,
     },
     /// What the function makes of its arguments.
     Call {
@@ -492,8 +496,12 @@ impl Relation {
 impl Expr {
     fn resolved(&self, answers: &dyn Answers) -> Self {
         match self {
-            Self::Constant(_) | Self::Field(_) => self.clone(),
-            Self::Earlier { stage, field } => Self::Constant(answers.earlier(*stage, *field)),
+            Self::Constant(_) | Self::Field(_) | Self::Opened(_) => self.clone(),
+            Self::Earlier { stage, field, opened } => {
+                let opened = field.opened().filter(|_| *opened);
+                let of_files = opened.and_then(|opened| answers.earlier(*stage, opened));
+                Self::Constant(of_files.or_else(|| answers.earlier(*stage, *field)))
+            }
             Self::Call { function, insensitive, arguments } => Self::Call {
                 function: *function,
                 insensitive: *insensitive,
@@ -509,7 +517,7 @@ impl Expr {
 
     pub(super) fn has(&self, wanted: &Wanted) -> bool {
         match self {
-            Self::Constant(_) | Self::Field(_) => false,
+            Self::Constant(_) | Self::Field(_) | Self::Opened(_) => false,
             Self::Earlier { .. } => *wanted == Wanted::Earlier,
             Self::Call { arguments, .. } => arguments.iter().any(|argument| argument.has(wanted)),
             Self::Arithmetic(_, left, right) => left.has(wanted) || right.has(wanted),
@@ -520,7 +528,7 @@ impl Expr {
     fn collect_fields(&self, fields: &mut Vec<FieldId>) {
         match self {
             Self::Constant(_) => {}
-            Self::Field(field) | Self::Earlier { field, .. } => fields.push(*field),
+            Self::Field(field) | Self::Opened(field) | Self::Earlier { field, .. } => fields.push(*field),
             Self::Call { arguments, .. } => {
                 arguments.iter().for_each(|argument| argument.collect_fields(fields))
             }
@@ -633,7 +641,11 @@ impl fmt::Display for Shown<'_, Expr> {
             Expr::Constant(None) => f.write_str("null"),
             Expr::Constant(Some(value)) => write!(f, "{}", Quoted(value)),
             Expr::Field(field) => f.write_str(schema.name(*field)),
-            Expr::Earlier { stage, field } => write!(f, "stage {stage}'s {}", schema.name(*field)),
+            Expr::Opened(field) => write!(f, "opened({})", schema.name(*field)),
+            Expr::Earlier { stage, field, opened } => {
+                let (open, close) = if *opened { ("opened(", ")") } else { ("", "") };
+                write!(f, "{open}stage {stage}'s {}{close}", schema.name(*field))
+            }
             Expr::Call { function, insensitive, arguments } => {
                 write!(f, "{}{}(", function.name(), if *insensitive { "~" } else { "" })?;
                 for (index, argument) in arguments.iter().enumerate() {

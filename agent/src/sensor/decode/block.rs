@@ -61,6 +61,7 @@ struct Role {
     group_name: FieldId,
     interactive: FieldId,
     name: FieldId,
+    opened_name: FieldId,
     pid: FieldId,
     real_group_id: FieldId,
     real_group_name: FieldId,
@@ -90,6 +91,7 @@ macro_rules! role {
                 group_name: FieldId::of(concat!($prefix, ".group.name")),
                 interactive: FieldId::of(concat!($prefix, ".interactive")),
                 name: FieldId::of(concat!($prefix, ".name")),
+                opened_name: FieldId::of(concat!("lapwing.", $prefix, ".opened_name")),
                 pid: FieldId::of(concat!($prefix, ".pid")),
                 real_group_id: FieldId::of(concat!($prefix, ".real_group.id")),
                 real_group_name: FieldId::of(concat!($prefix, ".real_group.name")),
@@ -126,7 +128,7 @@ impl Decoder {
         let make = || {
             let mut fields = Fields::with_capacity(24);
             self.describe_as(&ROLES[role], process, &mut fields);
-            describe_program_as(&ROLES[role], &process.image, &mut fields);
+            describe_program_as(&ROLES[role], process, &process.image, &mut fields);
             if role == ENTRY_LEADER {
                 let kind = process.entry.map(|(_, kind)| kind);
                 fields.set_some(field!("process.entry_leader.entry_meta.type"), kind);
@@ -155,7 +157,7 @@ impl Decoder {
         self.describe_capabilities(process, &mut fields);
         describe_place(table, process, &mut fields);
         if let Some(image) = image {
-            describe_program_as(&ITSELF, image, &mut fields);
+            describe_program_as(&ITSELF, process, image, &mut fields);
             describe_program(image, &mut fields);
             if Arc::ptr_eq(image, &process.image) {
                 describe_start(process, &mut fields);
@@ -169,7 +171,7 @@ impl Decoder {
         let make = || {
             let image = &process.image;
             let mut fields = Fields::with_capacity(24);
-            fields.set(field!("process.name"), image.name.clone());
+            describe_names(&ITSELF, process, image, &mut fields);
             fields.set_some(field!("process.executable"), known(&image.executable));
             fields.set_some(field!("process.command_line"), known(&image.command_line));
             fields.set(field!("process.pid"), process.key.pid);
@@ -272,13 +274,28 @@ impl Decoder {
     }
 }
 
-fn describe_program_as(role: &Role, image: &Image, fields: &mut Fields) {
+fn describe_program_as(role: &Role, process: &Process, image: &Image, fields: &mut Fields) {
     fields.set(role.args, image.args.clone());
     fields.set(role.args_count, image.args_count);
     fields.set_some(role.command_line, known(&image.command_line));
     fields.set_some(role.executable, known(&image.executable));
-    fields.set(role.name, image.name.clone());
+    describe_names(role, process, image, fields);
     fields.set_some(role.working_directory, known(&image.directory));
+}
+
+/// The names that a process goes by, and which of them is that of the file, where there are others.
+fn describe_names(role: &Role, process: &Process, image: &Image, fields: &mut Fields) {
+    fields.set(role.name, image.name.clone());
+    if !(image.is_unknown() && is_of_the_kernel(process)) {
+        fields.set_some(role.opened_name, image.opened_name());
+    }
+}
+
+/// Whether it is a thread of the kernel, whose name is the kernel's.
+fn is_of_the_kernel(process: &Process) -> bool {
+    /// The number of kthreadd, which starts all others.
+    const KTHREADD: u32 = 2;
+    process.key.pid == KTHREADD || process.parent.is_some_and(|parent| parent.pid == KTHREADD)
 }
 
 fn describe_program(image: &Image, fields: &mut Fields) {

@@ -142,7 +142,7 @@ fn image(executable: &str) -> Image {
         executable: executable.into(),
         file_key: FileKey::default(),
         since: 0,
-        name: name.into(),
+        name: Value::texts([name, "script"]),
         args: args([name.as_bytes()]),
         args_count: 1,
         command_line: name.into(),

@@ -174,6 +174,10 @@ impl Compiler {
             Condition::Not(inner) => return Node::Not(Box::new(self.node(inner))),
             Condition::All(parts) => return Node::All(parts.iter().map(|part| self.node(part)).collect()),
             Condition::Any(parts) => return Node::Any(parts.iter().map(|part| self.node(part)).collect()),
+            Condition::Exists(Expr::Opened(field)) => return self.opened(*field, Asked::Exists, condition),
+            Condition::Test(Expr::Opened(field), test) if is_cheap(test) => {
+                return self.opened(*field, Asked::Test(test.clone()), condition);
+            }
             Condition::Exists(Expr::Field(field)) => self.asked(*field, Asked::Exists),
             Condition::Test(Expr::Field(field), test) if is_cheap(test) => {
                 self.asked(*field, Asked::Test(test.clone()))
@@ -185,6 +189,17 @@ impl Compiler {
             | Condition::Related(..) => None,
         };
         asked.map_or_else(|| self.computed(condition), Node::Fact)
+    }
+
+    /// A test of the names of opened files: of the field that has them, or of the list itself where all of its names are
+    /// such.
+    fn opened(&mut self, names: FieldId, asked: Asked, condition: &Condition) -> Node {
+        let opened = names.opened().unwrap_or(names);
+        let tests = [(opened, asked.clone()), (opened, Asked::Exists), (names, asked)];
+        let facts = tests.map(|(field, asked)| self.asked(field, asked));
+        let [Some(passes), Some(is_there), Some(any_passes)] = facts else { return self.computed(condition) };
+        let is_absent = Node::Not(Box::new(Node::Fact(is_there)));
+        Node::Any([Node::Fact(passes), Node::All([is_absent, Node::Fact(any_passes)].into())].into())
     }
 
     /// The test of a field, the same for all who ask the same; `None` where there are more fields than slots.

@@ -30,12 +30,6 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
         entries_max: None,
         window,
     };
-    let entries = |what: &str, entries_max, window| Bound {
-        what: what.to_owned(),
-        bytes_max: None,
-        entries_max: Some(entries_max),
-        window,
-    };
     let mut bounds = Vec::new();
     match &rule.kind {
         Kind::Query(_) | Kind::ThreatMatch { .. } => {}
@@ -59,9 +53,9 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
             }
         }
         Kind::NewTerms { history, .. } => {
-            bounds.push(entries(
-                "terms that were seen, those of the oldest sighting forgotten first",
-                limits.terms_max,
+            bounds.push(bytes(
+                "terms that were seen, those of who has most and of the oldest sighting forgotten first",
+                limits.terms_bytes_max,
                 Some(*history),
             ));
         }
@@ -69,8 +63,8 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
             bounds.push(bytes("counts by group", limits.threshold_bytes_max, Some(rule.lookback)));
         }
         Kind::MachineLearning { jobs, .. } => {
-            let values = limits.job_values_max.saturating_mul(jobs.len());
-            bounds.push(entries("values by partition", values, None));
+            let learned = limits.job_bytes_max.saturating_mul(2 * jobs.len());
+            bounds.push(bytes("values by partition", learned, None));
         }
     }
     if let Some(suppression) = &rule.suppression {

@@ -121,8 +121,14 @@ fn values(condition: &Condition, event: &Event, schema: &Schema) -> Vec<(String,
     let mut ids = condition.fields();
     ids.sort();
     ids.dedup();
-    let mut found: Vec<_> =
-        ids.into_iter().map(|id| (schema.name(id).to_owned(), event.values(id).to_vec())).collect();
+    let mut found: Vec<_> = Vec::new();
+    for id in ids {
+        found.push((schema.name(id).to_owned(), event.values(id).to_vec()));
+        // Which of the names are more than what the process goes by.
+        if let Some(opened) = id.opened().filter(|opened| event.get(*opened).is_some()) {
+            found.push((schema.name(opened).to_owned(), event.values(opened).to_vec()));
+        }
+    }
     if let Condition::Exists(expr) | Condition::Test(expr, _) = condition
         && matches!(expr, Expr::Call { .. } | Expr::Arithmetic(..))
     {

@@ -26,7 +26,7 @@ pub(in crate::lang) fn lower(
         AstQuery::Sequence(sequence) => lowering.sequence(sequence).map(Query::Sequence),
         AstQuery::Sample(sample) => lowering.sample(sample).map(Query::Sample),
     };
-    let query = query.map(|query| lowering.with_subqueries(query));
+    let query = query.map(|query| lowering.with_subqueries(query).guarded());
     lowering.finish(query)
 }
 
@@ -217,7 +217,7 @@ impl Lowering<'_> {
     fn field_expression(&mut self, name: &Name) -> Option<(Expr, Kind)> {
         if let Some((stage, text)) = self.earlier(&name.text) {
             let field = self.field(&text, name.span)?;
-            return Some((Expr::Earlier { stage, field }, Kind::Of(self.schema.ty(field))));
+            return Some((Expr::Earlier { stage, field, opened: false }, Kind::Of(self.schema.ty(field))));
         }
         let found =
             if name.optional { self.lookup(&name.text) } else { Some(self.field(&name.text, name.span)?) };

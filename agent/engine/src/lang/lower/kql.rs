@@ -19,7 +19,7 @@ pub(in crate::lang) fn lower(
     if let Some(condition) = &condition {
         lowering.lint(&Clause::kql(ast, condition));
     }
-    lowering.finish(condition.map(|condition| EventQuery { category: None, condition }))
+    lowering.finish(condition.map(|condition| EventQuery { category: None, condition }.guarded()))
 }
 
 /// What is asked of a field.

@@ -3,6 +3,7 @@
 pub(super) mod eql;
 pub(super) mod kql;
 
+mod exclusion;
 mod lineage;
 mod lint;
 

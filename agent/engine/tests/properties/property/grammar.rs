@@ -8,6 +8,7 @@ use super::{below, choose};
 
 const TEXT: &[&str] = &[
     "process.name",
+    "lapwing.process.opened_name",
     "process.args",
     "process.command_line",
     "user.id",
@@ -15,7 +16,8 @@ const TEXT: &[&str] = &[
     "labels.team",
     "message",
 ];
-const KEYWORD: &[&str] = &["process.name", "process.args", "user.id", "labels.team"];
+const KEYWORD: &[&str] =
+    &["process.name", "lapwing.process.opened_name", "process.args", "user.id", "labels.team"];
 const LONG: &[&str] = &["process.pid", "process.args_count", "destination.port"];
 const DOUBLE: &str = "event.risk_score";
 const BOOLEAN: &str = "process.interactive";

@@ -130,10 +130,10 @@ fn also<'a>(given: &mut Vec<Asked<'a>>, asked: Asked<'a>) {
     }
 }
 
-/// Whether events have one value of the field at most. Several sources write the fields of `event` as lists, and nothing
+/// Whether events have one value of the field at most. A process goes by several names, several sources write the fields of `event` as lists, and nothing
 /// is known of fields that are not in the table.
 fn has_one_value(schema: &Schema, field: FieldId) -> bool {
-    let one = schema.is_built_in(field) && !schema.is_list(field);
+    let one = schema.is_built_in(field) && !schema.is_list(field) && field.opened().is_none();
     one && schema.ty(field) != Type::Text && !schema.name(field).starts_with("event.")
 }
 
