@@ -2,22 +2,24 @@
 //! no rule can match it or it was told just before, or lost because there was no room.
 //!
 //! There are two rings, one for processes and one for connections, and the last quarter of each is kept for the kinds that
-//! do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another.
+//! do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another. Beyond the fill mark, actors
+//! share what is left ([`share`]): a flood of one user must not push out what another does.
 //!
 //! The reader polls. To wake it for each record costs more than everything else that happens here, so it is woken only
 //! when much is unread.
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_CONS_POS, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use lapwing_common::{Counts, Filter, Header, Kind, Reach, VERSION};
+use lapwing_common::{Counts, Filter, Header, Kind, Reach, ShareOf, VERSION};
 
 use crate::layout::{AGENT, CONNECTIONS_MARK_BYTES, FILL_MARK_BYTES};
+use crate::share;
 
 /// The ring of records about processes. Its size is set when it is loaded.
 #[map]
@@ -35,6 +37,8 @@ static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 
+/// How many times the fill mark a ring holds.
+const QUARTERS: u64 = 4;
 /// How many quarters of a ring a kind that gives way may fill. The fill mark is one.
 const QUARTERS_FOR_ALL: u64 = 3;
 /// How far above the fill mark records still wake the reader: enough of them that it cannot be missed, and then no
@@ -138,7 +142,17 @@ pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
         let unread = ring.query(u64::from(BPF_RB_AVAIL_DATA));
         let must_wake = unread >= mark && unread - mark < WAKE_BYTES;
         let wake = if must_wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-        let gives_way = kind.gives_way() && unread / QUARTERS_FOR_ALL >= mark;
+        let gives_way = kind.gives_way() && unread / QUARTERS_FOR_ALL >= mark
+            || unread >= mark && kind.has_actor() && {
+                let free = mark.wrapping_mul(QUARTERS).saturating_sub(unread);
+                share::gives_way(
+                    ShareOf::kind(kind),
+                    len,
+                    unread,
+                    free,
+                    ring.query(u64::from(BPF_RB_CONS_POS)),
+                )
+            };
         let room = core::ptr::from_ref(ring).cast_mut().cast();
         let fits = !gives_way && bpf_ringbuf_output(room, record.cast(), len, u64::from(wake)) == 0;
         if let Some(counts) = counts() {

@@ -25,6 +25,7 @@ mod walk;
 mod emit;
 mod layout;
 mod scratch;
+mod share;
 
 /// Logs for the programs' own debugging; nothing at all unless built with the feature `log`.
 #[macro_export]

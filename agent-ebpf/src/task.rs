@@ -5,6 +5,7 @@ use lapwing_common::layout::NSPROXY_BYTES;
 use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, State, Task};
 
 use crate::layout::*;
+use crate::process::current;
 
 /// `PIDTYPE_PGID` and `PIDTYPE_SID`; match-proto:v4.19:include/linux/pid_types.h:enum pid_type
 const PIDTYPE_PGID: usize = 2;
@@ -106,6 +107,18 @@ pub(crate) fn ids(cred: Address) -> [u32; 6] {
 /// owner counts, and of nested ones the owner of the outermost.
 #[inline(never)]
 fn actor(cred: Address) -> u32 {
+    owner(cred)
+}
+
+/// The user of the host who answers for the current task. A function of its own, not one that calls [`actor`], so that
+/// both fit into what a program leaves of its stack.
+#[inline(never)]
+pub(crate) fn current_actor() -> u32 {
+    owner(read(current(), &TASK_REAL_CRED))
+}
+
+#[inline(always)]
+fn owner(cred: Address) -> u32 {
     let mut user: u32 = read(cred, &CRED_UID);
     let mut namespace: Address = read_or(cred, &CRED_USER_NS, core::ptr::null());
     for _ in 0..USER_NAMESPACES_MAX {

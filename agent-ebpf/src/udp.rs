@@ -90,11 +90,9 @@ fn sends_ipv6(ctx: &SockAddrContext) {
         unsafe { word((&raw const (*ctx.sock_addr).user_ip6).cast::<u32>().add(index)) }
     };
     let address = [part(0), part(1), part(2), part(3)];
-    if socket::is_mapped(address) {
-        sends(ctx, IPV4, [address[3], 0, 0, 0]);
-    } else {
-        sends(ctx, IPV6, address);
-    }
+    let is_mapped = socket::is_mapped(address);
+    let (family, remote) = if is_mapped { (IPV4, [address[3], 0, 0, 0]) } else { (IPV6, address) };
+    sends(ctx, family, remote);
 }
 
 #[inline(always)]

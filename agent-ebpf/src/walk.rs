@@ -15,8 +15,8 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_use
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use lapwing_common::{
-    Header, PATHS_BYTES_MAX, Span, TEXT_BYTES_MAX, UPPER_NAMES_BYTES_MAX, UPPER_NAMES_MAX, VARIABLE_BYTES_MAX,
-    WANTED_MAX,
+    Header, PATHS_BYTES_MAX, Span, TEXT_BYTES_MAX, UPPER_NAMES_BYTES_MAX, UPPER_NAMES_MAX,
+    VARIABLE_BYTES_MAX, WANTED_MAX,
 };
 
 use crate::layout::*;

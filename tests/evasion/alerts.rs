@@ -54,8 +54,17 @@ pub(crate) fn attack_once() -> u16 {
 
 /// The same with another technique.
 pub(crate) fn attack_once_by(technique: &str) -> u16 {
+    attack(0, technique)
+}
+
+/// The same as another user.
+pub(crate) fn attack_once_as(user: u32) -> u16 {
+    attack(user, "thread")
+}
+
+fn attack(user: u32, technique: &str) -> u16 {
     let (stage, port) = (stage(), port());
-    stage.attack("PROGRAM; exit $?", technique, stage.hosts.far.address(), port);
+    stage.attack(user, "PROGRAM; exit $?", technique, stage.hosts.far.address(), port);
     port
 }
 
@@ -87,7 +96,7 @@ impl Stage {
         let host = if rule == IMDS_REQUEST { IMDS } else { self.hosts.far.address() };
         for attempt in 1.. {
             let (port, mark) = (port(), self.agent.mark());
-            self.attack(script, technique, host, port);
+            self.attack(0, script, technique, host, port);
             let is_it = |alert: &Alert| alert.rule() == rule && *value(alert, "destination.port") == port;
             match self.agent.wait_for_within(technique, mark, PATIENCE, is_it) {
                 Ok(alert) => {
@@ -101,10 +110,13 @@ impl Stage {
         unreachable!("an attempt is the last")
     }
 
-    fn attack(&self, script: &str, technique: &str, host: &str, port: u16) {
+    fn attack(&self, user: u32, script: &str, technique: &str, host: &str, port: u16) {
         let program = format!("{} -e /bin/true {host} {port}", self.program.display());
-        let mut command = self.hosts.near.command("sh");
-        command.arg("-c").arg(script.replace("PROGRAM", &program));
+        let mut command = self.hosts.near.command("setpriv");
+        let user = user.to_string();
+        command
+            .args(["--reuid", &user, "--regid", &user, "--clear-groups", "sh", "-c"])
+            .arg(script.replace("PROGRAM", &program));
         command.env(ORDER, format!("{technique} {host}:{port}")).stderr(Stdio::inherit());
         // What the program ends with is told by the alert: an attack may well end in a refusal.
         let _ = command.status().expect("ip");
@@ -118,6 +130,7 @@ fn stage() -> &'static Stage {
         // Below the agent's folder, which goes with it; that is a folder anybody can write to.
         let program = agent.folder().join("nc");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        fs::set_permissions(agent.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         Stage { agent, hosts: Hosts::new().expect("hosts in network namespaces"), program }
     })
 }

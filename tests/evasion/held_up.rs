@@ -1,6 +1,7 @@
 //! The agent itself: stopped, frozen, limited, flooded.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,9 +15,14 @@ use serde_json::Value;
 use crate::act::{self, Strings, c};
 use crate::agent::{of, ready};
 use crate::alerts::{
-    agent as agent_with, agent_with_small_rings as agent, attack_once, attack_once_by, is_of, value,
+    agent as agent_with, agent_with_small_rings as agent, attack_once, attack_once_as, attack_once_by, is_of,
+    value,
 };
 
+/// A user without privileges, of whom nothing else is on this host.
+const OTHER: libc::uid_t = 1_042;
+/// The user `nobody`.
+const NOBODY: libc::uid_t = 65_534;
 /// How long an alert may take once the agent goes on.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -83,7 +89,7 @@ fn stopped_by_a_signal() {
     flood_with_programs();
     agent.signal("CONT").unwrap();
     agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
-    let told = told_lost(&agent);
+    let told = reported_lost(&agent);
     // What the agent still holds to tell together is told at its end.
     agent.stop().unwrap();
     let alerts: Vec<_> = agent.alerts().unwrap().into_iter().filter(is_lost).collect();
@@ -115,7 +121,7 @@ fn flooded_with_processes() {
         // The agent that prints events is to keep up.
         of("end", processes(200));
     }
-    let port = attack_once();
+    let port = attack_once_as(OTHER);
     agent.signal("CONT").unwrap();
     agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
     let lost = lost_by_kind(&mut agent);
@@ -133,15 +139,43 @@ fn flooded_with_programs() {
     flood_with_programs();
     attack_once();
     agent.signal("CONT").unwrap();
-    let told = told_lost(&agent);
+    let told = reported_lost(&agent);
     let lost = lost_by_kind(&mut agent);
     assert!(told > 0 && lost["exec"].as_u64() > Some(0), "{lost}");
     assert!(lost["connect"].is_null() && lost["connected"].is_null(), "{lost}");
 }
 
+/// A user without privileges runs twelve programs with long arguments, each from a file of its own, until there is no
+/// room for another. Seen: what another user does then, its program too; and whose records were dropped.
+#[test]
+fn flooded_by_another_user() {
+    let _turn = turn();
+    let mut agent = agent();
+    agent.signal("STOP").unwrap();
+    ready();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for number in 0..12 {
+        let program = folder.path().join(number.to_string());
+        fs::copy("/bin/true", &program).unwrap();
+        run_with_long_arguments(&program, Some(NOBODY));
+    }
+    let port = attack_once_as(OTHER);
+    agent.signal("CONT").unwrap();
+    agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
+    reported_lost(&agent);
+    agent.stop().unwrap();
+    let alerts = agent.alerts().unwrap();
+    let lost = alerts.iter().find(|alert| is_lost(alert)).unwrap();
+    let users = value(lost, "lapwing.lost.by_user").as_array().cloned().unwrap_or_default();
+    let by = |id: libc::uid_t| users.iter().find(|user| user["id"] == id.to_string());
+    assert!(by(NOBODY).is_some_and(|user| user["records"].as_u64() > Some(0)), "{users:?}");
+    assert!(by(OTHER).is_none(), "{users:?}");
+}
+
 /// What the agent's own alert says to be lost, once it has ended.
 fn lost_by_kind(agent: &mut Agent) -> Value {
-    told_lost(agent);
+    reported_lost(agent);
     agent.stop().unwrap();
     let alerts = agent.alerts().unwrap();
     let told: Vec<_> = alerts.iter().filter(|alert| is_lost(alert)).collect();
@@ -200,37 +234,52 @@ fn limited(pid: Pid, limit: Resource, soft: u64) -> u64 {
     }
 }
 
-/// Makes processes that end at once. Returns the number of the last.
+/// Makes processes that end at once, as the user who attacks: what root does beside the test takes none of its share.
+/// Returns the number of the one that made them.
 fn processes(count: usize) -> u32 {
-    let made: Vec<_> = (0..count)
-        .map(|_| {
-            // SAFETY: the child does nothing but leave.
-            unsafe {
-                match libc::fork() {
-                    0 => libc::_exit(0),
-                    pid => pid,
+    let (pid, _) = act::forked(|| {
+        // SAFETY: it has no preconditions; the children do nothing but leave.
+        unsafe {
+            if libc::setuid(OTHER) != 0 {
+                return 1;
+            }
+            for _ in 0..count {
+                if libc::fork() == 0 {
+                    libc::_exit(0);
                 }
             }
-        })
-        .collect();
-    made.iter().for_each(|pid| _ = act::wait(*pid));
-    u32::try_from(made[count - 1]).unwrap()
+            while libc::wait(std::ptr::null_mut()) > 0 {}
+        }
+        0
+    });
+    pid
 }
 
 /// Runs programs whose arguments are as long as a record holds, more of them than the ring has room for. Few as they
 /// are, agents that are not held up read them in time.
 fn flood_with_programs() {
     ready();
-    let (path, texts) = (c("/bin/true"), [c("true"), c(vec![b'x'; 47 * 1024])]);
-    let strings = Strings::new(&texts);
     for _ in 0..12 {
-        let (pid, _) = act::forked(|| act::exec(&path, &strings));
-        of("end", pid);
+        run_with_long_arguments(Path::new("/bin/true"), None);
     }
 }
 
+/// Runs a program once with arguments that are nearly as long as a record holds, as this user where one is given.
+fn run_with_long_arguments(program: &Path, user: Option<libc::uid_t>) {
+    let (path, texts) = (c(program.as_os_str().as_bytes()), [c("true"), c(vec![b'x'; 47 * 1024])]);
+    let strings = Strings::new(&texts);
+    let (pid, _) = act::forked(|| {
+        // SAFETY: it has no preconditions.
+        match user.map(|user| unsafe { libc::setuid(user) }) {
+            None | Some(0) => act::exec(&path, &strings),
+            Some(_) => 1,
+        }
+    });
+    of("end", pid);
+}
+
 /// How many records the agent says to have lost, once it has looked.
-fn told_lost(agent: &Agent) -> u64 {
+fn reported_lost(agent: &Agent) -> u64 {
     lapwing_stage::until("the account of losses", PATIENCE, || {
         let status = agent.status()?;
         let records = status["lanes"][0]["source"]["records"].as_array().cloned().unwrap_or_default();

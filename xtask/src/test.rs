@@ -21,7 +21,10 @@ use crate::{build, needs, package, setup, targets};
 /// The target that tests the installed package, and the variable by which it is told where that lies.
 const SERVICE: (&str, &str) = ("service", "LAPWING_PACKAGE");
 
-#[derive(Args)]
+/// The target that abuses the agent, the variable that names the agent, and the one by which acts run whole.
+const ABUSE: (&str, &str, &str) = ("abuse", "LAPWING_TEST_AGENT", "LAPWING_TEST_ABUSE");
+
+#[derive(Args, Default)]
 pub(crate) struct Arguments {
     /// Only tests whose names contain this
     filter: Option<String>,
@@ -29,6 +32,12 @@ pub(crate) struct Arguments {
     /// hook in turn
     #[arg(long, value_name = "KERNELS", value_delimiter = ',')]
     vm: Vec<String>,
+    /// What users without privileges do to the agent, alone and whole: a short form of it is in every run
+    #[arg(long, conflicts_with = "vm")]
+    abuse: bool,
+    /// Everything, and everything whole: abuse too, and the live tests on every kernel in an emulator
+    #[arg(long, conflicts_with_all = ["vm", "abuse", "filter"])]
+    all: bool,
     /// Only these rounds, as 1 for each hook by its first method
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "vm")]
     rounds: Vec<usize>,
@@ -44,10 +53,17 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let mut report = Report::new(say);
-    if arguments.vm.is_empty() {
-        run_here(arguments, &mut report)?;
-    } else {
+    if !arguments.vm.is_empty() {
         vm::run(arguments, &mut report)?;
+    } else if !arguments.abuse {
+        run_here(arguments, &mut report)?;
+    }
+    if arguments.abuse || arguments.all {
+        run_abuse(arguments, &mut report)?;
+    }
+    if arguments.all {
+        let vm = vm::names().map(str::to_owned).collect();
+        vm::run(&Arguments { vm, ..Arguments::default() }, &mut report)?;
     }
     report.skipped().for_each(|line| say(&line));
     say(&format!("{:.0} s in all", start.elapsed().as_secs_f64()));
@@ -81,6 +97,20 @@ fn run_here(arguments: &Arguments, report: &mut Report) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs what users without privileges do to the agent, whole and against an optimised agent.
+fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    needs::install()?;
+    let agent = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
+    let object = build::object(&setup::run()?, &build::Arguments::default())?;
+    let environment = [
+        (build::OBJECT, object.display().to_string()),
+        (ABUSE.1, agent.display().to_string()),
+        (ABUSE.2, "1".to_owned()),
+    ];
+    let tests = Tests { environment: environment.into(), filter: arguments.filter.clone() };
+    tests.run(&["--package", "lapwing", "--test", ABUSE.0], report)
 }
 
 /// How tests are run.

@@ -64,6 +64,7 @@ macro_rules! layout {
             required MM_ARG_START: "mm_struct.arg_start";
             required MM_ENV_END: "mm_struct.env_end";
             required MM_ENV_START: "mm_struct.env_start";
+            optional MM_EXE_FILE: "mm_struct.exe_file";
             required MOUNT_MNT: "mount.mnt";
             required MOUNT_MOUNTPOINT: "mount.mnt_mountpoint";
             optional MOUNT_NAMESPACE: "mount.mnt_ns";

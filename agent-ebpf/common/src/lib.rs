@@ -80,6 +80,12 @@ impl Kind {
         matches!(self, Self::FORK | Self::EXIT | Self::CONNECTED | Self::CLOSED | Self::DATAGRAM)
     }
 
+    /// Whether it is written in the task that caused it. The others are written in whatever context handled a packet.
+    #[must_use]
+    pub const fn has_actor(self) -> bool {
+        !matches!(self, Self::CONNECTED | Self::CLOSED)
+    }
+
     /// The kind's place in [`Counts`].
     #[must_use]
     pub const fn slot(self) -> usize {
@@ -101,6 +107,47 @@ pub struct Counts {
     pub lost: [u64; SLOTS],
     /// Records that were not made, by [`Kind::slot`].
     pub filtered: [u64; SLOTS],
+}
+
+/// What an actor holds of a ring, as far as that is known: beyond the fill mark it is charged for its records.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Share {
+    /// Bytes of its records that were unread when it was last charged.
+    pub unread: u64,
+    /// Bytes that were unread in the whole ring then.
+    pub ring_unread: u64,
+    /// The reader's position then.
+    pub ring_read: u64,
+    /// Records that were dropped because it held too much; of users only.
+    pub dropped: u64,
+}
+
+/// Most shares of one level that are known. The one that was not charged for longest is forgotten first.
+pub const SHARES_MAX: u32 = 2048;
+
+/// The bits that the keys of shares have above the actor's id: an actor has a share of each ring, and in each one for
+/// the kinds that give way and one for the others, so that its forks do not displace its programs.
+pub struct ShareOf;
+
+impl ShareOf {
+    /// A share of the ring for connections; without it, of the ring for processes.
+    pub const CONNECTIONS: u64 = 1 << 62;
+    /// A share for the kinds that give way.
+    pub const GIVING_WAY: u64 = 1 << 61;
+
+    /// The bits for records of a kind.
+    #[must_use]
+    pub const fn kind(kind: Kind) -> u64 {
+        let ring = if kind.is_connection() { Self::CONNECTIONS } else { 0 };
+        ring | if kind.gives_way() { Self::GIVING_WAY } else { 0 }
+    }
+
+    /// The actor's id in a key.
+    #[must_use]
+    pub const fn actor(key: u64) -> u64 {
+        key & !(Self::CONNECTIONS | Self::GIVING_WAY)
+    }
 }
 
 /// Most bytes of arguments that a record holds; longer ones are cut and marked.

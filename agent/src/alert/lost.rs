@@ -20,6 +20,8 @@ use crate::source::{Down, Lost};
 const CALM: Duration = Duration::from_secs(10);
 /// How long an episode lasts at most; what is lost after it begins the next.
 const EPISODE_MAX: Duration = Duration::from_secs(60);
+/// Most users that an episode is attributed to.
+const USERS_MAX: usize = 64;
 static RULE: OwnRule = OwnRule {
     id: "7d0f6a0e-5f0f-4c39-9f0e-3a4d2a6c5b11",
     name: "Telemetry lost",
@@ -55,6 +57,8 @@ struct Episode {
     to: Timestamp,
     records: u64,
     by_kind: BTreeMap<&'static str, u64>,
+    /// By the ids of users; an episode names at most [`USERS_MAX`].
+    by_user: BTreeMap<u32, u64>,
     began: Instant,
     latest: Instant,
 }
@@ -82,6 +86,7 @@ impl Watch {
                 event: who(first, schema),
                 from: first.told_time(),
                 to: last.told_time(),
+                by_user: Vec::new(),
                 by_kind: vec![(HALF_MATCHES, dropped.count)],
             },
             now,
@@ -100,6 +105,7 @@ impl Watch {
             to: lost.to,
             records: 0,
             by_kind: BTreeMap::new(),
+            by_user: BTreeMap::new(),
             began: now,
             latest: now,
         });
@@ -111,6 +117,12 @@ impl Watch {
             let sum = episode.by_kind.entry(kind).or_default();
             *sum = sum.saturating_add(count);
         }
+        for (user, count) in lost.by_user {
+            if episode.by_user.len() < USERS_MAX || episode.by_user.contains_key(&user) {
+                let sum = episode.by_user.entry(user).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
     }
 }
 
@@ -119,24 +131,37 @@ impl Episode {
         let kinds = self.by_kind.iter().filter(|(kind, _)| **kind != HALF_MATCHES);
         let kinds: Vec<_> = kinds.map(|(kind, count)| format!("{count} of {kind}")).collect();
         let (records, from, to) = (self.records, self.from, self.to);
+        let given_up = self.by_kind.get(HALF_MATCHES);
         let given_up =
-            self.by_kind.get(HALF_MATCHES).map(|count| format!("{count} half matches were given up"));
-        match given_up {
-            None => format!(
-                "{records} records were lost between {from} and {to}: {}; what happened then may have gone unseen",
-                kinds.join(", ")
-            ),
-            Some(given_up) if kinds.is_empty() => format!(
-                "{given_up} between {from} and {to}, for whoever made them took more room than its share; alerts may be missing"
-            ),
-            Some(given_up) => format!(
-                "{records} records were lost and {given_up} between {from} and {to}: {}; alerts may be missing",
-                kinds.join(", ")
-            ),
+            given_up.map(|count| format!("{count} half matches were given up")).unwrap_or_default();
+        if kinds.is_empty() {
+            return format!(
+                "{given_up} between {from} and {to}: their makers took more room than their share; alerts may be missing"
+            );
         }
+        let and = if given_up.is_empty() { "" } else { " and " };
+        let cause = self.by_user.iter().max_by_key(|(_, count)| **count);
+        let cause =
+            cause.map(|(user, count)| format!("; user {user} filled a ring and lost {count} of them"));
+        format!(
+            "{records} records were lost{and}{given_up} between {from} and {to}: {}{}; what happened then may have gone unseen",
+            kinds.join(", "),
+            cause.unwrap_or_default()
+        )
+    }
+
+    /// The users whose records were dropped because they filled a ring, those with the most first.
+    fn users(&self) -> Vec<serde_json::Value> {
+        let mut users: Vec<_> = self.by_user.iter().collect();
+        users.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        users.into_iter().map(|(user, count)| json!({"id": user.to_string(), "records": count})).collect()
     }
 
     fn document(&self, schema: &Schema) -> AlertDocument {
+        let mut own = json!({"records": self.records, "by_kind": self.by_kind});
+        if !self.by_user.is_empty() {
+            own["by_user"] = self.users().into();
+        }
         Statement {
             rule: &RULE,
             event: &self.event,
@@ -147,7 +172,7 @@ impl Episode {
             risk_score: RISK_SCORE,
             guide: GUIDE,
             lost_records: Some(self.records),
-            detail: ("lost", json!({"records": self.records, "by_kind": self.by_kind})),
+            detail: ("lost", own),
         }
         .document(schema)
     }
@@ -218,6 +243,7 @@ mod tests {
             from: time(second - 1),
             to: time(second),
             by_kind: by_kind.to_vec(),
+            by_user: Vec::new(),
         }
     }
 

@@ -7,6 +7,8 @@ use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
 use lapwing_common::{Counts, Kind, SLOTS};
 
+use super::shares::Shares;
+
 /// How often the counters are read while nothing asks for them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most windows with losses that are remembered, a second each at least. What an alert spans is far shorter.
@@ -24,10 +26,13 @@ unsafe impl Pod for PodCounts {}
 /// The account.
 pub(super) struct Losses {
     counts: PerCpuArray<MapData, PodCounts>,
+    shares: Shares,
     looked: Instant,
     looked_at: u64,
     /// What was lost until then, by [`Kind::slot`].
     lost: [u64; SLOTS],
+    /// Runs of programs that the kernel had left out until then.
+    missed: u64,
     /// From when to when, in nanoseconds since boot, how many were lost.
     windows: VecDeque<(u64, u64, u64)>,
 }
@@ -38,12 +43,18 @@ pub(super) struct Lost {
     pub(super) from: u64,
     /// When it was looked now.
     pub(super) to: u64,
-    /// How many records.
+    /// How many records, with the runs that were left out.
     pub(super) records: u64,
     /// How many in all, since the agent began.
     pub(super) total: u64,
     /// How many of each kind.
     pub(super) by_kind: Vec<(Kind, u64)>,
+    /// Runs of programs that the kernel left out, for the program ran on that processor already. Each may have made a
+    /// record, of a kind that is not known.
+    pub(super) missed: u64,
+    /// Those of the records that were dropped because their user held too much of a ring, by the user who answers for
+    /// them: the users with the most.
+    pub(super) by_user: Vec<(u32, u64)>,
 }
 
 /// Of one kind of record: what there was to tell, what of it was left out, lost for want of room, and come through.
@@ -60,27 +71,46 @@ pub(crate) struct KindCounts {
 }
 
 impl Losses {
-    pub(super) fn new(counts: PerCpuArray<MapData, PodCounts>) -> Self {
-        let now = super::clock::now();
-        Self { counts, looked: Instant::now(), looked_at: now, lost: [0; SLOTS], windows: VecDeque::new() }
+    pub(super) fn new(counts: PerCpuArray<MapData, PodCounts>, shares: Shares) -> Self {
+        Self {
+            counts,
+            shares,
+            looked: Instant::now(),
+            looked_at: super::clock::now(),
+            lost: [0; SLOTS],
+            missed: 0,
+            windows: VecDeque::new(),
+        }
     }
 
-    /// Looks now and then, or at once. Returns what was lost since the last look, if anything.
-    pub(super) fn look(&mut self, now: u64, at_once: bool) -> Option<Lost> {
+    /// Looks now and then, or at once. Returns what was lost since the last look, if anything. `missed` gives the runs of
+    /// programs that the kernel has left out so far.
+    pub(super) fn look(&mut self, now: u64, at_once: bool, missed: impl FnOnce() -> u64) -> Option<Lost> {
         if self.looked.elapsed() < LOOK_EVERY && !at_once {
             return None;
         }
+        let missed = missed();
         let (sums, before) = (self.sums().lost, self.lost);
         let from = self.looked_at;
         (self.looked, self.looked_at, self.lost) = (Instant::now(), now, sums);
+        let missed = missed.saturating_sub(std::mem::replace(&mut self.missed, missed));
         let lost = std::array::from_fn(|slot| sums[slot].saturating_sub(before[slot]));
-        self.add(from, now, &lost, sums.iter().sum())
+        let lost = self.add(from, now, &lost, missed, sums.iter().sum())?;
+        Some(Lost { by_user: self.shares.look(), ..lost })
     }
 
-    /// Takes in what was lost between two times, by [`Kind::slot`], of `total` in all; `None` where that is nothing.
-    pub(super) fn add(&mut self, from: u64, to: u64, lost: &[u64; SLOTS], total: u64) -> Option<Lost> {
+    /// Takes in what was lost between two times, by [`Kind::slot`], of `total` in all, and the runs of programs that were
+    /// left out; `None` where that is nothing.
+    pub(super) fn add(
+        &mut self,
+        from: u64,
+        to: u64,
+        lost: &[u64; SLOTS],
+        missed: u64,
+        total: u64,
+    ) -> Option<Lost> {
         let by_kind: Vec<_> = Kind::ALL.into_iter().map(|kind| (kind, lost[kind.slot()])).collect();
-        let records = by_kind.iter().map(|(_, count)| count).sum();
+        let records = by_kind.iter().map(|(_, count)| count).sum::<u64>() + missed;
         if records == 0 {
             return None;
         }
@@ -88,7 +118,7 @@ impl Losses {
             self.windows.pop_front();
         }
         self.windows.push_back((from, to, records));
-        Some(Lost { from, to, records, total, by_kind })
+        Some(Lost { from, to, records, total, by_kind, missed, by_user: Vec::new() })
     }
 
     /// How many records may have been lost between two times since boot.

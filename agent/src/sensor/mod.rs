@@ -29,6 +29,7 @@ mod guard;
 mod loss;
 mod record;
 mod ring;
+mod shares;
 mod tamper;
 mod touched;
 
@@ -117,6 +118,8 @@ const STALL_NANOS: u64 = 10_000_000_000;
 const CANARY_WAIT: Duration = Duration::from_secs(2);
 /// `AF_INET6`, as records have it.
 const IPV6: u16 = 10;
+/// How runs of programs that the kernel left out are named among the kinds of what was lost.
+const PROBE_RUNS: &str = "probe_run";
 /// Most events of the snapshot in one batch.
 const SNAPSHOT_BATCH: usize = 256;
 
@@ -273,7 +276,7 @@ impl Sensor {
             logger: loaded.logger,
             hooks: loaded.hooks,
             ring,
-            losses: Losses::new(loaded.counts),
+            losses: Losses::new(loaded.counts, loaded.shares),
             filters: Filters::new(loaded.filter),
             is_watched: false,
             canary: Canary::fly(),
@@ -502,7 +505,7 @@ impl Sensor {
         );
         self.taken_over = Some(TakenOver { pid, records, lost });
         let from = inherited.state.as_ref().map_or(self.border.attached, |state| state.until);
-        let lost = self.losses.add(from, self.border.attached, &inherited.lost, lost);
+        let lost = self.losses.add(from, self.border.attached, &inherited.lost, 0, lost);
         inherited.release();
         let lost = lost.map(|lost| self.tell_lost(&lost));
         Batch { events: lost.iter().map(|lost| lost.event.clone()).collect(), lost, ..Batch::default() }
@@ -625,12 +628,14 @@ impl Sensor {
     }
 
     fn tell_lost(&mut self, lost: &loss::Lost) -> Lost {
-        let by_kind = lost.by_kind.iter().filter(|(_, count)| *count > 0);
+        let by_kind = lost.by_kind.iter().map(|(kind, count)| (name(*kind), *count));
+        let by_kind = by_kind.chain([(PROBE_RUNS, lost.missed)]).filter(|(_, count)| *count > 0);
         Lost {
             event: self.decoder.lost(lost.records, lost.total, lost.to),
             from: self.decoder.clock.wall(lost.from),
             to: self.decoder.clock.wall(lost.to),
-            by_kind: by_kind.map(|(kind, count)| (name(*kind), *count)).collect(),
+            by_kind: by_kind.collect(),
+            by_user: lost.by_user.clone(),
         }
     }
 
@@ -795,7 +800,8 @@ impl Source for Sensor {
         let now = clock::now();
         self.table.expire(now);
         self.table.groups.flush();
-        let lost = self.losses.look(now, self.is_stopped).map(|lost| self.tell_lost(&lost));
+        let missed = || self.ebpf.as_ref().map_or(0, missed);
+        let lost = self.losses.look(now, self.is_stopped, missed).map(|lost| self.tell_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
         let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.is_stopped);
         self.look_for_stall(waited);

@@ -22,6 +22,7 @@ use super::hierarchy;
 use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
 use super::loss::PodCounts;
+use super::shares::{PodShare, Shares};
 use super::{bpf, btf};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::causes::causes;
@@ -97,6 +98,7 @@ pub(super) struct Loaded {
     /// That of processes and that of connections.
     pub(super) rings: [RingBuf<MapData>; 2],
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
+    pub(super) shares: Shares,
     pub(super) filter: Array<MapData, PodFilter>,
     pub(super) objects: Objects,
     /// Control groups that are known.
@@ -172,6 +174,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let mut ring = |name| RingBuf::try_from(map(name)?).map_err(|error| refused(&error));
     let rings = [ring("RECORDS")?, ring("CONNECTIONS")?];
     let counts = PerCpuArray::try_from(map("COUNTS")?).map_err(|error| refused(&error))?;
+    let users: HashMap<_, u64, PodShare> =
+        HashMap::try_from(map("USERS")?).map_err(|error| refused(&error))?;
     let filter = Array::try_from(map("FILTER")?).map_err(|error| refused(&error))?;
     let objects = Objects::new(map("OBJECTS")?, ids).map_err(|error| refused(&error))?;
     let groups = ebpf.take_map("CGROUPS").ok_or(StartError::Stub)?;
@@ -181,6 +185,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
         btf,
         rings,
         counts,
+        shares: Shares::new(users),
         filter,
         objects,
         groups,

@@ -101,6 +101,9 @@ pub(crate) struct Lost {
     pub(crate) to: Timestamp,
     /// How many of each kind; only kinds of which any were lost.
     pub(crate) by_kind: Vec<(&'static str, u64)>,
+    /// Those that were dropped because a user's records filled too much of a ring, by the user's id: the users with the
+    /// most.
+    pub(crate) by_user: Vec<(u32, u64)>,
 }
 
 /// What a source knows beyond an event, for the alert only: rules do not see it.

@@ -34,6 +34,8 @@ pub struct Settings {
     pub configuration: String,
     /// What its environment holds beside that of this process.
     pub environment: Vec<(&'static str, String)>,
+    /// A program that starts the agent, with its first arguments, such as one that enters a control group first.
+    pub launcher: Vec<String>,
 }
 
 /// A running agent. It is killed when this is dropped.
@@ -269,7 +271,9 @@ impl Drop for Agent {
 
 fn spawn(settings: &Settings, folder: &Path) -> Result<(Child, AtEnd)> {
     let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("agent.log"))?;
-    let child = Command::new(&settings.program)
+    let mut words = settings.launcher.iter().map(std::ffi::OsStr::new).chain([settings.program.as_os_str()]);
+    let child = Command::new(words.next().unwrap_or_default())
+        .args(words)
         .arg("run")
         .arg("--config")
         .arg(folder.join("lapwing.toml"))

@@ -85,6 +85,11 @@ const KERNELS: &[Kernel] = &[
     },
 ];
 
+/// The names of all kernels.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    KERNELS.iter().map(|kernel| kernel.name)
+}
+
 /// Where this machine's own kernel describes its types.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The name of this machine's own kernel.
