@@ -44,9 +44,11 @@ fn what_upstream_refuses_is_set_aside_and_the_rest_goes_on() {
     until("three alerts", PATIENCE, || Ok((sink(&agent)?["waiting"] == 3).then_some(())))
         .expect("three alerts");
     let receiver = Receiver::start(folder.path()).expect("a receiver");
-    // The first is refused as it is, and in its smaller forms; others are taken.
-    let refused = || json!({"status": 400, "body": "no"});
-    receiver.answer([json!({"status": 401}), refused(), refused(), refused()]).expect("answers");
+    // The first is in hand by itself, and refused as it is and in its smaller forms: that may be the receiver's trouble. Then
+    // it is refused beside others that are taken.
+    let mut answers = vec![json!({"status": 400, "body": "no"}); 6];
+    answers.insert(0, json!({"status": 401}));
+    receiver.answer(answers).expect("answers");
     let delivered = until("two deliveries", PATIENCE, || Ok((sink(&agent)?["delivered"] == 2).then_some(())));
     delivered.unwrap_or_else(|error| panic!("{error:#}: {:?}\n{}", sink(&agent), agent.log()));
     agent.stop().expect("an end");

@@ -265,7 +265,7 @@ const LIMITS: &[Limit] = &[
     limit(SETTING, "[spool] size_max", Apart, "on disk: the oldest alerts are not delivered", STATUS),
     limit(SETTING, "[sink.dead_letters] size_max", Apart, "on disk: the older half is dropped", "`dropped` in `lapwing status`"),
     limit("agent/src/sink/waiting.rs", "ALERTS_MAX", Apart, "later alerts of the sink wait too", "`waiting_alone` in `lapwing status`"),
-    limit("agent/src/sink/waiting.rs", "BYTES_MAX", Bytes, "the same", "`waiting_alone` in `lapwing status`"),
+    limit("agent/src/sink/waiting.rs", "BYTES_MAX", Apart, "on disk: the same", "`waiting_alone` in `lapwing status`"),
     limit("agent/src/sink/http.rs", "ANSWER_BYTES_MAX", Passing, "the answer is refused", "`lapwing status`, *sinks*"),
     limit("agent/src/sink/backoff.rs", "ASKED_MAX", Apart, "it is tried again nevertheless", "–"),
     limit("agent/src/sink/delivery.rs", "FLUSH_MAX", Apart, "what is left is delivered by the next run", LOG),

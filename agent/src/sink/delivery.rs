@@ -232,7 +232,10 @@ impl Courier {
                 match self.sink.upstream.send(&round.next(1)).await {
                     Answer::Judged(verdicts) => round.judge(1, verdicts),
                     Answer::Refused(reason) => round.judge(1, vec![Verdict::Rejected(reason)]),
-                    Answer::TooMuch(found) | Answer::Trouble(found) => trouble = Some(found.message),
+                    Answer::TooMuch(found) | Answer::Trouble(found) => {
+                        tracing::debug!("sink {}: {}", self.sink.name, found.message);
+                        trouble = Some(());
+                    }
                 }
             }
             self.count(&round, (0, 0, 0));
@@ -243,10 +246,10 @@ impl Courier {
                     self.set_aside(&alert, &reason).await?;
                     self.forget_alone(&alert);
                 }
-                (Some(failure), _) => self.waiting.later(&alert.id, failure.reason()),
-                (None, Some(trouble)) => {
+                (Some(_), _) => self.waiting.later(&alert.id),
+                (None, Some(())) => {
                     // The others would meet the same, and what is new waits meanwhile.
-                    self.waiting.later(&alert.id, &trouble);
+                    self.waiting.later(&alert.id);
                     return Ok(());
                 }
             }
@@ -263,7 +266,7 @@ impl Courier {
 
     /// An alert that cannot be set aside now, because the disk is full, say, is not given up either.
     async fn let_wait(&mut self, alert: &Spooled, reason: &str) -> Result<(), Stopped> {
-        while let Err(error) = self.waiting.add(alert.clone(), reason.to_owned()) {
+        while let Err(error) = self.waiting.add(alert.clone(), reason) {
             self.wait_out(format!("an alert that fails cannot be kept apart: {error}").into()).await?;
         }
         let count = self.waiting.count();

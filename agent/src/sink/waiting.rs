@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use super::dead_letter;
 use crate::store::Spooled;
 
-/// Most alerts that wait so, and the most that their documents take, in bytes. Where there is no room, later ones wait
+/// Most alerts that wait so, and the most that their documents take on disk, in bytes. Where there is no room, later ones wait
 /// too: when so many fail it is not these alerts that are special.
 const ALERTS_MAX: usize = 64;
-const BYTES_MAX: usize = 1 << 20;
+const BYTES_MAX: usize = 16 << 20;
 /// How many times longer the longest wait of one is than that of the sink.
 const SLOWER: u32 = 20;
 
@@ -29,8 +29,8 @@ pub(super) struct Waiting {
 
 /// One of them.
 struct Alone {
-    alert: Spooled,
-    reason: String,
+    id: String,
+    bytes: usize,
     tries: u32,
     next: Instant,
 }
@@ -42,7 +42,9 @@ impl Waiting {
         let next = Instant::now();
         // A file that is not there, or cannot be read, has none; the alert log has them.
         let letters = dead_letter::Reader::open(&path).into_iter().flatten().take(ALERTS_MAX);
-        let alerts = letters.map(|(alert, reason)| Alone { alert, reason, tries: 0, next }).collect();
+        let alerts = letters
+            .map(|(alert, _)| Alone { bytes: alert.json.len(), id: alert.id, tries: 0, next })
+            .collect();
         Self { sink: sink.to_owned(), path, delay_max: retry_delay_max * SLOWER, alerts }
     }
 
@@ -52,19 +54,20 @@ impl Waiting {
 
     /// Whether one more has room.
     pub(super) fn has_room(&self, alert: &Spooled) -> bool {
-        let bytes: usize = self.alerts.iter().map(|alone| alone.alert.json.len()).sum();
-        let fits = self.alerts.len() < ALERTS_MAX && bytes + alert.json.len() <= BYTES_MAX;
-        fits || self.alerts.is_empty()
+        let bytes: usize = self.alerts.iter().map(|alone| alone.bytes).sum();
+        self.alerts.len() < ALERTS_MAX && bytes + alert.json.len() <= BYTES_MAX
     }
 
     /// Adds one, and waits until it is on disk.
     ///
     /// # Errors
     /// The file cannot be written; the alert was not added.
-    pub(super) fn add(&mut self, alert: Spooled, reason: String) -> io::Result<()> {
+    pub(super) fn add(&mut self, alert: Spooled, reason: &str) -> io::Result<()> {
+        let line = dead_letter::line(&self.sink, &alert, reason)?;
+        self.write(&line)?;
         let next = Instant::now() + self.delay(0);
-        self.alerts.push(Alone { alert, reason, tries: 0, next });
-        self.write().inspect_err(|_| _ = self.alerts.pop())
+        self.alerts.push(Alone { bytes: alert.json.len(), id: alert.id, tries: 0, next });
+        Ok(())
     }
 
     /// When the next one is to be tried.
@@ -72,19 +75,26 @@ impl Waiting {
         self.alerts.iter().map(|alone| alone.next).min()
     }
 
-    /// One that is to be tried now, and how often it was tried.
-    pub(super) fn due(&self) -> Option<(Spooled, u32)> {
-        let now = Instant::now();
-        self.alerts.iter().find(|alone| alone.next <= now).map(|alone| (alone.alert.clone(), alone.tries))
+    /// One that is to be tried now, and how often it was tried. One that is no longer in the file is forgotten.
+    pub(super) fn due(&mut self) -> Option<(Spooled, u32)> {
+        loop {
+            let now = Instant::now();
+            let place = self.alerts.iter().position(|alone| alone.next <= now)?;
+            let Alone { id, tries, .. } = &self.alerts[place];
+            let mut letters = dead_letter::Reader::open(&self.path).into_iter().flatten();
+            match letters.find(|(alert, _)| alert.id == *id) {
+                Some((alert, _)) => return Some((alert, *tries)),
+                None => _ = self.alerts.remove(place),
+            }
+        }
     }
 
     /// It failed again.
-    pub(super) fn later(&mut self, id: &str, reason: &str) {
+    pub(super) fn later(&mut self, id: &str) {
         let delay_max = self.delay_max;
-        for alone in self.alerts.iter_mut().filter(|alone| alone.alert.id == id) {
+        for alone in self.alerts.iter_mut().filter(|alone| alone.id == id) {
             alone.tries = alone.tries.saturating_add(1);
             alone.next = Instant::now() + delay(delay_max, alone.tries);
-            reason.clone_into(&mut alone.reason);
         }
     }
 
@@ -93,17 +103,17 @@ impl Waiting {
     /// # Errors
     /// The file cannot be written: the next run will try it again.
     pub(super) fn remove(&mut self, id: &str) -> io::Result<()> {
-        self.alerts.retain(|alone| alone.alert.id != id);
-        self.write()
+        self.alerts.retain(|alone| alone.id != id);
+        self.write(&[])
     }
 
     fn delay(&self, tries: u32) -> Duration {
         delay(self.delay_max, tries)
     }
 
-    /// Puts the whole file in the place of the one before.
-    fn write(&self) -> io::Result<()> {
-        if self.alerts.is_empty() {
+    /// Puts a file of those that wait, and one more line, in the place of the one before.
+    fn write(&self, line: &[u8]) -> io::Result<()> {
+        if self.alerts.is_empty() && line.is_empty() {
             return match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
@@ -114,9 +124,12 @@ impl Waiting {
         let unfinished = self.path.with_extension("tmp");
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&unfinished)?;
-        for alone in &self.alerts {
-            file.write_all(&dead_letter::line(&self.sink, &alone.alert, &alone.reason)?)?;
+        for (alert, reason) in dead_letter::Reader::open(&self.path).into_iter().flatten() {
+            if self.alerts.iter().any(|alone| alone.id == alert.id) {
+                file.write_all(&dead_letter::line(&self.sink, &alert, &reason)?)?;
+            }
         }
+        file.write_all(line)?;
         file.sync_all()?;
         fs::rename(&unfinished, &self.path)?;
         File::open(directory)?.sync_all()
