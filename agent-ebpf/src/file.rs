@@ -1,4 +1,4 @@
-//! What a file tells of itself.
+//! What names a file.
 
 use lapwing_common::{ABSENT, File};
 

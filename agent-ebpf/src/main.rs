@@ -7,7 +7,7 @@
 #![no_std]
 #![no_main]
 // As aya-ebpf: the compiler has no atomic addition for BPF.
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod fallback;
 

@@ -81,10 +81,10 @@ fn more_groups_than_are_kept() {
     assert!(shell.wait().unwrap().success());
     for when in ["before", "after"] {
         let marker = format!("{when}-{id}");
-        let told = event(&marker, |event| {
+        let program = event(&marker, |event| {
             event["event"]["action"] == "exec" && event["process"]["args"][1] == json!(marker)
         });
-        assert_fields(&told, json!({"container.id": id}));
+        assert_fields(&program, json!({"container.id": id}));
     }
     let forks = all(|event| {
         event["event"]["action"] == "fork" && event["process"]["parent"]["pid"] == json!(shell.id())

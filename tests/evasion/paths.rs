@@ -74,9 +74,9 @@ fn a_path_for_which_there_is_no_room() {
             ("process.executable", "lapwing.process.executable_file"),
             ("process.working_directory", "lapwing.process.working_directory_file"),
         ] {
-            let told = field(&event, path).as_str().unwrap();
-            assert!(told.starts_with(folder.0.to_str().unwrap()) && told.contains("/.../"), "{told}");
-            assert_eq!(texts(field(&event, file)), ["cut"], "{told}");
+            let seen = field(&event, path).as_str().unwrap();
+            assert!(seen.starts_with(folder.0.to_str().unwrap()) && seen.contains("/.../"), "{seen}");
+            assert_eq!(texts(field(&event, file)), ["cut"], "{seen}");
         }
         assert_fields(&event, json!({"process.name": "payload"}));
     }
@@ -129,9 +129,9 @@ fn a_folder_that_passes_for_the_root() {
         ("process.executable", "lapwing.process.executable_file"),
         ("process.working_directory", "lapwing.process.working_directory_file"),
     ] {
-        let told = field(&event, path).as_str().unwrap();
-        assert!(told.starts_with("..."), "{told}");
-        assert_eq!(texts(field(&event, file)), ["detached"], "{told}");
+        let seen = field(&event, path).as_str().unwrap();
+        assert!(seen.starts_with("..."), "{seen}");
+        assert_eq!(texts(field(&event, file)), ["detached"], "{seen}");
     }
     assert_fields(&event, json!({"process.name": "curl"}));
 }

@@ -152,7 +152,7 @@ impl ShareOf {
 
 /// Most bytes of arguments that a record holds; longer ones are cut and marked.
 pub const ARGS_BYTES_MAX: usize = 48 * 1024;
-/// Most bytes of a text, such as the file that was asked for: `PATH_MAX`.
+/// Most bytes of a text, such as the file name given to `execve`: `PATH_MAX`.
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Most bytes of the names of a path, from the last one up. Where there are more, some in the middle are missing.
 pub const NAMES_BYTES_MAX: usize = 4096;
@@ -336,8 +336,8 @@ wire! {
         size: u64,
         /// When its content or its inode was changed last: seconds since 1970.
         changed: i64,
-        /// Nanoseconds of that second; [`ABSENT`] where the kernel does not tell it, and for an overlay that a user has
-        /// mounted: below it may lie what says any time.
+        /// Nanoseconds of that second; [`ABSENT`] where the kernel does not have it, and for an overlay that a user has
+        /// mounted: what lies below it may show any time.
         changed_nanos: u32,
         /// The device of the file system: major above 20 bits of minor.
         device: u32,

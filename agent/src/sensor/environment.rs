@@ -75,16 +75,17 @@ impl Wanted {
     }
 
     /// Those of the record's variables that are wanted. Where not all of its environment was looked at, any other may have
-    /// been there too: it is told without its value, so that a rule about it does not miss it.
+    /// been there too: it is reported without its value, so that a rule about it does not miss it.
     pub(super) fn of(&self, record: &ExecRecord<'_>) -> Vec<SmolStr> {
-        let told = record.environment().filter(|variable| self.has(variable));
-        let mut told: Vec<SmolStr> = told.map(|variable| String::from_utf8_lossy(variable).into()).collect();
+        let found = record.environment().filter(|variable| self.has(variable));
+        let mut found: Vec<SmolStr> =
+            found.map(|variable| String::from_utf8_lossy(variable).into()).collect();
         if record.is_environment_cut() {
             let name = |variable: &str| SmolStr::new(variable.split('=').next().unwrap_or_default());
-            let known: BTreeSet<_> = told.iter().map(|variable| name(variable)).collect();
-            told.extend(self.0.difference(&known).map(|name| format_smolstr!("{name}={UNREAD}")));
+            let known: BTreeSet<_> = found.iter().map(|variable| name(variable)).collect();
+            found.extend(self.0.difference(&known).map(|name| format_smolstr!("{name}={UNREAD}")));
         }
-        told
+        found
     }
 
     /// No variable at all.

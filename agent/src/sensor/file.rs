@@ -1,5 +1,5 @@
-//! What names a file: its device, its inode and when that was changed last. A path names nothing, for whoever may write
-//! to its folder puts another file there, and an inode's number is used again as soon as it is free.
+//! What names a file: its device, its inode and when that was changed last. A path names nothing, for who may write to its
+//! folder puts another file there, and an inode's number is used again as soon as it is free.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -24,10 +24,10 @@ const FUSE: u32 = 0x6573_5546;
 /// The name of a file and of its content. The default names none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct FileKey {
-    /// As `stat` tells it, or the super block's where the kernel told it; the same number but on [`OTHER_DEVICES`].
+    /// As `stat` shows it, or the super block's where it is from a record; the same number but on [`OTHER_DEVICES`].
     pub(crate) device: u64,
     pub(crate) inode: u64,
-    /// In nanoseconds since 1970, as [`changed`] tells it; `None` where the kernel did not.
+    /// In nanoseconds since 1970, as [`changed`] has it; `None` where the kernel does not have it.
     pub(crate) changed: Option<i64>,
     /// Whether `stat` may show another device for the same file.
     is_device_doubtful: bool,
@@ -44,7 +44,7 @@ impl FileKey {
         }
     }
 
-    /// The file that a record tells.
+    /// The file that is in a record.
     pub(crate) fn of_record(file: &File) -> Self {
         let nanos = file.changed.saturating_mul(1_000_000_000).saturating_add(file.changed_nanos.into());
         Self {

@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use super::hierarchy;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
-/// Most bytes that paths of groups take; whoever may make groups chooses names of up to 5 KiB.
+/// Most bytes that paths of groups take; who may make groups chooses paths of up to 5 KiB.
 const GROUPS_BYTES_MAX: usize = 1024 * 1024;
 /// What a group takes beside its path.
 const GROUP_BYTES: usize = 128;
@@ -31,7 +31,7 @@ pub(super) struct Groups {
     turn: VecDeque<u64>,
     bytes: usize,
     evicted: u64,
-    /// What the kernel side was not told yet: ids, and whether they are known now.
+    /// What is not written to the kernel's map yet: ids, and whether they are known now.
     changes: Vec<(u64, bool)>,
     kernel: Option<KernelMap<MapData, u64, u8>>,
     hierarchy: Option<Hierarchy>,
@@ -42,14 +42,14 @@ struct Group {
     is_used: bool,
 }
 
-/// Where the groups are mounted whose ids records tell.
+/// Where the groups are mounted whose ids are in records.
 struct Hierarchy {
     place: String,
     root: File,
 }
 
 impl Groups {
-    /// From now on tells the kernel side what is known, by its map, and looks up what is not.
+    /// From now on writes to the kernel's map what is known, and looks up what is not.
     pub(super) fn connect(&mut self, kernel: KernelMap<MapData, u64, u8>) {
         self.kernel = Some(kernel);
         self.hierarchy = Hierarchy::open();
@@ -94,12 +94,12 @@ impl Groups {
         self.evicted
     }
 
-    /// Tells the kernel side what changed. What it is not told it sends again.
+    /// Writes what changed to the kernel's map. What is not in it is sent again.
     pub(super) fn flush(&mut self) {
         let Some(kernel) = &mut self.kernel else { return self.changes.clear() };
         for (id, is_known) in self.changes.drain(..) {
-            let told = if is_known { kernel.insert(id, 1, 0) } else { kernel.remove(&id) };
-            if let Err(error) = told {
+            let written = if is_known { kernel.insert(id, 1, 0) } else { kernel.remove(&id) };
+            if let Err(error) = written {
                 tracing::debug!("control group {id}: {error}");
             }
         }
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// What is in use stays, however many others come and go; the kernel side is told of each that goes.
+    /// What is in use stays, however many others come and go; each that goes is taken out of the kernel's map.
     #[test]
     fn groups_in_use_outlive_any_number_of_others() {
         for (path, kept_max) in [("/short".to_owned(), CGROUPS_MAX as usize), ("x".repeat(4096), 249)] {

@@ -14,7 +14,7 @@ use crate::budget::Charge;
 
 /// What the kernel appends to the path of a file that has no name any more.
 const DELETED_MARK: &str = " (deleted)";
-/// How the paths of files in memory begin. No other can, for nobody makes such a folder.
+/// How the paths of files in memory begin. No other begins so: the root has no such folder.
 const MEMFD: &str = "/memfd:";
 /// An executable that was deleted before it ran.
 pub(super) const DELETED: &str = "deleted";
@@ -233,9 +233,9 @@ const MARKS: [(u32, &str); 6] = [
 ];
 
 fn marks(path: Span) -> Option<Value> {
-    let told = MARKS.iter().filter(|(mark, _)| path.has(*mark)).map(|(_, name)| *name);
-    let told: Vec<_> = told.collect();
-    (!told.is_empty()).then(|| Value::texts(told))
+    let names = MARKS.iter().filter(|(mark, _)| path.has(*mark)).map(|(_, name)| *name);
+    let names: Vec<_> = names.collect();
+    (!names.is_empty()).then(|| Value::texts(names))
 }
 
 /// The same from a path as `/proc` shows it, which marks both alike. A memfd has no folder but the root.

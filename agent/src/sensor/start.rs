@@ -157,7 +157,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
     want(&mut ebpf, &beginnings).map_err(|error| StartError::Refused(causes(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
-    let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp, pid_namespace != 0);
+    let is_inner = pid_namespace != 0;
+    let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp, is_inner);
     let hooks = hooks.map_err(StartError::Hook)?;
     load_port(&mut ebpf);
     freeze(&ebpf);
@@ -180,20 +181,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let objects = Objects::new(map("OBJECTS")?, ids).map_err(|error| refused(&error))?;
     let groups = ebpf.take_map("CGROUPS").ok_or(StartError::Stub)?;
     let groups = HashMap::try_from(groups).map_err(|error| refused(&error))?;
-    Ok(Loaded {
-        ebpf,
-        btf,
-        rings,
-        counts,
-        shares: Shares::new(users),
-        filter,
-        objects,
-        groups,
-        hooks,
-        is_inner: pid_namespace != 0,
-        maps,
-        logger,
-    })
+    let shares = Shares::new(users);
+    Ok(Loaded { ebpf, btf, rings, counts, shares, filter, objects, groups, hooks, is_inner, maps, logger })
 }
 
 /// Maps that the agent writes while it runs. The first is read back ([`Filters`](super::filter::Filters)), the second once
