@@ -390,7 +390,7 @@ fn number(expression: &str, values: &BTreeMap<(String, String), String>, place: 
         .or_else(|| expression.replace('_', "").parse().ok())
         .or_else(|| {
             let (of, name) = expression.rsplit_once("::").unwrap_or(("", expression));
-            let place = if of == "lapwing_common" { "agent-ebpf/common/src/lib.rs" } else { place };
+            let place = if of.ends_with("_common") { "agent-ebpf/common/src/lib.rs" } else { place };
             let elsewhere = || values.iter().find(|((_, other), _)| other == name).map(|(_, value)| value);
             let value = values.get(&(place.to_owned(), name.to_owned())).or_else(elsewhere)?;
             (value != expression).then(|| number(value, values, place))?

@@ -32,9 +32,9 @@ use crate::budget::{Accounts, Charge, Meter};
 
 /// Most bytes of processes that are kept, living and ended, with their programs. Beyond it whoever holds most gives way
 /// (`relief`).
-const PROCESSES_BYTES_MAX: usize = 16 << 20;
+const PROCESSES_BYTES_MAX: usize = 12 << 20;
 /// Most bytes of what processes look like in events. Beyond it all of that is made again when it is needed.
-const BLOCKS_BYTES_MAX: usize = 6 << 20;
+const BLOCKS_BYTES_MAX: usize = 5 << 20;
 /// About how many bytes a process takes without its program: itself, its entity id, and its places in three lists, which
 /// have up to twice as many as they hold.
 const PROCESS_BYTES: usize = size_of::<Process>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
