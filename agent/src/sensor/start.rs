@@ -129,33 +129,8 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
              host, or with `--pid=host`"
         );
     }
-    // In a namespace of its own the host's number of it is not known.
-    let agent = if pid_namespace == 0 { std::process::id() } else { 0 };
-    let beginnings = config.env_vars.beginnings();
-    let count = u32::try_from(beginnings.len()).unwrap_or(u32::MAX);
-    let ring_bytes = ring_bytes(config.ring_size);
-    // Of connections, whose records are smaller.
-    let connections_bytes = ring_bytes / 2;
-    let [fill_mark, connections_mark] = [ring_bytes, connections_bytes].map(|bytes| u64::from(bytes) / 4);
-    let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
-    let scratches = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(BUILDERS);
-    let mut loader = EbpfLoader::new();
-    layout.set(&mut loader);
-    let loaded = loader
-        // The loader reads the kernel's BTF unasked; it needs none, for the programs have no relocations.
-        .btf(None)
-        .map_max_entries("RECORDS", ring_bytes)
-        .map_max_entries("CONNECTIONS", connections_bytes)
-        .map_max_entries("FLOWS", if config.udp { FLOWS_MAX } else { 1 })
-        .map_max_entries("SCRATCH", scratches)
-        .override_global("FILL_MARK_BYTES", &fill_mark, true)
-        .override_global("WANTED", &count, true)
-        .override_global("AGENT", &agent, true)
-        .override_global("CONNECTIONS_MARK_BYTES", &connections_mark, true)
-        .override_global("PID_NAMESPACE", &pid_namespace, true)
-        .load(OBJECT);
-    let mut ebpf = loaded.map_err(|error| StartError::Refused(causes(&error)))?;
-    want(&mut ebpf, &beginnings).map_err(|error| StartError::Refused(causes(&error)))?;
+    let mut ebpf = load(config, &layout, pid_namespace)?;
+    want(&mut ebpf, &config.env_vars.beginnings()).map_err(|error| StartError::Refused(causes(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
     let is_inner = pid_namespace != 0;
     let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp, is_inner);
@@ -183,6 +158,35 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let groups = HashMap::try_from(groups).map_err(|error| refused(&error))?;
     let shares = Shares::new(users);
     Ok(Loaded { ebpf, btf, rings, counts, shares, filter, objects, groups, hooks, is_inner, maps, logger })
+}
+
+/// Loads the object for this kernel and configuration.
+fn load(config: &SensorConfig, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, StartError> {
+    // In a namespace of its own the host's number of it is not known.
+    let agent = if pid_namespace == 0 { std::process::id() } else { 0 };
+    let count = u32::try_from(config.env_vars.beginnings().len()).unwrap_or(u32::MAX);
+    let ring_bytes = ring_bytes(config.ring_size);
+    // Of connections, whose records are smaller.
+    let connections_bytes = ring_bytes / 2;
+    let [fill_mark, connections_mark] = [ring_bytes, connections_bytes].map(|bytes| u64::from(bytes) / 4);
+    let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
+    let scratches = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(BUILDERS);
+    let mut loader = EbpfLoader::new();
+    layout.set(&mut loader);
+    let loaded = loader
+        // The loader reads the kernel's BTF unasked; it needs none, for the programs have no relocations.
+        .btf(None)
+        .map_max_entries("RECORDS", ring_bytes)
+        .map_max_entries("CONNECTIONS", connections_bytes)
+        .map_max_entries("FLOWS", if config.udp { FLOWS_MAX } else { 1 })
+        .map_max_entries("SCRATCH", scratches)
+        .override_global("FILL_MARK_BYTES", &fill_mark, true)
+        .override_global("WANTED", &count, true)
+        .override_global("AGENT", &agent, true)
+        .override_global("CONNECTIONS_MARK_BYTES", &connections_mark, true)
+        .override_global("PID_NAMESPACE", &pid_namespace, true)
+        .load(OBJECT);
+    loaded.map_err(|error| StartError::Refused(causes(&error)))
 }
 
 /// Maps that the agent writes while it runs. The first is read back ([`Filters`](super::filter::Filters)), the second once
