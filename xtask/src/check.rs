@@ -116,7 +116,8 @@ fn clippy_kernel() -> Result<Outcome> {
     let mut clippy = shell::cargo();
     clippy.args(["clippy", "--quiet", "--locked", "--release", "--all-features", "--bins"]);
     clippy.args(["--manifest-path", KERNEL, "--target-dir", "target/ebpf", "--", "--deny", "warnings"]);
-    output(&mut clippy)?;
+    // The programs add atomically by an instruction that is written out, which stable compilers refuse for this machine.
+    output(clippy.env("RUSTC_BOOTSTRAP", "1"))?;
     Ok(Outcome::Passed)
 }
 

@@ -7,7 +7,6 @@
 use std::fs;
 use std::sync::Arc;
 
-use lapwing_common::Namespace;
 use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::format_smolstr;
 
@@ -103,7 +102,7 @@ fn running(process: &Process) -> Result<Descriptor, Missing> {
 
 /// Ancestors in the same namespace of mounts, the process itself first. None where that is init's, or is not known.
 fn witnesses(table: &Table, process: &Process) -> Vec<u32> {
-    let namespace = |process: &Process| process.place.namespaces[Namespace::Mount as usize];
+    let namespace = Process::mount_namespace;
     let own = namespace(process);
     if own == 0 || table.by_pid(1).is_none_or(|init| namespace(init) == own) {
         return Vec::new();

@@ -594,6 +594,11 @@ pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
 }
 
 impl Process {
+    /// The inode of its namespace of mounts; zero where that is not known.
+    pub(super) fn mount_namespace(&self) -> u32 {
+        self.place.namespaces[Namespace::Mount as usize]
+    }
+
     /// What the process is, as far as it was looked at.
     pub(super) fn state(&self) -> State {
         state_of(&self.credentials, &self.place)

@@ -1,3 +1,5 @@
+//! Whatever actors do, each holds at most its share: a property, and the cases by which it is explained.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
