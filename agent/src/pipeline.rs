@@ -336,7 +336,7 @@ impl Lanes<'_> {
             .with_exceptions(self.exceptions)
             .with_indicators(self.indicators);
         let ids: Vec<_> = engine.rules().map(|rule| rule.id.clone()).collect();
-        let mut settled = Settled::new(&self.client);
+        let mut settled = Settled::new(self.client);
         for id in ids {
             let mut restore = |key: String, value: Vec<u8>| {
                 settled.take(engine.restore(&id, &key, &value));

@@ -195,7 +195,7 @@ impl<'a> Reader<'a, '_> {
 
     fn condition(&mut self, query: Placed<&str>) -> Option<EventQuery> {
         let (condition, found) = match kql::parse(query.value, self.schema) {
-            Ok((condition, found)) => (Some(condition.as_exclusion()), found),
+            Ok((condition, found)) => (Some(condition.into_exclusion()), found),
             Err(found) => (None, found),
         };
         for mut fault in found {

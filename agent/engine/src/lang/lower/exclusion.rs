@@ -75,7 +75,7 @@ impl EventQuery {
     }
 
     /// The same of a query that is an exclusion as a whole, such as an exception's.
-    pub(crate) fn as_exclusion(self) -> Self {
+    pub(crate) fn into_exclusion(self) -> Self {
         Self { condition: self.condition.guarded(true), ..self }
     }
 }
