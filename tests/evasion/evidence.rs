@@ -128,18 +128,20 @@ const WAIT_MS_MAX: u64 = 400;
 const CHAINS: u64 = 16;
 const LINKS: usize = 20;
 
+/// The rule of a chain. Each has its own, for a rule raises so many alerts and no more.
 const RULE: &str = r#"
 [rule]
 author = ["Lapwing"]
 description = "The last program of a chain."
 index = ["logs-endpoint.events.*"]
 language = "eql"
-name = "Last of a chain"
+max_signals = 1000
+name = "Last of chain NUMBER"
 risk_score = 47
-rule_id = "7c1a3f0e-8f1d-4c5e-9d40-2f6f6a3f1b11"
+rule_id = "lapwing-test-NUMBER"
 severity = "medium"
 type = "eql"
-query = '''process where event.action == "exec" and process.name == "lapwing-last"'''
+query = '''process where event.action == "exec" and process.name == "lapwing-last-NUMBER"'''
 "#;
 
 /// An attacker raises alert after alert about processes with twenty ancestors, each a file of its own that is large and
@@ -148,11 +150,13 @@ query = '''process where event.action == "exec" and process.name == "lapwing-las
 fn with_large_ancestors() {
     let folder = Folder::new();
     fs::create_dir(folder.0.join("rules")).unwrap();
-    fs::write(folder.0.join("rules/last.toml"), RULE).unwrap();
+    for chain in 0..CHAINS {
+        let rule = RULE.replace("NUMBER", &chain.to_string());
+        fs::write(folder.0.join(format!("rules/{chain}.toml")), rule).unwrap();
+    }
     let program = crate::agent::binary().into();
     let agent =
         Agent::start(Settings { program, rules: folder.0.join("rules"), ..Settings::default() }).unwrap();
-    fs::copy("/bin/true", folder.0.join("lapwing-last")).unwrap();
     (0..CHAINS).for_each(|chain| make_chain(&folder, chain));
 
     let order: Option<u64> = env::var(SECONDS_ORDER).ok().map(|text| text.parse().unwrap());
@@ -191,7 +195,9 @@ fn link(folder: &Folder, chain: u64, link: usize) -> (PathBuf, PathBuf) {
 
 /// Shells, each a large file of its own, that run the next and wait for it.
 fn make_chain(folder: &Folder, chain: u64) {
-    let mut next = format!("{}; exit 0", folder.0.join("lapwing-last").display());
+    let last = folder.0.join(format!("lapwing-last-{chain}"));
+    fs::copy("/bin/true", &last).unwrap();
+    let mut next = format!("{}; exit 0", last.display());
     for number in (0..LINKS).rev() {
         let (program, script) = link(folder, chain, number);
         fs::copy(Path::new("/bin/sh").canonicalize().unwrap(), &program).unwrap();

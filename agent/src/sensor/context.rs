@@ -102,13 +102,12 @@ fn running(process: &Process) -> Result<Descriptor, Missing> {
 
 /// Ancestors in the same namespace of mounts, the process itself first. None where that is init's, or is not known.
 fn witnesses(table: &Table, process: &Process) -> Vec<u32> {
-    let namespace = Process::mount_namespace;
-    let own = namespace(process);
-    if own == 0 || table.by_pid(1).is_none_or(|init| namespace(init) == own) {
+    let own = process.mount_namespace();
+    if own == 0 || table.by_pid(1).is_none_or(|init| init.mount_namespace() == own) {
         return Vec::new();
     }
     let family = std::iter::once(process).chain(table.ancestors(process.key));
-    family.filter(|one| namespace(one) == own).map(|one| one.key.pid).take(WITNESSES_MAX).collect()
+    family.filter(|one| one.mount_namespace() == own).map(|one| one.key.pid).take(WITNESSES_MAX).collect()
 }
 
 /// Tells which standard descriptors are the socket: those of the process, now and as its program started with them,

@@ -594,11 +594,6 @@ pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
 }
 
 impl Process {
-    /// The inode of its namespace of mounts; zero where that is not known.
-    pub(super) fn mount_namespace(&self) -> u32 {
-        self.place.namespaces[Namespace::Mount as usize]
-    }
-
     /// What the process is, as far as it was looked at.
     pub(super) fn state(&self) -> State {
         state_of(&self.credentials, &self.place)
@@ -611,6 +606,11 @@ impl Process {
         credentials.actor = state.actor;
         (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
         (place.pgid, place.sid, place.tty) = (state.pgid, state.sid, state.tty);
+    }
+
+    /// The number of its namespace of mounts; zero where that is not known.
+    pub(super) fn mount_namespace(&self) -> u32 {
+        self.place.namespaces[Namespace::Mount as usize]
     }
 
     /// Whether the process leads its session.
