@@ -300,12 +300,13 @@ fn resumed(mut engine: Engine, output: &Output) -> Engine {
 fn a_half_match_stands_behind_any_number_of_fat_ones_of_others() {
     let rule =
         "type = 'eql'\nquery = 'sequence by process.entity_id with maxspan=1m [a where true] [b where true]'";
-    let fat: Vec<_> = std::iter::repeat_n("", 45_000).collect();
+    let fat = ["x".repeat(45_000)];
     for (user, executable) in [("65534", "/bin/late"), ("0", "/bin/quick")] {
         let mut engine = engine(rule, Options::default());
         let mut output = Output::default();
         push(&mut engine, act("a", user, executable, -1, 0), &mut output);
-        for number in 0..40 {
+        // So many take more than all rules may hold.
+        for number in 0..400 {
             let mut event = act("a", "65534", "/bin/quick", number, 1);
             event["process.args"] = json!(fat);
             push(&mut engine, event, &mut output);
