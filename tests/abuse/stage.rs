@@ -36,7 +36,7 @@ pub(crate) enum Form {
     Plain,
     /// A rule that learns command lines.
     Terms,
-    /// An alert log on a file system that is full during the act.
+    /// Its folder, with log and store, on a file system that is full during the act.
     FullDisk,
 }
 
@@ -114,7 +114,7 @@ struct Stage {
     program: PathBuf,
     full: Option<Mount>,
     _group: Group,
-    _rules: tempfile::TempDir,
+    _folders: [tempfile::TempDir; 2],
 }
 
 impl Stage {
@@ -134,25 +134,20 @@ impl Stage {
         if row.form == Form::Terms {
             fs::write(rules.path().join("terms.toml"), TERMS).unwrap();
         }
-        let full = (row.form == Form::FullDisk).then(|| Mount::new("4m"));
-        let log =
-            full.as_ref().map(|mount| format!("alerts.path = \"{}/alerts.ndjson\"", mount.path().display()));
+        let full = (row.form == Form::FullDisk).then(|| Mount::new("32m"));
         let group = Group::new(row.name);
         let binary = std::env::var(AGENT).unwrap_or_else(|_| env!("CARGO_BIN_EXE_lapwing").to_owned());
         let settings = Settings {
             program: binary.into(),
             rules: rules.path().to_owned(),
-            configuration: log.unwrap_or_default(),
             launcher: group.launcher(),
             ..Settings::default()
         };
-        let agent = Agent::start(settings).expect("an agent");
-        // Below the agent's folder, which goes with it.
-        let folder = agent.folder().join("programs");
-        fs::create_dir(&folder).unwrap();
-        open_to_all(agent.folder());
-        open_to_all(&folder);
-        let program = folder.join("nc");
+        let parent = full.as_ref().map_or_else(std::env::temp_dir, |mount| mount.path().to_owned());
+        let agent = Agent::start_in(&parent, settings).expect("an agent");
+        let programs = tempfile::tempdir().unwrap();
+        open_to_all(programs.path());
+        let program = programs.path().join("nc");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         Self {
             agent,
@@ -160,7 +155,7 @@ impl Stage {
             program,
             full,
             _group: group,
-            _rules: rules,
+            _folders: [rules, programs],
         }
     }
 
@@ -207,11 +202,7 @@ impl Stage {
     }
 
     fn alerts(&self) -> Vec<Alert> {
-        let path = match &self.full {
-            Some(mount) => mount.path().join("alerts.ndjson"),
-            None => self.agent.alert_log(),
-        };
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let text = fs::read_to_string(self.agent.alert_log()).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         lines.map(|document: Value| Alert { document, seen: std::time::SystemTime::now() }).collect()
     }
