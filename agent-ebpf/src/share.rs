@@ -8,6 +8,11 @@
 //! What an actor has unread is estimated: each record adds its length, and the estimate shrinks in the proportion in
 //! which the reader has read what was unread at that time.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key or value that is passed by itself is copied to the stack, of which a program has little left"
+)]
+
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use lapwing_common::{SHARES_MAX, Share};
