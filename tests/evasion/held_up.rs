@@ -168,7 +168,10 @@ fn flooded_by_another_user() {
     let alerts = agent.alerts().unwrap();
     let lost = alerts.iter().find(|alert| is_lost(alert)).unwrap();
     let users = value(lost, "lapwing.lost.by_user").as_array().cloned().unwrap_or_default();
-    let by = |id: libc::uid_t| users.iter().find(|user| user["id"] == id.to_string());
+    let by = |id: libc::uid_t| {
+        let id = id.to_string();
+        users.iter().find(|user| user["id"].as_str() == Some(&id))
+    };
     assert!(by(NOBODY).is_some_and(|user| user["records"].as_u64() > Some(0)), "{users:?}");
     assert!(by(OTHER).is_none(), "{users:?}");
 }
