@@ -60,7 +60,19 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// # Errors
 /// Never where something stays missing, for the tests that need it say so; only where the machine itself fails.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_there()).collect();
+    install_of(NEEDS)
+}
+
+/// The same for one program that only some tests use.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_program(name: &'static str, package: &'static str, serves: &'static str) -> Result<()> {
+    install_of(&[Need { probe: Probe::Program(name), package, serves }])
+}
+
+fn install_of(needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !need.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }

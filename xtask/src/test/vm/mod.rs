@@ -25,7 +25,7 @@ use super::report::Report;
 use crate::debian::Packages;
 use crate::processor::{AARCH64, Processor, X86_64};
 use crate::shell::{self, say};
-use crate::{build, setup};
+use crate::{build, needs, setup};
 
 /// A kernel that tests can be run on.
 struct Kernel {
@@ -122,6 +122,9 @@ struct Programs {
 pub(super) fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let kernels = arguments.vm.iter().map(|name| Ok((name, kernel(name)?)));
     let kernels = kernels.collect::<Result<Vec<_>>>()?;
+    for emulator in kernels.iter().filter_map(|(_, kernel)| Some((*kernel)?.emulator)) {
+        needs::install_program(emulator.program, emulator.package, "kernels in an emulator")?;
+    }
     let processor = |kernel: Option<&Kernel>| kernel.map_or_else(Processor::here, |kernel| kernel.processor);
     let mut built: Vec<(&Processor, Programs)> = Vec::new();
     for processor in kernels.iter().map(|(_, kernel)| processor(*kernel)) {
