@@ -155,8 +155,15 @@ fn with_large_ancestors() {
         fs::write(folder.0.join(format!("rules/{chain}.toml")), rule).unwrap();
     }
     let program = crate::agent::binary().into();
-    let agent =
-        Agent::start(Settings { program, rules: folder.0.join("rules"), ..Settings::default() }).unwrap();
+    // All alerts are to stand in one file.
+    let configuration = "alerts.rotate_size = \"1 GiB\"".to_owned();
+    let agent = Agent::start(Settings {
+        program,
+        rules: folder.0.join("rules"),
+        configuration,
+        ..Settings::default()
+    })
+    .unwrap();
     (0..CHAINS).for_each(|chain| make_chain(&folder, chain));
 
     let order: Option<u64> = env::var(SECONDS_ORDER).ok().map(|text| text.parse().unwrap());
