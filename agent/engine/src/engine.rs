@@ -375,7 +375,9 @@ impl Engine {
 
     fn judge(&mut self, running: usize, hit: &Hit, output: &mut Output) {
         self.running[running].judge(&self.schema, &mut self.judging, hit, output);
-        self.settle(running, hit, output);
+        if self.running[running].holds_any() {
+            self.settle(running, hit, output);
+        }
         if !self.running[running].is_idle() {
             self.wake(running);
         }

@@ -10,7 +10,7 @@ use std::hash::BuildHasher as _;
 use smol_str::SmolStr;
 
 use super::key::HASHES;
-use crate::event::{Event, FieldId};
+use crate::event::{Event, FieldId, Value};
 use crate::field;
 
 /// Levels below the host.
@@ -111,11 +111,15 @@ impl Charge {
     /// What several cost together: whose they are is the lowest place that holds all of them.
     pub(crate) fn sum<'a>(charges: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut charges = charges.into_iter();
-        let first = charges.next().copied().unwrap_or_default();
-        charges.fold(first, |sum, charge| Self {
-            actor: sum.actor.common(&charge.actor),
-            bytes: sum.bytes + charge.bytes,
-        })
+        let Some(mut sum) = charges.next().copied() else { return Self::default() };
+        for charge in charges {
+            // Nearly always it is one who did all of it.
+            if sum.actor != charge.actor {
+                sum.actor = sum.actor.common(&charge.actor);
+            }
+            sum.bytes += charge.bytes;
+        }
+        sum
     }
 }
 
@@ -141,20 +145,21 @@ impl Act {
 /// What the levels are called. The account that answers for a process is the user that counts: a user of a namespace is
 /// its owner, and a program that runs with another's rights is an act of who started it.
 fn levels(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
-    let text = |fields: &[FieldId]| fields.iter().find_map(|field| event.get(*field)?.first_to_text());
-    if !is_cloud(event) {
-        return [
-            text(&[
-                field!("lapwing.actor.id"),
-                field!("process.real_user.id"),
-                field!("user.Ext.real.id"),
-                field!("user.id"),
-                field!("user.name"),
-            ]),
-            text(&[field!("lapwing.process.cgroup.path")]),
-            text(&[field!("process.executable"), field!("process.name")]),
-        ];
+    let text = |fields: &[FieldId]| fields.iter().find_map(|field| event.text(*field)).map(Cow::Borrowed);
+    // Most events are the sensor's, which say who answers: those need not be looked at further.
+    let answers = text(&[field!("lapwing.actor.id"), field!("process.real_user.id")]);
+    if answers.is_none() && is_cloud(event) {
+        return levels_of_cloud(event);
     }
+    [
+        answers.or_else(|| text(&[field!("user.Ext.real.id"), field!("user.id"), field!("user.name")])),
+        text(&[field!("lapwing.process.cgroup.path")]),
+        text(&[field!("process.executable"), field!("process.name")]),
+    ]
+}
+
+fn levels_of_cloud(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
+    let text = |fields: &[FieldId]| fields.iter().find_map(|field| event.get(*field)).map(Value::to_text);
     let arn = event.text(field!("aws.cloudtrail.user_identity.arn")).unwrap_or_default();
     let address = text(&[field!("source.address"), field!("source.ip")]).unwrap_or_default();
     [

@@ -80,6 +80,16 @@ impl<T> Shares<T> {
         Ticket(place)
     }
 
+    /// Changes what an entry takes. It stays as old as it is.
+    pub(crate) fn change(&mut self, Ticket(place): Ticket, amount: usize) {
+        let Slot { node, amount: taken, .. } = &mut self.slots[place as usize];
+        let (amount, before) = (amount.max(1), *taken);
+        *taken = amount;
+        // More first: a node of which nothing is left would go.
+        self.tree.add(*node, amount);
+        self.tree.sub(*node, before);
+    }
+
     /// Takes an entry back.
     pub(crate) fn release(&mut self, Ticket(place): Ticket) -> Option<T> {
         let slot = &mut self.slots[place as usize];

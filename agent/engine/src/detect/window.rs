@@ -87,9 +87,11 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         let (mut time, before) = (entry.place.0, entry.charge);
         let result = change(&mut time, &mut entry.charge, &mut entry.value);
         let charge = entry.charge;
-        if charge != before {
+        if charge.actor != before.actor {
             self.shares.release(entry.ticket);
             entry.ticket = self.shares.charge(&charge.actor, charge.bytes, key.clone());
+        } else if charge != before {
+            self.shares.change(entry.ticket, charge.bytes);
         }
         if time != entry.place.0 {
             entry.place = (time, self.next);

@@ -148,6 +148,11 @@ impl Detector {
         }
     }
 
+    /// Whether it judges each event by itself.
+    pub(super) fn is_memoryless(&self) -> bool {
+        matches!(self, Self::Match | Self::Indicators(_))
+    }
+
     /// Bytes that it holds of those that all rules share.
     pub(super) fn bytes(&self) -> usize {
         match self {

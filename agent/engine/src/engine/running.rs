@@ -84,6 +84,13 @@ impl Running {
         let mut findings = Findings::default();
         self.detector.advance(now, &mut findings);
         self.collect(schema, judging, findings, output);
+        if self.suppressor.is_some() || !self.withheld.is_empty() || !self.flood.is_idle() {
+            self.tell(schema, now, output);
+        }
+    }
+
+    /// Tells what was held back in time spans that are over.
+    fn tell(&mut self, schema: &Schema, now: Timestamp, output: &mut Output) {
         let groups = self.suppressor.iter_mut().flat_map(|suppressor| suppressor.advance(now));
         let summaries = self.withheld.drain(..).chain(groups).chain(self.flood.advance(now));
         output.alerts.extend(summaries.map(|suppressed| Alert::summary(&self.rule, suppressed)));
@@ -117,6 +124,14 @@ impl Running {
     pub(super) fn is_idle(&self) -> bool {
         let is_told = self.withheld.is_empty() && self.flood.is_idle();
         self.suppressor.is_none() && is_told && self.detector.is_idle()
+    }
+
+    /// Whether it may hold any of the bytes that all rules share: most rules remember nothing.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.detector.is_memoryless()
+            || self.lineage.is_some()
+            || self.suppressor.is_some()
+            || self.flood.bytes() > 0
     }
 
     /// Bytes that it holds of those that all rules share.

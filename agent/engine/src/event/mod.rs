@@ -24,6 +24,7 @@ pub use time::Timestamp;
 pub use value::Value;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::field;
 
@@ -33,6 +34,23 @@ pub struct Fields {
     /// Apart from the values, because what looks for fields reads these only.
     ids: Vec<FieldId>,
     values: Vec<Value>,
+    taken: Taken,
+}
+
+/// What values take, once it was asked for; zero before. It is no part of what fields are.
+#[derive(Debug, Default)]
+struct Taken(AtomicUsize);
+
+impl Clone for Taken {
+    fn clone(&self) -> Self {
+        Self(self.0.load(Relaxed).into())
+    }
+}
+
+impl PartialEq for Taken {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl Fields {
@@ -45,7 +63,7 @@ impl Fields {
     /// No fields yet, and room for this many.
     #[must_use]
     pub fn with_capacity(count: usize) -> Self {
-        Self { ids: Vec::with_capacity(count), values: Vec::with_capacity(count) }
+        Self { ids: Vec::with_capacity(count), values: Vec::with_capacity(count), ..Self::default() }
     }
 
     /// Sets a field's value, in place of an earlier one. An empty list sets nothing.
@@ -54,6 +72,7 @@ impl Fields {
         if value.is_nothing() {
             return self;
         }
+        *self.taken.0.get_mut() = 0;
         match self.ids.last() {
             Some(last) if *last >= id => match self.ids.binary_search(&id) {
                 Ok(place) => self.values[place] = value,
@@ -106,8 +125,13 @@ impl Fields {
     }
 
     fn heap_bytes(&self) -> usize {
-        let field = size_of::<FieldId>() + size_of::<Value>();
-        self.values.iter().map(|value| field + value.heap_bytes()).sum()
+        // Lists that events share are asked for each of them.
+        let Taken(taken) = &self.taken;
+        if taken.load(Relaxed) == 0 {
+            let field = size_of::<FieldId>() + size_of::<Value>();
+            taken.store(self.values.iter().map(|value| field + value.heap_bytes()).sum(), Relaxed);
+        }
+        taken.load(Relaxed)
     }
 }
 
