@@ -12,58 +12,112 @@
 
 /// The acts.
 mod acts;
+/// The alert log while it grows.
+mod alerts;
+/// What the agent has beside the packaged rules.
+mod form;
+/// Where agent and act run.
+mod place;
 /// The agent under the unit's limits, and the shell of another user.
 mod stage;
 
-use stage::{Form, Row, run};
-
-/// A row: a name, the act with its count in the short form and in the whole form, and what the agent has beside the
-/// packaged rules.
-macro_rules! rows {
-    ($($(#[$doc:meta])* $name:ident: $act:literal, $short:literal, $whole:literal, $form:ident;)*) => {$(
-        $(#[$doc])*
+/// A test, or one that is left out where the short form of its row runs in the other place.
+macro_rules! test {
+    (Unit in Unit: $name:ident, $row:expr) => {
         #[test]
         fn $name() {
-            run(&Row { name: stringify!($name), act: $act, short: $short, whole: $whole, form: Form::$form });
+            crate::stage::run(&$row, crate::place::Place::Unit);
         }
-    )*};
+    };
+    (Session in Session: $name:ident, $row:expr) => {
+        #[test]
+        fn $name() {
+            crate::stage::run(&$row, crate::place::Place::Session);
+        }
+    };
+    ($short:ident in $place:ident: $name:ident, $row:expr) => {
+        #[test]
+        #[ignore = "a part of the whole form alone"]
+        fn $name() {
+            crate::stage::run(&$row, crate::place::Place::$place);
+        }
+    };
+}
+
+/// A row: a name, the act with its count in the short form and in the whole form, the place of the short form, and what
+/// the agent has beside the packaged rules. The whole form runs in both places.
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident: $act:literal, $short:literal, $whole:literal, $place:ident, $form:ident;)*) => {
+        $(
+            $(#[$doc])*
+            const fn $name() -> stage::Row {
+                stage::Row {
+                    name: stringify!($name), act: $act, short: $short, whole: $whole, form: form::Form::$form
+                }
+            }
+        )*
+        /// The agent as a service, and the act as another.
+        mod unit {
+            $(test!($place in Unit: $name, super::$name());)*
+        }
+        /// Both in one session of a person.
+        mod session {
+            $(test!($place in Session: $name, super::$name());)*
+        }
+    };
 }
 
 rows! {
-    /// Processes that sleep, each with arguments as long as a record holds.
-    fat_arguments_of_sleeping_processes: "sleeping fat", 60, 1_000, Plain;
-    /// Processes that sleep, each with 49,000 empty arguments.
-    empty_arguments_of_sleeping_processes: "sleeping empty", 60, 1_000, Plain;
+    /// Processes that stay, each with arguments as long as a record holds.
+    fat_arguments_of_sleeping_processes: "sleeping fat", 60, 1_000, Unit, Plain;
+    /// Processes that stay, each with 49,000 empty arguments.
+    empty_arguments_of_sleeping_processes: "sleeping empty", 60, 1_000, Session, Plain;
     /// Processes that make the next and end, each with fat arguments: ancestors that must be kept.
-    fat_arguments_of_ended_processes: "chain fat", 100, 2_000, Plain;
+    fat_arguments_of_ended_processes: "chain fat", 100, 2_000, Unit, Plain;
     /// The same with empty arguments.
-    empty_arguments_of_ended_processes: "chain empty", 60, 1_000, Plain;
+    empty_arguments_of_ended_processes: "chain empty", 60, 1_000, Session, Plain;
     /// A process whose own view of its arguments is a gigabyte, and which sets off a rule.
-    hidden_arguments: "hidden", 2, 20, Plain;
+    hidden_arguments: "hidden", 2, 20, Unit, Plain;
+    /// Programs with environments of a megabyte.
+    environments: "environments", 20, 2_000, Unit, Plain;
     /// Alerts whose nineteen ancestors have fat arguments of control characters.
-    fat_alerts: "fat alerts", 3, 120, Plain;
+    fat_alerts: "fat alerts", 3, 120, Unit, Plain;
     /// Distinct command lines that a rule of new terms learns.
-    terms: "terms", 300, 8_000, Terms;
+    terms: "terms", 300, 8_000, Session, Terms;
+    /// Distinct command lines, each of which is a bucket of a threshold and a value of a job's open time span.
+    buckets: "terms", 300, 8_000, Unit, Buckets;
     /// Half of a sequence, again and again, with fat arguments.
-    half_sequences: "half sequences", 100, 3_000, Plain;
-    /// Programs at full speed in the session of the agent.
-    programs_in_the_session_of_the_agent: "programs", 500, 20_000, Plain;
+    half_sequences: "half sequences", 100, 3_000, Session, Plain;
+    /// Programs at full speed.
+    programs: "programs", 500, 20_000, Session, Plain;
     /// Connections at full speed, by many threads.
-    connections: "connections", 2_000, 200_000, Plain;
+    connections: "connections", 2_000, 200_000, Session, Plain;
+    /// Sessions, signals, `ptrace`, `bpf`, connections made and accepted, at full speed.
+    calls: "calls", 200, 20_000, Unit, Plain;
+    /// Processes that end with hundreds of threads.
+    threads: "threads", 20, 1_000, Session, Plain;
     /// One rule set off again and again.
-    decoys: "decoys", 120, 1_000, Plain;
+    decoys: "decoys", 120, 1_000, Unit, Plain;
     /// The same, each by a program file of its own.
-    decoys_of_many_programs: "decoys of programs", 120, 10_000, Plain;
+    decoys_of_many_programs: "decoys of programs", 120, 10_000, Session, Plain;
     /// The same, each in a control group of its own.
-    decoys_of_many_groups: "decoys of groups", 120, 10_000, Plain;
+    decoys_of_many_groups: "decoys of groups", 120, 10_000, Unit, Plain;
     /// The same, each by a user of its own of a user namespace.
-    decoys_of_many_mapped_ids: "decoys of ids", 120, 10_000, Plain;
+    decoys_of_many_mapped_ids: "decoys of ids", 120, 10_000, Session, Plain;
+    /// The same below namespaces of users and processes in each other.
+    decoys_in_nested_namespaces: "namespaces", 3, 200, Unit, Plain;
     /// Paths deeper and longer than most.
-    deep_and_long_paths: "paths", 20, 200, Plain;
+    deep_and_long_paths: "paths", 20, 200, Unit, Plain;
+    /// Programs on mounts that are attached nowhere any more.
+    detached_paths: "detached", 20, 1_000, Session, Plain;
     /// Processes made until a number comes again that the agent has had.
-    number_hunt: "numbers", 3_000, 60_000, Plain;
-    /// Control groups that come and go.
-    control_groups: "groups", 500, 20_000, Plain;
-    /// Alerts while the disk of the alert log is full.
-    full_disk: "decoys", 60, 400, FullDisk;
+    number_hunt: "numbers", 3_000, 60_000, Unit, Plain;
+    /// Control groups that come and go, some of them deep below long names.
+    control_groups: "groups", 500, 20_000, Session, Plain;
+    /// Files of CloudTrail with records that are large, many, deep or huge.
+    hostile_trail: "trail", 50, 1_500, Unit, Trail;
+    /// Alerts while the disk of log, store and spool is full.
+    full_disk: "decoys", 60, 4_000, Unit, FullDisk;
+    /// The same where it was full before the agent started.
+    disk_full_at_the_start: "decoys", 60, 1_000, Session, FullBefore;
 }

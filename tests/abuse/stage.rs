@@ -1,44 +1,47 @@
 //! The agent under the unit's limits, the act beside it, and the shell of another user.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lapwing_stage::{Agent, Alert, Hosts, Settings, is_root, skipped};
-use serde_json::Value;
+use lapwing_stage::trail::Trail;
+use lapwing_stage::{Agent, Hosts, Settings, is_root};
 
-use crate::acts::{ORDER, PROGRAM};
+use crate::acts::{ORDER, PROGRAM, THERE, TRAIL};
+use crate::alerts::Alerts;
+use crate::form::{Disk, Form, refusing, sinks};
+use crate::place::{Groups, MEMORY_HIGH_BYTES, Place};
 
 /// Set by `cargo xtask test --abuse`: the acts run whole.
 const WHOLE: &str = "LAPWING_TEST_ABUSE";
-/// Names another agent than the one that was built with these tests.
+/// Names another agent than the one that was built with these tests: an optimised one.
 const AGENT: &str = "LAPWING_TEST_AGENT";
-/// As the packaged unit has it.
-const MEMORY_MAX_BYTES: u64 = 256 << 20;
 /// How soon the other user's shell must be alerted.
 const ALERT_WITHIN: Duration = Duration::from_secs(30);
-/// How soon the status must come.
+/// How soon the status must come: of an optimised agent, and of one that is not, beside others that compile.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
+const STATUS_WITHIN_UNOPTIMISED: Duration = Duration::from_secs(5);
+/// How soon an agent must be there again, with all that the act left.
+const START_WITHIN: Duration = Duration::from_secs(5);
 /// How long an act may take.
-const ACT_WITHIN: Duration = Duration::from_secs(300);
+const ACT_WITHIN: Duration = Duration::from_secs(900);
+/// How long a shell is waited for before it is tried again.
+const TRY: Duration = Duration::from_secs(2);
+/// Between two shells during an act that runs whole.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often a disk is filled, in the short form and in the whole one.
+const FULL_ROUNDS: [u64; 2] = [2, 12];
+/// Bytes of the disk that is filled, as mount takes them.
+const DISK_SIZE: &str = "32m";
 /// The user who attacks, and the one whose shell must be seen.
 pub(crate) const ATTACKER: u32 = 65_534;
 const OTHER: u32 = 1_042;
 /// The rule that the shell sets off.
 const REVERSE_SHELL: &str = "Potential Reverse Shell via Suspicious Child Process";
-
-/// What the agent has beside the packaged rules.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Nothing.
-    Plain,
-    /// A rule that learns command lines.
-    Terms,
-    /// Its folder, with log and store, on a file system that is full during the act.
-    FullDisk,
-}
 
 /// A row of the table.
 pub(crate) struct Row {
@@ -49,126 +52,140 @@ pub(crate) struct Row {
     pub(crate) form: Form,
 }
 
-/// A rule of our own: each distinct command line is a new term.
-const TERMS: &str = r#"
-[rule]
-author = ["Lapwing"]
-description = "Command lines that were not seen before."
-index = ["logs-endpoint.events.*"]
-language = "kuery"
-name = "New command line"
-risk_score = 1
-rule_id = "lapwing-test-terms"
-severity = "low"
-type = "new_terms"
-query = 'event.category:process and event.type:start and process.name:term'
-
-[rule.new_terms]
-field = "new_terms_fields"
-value = ["process.command_line"]
-
-[[rule.new_terms.history_window_start]]
-field = "history_window_start"
-value = "now-7d"
-"#;
-
 /// Does what a row says, and checks what must hold.
-pub(crate) fn run(row: &Row) {
+pub(crate) fn run(row: &Row, place: Place) {
     static TURN: Mutex<()> = Mutex::new(());
     // Floods take turns, for every agent sees them all.
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if !is_root() {
-        return skipped("it needs root: an agent, control groups, network namespaces");
+        return;
     }
-    let count = if std::env::var_os(WHOLE).is_some() { row.whole } else { row.short };
-    let stage = Stage::new(row);
-    let pid = stage.agent.pid();
-    let mut act = stage.act(row.act, count);
-    std::thread::sleep(Duration::from_millis(500));
-    if row.form == Form::FullDisk {
-        stage.fill();
+    let (start, is_whole) = (Instant::now(), std::env::var_os(WHOLE).is_some());
+    let mut stage = Stage::new(row, place);
+    let mut act = stage.act(row, if is_whole { row.whole } else { row.short });
+    std::thread::sleep(Duration::from_millis(300));
+    if row.form.has_a_full_disk() {
+        stage.shells_on_a_full_disk(FULL_ROUNDS[usize::from(is_whole)]);
     }
-    let needle = stage.other_shell(4_000);
-    if row.form == Form::FullDisk {
-        std::thread::sleep(Duration::from_secs(3));
-        stage.answers();
-        stage.free();
+    stage.shell_is_found();
+    while is_whole && !act.is_over() {
+        std::thread::sleep(PAUSE);
+        stage.shell_is_found();
     }
-    stage.found(row, needle);
-    end(&mut act);
+    act.wait();
     // What was begun during the act is over by now; one more, to see that nothing stays blind.
-    stage.found(row, stage.other_shell(4_001));
-    assert!(
-        Path::new(&format!("/proc/{pid}")).exists(),
-        "{}: the agent lives:\n{}",
-        row.name,
-        stage.agent.log()
-    );
-    stage.answers();
-    stage.is_small(row);
+    stage.shell_is_found();
+    stage.lives_and_answers();
+    stage.is_small();
+    if is_whole {
+        stage.starts_again();
+    }
+    drop(act);
+    say(&format!("{place:?} {}: {} s, {}", row.name, start.elapsed().as_secs(), stage.seen.summary()));
+}
+
+/// What was measured.
+#[derive(Default)]
+struct Seen {
+    shells: u32,
+    tries_max: u32,
+    alert_max: Duration,
+    status_max: Duration,
+    held_kib: u64,
+    lost: u64,
+    start: Option<Duration>,
+}
+
+impl Seen {
+    fn summary(&self) -> String {
+        let start = self.start.map_or(String::new(), |start| format!(", started again in {start:.1?}"));
+        format!(
+            "{} shells alerted within {:.1?} and {} tries, status within {:.0?}, at most {} MiB, {} records lost{start}",
+            self.shells,
+            self.alert_max,
+            self.tries_max,
+            self.status_max,
+            self.held_kib / 1024,
+            self.lost
+        )
+    }
 }
 
 struct Stage {
     agent: Agent,
+    alerts: Alerts,
     hosts: Hosts,
     program: PathBuf,
-    full: Option<Mount>,
-    _group: Group,
+    name: String,
+    trail: Option<Trail>,
+    disk: Option<Disk>,
+    seen: Seen,
+    groups: [Groups; 2],
     _folders: [tempfile::TempDir; 2],
 }
 
 impl Stage {
-    fn new(row: &Row) -> Self {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
-        let rules = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(project.join("packaging/rules")).unwrap().flatten() {
-            if entry.path().is_file() && !entry.path().to_string_lossy().ends_with(".test.toml") {
-                fs::copy(entry.path(), rules.path().join(entry.file_name())).unwrap();
-            }
+    fn new(row: &Row, place: Place) -> Self {
+        let rules = rules(row.form);
+        let disk = row.form.has_a_full_disk().then(|| Disk::new(DISK_SIZE));
+        let trail = (row.form == Form::Trail).then(|| Trail::new().expect("a trail"));
+        let optimised = std::env::var(AGENT).ok();
+        let name = format!("lapwing-abuse-{}-{}", std::process::id(), row.name);
+        let groups =
+            [Groups::of_the_agent(place, &name, optimised.is_some()), Groups::of_the_act(place, &name)];
+        let mut configuration = trail.as_ref().map(Trail::configuration).unwrap_or_default();
+        if disk.is_some() {
+            configuration += &sinks(refusing());
         }
-        let jobs = rules.path().join("jobs");
-        fs::create_dir(&jobs).unwrap();
-        for entry in fs::read_dir(project.join("packaging/rules/jobs")).unwrap().flatten() {
-            fs::copy(entry.path(), jobs.join(entry.file_name())).unwrap();
-        }
-        if row.form == Form::Terms {
-            fs::write(rules.path().join("terms.toml"), TERMS).unwrap();
-        }
-        let full = (row.form == Form::FullDisk).then(|| Mount::new("32m"));
-        let group = Group::new(row.name);
-        let binary = std::env::var(AGENT).unwrap_or_else(|_| env!("CARGO_BIN_EXE_lapwing").to_owned());
         let settings = Settings {
-            program: binary.into(),
+            program: optimised.unwrap_or_else(|| env!("CARGO_BIN_EXE_lapwing").to_owned()).into(),
             rules: rules.path().to_owned(),
-            launcher: group.launcher(),
+            launcher: groups[0].launcher(),
+            configuration,
             ..Settings::default()
         };
-        let parent = full.as_ref().map_or_else(std::env::temp_dir, |mount| mount.path().to_owned());
+        let parent = disk.as_ref().map_or_else(std::env::temp_dir, |disk| disk.path().to_owned());
         let agent = Agent::start_in(&parent, settings).expect("an agent");
         let programs = tempfile::tempdir().unwrap();
-        open_to_all(programs.path());
+        fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = programs.path().join("nc");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        Self {
+        let mut stage = Self {
+            alerts: Alerts::new(agent.alert_log()),
             agent,
             hosts: Hosts::new().expect("hosts in network namespaces"),
             program,
-            full,
-            _group: group,
+            name: format!("{place:?} {}", row.name),
+            trail,
+            disk,
+            seen: Seen::default(),
+            groups,
             _folders: [rules, programs],
+        };
+        if row.form == Form::FullBefore {
+            stage.starts_on_a_full_disk();
         }
+        stage
     }
 
     /// Starts the act, on the host that is attacked.
-    fn act(&self, act: &str, count: u32) -> Child {
-        let far = format!("{} 4444", self.hosts.far.address());
-        let mut command = self.hosts.near.command(&self.program.display().to_string());
-        command.env(ORDER, format!("{act};{count};{far}")).env(PROGRAM, &self.program);
-        command.stderr(Stdio::inherit()).spawn().expect("the act")
+    fn act(&self, row: &Row, count: u32) -> Act {
+        // Not `ip netns exec`: it hides the control groups.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.hosts.near.network().display())).args(self.groups[1].launcher());
+        command.arg(&self.program);
+        command.env(ORDER, format!("{};{count};{} 4444", row.act, self.hosts.far.address()));
+        command.env(PROGRAM, &self.program);
+        command.envs(self.trail.iter().map(|trail| (TRAIL, trail.folder())));
+        if self.groups[1].is_session() {
+            command.process_group(0);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the act");
+        Act { child, there: self.program.with_file_name(THERE), status: None }
     }
 
-    /// A shell of another user connects out. Returns its port.
-    fn other_shell(&self, port: u16) -> u16 {
+    /// A shell of another user connects out to this port.
+    fn other_shell(&self, port: u16) {
         let connect = format!("{} -e /bin/true {} {port}", self.program.display(), self.hosts.far.address());
         let mut command = self.hosts.near.command("nice");
         let user = OTHER.to_string();
@@ -177,152 +194,155 @@ impl Stage {
         command.args(["sh", "-c", &format!("{connect}; exit $?")]);
         command.env(ORDER, format!("connect;1;{} {port}", self.hosts.far.address()));
         let _ = command.status().expect("ip");
-        port
     }
 
-    /// Waits for the alert about the other user's shell. A busy host may keep shell and connection further apart than the
-    /// rule looks back; then it is tried again.
-    fn found(&self, row: &Row, port: u16) {
-        let is_it =
-            |alert: &Alert| alert.rule() == REVERSE_SHELL && alert.document["destination"]["port"] == port;
-        let start = Instant::now();
-        loop {
-            if self.alerts().iter().any(is_it) {
-                return;
-            }
+    /// The next shell of the other user is alerted in time. A busy host may keep shell and connection further apart than
+    /// the rule looks back; then it is tried again.
+    fn shell_is_found(&mut self) {
+        let port = 4_000 + u16::try_from(self.seen.shells).expect("few shells");
+        self.seen.shells += 1;
+        let (start, mut tried, mut tries) = (Instant::now(), None, 0);
+        while !self.has_come(port) {
             assert!(
                 start.elapsed() < ALERT_WITHIN,
-                "{}: no alert about the other user's shell in {ALERT_WITHIN:?}; the agent's log:\n{}",
-                row.name,
+                "{}: no alert about the other user's shell in {ALERT_WITHIN:?}, {tries} tries; the agent's log:\n{}",
+                self.name,
                 self.agent.log()
             );
-            std::thread::sleep(Duration::from_secs(2));
-            self.other_shell(port);
+            if tried.is_none_or(|tried: Instant| tried.elapsed() > TRY) {
+                self.other_shell(port);
+                (tried, tries) = (Some(Instant::now()), tries + 1);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.seen.alert_max = self.seen.alert_max.max(start.elapsed());
+        self.seen.tries_max = self.seen.tries_max.max(tries);
+    }
+
+    fn has_come(&mut self, port: u16) -> bool {
+        let alerts = self.alerts.with(REVERSE_SHELL);
+        alerts
+            .iter()
+            .any(|alert| alert["destination"]["port"] == port && alert["user"]["id"] == OTHER.to_string())
+    }
+
+    /// Shells while the disk has no room, or nearly none, so that another write fails each time: the agent answers, and
+    /// their alerts come when there is room again.
+    fn shells_on_a_full_disk(&mut self, rounds: u64) {
+        for round in 0..rounds {
+            self.disk.iter().for_each(|disk| disk.fill_but(round * round));
+            self.other_shell(3_000);
+            std::thread::sleep(Duration::from_secs(1));
+            self.lives_and_answers();
+            self.disk.iter().for_each(Disk::free);
+            self.shell_is_found();
         }
     }
 
-    fn alerts(&self) -> Vec<Alert> {
-        let text = fs::read_to_string(self.agent.alert_log()).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-        lines.map(|document: Value| Alert { document, seen: std::time::SystemTime::now() }).collect()
+    /// It starts on a disk without any room: with the state of an earlier run, and without.
+    fn starts_on_a_full_disk(&mut self) {
+        for has_state in [true, false] {
+            self.agent.stop().expect("an end");
+            if !has_state {
+                fs::remove_dir_all(self.agent.folder().join("state")).unwrap();
+            }
+            self.disk.iter().for_each(|disk| disk.fill_but(0));
+            self.agent.start_again().expect("an agent on a full disk");
+            self.lives_and_answers();
+            self.disk.iter().for_each(Disk::free);
+            self.shell_is_found();
+        }
     }
 
-    /// The status answers, soon.
-    fn answers(&self) {
+    /// The agent is the one that was started, and its status comes soon.
+    fn lives_and_answers(&mut self) {
+        let pid = self.agent.pid();
+        let lives = Path::new(&format!("/proc/{pid}/exe")).exists();
+        assert!(lives, "{}: the agent lives:\n{}", self.name, self.agent.log());
         let start = Instant::now();
         let status = self.agent.status().expect("a status");
         let took = start.elapsed();
-        assert!(took < STATUS_WITHIN, "the status took {took:?}");
-        assert!(status["pid"].as_u64() == Some(self.agent.pid().into()), "{status}");
+        let within =
+            if std::env::var_os(AGENT).is_some() { STATUS_WITHIN } else { STATUS_WITHIN_UNOPTIMISED };
+        assert!(took < within, "{}: the status took {took:?}", self.name);
+        assert!(status["pid"].as_u64() == Some(pid.into()), "{status}");
+        self.seen.status_max = self.seen.status_max.max(took);
+        let records = status["lanes"][0]["source"]["records"].as_array().cloned().unwrap_or_default();
+        self.seen.lost = records.iter().filter_map(|kind| kind["lost"].as_u64()).sum();
     }
 
-    /// The agent's memory is below what the unit gives it.
-    fn is_small(&self, row: &Row) {
+    /// The agent's memory is below what the unit gives it before the kernel takes pages away.
+    fn is_small(&mut self) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.agent.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        assert!(kib * 1024 < MEMORY_MAX_BYTES, "{}: the agent held {kib} KiB", row.name);
-        let _ = std::io::Write::write_fmt(
-            &mut std::io::stdout(),
-            format_args!("{}: at most {} MiB\n", row.name, kib / 1024),
-        );
+        assert!(kib * 1024 < MEMORY_HIGH_BYTES, "{}: the agent held {kib} KiB", self.name);
+        self.seen.held_kib = self.seen.held_kib.max(kib);
     }
 
-    fn fill(&self) {
-        self.full.iter().for_each(Mount::fill);
-    }
-
-    fn free(&self) {
-        self.full.iter().for_each(Mount::free);
-    }
-}
-
-/// Waits until the act is over, or ends it.
-fn end(act: &mut Child) {
-    let start = Instant::now();
-    while start.elapsed() < ACT_WITHIN {
-        if act.try_wait().unwrap().is_some() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let _ = act.kill();
-    let _ = act.wait();
-}
-
-fn open_to_all(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// A control group with the unit's limit of memory.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(name: &str) -> Self {
-        let name = format!("lapwing-abuse-{}-{name}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/memory");
-        let (group, file) = if v1.is_dir() {
-            (v1.join(&name), "memory.limit_in_bytes")
-        } else {
-            let root = Path::new("/sys/fs/cgroup");
-            // It may be on already.
-            let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
-            (root.join(&name), "memory.max")
-        };
-        fs::create_dir(&group).unwrap();
-        fs::write(group.join(file), MEMORY_MAX_BYTES.to_string()).unwrap();
-        Self(group)
-    }
-
-    /// What starts a program in it.
-    fn launcher(&self) -> Vec<String> {
-        let script = format!("echo $$ > '{}/cgroup.procs'; exec \"$0\" \"$@\"", self.0.display());
-        vec!["sh".to_owned(), "-c".to_owned(), script]
+    /// It ends, and starts with all that the act left, on disk and among the processes that live.
+    fn starts_again(&mut self) {
+        self.agent.stop().expect("an end");
+        let start = Instant::now();
+        self.agent.start_again().expect("an agent again");
+        let took = start.elapsed();
+        assert!(took < START_WITHIN, "{}: the start took {took:?}", self.name);
+        self.seen.start = Some(took);
+        self.shell_is_found();
+        self.lives_and_answers();
+        self.is_small();
     }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        // The agent in it may still be ending.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
+/// The packaged rules, and those of a form.
+fn rules(form: Form) -> tempfile::TempDir {
+    let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("packaging/rules");
+    let rules = tempfile::tempdir().unwrap();
+    fs::create_dir(rules.path().join("jobs")).unwrap();
+    for folder in ["", "jobs"] {
+        for entry in fs::read_dir(packaged.join(folder)).unwrap().flatten() {
+            if entry.path().is_file() && !entry.path().to_string_lossy().ends_with(".test.toml") {
+                fs::copy(entry.path(), rules.path().join(folder).join(entry.file_name())).unwrap();
             }
-            std::thread::sleep(Duration::from_millis(50));
         }
     }
+    form.write_rules(rules.path());
+    rules
 }
 
-/// A small file system in memory.
-struct Mount(tempfile::TempDir);
+/// An act that runs. What is left of its processes is killed when this is dropped.
+struct Act {
+    child: Child,
+    there: PathBuf,
+    status: Option<std::process::ExitStatus>,
+}
 
-impl Mount {
-    fn new(size: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let options = format!("size={size},mode=0755");
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
-        assert!(status.unwrap().success(), "mount");
-        Self(folder)
+impl Act {
+    /// Whether it has done everything: it has ended, or all of its processes are there and stay.
+    fn is_over(&mut self) -> bool {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().unwrap();
+        }
+        self.status.is_some() || self.there.exists()
     }
 
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn fill(&self) {
-        // It ends with the disk.
-        let _ = fs::write(self.path().join("filler"), vec![0_u8; 64 << 20]);
-    }
-
-    fn free(&self) {
-        let _ = fs::remove_file(self.path().join("filler"));
+    fn wait(&mut self) {
+        lapwing_stage::until("the end of the act", ACT_WITHIN, || Ok(self.is_over().then_some(()))).unwrap();
+        assert!(self.status.is_none_or(|status| status.success()), "the act: {:?}", self.status);
     }
 }
 
-impl Drop for Mount {
+impl Drop for Act {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+        let group = i32::try_from(self.child.id()).unwrap_or(0);
+        // It may have ended, with all that it made.
+        let _ =
+            nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
+        let _ = self.child.wait();
     }
+}
+
+fn say(line: &str) {
+    // Shown by the harness beside the test's name.
+    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
 }

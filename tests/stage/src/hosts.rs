@@ -1,6 +1,7 @@
 //! Two hosts that reach each other and nobody else: network namespaces joined by a cable.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -81,6 +82,12 @@ impl Host {
     #[must_use]
     pub fn address_ipv6(&self) -> &'static str {
         self.address_ipv6
+    }
+
+    /// The file by which its network namespace is entered.
+    #[must_use]
+    pub fn network(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
     }
 
     fn ip(&self, arguments: &[&str]) -> Result<()> {
