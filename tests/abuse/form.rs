@@ -29,16 +29,25 @@ impl Form {
         matches!(self, Self::FullDisk | Self::FullBefore)
     }
 
-    /// Writes the rules that it has beside the packaged ones.
-    pub(crate) fn write_rules(self, folder: &Path) {
-        let rules: &[(&str, &str)] = match self {
+    /// The packaged rules, and those that this form has beside them.
+    pub(crate) fn rules(self) -> tempfile::TempDir {
+        let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("packaging/rules");
+        let rules = tempfile::tempdir().unwrap();
+        fs::create_dir(rules.path().join("jobs")).unwrap();
+        for folder in ["", "jobs"] {
+            for entry in fs::read_dir(packaged.join(folder)).unwrap().flatten() {
+                if entry.path().is_file() && !entry.path().to_string_lossy().ends_with(".test.toml") {
+                    fs::copy(entry.path(), rules.path().join(folder).join(entry.file_name())).unwrap();
+                }
+            }
+        }
+        let own: &[(&str, &str)] = match self {
             Self::Terms => &[("terms.toml", TERMS)],
             Self::Buckets => &[("threshold.toml", THRESHOLD), ("rare.toml", RARE)],
             _ => &[],
         };
-        for (name, text) in rules {
-            fs::write(folder.join(name), text).unwrap();
-        }
+        own.iter().for_each(|(name, text)| fs::write(rules.path().join(name), text).unwrap());
+        rules
     }
 }
 

@@ -10,6 +10,8 @@
     reason = "all of this is test code, and clippy takes only its test functions for such"
 )]
 
+/// The act beside the agent.
+mod act;
 /// The acts.
 mod acts;
 /// The alert log while it grows.

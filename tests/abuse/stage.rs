@@ -4,14 +4,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapwing_stage::trail::Trail;
 use lapwing_stage::{Agent, Hosts, Settings, is_root};
+use serde_json::Value;
 
-use crate::acts::{ORDER, PROGRAM, THERE, TRAIL};
+use crate::act::Act;
+use crate::acts::{FILES, ORDER, PROGRAM, THERE, TRAIL};
 use crate::alerts::Alerts;
 use crate::form::{Disk, Form, refusing, sinks};
 use crate::place::{Groups, MEMORY_HIGH_BYTES, Place};
@@ -27,8 +29,8 @@ const STATUS_WITHIN: Duration = Duration::from_secs(1);
 const STATUS_WITHIN_UNOPTIMISED: Duration = Duration::from_secs(5);
 /// How soon an agent must be there again, with all that the act left.
 const START_WITHIN: Duration = Duration::from_secs(5);
-/// How long an act may take.
-const ACT_WITHIN: Duration = Duration::from_secs(900);
+/// How long the files of a trail may take to be read.
+const READ_WITHIN: Duration = Duration::from_secs(120);
 /// How long a shell is waited for before it is tried again.
 const TRY: Duration = Duration::from_secs(2);
 /// Between two shells during an act that runs whole.
@@ -73,6 +75,7 @@ pub(crate) fn run(row: &Row, place: Place) {
         stage.shell_is_found();
     }
     act.wait();
+    stage.trail_is_read();
     // What was begun during the act is over by now; one more, to see that nothing stays blind.
     stage.shell_is_found();
     stage.lives_and_answers();
@@ -126,7 +129,7 @@ struct Stage {
 
 impl Stage {
     fn new(row: &Row, place: Place) -> Self {
-        let rules = rules(row.form);
+        let rules = row.form.rules();
         let disk = row.form.has_a_full_disk().then(|| Disk::new(DISK_SIZE));
         let trail = (row.form == Form::Trail).then(|| Trail::new().expect("a trail"));
         let optimised = std::env::var(AGENT).ok();
@@ -181,7 +184,7 @@ impl Stage {
             command.process_group(0);
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the act");
-        Act { child, there: self.program.with_file_name(THERE), status: None }
+        Act::new(child, self.program.with_file_name(THERE))
     }
 
     /// A shell of another user connects out to this port.
@@ -220,10 +223,11 @@ impl Stage {
     }
 
     fn has_come(&mut self, port: u16) -> bool {
-        let alerts = self.alerts.with(REVERSE_SHELL);
-        alerts
-            .iter()
-            .any(|alert| alert["destination"]["port"] == port && alert["user"]["id"] == OTHER.to_string())
+        let other = OTHER.to_string();
+        let is_it = |alert: &Value| {
+            alert["destination"]["port"] == port && alert["user"]["id"].as_str() == Some(&other)
+        };
+        self.alerts.with(REVERSE_SHELL).iter().any(is_it)
     }
 
     /// Shells while the disk has no room, or nearly none, so that another write fails each time: the agent answers, and
@@ -252,6 +256,23 @@ impl Stage {
             self.disk.iter().for_each(Disk::free);
             self.shell_is_found();
         }
+    }
+
+    /// The files of the trail were read, or set aside.
+    fn trail_is_read(&self) {
+        if self.trail.is_none() {
+            return;
+        }
+        let read = lapwing_stage::until("that the trail is read", READ_WITHIN, || {
+            let status = self.agent.status()?;
+            let lanes = status["lanes"].as_array().cloned().unwrap_or_default();
+            let counts = ["files_read", "files_set_aside"];
+            let count = |lane: &Value| {
+                counts.map(|name| lane["source"][name].as_u64().unwrap_or(0)).iter().sum::<u64>()
+            };
+            Ok((lanes.iter().map(count).sum::<u64>() >= FILES as u64).then_some(()))
+        });
+        read.unwrap_or_else(|error| panic!("{}: {error}:\n{}", self.name, self.agent.log()));
     }
 
     /// The agent is the one that was started, and its status comes soon.
@@ -291,54 +312,6 @@ impl Stage {
         self.shell_is_found();
         self.lives_and_answers();
         self.is_small();
-    }
-}
-
-/// The packaged rules, and those of a form.
-fn rules(form: Form) -> tempfile::TempDir {
-    let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("packaging/rules");
-    let rules = tempfile::tempdir().unwrap();
-    fs::create_dir(rules.path().join("jobs")).unwrap();
-    for folder in ["", "jobs"] {
-        for entry in fs::read_dir(packaged.join(folder)).unwrap().flatten() {
-            if entry.path().is_file() && !entry.path().to_string_lossy().ends_with(".test.toml") {
-                fs::copy(entry.path(), rules.path().join(folder).join(entry.file_name())).unwrap();
-            }
-        }
-    }
-    form.write_rules(rules.path());
-    rules
-}
-
-/// An act that runs. What is left of its processes is killed when this is dropped.
-struct Act {
-    child: Child,
-    there: PathBuf,
-    status: Option<std::process::ExitStatus>,
-}
-
-impl Act {
-    /// Whether it has done everything: it has ended, or all of its processes are there and stay.
-    fn is_over(&mut self) -> bool {
-        if self.status.is_none() {
-            self.status = self.child.try_wait().unwrap();
-        }
-        self.status.is_some() || self.there.exists()
-    }
-
-    fn wait(&mut self) {
-        lapwing_stage::until("the end of the act", ACT_WITHIN, || Ok(self.is_over().then_some(()))).unwrap();
-        assert!(self.status.is_none_or(|status| status.success()), "the act: {:?}", self.status);
-    }
-}
-
-impl Drop for Act {
-    fn drop(&mut self) {
-        let group = i32::try_from(self.child.id()).unwrap_or(0);
-        // It may have ended, with all that it made.
-        let _ =
-            nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
-        let _ = self.child.wait();
     }
 }
 

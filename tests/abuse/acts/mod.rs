@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+pub(crate) use self::trail::FILES;
 use crate::stage::ATTACKER;
 
 /// The variable that holds `ACT;COUNT;ADDRESS PORT`.

@@ -20,6 +20,9 @@ const LEVELS: usize = 100;
 /// Bytes of a record that is one text.
 const HUGE_BYTES: usize = 20 << 20;
 
+/// How many files there are.
+pub(crate) const FILES: usize = 5;
+
 /// A file of each kind: records that are large, many, deep, huge, or none.
 pub(super) fn hostile_files(order: &Order) -> io::Result<()> {
     let folder = PathBuf::from(env::var_os(TRAIL).ok_or(io::ErrorKind::NotFound)?);
@@ -27,7 +30,7 @@ pub(super) fn hostile_files(order: &Order) -> io::Result<()> {
         let records: Vec<_> = (0..count).map(|number| record(number, more)).collect();
         file(&records)
     };
-    let files = [
+    let files: [(&str, Vec<u8>); FILES] = [
         (
             "large",
             records(order.count, |record| {
