@@ -23,50 +23,23 @@ mod place;
 /// The agent under the unit's limits, and the shell of another user.
 mod stage;
 
-/// A test, or one that is left out where the short form of its row runs in the other place.
-macro_rules! test {
-    (Unit in Unit: $name:ident, $row:expr) => {
-        #[test]
-        fn $name() {
-            crate::stage::run(&$row, crate::place::Place::Unit);
-        }
-    };
-    (Session in Session: $name:ident, $row:expr) => {
-        #[test]
-        fn $name() {
-            crate::stage::run(&$row, crate::place::Place::Session);
-        }
-    };
-    ($short:ident in $place:ident: $name:ident, $row:expr) => {
-        #[test]
-        #[ignore = "a part of the whole form alone"]
-        fn $name() {
-            crate::stage::run(&$row, crate::place::Place::$place);
-        }
-    };
-}
-
 /// A row: a name, the act with its count in the short form and in the whole form, the place of the short form, and what
 /// the agent has beside the packaged rules. The whole form runs in both places.
 macro_rules! rows {
-    ($($(#[$doc:meta])* $name:ident: $act:literal, $short:literal, $whole:literal, $place:ident, $form:ident;)*) => {
-        $(
-            $(#[$doc])*
-            const fn $name() -> stage::Row {
-                stage::Row {
-                    name: stringify!($name), act: $act, short: $short, whole: $whole, form: form::Form::$form
-                }
-            }
-        )*
-        /// The agent as a service, and the act as another.
-        mod unit {
-            $(test!($place in Unit: $name, super::$name());)*
+    ($($(#[$doc:meta])* $name:ident: $act:literal, $short:literal, $whole:literal, $place:ident, $form:ident;)*) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            stage::run(&stage::Row {
+                name: stringify!($name),
+                act: $act,
+                short: $short,
+                whole: $whole,
+                place: place::Place::$place,
+                form: form::Form::$form,
+            });
         }
-        /// Both in one session of a person.
-        mod session {
-            $(test!($place in Session: $name, super::$name());)*
-        }
-    };
+    )*};
 }
 
 rows! {

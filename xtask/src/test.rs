@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn run_here(arguments: &Arguments, report: &mut Report) -> Result<()> {
     needs::install()?;
     let privileged = targets::privileged()?;
-    let mut tests = Tests::new(BTreeMap::new(), arguments);
+    let mut tests = Tests { environment: BTreeMap::new(), filter: arguments.filter.clone() };
     if shell::is_root() {
         let object = build::object(&setup::run()?, &build::Arguments::default())?;
         tests.environment.insert(build::OBJECT, object.display().to_string());
@@ -109,7 +109,7 @@ fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
         (ABUSE.1, agent.display().to_string()),
         (ABUSE.2, "1".to_owned()),
     ];
-    let tests = Tests { is_whole: true, ..Tests::new(environment.into(), arguments) };
+    let tests = Tests { environment: environment.into(), filter: arguments.filter.clone() };
     tests.run(&["--package", "lapwing", "--test", ABUSE.0], report)
 }
 
@@ -117,21 +117,14 @@ fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
 struct Tests {
     environment: BTreeMap<&'static str, String>,
     filter: Option<String>,
-    /// Those too that are ignored because they are a part of the whole form alone.
-    is_whole: bool,
 }
 
 impl Tests {
-    fn new(environment: BTreeMap<&'static str, String>, arguments: &Arguments) -> Self {
-        Self { environment, filter: arguments.filter.clone(), is_whole: false }
-    }
-
     /// Builds and runs the tests of a selection.
     fn run(&self, selection: &[&str], report: &mut Report) -> Result<()> {
         step(&format!("building tests: {}", selection.join(" ")), self.cargo(selection).arg("--no-run"))?;
         let mut cargo = self.cargo(selection);
         cargo.arg("--no-fail-fast").args(&self.filter).args(["--", "--show-output"]);
-        cargo.args(self.is_whole.then_some("--include-ignored"));
         // One pipe for both, so that what belongs together stays so.
         let (reader, writer) = std::io::pipe()?;
         cargo.stdout(writer.try_clone()?).stderr(writer);
