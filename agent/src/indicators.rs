@@ -66,7 +66,8 @@ pub(crate) fn load(config: &Config) -> Result<(Indicators, Vec<String>)> {
     Ok(reading.finish())
 }
 
-fn is_wanted(name: &str) -> bool {
+/// Whether a file of this name in a folder holds indicators.
+pub(crate) fn is_wanted(name: &str) -> bool {
     [".ndjson", ".jsonl", ".csv"].iter().any(|ending| name.ends_with(ending))
 }
 

@@ -23,6 +23,7 @@ use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, unbounded};
 use tokio::sync::{oneshot, watch};
 
+use crate::integrity::Trace;
 use crate::store::Spooled;
 pub(crate) use crate::store::{AlertDocument, Change};
 use crate::{alert_log, store};
@@ -77,6 +78,8 @@ pub(crate) struct Started {
     pub(crate) thread: JoinHandle<Result<()>>,
     /// What is left where the thread hangs.
     pub(crate) remains: Remains,
+    /// Where the alert log and the store are.
+    pub(crate) traces: [Arc<Trace>; 2],
 }
 
 /// Opens the log and the store, brings the store up to the log, and starts the thread.
@@ -90,12 +93,13 @@ pub(crate) fn start(settings: &Settings) -> Result<Started> {
     let status = Arc::new(Status::new(&settings.alerts.path));
     let remains = Remains { commits: commits_in.clone(), status: Arc::clone(&status) };
     let writer = writer::Writer::open(settings, commits_in, requests_in, wake, Arc::clone(&status))?;
+    let traces = writer.traces();
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || writer.run())
         .context("cannot start the thread `ledger`")?;
     let sender = LedgerSender { commits, status: Arc::clone(&status) };
-    Ok(Started { sender, client: LedgerClient { requests, spooled, status }, thread, remains })
+    Ok(Started { sender, client: LedgerClient { requests, spooled, status }, thread, remains, traces })
 }
 
 /// What lanes hold.

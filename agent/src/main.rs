@@ -19,6 +19,7 @@ mod explain;
 mod fixture;
 mod folder;
 mod indicators;
+mod integrity;
 mod lane;
 mod ledger;
 mod log;

@@ -12,9 +12,10 @@
 //! their time to deliver it; then all is over. Each of these has its time, and a thread that hangs is left behind, so
 //! that all is over after [`END_MAX`] whatever the disk and upstream do.
 
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -26,13 +27,14 @@ use serde_json::json;
 use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges, join_by};
+use crate::integrity::{self, Plan, Trace, Written};
 use crate::lane::{self, Bell, Judge, Lane, LaneClient, View};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
 use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::{clock, coverage, indicators, memory, privileges, report, rules};
+use crate::{clock, coverage, indicators, memory, privileges, report, rules, store};
 
 /// The data streams of Elastic's that the sensor's events are in auditd's words.
 pub(crate) const AUDITD_STREAMS: [&str; 2] = ["logs-auditd_manager.auditd-default", "auditbeat-default"];
@@ -68,17 +70,20 @@ const LEDGER_END_MAX: Duration = Duration::from_secs(9);
 /// How long after a stop the process ends in any case, even where its own log takes nothing.
 const END_MAX: Duration = Duration::from_millis(9500);
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent, whose configuration was read from this path, until it is told to stop.
 ///
 /// # Errors
 /// What kept it from running: said before anything is started where it can be known then.
-pub(crate) fn run(config: &Config) -> Result<()> {
+pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
     edges::outlive_limits()?;
+    // Before they are loaded, so that no change of theirs goes unseen.
+    let plan = config.sensor.enabled.then(|| Plan::new(config, path));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let sensor = config.sensor.enabled.then(|| sensor(config, &loaded, &exceptions, &stop)).transpose()?;
+    let mut sensor =
+        config.sensor.enabled.then(|| sensor(config, &loaded, &exceptions, &stop)).transpose()?;
     privileges::drop_needless()?;
 
     let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();
@@ -88,6 +93,12 @@ pub(crate) fn run(config: &Config) -> Result<()> {
         state_dir: &config.state_dir,
         sinks: &names,
     })?;
+    // The ledger ends with its last client, and waits for no thread that reads files.
+    let client = Arc::new(ledger.client.clone());
+    if let (Some(sensor), Some(plan)) = (&mut sensor, plan) {
+        let written = written(config, &ledger.traces, Arc::downgrade(&client));
+        sensor.watch_files(integrity::start(plan, written, stop.clone())?);
+    }
     let edges = Edges::new()?;
     let (bell, rung) = crossbeam_channel::unbounded();
     let lanes = Lanes {
@@ -105,7 +116,9 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let (control, queues_ended) = cloudtrail.unzip();
     let stop = Stop { sensor: stop, cloudtrail: control.clone(), ledger: ledger.client.clone(), bell };
     let (reopen, stopped) = (ledger.client.clone(), stop.clone());
+    let [log, _] = ledger.traces.clone();
     let reload = move || {
+        log.hangup();
         reopen.reopen();
         control.iter().for_each(Control::reload);
     };
@@ -140,7 +153,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     // SIGTERM, or the end of a lane: the agent does not go on with half of its sources, the service manager starts it anew.
     let _ = rung.recv();
     stop.all();
-    drop(stop);
+    drop((stop, client));
     end(running, ledger, [upstream, edges])
 }
 
@@ -158,7 +171,7 @@ fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: [edges::Runnin
         let late = || Err(anyhow!("lane {} did not end in time, or panicked", client.name()));
         outcome = outcome.and(join_by(thread, stopped + LANES_END_MAX).unwrap_or_else(late));
     }
-    let ledger::Started { sender, client, thread, remains } = ledger;
+    let ledger::Started { sender, client, thread, remains, .. } = ledger;
     drop(sender);
     for (name, edges) in ["the sinks", "the control socket and queues"].into_iter().zip(edges) {
         if !edges.finish(stopped + EDGES_END_MAX) {
@@ -187,6 +200,16 @@ fn sensor(
     let env_vars = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
     let sensor = SensorConfig { env_vars, ..config.sensor.clone() };
     Ok(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
+}
+
+/// The files that the agent writes.
+fn written(config: &Config, traces: &[Arc<Trace>; 2], client: Weak<LedgerClient>) -> Written {
+    let [log, store] = traces.clone();
+    Written {
+        log: (config.alerts.path.clone(), log),
+        store: (config.state_dir.join(store::FILE), store),
+        reopen: Box::new(move || client.upgrade().iter().for_each(|client| client.reopen())),
+    }
 }
 
 /// Tells every source that there is no more to come.

@@ -139,10 +139,15 @@ fn listing<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Listing> 
     let mut listing = Listing::default();
     for path in paths {
         listing
-            .add(path, FILES_MAX, |name| name.ends_with(".toml") && !name.ends_with(TESTS))
+            .add(path, FILES_MAX, is_rules)
             .with_context(|| format!("rules cannot be read from {}", path.display()))?;
     }
     Ok(listing)
+}
+
+/// Whether a file of this name in a folder holds rules, jobs or exceptions.
+pub(crate) fn is_rules(name: &str) -> bool {
+    name.ends_with(".toml") && !name.ends_with(TESTS)
 }
 
 /// The enabled rules that read one of these data streams.

@@ -266,6 +266,7 @@ mod tests {
             ("records_lost", None, "the sensor lost records on h".to_owned()),
             ("sensor_down", None, "the sensor did not run on h".to_owned()),
             ("sensor_tampered", None, "the sensor was tampered with on h".to_owned()),
+            ("sensor_files_changed", None, "the sensor had files of it changed on h".to_owned()),
         ];
         for action in ACTIONS {
             let rows: Vec<_> = expected.iter().filter(|(name, ..)| *name == action.name).collect();

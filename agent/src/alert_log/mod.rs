@@ -34,6 +34,7 @@ use serde::Deserialize;
 use crate::alarm::Alarm;
 use crate::alert::ALERT_BYTES_MAX;
 use crate::clock;
+use crate::integrity::{How, Place, Trace};
 
 /// Longest line that is read, in bytes: far longer than any that is written, for earlier versions wrote lines of 16.9 MB.
 /// A longer one is passed over, and counted.
@@ -111,6 +112,7 @@ pub(crate) struct AlertLog {
     reserved: u64,
     rotation: rotate::Rotation,
     trouble: Alarm,
+    trace: Arc<Trace>,
 }
 
 impl AlertLog {
@@ -127,7 +129,10 @@ impl AlertLog {
                 path.display()
             )
         })?;
+        let trace = Trace::new();
+        trace.set(opened.place());
         Ok(Self {
+            trace,
             trouble: Alarm::new(format!("alert log {}", path.display())),
             rotation: rotate::Rotation::start(config),
             file: opened.file,
@@ -193,6 +198,7 @@ impl AlertLog {
         self.file.sync_data()?;
         self.doubtful = false;
         self.synced += whole as u64;
+        self.trace.set(self.file.metadata().ok().map(|file| Place::new(&file, self.synced)));
         if self.fingerprint.is_none() {
             self.fingerprint = files::fingerprint_of(&self.lines[..whole]);
         }
@@ -237,12 +243,23 @@ impl AlertLog {
         Some(Position { file: self.fingerprint.clone()?, offset: self.synced })
     }
 
+    /// What others see of the open file, and whether it was taken away.
+    pub(crate) fn trace(&self) -> Arc<Trace> {
+        self.trace.clone()
+    }
+
     /// Opens the file at the log's path, as after a rename by logrotate.
     ///
     /// # Errors
     /// The file cannot be created or written; the old one stays open.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        if let Some(how) =
+            self.trace.place().and_then(|place| How::of(&place, fs::metadata(&self.path).ok().as_ref()))
+        {
+            self.trace.lose(how);
+        }
         let opened = open(&self.path)?;
+        self.trace.set(opened.place());
         // The old file keeps no half line where that can be helped; its lines are written anew.
         let _ = self.take_back();
         self.doubtful = false;
@@ -271,9 +288,12 @@ impl AlertLog {
         if !self.rotation.is_due(self.synced, self.begun) {
             return Ok(());
         }
-        // The file that is put away needs no room to grow.
+        // The file that is put away needs no room to grow, and is no loss.
         self.reserved = 0;
+        let place = self.trace.place();
+        self.trace.set(None);
         if let Err(error) = self.file.set_len(self.synced).and_then(|()| self.rotation.rename()) {
+            self.trace.set(place);
             self.trouble.raise(format!("it cannot be rotated and grows on: {error}"));
             return Ok(());
         }
@@ -289,6 +309,14 @@ struct Opened {
     begun: SystemTime,
     fingerprint: Option<String>,
     length: u64,
+}
+
+impl Opened {
+    /// Where it is; what is no file has no place.
+    fn place(&self) -> Option<Place> {
+        let file = self.file.metadata().ok().filter(|file| file.is_file())?;
+        Some(Place::new(&file, self.length))
+    }
 }
 
 fn open(path: &Path) -> io::Result<Opened> {

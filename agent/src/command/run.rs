@@ -20,6 +20,6 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let config = Config::read(&args.config)?;
     log::start(config.log);
-    pipeline::run(&config)?;
+    pipeline::run(&config, &args.config)?;
     Ok(ExitCode::SUCCESS)
 }

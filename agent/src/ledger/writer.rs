@@ -22,6 +22,7 @@ use self::held::{Cursors, Held};
 use super::follow::{self, Taken};
 use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status};
 use crate::alert_log::AlertLog;
+use crate::integrity::Trace;
 use crate::store::{self, Place, Reach, Spooled, Store};
 
 /// How much is taken from the inbox before it is written.
@@ -110,6 +111,11 @@ impl Writer {
         };
         writer.after_change(taken == Taken::Full);
         Ok(writer)
+    }
+
+    /// Where the log and the store are.
+    pub(super) fn traces(&self) -> [Arc<Trace>; 2] {
+        [self.log.trace(), self.store.trace()]
     }
 
     /// Works until all who could ask for something are gone.

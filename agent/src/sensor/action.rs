@@ -260,6 +260,14 @@ actions! {
         number: 213,
         ..LOSS
     },
+    FilesChanged: Action {
+        name: "sensor_files_changed",
+        message: "Files of the sensor were changed, as far as can be seen by an administrator",
+        verb: "had files of it changed",
+        shows: Shows::Reason,
+        number: 214,
+        ..LOSS
+    },
 }
 
 /// What records are called in `lapwing status` and the log.

@@ -32,7 +32,7 @@ use super::names::Names;
 use super::owner::Owner;
 use super::process::{Changes, Key, Process, Table};
 use super::tamper::Report;
-use crate::source::{Down, Tampered};
+use crate::source::{Down, Tampered, Weight};
 
 /// Makes events of records.
 pub(super) struct Decoder {
@@ -190,15 +190,17 @@ impl Decoder {
 
     /// Somebody interfered with the sensor. What is known of who did it is in the event.
     pub(super) fn tampered(&mut self, table: &Table, report: &Report) -> Tampered {
-        let Report { reason, from, to, by, is_managed } = report;
-        let mut own = self.own(Row::Tampered, by.map_or(0, |key| key.pid), *to);
+        let Report { from, to, by, weight, .. } = report;
+        let reason = report.text();
+        let row = if *weight == Weight::Meant { Row::FilesChanged } else { Row::Tampered };
+        let mut own = self.own(row, by.map_or(0, |key| key.pid), *to);
         own.set(field!("event.reason"), reason.as_str());
-        let mut layers = vec![self.fixed(Row::Tampered)];
+        let mut layers = vec![self.fixed(row)];
         layers.extend(by.and_then(|key| table.get(key)).map(|process| self.process_block(table, process)));
         layers.push(self.host.clone());
         let event = self.event(*to, own, layers);
         let [from, to] = [*from, *to].map(|time| self.clock.wall(time));
-        Tampered { event, from, to, reason: reason.clone(), is_managed: *is_managed }
+        Tampered { event, from, to, reason, weight: *weight }
     }
 
     /// Everything that process events tell of a process that runs this program: for the context of an alert. Without

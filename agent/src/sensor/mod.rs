@@ -32,6 +32,7 @@ mod ring;
 mod shares;
 mod tamper;
 mod touched;
+mod who;
 
 mod actor;
 mod clock;
@@ -107,7 +108,8 @@ use self::tamper::{Report, Subject, Tamper};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::budget::Meter;
 use crate::config::SensorConfig;
-use crate::source::{Batch, Context, Down, Lost, Source, Tampered};
+use crate::integrity::{Integrity, Outcome};
+use crate::source::{Batch, Context, Down, Lost, Source, Tampered, Weight};
 
 /// How long an event may wait for the port of a connection: the process that connects can be held up between the two
 /// moments at which the connection and its port are recorded.
@@ -143,6 +145,8 @@ pub(crate) struct Sensor {
     agent: Option<Key>,
     guard: Guard,
     tamper: Tamper,
+    /// What is known of the agent's files, where these are watched.
+    integrity: Option<Integrity>,
     table: Table,
     decoder: Decoder,
     /// What the run before has left, until it is told.
@@ -285,6 +289,7 @@ impl Sensor {
             agent: own::key(),
             guard: Guard::default(),
             tamper: Tamper::default(),
+            integrity: None,
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
             maps: kept.has_manager().then_some(loaded.maps),
@@ -578,7 +583,10 @@ impl Sensor {
         let seconds = (to - from) / 1_000_000_000;
         let reason =
             format!("the sensor stood still for {seconds} s: it was stopped, frozen, or got no processor");
-        self.tamper.done(Subject::Stalled, Report { reason, from, to, by: None, is_managed: true });
+        self.tamper.done(
+            Subject::Stalled,
+            Report { reason, from, to, by: None, who: String::new(), weight: Weight::Managed },
+        );
     }
 
     /// Looks whether somebody interfered with what the sensor put into the kernel, and whether it shows what happens. Returns
@@ -587,7 +595,14 @@ impl Sensor {
         if self.is_stopped {
             return Vec::new();
         }
-        let report = |reason, from| Report { reason, from, to: now, by: None, is_managed: false };
+        let report = |reason, from| Report {
+            reason,
+            from,
+            to: now,
+            by: None,
+            who: String::new(),
+            weight: Weight::Interference,
+        };
         if let Some(found) = self.filters.verify() {
             let reason = format!(
                 "the map FILTER, by which the kernel leaves out connections, was changed to {found}: connections \
@@ -613,9 +628,37 @@ impl Sensor {
             }
         }
         self.looked = now;
+        self.look_at_files(now);
         self.tamper.expire(now);
         let reports = self.tamper.take();
         reports.iter().map(|report| self.decoder.tampered(&self.table, report)).collect()
+    }
+
+    /// Takes in what became of the agent's files, and finds out by whom.
+    fn look_at_files(&mut self, now: u64) {
+        for change in self.integrity.iter().flat_map(Integrity::changes) {
+            let subject = Subject::File(change.path.display().to_string());
+            let found = who::changed(&self.table, &change.path, &change.holders, self.agent);
+            let ago = |at: Instant| now.saturating_sub(u64::try_from(at.elapsed().as_nanos()).unwrap_or(0));
+            let report = Report {
+                reason: change.reason,
+                who: found.words,
+                from: ago(change.from),
+                to: ago(change.to),
+                by: found.key,
+                weight: if found.is_meant { Weight::Meant } else { Weight::Interference },
+            };
+            match change.outcome {
+                Outcome::Restored => self.tamper.resolve(&subject),
+                Outcome::Changed => self.tamper.changed(subject, report),
+                Outcome::Done => self.tamper.done(subject, report),
+            }
+        }
+    }
+
+    /// Watches over the agent's files from now on.
+    pub(crate) fn watch_files(&mut self, integrity: Integrity) {
+        self.integrity = Some(integrity);
     }
 
     /// Hooks of which the kernel leaves out what the canary does: what the agent does passes the filter only where it is known by
@@ -861,6 +904,9 @@ impl Source for Sensor {
             "own_connections": status.own,
             "told_before": status.told_before,
             "tampered": self.tamper.reasons(),
+            "files_changed": self.tamper.meant(),
+            "files": self.integrity.as_ref().map(Integrity::status),
+            "alarms": self.integrity.as_ref().map(Integrity::alarms).unwrap_or_default(),
             "tamperings": self.tamper.counts().0,
             "tamperings_unlisted": self.tamper.counts().1,
             "canary": {

@@ -192,6 +192,11 @@ impl Table {
         self.processes.values().map(Box::as_ref)
     }
 
+    /// The processes that live or ended a short while ago.
+    pub(super) fn recent(&self) -> impl Iterator<Item = &Process> {
+        self.each().filter(|process| process.life != Life::Past)
+    }
+
     /// The process that has this number, or had it last.
     pub(super) fn by_pid(&self, pid: u32) -> Option<&Process> {
         self.get(*self.current.get(&pid)?)

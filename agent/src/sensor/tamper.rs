@@ -4,15 +4,22 @@
 //! It makes no alert and knows no event. Each trouble is reported once, when it begins.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 
 use super::process::Key;
+use crate::source::Weight;
 
 /// How long an act stays in the status after it was done.
 const ACT_NANOS: u64 = 600_000_000_000;
-/// How long an act that is done again is not reported again.
+/// How long an administrator has to put a change into force.
+const MEANT_NANOS: u64 = 600_000_000_000;
+/// How long what is done again, or changes again, is not reported again.
 const REPEAT_NANOS: u64 = 30_000_000_000;
-/// Most troubles at one time. Those beyond are counted.
-const TROUBLES_MAX: usize = 64;
+/// Most troubles of one kind at one time, so that none keeps those of another from being seen. Those beyond are counted.
+const TROUBLES_MAX: usize = 32;
+/// Most bytes of a reason that is kept, and of one that is reported.
+const REASON_BYTES_MAX: usize = 1 << 10;
+const REPORT_BYTES_MAX: usize = 4 << 10;
 
 /// What is wrong. Two troubles of one subject are one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +34,8 @@ pub(super) enum Subject {
     Act { kind: u16, what: u32, by: u32 },
     /// The agent stood still.
     Stalled,
+    /// A file of the agent is not what it loaded, or was lost.
+    File(String),
 }
 
 /// Something to be reported.
@@ -37,17 +46,19 @@ pub(super) struct Report {
     /// From when on it was so, at the earliest, and when it was noticed: nanoseconds since boot.
     pub(super) from: u64,
     pub(super) to: u64,
-    /// Who did it, where that is known.
+    /// Who did it, where that is known, and in words where these are not in the reason.
     pub(super) by: Option<Key>,
-    /// Whether the kernel or the service manager did it.
-    pub(super) is_managed: bool,
+    pub(super) who: String,
+    /// How much it weighs.
+    pub(super) weight: Weight,
 }
 
 /// The state.
 #[derive(Default)]
 pub(super) struct Tamper {
     troubles: BTreeMap<Subject, Trouble>,
-    reports: Vec<Report>,
+    /// What was not reported yet, and whether it is about a file.
+    reports: Vec<(bool, Report)>,
     /// Reports in all.
     reported: u64,
     /// Troubles beyond [`TROUBLES_MAX`].
@@ -56,28 +67,70 @@ pub(super) struct Tamper {
 
 struct Trouble {
     reason: String,
-    /// Until when it is shown; `None` for as long as it lasts.
-    until: Option<u64>,
+    phase: Phase,
+    weight: Weight,
     /// When it was reported last.
     reported: u64,
+    /// What is to be reported once the last report is long enough ago.
+    owed: Option<Report>,
+}
+
+/// How long a trouble is one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Until it is resolved.
+    Lasting,
+    /// Until this time.
+    Until(u64),
+    /// Not any more; it is kept so that it is not reported again at once.
+    Over,
 }
 
 impl Tamper {
     /// Something is wrong, and stays so until it is resolved.
     pub(super) fn raise(&mut self, subject: Subject, report: Report) {
-        self.add(subject, report, None);
+        self.add(subject, report, Phase::Lasting);
     }
 
     /// Something was done, and is over.
     pub(super) fn done(&mut self, subject: Subject, report: Report) {
         let until = report.to.saturating_add(ACT_NANOS);
-        self.add(subject, report, Some(until));
+        self.add(subject, report, Phase::Until(until));
+    }
+
+    /// A file is not what the agent loaded. What an administrator means may stay so for [`MEANT_NANOS`]. Each further change is
+    /// reported, but not at once.
+    pub(super) fn changed(&mut self, subject: Subject, report: Report) {
+        let meant = Phase::Until(report.to.saturating_add(MEANT_NANOS));
+        let is_meant = report.weight == Weight::Meant;
+        let Some(known) = self.troubles.get_mut(&subject) else {
+            return self.add(subject, report, if is_meant { meant } else { Phase::Lasting });
+        };
+        let mut report = report;
+        match known.phase {
+            Phase::Over => known.phase = if is_meant { meant } else { Phase::Lasting },
+            // Interference stays what it is, whoever changes more of it.
+            _ if is_meant => report.weight = known.weight,
+            _ => known.phase = Phase::Lasting,
+        }
+        let is_worse = report.weight > known.weight;
+        (known.reason, known.weight) = (report.kept(), report.weight);
+        if is_worse {
+            known.reported = 0;
+        }
+        report.reason = cut(&report.reason, REASON_BYTES_MAX);
+        known.owed = Some(report);
     }
 
     /// Something is not wrong any more.
     pub(super) fn resolve(&mut self, subject: &Subject) {
-        if let Some(trouble) = self.troubles.remove(subject) {
+        let Some(trouble) = self.troubles.get_mut(subject) else { return };
+        if trouble.phase != Phase::Over {
             tracing::info!("no longer so: {}", trouble.reason);
+        }
+        (trouble.phase, trouble.owed) = (Phase::Over, None);
+        if !matches!(subject, Subject::File(_)) {
+            self.troubles.remove(subject);
         }
     }
 
@@ -87,16 +140,49 @@ impl Tamper {
             .retain(|subject, _| !matches!(subject, Subject::Link(fault) if !faults.contains(fault)));
     }
 
-    /// Forgets acts that were long ago.
+    /// Forgets acts that were long ago, and reports what is owed: changes that followed too soon upon a report, and those that
+    /// an administrator seemed to mean and never put into force.
     pub(super) fn expire(&mut self, now: u64) {
-        if !self.troubles.is_empty() {
-            self.troubles.retain(|_, trouble| trouble.until.is_none_or(|until| until > now));
+        if self.troubles.is_empty() {
+            return;
         }
+        let mut due = Vec::new();
+        self.troubles.retain(|subject, trouble| {
+            let is_file = matches!(subject, Subject::File(_));
+            let may_repeat = now >= trouble.reported.saturating_add(REPEAT_NANOS);
+            match trouble.phase {
+                Phase::Over if may_repeat => return false,
+                Phase::Until(until) if until <= now && trouble.weight == Weight::Meant => {
+                    let report = trouble.unmeant(now);
+                    (trouble.phase, trouble.weight, trouble.reported) = (Phase::Lasting, report.weight, now);
+                    due.push((is_file, report));
+                }
+                Phase::Until(until) if until <= now => return false,
+                _ if may_repeat && trouble.owed.is_some() => {
+                    trouble.reported = now;
+                    due.extend(trouble.owed.take().map(|report| (is_file, report)));
+                }
+                _ => {}
+            }
+            true
+        });
+        due.into_iter().for_each(|(is_file, report)| self.report(is_file, report));
     }
 
-    /// What was not reported before.
+    /// What was not reported before. Changes of files that were made at one time by one process are one report.
     pub(super) fn take(&mut self) -> Vec<Report> {
-        std::mem::take(&mut self.reports)
+        let (mut lots, mut taken): (Vec<Report>, Vec<Report>) = (Vec::new(), Vec::new());
+        for (is_file, report) in std::mem::take(&mut self.reports) {
+            let is_same =
+                |lot: &&mut Report| (lot.by, &lot.who, lot.weight) == (report.by, &report.who, report.weight);
+            match lots.iter_mut().find(is_same) {
+                Some(lot) if is_file => lot.join(&report),
+                _ if is_file => lots.push(report),
+                _ => taken.push(report),
+            }
+        }
+        taken.append(&mut lots);
+        taken
     }
 
     /// Whether something of this kind is wrong.
@@ -106,7 +192,18 @@ impl Tamper {
 
     /// Everything that is wrong, in sentences.
     pub(super) fn reasons(&self) -> Vec<&str> {
-        self.troubles.values().map(|trouble| trouble.reason.as_str()).collect()
+        self.of(|trouble| trouble.weight != Weight::Meant)
+    }
+
+    /// What an administrator changed and has still to put into force, in sentences.
+    pub(super) fn meant(&self) -> Vec<&str> {
+        self.of(|trouble| trouble.weight == Weight::Meant)
+    }
+
+    fn of(&self, is_it: impl Fn(&Trouble) -> bool) -> Vec<&str> {
+        let troubles =
+            self.troubles.values().filter(|trouble| trouble.phase != Phase::Over && is_it(trouble));
+        troubles.map(|trouble| trouble.reason.as_str()).collect()
     }
 
     /// How many reports there were, and how many troubles found no room.
@@ -114,24 +211,84 @@ impl Tamper {
         (self.reported, self.unlisted)
     }
 
-    fn add(&mut self, subject: Subject, report: Report, until: Option<u64>) {
+    fn add(&mut self, subject: Subject, report: Report, phase: Phase) {
         let known = self.troubles.get_mut(&subject);
         if let Some(known) = known {
-            known.until = until;
+            let was_over = std::mem::replace(&mut known.phase, phase) == Phase::Over;
             // What lasts is reported once.
-            if until.is_none() || report.to < known.reported.saturating_add(REPEAT_NANOS) {
+            if phase == Phase::Lasting && !was_over || report.to < known.reported.saturating_add(REPEAT_NANOS)
+            {
                 return;
             }
-        } else if self.troubles.len() >= TROUBLES_MAX {
+        } else if self.is_full(&subject) {
             self.unlisted += 1;
             return;
         }
-        tracing::error!("the sensor was tampered with: {}", report.reason);
-        let trouble = Trouble { reason: report.reason.clone(), until, reported: report.to };
-        self.troubles.insert(subject, trouble);
-        self.reported += 1;
-        self.reports.push(report);
+        let (reason, weight, reported) = (report.kept(), report.weight, report.to);
+        let is_file = matches!(subject, Subject::File(_));
+        self.troubles.insert(subject, Trouble { reason, phase, weight, reported, owed: None });
+        self.report(is_file, report);
     }
+
+    fn is_full(&self, subject: &Subject) -> bool {
+        let kind = discriminant(subject);
+        self.troubles.keys().filter(|other| discriminant(*other) == kind).count() >= TROUBLES_MAX
+    }
+
+    fn report(&mut self, is_file: bool, report: Report) {
+        match report.weight {
+            Weight::Meant => tracing::warn!("files of the sensor were changed: {}", report.text()),
+            _ => tracing::error!("the sensor was tampered with: {}", report.text()),
+        }
+        self.reported += 1;
+        self.reports.push((is_file, report));
+    }
+}
+
+impl Report {
+    /// The reason with who did it.
+    pub(super) fn text(&self) -> String {
+        let apart = if self.who.is_empty() { "" } else { "; " };
+        cut(&format!("{}{apart}{}", self.reason, self.who), REPORT_BYTES_MAX)
+    }
+
+    fn kept(&self) -> String {
+        cut(&self.text(), REASON_BYTES_MAX)
+    }
+
+    /// Takes in what the same process did to another file.
+    fn join(&mut self, other: &Self) {
+        (self.from, self.to) = (self.from.min(other.from), self.to.max(other.to));
+        if self.reason.len() + other.reason.len() < REPORT_BYTES_MAX - REASON_BYTES_MAX {
+            self.reason = format!("{}; {}", self.reason, other.reason);
+        } else if !self.reason.ends_with(MORE) {
+            self.reason.push_str(MORE);
+        }
+    }
+}
+
+/// What ends a reason in which not all files are.
+const MORE: &str = "; and more files, which `lapwing status` lists";
+
+impl Trouble {
+    /// What to report of a change that an administrator seemed to mean and that nothing has put into force.
+    fn unmeant(&self, now: u64) -> Report {
+        let minutes = MEANT_NANOS / 60_000_000_000;
+        let reason = format!("{}; no restart has loaded it within {minutes} minutes", self.reason);
+        Report {
+            reason,
+            from: self.reported,
+            to: now,
+            by: None,
+            who: String::new(),
+            weight: Weight::Interference,
+        }
+    }
+}
+
+/// A reason that is not too long to be kept.
+fn cut(reason: &str, bytes_max: usize) -> String {
+    reason[..reason.floor_char_boundary(bytes_max)].to_owned()
 }
 
 #[cfg(test)]
@@ -139,7 +296,14 @@ mod tests {
     use super::*;
 
     fn report(reason: &str, to: u64) -> Report {
-        Report { reason: reason.to_owned(), from: 0, to, by: None, is_managed: false }
+        Report {
+            reason: reason.to_owned(),
+            from: 0,
+            to,
+            by: None,
+            who: String::new(),
+            weight: Weight::Interference,
+        }
     }
 
     #[test]
@@ -182,11 +346,97 @@ mod tests {
     }
 
     #[test]
-    fn troubles_have_a_bound() {
+    fn troubles_have_a_bound_and_leave_those_of_other_kinds_their_room() {
         let mut tamper = Tamper::default();
         for number in 0..TROUBLES_MAX + 3 {
-            tamper.raise(Subject::Link(number.to_string()), report("x", 1));
+            tamper.raise(Subject::Link(number.to_string()), report(&"x".repeat(2 * REASON_BYTES_MAX), 1));
         }
         assert_eq!((tamper.reasons().len(), tamper.counts()), (TROUBLES_MAX, (TROUBLES_MAX as u64, 3)));
+        assert_eq!(tamper.reasons()[0].len(), REASON_BYTES_MAX);
+        tamper.raise(Subject::Hook("exec"), report("exec is silent", 1));
+        assert_eq!((tamper.reasons().len(), tamper.counts().1), (TROUBLES_MAX + 1, 3));
+    }
+
+    fn file() -> Subject {
+        Subject::File("a.toml".to_owned())
+    }
+
+    fn meant(reason: &str, to: u64) -> Report {
+        Report { weight: Weight::Meant, ..report(reason, to) }
+    }
+
+    /// The reports until a time, by reason and weight.
+    fn reports(tamper: &mut Tamper, now: u64) -> Vec<(String, Weight)> {
+        tamper.expire(now);
+        tamper.take().into_iter().map(|report| (report.reason, report.weight)).collect()
+    }
+
+    #[test]
+    fn what_an_administrator_means_becomes_interference_where_nothing_puts_it_into_force() {
+        let mut tamper = Tamper::default();
+        tamper.changed(file(), meant("a is b", 1));
+        assert_eq!(reports(&mut tamper, 1), [("a is b".to_owned(), Weight::Meant)]);
+        assert!(tamper.reasons().is_empty() && tamper.meant() == ["a is b"]);
+        assert!(reports(&mut tamper, MEANT_NANOS).is_empty());
+        let later = reports(&mut tamper, MEANT_NANOS + 1);
+        assert!(later.len() == 1 && later[0].0.contains("no restart") && later[0].1 == Weight::Interference);
+        assert!(tamper.reasons() == ["a is b"] && tamper.meant().is_empty());
+        tamper.changed(file(), meant("a is c", MEANT_NANOS + 2));
+        assert!(tamper.reasons() == ["a is c"], "an administrator's change does not hide it");
+        tamper.resolve(&file());
+        assert!(tamper.reasons().is_empty() && tamper.meant().is_empty());
+    }
+
+    #[test]
+    fn files_that_one_process_changed_are_one_report() {
+        let mut tamper = Tamper::default();
+        for number in 0..TROUBLES_MAX {
+            let report =
+                Report { who: "by dpkg".to_owned(), ..meant(&format!("{number} is {}", "x".repeat(200)), 1) };
+            tamper.changed(Subject::File(number.to_string()), report);
+        }
+        tamper.changed(Subject::File("other".to_owned()), report("other", 1));
+        let found = tamper.take();
+        assert_eq!(found.len(), 1, "the last found no room");
+        let text = found[0].text();
+        assert!(
+            text.starts_with("0 is x") && text.contains("; 1 is x") && text.len() < REPORT_BYTES_MAX,
+            "{text}"
+        );
+        assert!(text.ends_with(&format!("{MORE}; by dpkg")), "{text}");
+        assert_eq!(tamper.meant().len(), TROUBLES_MAX);
+    }
+
+    #[test]
+    fn interference_after_a_change_that_was_meant_is_reported_at_once() {
+        let mut tamper = Tamper::default();
+        tamper.changed(file(), meant("a is b", 1));
+        tamper.changed(file(), report("a is c", 2));
+        let found = reports(&mut tamper, REPEAT_NANOS);
+        assert_eq!(
+            found,
+            [("a is b".to_owned(), Weight::Meant), ("a is c".to_owned(), Weight::Interference)]
+        );
+        assert_eq!(tamper.reasons(), ["a is c"]);
+    }
+
+    #[test]
+    fn a_file_that_changes_to_and_fro_is_reported_once_in_a_while() {
+        let mut tamper = Tamper::default();
+        let mut count = 0;
+        for second in 0..60 {
+            let now = second * 1_000_000_000;
+            tamper.changed(file(), report(&format!("a is {second}"), now));
+            count += reports(&mut tamper, now).len();
+            assert_eq!(tamper.reasons(), [format!("a is {second}")]);
+            if second % 2 == 0 {
+                tamper.resolve(&file());
+                assert!(tamper.reasons().is_empty());
+            }
+        }
+        assert_eq!(count, 2);
+        tamper.resolve(&file());
+        tamper.expire(u64::MAX);
+        assert!(tamper.troubles.is_empty());
     }
 }

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::process::Key;
 use super::tamper::{Report, Subject};
+use crate::source::Weight;
 
 /// Signals that end or reload the agent in order, or that the kernel sends in the course of things.
 const ORDERLY: [Signal; 11] = [
@@ -71,8 +72,10 @@ pub(super) fn report(touched: &Touched, agent: Option<Key>, now: u64) -> Option<
         }
     };
     let is_managed = task.pid == INIT || is_kernel && touched.what == Signal::SIGKILL as u32;
+    let weight = if is_managed { Weight::Managed } else { Weight::Interference };
+    let who = String::new();
     let subject = Subject::Act { kind: kind.0, what: touched.what, by: task.pid };
-    Some((subject, Report { reason: what, from: time, to, by: Some(Key::of(&task)), is_managed }))
+    Some((subject, Report { reason: what, from: time, to, by: Some(Key::of(&task)), who, weight }))
 }
 
 /// A thread's name, of which only what is seen on paper stays.
@@ -111,7 +114,11 @@ mod tests {
         ] {
             let (_, found) = of(kind, what, by).unwrap();
             assert!(found.reason.contains(text), "{}", found.reason);
-            assert_eq!((found.is_managed, found.by), (is_managed, Some(Key::new(by, 0))), "{text}");
+            assert_eq!(
+                (found.weight == Weight::Managed, found.by),
+                (is_managed, Some(Key::new(by, 0))),
+                "{text}"
+            );
         }
     }
 

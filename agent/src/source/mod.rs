@@ -77,8 +77,19 @@ pub(crate) struct Tampered {
     pub(crate) to: Timestamp,
     /// What was done, and by whom, as far as that is known.
     pub(crate) reason: String,
-    /// Whether the kernel or the service manager did it.
-    pub(crate) is_managed: bool,
+    /// How much it weighs.
+    pub(crate) weight: Weight,
+}
+
+/// How much it weighs that somebody did something to the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Weight {
+    /// An administrator did it, as far as can be seen, and has still to put it into force.
+    Meant,
+    /// The kernel or the service manager did it, and others may have brought it about.
+    Managed,
+    /// It is interference.
+    Interference,
 }
 
 /// A time in which the source did not run.

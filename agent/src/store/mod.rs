@@ -16,6 +16,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -26,9 +27,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 use serde::Deserialize;
 
 use crate::alert_log::Position;
+use crate::integrity::{self, Trace};
 
 /// The store's file in the state directory.
-const FILE: &str = "lapwing.db";
+pub(crate) const FILE: &str = "lapwing.db";
 /// What the name of a damaged store gets behind it.
 const DAMAGED: &str = ".damaged";
 /// Held by the agent that uses the state directory.
@@ -111,6 +113,7 @@ pub(crate) struct Store {
     has_left_behind: bool,
     /// Rows that were left behind or refused because they, or all of their owner's, take too much.
     rows_dropped: u64,
+    trace: Arc<Trace>,
     _lock: File,
 }
 
@@ -157,7 +160,10 @@ impl Store {
             );
         }
         let (config, sinks) = (config.clone(), sinks.to_vec());
+        let trace = Trace::new();
+        trace.set(place(&connection, &path));
         Ok(Self {
+            trace,
             path,
             config,
             sinks,
@@ -186,16 +192,23 @@ impl Store {
         last: i64,
     ) -> Result<()> {
         let last = last.max(self.spool.last());
+        self.trace.set(None);
         self.connection = Connection::open_in_memory()?;
         self.set_aside = Some(put_away(&self.path)?);
         let opened = connect(&self.path, &self.config, &self.sinks, Home::Shared)?;
         (self.connection, self.spool, self.has_left_behind) = (opened.connection, opened.spool, false);
+        self.trace.set(place(&self.connection, &self.path));
         let mut changes = self.change()?;
         changes.number_from(last + 1);
         for (sink, number) in cursors {
             changes.acknowledge(sink, *number)?;
         }
         Ok(changes.commit()?)
+    }
+
+    /// Where its file must be.
+    pub(crate) fn trace(&self) -> Arc<Trace> {
+        self.trace.clone()
     }
 
     /// Whether there are rows to delete by [`delete_some`](Self::delete_some).
@@ -331,6 +344,12 @@ impl Changes<'_> {
         *self.rows_dropped += self.rows_refused.get();
         Ok(())
     }
+}
+
+/// Where the file of a store is; none where it is in memory. How long it is changes.
+fn place(connection: &Connection, path: &Path) -> Option<integrity::Place> {
+    connection.path().filter(|path| !path.is_empty())?;
+    Some(integrity::Place::new(&std::fs::metadata(path).ok()?, 0))
 }
 
 /// One agent a state directory: two would deliver each other's alerts.

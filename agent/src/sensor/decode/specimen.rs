@@ -22,6 +22,7 @@ use crate::sensor::owner::Owner;
 use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
 use crate::sensor::tamper::Report;
+use crate::source::Weight;
 
 /// The service that the process's session began with, the session's leader, and the process.
 const DAEMON: u32 = 10;
@@ -103,9 +104,11 @@ fn events(host: Host) -> Vec<Event> {
     found.push(decoder.disconnect(&table, Owner { key, is_acceptor: false, reach: Reach::Public }, &closed));
     found.push(Some(decoder.lost(1, 1, time)));
     found.push(Some(decoder.down(1, time).event));
-    let report =
-        Report { reason: "a reason".to_owned(), from: 0, to: time, by: Some(key), is_managed: false };
-    found.push(Some(decoder.tampered(&table, &report).event));
+    for weight in [Weight::Interference, Weight::Meant] {
+        let (reason, who) = ("a reason".to_owned(), String::new());
+        let report = Report { reason, from: 0, to: time, by: Some(key), who, weight };
+        found.push(Some(decoder.tampered(&table, &report).event));
+    }
     found.into_iter().flatten().collect()
 }
 

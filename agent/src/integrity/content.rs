@@ -1,0 +1,117 @@
+//! What a file holds, by its hash: read within bounds, and no faster than the host can bear.
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::changed;
+
+/// Longest file that is hashed.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Most bytes that are hashed in a second, of all files together.
+const SECOND_BYTES_MAX: u64 = 64 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
+/// Longer files leave the page cache again: they were put there for their hash alone.
+const CACHED_BYTES: u64 = 4 << 20;
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Bytes of this SHA-256.
+    Hash([u8; 32]),
+    /// There is no file.
+    Absent,
+    /// It was not read: it is too long, no regular file, or was changed meanwhile.
+    Unknown,
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hash(hash) => {
+                f.write_str("SHA-256 ")?;
+                hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Absent => f.write_str("no file"),
+            Self::Unknown => f.write_str("content that was not read"),
+        }
+    }
+}
+
+impl Content {
+    /// Of a file that could be opened, or not.
+    pub(super) fn of(opened: io::Result<File>) -> Self {
+        match opened {
+            Ok(file) => hash(&file).unwrap_or(Self::Unknown),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::Absent,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// What tells that a file may hold something else now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    changed: i64,
+}
+
+impl Stamp {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino(), length: file.len(), changed: changed(file) }
+    }
+}
+
+fn hash(file: &File) -> io::Result<Content> {
+    let before = file.metadata()?;
+    if before.len() > FILE_BYTES_MAX {
+        return Ok(Content::Unknown);
+    }
+    let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(before.len()).unwrap_or(CHUNK_BYTES) + 1)];
+    let (mut hasher, mut read, mut reader) = (Sha256::new(), 0, file);
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&chunk[..count]);
+                read += count as u64;
+                thread::sleep(Duration::from_nanos(count as u64 * 1_000_000_000 / SECOND_BYTES_MAX));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if read > FILE_BYTES_MAX {
+            return Ok(Content::Unknown);
+        }
+    }
+    if read > CACHED_BYTES {
+        // Where the kernel does not take the advice, memory is short a little sooner.
+        let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+    let is_same = Stamp::of(&file.metadata()?) == Stamp::of(&before);
+    Ok(if is_same { Content::Hash(hasher.finalize().into()) } else { Content::Unknown })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_has_a_bound() {
+        let file = tempfile::tempfile().unwrap();
+        let empty = Content::of(file.try_clone());
+        assert!(empty.to_string().starts_with("SHA-256 e3b0c44298fc1c14"), "{empty}");
+        file.set_len(FILE_BYTES_MAX + 1).unwrap();
+        assert_eq!(Content::of(Ok(file)), Content::Unknown);
+        assert_eq!(Content::of(File::open("/nonexistent")), Content::Absent);
+        assert_eq!(Content::of(File::open("/")), Content::Unknown);
+    }
+}

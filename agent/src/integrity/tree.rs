@@ -1,0 +1,55 @@
+//! The folders below what the configuration names, and the files in them that are watched. Links to folders are not followed,
+//! as they are not where the files are loaded.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::plan::Root;
+
+/// Deepest folder that is looked into, as where the files are loaded.
+const DEPTH_MAX: usize = 16;
+/// Most entries of a look through one root.
+const ENTRIES_MAX: usize = 20_000;
+
+/// The files below a folder that are watched, in the order of their paths; `None` where it cannot be read.
+pub(super) fn files(root: &Root) -> Option<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    walk(root, &root.path, DEPTH_MAX, &mut files, &mut Vec::new())?;
+    files.sort();
+    Some(files)
+}
+
+/// The folder itself, and those below it.
+pub(super) fn folders(root: &Root) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    // A folder that cannot be read has none that can be watched.
+    let _ = walk(root, &root.path, DEPTH_MAX, &mut Vec::new(), &mut folders);
+    folders
+}
+
+fn walk(
+    root: &Root,
+    folder: &Path,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    folders: &mut Vec<PathBuf>,
+) -> Option<()> {
+    let entries = fs::read_dir(folder).ok()?;
+    folders.push(folder.to_owned());
+    for entry in entries.flatten() {
+        if files.len() + folders.len() >= ENTRIES_MAX {
+            return Some(());
+        }
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth > 0 => {
+                // One that vanishes meanwhile holds nothing.
+                let _ = walk(root, &entry.path(), depth - 1, files, folders);
+            }
+            Ok(kind) if !kind.is_dir() && (root.wanted)(name) => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,287 @@
+//! The two files that the agent writes: the alert log and the store. Their content changes all the time, so that they are known
+//! by their place. Rotation is no loss: the agent's own, and that of others who rename the log in its folder and then say so by
+//! SIGHUP.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::trace::{How, Loss, Place, Trace};
+use super::{FileChange, Outcome};
+
+/// How long after the log was renamed SIGHUP may come.
+const RENAME_WAIT: Duration = Duration::from_secs(6);
+/// How long the log may be missing until it is made again: whoever renames it may be about to make it.
+const MISSING_WAIT: Duration = Duration::from_secs(2);
+/// How long something must be wrong with the store: its owner may be about to put a new one there.
+const STORE_WAIT: Duration = Duration::from_secs(2);
+/// Most entries of the log's folder that are looked at for a renamed file.
+const ENTRIES_MAX: usize = 4_096;
+/// What a store begins with. match-proto:v3.46:sqlite:src/btree.c:zMagicHeader
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Bytes of its header up to its number of pages.
+const HEADER_BYTES: usize = 32;
+
+/// The two, and how the log is opened anew.
+pub(crate) struct Written {
+    pub(crate) log: (PathBuf, Arc<Trace>),
+    pub(crate) store: (PathBuf, Arc<Trace>),
+    pub(crate) reopen: Box<dyn Fn() + Send>,
+}
+
+/// What is known of them.
+pub(super) struct Looks {
+    written: Written,
+    /// Since when the log is missing, or another.
+    missing: Option<Instant>,
+    /// Losses of the log of which it is not clear yet whether it was rotated.
+    losses: Vec<Loss>,
+    /// When a notification said that the log was renamed within its folder.
+    renamed: Option<Instant>,
+    /// What is wrong with the store, since when, and whether that was said.
+    fault: Option<(How, Instant, bool)>,
+    /// When each was last seen as it must be.
+    good: [Instant; 2],
+}
+
+impl Looks {
+    pub(super) fn new(written: Written) -> Self {
+        let now = Instant::now();
+        Self { written, missing: None, losses: Vec::new(), renamed: None, fault: None, good: [now; 2] }
+    }
+
+    /// The paths of the two.
+    pub(super) fn paths(&self) -> [&Path; 2] {
+        [&self.written.log.0, &self.written.store.0]
+    }
+
+    /// The log was renamed within its folder.
+    pub(super) fn renamed(&mut self) {
+        self.renamed = Some(Instant::now());
+    }
+
+    /// Looks at both.
+    pub(super) fn look(&mut self, now: Instant) -> Vec<FileChange> {
+        let mut changes = self.look_at_log(now);
+        changes.extend(self.look_at_store(now));
+        changes
+    }
+
+    fn look_at_log(&mut self, now: Instant) -> Vec<FileChange> {
+        let (path, trace) = &self.written.log;
+        // The length first: it only grows meanwhile.
+        let place = trace.place();
+        let is_lost = place.is_some_and(|place| How::of(&place, at(path).as_ref()).is_some());
+        if !is_lost {
+            self.missing = None;
+            if place.is_some() && self.losses.is_empty() {
+                self.good[0] = now;
+            }
+        } else if now >= *self.missing.get_or_insert(now) + MISSING_WAIT {
+            // Its owner finds out what happened, and says so.
+            (self.written.reopen)();
+            self.missing = None;
+        }
+        self.losses.extend(trace.losses());
+        let losses = std::mem::take(&mut self.losses);
+        losses.into_iter().filter_map(|loss| self.settle(loss, now)).collect()
+    }
+
+    /// What to say of a loss of the log, if anything is to be said, and if it is clear already.
+    fn settle(&mut self, loss: Loss, now: Instant) -> Option<FileChange> {
+        let (path, trace) = &self.written.log;
+        let is_recent = |at: Instant| loss.at.saturating_duration_since(at) < RENAME_WAIT;
+        let was_renamed = self.renamed.is_some_and(is_recent) || is_beside(path, &loss.place);
+        let what = match loss.how {
+            How::Shorter => "was truncated",
+            How::Gone if !was_renamed => "was deleted, or moved away",
+            How::Replaced if !was_renamed => "was replaced by another file",
+            _ if trace.last_hangup().is_some_and(is_recent) => return None,
+            _ if now >= loss.at + RENAME_WAIT => "was renamed, and no SIGHUP followed",
+            _ => {
+                self.losses.push(loss);
+                return None;
+            }
+        };
+        let length = loss.place.length;
+        let reason = format!(
+            "the alert log {} {what}: {length} bytes of alerts were in it; it is opened anew, and upstream has what was delivered",
+            shown(path)
+        );
+        Some(change(path, Outcome::Done, reason, self.good[0], now))
+    }
+
+    fn look_at_store(&mut self, now: Instant) -> Option<FileChange> {
+        let (path, trace) = &self.written.store;
+        let place = trace.place()?;
+        let Some(how) = How::of(&place, at(path).as_ref()).or_else(|| is_short(path).then_some(How::Shorter))
+        else {
+            self.good[1] = now;
+            let (.., was_said) = self.fault.take()?;
+            return was_said.then(|| change(path, Outcome::Restored, String::new(), now, now));
+        };
+        let (_, since, was_said) =
+            self.fault.filter(|(known, ..)| *known == how).unwrap_or((how, now, false));
+        self.fault = Some((how, since, was_said || now >= since + STORE_WAIT));
+        if was_said || now < since + STORE_WAIT {
+            return None;
+        }
+        let what = match how {
+            How::Gone => "was deleted, or moved away",
+            How::Replaced => "was replaced by another file",
+            How::Shorter => "was truncated, or overwritten",
+        };
+        let reason = format!(
+            "the store {} {what}: what rules learned and how far sinks have come is lost with the next start; restart the \
+             service, which makes a new store and reads the alert log into it",
+            shown(path)
+        );
+        Some(change(path, Outcome::Changed, reason, self.good[1], now))
+    }
+}
+
+fn change(path: &Path, outcome: Outcome, reason: String, from: Instant, to: Instant) -> FileChange {
+    FileChange { path: path.to_owned(), outcome, reason, from, to, holders: Vec::new() }
+}
+
+/// A path for people, in which nothing acts on a terminal.
+pub(super) fn shown(path: &Path) -> String {
+    crate::terminal::escape(&path.to_string_lossy()).into_owned()
+}
+
+fn at(path: &Path) -> Option<Metadata> {
+    fs::metadata(path).ok()
+}
+
+/// Whether a file is still in the folder of this path, under another name, and as long as it was.
+fn is_beside(path: &Path, place: &Place) -> bool {
+    let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return false };
+    entries
+        .flatten()
+        .take(ENTRIES_MAX)
+        .filter_map(|entry| entry.metadata().ok())
+        .any(|found| place.is(&found) && found.len() >= place.length)
+}
+
+/// Whether a store is shorter than its header says, or has none.
+fn is_short(path: &Path) -> bool {
+    let mut header = [0; HEADER_BYTES];
+    let Ok(file) = File::open(path) else { return false };
+    if file.read_exact_at(&mut header, 0).is_err() || header[..MAGIC.len()] != *MAGIC {
+        return true;
+    }
+    let page = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        bytes => u64::from(bytes),
+    };
+    let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
+    file.metadata().is_ok_and(|file| file.len() < page * u64::from(pages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log and a store in a folder, and how often the log is opened anew.
+    struct Stage {
+        _folder: tempfile::TempDir,
+        looks: Looks,
+        log: PathBuf,
+        trace: Arc<Trace>,
+        store: PathBuf,
+    }
+
+    fn stage() -> Stage {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, store) = (folder.path().join("alerts"), folder.path().join("store"));
+        fs::write(&log, "an alert\n").unwrap();
+        let connection = rusqlite::Connection::open(&store).unwrap();
+        connection.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
+        let traces = [Trace::new(), Trace::new()];
+        for (path, trace) in [&log, &store].into_iter().zip(&traces) {
+            let file = fs::metadata(path).unwrap();
+            trace.set(Some(Place::new(&file, if *path == log { file.len() } else { 0 })));
+        }
+        let [trace, of_store] = traces;
+        let owner = (log.clone(), trace.clone());
+        let reopen = move || {
+            let (path, trace) = &owner;
+            if let Some(how) = trace.place().and_then(|place| How::of(&place, at(path).as_ref())) {
+                trace.lose(how);
+                let file = File::options().create(true).append(true).open(path).unwrap();
+                trace.set(Some(Place::new(&file.metadata().unwrap(), file.metadata().unwrap().len())));
+            }
+        };
+        let written = Written {
+            log: (log.clone(), trace.clone()),
+            store: (store.clone(), of_store),
+            reopen: Box::new(reopen),
+        };
+        Stage { _folder: folder, looks: Looks::new(written), log, trace, store }
+    }
+
+    impl Stage {
+        /// What is said within so many seconds, a look each half of one.
+        fn said(&mut self, seconds: u64) -> Vec<String> {
+            let start = Instant::now();
+            let times = (0..=seconds * 2).map(|step| start + Duration::from_millis(500 * step));
+            times
+                .flat_map(|now| self.looks.look(now))
+                .map(|change| format!("{:?} {}", change.outcome, change.reason))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_taken_away_is_reported_once_and_made_again() {
+        type Deed = fn(&Path);
+        let rename: Deed = |log| fs::rename(log, log.with_extension("1")).unwrap();
+        for (deed, what) in [
+            ((|log| fs::remove_file(log).unwrap()) as Deed, "was deleted"),
+            (|log| fs::write(log, "").unwrap(), "was truncated"),
+            (
+                |log| {
+                    fs::write(log.with_extension("new"), "forged").unwrap();
+                    fs::rename(log.with_extension("new"), log).unwrap();
+                },
+                "was replaced",
+            ),
+            (rename, "was renamed, and no SIGHUP followed"),
+        ] {
+            let mut stage = stage();
+            assert!(stage.said(3).is_empty());
+            deed(&stage.log);
+            let said = stage.said(9);
+            assert!(
+                said.len() == 1 && said[0].contains(what) && said[0].starts_with("Done"),
+                "{what}: {said:?}"
+            );
+            assert!(stage.log.exists(), "{what}");
+            assert!(stage.said(9).is_empty());
+        }
+        let mut stage = stage();
+        rename(&stage.log);
+        stage.trace.hangup();
+        assert!(stage.said(9).is_empty(), "as logrotate does it");
+    }
+
+    #[test]
+    fn a_store_that_is_taken_away_is_wrong_until_it_is_there_again() {
+        let mut stage = stage();
+        assert!(stage.said(3).is_empty());
+        let kept = stage.store.with_extension("kept");
+        fs::rename(&stage.store, &kept).unwrap();
+        let said = stage.said(9);
+        assert!(
+            said.len() == 1 && said[0].contains("was deleted") && said[0].starts_with("Changed"),
+            "{said:?}"
+        );
+        fs::rename(&kept, &stage.store).unwrap();
+        assert_eq!(stage.said(9), ["Restored "]);
+        File::options().write(true).open(&stage.store).unwrap().set_len(4096).unwrap();
+        let said = stage.said(9);
+        assert!(said.len() == 1 && said[0].contains("was truncated"), "{said:?}");
+    }
+}
