@@ -30,6 +30,8 @@ mod network;
 /// The agent itself: stopped, frozen, limited, flooded.
 mod held_up;
 
+/// The agent itself: what root does to its files.
+mod files;
 /// The agent itself: what root does to it.
 mod tampering;
 

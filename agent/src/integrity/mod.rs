@@ -73,7 +73,9 @@ pub(crate) struct FileChange {
     pub(crate) outcome: Outcome,
     /// What happened, in a sentence without its end.
     pub(crate) reason: String,
-    /// When it was last seen otherwise, and when this was seen.
+    /// Whether the agent writes it itself, so that an administrator has no reason to change it.
+    pub(crate) is_own: bool,
+    /// Since when it may be so, at the earliest, and when it was seen.
     pub(crate) from: Instant,
     pub(crate) to: Instant,
     /// Processes that held it open when the change was noticed.

@@ -26,6 +26,8 @@ const WAKE_EVERY: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long notifications gather until they are read, so that a storm of them costs little.
 const GATHER: Duration = Duration::from_millis(20);
+/// How late a notification may be read.
+const LATE: Duration = Duration::from_millis(500);
 /// How often a file that changes while it is read is read anew before that is reported.
 const TRIES_MAX: u32 = 3;
 /// Most folders that are watched by notification; the others are only looked through.
@@ -72,6 +74,8 @@ struct File {
 /// That something happened to a file.
 struct Stir {
     since: Instant,
+    /// When it happened, where a notification said so.
+    at: Option<Instant>,
     notified: u64,
     tries: u32,
     holders: Vec<u32>,
@@ -193,7 +197,7 @@ impl Watch {
                 file.loaded = content;
             } else {
                 file.reported = Content::Unknown;
-                file.stir(Instant::now());
+                file.stir(Instant::now(), false);
             }
             file.stamp = now;
         }
@@ -272,13 +276,13 @@ impl Watch {
             }
         }
         if let Some(file) = self.files.get_mut(&path) {
-            if file.stir(Instant::now()) {
+            if file.stir(Instant::now(), true) {
                 let holders = holders::of(&path);
                 file.stir.iter_mut().for_each(|stir| stir.holders = holders.clone());
             }
         } else if let Some(root) = self.root_of(&path) {
             self.add(root, path.clone(), None, Content::Absent);
-            self.files.get_mut(&path).into_iter().for_each(|file| _ = file.stir(Instant::now()));
+            self.files.get_mut(&path).into_iter().for_each(|file| _ = file.stir(Instant::now(), true));
         }
     }
 
@@ -313,7 +317,7 @@ impl Watch {
         for (path, file) in &mut self.files {
             let seen = stamp(path);
             if seen != file.stamp {
-                file.stir(now);
+                file.stir(now, false);
             } else if file.stir.is_none() {
                 file.good = now;
             }
@@ -339,15 +343,16 @@ impl Watch {
 }
 
 impl File {
-    /// Something happened to it. Whether that is the first since it was read.
-    fn stir(&mut self, now: Instant) -> bool {
+    /// Something happened to it, as a notification says now, or before. Whether that is the first since it was read.
+    fn stir(&mut self, now: Instant, is_notified: bool) -> bool {
         match &mut self.stir {
             Some(stir) => {
                 stir.notified += 1;
                 false
             }
             None => {
-                self.stir = Some(Stir { since: now, notified: 1, tries: 0, holders: Vec::new() });
+                let at = is_notified.then_some(now);
+                self.stir = Some(Stir { since: now, at, notified: 1, tries: 0, holders: Vec::new() });
                 true
             }
         }
@@ -374,14 +379,16 @@ impl File {
             self.stir = Some(stir);
             return None;
         }
-        let (before, from) = (self.reported, self.good);
+        let notified = stir.at.and_then(|at| at.checked_sub(LATE));
+        let (before, from) = (self.reported, notified.unwrap_or(self.good));
         (self.reported, self.good) = (found, now);
         if found == before {
             return None;
         }
         let outcome = if found == self.loaded { Outcome::Restored } else { Outcome::Changed };
         let reason = self.reason(path, found, stir.notified);
-        Some(FileChange { path: path.to_owned(), outcome, reason, from, to: now, holders: stir.holders })
+        let (path, holders) = (path.to_owned(), stir.holders);
+        Some(FileChange { path, outcome, reason, is_own: false, from, to: now, holders })
     }
 
     fn reason(&self, path: &Path, found: Content, notified: u64) -> String {

@@ -143,7 +143,7 @@ impl Looks {
 }
 
 fn change(path: &Path, outcome: Outcome, reason: String, from: Instant, to: Instant) -> FileChange {
-    FileChange { path: path.to_owned(), outcome, reason, from, to, holders: Vec::new() }
+    FileChange { path: path.to_owned(), outcome, reason, is_own: true, from, to, holders: Vec::new() }
 }
 
 /// A path for people, in which nothing acts on a terminal.

@@ -638,16 +638,13 @@ impl Sensor {
     fn look_at_files(&mut self, now: u64) {
         for change in self.integrity.iter().flat_map(Integrity::changes) {
             let subject = Subject::File(change.path.display().to_string());
-            let found = who::changed(&self.table, &change.path, &change.holders, self.agent);
             let ago = |at: Instant| now.saturating_sub(u64::try_from(at.elapsed().as_nanos()).unwrap_or(0));
-            let report = Report {
-                reason: change.reason,
-                who: found.words,
-                from: ago(change.from),
-                to: ago(change.to),
-                by: found.key,
-                weight: if found.is_meant { Weight::Meant } else { Weight::Interference },
-            };
+            let (from, to) = (ago(change.from), ago(change.to));
+            let ran = self.table.between(from, to);
+            let found = who::changed(&self.table, &ran, &change.path, &change.holders, self.agent);
+            let is_meant = found.is_meant && !change.is_own;
+            let weight = if is_meant { Weight::Meant } else { Weight::Interference };
+            let report = Report { reason: change.reason, from, to, by: found.key, who: found.words, weight };
             match change.outcome {
                 Outcome::Restored => self.tamper.resolve(&subject),
                 Outcome::Changed => self.tamper.changed(subject, report),

@@ -7,7 +7,7 @@
 mod relief;
 mod saved;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -192,9 +192,14 @@ impl Table {
         self.processes.values().map(Box::as_ref)
     }
 
-    /// The processes that live or ended a short while ago.
-    pub(super) fn recent(&self) -> impl Iterator<Item = &Process> {
-        self.each().filter(|process| process.life != Life::Past)
+    /// The processes that lived at some moment between two that were a short while ago.
+    pub(super) fn between(&self, from: u64, to: u64) -> Vec<&Process> {
+        let over = self.ended.iter().filter(|(time, ..)| *time < from).map(|(_, key, _)| *key);
+        let over: HashSet<Key> = over.collect();
+        let lived = |process: &&Process| {
+            process.life != Life::Past && process.start <= to && !over.contains(&process.key)
+        };
+        self.each().filter(lived).collect()
     }
 
     /// The process that has this number, or had it last.

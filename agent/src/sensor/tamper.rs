@@ -13,8 +13,10 @@ use crate::source::Weight;
 const ACT_NANOS: u64 = 600_000_000_000;
 /// How long an administrator has to put a change into force.
 const MEANT_NANOS: u64 = 600_000_000_000;
-/// How long what is done again, or changes again, is not reported again.
+/// How long an act that is done again is not reported again.
 const REPEAT_NANOS: u64 = 30_000_000_000;
+/// The same of a file, of which each change counts: what changes again meanwhile is reported then, which is soon enough.
+const FILE_REPEAT_NANOS: u64 = 8_000_000_000;
 /// Most troubles of one kind at one time, so that none keeps those of another from being seen. Those beyond are counted.
 const TROUBLES_MAX: usize = 32;
 /// Most bytes of a reason that is kept, and of one that is reported.
@@ -94,8 +96,11 @@ impl Tamper {
 
     /// Something was done, and is over.
     pub(super) fn done(&mut self, subject: Subject, report: Report) {
-        let until = report.to.saturating_add(ACT_NANOS);
-        self.add(subject, report, Phase::Until(until));
+        let until = Phase::Until(report.to.saturating_add(ACT_NANOS));
+        match self.troubles.get_mut(&subject).filter(|_| matches!(subject, Subject::File(_))) {
+            Some(known) => known.owe(report, until),
+            None => self.add(subject, report, until),
+        }
     }
 
     /// A file is not what the agent loaded. What an administrator means may stay so for [`MEANT_NANOS`]. Each further change is
@@ -107,19 +112,16 @@ impl Tamper {
             return self.add(subject, report, if is_meant { meant } else { Phase::Lasting });
         };
         let mut report = report;
-        match known.phase {
-            Phase::Over => known.phase = if is_meant { meant } else { Phase::Lasting },
+        let phase = match known.phase {
+            Phase::Over if is_meant => meant,
             // Interference stays what it is, whoever changes more of it.
-            _ if is_meant => report.weight = known.weight,
-            _ => known.phase = Phase::Lasting,
-        }
-        let is_worse = report.weight > known.weight;
-        (known.reason, known.weight) = (report.kept(), report.weight);
-        if is_worse {
-            known.reported = 0;
-        }
-        report.reason = cut(&report.reason, REASON_BYTES_MAX);
-        known.owed = Some(report);
+            phase if is_meant => {
+                report.weight = known.weight;
+                phase
+            }
+            _ => Phase::Lasting,
+        };
+        known.owe(report, phase);
     }
 
     /// Something is not wrong any more.
@@ -128,7 +130,7 @@ impl Tamper {
         if trouble.phase != Phase::Over {
             tracing::info!("no longer so: {}", trouble.reason);
         }
-        (trouble.phase, trouble.owed) = (Phase::Over, None);
+        trouble.phase = Phase::Over;
         if !matches!(subject, Subject::File(_)) {
             self.troubles.remove(subject);
         }
@@ -149,9 +151,10 @@ impl Tamper {
         let mut due = Vec::new();
         self.troubles.retain(|subject, trouble| {
             let is_file = matches!(subject, Subject::File(_));
-            let may_repeat = now >= trouble.reported.saturating_add(REPEAT_NANOS);
+            let may_repeat = now >= trouble.reported.saturating_add(subject.repeat_nanos());
             match trouble.phase {
-                Phase::Over if may_repeat => return false,
+                // What is owed is reported, though it is mended meanwhile.
+                Phase::Over if may_repeat && trouble.owed.is_none() => return false,
                 Phase::Until(until) if until <= now && trouble.weight == Weight::Meant => {
                     let report = trouble.unmeant(now);
                     (trouble.phase, trouble.weight, trouble.reported) = (Phase::Lasting, report.weight, now);
@@ -270,7 +273,23 @@ impl Report {
 /// What ends a reason in which not all files are.
 const MORE: &str = "; and more files, which `lapwing status` lists";
 
+impl Subject {
+    fn repeat_nanos(&self) -> u64 {
+        if matches!(self, Self::File(_)) { FILE_REPEAT_NANOS } else { REPEAT_NANOS }
+    }
+}
+
 impl Trouble {
+    /// Something else is wrong with the same subject: to be reported once that may be. What weighs more may at once.
+    fn owe(&mut self, mut report: Report, phase: Phase) {
+        if report.weight > self.weight {
+            self.reported = 0;
+        }
+        (self.phase, self.reason, self.weight) = (phase, report.kept(), report.weight);
+        report.reason = cut(&report.reason, REASON_BYTES_MAX);
+        self.owed = Some(report);
+    }
+
     /// What to report of a change that an administrator seemed to mean and that nothing has put into force.
     fn unmeant(&self, now: u64) -> Report {
         let minutes = MEANT_NANOS / 60_000_000_000;
@@ -412,7 +431,7 @@ mod tests {
         let mut tamper = Tamper::default();
         tamper.changed(file(), meant("a is b", 1));
         tamper.changed(file(), report("a is c", 2));
-        let found = reports(&mut tamper, REPEAT_NANOS);
+        let found = reports(&mut tamper, FILE_REPEAT_NANOS);
         assert_eq!(
             found,
             [("a is b".to_owned(), Weight::Meant), ("a is c".to_owned(), Weight::Interference)]
@@ -434,9 +453,11 @@ mod tests {
                 assert!(tamper.reasons().is_empty());
             }
         }
-        assert_eq!(count, 2);
+        assert_eq!(count, 60_000_000_000_u64.div_ceil(FILE_REPEAT_NANOS) as usize);
         tamper.resolve(&file());
-        tamper.expire(u64::MAX);
+        let last = 60_000_000_000 + FILE_REPEAT_NANOS;
+        assert_eq!(reports(&mut tamper, last), [("a is 59".to_owned(), Weight::Interference)]);
+        tamper.expire(last + FILE_REPEAT_NANOS);
         assert!(tamper.troubles.is_empty());
     }
 }

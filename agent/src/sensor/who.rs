@@ -42,14 +42,21 @@ pub(super) struct Found {
     pub(super) is_meant: bool,
 }
 
-/// Who changed a file that these processes hold open; never this agent.
-pub(super) fn changed(table: &Table, path: &Path, holders: &[u32], agent: Option<Key>) -> Found {
+/// Who of these processes, which ran at the time, changed a file that some hold open; never this agent.
+pub(super) fn changed(
+    table: &Table,
+    ran: &[&Process],
+    path: &Path,
+    holders: &[u32],
+    agent: Option<Key>,
+) -> Found {
+    let ran = || ran.iter().copied();
     let is_root = |process: &&Process| process.credentials.euid == 0 && Some(process.key) != agent;
     let latest = |process: &&Process| process.start.max(process.image.since);
     let touches = |process: &&Process| names(process, path) || holders.contains(&process.key.pid);
-    let by = table.recent().filter(is_root).filter(touches).max_by_key(latest);
+    let by = ran().filter(is_root).filter(touches).max_by_key(latest);
     let by = by.or_else(|| {
-        let managers = table.recent().filter(is_root).filter(|process| is_package_manager(table, process));
+        let managers = ran().filter(is_root).filter(|process| is_package_manager(table, process));
         managers.max_by_key(latest)
     });
     let Some(process) = by else {
@@ -115,9 +122,10 @@ fn is_of_login(table: &Table, process: &Process) -> bool {
     is_on_host(table, process) && (is_server(leader) || server.is_some_and(is_server))
 }
 
-/// Whether it has the host's mounts, so that its paths are the host's.
+/// Whether it has the host's mounts, so that its paths are the host's; where the host's are not known, it is taken to.
 fn is_on_host(table: &Table, process: &Process) -> bool {
-    table.by_pid(1).is_none_or(|init| init.mount_namespace() == process.mount_namespace())
+    let host = table.by_pid(1).map_or(0, Process::mount_namespace);
+    host == 0 || host == process.mount_namespace()
 }
 
 #[cfg(test)]
@@ -176,7 +184,8 @@ mod tests {
             (&[init, ("/tmp/dpkg", &["-i", "x.deb"], "/")], false, "by an unknown process"),
         ];
         for (processes, is_meant, words) in cases {
-            let found = changed(&table(processes), Path::new(RULE), &[], None);
+            let table = table(processes);
+            let found = changed(&table, &table.between(0, u64::MAX), Path::new(RULE), &[], None);
             assert!(found.words.ends_with(words) || found.words.contains(words), "{words}: {}", found.words);
             assert_eq!(found.is_meant, is_meant, "{words}");
         }
@@ -186,7 +195,8 @@ mod tests {
     fn who_holds_the_file_open_did_it_and_a_script_is_no_package_manager_by_its_argument() {
         let table =
             table(&[("/sbin/init", &[], "/"), ("/usr/bin/python3.11", &["/usr/bin/dnf", "upgrade"], "/")]);
-        let found = |holders: &[u32]| changed(&table, Path::new(RULE), holders, None);
+        let found =
+            |holders: &[u32]| changed(&table, &table.between(0, u64::MAX), Path::new(RULE), holders, None);
         assert!(found(&[11]).words.contains("process 11"), "{}", found(&[11]).words);
         assert!(!found(&[11]).is_meant);
         assert!(found(&[]).key.is_none());
