@@ -30,6 +30,9 @@ mod network;
 /// The agent itself: stopped, frozen, limited, flooded.
 mod held_up;
 
+/// System calls that another process is made to do.
+mod inject;
+
 /// The agent itself: what root does to its files.
 mod files;
 /// The agent itself: what root does to it.

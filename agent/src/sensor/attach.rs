@@ -70,43 +70,56 @@ pub(super) fn unload(name: &str, ebpf: &mut Ebpf) {
     }
 }
 
+/// Attaches a program that is loaded once more.
+///
+/// # Errors
+/// Why that cannot be.
+pub(super) fn attach_again(program: &mut Program, place: &Attach) -> Result<(), String> {
+    attach_loaded(program, place).map_err(|error| why(&error, place))
+}
+
 fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<(), ProgramError> {
+    load(program, place, btf)?;
+    attach_loaded(program, place)
+}
+
+fn load(program: &mut Program, place: &Attach, btf: &Btf) -> Result<(), ProgramError> {
     match place {
-        Attach::Tracepoint(name) => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(name, btf)?;
-            program.attach()?;
+        Attach::Tracepoint(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, btf),
+        Attach::RawTracepoint(_) => <&mut RawTracePoint>::try_from(program)?.load(),
+        Attach::Fentry(function) => <&mut FEntry>::try_from(program)?.load(function, btf),
+        Attach::Fexit(function) => <&mut FExit>::try_from(program)?.load(function, btf),
+        Attach::Kprobe(_) | Attach::Kretprobe(_) => <&mut KProbe>::try_from(program)?.load(),
+        Attach::Syscalls(_) => <&mut TracePoint>::try_from(program)?.load(),
+        Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load(),
+    }
+}
+
+fn attach_loaded(program: &mut Program, place: &Attach) -> Result<(), ProgramError> {
+    match place {
+        Attach::Tracepoint(_) => {
+            <&mut BtfTracePoint>::try_from(program)?.attach()?;
         }
         Attach::RawTracepoint(name) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(name)?;
+            <&mut RawTracePoint>::try_from(program)?.attach(name)?;
         }
-        Attach::Fentry(function) => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(function, btf)?;
-            program.attach()?;
+        Attach::Fentry(_) => {
+            <&mut FEntry>::try_from(program)?.attach()?;
         }
-        Attach::Fexit(function) => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(function, btf)?;
-            program.attach()?;
+        Attach::Fexit(_) => {
+            <&mut FExit>::try_from(program)?.attach()?;
         }
         Attach::Kprobe(function) | Attach::Kretprobe(function) => {
-            let program: &mut KProbe = program.try_into()?;
-            program.load()?;
-            program.attach(*function, 0)?;
+            <&mut KProbe>::try_from(program)?.attach(*function, 0)?;
         }
         Attach::Syscalls(names) => {
             let program: &mut TracePoint = program.try_into()?;
-            program.load()?;
             for name in *names {
                 program.attach("syscalls", name)?;
             }
         }
         Attach::Cgroup => {
             let program: &mut CgroupSockAddr = program.try_into()?;
-            program.load()?;
             let root = root_cgroup().map_err(ProgramError::IOError)?;
             // By a link, as which it is attached from 5.7 on, others' programs run beside it whatever is said here; and
             // kernels before 6.16 refuse that it is said.

@@ -176,6 +176,11 @@ impl Canary {
         Vec::new()
     }
 
+    /// The next flight follows as soon as it can.
+    pub(super) fn hurry(&mut self) {
+        self.is_due = true;
+    }
+
     /// Whether every attached hook has shown it, as it was.
     pub(super) fn is_seen(&self, hooks: &[HookReport]) -> bool {
         self.tested(hooks).all(|name| self.fault(name).is_none())

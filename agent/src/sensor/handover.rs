@@ -192,13 +192,23 @@ pub(super) fn of_map(map_name: &str, map: &Map) -> Option<(&'static str, OwnedFd
     Some((what, data.fd().as_fd().try_clone_to_owned().ok()?))
 }
 
+/// Gives the service manager what is attached, once more; it keeps each once.
+pub(super) fn give_links() {
+    if let Err(error) = keep_links() {
+        tracing::warn!("a restart will miss what happens meanwhile: {error:#}");
+    }
+}
+
+fn keep_links() -> Result<()> {
+    let links = links()?;
+    // SAFETY: they stay open as long as the programs are attached, and this is before they are let go of.
+    let links: Vec<_> = links.into_iter().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
+    keep(LINK, &links)
+}
+
 /// Gives the service manager what is attached, and these maps. Whether it was told so.
 pub(super) fn give(maps: &Maps) -> bool {
-    let links = links().and_then(|links| {
-        // SAFETY: they stay open as long as the programs are attached, and this is before they are let go of.
-        let links: Vec<_> = links.into_iter().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
-        keep(LINK, &links)
-    });
+    let links = keep_links();
     let given = maps.iter().try_fold((), |(), (what, fd)| keep(what, &[fd.as_fd()])).and(links);
     if let Err(error) = &given {
         tracing::warn!("a restart will miss what happens meanwhile: {error:#}");

@@ -297,6 +297,16 @@ impl Alternative {
     }
 }
 
+/// The hook that a program is of, and where that is attached.
+pub(super) fn of_program(name: &str) -> Option<(&'static str, &'static Attach)> {
+    let programs = HOOKS.iter().flat_map(|hook| {
+        let programs = hook.alternatives.iter().flat_map(|alternative| alternative.programs);
+        programs.map(|(program, place)| (hook.name, *program, place))
+    });
+    let mut found = programs.filter(|(_, program, _)| *program == name);
+    found.next().map(|(hook, _, place)| (hook, place))
+}
+
 /// Reports of all hooks, of which one that is required is not attached.
 #[derive(Debug)]
 pub(crate) struct Unattached {

@@ -145,6 +145,10 @@ pub(crate) struct Sensor {
     agent: Option<Key>,
     guard: Guard,
     tamper: Tamper,
+    /// Whether a descriptor of a link was closed, and its number is another file's by now.
+    is_number_lost: bool,
+    /// Hooks that the canary found silent since it was looked at links.
+    silent: Vec<&'static str>,
     /// What is known of the agent's files, where these are watched.
     integrity: Option<Integrity>,
     table: Table,
@@ -289,6 +293,8 @@ impl Sensor {
             agent: own::key(),
             guard: Guard::default(),
             tamper: Tamper::default(),
+            is_number_lost: false,
+            silent: Vec::new(),
             integrity: None,
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
@@ -610,12 +616,7 @@ impl Sensor {
             );
             self.tamper.done(Subject::Map("FILTER"), report(reason, self.looked));
         }
-        let faults = self.guard.look(now);
-        faults.iter().for_each(|faults| self.tamper.keep_links(faults));
-        for fault in faults.into_iter().flatten() {
-            let reason = format!("a kernel program of the sensor is not attached any more: {fault}");
-            self.tamper.raise(Subject::Link(fault), report(reason, self.looked));
-        }
+        self.look_at_links(now);
         let left_out = self.untestable();
         let has_lost = |from| self.losses.between(from, now) > 0;
         for (hook, fault) in self.canary.turn(now, &self.hooks, &left_out, has_lost) {
@@ -624,6 +625,7 @@ impl Sensor {
                 Some(fault) => {
                     let reason = format!("the hook {hook} does not show what happens: {fault}");
                     self.tamper.raise(Subject::Hook(hook), report(reason, self.canary.good(hook)));
+                    self.silent.push(hook);
                 }
             }
         }
@@ -632,6 +634,56 @@ impl Sensor {
         self.tamper.expire(now);
         let reports = self.tamper.take();
         reports.iter().map(|report| self.decoder.tampered(&self.table, report)).collect()
+    }
+
+    /// Looks whether all is attached, and attaches again what is not.
+    fn look_at_links(&mut self, now: u64) {
+        let Some(faults) = self.guard.look(now) else { return };
+        let words: Vec<_> = faults.iter().map(|fault| fault.words.as_str()).collect();
+        self.tamper.keep_links(&words);
+        let silent = std::mem::take(&mut self.silent);
+        let mut mended = Vec::new();
+        for fault in &faults {
+            self.is_number_lost |= !fault.occupy();
+            let report = |reason| {
+                let (from, who) = (self.looked, String::new());
+                Report { reason, from, to: now, by: None, who, weight: Weight::Interference }
+            };
+            let what = format!("a kernel program of the sensor is not attached any more: {}", fault.words);
+            let Some(ebpf) = &mut self.ebpf else { continue };
+            let is_silent = fault.program(ebpf).is_some_and(|(_, hook, _)| silent.contains(&hook));
+            if self.has_heir && !fault.is_detached && !is_silent {
+                // Attached twice it would show all twice, and the service manager has a descriptor of its own.
+                let reason = format!("{what}; the service manager may keep it attached; restart the service");
+                let subject = Subject::Link(fault.words.clone());
+                if !self.tamper.has(|known| *known == subject) {
+                    self.canary.hurry();
+                }
+                self.tamper.raise(subject, report(reason));
+                continue;
+            }
+            match fault.mend(ebpf) {
+                Ok(hook) => {
+                    mended.push(fault);
+                    let reason = format!(
+                        "{what}; the hook {hook} is attached again, and missed what happened meanwhile"
+                    );
+                    self.tamper.done(Subject::Link(hook.to_owned()), report(reason));
+                }
+                Err(error) => {
+                    let reason =
+                        format!("{what}; it cannot be attached again ({error}); restart the service");
+                    self.tamper.raise(Subject::Link(fault.words.clone()), report(reason));
+                }
+            }
+        }
+        if !mended.is_empty() {
+            self.guard.mended(&mended);
+            self.canary.hurry();
+            if self.has_heir {
+                handover::give_links();
+            }
+        }
     }
 
     /// Takes in what became of the agent's files, and finds out by whom.
@@ -821,7 +873,10 @@ impl Source for Sensor {
         }
         if self.stop.load(Ordering::Relaxed) && !self.is_stopped {
             self.is_stopped = true;
-            if !self.has_heir {
+            if self.is_number_lost {
+                // The number of a descriptor that others closed may be another file's: nothing of it is closed.
+                std::mem::forget(self.ebpf.take());
+            } else if !self.has_heir {
                 // Ends the kernel programs, so that what is in the rings now is the last.
                 self.ebpf = None;
             }

@@ -136,10 +136,11 @@ impl Tamper {
         }
     }
 
-    /// Forgets the troubles of links that are none any more, but for these.
-    pub(super) fn keep_links(&mut self, faults: &[String]) {
-        self.troubles
-            .retain(|subject, _| !matches!(subject, Subject::Link(fault) if !faults.contains(fault)));
+    /// Forgets the troubles of links that last no longer, for these do alone.
+    pub(super) fn keep_links(&mut self, faults: &[&str]) {
+        let is_over =
+            |subject: &Subject| matches!(subject, Subject::Link(fault) if !faults.contains(&&**fault));
+        self.troubles.retain(|subject, trouble| trouble.phase != Phase::Lasting || !is_over(subject));
     }
 
     /// Forgets acts that were long ago, and reports what is owed: changes that followed too soon upon a report, and those that
@@ -360,7 +361,7 @@ mod tests {
         for link in ["a", "b"] {
             tamper.raise(Subject::Link(link.to_owned()), report(link, 1));
         }
-        tamper.keep_links(&["b".to_owned()]);
+        tamper.keep_links(&["b"]);
         assert_eq!(tamper.reasons(), ["b"]);
     }
 
