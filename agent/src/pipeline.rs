@@ -77,7 +77,6 @@ const END_MAX: Duration = Duration::from_millis(9500);
 pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
     edges::outlive_limits()?;
-    // Before they are loaded, so that no change of theirs goes unseen.
     let plan = config.sensor.enabled.then(|| Plan::new(config, path));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
@@ -93,12 +92,9 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
         state_dir: &config.state_dir,
         sinks: &names,
     })?;
-    // The ledger ends with its last client, and waits for no thread that reads files.
     let client = Arc::new(ledger.client.clone());
-    if let (Some(sensor), Some(plan)) = (&mut sensor, plan) {
-        let written = written(config, &ledger.traces, Arc::downgrade(&client));
-        sensor.watch_files(integrity::start(plan, written, stop.clone())?);
-    }
+    let written = written(config, &ledger.traces, Arc::downgrade(&client));
+    watch_files(sensor.as_mut(), plan, written, &stop)?;
     let edges = Edges::new()?;
     let (bell, rung) = crossbeam_channel::unbounded();
     let lanes = Lanes {
@@ -115,14 +111,8 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
     let (control, queues_ended) = cloudtrail.unzip();
     let stop = Stop { sensor: stop, cloudtrail: control.clone(), ledger: ledger.client.clone(), bell };
-    let (reopen, stopped) = (ledger.client.clone(), stop.clone());
-    let [log, _] = ledger.traces.clone();
-    let reload = move || {
-        log.hangup();
-        reopen.reopen();
-        control.iter().for_each(Control::reload);
-    };
-    edges::on_signals(&edges.handle(), move || stopped.all(), reload)?;
+    let stopped = stop.clone();
+    edges::on_signals(&edges.handle(), move || stopped.all(), on_reload(&ledger, control))?;
     let about = About {
         config,
         loaded: &loaded,
@@ -202,7 +192,30 @@ fn sensor(
     Ok(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
 }
 
-/// The files that the agent writes.
+/// Watches over the files of the agent, by the sensor, which knows who may have changed them.
+fn watch_files(
+    sensor: Option<&mut Sensor>,
+    plan: Option<Plan>,
+    written: Written,
+    stop: &Arc<AtomicBool>,
+) -> Result<()> {
+    if let (Some(sensor), Some(plan)) = (sensor, plan) {
+        sensor.watch_files(integrity::start(plan, written, stop.clone())?);
+    }
+    Ok(())
+}
+
+/// What SIGHUP does: the log is opened anew, for it may have been renamed, and databases of places are looked at.
+fn on_reload(ledger: &ledger::Started, control: Option<Control>) -> impl Fn() + Send + 'static {
+    let ([log, _], client) = (ledger.traces.clone(), ledger.client.clone());
+    move || {
+        log.hangup();
+        client.reopen();
+        control.iter().for_each(Control::reload);
+    }
+}
+
+/// The files that the agent writes. The ledger ends with its last client, and must not wait for a thread that reads files.
 fn written(config: &Config, traces: &[Arc<Trace>; 2], client: Weak<LedgerClient>) -> Written {
     let [log, store] = traces.clone();
     Written {

@@ -269,11 +269,10 @@ impl Watch {
         if path == log && mask.contains(EventMask::MOVED_FROM) {
             self.log_moved = Some(cookie);
         } else if mask.contains(EventMask::MOVED_TO)
+            && path.parent() == log.parent()
             && self.log_moved.take_if(|moved| *moved == cookie).is_some()
         {
-            if path.parent() == log.parent() {
-                self.looks.renamed();
-            }
+            self.looks.renamed();
         }
         if let Some(file) = self.files.get_mut(&path) {
             if file.stir(Instant::now(), true) {

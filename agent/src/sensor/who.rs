@@ -141,8 +141,11 @@ mod tests {
     const RULE: &str = "/etc/lapwing/rules/a.toml";
     const SECOND: u64 = 1_000_000_000;
 
-    /// Processes of root, each made by the one before: the executable, its arguments behind that, and its working directory.
-    fn table(processes: &[(&str, &[&str], &str)]) -> Table {
+    /// A process: the executable, its arguments behind that, and its working directory.
+    type Ran<'a> = (&'a str, &'a [&'a str], &'a str);
+
+    /// Processes of root, each made by the one before.
+    fn table(processes: &[Ran<'_>]) -> Table {
         let mut table = Table::new("boot");
         let mut parent = None;
         for (number, (executable, args, directory)) in processes.iter().enumerate() {
@@ -169,7 +172,7 @@ mod tests {
         let sshd = ("/usr/sbin/sshd", &["-D"][..], "/");
         let shell = ("/usr/bin/bash", &[][..], "/root");
         #[rustfmt::skip]
-        let cases: [(&[(&str, &[&str], &str)], bool, &str); 12] = [
+        let cases: [(&[Ran<'_>], bool, &str); 12] = [
             (&[init], false, "by an unknown process"),
             (&[init, sshd, shell], false, "by an unknown process"),
             (&[init, sshd, shell, ("/usr/bin/vim", &[RULE], "/root")], true, "process 13 (/usr/bin/vim), root in a login session"),
