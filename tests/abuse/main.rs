@@ -3,7 +3,8 @@
 //! alert must come; after it the agent must live, be small and answer.
 //!
 //! `cargo xtask test` runs a short form of each act; `cargo xtask test --abuse` runs all of them whole, against an
-//! optimised agent. `docs/threat-model.md` says which promise each row shows.
+//! optimised agent. `docs/threat-model.md` says which promise each row shows. What root does to the sensor itself is in rows of
+//! its own.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -16,8 +17,14 @@ mod act;
 mod acts;
 /// The alert log while it grows.
 mod alerts;
+/// What root does to the sensor.
+#[path = "../evasion/deed.rs"]
+mod deed;
 /// What the agent has beside the packaged rules.
 mod form;
+/// System calls that another process is made to do.
+#[path = "../evasion/inject.rs"]
+mod inject;
 /// Where agent and act run.
 mod place;
 /// The agent under the unit's limits, and the shell of another user.
@@ -95,4 +102,38 @@ rows! {
     full_disk: "decoys", 60, 4_000, Unit, FullDisk;
     /// The same where it was full before the agent started.
     disk_full_at_the_start: "decoys", 60, 1_000, Session, FullBefore;
+}
+
+/// A row: a name, what root does, and whether it is done in the short form too.
+macro_rules! tamperings {
+    ($($(#[$doc:meta])* $name:ident: $deed:expr, $is_short:literal;)*) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            stage::tamper(stringify!($name), $deed, $is_short);
+        }
+    )*};
+}
+
+tamperings! {
+    /// A link is detached by its id.
+    a_link_is_detached: |agent, _, _| deed::detach_a_link(agent), false;
+    /// The last descriptor of a link is closed, by a system call that the agent is made to do.
+    a_last_reference_is_closed: |agent, _, _| deed::close_the_last_descriptor(agent), true;
+    /// The kernel's filter is written.
+    the_filter_is_written: |agent, _, _| deed::write_the_filter(agent), false;
+    /// A map that is frozen is written, which the kernel refuses.
+    a_frozen_map_is_written: |agent, _, _| deed::write_a_frozen_map(agent), false;
+    /// The agent is traced.
+    the_agent_is_traced: |agent, _, _| deed::trace(agent), false;
+    /// The agent is stopped, and let go on.
+    the_agent_is_stopped: |agent, _, _| deed::stop(agent), false;
+    /// Another program takes the place of the agent's.
+    the_binary_is_replaced: |_, program, _| deed::replace_the_binary(program), false;
+    /// A rule is edited.
+    a_rule_is_edited: |_, _, rules| deed::edit_a_rule(rules), true;
+    /// The alert log is deleted.
+    the_alert_log_is_deleted: |agent, _, _| deed::delete_the_log(agent), false;
+    /// The store is deleted.
+    the_store_is_deleted: |agent, _, _| deed::delete_the_store(agent), false;
 }

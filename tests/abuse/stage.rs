@@ -10,12 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapwing_stage::trail::Trail;
-use lapwing_stage::{Agent, Hosts, Settings, is_root};
+use lapwing_stage::{Agent, Hosts, Settings, is_root, skipped};
 use serde_json::Value;
 
 use crate::act::Act;
 use crate::acts::{FILES, ORDER, PROGRAM, THERE, TRAIL};
 use crate::alerts::Alerts;
+use crate::deed::Words;
 use crate::form::{Disk, Form, refusing, sinks};
 use crate::place::{Groups, MEMORY_HIGH_BYTES, Place};
 
@@ -38,13 +39,22 @@ const TRY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often a disk is filled, in the short form and in the whole one.
 const FULL_ROUNDS: [u64; 2] = [2, 12];
+/// How soon what is done to the sensor must be alerted.
+const TAMPERED_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of the disk that is filled, as mount takes them.
 const DISK_SIZE: &str = "32m";
 /// The user who attacks, and the one whose shell must be seen.
 pub(crate) const ATTACKER: u32 = 65_534;
 const OTHER: u32 = 1_042;
 /// The rule that the shell sets off.
+const TAMPERED: &str = "Sensor tampered with";
 const REVERSE_SHELL: &str = "Potential Reverse Shell via Suspicious Child Process";
+
+/// Floods take turns, for every agent sees them all.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// What root does to an agent whose program and rules are these.
+type Deed = fn(&Agent, &Path, &Path) -> Words;
 
 /// A row of the table.
 pub(crate) struct Row {
@@ -58,8 +68,6 @@ pub(crate) struct Row {
 
 /// Does what a row says: short in its place, or whole in both.
 pub(crate) fn run(row: &Row) {
-    static TURN: Mutex<()> = Mutex::new(());
-    // Floods take turns, for every agent sees them all.
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if !is_root() {
         return;
@@ -100,6 +108,28 @@ fn run_in(row: &Row, place: Place, is_whole: bool) {
     say(&format!("{place:?} {}: {} s, {}", row.name, start.elapsed().as_secs(), stage.seen.summary()));
 }
 
+/// Does to the sensor what only root can, and checks that it is seen, that the sensor is whole again or says what is wrong, and
+/// what else must hold.
+pub(crate) fn tamper(name: &'static str, deed: Deed, is_short: bool) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !is_root() || !is_short && std::env::var_os(WHOLE).is_none() {
+        return;
+    }
+    let (place, form) = (Place::Unit, Form::Tampered);
+    let mut stage = Stage::new(&Row { name, act: "", short: 0, whole: 0, place, form }, place);
+    stage.files_are_read();
+    stage.shell_is_found();
+    let [rules, programs] = &stage.folders;
+    let Some(words) = deed(&stage.agent, &programs.path().join("lapwing"), rules.path()) else {
+        return skipped("this kernel or machine has nothing to do it to");
+    };
+    let took = stage.tampering_is_found(words);
+    stage.shell_is_found();
+    stage.lives_and_answers();
+    stage.is_small();
+    say(&format!("{name}: alerted within {took:.1?}, {}", stage.seen.summary()));
+}
+
 /// What was measured.
 #[derive(Default)]
 struct Seen {
@@ -137,7 +167,8 @@ struct Stage {
     disk: Option<Disk>,
     seen: Seen,
     groups: [Groups; 2],
-    _folders: [tempfile::TempDir; 2],
+    /// Those of rules and of programs.
+    folders: [tempfile::TempDir; 2],
 }
 
 impl Stage {
@@ -153,8 +184,16 @@ impl Stage {
         if disk.is_some() {
             configuration += &sinks(refusing());
         }
+        let programs = tempfile::tempdir().unwrap();
+        fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut agent: PathBuf = optimised.unwrap_or_else(|| env!("CARGO_BIN_EXE_lapwing").to_owned()).into();
+        if row.form == Form::Tampered {
+            configuration += "sensor.udp = true\n";
+            let copy = programs.path().join("lapwing");
+            fs::copy(std::mem::replace(&mut agent, copy.clone()), copy).unwrap();
+        }
         let settings = Settings {
-            program: optimised.unwrap_or_else(|| env!("CARGO_BIN_EXE_lapwing").to_owned()).into(),
+            program: agent,
             rules: rules.path().to_owned(),
             launcher: groups[0].launcher(),
             configuration,
@@ -162,8 +201,6 @@ impl Stage {
         };
         let parent = disk.as_ref().map_or_else(std::env::temp_dir, |disk| disk.path().to_owned());
         let agent = Agent::start_in(&parent, settings).expect("an agent");
-        let programs = tempfile::tempdir().unwrap();
-        fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = programs.path().join("nc");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         let mut stage = Self {
@@ -176,7 +213,7 @@ impl Stage {
             disk,
             seen: Seen::default(),
             groups,
-            _folders: [rules, programs],
+            folders: [rules, programs],
         };
         if row.form == Form::FullBefore {
             stage.starts_on_a_full_disk();
@@ -269,6 +306,31 @@ impl Stage {
             self.disk.iter().for_each(Disk::free);
             self.shell_is_found();
         }
+    }
+
+    /// The files of the agent were read for the first time, so that a change of them is known by its hash.
+    fn files_are_read(&self) {
+        let read = lapwing_stage::until("the first look at files", ALERT_WITHIN, || {
+            let looks = self.agent.status()?["lanes"][0]["source"]["files"]["looks"].as_u64();
+            Ok(looks.filter(|looks| *looks > 0))
+        });
+        read.unwrap_or_else(|error| panic!("{}: {error}:\n{}", self.name, self.agent.log()));
+    }
+
+    /// What was done to the sensor is alerted in time, and the status says it too.
+    fn tampering_is_found(&mut self, words: &str) -> Duration {
+        let start = Instant::now();
+        let is_it =
+            |alert: &Value| alert["event"]["reason"].as_str().is_some_and(|reason| reason.contains(words));
+        while !self.alerts.with(TAMPERED).iter().any(is_it) {
+            let log = || self.agent.log();
+            assert!(start.elapsed() < TAMPERED_WITHIN, "{}: no alert with `{words}`:\n{}", self.name, log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let took = start.elapsed();
+        let status = self.agent.command("status").output().expect("a status");
+        assert_eq!(status.status.code(), Some(1), "{}", self.name);
+        took
     }
 
     /// The files of the trail were read, or set aside.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lapwing_stage::{Agent, Alert, Settings};
 
 use crate::alerts::value;
+use crate::deed::{self, append};
 
 /// How soon an alert must be there, and how soon the status must be well again.
 const SOON: Duration = Duration::from_secs(10);
@@ -107,11 +108,10 @@ impl Stage {
 #[test]
 fn the_binary_is_replaced() {
     let stage = stage();
-    let (program, kept, other) = (stage.path("lapwing"), stage.path("kept"), stage.path("other"));
-    fs::copy("/bin/true", &other).unwrap();
-    fs::rename(&program, &kept).unwrap();
-    fs::rename(&other, &program).unwrap();
-    let alert = stage.is_tampered("the executable ");
+    let (program, kept) = (stage.path("lapwing"), stage.path("kept"));
+    fs::copy(&program, &kept).unwrap();
+    let words = deed::replace_the_binary(&program).unwrap();
+    let alert = stage.is_tampered(words);
     let reason = alert.text("/event/reason");
     assert_eq!(reason.matches("SHA-256 ").count(), 2, "{reason}");
     fs::rename(&kept, &program).unwrap();
@@ -136,7 +136,7 @@ fn rules_and_configuration_are_edited() {
     let stage = stage();
     let rule = stage.path("rules/reverse_shell.toml");
     for (path, deed, words) in [
-        (rule.clone(), (|path| append(path, "# x\n")) as Deed, "file of rules"),
+        (rule.clone(), (|path| _ = deed::edit_a_rule(path.parent().unwrap())) as Deed, "file of rules"),
         (rule, |path| fs::remove_file(path).unwrap(), "was removed"),
         (stage.agent.folder().join("lapwing.toml"), |path| append(path, "# x\n"), "the configuration file "),
     ] {
@@ -157,7 +157,7 @@ fn rules_and_configuration_are_edited() {
 #[test]
 fn the_alert_log_is_deleted() {
     let stage = stage();
-    fs::remove_file(stage.agent.alert_log()).unwrap();
+    deed::delete_the_log(&stage.agent);
     stage.is_tampered("was deleted, or moved away");
     fs::write(stage.agent.alert_log(), "").unwrap();
     stage.is_tampered("was truncated");
@@ -184,7 +184,7 @@ fn the_alert_log_is_rotated_by_others() {
 #[test]
 fn the_store_is_deleted() {
     let mut stage = stage();
-    fs::remove_file(stage.agent.folder().join("state/lapwing.db")).unwrap();
+    deed::delete_the_store(&stage.agent);
     let alert = stage.is_tampered("was deleted, or moved away");
     assert!(alert.text("/event/reason").contains("restart the service"), "{}", alert.text("/event/reason"));
     stage.agent.stop().unwrap();
@@ -233,10 +233,4 @@ fn a_package_manager_changes_a_rule() {
     assert_eq!(alert.text("/event/reason").matches("SHA-256 ").count(), 2, "{}", alert.text("/event/reason"));
     assert!(stage.is_well(), "{}", stage.source()["tampered"]);
     assert_eq!(stage.source()["files_changed"].as_array().map(Vec::len), Some(1));
-}
-
-fn append(path: &Path, text: &str) {
-    let mut content = fs::read_to_string(path).unwrap();
-    content.push_str(text);
-    fs::write(path, content).unwrap();
 }

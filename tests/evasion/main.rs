@@ -30,6 +30,8 @@ mod network;
 /// The agent itself: stopped, frozen, limited, flooded.
 mod held_up;
 
+/// What root does to the sensor.
+mod deed;
 /// System calls that another process is made to do.
 mod inject;
 
