@@ -48,6 +48,8 @@ mod evidence;
 mod groups;
 /// Relatives: parents that go, numbers that come again, leaders of one's own.
 mod lineage;
+/// A process of which cannot be read what it runs.
+mod locked;
 /// Namespaces and roots.
 mod namespaces;
 /// Paths: too long, too deep, or beginning where no root is.

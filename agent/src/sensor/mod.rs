@@ -42,6 +42,7 @@ mod groups;
 mod handover;
 mod hierarchy;
 mod image;
+mod inspect;
 mod process;
 mod snapshot;
 mod thread;

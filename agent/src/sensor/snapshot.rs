@@ -2,32 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStrExt;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapwing_common::{ABSENT, Credentials, Namespace, Place};
 use lapwing_engine::Texts;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use procfs::process::{Process, Stat, Status};
 use procfs::{FromRead, ProcessCGroups};
 use smol_str::SmolStr;
 
 use super::actor;
-use super::file::FileKey;
 use super::image::{self, Image};
+use super::inspect::{self, ARGS_BYTES_MAX, Seen};
 use super::process::{Key, Origin, TICK_NANOS};
 use super::record::Record;
 use super::thread;
 use crate::bounded;
 
-/// Most bytes of a process's arguments that are read, as many as a record holds. The file may be far longer: a process
-/// chooses where in its memory they begin and end.
-const ARGS_BYTES_MAX: u64 = lapwing_common::ARGS_BYTES_MAX as u64;
 /// Most bytes of another file about a process. The longest is `status` with 65,536 groups, some 720 KB.
 const ABOUT_BYTES_MAX: u64 = 1 << 20;
 
@@ -141,7 +134,8 @@ fn key(origin: &Origin) -> Key {
 fn running(process: &Process) -> Option<Running> {
     let stat: Stat = about(process, "stat")?;
     let status: Status = about(process, "status")?;
-    let image = image(process, &stat);
+    let credentials = credentials(process, &status);
+    let image = image(process, &stat, credentials.actor);
     let cgroup = cgroup(process);
     let mut place = place(process, &stat, &status);
     if let Some((folder, _)) = &cgroup {
@@ -153,7 +147,7 @@ fn running(process: &Process) -> Option<Running> {
         parent: None,
         parent_pid: u32::try_from(stat.ppid).ok()?,
         image: Arc::new(image),
-        credentials: credentials(process, &status),
+        credentials,
         place,
     };
     Some(Running { origin, cgroup: cgroup.map(|(_, path)| path) })
@@ -168,35 +162,22 @@ fn bytes_about(process: &Process, name: &str) -> Option<Vec<u8>> {
     bounded::whole(process.open_relative(name).ok()?, ABOUT_BYTES_MAX).ok()
 }
 
-fn image(process: &Process, stat: &Stat) -> Image {
+fn image(process: &Process, stat: &Stat, user: u32) -> Image {
     let folder = u32::try_from(process.pid).ok().and_then(thread::folder);
     // A kernel thread has no executable.
-    let running = folder.and_then(|folder| Some((executable(&folder)?, folder)));
-    let Some(((executable, file_key), folder)) = running else {
+    let seen = folder.and_then(|folder| Some((inspect::process(user, &folder)?, folder)));
+    let Some((Seen { executable, file_key, args }, folder)) = seen else {
         return Image::unknown(SmolStr::new(&stat.comm));
     };
-    let directory = target(&folder.join("cwd"));
-    let image = Image::of_procfs(&executable, args(&folder), &directory, &stat.comm);
-    Image { file_key, ..image }
-}
-
-/// The path and the name of one file: that which runs at this moment.
-fn executable(folder: &Path) -> Option<(SmolStr, FileKey)> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let file = File::from(open(&folder.join("exe"), flags, Mode::empty()).ok()?);
-    let path = target(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
-    Some((path, file.metadata().as_ref().map(FileKey::of).unwrap_or_default()))
-}
-
-fn target(link: &Path) -> SmolStr {
-    String::from_utf8_lossy(fs::read_link(link).unwrap_or_default().as_os_str().as_bytes()).into()
+    let directory = inspect::target(&folder.join("cwd")).unwrap_or_default();
+    let is_cut = args.as_ref().is_none_or(|args| args.len() as u64 >= ARGS_BYTES_MAX);
+    let args = self::args(&args.unwrap_or_default());
+    Image { file_key, is_cut, ..Image::of_procfs(&executable, args, &directory, &stat.comm) }
 }
 
 /// The arguments with empty ones, which the library leaves out.
-fn args(folder: &Path) -> Texts {
-    let file = File::open(folder.join("cmdline")).ok();
-    let bytes = file.and_then(|file| bounded::start(file, ARGS_BYTES_MAX).ok()).unwrap_or_default();
-    match bytes.strip_suffix(&[0]).unwrap_or(&bytes) {
+fn args(bytes: &[u8]) -> Texts {
+    match bytes.strip_suffix(&[0]).unwrap_or(bytes) {
         [] => image::args([]),
         args => image::args(args.split(|byte| *byte == 0)),
     }
