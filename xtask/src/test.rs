@@ -24,6 +24,9 @@ const SERVICE: (&str, &str) = ("service", "LAPWING_PACKAGE");
 /// The target that abuses the agent, the variable that names the agent, and the one by which acts run whole.
 const ABUSE: (&str, &str, &str) = ("abuse", "LAPWING_TEST_AGENT", "LAPWING_TEST_ABUSE");
 
+/// The test, in its target, that has a whole form too: a minute of alerts about large files.
+const EVIDENCE: (&str, &str) = ("evasion", "evidence::with_large_ancestors");
+
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
     /// Only tests whose names contain this
@@ -110,7 +113,13 @@ fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
         (ABUSE.2, "1".to_owned()),
     ];
     let tests = Tests { environment: environment.into(), filter: arguments.filter.clone() };
-    tests.run(&["--package", "lapwing", "--test", ABUSE.0], report)
+    tests.run(&["--package", "lapwing", "--test", ABUSE.0], report)?;
+    if arguments.filter.is_some() {
+        return Ok(());
+    }
+    let (target, test) = EVIDENCE;
+    let tests = Tests { filter: Some(test.to_owned()), ..tests };
+    tests.run(&["--package", "lapwing", "--test", target], report)
 }
 
 /// How tests are run.
