@@ -35,6 +35,9 @@ mod deed;
 /// System calls that another process is made to do.
 mod inject;
 
+/// The agent itself: ended by root.
+mod next_run;
+
 /// The agent itself: what root does to its files.
 mod files;
 /// The agent itself: what root does to it.

@@ -236,6 +236,11 @@ impl Agent {
         Ok(())
     }
 
+    /// What it is started with when it is started again.
+    pub fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
     /// Sends it a signal, such as `HUP`.
     ///
     /// # Errors
