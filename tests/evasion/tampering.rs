@@ -64,6 +64,18 @@ fn the_agent_is_traced() {
     is_seen(&agent(""), deed::trace);
 }
 
+/// Root traces the agent for a while, where no hook may show it. Seen: that it is done.
+#[test]
+fn the_agent_is_traced_where_no_hook_shows_it() {
+    let agent = agent("[sensor.hooks]\nptrace = \"fentry/security_ptrace_access_check\"");
+    let pid = i32::try_from(agent.pid()).unwrap();
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: seizing takes two empty arguments, and changes nothing of this process. It ends with this thread.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    is_tampered(&agent, "as a debugger does");
+}
+
 /// Root stops the agent and lets it go on. Seen: that it was done, and for how long.
 #[test]
 fn the_agent_is_stopped() {

@@ -206,19 +206,28 @@ fn who(event: &Event, schema: &Schema) -> Event {
 
 /// The alert that the sensor did not run for a while.
 pub(crate) fn down(down: &Down, schema: &Schema) -> AlertDocument {
-    let Down { event, from, to } = down;
+    let Down { event, from, to, is_killed } = down;
     let seconds = to.since(*from).as_secs_f64();
-    let reason = format!(
-        "the sensor was down between {from} and {to}, {seconds:.1} s: what ran wholly in that time was not seen"
-    );
+    let reason = if *is_killed {
+        format!(
+            "the sensor was killed, and had not evaluated what it had read between {from} and {to}, {seconds:.1} s; what came \
+             after that the kernel kept, and it was evaluated when the sensor ran again"
+        )
+    } else {
+        format!(
+            "the sensor was down between {from} and {to}, {seconds:.1} s: what ran wholly in that time was not seen"
+        )
+    };
+    let (severity, risk_score) =
+        if *is_killed { (Severity::Medium, RISK_SCORE) } else { (Severity::Low, DOWN_RISK_SCORE) };
     Statement {
         rule: &RULE,
         event,
         from: *from,
         to: *to,
         reason,
-        severity: Severity::Low,
-        risk_score: DOWN_RISK_SCORE,
+        severity,
+        risk_score,
         guide: DOWN_GUIDE,
         lost_records: None,
         detail: ("lost", json!({"down_seconds": seconds})),
@@ -295,9 +304,15 @@ mod tests {
 
     #[test]
     fn a_sensor_that_was_down_is_told_with_times() {
-        let Lost { event, from, to, .. } = lost(5, &[]);
-        let document = super::down(&Down { event, from, to }, &Schema::new());
-        let alert: Json = serde_json::from_slice(&document.json).unwrap();
+        let alert = |is_killed| -> Json {
+            let Lost { event, from, to, .. } = lost(5, &[]);
+            let document = super::down(&Down { event, from, to, is_killed }, &Schema::new());
+            serde_json::from_slice(&document.json).unwrap()
+        };
+        let killed = alert(true);
+        assert_eq!(killed["lapwing"]["alert"]["severity"], "medium");
+        assert!(killed["event"]["reason"].as_str().unwrap().starts_with("the sensor was killed"), "{killed}");
+        let alert = alert(false);
         assert_eq!(alert["event"]["start"], "1970-01-01T00:00:04.000Z");
         assert_eq!(alert["lapwing"]["lost"], json!({"down_seconds": 1.0}));
         assert_eq!(

@@ -185,7 +185,7 @@ impl Decoder {
         own.set(field!("event.start"), start);
         own.set(field!("event.end"), end);
         let event = self.event(to, own, vec![self.fixed(Row::Down), self.host.clone()]);
-        Down { event, from: start, to: end }
+        Down { event, from: start, to: end, is_killed: false }
     }
 
     /// Somebody interfered with the sensor. What is known of who did it is in the event.

@@ -120,6 +120,8 @@ pub(super) const HOOKS: &[Hook] = &[
 ];
 /// The hooks that watch the agent itself.
 const OF_AGENT: [&str; 3] = ["bpf", "ptrace", "signal"];
+/// The one of them that shows who traces it.
+pub(super) const PTRACE: &str = "ptrace";
 /// The hook that is off unless it is asked for: by what it needs the agent could change the host's network.
 pub(super) const UDP: &str = "udp";
 

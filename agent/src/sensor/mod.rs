@@ -96,7 +96,7 @@ use self::down::{Before, Memory};
 use self::filter::Filters;
 use self::guard::Guard;
 use self::handover::{Inherited, Maps, State as Left};
-use self::hook::{HOOKS, Retry, UDP};
+use self::hook::{HOOKS, PTRACE, Retry, UDP};
 use self::host::Host;
 use self::image::Image;
 use self::loss::Losses;
@@ -359,7 +359,8 @@ impl Sensor {
             Before::SameBoot(until) => {
                 let first = self.inherited.as_mut().and_then(Inherited::first_time);
                 let to = first.map_or(self.border.attached, |first| first.clamp(until, self.border.attached));
-                let down = self.decoder.down(until, to);
+                let is_killed = self.inherited.is_some();
+                let down = Down { is_killed, ..self.decoder.down(until, to) };
                 let (from, to) = (down.from, down.to);
                 tracing::warn!(
                     "the sensor was down between {from} and {to}: what ran wholly in that time was not seen"
@@ -637,9 +638,21 @@ impl Sensor {
         reports.iter().map(|report| self.decoder.tampered(&self.table, report)).collect()
     }
 
+    /// Where no hook shows who traces the agent, the kernel says whether anyone does now.
+    fn look_for_tracer(&mut self, now: u64) {
+        let is_shown = |hook: &HookReport| hook.name == PTRACE && hook.state == HookState::Attached;
+        let Some(pid) = (!self.hooks.iter().any(is_shown)).then(own::tracer).flatten() else { return };
+        let by = self.table.by_pid(pid).map(|process| process.key);
+        let reason = format!("process {pid} traces the sensor, as a debugger does");
+        let (who, weight) = (String::new(), Weight::Interference);
+        let subject = Subject::Act { kind: Kind::PTRACE.0, what: 0, by: pid };
+        self.tamper.done(subject, Report { reason, from: self.looked, to: now, by, who, weight });
+    }
+
     /// Looks whether all is attached, and attaches again what is not.
     fn look_at_links(&mut self, now: u64) {
         let Some(faults) = self.guard.look(now) else { return };
+        self.look_for_tracer(now);
         let words: Vec<_> = faults.iter().map(|fault| fault.words.as_str()).collect();
         self.tamper.keep_links(&words);
         let silent = std::mem::take(&mut self.silent);

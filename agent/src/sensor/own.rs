@@ -1,10 +1,13 @@
 //! Who the agent is: by number and start, for a number alone is another process's a moment later.
 
+use std::path::PathBuf;
+
 use procfs::process::{Process, Stat};
 
 use super::process::{Key, TICK_NANOS};
 use super::record::Record;
 use super::snapshot;
+use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
 /// The agent's own process; `None` where `/proc` does not say.
 pub(super) fn key() -> Option<Key> {
@@ -15,6 +18,19 @@ pub(super) fn key() -> Option<Key> {
 pub(super) fn start() -> Option<u64> {
     let stat: Stat = snapshot::about(&Process::myself().ok()?, "stat")?;
     Some(stat.starttime.saturating_mul(TICK_NANOS))
+}
+
+/// The process that traces a thread of the agent now, as a debugger does.
+pub(super) fn tracer() -> Option<u32> {
+    let number = |folder: PathBuf, name| {
+        let status = bounded::read_text(folder.join("status"), HOST_FILE_BYTES_MAX).ok()?;
+        let number = status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<u32>().ok()?;
+        (number != 0).then_some(number)
+    };
+    let mut threads = std::fs::read_dir("/proc/self/task").ok()?.flatten();
+    let tracer = threads.find_map(|thread| number(thread.path(), "TracerPid:"))?;
+    // The kernel names the thread.
+    Some(number(format!("/proc/{tracer}").into(), "Tgid:").unwrap_or(tracer))
 }
 
 /// Whether the agent, which is or was this process, connected itself. It requests credentials of the instance's metadata and

@@ -100,6 +100,8 @@ pub(crate) struct Down {
     pub(crate) from: Timestamp,
     /// Until when: this run sees what is from then on.
     pub(crate) to: Timestamp,
+    /// Whether the run before was killed: what it had read in that time was not evaluated, and what came after was kept.
+    pub(crate) is_killed: bool,
 }
 
 /// Records that were lost.
