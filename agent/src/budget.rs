@@ -7,6 +7,8 @@
 
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+pub(crate) mod overhead;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -71,6 +73,91 @@ impl Meter {
             "bytes_max": self.bytes_max,
             "given_up": self.given_up.load(Relaxed),
         })
+    }
+}
+
+/// Bytes of a meter that are held as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    meter: Arc<Meter>,
+    bytes: usize,
+}
+
+impl Taken {
+    /// Takes so many bytes where the limit allows it.
+    pub(crate) fn try_of(meter: &Arc<Meter>, bytes: usize) -> Option<Self> {
+        meter.try_take(bytes).then(|| Self { meter: meter.clone(), bytes })
+    }
+
+    /// Takes so many bytes where the limit is not passed yet: one thing may be larger than all that may be held.
+    pub(crate) fn next_of(meter: &Arc<Meter>, bytes: usize) -> Option<Self> {
+        let is_open = meter.held() < meter.bytes_max;
+        is_open.then(|| {
+            meter.take(bytes);
+            Self { meter: meter.clone(), bytes }
+        })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.meter.give_back(self.bytes);
+    }
+}
+
+/// Shares of a limit: no owner holds more than half of what the others leave, so that there is always room for one more.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    most: u64,
+    held: u64,
+    by_owner: HashMap<u32, u64>,
+}
+
+impl Shares {
+    pub(crate) fn new(most: u64) -> Self {
+        Self { most, held: 0, by_owner: HashMap::new() }
+    }
+
+    /// How much more this owner may hold.
+    pub(crate) fn room(&self, owner: u32) -> u64 {
+        let own = self.by_owner.get(&owner).copied().unwrap_or(0);
+        (self.most.saturating_sub(self.held - own) / 2).saturating_sub(own)
+    }
+
+    pub(crate) fn take(&mut self, owner: u32, amount: u64) {
+        if amount > 0 {
+            self.held += amount;
+            *self.by_owner.entry(owner).or_default() += amount;
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, owner: u32, amount: u64) {
+        let Some(own) = self.by_owner.get_mut(&owner) else { return };
+        let amount = amount.min(*own);
+        *own -= amount;
+        self.held -= amount;
+        if *own == 0 {
+            self.by_owner.remove(&owner);
+        }
+    }
+
+    /// Every owner gives so much back.
+    pub(crate) fn give_back_each(&mut self, amount: u64) {
+        self.by_owner.retain(|_, own| {
+            *own = own.saturating_sub(amount);
+            *own > 0
+        });
+        self.held = self.by_owner.values().sum();
+    }
+
+    /// How many owners hold something.
+    pub(crate) fn owners(&self) -> usize {
+        self.by_owner.len()
+    }
+
+    /// Whether an owner holds something.
+    pub(crate) fn knows(&self, owner: u32) -> bool {
+        self.by_owner.contains_key(&owner)
     }
 }
 
@@ -185,6 +272,19 @@ mod tests {
         assert_eq!(accounts.biggest(), Some((8, 50, 0)));
         drop((copy, second));
         assert_eq!(accounts.meter().held(), 0);
+    }
+
+    #[test]
+    fn each_owner_has_half_of_what_the_others_leave() {
+        let mut shares = Shares::new(100);
+        for (owner, room, taken) in [(1, 50, 50), (1, 0, 0), (2, 25, 25), (3, 12, 12), (2, 0, 0)] {
+            assert_eq!(shares.room(owner), room, "{owner}");
+            shares.take(owner, taken);
+        }
+        shares.give_back(1, 50);
+        assert_eq!((shares.room(2), shares.room(1), shares.owners(), shares.knows(1)), (19, 31, 2, false));
+        shares.give_back_each(12);
+        assert_eq!((shares.owners(), shares.held), (1, 13));
     }
 
     #[test]

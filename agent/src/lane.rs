@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::alert::{self, lost, tampered};
-use crate::budget::Meter;
+use crate::budget::{Meter, Taken};
 use crate::clock;
 use crate::evidence::{Delivery, Item, Raised, Stage};
 use crate::ledger::{Change, Checkpoint, LedgerSender};
@@ -24,6 +24,8 @@ use crate::source::{Batch, Source};
 /// How long a lane waits for events before it looks into its inbox.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// About how many bytes of alerts, or of what rules hold, are handed over at once.
+const DELIVERY_BYTES_MAX: usize = 512 << 10;
 /// Most rules, and most rows of each, of which the status says what is held back.
 const HELD_BACK_RULES_MAX: usize = 32;
 const HELD_BACK_ROWS_MAX: usize = 5;
@@ -97,8 +99,7 @@ pub(crate) struct Subscriber {
 /// An event that waits for a subscriber, and is charged until it is dropped.
 pub(crate) struct Waiting {
     event: Arc<Event>,
-    bytes: usize,
-    meters: [Arc<Meter>; 2],
+    _taken: [Taken; 2],
 }
 
 impl Waiting {
@@ -106,25 +107,13 @@ impl Waiting {
     fn new(event: Arc<Event>, meters: &[Arc<Meter>; 2]) -> Option<Self> {
         let bytes = size_of::<Self>() + event.part_bytes();
         let [own, all] = meters;
-        if !own.try_take(bytes) {
-            return None;
-        }
-        if !all.try_take(bytes) {
-            own.give_back(bytes);
-            return None;
-        }
-        Some(Self { event, bytes, meters: meters.clone() })
+        let taken = [Taken::try_of(own, bytes)?, Taken::try_of(all, bytes)?];
+        Some(Self { event, _taken: taken })
     }
 
     /// The event.
     pub(crate) fn event(&self) -> &Event {
         &self.event
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.meters.iter().for_each(|meter| meter.give_back(self.bytes));
     }
 }
 
@@ -230,15 +219,28 @@ impl Work {
             self.serve();
             self.judge(batch)?;
         }
-        for judge in &self.lane.judges {
-            judge.engine.suspend(&mut self.output);
-        }
+        self.suspend()?;
         let checkpoint = Checkpoint { changes: self.changes(), done: None };
         let alerts: Vec<_> = self.lost.end(&self.lane.schema).into_iter().map(Item::Document).collect();
         if alerts.is_empty() && checkpoint.changes.is_empty() {
             return Ok(());
         }
         self.hand_over(alerts, checkpoint)
+    }
+
+    /// Hands over what rules hold that is not complete, a rule's after the other.
+    fn suspend(&mut self) -> Result<()> {
+        for judge in 0..self.lane.judges.len() {
+            for rule in 0..self.lane.judges[judge].engine.rules().count() {
+                self.output.changes.extend(self.lane.judges[judge].engine.suspend_rule(rule));
+                let changes = self.output.changes.iter().map(|changed| changed.change.value.as_ref());
+                if changes.flatten().map(Vec::len).sum::<usize>() >= DELIVERY_BYTES_MAX {
+                    let checkpoint = Checkpoint { changes: self.changes(), done: None };
+                    self.hand_over(Vec::new(), checkpoint)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What the rules' memories have become, as rows of the store.
@@ -279,12 +281,28 @@ impl Work {
         let down = batch.down.map(|down| lost::down(&down, &self.lane.schema));
         let tampered = batch.tampered.iter().map(|one| tampered::document(one, &self.lane.schema));
         let tampered: Vec<_> = tampered.collect();
-        let mut alerts: Vec<_> = alerts.into_iter().map(|alert| self.raised(alert)).collect();
+        let mut alerts = self.hand_over_most(alerts)?;
         alerts.extend(lost.into_iter().chain(down).chain(tampered).map(Item::Document));
         if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }
         self.hand_over(alerts, checkpoint)
+    }
+
+    /// Makes alerts ready, and hands over what is too much to be handed over at once. The checkpoint comes with the rest:
+    /// without it an alert may be raised again, and is known by its id.
+    fn hand_over_most(&mut self, alerts: Vec<Alert>) -> Result<Vec<Item>> {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for alert in alerts {
+            let item = self.raised(alert);
+            bytes += item.bytes();
+            items.push(item);
+            if bytes >= DELIVERY_BYTES_MAX {
+                bytes = 0;
+                self.hand_over(std::mem::take(&mut items), Checkpoint::default())?;
+            }
+        }
+        Ok(items)
     }
 
     fn raised(&mut self, alert: Alert) -> Item {

@@ -17,19 +17,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 use tokio::sync::{oneshot, watch};
 
+use crate::budget::Taken;
 use crate::integrity::Trace;
 use crate::store::Spooled;
 pub(crate) use crate::store::{AlertDocument, Change};
 use crate::{alert_log, store};
 
-/// How many commits wait in the inbox before their senders do.
-const COMMITS_WAITING_MAX: usize = 64;
+/// Most bytes of commits that wait in the inbox before their senders do.
+const COMMITS_WAITING_BYTES_MAX: usize = 2 << 20;
+/// What a commit takes beside its alerts and changes.
+const COMMIT_BYTES: usize = 256;
+/// How long a sender waits before it looks again whether there is room.
+const ROOM_WAIT: Duration = Duration::from_millis(10);
 /// How long after a stop the disk is tried before what it does not take is given up.
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How much longer a lane waits for a ledger that hangs in a system call.
@@ -54,6 +59,20 @@ pub(crate) struct Commit {
     pub(crate) alerts: Vec<AlertDocument>,
     /// State of rules that changed with these alerts, and the source's checkpoint.
     pub(crate) checkpoint: Checkpoint,
+}
+
+impl Checkpoint {
+    /// What it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.changes.iter().map(Change::bytes).sum()
+    }
+}
+
+impl Commit {
+    fn bytes(&self) -> usize {
+        let alerts: usize = self.alerts.iter().map(AlertDocument::bytes).sum();
+        COMMIT_BYTES + alerts + self.checkpoint.bytes()
+    }
 }
 
 /// What the ledger is started with.
@@ -87,7 +106,7 @@ pub(crate) struct Started {
 /// # Errors
 /// Log or store cannot be used; the message says why and what to do.
 pub(crate) fn start(settings: &Settings) -> Result<Started> {
-    let (commits, commits_in) = bounded(COMMITS_WAITING_MAX);
+    let (commits, commits_in) = unbounded();
     let (requests, requests_in) = unbounded();
     let (wake, spooled) = watch::channel(0);
     let status = Arc::new(Status::new(&settings.alerts.path));
@@ -105,9 +124,12 @@ pub(crate) fn start(settings: &Settings) -> Result<Started> {
 /// What lanes hold.
 #[derive(Clone)]
 pub(crate) struct LedgerSender {
-    commits: Sender<Commit>,
+    commits: Sender<Weighed>,
     status: Arc<Status>,
 }
+
+/// A commit that waits, and is charged until it is taken out.
+type Weighed = (Commit, Taken);
 
 impl LedgerSender {
     /// Hands over what is to become durable. While too much is waiting already, because the disk is slow or full, the
@@ -117,13 +139,25 @@ impl LedgerSender {
     /// The ledger has ended, which it does before its senders only when something is broken; or the agent stops and the
     /// ledger hangs. What was offered is then in the agent's own log.
     pub(crate) fn offer(&self, commit: Commit, wait: Duration) -> Result<Option<Commit>> {
-        match self.commits.send_timeout(commit, wait) {
-            Ok(()) => Ok(None),
-            Err(SendTimeoutError::Timeout(commit)) if self.status.stopped_for() < STOP_MAX + HUNG_MAX => {
-                Ok(Some(commit))
+        let Some(taken) = self.room(commit.bytes(), wait) else {
+            return match self.status.stopped_for() < STOP_MAX + HUNG_MAX {
+                true => Ok(Some(commit)),
+                false => Err(self.lose(&commit, "the ledger hangs")),
+            };
+        };
+        let sent = self.commits.send((commit, taken));
+        sent.map(|()| None).map_err(|SendError((commit, _))| self.lose(&commit, "the ledger has ended"))
+    }
+
+    /// Room for so many bytes, for which it waits so long.
+    fn room(&self, bytes: usize, wait: Duration) -> Option<Taken> {
+        let until = Instant::now() + wait;
+        loop {
+            let taken = Taken::next_of(&self.status.waiting, bytes);
+            if taken.is_some() || Instant::now() >= until {
+                return taken;
             }
-            Err(SendTimeoutError::Timeout(commit)) => Err(self.lose(&commit, "the ledger hangs")),
-            Err(SendTimeoutError::Disconnected(commit)) => Err(self.lose(&commit, "the ledger has ended")),
+            std::thread::sleep(ROOM_WAIT.min(wait));
         }
     }
 
@@ -135,7 +169,7 @@ impl LedgerSender {
 
 /// What a ledger that hangs in a system call has not written: the last that can be done for it is to say it.
 pub(crate) struct Remains {
-    commits: Receiver<Commit>,
+    commits: Receiver<Weighed>,
     status: Arc<Status>,
 }
 
@@ -143,7 +177,7 @@ impl Remains {
     /// Writes every alert that is not in the log to the agent's own log, and says how many these were.
     pub(crate) fn report(&self) -> usize {
         let held = self.status.lose_unlogged();
-        let waiting: Vec<_> = self.commits.try_iter().flat_map(|commit| commit.alerts).collect();
+        let waiting: Vec<_> = self.commits.try_iter().flat_map(|(commit, _)| commit.alerts).collect();
         waiting.iter().for_each(|alert| status::report_lost(&alert.json));
         held + waiting.len()
     }
@@ -268,6 +302,9 @@ impl LedgerClient {
 fn unreadable() -> anyhow::Error {
     anyhow!("the store cannot be read; the log says why")
 }
+
+#[cfg(test)]
+pub(crate) use writer::full;
 
 #[cfg(test)]
 mod tests;

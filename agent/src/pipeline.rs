@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam_channel::Sender;
-use lapwing_engine::detect::{Indicators, Limits};
+use lapwing_engine::detect::{Indicators, Limits, Weights};
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, StateChange, field};
 use serde_json::json;
 
@@ -47,16 +47,11 @@ pub(crate) const NOTHING_TO_WATCH: &str =
     "there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues";
 /// How late CloudTrail's events may come: AWS delivers them within about five minutes, and rarely in more than fifteen.
 const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
-/// Bytes that rules hold together of what is not complete: those for auditd and those of CloudTrail. The others are most,
-/// and hold what [`Limits`] says by default.
-const AUDITD_STATE_BYTES_MAX: usize = 8 << 20;
-const CLOUDTRAIL_STATE_BYTES_MAX: usize = 12 << 20;
-/// Bytes that rules learn together: the terms of those for auditd and of those of CloudTrail, and what machine learning
-/// rules about this host learn. Most such rules are about CloudTrail, and these hold what [`Limits`] says by default.
-const AUDITD_TERMS_BYTES_MAX: usize = 1 << 20;
-const CLOUDTRAIL_TERMS_BYTES_MAX: usize = 1 << 20;
-const HOST_JOBS_BYTES_MAX: usize = 1 << 20;
-const AUDITD_JOBS_BYTES_MAX: usize = 1 << 20;
+/// How the engines that run share what all rules may hold ([`Limits`]). The parts are fixed, so that what happens in one
+/// source takes no room from the rules of another. Most rules are about the host, and most jobs about CloudTrail.
+const HOST: Weights = Weights { state: 4, terms: 4, jobs: 1 };
+const AUDITD: Weights = Weights { state: 1, terms: 1, jobs: 1 };
+const CLOUDTRAIL: Weights = Weights { state: 2, terms: 1, jobs: 6 };
 /// How long CloudTrail must be quiet before the clock tells how far its stream has come.
 const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
 /// How long the sensor must be quiet before the clock tells how far its stream has come. Its events are here in a
@@ -302,23 +297,24 @@ impl Lanes<'_> {
     /// Starts the lane of every source that there is.
     fn start_all(&self, sensor: Option<Sensor>, edges: &Edges) -> Result<Sources> {
         let mut running = Vec::new();
-        if let Some(mut sensor) = sensor {
+        let for_host =
+            sensor.is_some().then(|| coverage::of_lane(self.rules, self.schema, &self.config.sensor));
+        let has_auditd = for_host.as_ref().is_some_and(|[_, for_auditd]| !for_auditd.is_empty());
+        let engines =
+            [(HOST, sensor.is_some()), (AUDITD, has_auditd), (CLOUDTRAIL, self.config.cloudtrail.enabled())];
+        let engines: Vec<_> =
+            engines.into_iter().filter(|(_, runs)| *runs).map(|(weights, _)| weights).collect();
+        let limits = |weights| Limits::default().part(weights, &engines);
+        if let (Some(mut sensor), Some(rules)) = (sensor, for_host) {
             sensor.recall(&self.rows(MEMORY_SCOPE)?);
-            let rules = coverage::of_lane(self.rules, self.schema, &self.config.sensor);
             if self.config.sensor.filter {
                 sensor.filter(&rules);
             }
             let [rules, for_auditd] = rules;
-            let limits = Limits { job_bytes_all_max: HOST_JOBS_BYTES_MAX, ..Limits::default() };
-            let mut judges = vec![self.judge(&rules, Duration::ZERO, limits, |event| Some(event.clone()))?];
-            if !for_auditd.is_empty() {
-                let limits = Limits {
-                    state_bytes_max: AUDITD_STATE_BYTES_MAX,
-                    terms_bytes_all_max: AUDITD_TERMS_BYTES_MAX,
-                    job_bytes_all_max: AUDITD_JOBS_BYTES_MAX,
-                    ..Limits::default()
-                };
-                judges.push(self.judge(&for_auditd, Duration::ZERO, limits, as_auditd)?);
+            let mut judges =
+                vec![self.judge(&rules, Duration::ZERO, limits(HOST), |event| Some(event.clone()))?];
+            if has_auditd {
+                judges.push(self.judge(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
             }
             running.push(self.start(SENSOR_LANE, sensor, judges, SENSOR_QUIET)?);
         }
@@ -327,11 +323,7 @@ impl Lanes<'_> {
             let mut source = self.cloudtrail(edges)?;
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
             let rules = rules::reading(self.rules, &CLOUDTRAIL_STREAMS);
-            let limits = Limits {
-                state_bytes_max: CLOUDTRAIL_STATE_BYTES_MAX,
-                terms_bytes_all_max: CLOUDTRAIL_TERMS_BYTES_MAX,
-                ..Limits::default()
-            };
+            let limits = limits(CLOUDTRAIL);
             let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
             running.push(self.start("cloudtrail", source, vec![judge], CLOUDTRAIL_QUIET)?);
         }

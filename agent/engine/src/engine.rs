@@ -276,18 +276,23 @@ impl Engine {
     /// not told, which that engine tells at once. Everything else that must
     /// survive is in rows already. To be called at the end, for the rows tell nothing of what comes after.
     pub fn suspend(&self, output: &mut Output) {
-        let mut unjudged: Vec<Vec<&Hit>> = vec![Vec::new(); self.running.len()];
-        for (running, hit) in self.unordered.iter() {
-            unjudged[running].push(hit);
+        (0..self.running.len()).for_each(|place| output.changes.extend(self.suspend_rule(place)));
+    }
+
+    /// The same of one rule, by its place among those that [run](Self::rules): the rows of all take as much memory again as
+    /// the rules hold.
+    #[must_use]
+    pub fn suspend_rule(&self, place: usize) -> Vec<StateChange> {
+        let unjudged = self.unordered.iter().filter(|(rule, _)| *rule == place);
+        let unjudged: Vec<_> = unjudged.map(|(_, hit)| hit).collect();
+        let running = &self.running[place];
+        let mut changes = Vec::from_iter(running.suspend(&self.schema));
+        let Running { rule, detector, .. } = running;
+        if let Some(value) = detector.suspend(&self.schema, rule, &unjudged) {
+            let change = Change { key: HELD.to_owned(), value: Some(value) };
+            changes.push(StateChange { rule_id: rule.id.clone(), change });
         }
-        for (running, unjudged) in self.running.iter().zip(&unjudged) {
-            output.changes.extend(running.suspend(&self.schema));
-            let Running { rule, detector, .. } = running;
-            if let Some(value) = detector.suspend(&self.schema, rule, unjudged) {
-                let change = Change { key: HELD.to_owned(), value: Some(value) };
-                output.changes.push(StateChange { rule_id: rule.id.clone(), change });
-            }
-        }
+        changes
     }
 
     fn resume(&mut self, place: usize, value: &[u8]) {

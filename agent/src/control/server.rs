@@ -38,8 +38,8 @@ const STATUS_WAIT: Duration = Duration::from_millis(750);
 /// How long a client may take to read an answer that has an end.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Most bytes of events that wait for one client, and for all; a client misses those that come then.
-const CLIENT_BYTES_MAX: usize = 6 << 20;
-const CLIENTS_BYTES_MAX: usize = 8 << 20;
+const CLIENT_BYTES_MAX: usize = 4 << 20;
+const CLIENTS_BYTES_MAX: usize = 6 << 20;
 /// Most events that are taken at once, and after how many bytes of them they are written.
 const EVENTS_AT_ONCE_MAX: usize = 128;
 const WRITE_BYTES: usize = 256 << 10;

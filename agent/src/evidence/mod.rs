@@ -36,6 +36,7 @@ pub(crate) use self::descriptor::Descriptor;
 pub(crate) use self::program::{Missing, Program, is_fresh};
 
 use self::work::Work;
+use crate::budget::{Meter, Taken};
 use crate::ledger::{AlertDocument, Checkpoint, LedgerSender};
 use crate::source::Context;
 
@@ -51,7 +52,7 @@ const ALERT_BYTES_MAX: u64 = 64 << 20;
 const DELIVERIES_MAX: usize = 64;
 /// Most bytes of what waits here and in the inbox; beyond it the lane waits. From half of it on no alert waits for its
 /// evidence any more.
-const WAITING_BYTES_MAX: u64 = 4 << 20;
+const WAITING_BYTES_MAX: usize = 2 << 20;
 /// The same, as a number of alerts.
 const ALERTS_WAITING_MAX: usize = 64;
 /// Documents of this many bytes are committed although their delivery has more.
@@ -71,14 +72,14 @@ pub(crate) struct Delivery {
     /// State of rules that changed with them, and the source's checkpoint.
     checkpoint: Checkpoint,
     raised: Instant,
-    bytes: u64,
+    bytes: usize,
 }
 
 impl Delivery {
     /// What was raised just now.
     pub(crate) fn new(alerts: Vec<Item>, checkpoint: Checkpoint) -> Self {
-        let bytes: usize = alerts.iter().map(Item::bytes).sum();
-        Self { alerts, checkpoint, raised: Instant::now(), bytes: bytes as u64 }
+        let bytes = alerts.iter().map(Item::bytes).sum::<usize>() + checkpoint.bytes();
+        Self { alerts, checkpoint, raised: Instant::now(), bytes }
     }
 }
 
@@ -92,9 +93,9 @@ pub(crate) enum Item {
 
 impl Item {
     /// What it takes, as far as it is not shared with others.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Document(document) => document.json.len() + size_of::<AlertDocument>(),
+            Self::Document(document) => document.bytes(),
             Self::Raised(raised) => {
                 let context = &raised.context;
                 let fields = std::iter::once(&context.fields).chain(&context.ancestors);
@@ -119,22 +120,36 @@ pub(crate) struct Raised {
 
 /// The stage, as its lane holds it.
 pub(crate) struct Stage {
-    inbox: Sender<Delivery>,
+    inbox: Sender<(Delivery, Taken)>,
     thread: JoinHandle<Result<()>>,
     counts: Arc<Counts>,
 }
 
 /// What is counted, for `lapwing status`.
-#[derive(Default)]
 struct Counts {
     hashed: AtomicU64,
     known: AtomicU64,
     waiting: AtomicU64,
-    bytes: AtomicU64,
+    bytes: Arc<Meter>,
     waited_ms_max: AtomicU64,
     cached: AtomicU64,
     has_failed: AtomicBool,
     missing: [AtomicU64; Missing::ALL.len()],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            bytes: Meter::new("evidence", WAITING_BYTES_MAX),
+            hashed: AtomicU64::default(),
+            known: AtomicU64::default(),
+            waiting: AtomicU64::default(),
+            waited_ms_max: AtomicU64::default(),
+            cached: AtomicU64::default(),
+            has_failed: AtomicBool::default(),
+            missing: Default::default(),
+        }
+    }
 }
 
 impl Stage {
@@ -159,19 +174,14 @@ impl Stage {
     /// # Errors
     /// The ledger takes nothing any more. What was offered is then in the agent's own log.
     pub(crate) fn offer(&self, delivery: Delivery, wait: Duration) -> Result<Option<Delivery>> {
-        let bytes = delivery.bytes;
-        if self.counts.bytes.fetch_add(bytes, Relaxed) > WAITING_BYTES_MAX {
-            self.counts.bytes.fetch_sub(bytes, Relaxed);
+        let Some(taken) = Taken::next_of(&self.counts.bytes, delivery.bytes) else {
             std::thread::sleep(wait.min(MARGIN));
             return Ok(Some(delivery));
-        }
-        match self.inbox.send_timeout(delivery, wait) {
+        };
+        match self.inbox.send_timeout((delivery, taken), wait) {
             Ok(()) if self.counts.has_failed.load(Relaxed) => Err(anyhow!("the ledger takes no more")),
             Ok(()) => Ok(None),
-            Err(SendTimeoutError::Timeout(delivery)) => {
-                self.counts.bytes.fetch_sub(bytes, Relaxed);
-                Ok(Some(delivery))
-            }
+            Err(SendTimeoutError::Timeout((delivery, _))) => Ok(Some(delivery)),
             Err(SendTimeoutError::Disconnected(_)) => Err(anyhow!("the evidence stage has ended")),
         }
     }
@@ -193,7 +203,7 @@ impl Stage {
             missing.map(|(reason, number)| (reason.name().to_owned(), count(number).into())).collect();
         json!({
             "alerts_waiting": count(&self.counts.waiting),
-            "bytes_waiting": count(&self.counts.bytes),
+            "bytes_waiting": self.counts.bytes.held(),
             "waited_ms_max": count(&self.counts.waited_ms_max),
             "hashed": count(&self.counts.hashed),
             "hash_known": count(&self.counts.known),

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::ALERT_BYTES_MAX;
+use crate::budget;
 
 /// Most bytes that are read at once, for all alerts.
 const SHARED_BYTES_MAX: u64 = 256 << 20;
@@ -14,53 +15,39 @@ const USERS_MAX: usize = 256;
 
 /// What was read lately for whom.
 pub(super) struct Shares {
-    read: Vec<(u32, u64)>,
+    read: budget::Shares,
     since: Instant,
 }
 
 impl Shares {
     pub(super) fn new(now: Instant) -> Self {
-        Self { read: Vec::new(), since: now }
+        Self { read: budget::Shares::new(SHARED_BYTES_MAX), since: now }
     }
 
     /// Takes what may be read for an alert of this user.
     pub(super) fn take(&mut self, user: u32, now: Instant) -> u64 {
-        self.give_back(now);
-        let own = self.read.iter().find(|(known, _)| *known == user).map_or(0, |(_, read)| *read);
-        let others: u64 = self.read.iter().map(|(_, read)| read).sum::<u64>() - own;
-        let share = SHARED_BYTES_MAX.saturating_sub(others) / 2;
-        let taken = share.saturating_sub(own).min(ALERT_BYTES_MAX);
-        let is_known = self.read.iter().any(|(known, _)| *known == user);
-        if !is_known && self.read.len() >= USERS_MAX {
+        self.come_back(now);
+        if !self.read.knows(user) && self.read.owners() >= USERS_MAX {
             return 0;
         }
-        if is_known {
-            self.each(user, |read| read.saturating_add(taken));
-        } else if taken > 0 {
-            self.read.push((user, taken));
-        }
+        let taken = self.read.room(user).min(ALERT_BYTES_MAX);
+        self.read.take(user, taken);
         taken
     }
 
     /// Gives back what was not read of it.
     pub(super) fn put_back(&mut self, user: u32, bytes: u64) {
-        self.each(user, |read| read.saturating_sub(bytes));
-        self.read.retain(|(_, read)| *read > 0);
-    }
-
-    fn each(&mut self, user: u32, change: impl Fn(u64) -> u64) {
-        self.read.iter_mut().filter(|(known, _)| *known == user).for_each(|(_, read)| *read = change(*read));
+        self.read.give_back(user, bytes);
     }
 
     /// What comes back goes to all who have read, each as much.
-    fn give_back(&mut self, now: Instant) {
+    fn come_back(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.since).as_micros();
         let bytes =
             u64::try_from(passed.saturating_mul(BYTES_PER_SECOND.into()) / 1_000_000).unwrap_or(u64::MAX);
-        let each = bytes / (self.read.len().max(1) as u64);
-        if each > 0 || self.read.is_empty() {
-            self.read.iter_mut().for_each(|(_, read)| *read = read.saturating_sub(each));
-            self.read.retain(|(_, read)| *read > 0);
+        let each = bytes / (self.read.owners().max(1) as u64);
+        if each > 0 || self.read.owners() == 0 {
+            self.read.give_back_each(each);
             self.since = now;
         }
     }
@@ -94,9 +81,8 @@ mod tests {
         for user in 0..10_000 {
             shares.take(user, start);
         }
-        assert!(shares.read.len() <= USERS_MAX);
-        assert!(shares.read.iter().map(|(_, read)| read).sum::<u64>() < SHARED_BYTES_MAX);
+        assert!(shares.read.owners() <= USERS_MAX);
         assert!(shares.take(20_000, start + Duration::from_secs(60)) > 0);
-        assert_eq!(shares.read.len(), 1, "who has read nothing lately is forgotten");
+        assert_eq!(shares.read.owners(), 1, "who has read nothing lately is forgotten");
     }
 }

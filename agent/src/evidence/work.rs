@@ -19,6 +19,7 @@ use super::{
     READERS_MAX, Raised, WAIT_MAX, WAITING_BYTES_MAX,
 };
 use crate::alert;
+use crate::budget::Taken;
 use crate::clock;
 use crate::ledger::{AlertDocument, Commit, LedgerSender};
 use crate::source::Context;
@@ -27,7 +28,7 @@ use crate::source::Context;
 pub(super) struct Work {
     schema: Arc<Schema>,
     ledger: LedgerSender,
-    inbox: Receiver<Delivery>,
+    inbox: Receiver<(Delivery, Taken)>,
     /// What is not yet committed, in order, and the number of the first.
     waiting: VecDeque<Waiting>,
     first: u64,
@@ -42,13 +43,15 @@ pub(super) struct Work {
 /// A delivery whose alerts are not all complete.
 struct Waiting {
     delivery: Delivery,
+    /// What it is charged with until it is handed over.
+    taken: Taken,
     /// What came of the programs of each alert; `None` as long as it is not known.
     outcomes: Vec<Vec<Option<Result<Hash, Missing>>>>,
 }
 
 /// What the stage wakes up for.
 enum Input {
-    Delivery(Delivery),
+    Delivery(Delivery, Taken),
     Report(Report),
     Deadline,
     End,
@@ -58,7 +61,7 @@ impl Work {
     pub(super) fn new(
         schema: Arc<Schema>,
         ledger: LedgerSender,
-        inbox: Receiver<Delivery>,
+        inbox: Receiver<(Delivery, Taken)>,
         counts: Arc<Counts>,
     ) -> Self {
         Self {
@@ -81,7 +84,7 @@ impl Work {
         let mut is_over = false;
         while !is_over || !self.waiting.is_empty() {
             match self.wait(is_over) {
-                Input::Delivery(delivery) => self.accept(delivery),
+                Input::Delivery(delivery, taken) => self.accept(delivery, taken),
                 Input::Report(report) => self.take(report),
                 Input::Deadline => {}
                 Input::End => is_over = true,
@@ -106,12 +109,12 @@ impl Work {
         };
         select_biased! {
             recv(self.reports.1) -> report => report.map_or(Input::Deadline, Input::Report),
-            recv(inbox) -> delivery => delivery.map_or(Input::End, Input::Delivery),
+            recv(inbox) -> delivery => delivery.map_or(Input::End, |(delivery, taken)| Input::Delivery(delivery, taken)),
             recv(timer) -> _ => Input::Deadline,
         }
     }
 
-    fn accept(&mut self, mut delivery: Delivery) {
+    fn accept(&mut self, mut delivery: Delivery, taken: Taken) {
         let number = self.first + self.waiting.len() as u64;
         let until = delivery.raised + WAIT_MAX - MARGIN;
         let items = delivery.alerts.iter_mut().enumerate();
@@ -124,7 +127,7 @@ impl Work {
             }
         });
         let outcomes = outcomes.collect();
-        self.waiting.push_back(Waiting { delivery, outcomes });
+        self.waiting.push_back(Waiting { delivery, taken, outcomes });
         self.count_waiting();
     }
 
@@ -232,8 +235,8 @@ impl Work {
     fn next_ready(&mut self) -> Option<Waiting> {
         let now = Instant::now();
         let first = self.waiting.front()?;
-        let is_busy = self.alerts_waiting() > ALERTS_WAITING_MAX
-            || self.counts.bytes.load(Relaxed) > WAITING_BYTES_MAX / 2;
+        let is_busy =
+            self.alerts_waiting() > ALERTS_WAITING_MAX || self.counts.bytes.held() > WAITING_BYTES_MAX / 2;
         if !first.is_complete() && !is_busy && first.deadline() > now {
             return None;
         }
@@ -259,7 +262,7 @@ impl Work {
         self.counts.waiting.store(self.alerts_waiting() as u64, Relaxed);
     }
 
-    fn commit(&self, Waiting { delivery, outcomes }: Waiting, wait: Duration) -> Result<()> {
+    fn commit(&self, Waiting { delivery, taken, outcomes }: Waiting, wait: Duration) -> Result<()> {
         let (mut alerts, mut bytes, mut outcome) = (Vec::new(), 0, Ok(()));
         for (item, outcomes) in delivery.alerts.into_iter().zip(outcomes) {
             let document = match item {
@@ -276,7 +279,7 @@ impl Work {
             }
         }
         let last = self.hand_over(Commit { alerts, checkpoint: delivery.checkpoint }, wait);
-        self.counts.bytes.fetch_sub(delivery.bytes, Relaxed);
+        drop(taken);
         outcome.and(last)
     }
 

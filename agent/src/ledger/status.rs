@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::COMMITS_WAITING_BYTES_MAX;
 use crate::alarm::Alarm;
 use crate::alert_log::Retention;
+use crate::budget::Meter;
 use crate::store::Store;
 
 /// Counters and alarms of the ledger.
@@ -25,6 +27,8 @@ pub(crate) struct Status {
     pub(super) held: AtomicU64,
     /// Bytes of all that is held.
     pub(super) held_bytes: AtomicU64,
+    /// Commits that wait in the inbox.
+    pub(super) waiting: Arc<Meter>,
     /// Alerts that sinks were given from memory, because the disk took none.
     pub(super) from_memory: AtomicU64,
     /// Alerts that were delivered and did not come into the log: the agent's own log has them.
@@ -63,6 +67,8 @@ pub(crate) struct Report {
     pub(crate) commits: u64,
     /// Alerts that are held in memory until the disk takes them.
     pub(crate) alerts_held: u64,
+    /// Bytes of what waits to be taken by the ledger.
+    pub(crate) waiting_bytes: u64,
     /// Bytes of all that is held, of at most so many.
     pub(crate) held_bytes: u64,
     /// The most that is held before rules wait.
@@ -99,6 +105,7 @@ impl Status {
             committed: AtomicU64::new(0),
             held: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
+            waiting: Meter::new("commits", COMMITS_WAITING_BYTES_MAX),
             from_memory: AtomicU64::new(0),
             not_logged: AtomicU64::new(0),
             spooled: AtomicU64::new(0),
@@ -174,6 +181,7 @@ impl Status {
             commits: self.committed.load(Relaxed),
             alerts_held: self.held.load(Relaxed),
             held_bytes: self.held_bytes.load(Relaxed),
+            waiting_bytes: self.waiting.held() as u64,
             held_bytes_max: super::writer::HELD_BYTES_MAX as u64,
             alerts_from_memory: self.from_memory.load(Relaxed),
             alerts_not_logged: self.not_logged.load(Relaxed),

@@ -6,6 +6,9 @@
 
 mod held;
 
+#[cfg(test)]
+pub(crate) use self::held::full;
+
 use std::io;
 use std::mem;
 use std::path::PathBuf;
@@ -20,7 +23,7 @@ use tokio::sync::watch;
 
 use self::held::{Cursors, Held};
 use super::follow::{self, Taken};
-use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status};
+use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status, Weighed};
 use crate::alert_log::AlertLog;
 use crate::integrity::Trace;
 use crate::store::{self, Place, Reach, Spooled, Store};
@@ -28,7 +31,7 @@ use crate::store::{self, Place, Reach, Spooled, Store};
 /// How much is taken from the inbox before it is written.
 const TAKEN_BYTES_MAX: usize = 1 << 20;
 /// How much is held that the disk does not take, before commits wait.
-pub(super) const HELD_BYTES_MAX: usize = 8 << 20;
+pub(super) const HELD_BYTES_MAX: usize = 6 << 20;
 /// How long after a failure the disk is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often some of the rows are deleted that were left behind when the store was opened.
@@ -51,7 +54,7 @@ pub(super) struct Writer {
     damaged: bool,
     /// When the disk is tried again after it failed.
     retry: Option<Instant>,
-    commits: Receiver<Commit>,
+    commits: Receiver<Weighed>,
     /// Whether no commit can come any more.
     lanes_ended: bool,
     /// What was given up at the end: alerts and changes of state.
@@ -76,7 +79,7 @@ impl Writer {
     /// Opens log and store and brings the store up to the log.
     pub(super) fn open(
         settings: &Settings,
-        commits: Receiver<Commit>,
+        commits: Receiver<Weighed>,
         requests: Receiver<Request>,
         wake: watch::Sender<i64>,
         status: Arc<Status>,
@@ -172,7 +175,7 @@ impl Writer {
         };
         select_biased! {
             recv(requests) -> request => request.map_or(Input::ClientsEnded, Input::Request),
-            recv(commits) -> commit => commit.map_or(Input::LanesEnded, Input::Commit),
+            recv(commits) -> commit => commit.map_or(Input::LanesEnded, |(commit, _)| Input::Commit(commit)),
             recv(timer) -> _ => Input::Timer,
         }
     }
@@ -194,7 +197,7 @@ impl Writer {
     fn drain(&mut self) {
         let most = if self.retry.is_some() { HELD_BYTES_MAX } else { TAKEN_BYTES_MAX };
         while self.held.bytes() < most
-            && let Ok(commit) = self.commits.try_recv()
+            && let Ok((commit, _)) = self.commits.try_recv()
         {
             self.take(commit);
         }

@@ -19,7 +19,7 @@ use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 /// Most bytes that paths of groups take; who may make groups chooses paths of up to 5 KiB.
 const GROUPS_BYTES_MAX: usize = 1024 * 1024;
 /// What a group takes beside its path.
-const GROUP_BYTES: usize = 128;
+const GROUP_BYTES: usize = 176;
 /// `FILEID_KERNFS`: the handle is the id. match-proto:v5.5:include/linux/exportfs.h
 const FILEID_KERNFS: i32 = 0xfe;
 
@@ -87,6 +87,12 @@ impl Groups {
     /// Every group that is known, with its path.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &SmolStr)> {
         self.groups.iter().map(|(id, group)| (*id, &group.path))
+    }
+
+    /// What the paths take.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many groups were given up for room.

@@ -35,7 +35,7 @@ const STATE: &str = "state";
 /// The version of what is in it; a reader refuses any other.
 const STATE_VERSION: u32 = 2;
 /// Most bytes of it. The process table is bounded by less, and the connections by their number.
-pub(super) const STATE_BYTES_MAX: u64 = 24 << 20;
+pub(super) const STATE_BYTES_MAX: u64 = 16 << 20;
 /// Where the service manager listens; without it there is none.
 const MANAGER: &str = "NOTIFY_SOCKET";
 /// What links of programs and perf events are called below `/proc/self/fd`.

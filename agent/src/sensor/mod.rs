@@ -38,6 +38,8 @@ mod actor;
 mod clock;
 mod down;
 mod file;
+#[cfg(test)]
+pub(crate) mod full;
 mod groups;
 mod handover;
 mod hierarchy;
@@ -846,7 +848,8 @@ impl Teller<'_> {
     fn own(&mut self, socket: &Socket, key: Key, is_acceptor: bool) {
         let reach = Reach::of(socket.family == IPV6, if is_acceptor { socket.local } else { socket.remote });
         if !self.filter.drops(Kind::CLOSED, reach.bit()) {
-            self.owners.set(socket.id, Owner { key, is_acceptor, reach });
+            let user = self.table.owner(key);
+            self.owners.set(socket.id, Owner { key, is_acceptor, reach, user });
         }
     }
 

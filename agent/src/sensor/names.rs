@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Largest file that is read; a host with more users than that names them by a directory service anyway.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Most names of a file that are known.
-const NAMES_MAX: usize = 16_384;
+const NAMES_MAX: usize = 8192;
 
 /// The names on this host.
 pub(super) struct Names {

@@ -6,9 +6,13 @@ use lapwing_common::Reach;
 use serde::{Deserialize, Serialize};
 
 use super::process::Key;
+use crate::budget::Shares;
 
-/// Most connections whose end is waited for. The end of those beyond is not told, and they are counted.
-const OWNERS_MAX: usize = 65_536;
+/// Most bytes of connections whose end is waited for: 65,536 of them, of which a user may have half of what others leave.
+/// The end of those beyond is not told, and they are counted.
+const OWNERS_BYTES_MAX: usize = 5 << 20;
+/// What one takes, with its part of the table.
+const OWNER_BYTES: usize = 80;
 
 /// The process that connected or accepted.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -19,6 +23,9 @@ pub(super) struct Owner {
     /// Where the connection goes.
     #[serde(with = "ReachName")]
     pub(super) reach: Reach,
+    /// The user who answers for it; in what a version before this one left, user 0.
+    #[serde(default)]
+    pub(super) user: u32,
 }
 
 /// [`Reach`], for serde.
@@ -32,9 +39,9 @@ enum ReachName {
 }
 
 /// The open connections, by the kernel's address of their sockets.
-#[derive(Default)]
 pub(super) struct Owners {
     open: HashMap<u64, Owner>,
+    shares: Shares,
     untracked: u64,
     unowned: u64,
 }
@@ -50,22 +57,37 @@ pub(crate) struct OwnerCounts {
     pub(crate) unowned: u64,
 }
 
+impl Default for Owners {
+    fn default() -> Self {
+        let shares = Shares::new(OWNERS_BYTES_MAX as u64);
+        Self { open: HashMap::new(), shares, untracked: 0, unowned: 0 }
+    }
+}
+
 impl Owners {
     /// A socket is connected or accepted. Another that lay at its address before is gone, though no record told it.
     pub(super) fn set(&mut self, socket: u64, owner: Owner) {
-        if self.open.len() >= OWNERS_MAX && !self.open.contains_key(&socket) {
+        self.remove(socket);
+        if self.shares.room(owner.user) < OWNER_BYTES as u64 {
             self.untracked += 1;
             return;
         }
+        self.shares.take(owner.user, OWNER_BYTES as u64);
         self.open.insert(socket, owner);
+    }
+
+    fn remove(&mut self, socket: u64) -> Option<Owner> {
+        let owner = self.open.remove(&socket)?;
+        self.shares.give_back(owner.user, OWNER_BYTES as u64);
+        Some(owner)
     }
 
     /// A socket is closed.
     pub(super) fn take(&mut self, socket: u64) -> Option<Owner> {
-        let owner = self.open.remove(&socket);
+        let owner = self.remove(socket);
         self.unowned += u64::from(owner.is_none());
         // After a burst the room goes back.
-        if self.open.is_empty() && self.open.capacity() > OWNERS_MAX / 16 {
+        if self.open.is_empty() && self.open.capacity() > OWNERS_BYTES_MAX / OWNER_BYTES / 16 {
             self.open.shrink_to_fit();
         }
         owner
@@ -73,7 +95,14 @@ impl Owners {
 
     /// Forgets those whose ends will not be told.
     pub(super) fn keep(&mut self, is_told: impl Fn(Reach) -> bool) {
-        self.open.retain(|_, owner| is_told(owner.reach));
+        let shares = &mut self.shares;
+        self.open.retain(|_, owner| {
+            let is_told = is_told(owner.reach);
+            if !is_told {
+                shares.give_back(owner.user, OWNER_BYTES as u64);
+            }
+            is_told
+        });
         self.open.shrink_to_fit();
     }
 
@@ -85,6 +114,12 @@ impl Owners {
     /// Takes in what the run before knew.
     pub(super) fn restore(&mut self, saved: Vec<(u64, Owner)>) {
         saved.into_iter().for_each(|(socket, owner)| self.set(socket, owner));
+    }
+
+    /// What they take.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.open.len() * OWNER_BYTES
     }
 
     /// What was counted.
@@ -99,17 +134,22 @@ mod tests {
 
     #[test]
     fn an_end_is_told_once_and_of_the_last_owner() {
-        let owner = |pid, is_acceptor| Owner { key: Key::new(pid, 0), is_acceptor, reach: Reach::Public };
+        let owner =
+            |pid, is_acceptor| Owner { key: Key::new(pid, 0), is_acceptor, reach: Reach::Public, user: 0 };
         let mut owners = Owners::default();
         owners.set(1, owner(7, false));
         owners.set(1, owner(8, true));
         assert_eq!(owners.take(1), Some(owner(8, true)));
         assert_eq!(owners.take(1), None);
-        for socket in 0..OWNERS_MAX as u64 + 5 {
+        let most = OWNERS_BYTES_MAX / OWNER_BYTES / 2;
+        for socket in 0..most as u64 + 5 {
             owners.set(socket, owner(7, false));
         }
         owners.set(3, owner(9, false));
-        assert_eq!(owners.counts(), OwnerCounts { open: OWNERS_MAX, untracked: 5, unowned: 1 });
+        assert_eq!(owners.counts(), OwnerCounts { open: most, untracked: 5, unowned: 1 });
+        let other = Owner { user: 1000, ..owner(10, false) };
+        owners.set(1 << 40, other);
+        assert_eq!(owners.take(1 << 40), Some(other), "one user's connections leave room for another's");
         assert_eq!(owners.take(3), Some(owner(9, false)));
         owners.set(3, Owner { reach: Reach::Loopback, ..owner(9, false) });
         owners.keep(|reach| reach == Reach::Loopback);

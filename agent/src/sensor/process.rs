@@ -188,6 +188,11 @@ impl Table {
         self.processes.get(&key).map(Box::as_ref)
     }
 
+    /// The user who answers for a process; 0 where it is not known.
+    pub(super) fn owner(&self, key: Key) -> u32 {
+        self.get(key).map_or(0, |process| process.owner)
+    }
+
     fn each(&self) -> impl Iterator<Item = &Process> {
         self.processes.values().map(Box::as_ref)
     }

@@ -31,6 +31,8 @@ use tokio::task::JoinSet;
 use crate::ledger::LedgerClient;
 use crate::store::Spooled;
 
+/// How many bytes of alerts go into one request, unless the configuration says it.
+pub(crate) const BATCH_BYTES: ByteSize = ByteSize::mib(1);
 /// How long `lapwing check` waits for what upstream says.
 const TARGET_WAIT: Duration = Duration::from_secs(5);
 
@@ -189,7 +191,7 @@ impl Sink {
         };
         let (upstream, batch, retry_delay_max, count_max) =
             built.with_context(|| format!("sink `{name}`"))?;
-        let bytes_max = batch.bytes_max.unwrap_or(ByteSize::mib(1)).as_u64();
+        let bytes_max = batch.bytes_max.unwrap_or(BATCH_BYTES).as_u64();
         Ok(Self {
             upstream,
             count_max: batch.count_max.unwrap_or(count_max).max(1),

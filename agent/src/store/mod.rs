@@ -82,6 +82,20 @@ pub(crate) struct Change {
     pub(crate) value: Option<Vec<u8>>,
 }
 
+impl Change {
+    /// What it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.scope.len() + self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl AlertDocument {
+    /// What it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.id.len() + self.json.len()
+    }
+}
+
 /// How far the store has come in the alert log. The two differ while the spool is full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reach {

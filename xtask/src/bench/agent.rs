@@ -1,5 +1,6 @@
 //! The agent under measurement: the whole of it, with the packaged rules, looked at from outside.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,15 +56,23 @@ impl Agent {
 
     /// Nanoseconds that its kernel programs ran so far, as far as the kernel counts them.
     pub(super) fn bpf_nanos(&self) -> Result<u64> {
-        let mut nanos = 0;
+        Ok(self.descriptors("prog_id:", "run_time_ns:")?.values().sum())
+    }
+
+    /// What the maps of its kernel programs take.
+    pub(super) fn maps_mib(&self) -> Result<f64> {
+        Ok(self.descriptors("map_id:", "memlock:")?.values().sum::<u64>() as f64 / f64::from(1 << 20))
+    }
+
+    /// A number that the kernel tells of each program or map for which there is a descriptor.
+    fn descriptors(&self, id: &str, name: &str) -> Result<BTreeMap<u64, u64>> {
+        let mut numbers = BTreeMap::new();
         let folder = format!("/proc/{}/fdinfo", self.0.pid());
         for entry in fs::read_dir(&folder).with_context(|| folder.clone())? {
             let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-            if text.contains("prog_type:") {
-                nanos += number(&text, "run_time_ns:").unwrap_or(0);
-            }
+            numbers.extend(number(&text, id).map(|id| (id, number(&text, name).unwrap_or(0))));
         }
-        Ok(nanos)
+        Ok(numbers)
     }
 
     /// Seconds of processor time that it used so far.

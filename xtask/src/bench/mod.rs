@@ -1,11 +1,12 @@
-//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak` and `bench
-//! engine`: what the agent costs the processes of the host, how soon it tells, what it loses, whether it stays as it is, and
+//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak`, `bench memory`
+//! and `bench engine`: what the agent costs the processes of the host, how soon it tells, what it loses, whether it stays as it is, and
 //! how many events it can judge. `docs/benchmarks.md` says what came out where.
 
 mod cost;
 mod engine;
 mod flood;
 mod latency;
+mod memory;
 mod overhead;
 mod soak;
 
@@ -37,6 +38,8 @@ pub(crate) enum Measurement {
     Overhead(overhead::Arguments),
     /// Whether memory stays flat over a long time in which processes come and go, and the process table returns
     Soak(soak::Arguments),
+    /// What the agent takes at rest, and what is taken for what is charged
+    Memory(memory::Arguments),
     /// How many events a second one core judges, with few rules and with many
     #[command(disable_help_flag = true)]
     Engine(engine::Arguments),
@@ -58,6 +61,7 @@ pub(crate) fn run(measurement: &Measurement) -> Result<()> {
         Measurement::Flood(arguments) => flood::run(arguments),
         Measurement::Overhead(arguments) => overhead::run(arguments),
         Measurement::Soak(arguments) => soak::run(arguments),
+        Measurement::Memory(arguments) => memory::run(arguments),
         Measurement::Engine(arguments) => engine::run(arguments),
     }
 }

@@ -12,12 +12,12 @@ use smol_str::SmolStr;
 use super::actor::Charge;
 use super::window::Window;
 use super::{Hit, Limits, naive};
-use crate::event::{Event, FieldId, Value};
+use crate::event::{Event, FieldId, SHARED_BYTES, Value, allocated};
 use crate::field;
 use crate::lang::query::{Answers, Condition, Lineage, Relation};
 
 /// What a process takes beside its key, in bytes.
-const PROCESS_BYTES: usize = 192;
+const PROCESS_BYTES: usize = Window::<SmolStr, ()>::ENTRY_BYTES;
 
 /// The memory of one rule's questions about ancestry.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl LineageDetector {
             if self.holds(part, &hit.event) {
                 for process in hit.event.values(field!("process.entity_id")) {
                     let process = process.key();
-                    let bytes = PROCESS_BYTES + 2 * process.len();
+                    let bytes = PROCESS_BYTES + allocated(SHARED_BYTES + process.len());
                     let charge = Charge { bytes, ..*hit.charge() };
                     self.known[part - self.parts].insert(process, hit.ordinal.time, charge, ());
                 }

@@ -257,6 +257,34 @@ pub struct Limits {
     pub job_bytes_all_max: usize,
 }
 
+/// How much of what several engines may hold together is one's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weights {
+    /// Of what rules hold of what is not complete.
+    pub state: usize,
+    /// Of what `new_terms` rules learned.
+    pub terms: usize,
+    /// Of what machine learning jobs learned.
+    pub jobs: usize,
+}
+
+impl Limits {
+    /// The part that one of several engines has of these limits.
+    #[must_use]
+    pub fn part(self, own: Weights, all: &[Weights]) -> Self {
+        let part = |bytes: usize, weight: fn(&Weights) -> usize| {
+            let sum: usize = all.iter().map(weight).sum();
+            bytes / sum.max(1) * weight(&own)
+        };
+        Self {
+            state_bytes_max: part(self.state_bytes_max, |weights| weights.state),
+            terms_bytes_all_max: part(self.terms_bytes_all_max, |weights| weights.terms),
+            job_bytes_all_max: part(self.job_bytes_all_max, |weights| weights.jobs),
+            ..self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -266,10 +294,10 @@ impl Default for Limits {
             suppression_bytes_max: 4 << 20,
             held_back_bytes_max: 32 << 10,
             lineage_bytes_max: 8 << 20,
-            unordered_bytes_max: 16 << 20,
+            unordered_bytes_max: 8 << 20,
             alerts_max: 4096,
             terms_bytes_max: 4 << 20,
-            terms_bytes_all_max: 4 << 20,
+            terms_bytes_all_max: 6 << 20,
             job_bytes_max: 3 << 20,
             job_bytes_all_max: 6 << 20,
         }

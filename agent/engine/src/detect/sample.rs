@@ -15,13 +15,15 @@ use super::{Drops, Finding, Findings, Hit, Limits};
 use crate::event::Timestamp;
 use crate::lang::query::{Sample, Stage};
 
+type Held = Window<JoinKey, Vec<Vec<Member>>, Quickly>;
+
 /// The memory of one sample rule.
 #[derive(Debug)]
 pub struct SampleDetector {
     stages: Vec<Stage>,
     lookback: Duration,
     /// The latest events of each stage by key, each key at the time of its latest event.
-    held: Window<JoinKey, Vec<Vec<Member>>, Quickly>,
+    held: Held,
     drops: Drops,
 }
 
@@ -55,7 +57,7 @@ impl SampleDetector {
     ) {
         let time = hit.ordinal.time;
         if self.held.get(&key).is_none() {
-            let charge = Charge { bytes: cost(&key), ..*hit.charge() };
+            let charge = Charge { bytes: Held::ENTRY_BYTES + cost(&key), ..*hit.charge() };
             let gone = self.held.insert(key.clone(), time, charge, vec![Vec::new(); self.stages.len()]);
             self.drop(gone.len(), time);
         }
@@ -71,7 +73,8 @@ impl SampleDetector {
             }
             let start = *latest - lookback;
             held.iter_mut().for_each(|members| members.retain(|member| member.ordinal.time >= start));
-            *charge = Charge::sum(held.iter().flatten().map(|member| &member.charge)).plus(cost(&key));
+            *charge = Charge::sum(held.iter().flatten().map(|member| &member.charge))
+                .plus(Held::ENTRY_BYTES + cost(&key));
             let mut chosen = Vec::new();
             choose(held, &mut chosen)
                 .then(|| chosen.into_iter().map(|member| Some(member.event.clone())).collect::<Vec<_>>())

@@ -11,15 +11,13 @@ mod missing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol_str::SmolStr;
-
 use self::missing::Missing;
 use super::actor::{Actor, Charge};
 use super::hash::Quickly;
 use super::key::{JoinKey, join_keys};
 use super::window::Window;
 use super::{Drops, Finding, Findings, Hit, Limits, Ordinal, naive};
-use crate::event::{Event, FieldId, Timestamp, Value};
+use crate::event::{Event, FieldId, SHARED_BYTES, Timestamp, Value, allocated};
 use crate::lang::query::{Answers, Relation, Sequence, Stage};
 
 /// Most sequences of one key that wait at one stage for an event that refers to theirs: which of them it fits is not known
@@ -27,11 +25,11 @@ use crate::lang::query::{Answers, Relation, Sequence, Stage};
 const CHAINS_MAX: usize = 64;
 /// Most bytes that they hold; the newest may hold more.
 const CHAINS_BYTES_MAX: usize = 256 << 10;
-/// What an entry takes beside its key and its events, in bytes.
-const ENTRY_BYTES: usize = 192;
 
 /// The events of one sequence so far.
 type Chain = Vec<Member>;
+
+type Partial = Window<(JoinKey, usize), Waiting, Quickly>;
 
 /// The memory of one sequence rule.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ pub struct SequenceDetector {
     span: Duration,
     /// Sequences by key and the positive stage they have reached, at the time of the first event of the newest, which is
     /// the last.
-    partial: Window<(JoinKey, usize), Waiting, Quickly>,
+    partial: Partial,
     /// How many sequences of one key may wait at one stage.
     chains_max: usize,
     missing: Missing,
@@ -67,7 +65,7 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(hit: &Hit) -> Self {
-        let charge = hit.charge().plus(size_of::<Self>());
+        let charge = hit.charge().plus(allocated(size_of::<Self>()));
         Self { event: hit.event.clone(), ordinal: hit.ordinal, charge }
     }
 }
@@ -168,6 +166,7 @@ impl SequenceDetector {
             }
             members = reached;
         }
+        members.reserve_exact(1);
         members.push(Member::new(hit));
         if stage + 1 == self.positive.len() {
             return self.complete(key, members, findings);
@@ -254,7 +253,8 @@ impl SequenceDetector {
     /// Lets sequences wait at a stage.
     fn wait(&mut self, key: JoinKey, stage: usize, waiting: Waiting, now: Timestamp) {
         let first = waiting.newest[0].ordinal.time;
-        let charge = Charge::sum(waiting.all().flatten().map(|member| &member.charge)).plus(cost(&key));
+        let charge = Charge::sum(waiting.all().flatten().map(|member| &member.charge))
+            .plus(Partial::ENTRY_BYTES + cost(&key));
         let gone = self.partial.insert((key, stage), first, charge, waiting);
         gone.iter().for_each(|(_, waiting)| self.drop(waiting.newest[0].ordinal.time, now));
     }
@@ -288,7 +288,7 @@ impl SequenceDetector {
     fn await_missing(&mut self, key: JoinKey, members: Chain) {
         let (first, last) = (members[0].ordinal.time, members[members.len() - 1].ordinal.time);
         self.waited += 1;
-        let charge = sum(&members).plus(cost(&key));
+        let charge = sum(&members).plus(Partial::ENTRY_BYTES + cost(&key));
         let gone = self.waiting.insert(self.waited, first, charge, (key, members));
         gone.iter().for_each(|(_, (_, chain))| self.drop(chain[0].ordinal.time, last));
     }
@@ -400,7 +400,9 @@ fn sum(chain: &Chain) -> Charge {
     Charge::sum(chain.iter().map(|member| &member.charge))
 }
 
-/// Bytes that a key takes.
+/// Bytes that a key takes beside its place.
 pub(super) fn cost(key: &JoinKey) -> usize {
-    ENTRY_BYTES + key.iter().flatten().map(|value| value.len() + size_of::<SmolStr>()).sum::<usize>()
+    let texts = key.iter().flatten().filter(|text| text.is_heap_allocated());
+    allocated(SHARED_BYTES + size_of_val(&**key))
+        + texts.map(|text| allocated(SHARED_BYTES + text.len())).sum::<usize>()
 }

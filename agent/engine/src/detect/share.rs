@@ -45,6 +45,9 @@ struct Slot<T> {
 }
 
 impl<T> Shares<T> {
+    /// What an entry takes here.
+    pub(crate) const SLOT_BYTES: usize = size_of::<Slot<T>>();
+
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { tree: Tree::new(bytes_max, NODE_BYTES), slots: Vec::new(), free: Vec::new() }
     }

@@ -7,11 +7,11 @@ use smol_str::SmolStr;
 use super::actor::{Actor, Charge};
 use super::window::Window;
 use super::{Finding, HeldBack, Limits};
-use crate::event::{FieldId, Timestamp};
+use crate::event::{FieldId, SHARED_BYTES, Timestamp, allocated};
 use crate::rule::Suppression;
 
 /// What a group takes beside its key, in bytes.
-const GROUP_BYTES: usize = 192;
+const GROUP_BYTES: usize = Window::<GroupKey, Group>::ENTRY_BYTES;
 
 /// What alerts of a group agree in; `None` where none of the alert's events has the field.
 type GroupKey = Vec<Option<SmolStr>>;
@@ -92,12 +92,11 @@ impl Suppressor {
     }
 
     fn insert(&mut self, key: GroupKey, end: Timestamp, group: Group, ended: &mut Vec<Suppressed>) {
-        // The window itself holds a key twice.
-        let key_bytes: usize = key
-            .iter()
-            .map(|value| size_of::<Option<SmolStr>>() + value.as_ref().map_or(0, SmolStr::len))
-            .sum();
-        let charge = Charge { actor: group.actor, bytes: GROUP_BYTES + 2 * key_bytes };
+        let texts = key.iter().flatten().filter(|text| text.is_heap_allocated());
+        let texts: usize = texts.map(|text| allocated(SHARED_BYTES + text.len())).sum();
+        // The window has the key in three places, which share its texts.
+        let bytes = GROUP_BYTES + 3 * allocated(size_of_val(&*key)) + texts;
+        let charge = Charge { actor: group.actor, bytes };
         let gone = self.groups.insert(key, end, charge, group);
         ended.extend(gone.into_iter().filter_map(|(key, group)| self.told(key, &group)));
     }

@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 use super::actor::{Actor, Charge};
 use super::window::Window;
 use super::{Drops, Finding, Findings, Hit, Limits, ThresholdResult};
-use crate::event::{Elements, Event, Timestamp, Value};
+use crate::event::{Elements, Event, SHARED_BYTES, Timestamp, Value, allocated};
 use crate::rule::Threshold;
 
 /// Most buckets that one event with multi-valued fields counts in.
@@ -23,13 +23,12 @@ const BUCKETS_OF_EVENT_MAX: usize = 256;
 /// Most events and most distinct values of a bucket that are counted beyond what the rule asks for; an alert then tells
 /// at least that many.
 const COUNTED_MAX: usize = 4096;
-/// What a bucket takes beside its key, its times and its values, in bytes.
-const BUCKET_BYTES: usize = 256;
-
 /// What the events of a bucket agree in.
 type Terms = Arc<[Value]>;
 /// The same as a key: values of different types have none in common.
 type BucketKey = Arc<[SmolStr]>;
+
+type Buckets = Window<BucketKey, Bucket>;
 
 /// The memory of one threshold rule.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub struct ThresholdDetector {
     threshold: Threshold,
     lookback: Duration,
     /// Buckets by their key, each at the time of its latest event, or of the end of its silence.
-    buckets: Window<BucketKey, Bucket>,
+    buckets: Buckets,
     drops: Drops,
 }
 
@@ -99,9 +98,10 @@ impl ThresholdDetector {
     }
 
     fn insert(&mut self, key: BucketKey, time: Timestamp, actor: Actor, bucket: Bucket, now: Timestamp) {
-        // The window itself holds a key twice.
-        let key_bytes: usize = key.iter().map(|value| size_of::<SmolStr>() + value.len()).sum();
-        let bytes = BUCKET_BYTES + 2 * key_bytes + bucket.bytes();
+        let texts = key.iter().filter(|text| text.is_heap_allocated());
+        let texts: usize = texts.map(|text| allocated(SHARED_BYTES + text.len())).sum();
+        let key_bytes = allocated(SHARED_BYTES + size_of_val(&*key)) + texts;
+        let bytes = Buckets::ENTRY_BYTES + key_bytes + bucket.bytes();
         let gone = self.buckets.insert(key, time, Charge { actor, bytes }, bucket);
         gone.iter().for_each(|(_, bucket)| self.drop(bucket, now));
     }
@@ -160,9 +160,10 @@ impl Bucket {
         match self {
             Self::Silent => 0,
             Self::Counting(Counting { times, values }) => {
-                let texts: usize = values.keys().map(|value| value.len()).sum();
-                times.capacity() * size_of::<Timestamp>()
-                    + values.capacity() * size_of::<(SmolStr, Timestamp)>()
+                let texts = values.keys().filter(|text| text.is_heap_allocated());
+                let texts: usize = texts.map(|text| allocated(SHARED_BYTES + text.len())).sum();
+                allocated(times.capacity() * size_of::<Timestamp>())
+                    + allocated(values.capacity() * size_of::<(SmolStr, Timestamp)>() * 8 / 7)
                     + texts
             }
         }

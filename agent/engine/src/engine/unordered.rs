@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::detect::{Actor, Charge, Hit, Ordinal, Shares, Ticket};
-use crate::event::Timestamp;
+use crate::event::{Timestamp, allocated};
 
 /// Which hit: of rules that the same event hits, the earlier one comes first.
 type Place = (Ordinal, usize);
+
+/// What a hit takes beside its event and its parts: its places in two lists, which have on average half as much room again
+/// as they hold.
+const HIT_BYTES: usize = (size_of::<(Place, (Hit, Ticket))>() + Shares::<Place>::SLOT_BYTES) * 3 / 2;
 
 /// Hits by their place in the order, and the rule. Those who act share what they may take: whose hits are too many has its
 /// own judged early.
@@ -25,7 +29,7 @@ impl Unordered {
     /// Lets a hit of a rule wait. What the event itself takes is charged with the first of its hits.
     pub(super) fn push(&mut self, rule: usize, hit: &Hit, is_first: bool) {
         let Charge { actor, bytes } = *hit.charge();
-        let own = size_of::<(Place, (Hit, Ticket))>() + hit.parts.len() * size_of::<usize>();
+        let own = HIT_BYTES + allocated(hit.parts.len().max(4) * size_of::<usize>());
         let place = (hit.ordinal, rule);
         let ticket = self.shares.charge(&actor, own + if is_first { bytes } else { 0 }, place);
         if let Some((_, before)) = self.hits.insert(place, (hit.clone(), ticket)) {

@@ -50,8 +50,10 @@ impl Event {
         let Reader { mut fields, rest, .. } = reader;
         // Stable, so that the values of an array of objects stay in the array's order.
         fields.sort_by_key(|(id, _)| *id);
-        let mut own = Fields::new();
-        for chunk in fields.chunk_by(|(left, _), (right, _)| left == right) {
+        let of_one_field = |(left, _): &(FieldId, _), (right, _): &(FieldId, _)| left == right;
+        // What is held for long takes no more room than it needs.
+        let mut own = Fields::with_capacity(fields.chunk_by(of_one_field).count());
+        for chunk in fields.chunk_by(of_one_field) {
             let (id, _) = chunk[0];
             match chunk {
                 [(_, value)] if !schema.is_list(id) => own.set(id, value.clone()),

@@ -28,6 +28,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::field;
 
+/// What an `Arc` takes beside what is in it.
+pub(crate) const SHARED_BYTES: usize = 16;
+
+/// What the allocator takes for so many bytes: it keeps a word of its own, and rounds up.
+#[must_use]
+pub const fn allocated(bytes: usize) -> usize {
+    const LEAST: usize = 32;
+    let taken = (bytes + size_of::<usize>()).next_multiple_of(16);
+    match bytes {
+        0 => 0,
+        _ if taken < LEAST => LEAST,
+        _ => taken,
+    }
+}
+
 /// Fields with their values, sorted by field, each at most once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fields {
@@ -121,15 +136,15 @@ impl Fields {
     /// About how many bytes the list takes where it is shared.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        16 + size_of::<Self>() + self.heap_bytes()
+        allocated(SHARED_BYTES + size_of::<Self>()) + self.heap_bytes()
     }
 
     fn heap_bytes(&self) -> usize {
         // Lists that events share are asked for each of them.
         let Taken(taken) = &self.taken;
         if taken.load(Relaxed) == 0 {
-            let field = size_of::<FieldId>() + size_of::<Value>();
-            taken.store(self.values.iter().map(|value| field + value.heap_bytes()).sum(), Relaxed);
+            let lists = allocated(size_of_val(&*self.ids)) + allocated(size_of_val(&*self.values));
+            taken.store(lists + self.values.iter().map(Value::heap_bytes).sum::<usize>(), Relaxed);
         }
         taken.load(Relaxed)
     }
@@ -244,14 +259,14 @@ impl Event {
     #[must_use]
     pub fn own_bytes(&self) -> usize {
         let rest: usize = self.rest.iter().map(|(name, value)| name.len() + json::heap_bytes(value)).sum();
-        size_of::<Self>() + self.own.heap_bytes() + self.shared.len() * size_of::<Arc<Fields>>() + rest
+        let lists = allocated(SHARED_BYTES + size_of::<Self>()) + allocated(size_of_val(&*self.shared));
+        lists + self.own.heap_bytes() + rest
     }
 
     /// The same with those that it shares with others, which it keeps from being freed, in full.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let shared = |fields: &Arc<Fields>| size_of::<Fields>() + fields.heap_bytes();
-        self.own_bytes() + self.shared.iter().map(shared).sum::<usize>()
+        self.own_bytes() + self.shared.iter().map(|fields| fields.held_bytes()).sum::<usize>()
     }
 
     /// The same with its part of what it shares: of events that are kept one after the other, the parts are at least the

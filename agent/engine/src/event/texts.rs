@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::str::SplitTerminator;
 use std::sync::Arc;
 
-use super::Value;
+use super::{SHARED_BYTES, Value, allocated};
 
 /// What ends each text.
 const END: char = '\0';
@@ -81,7 +81,7 @@ impl Texts {
     /// Bytes on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        16 + self.0.len()
+        allocated(SHARED_BYTES + self.0.len())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
-use super::{Elements, Texts, Timestamp, Type};
+use super::{Elements, SHARED_BYTES, Texts, Timestamp, Type, allocated};
 
 /// A value of a field. A field that is absent has no value: there is no null.
 #[derive(Clone, Debug)]
@@ -171,9 +171,10 @@ impl Value {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         match self {
-            Self::Text(text) if text.is_heap_allocated() => text.len() + 16,
+            Self::Text(text) if text.is_heap_allocated() => allocated(SHARED_BYTES + text.len()),
             Self::List(values) => {
-                16 + values.iter().map(|value| size_of::<Self>() + value.heap_bytes()).sum::<usize>()
+                let heap = values.iter().map(Self::heap_bytes).sum::<usize>();
+                allocated(SHARED_BYTES + size_of_val(&**values)) + heap
             }
             Self::Texts(texts) => texts.heap_bytes(),
             _ => 0,

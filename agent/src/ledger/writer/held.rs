@@ -6,11 +6,8 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::mem;
 
-use crate::ledger::{AlertDocument, Change, Checkpoint};
+use crate::ledger::{AlertDocument, COMMIT_BYTES, Change, Checkpoint};
 use crate::store::{Spooled, Store};
-
-/// What a callback costs, and whatever else goes with a commit.
-const COMMIT_BYTES: usize = 256;
 
 /// What is not yet durable.
 #[derive(Default)]
@@ -161,4 +158,20 @@ impl Cursors {
     pub(super) fn delivered(&self) -> i64 {
         self.0.values().copied().min().unwrap_or(0)
     }
+}
+
+/// Holds small alerts up to the limit: what `budget::overhead` measures.
+#[cfg(test)]
+pub(crate) fn full(probe: &mut crate::budget::overhead::Probe) -> crate::budget::overhead::Full {
+    probe.begin();
+    let mut held = Held::from_number(1);
+    for number in 0.. {
+        if held.bytes() >= super::HELD_BYTES_MAX {
+            break;
+        }
+        let json = vec![b'x'; 1000].into();
+        held.alert(AlertDocument { json, ..crate::testing::alert_of(number, "") }, 0);
+    }
+    let charged = held.bytes();
+    (Box::new(held), charged)
 }

@@ -101,7 +101,11 @@ fn events(host: Host) -> Vec<Event> {
     found.push(decoder.datagram(&table, key, &connection));
     let mut closed = Closed::new_zeroed();
     closed.socket = connection.socket;
-    found.push(decoder.disconnect(&table, Owner { key, is_acceptor: false, reach: Reach::Public }, &closed));
+    found.push(decoder.disconnect(
+        &table,
+        Owner { key, is_acceptor: false, reach: Reach::Public, user: 0 },
+        &closed,
+    ));
     found.push(Some(decoder.lost(1, 1, time)));
     found.push(Some(decoder.down(1, time).event));
     for weight in [Weight::Interference, Weight::Meant] {

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::ledger::Change;
 
 /// Most files that wait to be read; where there are more, the oldest wait and the others are looked for again.
-const FILES_PENDING_MAX: usize = 16_384;
+const FILES_PENDING_MAX: usize = 8192;
 /// How long the kernel's notifications may lie unread.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a file may end within a record before it counts as broken.

@@ -2,7 +2,7 @@
 //! trails overlap.
 //!
 //! On disk the ids lie in a ring of blocks, a row each. A block holds [`BLOCK_IDS`] ids, so a batch rewrites few
-//! rows; there are [`BLOCKS`] rows, and no row is ever deleted.
+//! rows; there are [`BLOCKS_MAX`] rows, and no row is ever deleted.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -17,7 +17,7 @@ pub(crate) const SCOPE: &str = "cloudtrail/seen";
 const BLOCK_IDS: usize = 256;
 /// Blocks in the ring: the ids of the last 56,320 records are known, which a set of 65,536 places holds, in about
 /// 2 MiB. Trails overlap by minutes, and a busy account makes some ten records a second.
-const BLOCKS: u64 = 220;
+const BLOCKS_MAX: u64 = 220;
 /// The first byte of a row.
 const VERSION: u8 = 1;
 
@@ -58,7 +58,7 @@ impl Seen {
             }
             self.blocks.push_back(Vec::with_capacity(BLOCK_IDS));
         }
-        if self.blocks.len() as u64 > BLOCKS {
+        if self.blocks.len() as u64 > BLOCKS_MAX {
             for old in self.blocks.pop_front().unwrap_or_default() {
                 self.ids.remove(&old);
             }
@@ -82,7 +82,11 @@ impl Seen {
         let mut value = vec![VERSION];
         value.extend_from_slice(&number.to_le_bytes());
         value.extend(block.iter().flat_map(|id| id.to_le_bytes()));
-        Some(Change { scope: SCOPE.to_owned(), key: format!("{:03}", number % BLOCKS), value: Some(value) })
+        Some(Change {
+            scope: SCOPE.to_owned(),
+            key: format!("{:03}", number % BLOCKS_MAX),
+            value: Some(value),
+        })
     }
 }
 
@@ -118,18 +122,18 @@ mod tests {
     fn ids_outlive_a_restart_and_the_oldest_are_forgotten() {
         let mut store = BTreeMap::new();
         let mut seen = Seen::default();
-        let total = BLOCK_IDS * BLOCKS as usize + 3 * BLOCK_IDS;
+        let total = BLOCK_IDS * BLOCKS_MAX as usize + 3 * BLOCK_IDS;
         for batch in (0..total).collect::<Vec<_>>().chunks(100) {
             for number in batch {
                 assert!(seen.insert(&id(*number)));
             }
             store.extend(seen.changes().into_iter().map(|change| (change.key, change.value.unwrap())));
         }
-        assert_eq!(store.len() as u64, BLOCKS);
+        assert_eq!(store.len() as u64, BLOCKS_MAX);
         let mut again = Seen::load(store.into_iter().collect());
         for seen in [&mut seen, &mut again] {
             assert!(!seen.insert(&id(total - 1)) && !seen.insert(&id(3 * BLOCK_IDS)));
-            assert_eq!(seen.ids.len(), BLOCK_IDS * BLOCKS as usize);
+            assert_eq!(seen.ids.len(), BLOCK_IDS * BLOCKS_MAX as usize);
             assert!(seen.insert(&id(0)), "the oldest is forgotten");
         }
         assert_eq!(again.current, seen.current);

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::folder::{Folder, Links};
 
 /// Most bytes of paths of directories that are still to be read in a look; those beyond are left for a later one.
-const UNREAD_BYTES_MAX: usize = 8 << 20;
+const UNREAD_BYTES_MAX: usize = 2 << 20;
 /// Most directories that are watched by notification; the others are only looked through.
 const WATCHES_MAX: usize = 4_096;
 /// How long after its last change a directory without directories in it is watched. New files come to today's folder.

@@ -19,12 +19,16 @@ const LISTS_MAX: usize = 64;
 const LIST_BYTES_MAX: usize = 1024;
 /// Longest text that is kept, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
+/// Most bytes of a field's texts. Beyond it all are forgotten: most texts are short, and long ones an attacker's to choose.
+const TEXTS_BYTES_MAX: usize = 64 << 10;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Recent {
     /// By hash; nothing before the first text.
     texts: Vec<Kept>,
+    /// What they take beside their places.
+    bytes: usize,
     /// By address, which no other list can have while the weak reference lives; nothing before the first list.
     lists: Vec<Option<Weak<str>>>,
     /// The lists' sets of tests, one after the other.
@@ -108,8 +112,8 @@ impl Recent {
         keep: impl FnOnce() -> SmolStr,
         scratch: &mut Scratch,
     ) -> &Marks {
-        if self.texts.is_empty() {
-            self.texts = vec![Kept::default(); TEXTS_MAX];
+        if self.texts.is_empty() || self.bytes > TEXTS_BYTES_MAX {
+            (self.texts, self.bytes) = (vec![Kept::default(); TEXTS_MAX], 0);
         }
         let mut hasher = Quick::default();
         hasher.write(text.as_bytes());
@@ -117,6 +121,7 @@ impl Recent {
         let hash = hasher.finish() | 1;
         let kept = &mut self.texts[(hash >> 1) as usize % TEXTS_MAX];
         if kept.hash != hash || kept.text != *text {
+            self.bytes = self.bytes + text.len() - kept.text.len();
             *kept = Kept { hash, text: keep(), passed: tests.passed(text, scratch) };
         }
         &kept.passed

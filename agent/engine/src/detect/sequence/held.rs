@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
 use super::{Chain, JoinKey, Member, SequenceDetector};
@@ -22,13 +22,15 @@ type Places = Vec<usize>;
 /// An [`Ordinal`]: nanoseconds since the epoch, the event's own number, and the engine's.
 type Place = (i64, u64, u64);
 
+/// `E` is an event: where it is written it becomes JSON, and where it is read it is read, one after the other, for all of them
+/// would take much more memory than the rule may.
 #[derive(Deserialize, Serialize)]
-struct Held {
+struct Held<E> {
     version: u32,
     /// The query: what was seen for another is none of its.
     query: String,
     /// Every event that has a place in a sequence, in order, with the engine's number.
-    events: Vec<(u64, Json)>,
+    events: Vec<(u64, E)>,
     /// What waits under a key at a stage, the newest last.
     partial: Vec<(Key, usize, Vec<Places>)>,
     /// Complete but for what must be missing after them, earliest first.
@@ -39,7 +41,19 @@ struct Held {
     #[serde(default)]
     drops: (u64, Option<i64>),
     /// Hits that wait for what may come late, with the stages that they matched.
-    unjudged: Vec<(u64, Json, Vec<usize>)>,
+    unjudged: Vec<(u64, E, Vec<usize>)>,
+}
+
+/// An event that is written.
+struct Written<'a> {
+    event: &'a Event,
+    schema: &'a Schema,
+}
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.event.to_json(self.schema).serialize(serializer)
+    }
 }
 
 impl SequenceDetector {
@@ -58,10 +72,11 @@ impl SequenceDetector {
             self.members().map(|member| (member.ordinal, &member.event)).collect();
         let places: BTreeMap<Ordinal, usize> = events.keys().copied().zip(0..).collect();
         let places = |chain: &Chain| chain.iter().map(|member| places[&member.ordinal]).collect::<Places>();
+        let written = |event| Written { event, schema };
         let held = Held {
             version: VERSION,
             query: query.to_owned(),
-            events: events.iter().map(|(ordinal, event)| (ordinal.arrival, event.to_json(schema))).collect(),
+            events: events.iter().map(|(ordinal, event)| (ordinal.arrival, written(event))).collect(),
             partial: partial
                 .iter()
                 .map(|((key, stage), waiting)| (key.to_vec(), *stage, waiting.all().map(places).collect()))
@@ -76,7 +91,7 @@ impl SequenceDetector {
             drops: (self.drops.recent, self.drops.latest.map(Timestamp::as_nanos)),
             unjudged: unjudged
                 .iter()
-                .map(|hit| (hit.ordinal.arrival, hit.event.to_json(schema), hit.parts.clone()))
+                .map(|hit| (hit.ordinal.arrival, written(&hit.event), hit.parts.clone()))
                 .collect(),
         };
         serde_json::to_vec(&held).ok()
@@ -85,8 +100,8 @@ impl SequenceDetector {
     /// Takes in what another held for the same query, and returns the hits that it was not shown. What cannot be read is
     /// passed over.
     pub(crate) fn resume(&mut self, schema: &Schema, query: &str, value: &[u8]) -> Vec<Hit> {
-        let is_known = |held: &Held| held.version == VERSION && held.query == query;
-        let Some(held) = serde_json::from_slice::<Held>(value).ok().filter(is_known) else {
+        let is_known = |held: &Held<&RawValue>| held.version == VERSION && held.query == query;
+        let Some(held) = serde_json::from_slice::<Held<&RawValue>>(value).ok().filter(is_known) else {
             return Vec::new();
         };
         let members: Vec<_> = held
@@ -120,7 +135,7 @@ impl SequenceDetector {
         let parts_max = self.stages.len() + usize::from(self.until.is_some());
         let unjudged = held.unjudged.into_iter().filter_map(|(arrival, json, parts)| {
             let known = parts.iter().all(|part| *part < parts_max);
-            known.then(|| Some(Hit { parts, ..hit(schema, arrival, &json)? }))?
+            known.then(|| Some(Hit { parts, ..hit(schema, arrival, json)? }))?
         });
         unjudged.collect()
     }
@@ -143,8 +158,9 @@ fn place(ordinal: Ordinal) -> Place {
 }
 
 /// An event as it came.
-fn hit(schema: &Schema, arrival: u64, json: &Json) -> Option<Hit> {
-    let event = Arc::new(Event::from_json(schema, json).ok()?);
+fn hit(schema: &Schema, arrival: u64, json: &RawValue) -> Option<Hit> {
+    let json = serde_json::from_str(json.get()).ok()?;
+    let event = Arc::new(Event::from_json(schema, &json).ok()?);
     let ordinal = Ordinal { time: event.time(), sequence: event.sequence(), arrival };
     Some(Hit::new(event, ordinal, Vec::new()))
 }

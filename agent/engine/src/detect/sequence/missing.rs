@@ -8,10 +8,17 @@ use crate::detect::actor::{Actor, Charge};
 use crate::detect::hash::{Quickly, Table};
 use crate::detect::key::JoinKey;
 use crate::detect::window::Window;
-use crate::event::Timestamp;
+use crate::event::{Timestamp, allocated};
 
 /// Under what an event was put in: its key, its stage and itself.
 type Place = ((JoinKey, usize), Ordinal);
+
+/// What one takes beside its key: its entry in the window, and its place in the list of its key.
+const ENTRY_BYTES: usize = Held::ENTRY_BYTES
+    + (size_of::<((JoinKey, usize), VecDeque<Ordinal>)>()) * 3 / 2
+    + allocated(4 * size_of::<Ordinal>());
+
+type Held = Window<Place, (), Quickly>;
 
 /// What was seen of them.
 #[derive(Debug)]
@@ -19,7 +26,7 @@ pub(super) struct Missing {
     /// In ascending order.
     seen: Table<(JoinKey, usize), VecDeque<Ordinal>>,
     /// Each at its time.
-    held: Window<Place, (), Quickly>,
+    held: Held,
 }
 
 impl Missing {
@@ -35,7 +42,7 @@ impl Missing {
         ordinal: Ordinal,
         actor: Actor,
     ) -> Vec<Ordinal> {
-        let charge = Charge { actor, bytes: cost(&key) + size_of::<Place>() };
+        let charge = Charge { actor, bytes: ENTRY_BYTES + cost(&key) };
         let place = (key, stage);
         let seen = self.seen.entry(place.clone()).or_default();
         // Nearly always the end: only what came late has its place before others.
