@@ -64,6 +64,10 @@ rows! {
     environments: "environments", 20, 2_000, Unit, Plain;
     /// Alerts whose nineteen ancestors have fat arguments of control characters.
     fat_alerts: "fat alerts", 3, 120, Unit, Plain;
+    /// The same, where each path is nearly as long as a path may be.
+    alerts_with_long_paths: "long alerts", 3, 120, Session, Plain;
+    /// Programs of one process, each with fat arguments.
+    programs_of_one_process: "execs", 100, 5_000, Unit, Plain;
     /// Distinct command lines that a rule of new terms learns.
     terms: "terms", 300, 8_000, Session, Terms;
     /// Distinct command lines, each of which is a bucket of a threshold and a value of a job's open time span.

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,6 +17,9 @@ const EMPTY_COUNT: usize = 48 * 1024;
 /// Variables of a large environment, and the bytes of each.
 const VARIABLES: usize = 8;
 const VARIABLE_BYTES: usize = 120 * 1024;
+/// Names of a long path, and the bytes of each.
+const LONG_NAMES: usize = 15;
+const NAME_BYTES: usize = 255;
 /// How many namespaces lie in each other: the kernel takes 32 of users.
 const NESTS: u32 = 28;
 
@@ -78,9 +82,7 @@ fn chain(order: &Order, act: &str, arguments: &[Vec<u8>]) -> io::Result<()> {
 /// Starts the next link and ends.
 fn link(order: &Order, act: &str, arguments: &[Vec<u8>]) -> io::Result<()> {
     if order.count == 0 {
-        io::stdout().write_all(b"x\n")?;
-        io::stdout().flush()?;
-        return stay();
+        return here();
     }
     let mut next = order.again(act, order.count - 1);
     with(&mut next, arguments);
@@ -157,11 +159,49 @@ fn show_arguments_of(bytes: usize) -> io::Result<()> {
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Programs of one process, each with fat arguments, and the last of which stays.
+pub(super) fn execs(order: &Order) -> io::Result<()> {
+    let mut first = order.again("execs link", order.count);
+    let (mut reader, writer) = io::pipe()?;
+    first.stdout(writer).spawn()?;
+    drop(first);
+    reader.read_exact(&mut [0])?;
+    order.all_there()
+}
+
+pub(super) fn execs_link(order: &Order) -> io::Result<()> {
+    if order.count == 0 {
+        return here();
+    }
+    let mut next = order.again("execs link", order.count - 1);
+    with(&mut next, &fat());
+    Err(next.stdout(Stdio::inherit()).exec())
+}
+
+/// Says that it is there, and stays.
+fn here() -> io::Result<()> {
+    io::stdout().write_all(b"x\n")?;
+    io::stdout().flush()?;
+    stay()
+}
+
 pub(super) fn fat_alerts(order: &Order) -> io::Result<()> {
     let mut first = order.again("fat alerts link", 19);
     first.env("LAPWING_TEST_ABUSE_ALERTS", order.count.to_string());
     with(&mut first, &control_characters());
+    first.current_dir(order.program.parent().unwrap_or(Path::new("/")));
     first.spawn()?.wait().map(drop)
+}
+
+/// The same, where the path of each program and folder is nearly as long as a path may be.
+pub(super) fn long_alerts(order: &Order) -> io::Result<()> {
+    let top = order.program.with_file_name("long");
+    let mut folder = top.clone();
+    folder.extend(std::iter::repeat_n("l".repeat(NAME_BYTES), LONG_NAMES));
+    fs::create_dir_all(&folder)?;
+    let program = folder.join("nc");
+    fs::hard_link(&order.program, &program)?;
+    fat_alerts(&Order { program, address: order.address.clone(), ..*order })
 }
 
 /// An ancestor with fat arguments; the last one sets off the rule.
