@@ -12,10 +12,11 @@
 //! their time to deliver it; then all is over. Each of these has its time, and a thread that hangs is left behind, so
 //! that all is over after [`END_MAX`] whatever the disk and upstream do.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -27,7 +28,7 @@ use serde_json::json;
 use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges, join_by};
-use crate::integrity::{self, Plan, Trace, Written};
+use crate::integrity::{self, Plan, Rows, Trace, Written};
 use crate::lane::{self, Bell, Judge, Lane, LaneClient, View};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
 use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
@@ -40,6 +41,8 @@ use crate::{clock, coverage, indicators, memory, privileges, report, rules, stor
 pub(crate) const AUDITD_STREAMS: [&str; 2] = ["logs-auditd_manager.auditd-default", "auditbeat-default"];
 /// The data streams of Elastic's that CloudTrail's events are.
 pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
+/// The scope of the store's rows about the files that the agent loaded.
+const FILES_SCOPE: &str = "files";
 /// The name of the sensor's lane.
 pub(crate) const SENSOR_LANE: &str = "sensor";
 /// Why an agent without a source does not run.
@@ -88,7 +91,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
         sinks: &names,
     })?;
     let client = Arc::new(ledger.client.clone());
-    let written = written(config, &ledger.traces, Arc::downgrade(&client));
+    let written = written(config, &ledger.traces, &client)?;
     watch_files(sensor.as_mut(), plan, written, &stop)?;
     let edges = Edges::new()?;
     let (bell, rung) = crossbeam_channel::unbounded();
@@ -210,14 +213,30 @@ fn on_reload(ledger: &ledger::Started, control: Option<Control>) -> impl Fn() + 
     }
 }
 
-/// The files that the agent writes. The ledger ends with its last client, and must not wait for a thread that reads files.
-fn written(config: &Config, traces: &[Arc<Trace>; 2], client: Weak<LedgerClient>) -> Written {
+/// The files that the agent writes, and what the run before loaded. The ledger ends with its last client, and must not wait for a
+/// thread that reads files.
+fn written(config: &Config, traces: &[Arc<Trace>; 2], client: &Arc<LedgerClient>) -> Result<Written> {
     let [log, store] = traces.clone();
-    Written {
+    let mut before = BTreeMap::new();
+    client.rows(FILES_SCOPE, |path, hash| {
+        before.insert(path, hash);
+        Ok(())
+    })?;
+    let (reopened, kept) = (Arc::downgrade(client), Arc::downgrade(client));
+    let change = |(key, value)| Change { scope: FILES_SCOPE.to_owned(), key, value };
+    let remember = move |rows: Rows| {
+        let changes: Vec<_> = rows.into_iter().map(change).collect();
+        if let Some(client) = kept.upgrade() {
+            client.change(changes);
+        }
+    };
+    Ok(Written {
         log: (config.alerts.path.clone(), log),
         store: (config.state_dir.join(store::FILE), store),
-        reopen: Box::new(move || client.upgrade().iter().for_each(|client| client.reopen())),
-    }
+        reopen: Box::new(move || reopened.upgrade().iter().for_each(|client| client.reopen())),
+        before,
+        remember: Box::new(remember),
+    })
 }
 
 /// Tells every source that there is no more to come.

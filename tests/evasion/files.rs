@@ -234,3 +234,16 @@ fn a_package_manager_changes_a_rule() {
     assert!(stage.is_well(), "{}", stage.source()["tampered"]);
     assert_eq!(stage.source()["files_changed"].as_array().map(Vec::len), Some(1));
 }
+
+/// A rule is edited while no agent runs: the next one says that it was another in the previous run.
+#[test]
+fn a_rule_is_edited_between_two_runs() {
+    let mut stage = stage();
+    stage.agent.stop().unwrap();
+    deed::edit_a_rule(&stage.path("rules"));
+    stage.agent.start_again().unwrap();
+    let alert = stage.alert(CHANGED, "in the previous run");
+    assert_eq!(value(&alert, "lapwing.alert.severity"), "low");
+    assert_eq!(alert.text("/event/reason").matches("SHA-256 ").count(), 2, "{}", alert.text("/event/reason"));
+    assert!(stage.is_well(), "{}", stage.source()["tampered"]);
+}

@@ -28,7 +28,7 @@ static CHANGED: OwnRule = OwnRule {
     name: "Sensor files changed",
     description: "A package manager, or root in a login session, changed files of the sensor on this host: its program, \
         configuration or rules. It is in force with the restart of the service; where none follows within ten minutes, it is \
-        reported as interference.",
+        reported as interference. Or the sensor was started with other files than in its previous run.",
     category: "change",
     action: "sensor_files_changed",
 };

@@ -25,7 +25,7 @@ use serde_json::{Value as Json, json};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::trace::{How, Place, Trace};
 use self::watch::Watch;
-pub(crate) use self::written::Written;
+pub(crate) use self::written::{Rows, Written};
 use crate::alarm::Alarm;
 
 /// Most lots of changes that wait for the sensor; what comes then is said later.
@@ -64,6 +64,8 @@ pub(crate) enum Outcome {
     Done,
     /// It is again what the agent loaded.
     Restored,
+    /// It is loaded, and was another one in the run before.
+    Loaded,
 }
 
 /// A change of a file.

@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::content::{Content, Stamp};
 use super::plan::{Plan, Root, stamp};
-use super::written::{Looks, Written, shown};
+use super::written::{Looks, Rows, Written, shown};
 use super::{CHANGES_MAX, FileChange, Outcome, Role, Status, holders, tree};
 use crate::folder::{self, Folder, Links};
 
@@ -105,7 +105,8 @@ impl Watch {
         self.inotify = self.notifications();
         self.watch_folders();
         self.begin();
-        let mut waiting = Vec::new();
+        let (mut waiting, rows) = self.since_the_run_before();
+        self.looks.remember(rows);
         while !stop.load(Relaxed) {
             self.wait();
             let now = Instant::now();
@@ -201,6 +202,44 @@ impl Watch {
             }
             file.stamp = now;
         }
+    }
+
+    /// What was changed since the run before loaded it, and what is to be remembered for the next.
+    fn since_the_run_before(&mut self) -> (Vec<FileChange>, Rows) {
+        let mut before = self.looks.before();
+        let (is_known, now) = (!before.is_empty(), Instant::now());
+        let (mut changes, mut rows) = (Vec::new(), Rows::new());
+        let mut say = |path: &Path, reason: String| {
+            if is_known && changes.len() < CHANGES_MAX {
+                let (path, outcome) = (path.to_owned(), Outcome::Loaded);
+                changes.push(FileChange {
+                    path,
+                    outcome,
+                    reason,
+                    is_own: false,
+                    from: now,
+                    to: now,
+                    holders: Vec::new(),
+                });
+            }
+        };
+        for (path, file) in &self.files {
+            let (Content::Hash(hash), Some(name)) = (file.loaded, path.to_str()) else { continue };
+            let (what, known) = (file.root.role.name(), before.remove(name));
+            if known.as_deref() == Some(&hash) {
+                continue;
+            }
+            let known = known.and_then(|hash| hash.try_into().ok()).map_or(Content::Absent, Content::Hash);
+            let loaded = file.loaded;
+            say(path, format!("the {what} {} holds {loaded}, and {known} in the previous run", shown(path)));
+            rows.push((name.to_owned(), Some(hash.to_vec())));
+        }
+        for (name, hash) in before {
+            let known = hash.try_into().map_or(Content::Unknown, Content::Hash);
+            say(Path::new(&name), format!("{} is loaded no more, and held {known}", shown(Path::new(&name))));
+            rows.push((name, None));
+        }
+        (changes, rows)
     }
 
     fn add(&mut self, root: Arc<Root>, path: PathBuf, stamp: Option<Stamp>, loaded: Content) {
@@ -427,7 +466,15 @@ mod tests {
     }
 
     fn stage() -> Stage {
-        let folder = tempfile::tempdir().unwrap();
+        stage_after(tempfile::tempdir().unwrap(), BTreeMap::new()).0
+    }
+
+    /// The same in a folder, after a run that loaded these, and what is remembered.
+    fn stage_after(
+        folder: tempfile::TempDir,
+        before: BTreeMap<String, Vec<u8>>,
+    ) -> (Stage, crossbeam_channel::Receiver<Rows>) {
+        let (remembered, rows) = crossbeam_channel::unbounded();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir_all(path("rules/deep")).unwrap();
         for name in ["lapwing.toml", "rules/a.toml", "rules/deep/b.toml"] {
@@ -445,6 +492,8 @@ mod tests {
             log: (path("alerts"), Trace::new()),
             store: (path("store"), Trace::new()),
             reopen: Box::new(|| {}),
+            before,
+            remember: Box::new(move |rows| drop(remembered.send(rows))),
         };
         let (stop, status) = (Arc::new(AtomicBool::new(false)), Status::new());
         let (sender, changes) = crossbeam_channel::bounded(100);
@@ -452,7 +501,7 @@ mod tests {
         std::thread::spawn(move || watch.run(&sender, &stopped));
         let stage = Stage { folder, changes, status, stop };
         stage.until(&stage.status.looks, 1);
-        stage
+        (stage, rows)
     }
 
     impl Stage {
@@ -502,6 +551,31 @@ mod tests {
             let change = stage.next();
             assert_eq!((&change.path, change.outcome), (&path, Outcome::Restored), "{}", change.reason);
         }
+    }
+
+    #[test]
+    fn what_was_changed_between_two_runs_is_said_by_the_second() {
+        let (stage, rows) = stage_after(tempfile::tempdir().unwrap(), BTreeMap::new());
+        let rows = rows.recv().unwrap();
+        assert!(
+            rows.len() == 3
+                && rows.iter().all(|(_, hash)| hash.as_ref().is_some_and(|hash| hash.len() == 32))
+        );
+        assert!(stage.changes.try_recv().is_err(), "the first run knows of no other");
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let before = [(path("lapwing.toml"), vec![1; 32]), ("/gone.toml".to_owned(), vec![2; 32])];
+        let (stage, rows) = stage_after(folder, before.into_iter().collect());
+        let rows = rows.recv().unwrap();
+        assert!(rows.len() == 4 && rows[3] == ("/gone.toml".to_owned(), None), "{rows:?}");
+        let lot = stage.changes.recv_timeout(Duration::from_secs(10)).unwrap();
+        let said: Vec<_> = lot.iter().map(|change| change.reason.as_str()).collect();
+        assert!(lot.iter().all(|change| change.outcome == Outcome::Loaded), "{said:?}");
+        assert!(
+            said.len() == 4 && said[0].contains("and SHA-256 0101") && said[1].contains("and no file in"),
+            "{said:?}"
+        );
+        assert!(said[3].starts_with("/gone.toml is loaded no more, and held SHA-256 0202"), "{said:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! by their place. Rotation is no loss: the agent's own, and that of others who rename the log in its folder and then say so by
 //! SIGHUP.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,17 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of its header up to its number of pages.
 const HEADER_BYTES: usize = 32;
 
-/// The two, and how the log is opened anew.
+/// Files by their paths, with the hashes of what a run loaded; nothing for what it loads no more.
+pub(crate) type Rows = Vec<(String, Option<Vec<u8>>)>;
+
+/// The two, how the log is opened anew, and what the store keeps of the files that were loaded.
 pub(crate) struct Written {
     pub(crate) log: (PathBuf, Arc<Trace>),
     pub(crate) store: (PathBuf, Arc<Trace>),
     pub(crate) reopen: Box<dyn Fn() + Send>,
+    /// What the run before loaded; empty where that is not known.
+    pub(crate) before: BTreeMap<String, Vec<u8>>,
+    pub(crate) remember: Box<dyn Fn(Rows) + Send>,
 }
 
 /// What is known of them.
@@ -50,6 +57,18 @@ impl Looks {
     pub(super) fn new(written: Written) -> Self {
         let now = Instant::now();
         Self { written, missing: None, losses: Vec::new(), renamed: None, fault: None, good: [now; 2] }
+    }
+
+    /// What the run before loaded.
+    pub(super) fn before(&mut self) -> BTreeMap<String, Vec<u8>> {
+        std::mem::take(&mut self.written.before)
+    }
+
+    /// Has the store keep what this run loaded.
+    pub(super) fn remember(&self, rows: Rows) {
+        if !rows.is_empty() {
+            (self.written.remember)(rows);
+        }
     }
 
     /// The paths of the two.
@@ -218,6 +237,8 @@ mod tests {
             log: (log.clone(), trace.clone()),
             store: (store.clone(), of_store),
             reopen: Box::new(reopen),
+            before: BTreeMap::new(),
+            remember: Box::new(|_| {}),
         };
         Stage { _folder: folder, looks: Looks::new(written), log, trace, store }
     }

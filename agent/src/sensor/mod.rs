@@ -705,6 +705,18 @@ impl Sensor {
     /// Takes in what became of the agent's files, and finds out by whom.
     fn look_at_files(&mut self, now: u64) {
         for change in self.integrity.iter().flat_map(Integrity::changes) {
+            if change.outcome == Outcome::Loaded {
+                let (who, weight) = (String::new(), Weight::Meant);
+                self.tamper.note(Report {
+                    reason: change.reason,
+                    who,
+                    from: self.looked,
+                    to: now,
+                    by: None,
+                    weight,
+                });
+                continue;
+            }
             let subject = Subject::File(change.path.display().to_string());
             let ago = |at: Instant| now.saturating_sub(u64::try_from(at.elapsed().as_nanos()).unwrap_or(0));
             let (from, to) = (ago(change.from), ago(change.to));
@@ -717,6 +729,8 @@ impl Sensor {
                 Outcome::Restored => self.tamper.resolve(&subject),
                 Outcome::Changed => self.tamper.changed(subject, report),
                 Outcome::Done => self.tamper.done(subject, report),
+                // It was noted above.
+                Outcome::Loaded => {}
             }
         }
     }

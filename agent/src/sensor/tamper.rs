@@ -124,6 +124,11 @@ impl Tamper {
         known.owe(report, phase);
     }
 
+    /// A file that is loaded was another one in the run before, which is to be known and is no trouble.
+    pub(super) fn note(&mut self, report: Report) {
+        self.report(true, report);
+    }
+
     /// Something is not wrong any more.
     pub(super) fn resolve(&mut self, subject: &Subject) {
         let Some(trouble) = self.troubles.get_mut(subject) else { return };
