@@ -70,7 +70,7 @@ use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Btf, Ebpf, TestRun};
 use aya_log::EbpfLogger;
-use lapwing_common::{Connection, Filter, Kind, Reach, Socket, State};
+use lapwing_common::{Connection, Filter, Kind, Reach, Socket, State, Touched};
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::interest::Interest;
 use lapwing_engine::{Event, Rule, Timestamp};
@@ -150,6 +150,8 @@ pub(crate) struct Sensor {
     tamper: Tamper,
     /// Whether a descriptor of a link was closed, and its number is another file's by now.
     is_number_lost: bool,
+    /// A signal that stops the agent and has not done so yet, though its record is read.
+    stopping: Option<Touched>,
     /// Hooks that the canary found silent since it was looked at links.
     silent: Vec<&'static str>,
     /// What is known of the agent's files, where these are watched.
@@ -297,6 +299,7 @@ impl Sensor {
             guard: Guard::default(),
             tamper: Tamper::default(),
             is_number_lost: false,
+            stopping: None,
             silent: Vec::new(),
             integrity: None,
             table: Table::new(&host.boot_id),
@@ -554,6 +557,10 @@ impl Sensor {
                 continue;
             }
             if let Record::Touched(touched) = record {
+                if before.is_none() && touched::is_stopping(touched, clock::now()) {
+                    self.stopping = Some(*touched);
+                    continue;
+                }
                 let found = touched::report(touched, before.or(self.agent), clock::now());
                 found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
                 continue;
@@ -604,6 +611,10 @@ impl Sensor {
     fn watch_over(&mut self, now: u64) -> Vec<Tampered> {
         if self.is_stopped {
             return Vec::new();
+        }
+        if let Some(touched) = self.stopping.take_if(|touched| !touched::is_stopping(touched, now)) {
+            let found = touched::report(&touched, self.agent, now);
+            found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
         }
         let report = |reason, from| Report {
             reason,

@@ -22,6 +22,8 @@ const ORDERLY: [Signal; 11] = [
     Signal::SIGXFSZ,
     Signal::SIGTSTP,
 ];
+/// How long a stop may take until all threads stand still.
+const STOP_NANOS: u64 = 200_000_000;
 /// `SI_KERNEL`: the kernel sent it by itself.
 const SI_KERNEL: u32 = 0x80;
 /// The service manager.
@@ -38,6 +40,13 @@ const COMMANDS: [(u32, &str); 9] = [
     (29, "BPF_LINK_UPDATE"),
     (34, "BPF_LINK_DETACH"),
 ];
+
+/// Whether it is a signal that stops the agent and may not have done so yet: a thread that runs at that moment reads the record
+/// before it is stopped itself. For how long that was is known once it goes on.
+pub(super) fn is_stopping(touched: &Touched, now: u64) -> bool {
+    let is_stop = touched.header.kind == Kind::SIGNAL.0 && touched.what == Signal::SIGSTOP as u32;
+    is_stop && now < touched.header.time.saturating_add(STOP_NANOS)
+}
 
 /// What to report of it, at a time since boot; `None` where it is in order, or was done to another process, which has the
 /// agent's number.
@@ -120,6 +129,14 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_stop_is_reported_once_it_is_over() {
+        let stop = touched(Kind::SIGNAL, libc::SIGSTOP as u32, 9);
+        let time = stop.header.time;
+        assert!(is_stopping(&stop, time + STOP_NANOS - 1) && !is_stopping(&stop, time + STOP_NANOS));
+        assert!(!is_stopping(&touched(Kind::SIGNAL, libc::SIGKILL as u32, 9), time));
     }
 
     #[test]
