@@ -180,6 +180,8 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/pipeline.rs", "BYTES_MAX", Apart, "rows that are shortened at the start are handed over", "–"),
     limit("agent/src/store/trim.rs", "ROW_BYTES_MAX", Apart, "the row is not kept", "`state_rows_dropped` in `lapwing status`"),
     limit("agent/src/store/trim.rs", "SCOPE_BYTES_MAX", Apart, "on disk, of a rule, at the start: its largest rows are dropped", "`state_rows_dropped` in `lapwing status`"),
+    limit("agent/src/store/trim.rs", "SCOPE_ROWS_MAX", Apart, "on disk, of a rule, at the start: its largest rows are dropped", "`state_rows_dropped` in `lapwing status`"),
+    limit("agent/src/store/mod.rs", "CHECKED_BYTES_MAX", Apart, "at the start alerts that wait in a larger store are not looked at for damage", "the store's alarm in `lapwing status` when they are read"),
     limit("agent/src/store/trim.rs", "STATE_BYTES_MAX", Apart, "on disk, of all, at the start: the largest rows of each are dropped", "`state_rows_dropped` in `lapwing status`"),
     limit("agent/engine/src/detect/key.rs", "JOIN_KEYS_MAX", Apart, "further combinations of values take no part", "–"),
     limit("agent/engine/src/detect/indicators.rs", "ENRICHMENTS_MAX", Apart, "further indicators are not told", "–"),

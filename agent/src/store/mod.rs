@@ -39,6 +39,8 @@ const LOCK: &str = "lapwing.lock";
 const HOLDER_BYTES_MAX: u64 = 32;
 /// How long an agent that is just ending may still hold the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// Largest store of which every page is looked at when it is opened.
+const CHECKED_BYTES_MAX: i64 = 64 << 20;
 /// About how many bytes of rows are read at once.
 const ROWS_BYTES_READ: usize = 1 << 20;
 /// How long a responder's `sqlite3` may hold us up.
@@ -468,11 +470,7 @@ fn connect(path: &Path, config: &Config, sinks: &[String], home: Home) -> Result
     // Before anything is set, which would change a file that is not ours.
     schema::format(&connection, schema::STEPS)?;
     // Damage that shows only where a page is read would show when it is needed.
-    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if found != "ok" {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(rusqlite::Error::SqliteFailure(code, Some(found)).into());
-    }
+    check(&connection, CHECKED_BYTES_MAX)?;
     connection.execute_batch(
         "PRAGMA auto_vacuum = INCREMENTAL;
          PRAGMA journal_mode = WAL;
@@ -489,6 +487,25 @@ fn connect(path: &Path, config: &Config, sinks: &[String], home: Home) -> Result
         .or_else(|error| if is_full(&error) { Ok(trim::Trimmed::default()) } else { Err(error) })?;
     let has_left_behind = trim::has_left_behind(&connection)?;
     Ok(Opened { connection, spool, trimmed, has_left_behind })
+}
+
+/// Looks for damage, in a large file but in alerts that wait there: to read hundreds of megabytes takes longer than a start
+/// may. Damage in these shows when they are read, and a new store takes the place of this one then.
+fn check(connection: &Connection, bytes_max: i64) -> rusqlite::Result<()> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let is_large = pragma("page_count")?.saturating_mul(pragma("page_size")?) > bytes_max;
+    let mut tables =
+        connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'alert' AND name NOT GLOB 'state_left_*'")?;
+    let tables = tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    for checked in if is_large { tables } else { vec!["1".to_owned()] } {
+        let check = format!("PRAGMA quick_check({checked})");
+        let found: String = connection.query_row(&check, [], |row| row.get(0))?;
+        if found != "ok" {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(found)));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an error says that the file is damaged.

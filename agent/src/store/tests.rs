@@ -141,6 +141,36 @@ fn a_damaged_store_gives_way_to_a_new_one() {
     }
 }
 
+/// Of a large store the alerts are not looked at when it is opened; all else is.
+#[test]
+fn what_rules_learned_is_looked_at_for_damage_in_a_large_store_too() {
+    let folder = TempDir::new().unwrap();
+    let mut store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
+    spool(&mut store, 0..20);
+    let mut changes = store.change().unwrap();
+    for number in 0..200 {
+        let (scope, key) = ("rule/1".to_owned(), format!("{number:0>200}"));
+        changes.state(&Change { scope, key, value: Some(vec![b'x'; 100]) }).unwrap();
+    }
+    changes.commit().unwrap();
+    let root = |table: &str| {
+        let select = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        store.connection.query_row(select, [table], |row| row.get::<_, u32>(0)).unwrap() as usize
+    };
+    let (state, alert) = (root("state"), root("alert"));
+    drop(store);
+    let path = folder.path().join(FILE);
+    let whole = fs::read(&path).unwrap();
+    for (page, is_seen) in [(state, true), (alert, false)] {
+        let mut bytes = whole.clone();
+        bytes[(page - 1) * 4096..page * 4096].fill(0xa5);
+        fs::write(&path, &bytes).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        assert_eq!(super::check(&connection, 1).is_err_and(|error| is_damage(&error)), is_seen, "{page}");
+        assert!(super::check(&connection, i64::MAX).is_err(), "{page}");
+    }
+}
+
 #[test]
 fn a_store_that_is_renewed_gives_no_number_twice() {
     let folder = TempDir::new().unwrap();

@@ -11,9 +11,13 @@ use super::schema::STATE;
 /// The largest row of the state.
 pub(super) const ROW_BYTES_MAX: usize = 16 << 20;
 /// What the rows of one owner may take.
-const SCOPE_BYTES_MAX: u64 = 24 << 20;
+const SCOPE_BYTES_MAX: u64 = 20 << 20;
+/// How many there may be: each takes its time at the start, however small it is.
+const SCOPE_ROWS_MAX: usize = 65_536;
+/// No row takes less.
+const ROW_BYTES_LEAST: u64 = 64;
 /// What all rows may take together before the store is looked at closely.
-const STATE_BYTES_MAX: u64 = 96 << 20;
+const STATE_BYTES_MAX: u64 = 64 << 20;
 /// What the tables are called that are left behind; a number follows.
 const LEFT_BEHIND: &str = "state_left_behind_";
 /// How many rows of such a table are deleted at once.
@@ -45,7 +49,9 @@ pub(super) fn trim(connection: &mut Connection, limits: Limits) -> rusqlite::Res
     }
     let mut scopes = scopes(connection)?;
     let is_too_much = |scope: &Scope| {
-        scope.bytes() > limits.scope_bytes || scope.sizes.iter().any(|size| *size > limits.row_bytes)
+        scope.bytes() > limits.scope_bytes
+            || scope.sizes.len() > limits.scope_rows
+            || scope.sizes.iter().any(|size| *size > limits.row_bytes)
     };
     if !scopes.iter().any(is_too_much) && scopes.iter().map(Scope::bytes).sum::<u64>() <= limits.bytes {
         return Ok(Trimmed::default());
@@ -59,7 +65,7 @@ pub(super) fn trim(connection: &mut Connection, limits: Limits) -> rusqlite::Res
         scopes.iter().map(|scope| scope.bytes().min(limits.scope_bytes)).sum::<u64>() <= limits.bytes;
     for scope in &mut scopes {
         let bytes_max = if all_fit { limits.scope_bytes } else { each_max };
-        let kept = keep(&transaction, &old, scope, bytes_max, limits.row_bytes)?;
+        let kept = keep(&transaction, &old, scope, bytes_max, limits)?;
         trimmed.rows += scope.sizes.len() as u64 - kept.rows;
         trimmed.bytes += scope.bytes() - kept.bytes;
     }
@@ -92,12 +98,18 @@ pub(super) fn has_left_behind(connection: &Connection) -> rusqlite::Result<bool>
 pub(super) struct Limits {
     pub(super) row_bytes: u64,
     pub(super) scope_bytes: u64,
+    pub(super) scope_rows: usize,
     pub(super) bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { row_bytes: ROW_BYTES_MAX as u64, scope_bytes: SCOPE_BYTES_MAX, bytes: STATE_BYTES_MAX }
+        Self {
+            row_bytes: ROW_BYTES_MAX as u64,
+            scope_bytes: SCOPE_BYTES_MAX,
+            scope_rows: SCOPE_ROWS_MAX,
+            bytes: STATE_BYTES_MAX,
+        }
     }
 }
 
@@ -106,7 +118,8 @@ fn is_large(connection: &Connection, limits: Limits) -> rusqlite::Result<bool> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let pages = pragma("page_count")? - pragma("freelist_count")?;
     let bytes = pages.saturating_mul(pragma("page_size")?).unsigned_abs();
-    Ok(bytes > limits.row_bytes.min(limits.scope_bytes))
+    let of_rows = limits.scope_rows as u64 * ROW_BYTES_LEAST;
+    Ok(bytes > limits.row_bytes.min(limits.scope_bytes).min(of_rows))
 }
 
 /// How large the rows of each owner are. The values themselves are not read.
@@ -131,11 +144,12 @@ fn keep(
     old: &str,
     scope: &mut Scope,
     bytes_max: u64,
-    row_bytes: u64,
+    limits: Limits,
 ) -> rusqlite::Result<Trimmed> {
     scope.sizes.sort_unstable();
     let mut kept = Trimmed::default();
-    for size in scope.sizes.iter().take_while(|size| **size <= row_bytes) {
+    let fitting = scope.sizes.iter().take_while(|size| **size <= limits.row_bytes);
+    for size in fitting.take(limits.scope_rows) {
         if kept.bytes + size > bytes_max {
             break;
         }
@@ -177,7 +191,7 @@ fn unused_name(connection: &Connection) -> rusqlite::Result<String> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { row_bytes: 5000, scope_bytes: 20_000, bytes: 60_000 };
+    const LIMITS: Limits = Limits { row_bytes: 5000, scope_bytes: 20_000, scope_rows: 150, bytes: 60_000 };
 
     fn filled(rows: &[(&str, usize, usize)]) -> Connection {
         let connection = Connection::open_in_memory().unwrap();
@@ -214,6 +228,13 @@ mod tests {
         }
         assert!(steps > 3 && !has_left_behind(&connection).unwrap(), "{steps}");
         assert_eq!(left(&connection, "b"), (65, Some(1000)));
+    }
+
+    #[test]
+    fn rows_of_an_owner_are_bounded_by_their_number_too() {
+        let mut connection = filled(&[("a", 400, 40), ("b", 100, 40)]);
+        assert_eq!(trim(&mut connection, LIMITS).unwrap(), Trimmed { rows: 250, bytes: 250 * 40 });
+        assert_eq!((left(&connection, "a").0, left(&connection, "b").0), (150, 100));
     }
 
     #[test]
