@@ -55,6 +55,36 @@ fn a_commit_is_durable_as_one() {
     assert_eq!(rows(&ledger).len(), 1);
 }
 
+/// What waits for a ledger that takes nothing is bounded by its bytes, whatever it is made of.
+#[test]
+fn commits_wait_within_a_limit_in_bytes() {
+    let of_alert = |bytes: usize| {
+        let json = vec![b'x'; bytes].into();
+        commit([AlertDocument { json, ..alert(1) }])
+    };
+    let of_change = |bytes: usize| {
+        let changes = vec![change("key", &"x".repeat(bytes))];
+        Commit { checkpoint: Checkpoint { changes, done: None }, ..Commit::default() }
+    };
+    let kinds: [&dyn Fn(usize) -> Commit; 2] = [&of_alert, &of_change];
+    for (kind, bytes) in
+        [0, 1 << 10, 256 << 10, 4 << 20].into_iter().flat_map(|bytes| kinds.map(|kind| (kind, bytes)))
+    {
+        let host = Host::new();
+        let (commits, waiting) = unbounded();
+        let sender = LedgerSender { commits, status: Arc::new(Status::new(&host.alerts.path)) };
+        let mut taken = 0;
+        while sender.offer(kind(bytes), Duration::ZERO).unwrap().is_none() {
+            taken += 1;
+        }
+        assert!(taken * bytes < COMMITS_WAITING_BYTES_MAX + bytes, "{taken} of {bytes}");
+        assert!((1..=COMMITS_WAITING_BYTES_MAX / COMMIT_BYTES).contains(&taken), "{taken} of {bytes}");
+        assert!(sender.status.report().waiting_bytes as usize >= COMMITS_WAITING_BYTES_MAX);
+        drop(waiting.recv().unwrap());
+        assert!(sender.offer(kind(bytes), Duration::ZERO).unwrap().is_none(), "there is room again");
+    }
+}
+
 #[test]
 fn an_alert_that_is_known_is_not_written_again() {
     let host = Host::new();

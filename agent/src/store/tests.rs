@@ -147,7 +147,7 @@ fn what_rules_learned_is_looked_at_for_damage_in_a_large_store_too() {
     let folder = TempDir::new().unwrap();
     let mut store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
     spool(&mut store, 0..20);
-    let mut changes = store.change().unwrap();
+    let changes = store.change().unwrap();
     for number in 0..200 {
         let (scope, key) = ("rule/1".to_owned(), format!("{number:0>200}"));
         changes.state(&Change { scope, key, value: Some(vec![b'x'; 100]) }).unwrap();

@@ -127,3 +127,27 @@ impl Recent {
         &kept.passed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::field::Asked;
+    use super::*;
+
+    /// Whoever runs programs chooses how long texts are, and how many.
+    #[test]
+    fn texts_are_kept_within_a_limit_in_bytes() {
+        let tests = FieldTests::new(&[Asked::Exists]);
+        for (bytes, count) in [(20, 20_000), (200, 5000), (TEXT_BYTES_MAX, 2000)] {
+            let (mut recent, mut most) = (Recent::default(), 0);
+            for number in 0..count {
+                let text = format!("{number:0>bytes$}");
+                recent.kept(&tests, &text, || SmolStr::new(&text), &mut Scratch::default());
+                let held: usize = recent.texts.iter().map(|kept| kept.text.len()).sum();
+                assert_eq!(held, recent.bytes);
+                most = most.max(held);
+            }
+            assert!(most <= TEXTS_BYTES_MAX + bytes, "{most} of {bytes}");
+            assert!(most >= (TEXTS_MAX / 2 * bytes).min(TEXTS_BYTES_MAX), "{most} of {bytes}");
+        }
+    }
+}
