@@ -9,7 +9,7 @@ use super::process::Key;
 use crate::budget::Shares;
 
 /// Most bytes of connections whose end is waited for: 65,536 of them, of which a user may have half of what others leave.
-/// The end of those beyond is not told, and they are counted.
+/// The end of those beyond is not reported, and they are counted.
 const OWNERS_BYTES_MAX: usize = 5 << 20;
 /// What one takes, with its part of the table.
 const OWNER_BYTES: usize = 80;

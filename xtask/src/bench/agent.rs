@@ -64,7 +64,7 @@ impl Agent {
         Ok(self.descriptors("map_id:", "memlock:")?.values().sum::<u64>() as f64 / f64::from(1 << 20))
     }
 
-    /// A number that the kernel tells of each program or map for which there is a descriptor.
+    /// A number that the kernel shows for each program or map of which there is a descriptor.
     fn descriptors(&self, id: &str, name: &str) -> Result<BTreeMap<u64, u64>> {
         let mut numbers = BTreeMap::new();
         let folder = format!("/proc/{}/fdinfo", self.0.pid());

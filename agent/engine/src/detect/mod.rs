@@ -303,3 +303,25 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_limits_are_no_more_than_the_whole() {
+        let whole = Limits::default();
+        let weights = |state, terms, jobs| Weights { state, terms, jobs };
+        let (host, auditd, cloud) = (weights(4, 4, 1), weights(1, 1, 1), weights(2, 1, 6));
+        for engines in [vec![host], vec![host, auditd], vec![host, auditd, cloud], vec![cloud]] {
+            let parts = || engines.iter().map(|own| whole.part(*own, &engines));
+            for (of, bytes) in [
+                (parts().map(|part| part.state_bytes_max).sum::<usize>(), whole.state_bytes_max),
+                (parts().map(|part| part.terms_bytes_all_max).sum(), whole.terms_bytes_all_max),
+                (parts().map(|part| part.job_bytes_all_max).sum(), whole.job_bytes_all_max),
+            ] {
+                assert!(of <= bytes && of > bytes - 64, "{of} of {bytes}");
+            }
+        }
+    }
+}

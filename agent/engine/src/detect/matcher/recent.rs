@@ -133,7 +133,7 @@ mod tests {
     use super::super::field::Asked;
     use super::*;
 
-    /// Whoever runs programs chooses how long texts are, and how many.
+    /// How long texts are, and how many, is chosen by those who run programs.
     #[test]
     fn texts_are_kept_within_a_limit_in_bytes() {
         let tests = FieldTests::new(&[Asked::Exists]);
