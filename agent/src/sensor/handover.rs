@@ -12,13 +12,15 @@
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use lapwing_common::{SLOTS, VERSION};
+use lapwing_common::{SLOTS, Touched, VERSION};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::loss::{self, PodCounts};
 use super::own;
@@ -32,6 +34,7 @@ const RECORDS: &str = "records";
 const CONNECTIONS: &str = "connections";
 const COUNTS: &str = "counts";
 const STATE: &str = "state";
+const STOP: &str = "stop";
 /// The version of what is in it; a reader refuses any other.
 const STATE_VERSION: u32 = 2;
 /// Most bytes of it. The process table is bounded by less, and the connections by their number.
@@ -93,6 +96,8 @@ pub(super) struct Inherited {
     pub(super) ring: Ring,
     /// What it knew at its end; nothing where it was killed.
     pub(super) state: Option<State>,
+    /// That it was stopped by a signal, whose record it had read, where it did not go on.
+    pub(super) stop: Option<Touched>,
     /// What was lost since its end, by [`Kind::slot`](lapwing_common::Kind::slot), as far as that is known.
     pub(super) lost: [u64; SLOTS],
     links: Vec<OwnedFd>,
@@ -123,7 +128,7 @@ impl State {
 impl Inherited {
     fn open(kept: Vec<(String, OwnedFd)>, names: Vec<String>) -> Result<Self> {
         let (mut records, mut connections, mut counts, mut state) = (None, None, None, None);
-        let (mut links, mut run) = (Vec::new(), None);
+        let (mut links, mut run, mut stop) = (Vec::new(), None, None);
         for (name, fd) in kept {
             let (what, version, by) = parse(&name).with_context(|| format!("`{name}` is not known"))?;
             ensure!(version == VERSION, "its records are of version {version}, and {VERSION} is read");
@@ -134,6 +139,7 @@ impl Inherited {
                 CONNECTIONS => connections = Some(fd),
                 COUNTS => counts = Some(fd),
                 STATE => state = Some(fd),
+                STOP => stop = Some(fd),
                 _ => {}
             }
         }
@@ -149,6 +155,7 @@ impl Inherited {
             by: run.context("nothing is there")?,
             ring: Ring::new([ring(records)?, ring(connections)?])?,
             state,
+            stop: stop.and_then(read_stop),
             lost: [0; SLOTS],
             links,
             counts: PerCpuArray::try_from(Map::PerCpuArray(counts))?,
@@ -229,6 +236,29 @@ pub(super) fn leave(state: &State) -> Result<()> {
     keep(STATE, &[file.as_fd()])
 }
 
+/// Gives the service manager the record of the signal that stops this run now, for it may not go on.
+pub(super) fn leave_stop(stop: &Touched) {
+    let left = memfd_create("lapwing-stop", MFdFlags::MFD_CLOEXEC).map_err(Into::into).and_then(|file| {
+        let mut file = File::from(file);
+        file.write_all(stop.as_bytes())?;
+        keep(STOP, &[file.as_fd()])
+    });
+    if let Err(error) = left {
+        tracing::warn!("the next run may not know that this one was stopped: {error:#}");
+    }
+}
+
+/// It went on.
+pub(super) fn forget_stop() {
+    forget(&[name(STOP)]);
+}
+
+fn read_stop(fd: OwnedFd) -> Option<Touched> {
+    let mut bytes = [0; size_of::<Touched>()];
+    File::from(fd).read_exact_at(&mut bytes, 0).ok()?;
+    Touched::read_from_bytes(&bytes).ok()
+}
+
 fn read_state(fd: OwnedFd) -> Result<State> {
     let mut file = File::from(fd);
     file.rewind()?;
@@ -256,10 +286,15 @@ pub(super) fn links() -> Result<Vec<i32>> {
 /// Nobody is told when one of these is ready to be read, so that the manager must not wait for that.
 const UNPOLLED: NotifyState<'_> = NotifyState::Custom("FDPOLL=0");
 
-fn keep(what: &str, fds: &[BorrowedFd<'_>]) -> Result<()> {
+/// What a descriptor of this run is called.
+fn name(what: &str) -> String {
     // A number alone is another process's a moment later.
     let start = own::start().unwrap_or_default();
-    let name = format!("{what}-{VERSION}-{}-{start}", std::process::id());
+    format!("{what}-{VERSION}-{}-{start}", std::process::id())
+}
+
+fn keep(what: &str, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let name = name(what);
     let message = [NotifyState::FdStore, UNPOLLED, NotifyState::FdName(&name)];
     sd_notify::notify_with_fds(&message, fds).context("the service manager does not keep descriptors")
 }

@@ -339,6 +339,10 @@ impl Sensor {
     fn inherit(&mut self) {
         let Some(inherited) = &mut self.inherited else { return self.settle() };
         inherited.close();
+        if let Some(stop) = inherited.stop.take() {
+            let found = touched::report(&stop, Some(inherited.by), clock::now());
+            found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
+        }
         // Without what it knew, the snapshot tells how processes came out, which is better than nothing.
         let Some(state) = &mut inherited.state else { return self.settle() };
         self.owners.restore(std::mem::take(&mut state.owners));
@@ -559,6 +563,9 @@ impl Sensor {
             if let Record::Touched(touched) = record {
                 if before.is_none() && touched::is_stopping(touched, clock::now()) {
                     self.stopping = Some(*touched);
+                    if self.has_heir && touched::is_of(touched, self.agent) {
+                        handover::leave_stop(touched);
+                    }
                     continue;
                 }
                 let found = touched::report(touched, before.or(self.agent), clock::now());
@@ -613,6 +620,9 @@ impl Sensor {
             return Vec::new();
         }
         if let Some(touched) = self.stopping.take_if(|touched| !touched::is_stopping(touched, now)) {
+            if self.has_heir {
+                handover::forget_stop();
+            }
             let found = touched::report(&touched, self.agent, now);
             found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
         }

@@ -48,12 +48,17 @@ pub(super) fn is_stopping(touched: &Touched, now: u64) -> bool {
     is_stop && now < touched.header.time.saturating_add(STOP_NANOS)
 }
 
+/// Whether it was done to this process, and not to another that has its number.
+pub(super) fn is_of(touched: &Touched, agent: Option<Key>) -> bool {
+    agent == Some(Key::new(touched.target, touched.target_start))
+}
+
 /// What to report of it, at a time since boot; `None` where it is in order, or was done to another process, which has the
 /// agent's number.
 pub(super) fn report(touched: &Touched, agent: Option<Key>, now: u64) -> Option<(Subject, Report)> {
-    let Touched { header, task, target, target_start, what, detail, .. } = *touched;
+    let Touched { header, task, what, detail, .. } = *touched;
     let (kind, time) = (Kind(header.kind), header.time);
-    if kind != Kind::BPF && agent != Some(Key::new(target, target_start)) {
+    if kind != Kind::BPF && !is_of(touched, agent) {
         return None;
     }
     let who = format!("process {} ({})", task.pid, name(&task.comm));
