@@ -15,7 +15,7 @@ pub(crate) enum Form {
     Terms,
     /// A threshold for each command line, and a job to which each is a value of its open time span.
     Buckets,
-    /// Datagrams are told, by links that can be detached; and the program is a copy.
+    /// Datagrams are reported, by links that can be detached; and the program is a copy.
     Tampered,
     /// A folder of CloudTrail's files, into which the act writes.
     Trail,

@@ -22,7 +22,7 @@ use crate::folder::{self, Folder, Links};
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether the thread is to end, and where the agent's own files are.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
-/// How long after its first notification a file is read: whoever changes one does it in several steps.
+/// How long after its first notification a file is read: an editor changes one in several steps.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long notifications gather until they are read, so that a storm of them costs little.
 const GATHER: Duration = Duration::from_millis(20);

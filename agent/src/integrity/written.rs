@@ -14,7 +14,7 @@ use super::{FileChange, Outcome};
 
 /// How long after the log was renamed SIGHUP may come.
 const RENAME_WAIT: Duration = Duration::from_secs(6);
-/// How long the log may be missing until it is made again: whoever renames it may be about to make it.
+/// How long the log may be missing until it is made again: what renames it may be about to make it.
 const MISSING_WAIT: Duration = Duration::from_secs(2);
 /// How long something must be wrong with the store: its owner may be about to put a new one there.
 const STORE_WAIT: Duration = Duration::from_secs(2);
