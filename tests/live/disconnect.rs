@@ -15,13 +15,15 @@ fn listen() -> (TcpListener, SocketAddr) {
 }
 
 /// The end of the connection to this port, as the side of this direction tells it.
-fn end(direction: &str, port: u16) -> Value {
-    event(&format!("the {direction} end of {port}"), |event| is_end(event, direction, port))
+fn end(direction: &str, to: SocketAddr) -> Value {
+    event(&format!("the {direction} end of {to}"), |event| is_end(event, direction, to))
 }
 
-fn is_end(event: &Value, direction: &str, port: u16) -> bool {
+/// Whether it is the end of a connection to this address: another family may have the same port at the same time.
+fn is_end(event: &Value, direction: &str, to: SocketAddr) -> bool {
     event["event"]["action"] == "disconnect_received"
-        && event["destination"]["port"] == port
+        && event["destination"]["port"] == to.port()
+        && event["destination"]["ip"] == to.ip().to_string()
         && event["network"]["direction"] == direction
 }
 
@@ -41,7 +43,7 @@ fn both_ends_tell_what_went_each_way() {
     client.read_to_end(&mut sent).unwrap();
     drop(client);
     for direction in ["egress", "ingress"] {
-        let told = end(direction, address.port());
+        let told = end(direction, address);
         assert_fields(
             &told,
             json!({
@@ -64,7 +66,7 @@ fn both_ends_tell_what_went_each_way() {
             event["event"]["action"] == begin && event["destination"]["port"] == address.port()
         });
         assert_eq!(field(&told, "process.entity_id"), field(&begin, "process.entity_id"));
-        assert_eq!(all(|event| is_end(event, direction, address.port())).len(), 1, "it ends once");
+        assert_eq!(all(|event| is_end(event, direction, address)).len(), 1, "it ends once");
     }
 }
 
@@ -92,9 +94,9 @@ fn a_process_that_ends_leaves_its_connections_ends() {
     let (server, _) = listener.accept().unwrap();
     // With what came unread.
     drop(server);
-    let told = end("egress", address.port());
+    let told = end("egress", address);
     assert_fields(&told, json!({"process.pid": pid, "source.bytes": 3, "destination.bytes": 0}));
-    assert_fields(&end("ingress", address.port()), json!({"process.pid": std::process::id()}));
+    assert_fields(&end("ingress", address), json!({"process.pid": std::process::id()}));
 }
 
 #[test]
@@ -104,7 +106,7 @@ fn a_refused_connection_ends_with_nothing_said() {
     drop(listener);
     TcpStream::connect(address).unwrap_err();
     assert_fields(
-        &end("egress", address.port()),
+        &end("egress", address),
         json!({"source.bytes": 0, "destination.bytes": 0, "process.pid": std::process::id()}),
     );
     let attempt = event("the attempt", |event| {
