@@ -27,8 +27,8 @@ pub(super) const ARGS_BYTES_MAX: u64 = lapwing_common::ARGS_BYTES_MAX as u64;
 /// How long one process is waited for.
 const WAIT_MAX: Duration = Duration::from_millis(250);
 /// How long all processes of one user are waited for in all. Reading takes some microseconds, but for a process that wants
-/// it to take longer.
-const WAITED_MAX: Duration = Duration::from_secs(2);
+/// it to take longer, and on a host that is so busy that the agent hardly runs.
+const WAITED_MAX: Duration = Duration::from_secs(5);
 /// Most users for whom that is counted; of further ones nothing is read.
 const USERS_MAX: usize = 256;
 /// Most threads that hang. Beyond it nothing is read.

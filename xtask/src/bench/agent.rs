@@ -70,7 +70,8 @@ impl Agent {
         let folder = format!("/proc/{}/fdinfo", self.0.pid());
         for entry in fs::read_dir(&folder).with_context(|| folder.clone())? {
             let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-            numbers.extend(number(&text, id).map(|id| (id, number(&text, name).unwrap_or(0))));
+            // That of a link names its program, too, and nothing more of it.
+            numbers.extend(number(&text, id).zip(number(&text, name)));
         }
         Ok(numbers)
     }
