@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 use crate::bounded;
 
 /// Deepest folder that is looked into for settings.
-const DEPTH_MAX: usize = 16;
+pub(crate) const DEPTH_MAX: usize = 16;
 /// Most entries of which it is reported that they are passed over.
 const STRAYS_MAX: usize = 100;
 /// How a file or folder is opened: without waiting for anything, and for nothing but reading.

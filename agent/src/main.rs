@@ -13,6 +13,7 @@ mod command;
 mod config;
 mod control;
 mod coverage;
+mod digest;
 mod edges;
 mod evidence;
 mod explain;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Most that the agent may hold, as the packaged unit has it.
 pub(crate) const MEMORY_MAX_BYTES: u64 = 256 << 20;
-/// Above this the kernel takes pages from it, where control groups have version 2.
+/// Above this the kernel takes pages from it, where control groups have version 2. It is less than the unit's
+/// `MemoryHigh=`, and what no row may reach.
 pub(crate) const MEMORY_HIGH_BYTES: u64 = 224 << 20;
 /// Percent of one processor, as the package gives it to the smallest host.
 const QUOTA_PERCENT: u32 = 50;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::act::Act;
 use crate::acts::{FILES, ORDER, PROGRAM, THERE, TRAIL};
 use crate::alerts::Alerts;
-use crate::deed::Words;
+use crate::deed::{TAMPERED, Words};
 use crate::form::{Disk, Form, refusing, sinks};
 use crate::place::{Groups, MEMORY_HIGH_BYTES, Place};
 
@@ -47,7 +47,6 @@ const DISK_SIZE: &str = "32m";
 pub(crate) const ATTACKER: u32 = 65_534;
 const OTHER: u32 = 1_042;
 /// The rule that the shell sets off.
-const TAMPERED: &str = "Sensor tampered with";
 const REVERSE_SHELL: &str = "Potential Reverse Shell via Suspicious Child Process";
 
 /// Floods take turns, for every agent sees them all.

@@ -13,6 +13,8 @@ use crate::inject;
 
 /// Words of the alert; none where this kernel or machine has nothing to do it to.
 pub(crate) type Words = Option<&'static str>;
+/// The alert about all of it.
+pub(crate) const TAMPERED: &str = "Sensor tampered with";
 /// How long a sensor is stopped.
 const STOPPED: Duration = Duration::from_millis(1500);
 
@@ -32,12 +34,24 @@ pub(crate) struct Filter(pub(crate) [u32; 16]);
 // SAFETY: an array of numbers.
 unsafe impl Pod for Filter {}
 
+/// The descriptors of this agent, each with what the kernel says of it.
+fn descriptors(agent: &Agent) -> impl Iterator<Item = (i32, String)> {
+    let folder = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap().flatten();
+    folder.filter_map(|entry| {
+        let text = fs::read_to_string(entry.path()).ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, text))
+    })
+}
+
+/// A value that the kernel says of a descriptor.
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()))
+}
+
 /// A map of this agent by its name: one of those whose descriptors it holds.
 fn map(agent: &Agent, name: &str) -> MapInfo {
-    let folder = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
-    let texts = folder.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
-    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok());
-    let held: Vec<u32> = texts.filter_map(id).collect();
+    let id = |(_, text): (i32, String)| value(&text, "map_id:")?.parse().ok();
+    let held: Vec<u32> = descriptors(agent).filter_map(id).collect();
     let mut maps = loaded_maps().filter_map(Result::ok);
     maps.find(|map| map.name_as_str() == Some(name) && held.contains(&map.id())).expect("the map")
 }
@@ -50,14 +64,10 @@ pub(crate) fn filter(agent: &Agent) -> Array<MapData, Filter> {
 
 /// A link of this agent's to a program, by the descriptors that it holds: the descriptor, and the link's id.
 pub(crate) fn links(agent: &Agent, is_wanted: impl Fn(&str) -> bool) -> Vec<(i32, u32)> {
-    let folder = format!("/proc/{}/fdinfo", agent.pid());
-    let links = fs::read_dir(folder).unwrap().flatten().filter_map(|entry| {
-        let text = fs::read_to_string(entry.path()).ok()?;
-        let value =
-            |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
-        let id = value("link_id:")?.parse().ok()?;
-        let ty = format!("{} {}", value("link_type:")?, value("tp_name:").unwrap_or_default());
-        is_wanted(&ty).then(|| (entry.file_name().to_str().unwrap().parse().unwrap(), id))
+    let links = descriptors(agent).filter_map(|(fd, text)| {
+        let id = value(&text, "link_id:")?.parse().ok()?;
+        let ty = format!("{} {}", value(&text, "link_type:")?, value(&text, "tp_name:").unwrap_or_default());
+        is_wanted(&ty).then_some((fd, id))
     });
     links.collect()
 }

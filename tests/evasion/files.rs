@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use lapwing_stage::{Agent, Alert, Settings};
 
 use crate::alerts::value;
-use crate::deed::{self, append};
+use crate::deed::{self, TAMPERED, append};
 
 /// How soon an alert must be there, and how soon the status must be well again.
 const SOON: Duration = Duration::from_secs(10);
-const TAMPERED: &str = "Sensor tampered with";
 const CHANGED: &str = "Sensor files changed";
 
 /// Held by each test, and alone by that of the package manager: what happens while one is at work may be taken for its work.

@@ -15,10 +15,10 @@ use lapwing_stage::{Agent, Alert, Settings};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::alerts::value;
+use crate::deed::TAMPERED;
 
 /// How soon an alert must be there: a run that has just started has what came meanwhile before it.
 const SOON: Duration = Duration::from_secs(30);
-const TAMPERED: &str = "Sensor tampered with";
 /// Most descriptors of one message.
 const DESCRIPTORS_MAX: usize = 64;
 

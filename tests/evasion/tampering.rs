@@ -8,12 +8,11 @@ use std::time::Duration;
 use lapwing_stage::{Agent, Alert, skipped};
 
 use crate::alerts::{agent, attack_once, is_of, value};
-use crate::deed::{self, Filter, Words};
+use crate::deed::{self, Filter, TAMPERED, Words};
 use crate::inject;
 
 /// How soon an alert must be there.
 const SOON: Duration = Duration::from_secs(10);
-const TAMPERED: &str = "Sensor tampered with";
 const NONE: &str = "this kernel or machine has nothing to do it to";
 
 /// Does it, and waits for its alert. Whether it could be done.

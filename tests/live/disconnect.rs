@@ -43,9 +43,9 @@ fn both_ends_tell_what_went_each_way() {
     client.read_to_end(&mut sent).unwrap();
     drop(client);
     for direction in ["egress", "ingress"] {
-        let told = end(direction, address);
+        let found = end(direction, address);
         assert_fields(
-            &told,
+            &found,
             json!({
                 "event.category": ["network"],
                 "event.type": ["end"],
@@ -65,7 +65,7 @@ fn both_ends_tell_what_went_each_way() {
         let begin = event(begin, |event| {
             event["event"]["action"] == begin && event["destination"]["port"] == address.port()
         });
-        assert_eq!(field(&told, "process.entity_id"), field(&begin, "process.entity_id"));
+        assert_eq!(field(&found, "process.entity_id"), field(&begin, "process.entity_id"));
         assert_eq!(all(|event| is_end(event, direction, address)).len(), 1, "it ends once");
     }
 }
@@ -94,8 +94,8 @@ fn a_process_that_ends_leaves_its_connections_ends() {
     let (server, _) = listener.accept().unwrap();
     // With what came unread.
     drop(server);
-    let told = end("egress", address);
-    assert_fields(&told, json!({"process.pid": pid, "source.bytes": 3, "destination.bytes": 0}));
+    let found = end("egress", address);
+    assert_fields(&found, json!({"process.pid": pid, "source.bytes": 3, "destination.bytes": 0}));
     assert_fields(&end("ingress", address), json!({"process.pid": std::process::id()}));
 }
 

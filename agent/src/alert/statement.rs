@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{describe_agent, object};
+use crate::digest::hex;
 use crate::ledger::AlertDocument;
 
 /// A rule of the agent's own.
@@ -46,7 +47,7 @@ impl Statement<'_> {
         };
         let first = self.event.text(field!("event.id")).unwrap_or_default();
         let digest = Sha256::digest(format!("{} {first} {}", self.rule.id, self.from));
-        let id: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(&digest[..16]);
         root.insert("@timestamp".to_owned(), self.to.to_string().into());
         root.insert("message".to_owned(), self.rule.name.into());
         let event = object(&mut root, "event");

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
+
 /// How much of a first line makes a fingerprint.
 const FINGERPRINT_BYTES_MAX: usize = 64 << 10;
 
@@ -133,7 +135,7 @@ pub(crate) fn fingerprint_of(start: &[u8]) -> Option<String> {
         None if start.len() == FINGERPRINT_BYTES_MAX => start,
         None => return None,
     };
-    Some(Sha256::digest(line).iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    Some(hex(&Sha256::digest(line)[..16]))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::Hash;
+use crate::digest::Hash;
 use crate::sensor::FileKey;
 
 /// Most bytes that hashes are kept in.

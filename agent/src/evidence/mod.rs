@@ -62,9 +62,6 @@ const READERS_MAX: usize = 2;
 /// How long the ledger is waited for before it is offered the same again.
 const LEDGER_WAIT: Duration = Duration::from_millis(100);
 
-/// A SHA-256.
-type Hash = [u8; 32];
-
 /// What a lane hands over: what becomes durable together.
 pub(crate) struct Delivery {
     /// Alerts in the order in which they were raised.

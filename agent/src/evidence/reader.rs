@@ -2,23 +2,17 @@
 //! it likes, so that nothing else waits for these threads longer than it has said.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use sha2::{Digest as _, Sha256};
 
 use super::program::{Missing, Program, is_fresh};
-use super::{FILE_BYTES_MAX, Hash, descriptor};
+use super::{FILE_BYTES_MAX, descriptor};
 use crate::clock::{self, changed};
+use crate::digest::{self, CHUNK_BYTES, Hash};
 use crate::sensor::FileKey;
-
-/// How much is read between two looks at the clock.
-const CHUNK_BYTES: usize = 256 << 10;
-/// Files from this size on leave the page cache again: they were put there for their hash alone.
-const CACHED_BYTES_MAX: u64 = 4 << 20;
 
 /// What is to be read for an alert.
 pub(super) struct Job {
@@ -121,39 +115,27 @@ fn read(
 }
 
 fn hash(file: &File, bytes_left: &mut u64, until: Instant, chunk: &mut [u8]) -> Result<Hash, Missing> {
-    let size = file.metadata().map_err(|_| Missing::Unreadable)?.len();
+    let size = file.metadata()?.len();
     if size > FILE_BYTES_MAX {
         return Err(Missing::Large);
     }
     if size > *bytes_left {
         return Err(Missing::Budget);
     }
-    let mut file = descriptor::readable(file).map_err(|_| Missing::Unreadable)?;
-    let mut hasher = Sha256::new();
-    let mut read = 0;
-    loop {
-        match file.read(chunk) {
-            Ok(0) => break,
-            Ok(count) => {
-                hasher.update(&chunk[..count]);
-                read += count as u64;
-                *bytes_left = bytes_left.saturating_sub(count as u64);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Err(Missing::Unreadable),
-        }
+    let (hash, read) = digest::of(&descriptor::readable(file)?, chunk, |count, read| {
+        *bytes_left = bytes_left.saturating_sub(count);
         if read > size {
             return Err(Missing::Other);
         }
-        if Instant::now() >= until {
-            return Err(Missing::Time);
-        }
+        if Instant::now() >= until { Err(Missing::Time) } else { Ok(()) }
+    })?;
+    if read == size { Ok(hash) } else { Err(Missing::Other) }
+}
+
+impl From<io::Error> for Missing {
+    fn from(_: io::Error) -> Self {
+        Self::Unreadable
     }
-    if size > CACHED_BYTES_MAX {
-        // Where the kernel does not take the advice, memory is short a little sooner.
-        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-    }
-    if read == size { Ok(hasher.finalize().into()) } else { Err(Missing::Other) }
 }
 
 /// Reads a program on this thread.

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::reader::read_now;
 use super::work::complete;
 use super::*;
+use crate::digest::Hash;
 use crate::sensor::FileKey;
 use crate::testing::{Host, alert};
 

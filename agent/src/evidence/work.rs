@@ -15,12 +15,13 @@ use super::program::{Missing, Program};
 use super::reader::{Job, Place, Reader, Report};
 use super::share::Shares;
 use super::{
-    ALERTS_WAITING_MAX, COMMIT_BYTES_MAX, Counts, DELIVERIES_MAX, Delivery, Hash, Item, LEDGER_WAIT, MARGIN,
+    ALERTS_WAITING_MAX, COMMIT_BYTES_MAX, Counts, DELIVERIES_MAX, Delivery, Item, LEDGER_WAIT, MARGIN,
     READERS_MAX, Raised, WAIT_MAX, WAITING_BYTES_MAX,
 };
 use crate::alert;
 use crate::budget::Taken;
 use crate::clock;
+use crate::digest::{Hash, hex};
 use crate::ledger::{AlertDocument, Commit, LedgerSender};
 use crate::source::Context;
 
@@ -318,15 +319,11 @@ pub(super) fn complete(context: &mut Context, outcomes: &[Result<Hash, Missing>]
     let process = std::iter::once(&mut context.fields).chain(&mut context.ancestors);
     for (fields, outcome) in process.zip(outcomes) {
         match outcome {
-            Ok(hash) => fields.set(field!("process.hash.sha256"), hexadecimal(hash)),
+            Ok(hash) => fields.set(field!("process.hash.sha256"), hex(hash)),
             Err(missing) => fields.set(field!("lapwing.process.hash_skipped"), missing.text()),
         };
     }
     if outcomes.iter().any(Result::is_err) {
         context.fields.set(field!("lapwing.process.context"), "partial");
     }
-}
-
-fn hexadecimal(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,29 +2,24 @@
 
 use std::fmt;
 use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use sha2::{Digest as _, Sha256};
-
 use crate::clock::changed;
+use crate::digest::{self, CHUNK_BYTES, Hash, hex};
 
 /// Longest file that is hashed.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 /// Most bytes that are hashed in a second, of all files together.
 const SECOND_BYTES_MAX: u64 = 64 << 20;
-const CHUNK_BYTES: usize = 256 << 10;
-/// Longer files leave the page cache again: they were put there for their hash alone.
-const CACHED_BYTES: u64 = 4 << 20;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Bytes of this SHA-256.
-    Hash([u8; 32]),
+    Hash(Hash),
     /// There is no file.
     Absent,
     /// It was not read: it is too long, no regular file, or was changed meanwhile.
@@ -34,10 +29,7 @@ pub(crate) enum Content {
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hash(hash) => {
-                f.write_str("SHA-256 ")?;
-                hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
+            Self::Hash(hash) => write!(f, "SHA-256 {}", hex(hash)),
             Self::Absent => f.write_str("no file"),
             Self::Unknown => f.write_str("content that was not read"),
         }
@@ -55,7 +47,7 @@ impl Content {
     }
 }
 
-/// What tells that a file may hold something else now.
+/// A file whose stamp is another one may hold something else now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -76,28 +68,12 @@ fn hash(file: &File) -> io::Result<Content> {
         return Ok(Content::Unknown);
     }
     let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(before.len()).unwrap_or(CHUNK_BYTES) + 1)];
-    let (mut hasher, mut read, mut reader) = (Sha256::new(), 0, file);
-    loop {
-        match reader.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => {
-                hasher.update(&chunk[..count]);
-                read += count as u64;
-                thread::sleep(Duration::from_nanos(count as u64 * 1_000_000_000 / SECOND_BYTES_MAX));
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if read > FILE_BYTES_MAX {
-            return Ok(Content::Unknown);
-        }
-    }
-    if read > CACHED_BYTES {
-        // Where the kernel does not take the advice, memory is short a little sooner.
-        let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-    }
+    let (hash, _) = digest::of(file, &mut chunk, |count, read| {
+        thread::sleep(Duration::from_nanos(count * 1_000_000_000 / SECOND_BYTES_MAX));
+        if read > FILE_BYTES_MAX { Err(io::Error::from(ErrorKind::FileTooLarge)) } else { Ok(()) }
+    })?;
     let is_same = Stamp::of(&file.metadata()?) == Stamp::of(&before);
-    Ok(if is_same { Content::Hash(hasher.finalize().into()) } else { Content::Unknown })
+    Ok(if is_same { Content::Hash(hash) } else { Content::Unknown })
 }
 
 #[cfg(test)]

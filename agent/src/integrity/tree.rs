@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::plan::Root;
+use crate::folder::DEPTH_MAX;
 
-/// Deepest folder that is looked into, as where the files are loaded.
-const DEPTH_MAX: usize = 16;
 /// Most entries of a look through one root.
 const ENTRIES_MAX: usize = 20_000;
 

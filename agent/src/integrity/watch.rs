@@ -243,7 +243,7 @@ impl Watch {
     }
 
     fn add(&mut self, root: Arc<Root>, path: PathBuf, stamp: Option<Stamp>, loaded: Content) {
-        let bytes = size_of::<(PathBuf, File)>() + path.as_os_str().len();
+        let bytes = watched_bytes(&path);
         if self.bytes + bytes > WATCHED_BYTES_MAX {
             self.status.unwatched.fetch_add(1, Relaxed);
             return;
@@ -258,7 +258,7 @@ impl Watch {
 
     fn forget(&mut self, path: &Path) {
         if self.files.remove(path).is_some() {
-            self.bytes -= size_of::<(PathBuf, File)>() + path.as_os_str().len();
+            self.bytes -= watched_bytes(path);
             self.status.watched.fetch_sub(1, Relaxed);
         }
     }
@@ -378,6 +378,11 @@ impl Watch {
         }
         changes
     }
+}
+
+/// What a path takes with what is known of its file.
+fn watched_bytes(path: &Path) -> usize {
+    size_of::<(PathBuf, File)>() + path.as_os_str().len()
 }
 
 impl File {

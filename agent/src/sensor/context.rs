@@ -159,6 +159,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
+    use crate::digest::hex;
     use crate::evidence;
     use crate::sensor::host::Host;
 
@@ -189,7 +190,7 @@ mod tests {
         drop(ours);
         child.wait().unwrap();
 
-        let hash: String = Sha256::digest(executable).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(executable));
         assert_eq!(its.fields.get(field!("process.hash.sha256")), Some(&hash.into()));
         assert_eq!(its.fields.get(field!("lapwing.process.hash_skipped")), None);
         let has_hash = |process: &Fields| process.get(field!("process.hash.sha256")).is_some();

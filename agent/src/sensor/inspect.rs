@@ -51,9 +51,8 @@ pub(super) struct Seen {
 /// What is in this folder of a process of this user. Where it cannot be known in time, the path is there alone. A kernel
 /// thread runs no program.
 pub(super) fn process(user: u32, folder: &Path) -> Option<Seen> {
-    let path = target(&folder.join("exe"))?;
     let seen = READERS.lock().unwrap_or_else(PoisonError::into_inner).read(user, folder);
-    Some(seen.unwrap_or_else(|| Seen { executable: path, ..Seen::default() }))
+    seen.or_else(|| Some(Seen { executable: target(&folder.join("exe"))?, ..Seen::default() }))
 }
 
 /// Where a link leads to, by the kernel's own account.

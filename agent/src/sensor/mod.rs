@@ -111,7 +111,7 @@ use self::tamper::{Report, Subject, Tamper};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::budget::Meter;
 use crate::config::SensorConfig;
-use crate::integrity::{Integrity, Outcome};
+use crate::integrity::{FileChange, Integrity, Outcome};
 use crate::source::{Batch, Context, Down, Lost, Source, Tampered, Weight};
 
 /// How long an event may wait for the port of a connection: the process that connects can be held up between the two
@@ -607,10 +607,7 @@ impl Sensor {
         let seconds = (to - from) / 1_000_000_000;
         let reason =
             format!("the sensor stood still for {seconds} s: it was stopped, frozen, or got no processor");
-        self.tamper.done(
-            Subject::Stalled,
-            Report { reason, from, to, by: None, who: String::new(), weight: Weight::Managed },
-        );
+        self.tamper.done(Subject::Stalled, Report::new(reason, from, to, Weight::Managed));
     }
 
     /// Looks whether somebody interfered with what the sensor put into the kernel, and whether it shows what happens. Returns
@@ -626,14 +623,7 @@ impl Sensor {
             let found = touched::report(&touched, self.agent, now);
             found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
         }
-        let report = |reason, from| Report {
-            reason,
-            from,
-            to: now,
-            by: None,
-            who: String::new(),
-            weight: Weight::Interference,
-        };
+        let report = |reason, from| Report::new(reason, from, now, Weight::Interference);
         if let Some(found) = self.filters.verify() {
             let reason = format!(
                 "the map FILTER, by which the kernel leaves out connections, was changed to {found}: connections \
@@ -667,9 +657,9 @@ impl Sensor {
         let Some(pid) = (!self.hooks.iter().any(is_shown)).then(own::tracer).flatten() else { return };
         let by = self.table.by_pid(pid).map(|process| process.key);
         let reason = format!("process {pid} traces the sensor, as a debugger does");
-        let (who, weight) = (String::new(), Weight::Interference);
         let subject = Subject::Act { kind: Kind::PTRACE.0, what: 0, by: pid };
-        self.tamper.done(subject, Report { reason, from: self.looked, to: now, by, who, weight });
+        let report = Report::new(reason, self.looked, now, Weight::Interference);
+        self.tamper.done(subject, Report { by, ..report });
     }
 
     /// Looks whether all is attached, and attaches again what is not.
@@ -682,10 +672,7 @@ impl Sensor {
         let mut mended = Vec::new();
         for fault in &faults {
             self.is_number_lost |= !fault.occupy();
-            let report = |reason| {
-                let (from, who) = (self.looked, String::new());
-                Report { reason, from, to: now, by: None, who, weight: Weight::Interference }
-            };
+            let report = |reason| Report::new(reason, self.looked, now, Weight::Interference);
             let what = format!("a kernel program of the sensor is not attached any more: {}", fault.words);
             let Some(ebpf) = &mut self.ebpf else { continue };
             let is_silent = fault.program(ebpf).is_some_and(|(_, hook, _)| silent.contains(&hook));
@@ -726,34 +713,27 @@ impl Sensor {
     /// Takes in what became of the agent's files, and finds out by whom.
     fn look_at_files(&mut self, now: u64) {
         for change in self.integrity.iter().flat_map(Integrity::changes) {
-            if change.outcome == Outcome::Loaded {
-                let (who, weight) = (String::new(), Weight::Meant);
-                self.tamper.note(Report {
-                    reason: change.reason,
-                    who,
-                    from: self.looked,
-                    to: now,
-                    by: None,
-                    weight,
-                });
-                continue;
-            }
             let subject = Subject::File(change.path.display().to_string());
-            let ago = |at: Instant| now.saturating_sub(u64::try_from(at.elapsed().as_nanos()).unwrap_or(0));
-            let (from, to) = (ago(change.from), ago(change.to));
-            let ran = self.table.between(from, to);
-            let found = who::changed(&self.table, &ran, &change.path, &change.holders, self.agent);
-            let is_meant = found.is_meant && !change.is_own;
-            let weight = if is_meant { Weight::Meant } else { Weight::Interference };
-            let report = Report { reason: change.reason, from, to, by: found.key, who: found.words, weight };
             match change.outcome {
                 Outcome::Restored => self.tamper.resolve(&subject),
-                Outcome::Changed => self.tamper.changed(subject, report),
-                Outcome::Done => self.tamper.done(subject, report),
-                // It was noted above.
-                Outcome::Loaded => {}
+                Outcome::Loaded => {
+                    self.tamper.note(Report::new(change.reason, self.looked, now, Weight::Meant));
+                }
+                Outcome::Changed => self.tamper.changed(subject, self.change(change, now)),
+                Outcome::Done => self.tamper.done(subject, self.change(change, now)),
             }
         }
+    }
+
+    /// What to report of a change of a file, and by whom it was made.
+    fn change(&self, change: FileChange, now: u64) -> Report {
+        let ago = |at: Instant| now.saturating_sub(u64::try_from(at.elapsed().as_nanos()).unwrap_or(0));
+        let (from, to) = (ago(change.from), ago(change.to));
+        let ran = self.table.between(from, to);
+        let found = who::changed(&self.table, &ran, &change.path, &change.holders, self.agent);
+        let is_meant = found.is_meant && !change.is_own;
+        let weight = if is_meant { Weight::Meant } else { Weight::Interference };
+        Report { reason: change.reason, from, to, by: found.key, who: found.words, weight }
     }
 
     /// Watches over the agent's files from now on.

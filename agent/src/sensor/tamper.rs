@@ -97,7 +97,7 @@ impl Tamper {
     /// Something was done, and is over.
     pub(super) fn done(&mut self, subject: Subject, report: Report) {
         let until = Phase::Until(report.to.saturating_add(ACT_NANOS));
-        match self.troubles.get_mut(&subject).filter(|_| matches!(subject, Subject::File(_))) {
+        match self.troubles.get_mut(&subject).filter(|_| subject.is_file()) {
             Some(known) => known.owe(report, until),
             None => self.add(subject, report, until),
         }
@@ -105,16 +105,15 @@ impl Tamper {
 
     /// A file is not what the agent loaded. What an administrator means may stay so for [`MEANT_NANOS`]. Each further change is
     /// reported, but not at once.
-    pub(super) fn changed(&mut self, subject: Subject, report: Report) {
+    pub(super) fn changed(&mut self, subject: Subject, mut report: Report) {
         let meant = Phase::Until(report.to.saturating_add(MEANT_NANOS));
         let is_meant = report.weight == Weight::Meant;
         let Some(known) = self.troubles.get_mut(&subject) else {
             return self.add(subject, report, if is_meant { meant } else { Phase::Lasting });
         };
-        let mut report = report;
         let phase = match known.phase {
             Phase::Over if is_meant => meant,
-            // Interference stays what it is, whoever changes more of it.
+            // Interference stays what it is, though an administrator changes more of it.
             phase if is_meant => {
                 report.weight = known.weight;
                 phase
@@ -136,7 +135,7 @@ impl Tamper {
             tracing::info!("no longer so: {}", trouble.reason);
         }
         trouble.phase = Phase::Over;
-        if !matches!(subject, Subject::File(_)) {
+        if !subject.is_file() {
             self.troubles.remove(subject);
         }
     }
@@ -156,7 +155,7 @@ impl Tamper {
         }
         let mut due = Vec::new();
         self.troubles.retain(|subject, trouble| {
-            let is_file = matches!(subject, Subject::File(_));
+            let is_file = subject.is_file();
             let may_repeat = now >= trouble.reported.saturating_add(subject.repeat_nanos());
             match trouble.phase {
                 // What is owed is reported, though it is mended meanwhile.
@@ -234,7 +233,7 @@ impl Tamper {
             return;
         }
         let (reason, weight, reported) = (report.kept(), report.weight, report.to);
-        let is_file = matches!(subject, Subject::File(_));
+        let is_file = subject.is_file();
         self.troubles.insert(subject, Trouble { reason, phase, weight, reported, owed: None });
         self.report(is_file, report);
     }
@@ -255,6 +254,11 @@ impl Tamper {
 }
 
 impl Report {
+    /// Of what is done by a process that is not known, or that the reason names.
+    pub(super) fn new(reason: String, from: u64, to: u64, weight: Weight) -> Self {
+        Self { reason, from, to, by: None, who: String::new(), weight }
+    }
+
     /// The reason with who did it.
     pub(super) fn text(&self) -> String {
         let apart = if self.who.is_empty() { "" } else { "; " };
@@ -281,7 +285,11 @@ const MORE: &str = "; and more files, which `lapwing status` lists";
 
 impl Subject {
     fn repeat_nanos(&self) -> u64 {
-        if matches!(self, Self::File(_)) { FILE_REPEAT_NANOS } else { REPEAT_NANOS }
+        if self.is_file() { FILE_REPEAT_NANOS } else { REPEAT_NANOS }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
     }
 }
 
@@ -300,14 +308,7 @@ impl Trouble {
     fn unmeant(&self, now: u64) -> Report {
         let minutes = MEANT_NANOS / 60_000_000_000;
         let reason = format!("{}; no restart has loaded it within {minutes} minutes", self.reason);
-        Report {
-            reason,
-            from: self.reported,
-            to: now,
-            by: None,
-            who: String::new(),
-            weight: Weight::Interference,
-        }
+        Report::new(reason, self.reported, now, Weight::Interference)
     }
 }
 
@@ -321,14 +322,7 @@ mod tests {
     use super::*;
 
     fn report(reason: &str, to: u64) -> Report {
-        Report {
-            reason: reason.to_owned(),
-            from: 0,
-            to,
-            by: None,
-            who: String::new(),
-            weight: Weight::Interference,
-        }
+        Report::new(reason.to_owned(), 0, to, Weight::Interference)
     }
 
     #[test]

@@ -87,9 +87,8 @@ pub(super) fn report(touched: &Touched, agent: Option<Key>, now: u64) -> Option<
     };
     let is_managed = task.pid == INIT || is_kernel && touched.what == Signal::SIGKILL as u32;
     let weight = if is_managed { Weight::Managed } else { Weight::Interference };
-    let who = String::new();
     let subject = Subject::Act { kind: kind.0, what: touched.what, by: task.pid };
-    Some((subject, Report { reason: what, from: time, to, by: Some(Key::of(&task)), who, weight }))
+    Some((subject, Report { by: Some(Key::of(&task)), ..Report::new(what, time, to, weight) }))
 }
 
 /// A thread's name, of which only what is seen on paper stays.

@@ -21,6 +21,7 @@ use super::secret::Secret;
 use super::{Answer, Batch, Verdict, dead_letter, http};
 use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::clock;
+use crate::digest::hex;
 use crate::store::Spooled;
 
 /// A `[[sink]]` section of type `webhook`.
@@ -259,8 +260,7 @@ fn message_id(alerts: &[Spooled]) -> String {
         hash.update(&alert.id);
         hash.update(b"\n");
     }
-    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("lapwing_{hex}")
+    format!("lapwing_{}", hex(&hash.finalize()[..16]))
 }
 
 fn key(secret: &Secret) -> Result<Vec<u8>> {

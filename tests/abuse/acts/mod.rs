@@ -222,7 +222,7 @@ fn enter_namespaces(others: libc::c_int) -> io::Result<()> {
     std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
 }
 
-/// As [`Order::shell`], by whoever this process is.
+/// As [`Order::shell`], by the user of this process.
 fn mapped_shell(order: &Order, program: &Path) -> Command {
     let script = format!("{} -e /bin/true {} {}; exit $?", program.display(), order.address, order.port);
     let mut shell = Command::new("/bin/sh");

@@ -1,4 +1,4 @@
-//! Files of a trail as whoever acts in an account can have AWS write them.
+//! Files of a trail, as a user of an account can have AWS write them.
 
 use std::env;
 use std::fs;

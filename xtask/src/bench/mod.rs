@@ -1,6 +1,6 @@
 //! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak`, `bench memory`
-//! and `bench engine`: what the agent costs the processes of the host, how soon it tells, what it loses, whether it stays as it is, and
-//! how many events it can judge. `docs/benchmarks.md` says what came out where.
+//! and `bench engine`: what the agent costs the processes of the host, how soon it alerts, what it loses, whether it stays as it is, and
+//! how many events it can evaluate. `docs/benchmarks.md` says what came out where.
 
 mod cost;
 mod engine;

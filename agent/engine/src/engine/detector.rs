@@ -148,7 +148,7 @@ impl Detector {
         }
     }
 
-    /// Whether it judges each event by itself.
+    /// Whether it evaluates each event by itself.
     pub(super) fn is_memoryless(&self) -> bool {
         matches!(self, Self::Match | Self::Indicators(_))
     }

@@ -85,12 +85,12 @@ impl Running {
         self.detector.advance(now, &mut findings);
         self.collect(schema, judging, findings, output);
         if self.suppressor.is_some() || !self.withheld.is_empty() || !self.flood.is_idle() {
-            self.tell(schema, now, output);
+            self.report_held_back(schema, now, output);
         }
     }
 
-    /// Tells what was held back in time spans that are over.
-    fn tell(&mut self, schema: &Schema, now: Timestamp, output: &mut Output) {
+    /// Reports what was held back in time spans that are over.
+    fn report_held_back(&mut self, schema: &Schema, now: Timestamp, output: &mut Output) {
         let groups = self.suppressor.iter_mut().flat_map(|suppressor| suppressor.advance(now));
         let summaries = self.withheld.drain(..).chain(groups).chain(self.flood.advance(now));
         output.alerts.extend(summaries.map(|suppressed| Alert::summary(&self.rule, suppressed)));

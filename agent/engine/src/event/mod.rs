@@ -52,7 +52,7 @@ pub struct Fields {
     taken: Taken,
 }
 
-/// What values take, once it was asked for; zero before. It is no part of what fields are.
+/// What values take, once that was added up; zero before. It is no part of what fields are.
 #[derive(Debug, Default)]
 struct Taken(AtomicUsize);
 
@@ -140,7 +140,7 @@ impl Fields {
     }
 
     fn heap_bytes(&self) -> usize {
-        // Lists that events share are asked for each of them.
+        // A list that events share is added up once, and not for each of them.
         let Taken(taken) = &self.taken;
         if taken.load(Relaxed) == 0 {
             let lists = allocated(size_of_val(&*self.ids)) + allocated(size_of_val(&*self.values));

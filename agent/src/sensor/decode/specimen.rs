@@ -109,8 +109,7 @@ fn events(host: Host) -> Vec<Event> {
     found.push(Some(decoder.lost(1, 1, time)));
     found.push(Some(decoder.down(1, time).event));
     for weight in [Weight::Interference, Weight::Meant] {
-        let (reason, who) = ("a reason".to_owned(), String::new());
-        let report = Report { reason, from: 0, to: time, by: Some(key), who, weight };
+        let report = Report { by: Some(key), ..Report::new("a reason".to_owned(), 0, time, weight) };
         found.push(Some(decoder.tampered(&table, &report).event));
     }
     found.into_iter().flatten().collect()

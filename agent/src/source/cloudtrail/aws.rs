@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::config::QueueConfig;
 use super::credentials;
 use crate::causes::causes;
+use crate::digest::hex;
 
 /// How long AWS may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ impl Client {
     ) -> Result<reqwest::Response, AwsError> {
         let (mut parts, body) = request.into_parts();
         // Services other than S3 refuse an unsigned body, which is what is signed without this.
-        let digest: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&Sha256::digest(&body));
         if let Ok(digest) = HeaderValue::from_str(&digest) {
             parts.headers.insert("x-amz-content-sha256", digest);
         }
