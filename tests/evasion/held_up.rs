@@ -189,7 +189,8 @@ fn lost_by_kind(agent: &mut Agent) -> Value {
 /// An attacker who is root freezes the agent's control group, attacks, and thaws it. Seen: the attack.
 #[test]
 fn frozen_with_its_control_group() {
-    let agent = agent();
+    let _turn = turn();
+    let agent = agent_with("");
     let Some(group) = Group::new("lapwing-evasion") else {
         return skipped("this host has no control groups that freeze");
     };
@@ -206,7 +207,8 @@ fn frozen_with_its_control_group() {
 /// is written as soon as there is room again; the agent stays.
 #[test]
 fn without_files() {
-    let agent = agent();
+    let _turn = turn();
+    let agent = agent_with("");
     let pid = Pid::from_raw(agent.pid().try_into().unwrap());
     let limits = [Resource::RLIMIT_NOFILE, Resource::RLIMIT_FSIZE];
     let before = limits.map(|limit| limited(pid, limit, 0));
