@@ -14,7 +14,7 @@ use crate::process::{current, ended, executed, forked};
 /// match-proto:v2.6.37:include/trace/events/sched.h:TP_PROTO(struct task_struct *parent, struct task_struct *child)
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub(crate) fn fork_raw(ctx: RawTracePointContext) -> i32 {
-    forked(&ctx, ctx.arg(0), ctx.arg(1));
+    forked::<Address>(&ctx, ctx.arg(0), ctx.arg(1));
     0
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn fork_raw(ctx: RawTracePointContext) -> i32 {
 /// match-proto:v2.6.25:kernel/sched/core.c:void wake_up_new_task(struct task_struct *p)
 #[fentry(function = "wake_up_new_task")]
 pub(crate) fn fork_fentry(ctx: FEntryContext) -> i32 {
-    forked(&ctx, current(), ctx.arg(0));
+    forked::<Address>(&ctx, current(), ctx.arg(0));
     0
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn fork_kprobe(ctx: ProbeContext) -> u32 {
 /// match-proto:v3.4:include/trace/events/sched.h:TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub(crate) fn exec_raw(ctx: RawTracePointContext) -> i32 {
-    executed(&ctx, ctx.arg(0), ctx.arg(2));
+    executed::<Address>(&ctx, ctx.arg(0), ctx.arg(2));
     0
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn exec_raw(ctx: RawTracePointContext) -> i32 {
 /// match-proto:v4.17:fs/exec.c:void finalize_exec(struct linux_binprm *bprm)
 #[fentry(function = "finalize_exec")]
 pub(crate) fn exec_fentry(ctx: FEntryContext) -> i32 {
-    executed(&ctx, current(), ctx.arg(0));
+    executed::<Address>(&ctx, current(), ctx.arg(0));
     0
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn exec_kprobe(ctx: ProbeContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(crate) fn exit_raw(ctx: RawTracePointContext) -> i32 {
     let is_last = if EXIT_TELLS_LAST.load() != 0 { Some(ctx.arg::<u64>(1) & 0xff != 0) } else { None };
-    ended(&ctx, ctx.arg(0), is_last);
+    ended::<Address>(&ctx, ctx.arg(0), is_last);
     0
 }
 
@@ -75,14 +75,14 @@ pub(crate) fn exit_raw(ctx: RawTracePointContext) -> i32 {
 /// match-proto:v2.6.18:kernel/taskstats.c:void taskstats_exit(struct task_struct *tsk, int group_dead)
 #[fentry(function = "taskstats_exit")]
 pub(crate) fn exit_fentry(ctx: FEntryContext) -> i32 {
-    ended(&ctx, ctx.arg(0), Some(ctx.arg::<u32>(1) != 0));
+    ended::<Address>(&ctx, ctx.arg(0), Some(ctx.arg::<u32>(1) != 0));
     0
 }
 
 /// The same without trampolines.
 #[kprobe(function = "taskstats_exit")]
 pub(crate) fn exit_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(task), Some(group_dead)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
+    if let (Some(task), Some(group_dead)) = (ctx.arg::<Address>(0), ctx.arg::<u32>(1)) {
         ended(&ctx, task, Some(group_dead != 0));
     }
     0

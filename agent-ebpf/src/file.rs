@@ -12,8 +12,8 @@ const OVERLAYFS_SUPER_MAGIC: u32 = 0x794c_7630;
 
 /// What names the file of an inode.
 #[inline(always)]
-pub(crate) fn of(inode: Address) -> File {
-    let super_block: Address = read_or(inode, &INODE_SB, core::ptr::null());
+pub(crate) fn of<B: Base>(inode: B) -> File {
+    let super_block: B = read(inode, &INODE_SB);
     let nanos = read_or(inode, &INODE_CTIME_NANOS, ABSENT);
     let magic = read_or::<u64>(super_block, &SUPER_BLOCK_MAGIC, 0) as u32;
     let is_told = has(&INODE_CTIME_NANOS) && !(magic == OVERLAYFS_SUPER_MAGIC && is_a_users(super_block));
@@ -32,9 +32,12 @@ pub(crate) fn of(inode: Address) -> File {
 ///
 /// match-proto:v4.8:include/linux/fs.h:struct super_block
 #[inline(always)]
-fn is_a_users(super_block: Address) -> bool {
-    let namespace: Address = read_or(super_block, &SUPER_BLOCK_USER_NS, core::ptr::null());
-    !read_or::<Address>(namespace, &USER_NS_PARENT, core::ptr::null()).is_null()
+fn is_a_users<B: Base>(super_block: B) -> bool {
+    if !(has(&SUPER_BLOCK_USER_NS) && has(&USER_NS_PARENT)) {
+        return false;
+    }
+    let namespace: B = read(super_block, &SUPER_BLOCK_USER_NS);
+    !read::<Address>(namespace, &USER_NS_PARENT).is_null()
 }
 
 /// Whether it lies in the upper layer of an overlay. An overlay's inode is followed by the entry of the file in that
@@ -42,8 +45,8 @@ fn is_a_users(super_block: Address) -> bool {
 ///
 /// match-proto:v4.19:fs/overlayfs/ovl_entry.h:struct ovl_inode
 #[inline(always)]
-pub(crate) fn is_upper(inode: Address, file: &File) -> bool {
+pub(crate) fn is_upper(inode: impl Base, file: &File) -> bool {
     has(&INODE_BYTES)
         && file.magic == OVERLAYFS_SUPER_MAGIC
-        && !read::<Address>(inode, &INODE_BYTES).is_null()
+        && !read::<Address>(inode.address(), &INODE_BYTES).is_null()
 }

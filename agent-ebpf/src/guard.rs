@@ -66,7 +66,7 @@ fn signaled(signal: u32, info: Address, target: Address) {
     let code = match info as u64 {
         0 => 0,
         SEND_SIG_PRIV => SI_KERNEL,
-        _ => read_at(info, SIGINFO_CODE),
+        _ => info.read_at(SIGINFO_CODE),
     };
     touched(Kind::SIGNAL, signal, code, target);
 }
@@ -104,7 +104,7 @@ fn accessed(target: Address, mode: u32) {
 pub(crate) fn ptrace_syscall(ctx: TracePointContext) -> u32 {
     if syscall_result(&ctx).is_some() && has(&TASK_PTRACED) && has(&TASK_PTRACE_ENTRY) {
         let traced = at(current(), &TASK_PTRACED);
-        let first: Address = read_at(traced, 0);
+        let first: Address = traced.read_at(0);
         let target = first.wrapping_sub(TASK_PTRACE_ENTRY.load() as usize);
         if first != traced && is_agent(target) {
             touched(Kind::PTRACE, 0, 0, target);
@@ -120,7 +120,7 @@ pub(crate) fn ptrace_syscall(ctx: TracePointContext) -> u32 {
 pub(crate) fn bpf_fentry(ctx: FEntryContext) -> i32 {
     let (command, attributes): (u32, Address) = (ctx.arg(0), ctx.arg(1));
     if let Some(place) = descriptor_place(command) {
-        called(command, read_at(attributes, place));
+        called(command, attributes.read_at(place));
     }
     0
 }
@@ -131,7 +131,7 @@ pub(crate) fn bpf_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(command), Some(attributes)) = (ctx.arg::<u32>(0), ctx.arg::<Address>(1))
         && let Some(place) = descriptor_place(command)
     {
-        called(command, read_at(attributes, place));
+        called(command, attributes.read_at(place));
     }
     0
 }
@@ -184,7 +184,9 @@ fn called(command: u32, descriptor: u32) {
     }
     let file = task::file(current, descriptor);
     let private: Address = read(file, &FILE_PRIVATE);
-    let (object, id) = match read_at::<u64>(read(read(file, &FILE_DENTRY), &DENTRY_NAME), 0) {
+    let entry: Address = read(file, &FILE_DENTRY);
+    let name: Address = read(entry, &DENTRY_NAME);
+    let (object, id) = match name.read_at::<u64>(0) {
         MAP => (Object::Map, read_or(private, &BPF_MAP_ID, 0_u32)),
         LINK => (Object::Link, read_or(private, &BPF_LINK_ID, 0_u32)),
         _ => return,

@@ -1,12 +1,13 @@
 //! Where fields lie in this kernel, and the reading of them.
 //!
-//! Every read goes through the kernel's checked copy, so that a pointer which is stale or was never one yields zeros
-//! and no fault.
+//! Every read yields zeros and no fault where a pointer is stale or was never one: it is a load that the verifier has
+//! checked ([`Typed`]), or goes through the kernel's checked copy ([`Address`]).
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::programs::BtfTracePointContext;
 use lapwing_common::{ABSENT, layout};
 
 /// An address in the kernel.
@@ -46,25 +47,111 @@ pub(crate) static FILL_MARK_BYTES: Global<u64> = Global::new(u64::MAX);
 pub(crate) static CONNECTIONS_MARK_BYTES: Global<u64> = Global::new(u64::MAX);
 
 /// Plain numbers and addresses: any bytes make one.
-pub(crate) trait Plain: Copy {}
+pub(crate) trait Plain: Copy {
+    /// Loads it in pieces no larger than a member of the kernel's structures, which the verifier wants.
+    ///
+    /// # Safety
+    /// The verifier knows what lies there.
+    #[inline(always)]
+    unsafe fn load(place: *const Self) -> Self {
+        // SAFETY: by the caller's promise.
+        unsafe { place.read_volatile() }
+    }
+}
 impl Plain for u8 {}
 impl Plain for u16 {}
 impl Plain for u32 {}
 impl Plain for u64 {}
 impl Plain for Address {}
-impl<const N: usize> Plain for [u8; N] {}
-impl<const N: usize> Plain for [u32; N] {}
-impl<const N: usize> Plain for [u64; N] {}
+impl Plain for Typed {}
+impl Plain for [u8; 16] {
+    /// In two pieces: bytes lie in an array, over whose members a load may go.
+    #[inline(always)]
+    unsafe fn load(place: *const Self) -> Self {
+        // SAFETY: by the caller's promise; and any bytes make two numbers.
+        unsafe { core::mem::transmute(<[u64; 2]>::load(place.cast())) }
+    }
+}
+macro_rules! arrays {
+    ($($element:ty),*) => {$(
+        impl<const N: usize> Plain for [$element; N] {
+            #[inline(always)]
+            unsafe fn load(place: *const Self) -> Self {
+                // SAFETY: by the caller's promise.
+                core::array::from_fn(|index| unsafe { <$element>::load(place.cast::<$element>().add(index)) })
+            }
+        }
+    )*};
+}
+arrays!(u32, u64, Address);
+
+/// Where a structure of the kernel's begins.
+pub(crate) trait Base: Plain {
+    /// Reads at a distance from it; zeros where the address is none.
+    fn read_at<T: Plain>(self, offset: usize) -> T;
+
+    /// It as a plain address.
+    fn address(self) -> Address;
+}
+
+impl Base for Address {
+    #[inline(always)]
+    fn read_at<T: Plain>(self, offset: usize) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes every byte of `value`: what it read, or zeros where it could not; and any bytes make
+        // a `T`. The address is checked by the helper.
+        unsafe {
+            bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                self.wrapping_add(offset).cast(),
+            );
+            value.assume_init()
+        }
+    }
+
+    #[inline(always)]
+    fn address(self) -> Address {
+        self
+    }
+}
+
+/// A structure whose type the verifier knows: what a tracepoint that BTF describes hands over, and what pointers in that
+/// lead to. It is read by plain loads, which yield zeros where they fault; a checked copy costs ten times as much.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Typed(Address);
+
+impl Typed {
+    /// What a tracepoint that BTF describes hands over as this parameter.
+    #[inline(always)]
+    pub(crate) fn parameter(ctx: &BtfTracePointContext, number: usize) -> Self {
+        Self(ctx.arg(number))
+    }
+}
+
+impl Base for Typed {
+    #[inline(always)]
+    fn read_at<T: Plain>(self, offset: usize) -> T {
+        // SAFETY: the verifier refuses a load of what is not a member of the structure.
+        unsafe { T::load(self.0.wrapping_add(offset).cast()) }
+    }
+
+    #[inline(always)]
+    fn address(self) -> Address {
+        self.0
+    }
+}
 
 /// Reads a field; zeros where the address is none.
 #[inline(always)]
-pub(crate) fn read<T: Plain>(base: Address, field: &Global<u32>) -> T {
-    read_at(base, field.load() as usize)
+pub(crate) fn read<T: Plain>(base: impl Base, field: &Global<u32>) -> T {
+    base.read_at(field.load() as usize)
 }
 
 /// Reads a field that this kernel may not have; `default` where it has not.
 #[inline(always)]
-pub(crate) fn read_or<T: Plain>(base: Address, field: &Global<u32>, default: T) -> T {
+pub(crate) fn read_or<T: Plain>(base: impl Base, field: &Global<u32>, default: T) -> T {
     if has(field) { read(base, field) } else { default }
 }
 
@@ -104,20 +191,4 @@ impl<const N: usize> Window<N> {
 #[inline(always)]
 pub(crate) fn at(base: Address, field: &Global<u32>) -> Address {
     base.wrapping_add(field.load() as usize)
-}
-
-/// Reads at a distance from an address; zeros where the address is none.
-#[inline(always)]
-pub(crate) fn read_at<T: Plain>(base: Address, offset: usize) -> T {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes every byte of `value`: what it read, or zeros where it could not; and any bytes make
-    // a `T`. The address is checked by the helper.
-    unsafe {
-        bpf_probe_read_kernel(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            base.wrapping_add(offset).cast(),
-        );
-        value.assume_init()
-    }
 }

@@ -134,9 +134,11 @@ fn closed(sock: Address, state: u32) {
 fn descriptor_accepted(ctx: &TracePointContext) {
     let Some(descriptor) = syscall_result(ctx) else { return };
     let file = task::file(current(), descriptor as u32);
-    let mode: u16 = read(read(file, &FILE_INODE), &INODE_MODE);
+    let inode: Address = read(file, &FILE_INODE);
+    let mode: u16 = read(inode, &INODE_MODE);
     if mode & S_IFMT == S_IFSOCK {
-        accepted(read(read(file, &FILE_PRIVATE), &SOCKET_SK));
+        let socket: Address = read(file, &FILE_PRIVATE);
+        accepted(read(socket, &SOCKET_SK));
     }
 }
 

@@ -31,18 +31,19 @@ const SYSCALL_RETURN: usize = 16;
 /// match-proto:v2.6.37:include/trace/events/sched.h:TP_PROTO(struct task_struct *parent, struct task_struct *child)
 #[btf_tracepoint]
 pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
-    forked(&ctx, ctx.arg(0), ctx.arg(1));
+    forked(&ctx, Typed::parameter(&ctx, 0), Typed::parameter(&ctx, 1));
     0
 }
 
 /// A task made another.
 #[inline(always)]
-pub(crate) fn forked(_ctx: &impl EbpfContext, forker: Address, child: Address) {
+pub(crate) fn forked<B: Base>(_ctx: &impl EbpfContext, forker: B, child: B) {
     let identity = task::identity(child);
     if identity.thread != identity.pid || identity.pid == 0 {
         return;
     }
     trace!(_ctx, "fork {}", identity.pid);
+    let leader: B = read(forker, &TASK_LEADER);
     emit(
         Kind::FORK,
         &mut Fork {
@@ -50,9 +51,9 @@ pub(crate) fn forked(_ctx: &impl EbpfContext, forker: Address, child: Address) {
             child: identity,
             credentials: task::credentials(child),
             place: task::place(child),
-            forker: task::process_number(forker, read(forker, &TASK_LEADER)),
+            forker: task::process_number(forker, leader),
             reserved: 0,
-            forker_start: read(read(forker, &TASK_LEADER), &TASK_START),
+            forker_start: read(leader, &TASK_START),
         },
     );
 }
@@ -62,13 +63,13 @@ pub(crate) fn forked(_ctx: &impl EbpfContext, forker: Address, child: Address) {
 /// match-proto:v3.4:include/trace/events/sched.h:TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[btf_tracepoint]
 pub(crate) fn exec(ctx: BtfTracePointContext) -> i32 {
-    executed(&ctx, ctx.arg(0), ctx.arg(2));
+    executed(&ctx, Typed::parameter(&ctx, 0), Typed::parameter(&ctx, 2));
     0
 }
 
 /// A task is about to run the program that `binprm` was made for.
 #[inline(always)]
-pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) {
+pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
     let identity = task::identity(task);
     if identity.pid == 0 {
         return;
@@ -87,8 +88,8 @@ pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) 
         let tail = Tail::begin(place, scratch, size_of::<Exec>());
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));
         (*record).interpreter = interpreter(&tail, binprm);
-        let opened: Address = read(binprm, &BINPRM_FILE);
-        let inode: Address = read(opened, &FILE_INODE);
+        let opened: B = read(binprm, &BINPRM_FILE);
+        let inode: B = read(opened, &FILE_INODE);
         let named = file::of(inode);
         (*record).file = named;
         let mounts = task::mount_namespace(task);
@@ -97,13 +98,13 @@ pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) 
         if file::is_upper(inode, &named) {
             (*record).executable.len |= Span::UPPER;
         }
-        let fs: Address = read(task, &TASK_FS);
+        let fs: B = read(task, &TASK_FS);
         let directory = tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT), mounts);
         (*record).directory = path::span(directory);
         let cgroup = (*record).place.cgroup;
         let is_known = CGROUPS.get_ptr(cgroup).is_some();
         (*record).cgroup = if is_known { Span::EMPTY } else { path::span(tail.cgroup(task::cgroup(task))) };
-        let mm: Address = read(task, &TASK_MM);
+        let mm: B = read(task, &TASK_MM);
         (*record).environment = if WANTED.load() == 0 {
             Span::EMPTY
         } else {
@@ -130,19 +131,19 @@ pub(crate) fn executed(_ctx: &impl EbpfContext, task: Address, binprm: Address) 
 #[btf_tracepoint]
 pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
     let is_last = if EXIT_TELLS_LAST.load() != 0 { Some(ctx.arg::<u64>(1) & 0xff != 0) } else { None };
-    ended(&ctx, ctx.arg(0), is_last);
+    ended(&ctx, Typed::parameter(&ctx, 0), is_last);
     0
 }
 
 /// A task ends; whether it is the last of its process, where that was told.
 #[inline(always)]
-pub(crate) fn ended(_ctx: &impl EbpfContext, task: Address, is_last: Option<bool>) {
-    let signal: Address = read(task, &TASK_SIGNAL);
+pub(crate) fn ended<B: Base>(_ctx: &impl EbpfContext, task: B, is_last: Option<bool>) {
+    let signal: B = read(task, &TASK_SIGNAL);
     // Of two threads that end at once both may see zero; user space drops the second record.
     if !is_last.unwrap_or_else(|| read::<u32>(signal, &SIGNAL_LIVE) == 0) {
         return;
     }
-    let leader: Address = read(task, &TASK_LEADER);
+    let leader: B = read(task, &TASK_LEADER);
     let flags: u32 = read(signal, &SIGNAL_FLAGS);
     let status = if flags & SIGNAL_GROUP_EXIT != 0 {
         read(signal, &SIGNAL_GROUP_EXIT_CODE)
@@ -229,7 +230,8 @@ pub(crate) fn syscall_result(ctx: &TracePointContext) -> Option<i64> {
 /// Credentials replace the task's own. Most of those are of the same ids: capabilities change, keyrings, limits.
 #[inline(always)]
 fn committed(new: Address) {
-    if task::ids(new) != task::ids(read(current(), &TASK_REAL_CRED)) {
+    let own: Address = read(current(), &TASK_REAL_CRED);
+    if task::ids(new) != task::ids(own) {
         changed(Kind::IDS, new);
     }
 }
@@ -249,7 +251,7 @@ fn changed(kind: Kind, cred: Address) -> u64 {
 
 /// The interpreter as it was written, where the kernel went through one.
 #[inline(always)]
-fn interpreter(tail: &Tail, binprm: Address) -> Span {
+fn interpreter(tail: &Tail, binprm: impl Base) -> Span {
     let (asked, taken): (Address, Address) = (read(binprm, &BINPRM_FILENAME), read(binprm, &BINPRM_INTERP));
     if asked == taken { Span::EMPTY } else { tail.text(taken) }
 }

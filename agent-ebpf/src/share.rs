@@ -84,7 +84,7 @@ fn begin(len: u64, unread: u64, free: u64, read: u64) -> u64 {
 /// The control group of the current task.
 #[inline(never)]
 fn group(of: u64) -> u64 {
-    read_or(task::cgroup(current()), &KERNFS_ID, 0) | of
+    task::cgroup_id(current()) | of
 }
 
 /// The program file of the current task.

@@ -1,7 +1,6 @@
 //! What a task tells of itself: who it is, what it may do, where it runs.
 
 use aya_ebpf::Global;
-use lapwing_common::layout::NSPROXY_BYTES;
 use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, State, Task};
 
 use crate::layout::*;
@@ -24,9 +23,9 @@ const LEVELS_MAX: usize = 4;
 
 /// Who the task is. Its numbers are zero where it is not in the namespace that is watched.
 #[inline(always)]
-pub(crate) fn identity(task: Address) -> Task {
-    let leader: Address = read(task, &TASK_LEADER);
-    let parent: Address = read(read(task, &TASK_PARENT), &TASK_LEADER);
+pub(crate) fn identity<B: Base>(task: B) -> Task {
+    let (leader, parent): (B, B) = (read(task, &TASK_LEADER), read(task, &TASK_PARENT));
+    let parent: B = read(parent, &TASK_LEADER);
     let thread = read(task, &TASK_PID);
     Task {
         pid: process_number(task, leader),
@@ -41,7 +40,7 @@ pub(crate) fn identity(task: Address) -> Task {
 
 /// The number of the process that a task belongs to, whose first thread is `leader`.
 #[inline(always)]
-pub(crate) fn process_number(task: Address, leader: Address) -> u32 {
+pub(crate) fn process_number<B: Base>(task: B, leader: B) -> u32 {
     if is_whole_host() { read(task, &TASK_TGID) } else { number(read(leader, &TASK_THREAD_PID)) }
 }
 
@@ -67,8 +66,9 @@ fn number(pid: Address) -> u32 {
         if level > deepest as usize {
             break;
         }
-        if read_or::<u32>(read_at(upid, UPID_NS), &NS_PID_INUM, 0) == watched {
-            return read_at(upid, 0);
+        let namespace: Address = upid.read_at(UPID_NS);
+        if read_or::<u32>(namespace, &NS_PID_INUM, 0) == watched {
+            return upid.read_at(0);
         }
         upid = upid.wrapping_add(UPID_BYTES);
     }
@@ -77,8 +77,8 @@ fn number(pid: Address) -> u32 {
 
 /// What the task may do.
 #[inline(always)]
-pub(crate) fn credentials(task: Address) -> Credentials {
-    let cred: Address = read(task, &TASK_CRED);
+pub(crate) fn credentials<B: Base>(task: B) -> Credentials {
+    let cred: B = read(task, &TASK_CRED);
     let [uid, gid, suid, sgid, euid, egid] = ids(cred);
     Credentials {
         uid,
@@ -99,14 +99,14 @@ pub(crate) fn credentials(task: Address) -> Credentials {
 /// The real, saved and effective user and group, which lie one after the other.
 /// match-proto:v2.6.29:include/linux/cred.h:struct cred
 #[inline(always)]
-pub(crate) fn ids(cred: Address) -> [u32; 6] {
+pub(crate) fn ids(cred: impl Base) -> [u32; 6] {
     read(cred, &CRED_UID)
 }
 
 /// The user of the host who answers for these credentials. Ids that a user namespace maps cost nothing to get: its
 /// owner counts, and of nested ones the owner of the outermost.
 #[inline(never)]
-fn actor(cred: Address) -> u32 {
+fn actor<B: Base>(cred: B) -> u32 {
     owner(cred)
 }
 
@@ -114,16 +114,20 @@ fn actor(cred: Address) -> u32 {
 /// both fit into what a program leaves of its stack.
 #[inline(never)]
 pub(crate) fn current_actor() -> u32 {
-    owner(read(current(), &TASK_REAL_CRED))
+    let cred: Address = read(current(), &TASK_REAL_CRED);
+    owner(cred)
 }
 
 #[inline(always)]
-fn owner(cred: Address) -> u32 {
+fn owner<B: Base>(cred: B) -> u32 {
     let mut user: u32 = read(cred, &CRED_UID);
-    let mut namespace: Address = read_or(cred, &CRED_USER_NS, core::ptr::null());
+    if !(has(&CRED_USER_NS) && has(&USER_NS_PARENT)) {
+        return user;
+    }
+    let mut namespace: B = read(cred, &CRED_USER_NS);
     for _ in 0..USER_NAMESPACES_MAX {
-        let above: Address = read_or(namespace, &USER_NS_PARENT, core::ptr::null());
-        if above.is_null() {
+        let above: B = read(namespace, &USER_NS_PARENT);
+        if above.address().is_null() {
             break;
         }
         user = read_or(namespace, &USER_NS_OWNER, user);
@@ -135,15 +139,16 @@ fn owner(cred: Address) -> u32 {
 /// What the task's process is at this moment, by its own credentials: what the kernel lets it act as for the length of
 /// one call is no change.
 #[inline(always)]
-pub(crate) fn own_state(task: Address) -> State {
-    state(task, read(task, &TASK_REAL_CRED))
+pub(crate) fn own_state<B: Base>(task: B) -> State {
+    let cred: B = read(task, &TASK_REAL_CRED);
+    state(task, cred)
 }
 
 /// What the task's process is with these credentials.
 #[inline(always)]
-pub(crate) fn state(task: Address, cred: Address) -> State {
+pub(crate) fn state<B: Base>(task: B, cred: B) -> State {
     let [uid, gid, suid, sgid, euid, egid] = ids(cred);
-    let signal: Address = read(task, &TASK_SIGNAL);
+    let signal: B = read(task, &TASK_SIGNAL);
     State {
         uid,
         gid,
@@ -162,34 +167,37 @@ pub(crate) fn state(task: Address, cred: Address) -> State {
 
 /// Where the task runs.
 #[inline(always)]
-pub(crate) fn place(task: Address) -> Place {
-    let signal: Address = read(task, &TASK_SIGNAL);
-    let pid: Address = read(task, &TASK_THREAD_PID);
+pub(crate) fn place<B: Base>(task: B) -> Place {
+    let signal: B = read(task, &TASK_SIGNAL);
+    let pid: B = read(task, &TASK_THREAD_PID);
     let level: u32 = read(pid, &PID_LEVEL);
-    let upid = at(pid, &PID_NUMBERS).wrapping_add(level as usize * UPID_BYTES);
+    // Which of them is known only when the program runs, so that the verifier does not know the type there.
+    let upid = at(pid.address(), &PID_NUMBERS).wrapping_add(level as usize * UPID_BYTES);
     Place {
         pgid: group(signal, PIDTYPE_PGID),
         sid: group(signal, PIDTYPE_SID),
         tty: terminal(signal),
-        vpid: read_at(upid, 0),
-        namespaces: namespaces(task, read_at(upid, UPID_NS)),
-        cgroup: read_or(cgroup(task), &KERNFS_ID, 0),
+        vpid: upid.read_at(0),
+        namespaces: namespaces(task, upid.read_at(UPID_NS)),
+        cgroup: cgroup_id(task),
     }
 }
 
 /// The task's mount namespace; none where this kernel does not say.
 #[inline(always)]
-pub(crate) fn mount_namespace(task: Address) -> Address {
-    read_or(read(task, &TASK_NSPROXY), &NSPROXY_MNT, core::ptr::null())
+pub(crate) fn mount_namespace<B: Base>(task: B) -> Address {
+    let proxy: B = read(task, &TASK_NSPROXY);
+    read_or(proxy, &NSPROXY_MNT, core::ptr::null())
 }
 
 /// Standard input, output and error.
 #[inline(always)]
-pub(crate) fn stdio(task: Address) -> [Descriptor; 3] {
-    let table: Address = read(read(task, &TASK_FILES), &FILES_FDT);
+pub(crate) fn stdio<B: Base>(task: B) -> [Descriptor; 3] {
+    let files: B = read(task, &TASK_FILES);
+    let table: B = read(files, &FILES_FDT);
     let open: Address = read(table, &FDTABLE_FD);
-    [0, 1, 2].map(|number| {
-        let inode: Address = read(read_at(open, number * size_of::<Address>()), &FILE_INODE);
+    open.read_at::<[Address; 3]>(0).map(|file| {
+        let inode: Address = read(file, &FILE_INODE);
         Descriptor {
             inode: read(inode, &INODE_INO),
             mode: u32::from(read::<u16>(inode, &INODE_MODE)),
@@ -201,43 +209,58 @@ pub(crate) fn stdio(task: Address) -> [Descriptor; 3] {
 /// The file behind a descriptor of the task.
 #[inline(always)]
 pub(crate) fn file(task: Address, descriptor: u32) -> Address {
-    let table: Address = read(read(task, &TASK_FILES), &FILES_FDT);
+    let files: Address = read(task, &TASK_FILES);
+    let table: Address = read(files, &FILES_FDT);
     let max: u32 = read(table, &FDTABLE_MAX);
     if descriptor >= max {
         return core::ptr::null();
     }
-    read_at(read(table, &FDTABLE_FD), descriptor as usize * size_of::<Address>())
+    let open: Address = read(table, &FDTABLE_FD);
+    open.read_at(descriptor as usize * size_of::<Address>())
 }
 
-/// The node of the task's control group in the hierarchy by which this host tells containers apart.
+/// The id of the task's control group in the hierarchy by which this host tells containers apart; zero where this kernel has
+/// none.
 #[inline(always)]
-pub(crate) fn cgroup(task: Address) -> Address {
-    let set: Address = read_or(task, &TASK_CGROUPS, core::ptr::null());
+pub(crate) fn cgroup_id(task: impl Base) -> u64 {
+    read_or(cgroup(task), &KERNFS_ID, 0)
+}
+
+/// The node of that control group.
+#[inline(always)]
+pub(crate) fn cgroup<B: Base>(task: B) -> Address {
     let controller = CGROUP_CONTROLLER.load();
-    let group: Address = if controller == ABSENT {
-        read_or(set, &CSS_SET_DFL_CGRP, core::ptr::null())
+    let is_unified = controller == ABSENT;
+    let has_group =
+        if is_unified { has(&CSS_SET_DFL_CGRP) } else { has(&CSS_CGROUP) && has(&CSS_SET_SUBSYS) };
+    if !(has(&TASK_CGROUPS) && has(&CGROUP_KN) && has_group) {
+        return core::ptr::null();
+    }
+    let set: B = read(task, &TASK_CGROUPS);
+    let group: B = if is_unified {
+        read(set, &CSS_SET_DFL_CGRP)
     } else {
-        let states = at(set, &CSS_SET_SUBSYS);
-        read_or(read_at(states, controller as usize * size_of::<Address>()), &CSS_CGROUP, core::ptr::null())
+        let states = CSS_SET_SUBSYS.load() as usize;
+        let state: B = set.read_at(states + controller as usize * size_of::<Address>());
+        read(state, &CSS_CGROUP)
     };
-    read_or(group, &CGROUP_KN, core::ptr::null())
+    read(group, &CGROUP_KN)
 }
 
 #[inline(always)]
-fn group(signal: Address, kind: usize) -> u32 {
-    let pids = at(signal, &SIGNAL_PIDS);
-    let pid: Address = read_at(pids, kind * size_of::<Address>());
-    if is_whole_host() { read(pid, &PID_NUMBERS) } else { number(pid) }
+fn group<B: Base>(signal: B, kind: usize) -> u32 {
+    let pid: B = signal.read_at(SIGNAL_PIDS.load() as usize + kind * size_of::<Address>());
+    if is_whole_host() { read(pid, &PID_NUMBERS) } else { number(pid.address()) }
 }
 
 /// The controlling terminal's device number, as the kernel writes it: major above 20 bits of minor.
 #[inline(always)]
-fn terminal(signal: Address) -> u32 {
-    let tty: Address = read(signal, &SIGNAL_TTY);
-    if tty.is_null() {
+fn terminal<B: Base>(signal: B) -> u32 {
+    let tty: B = read(signal, &SIGNAL_TTY);
+    if tty.address().is_null() {
         return 0;
     }
-    let driver: Address = read(tty, &TTY_DRIVER);
+    let driver: B = read(tty, &TTY_DRIVER);
     let major: u32 = read(driver, &TTY_DRIVER_MAJOR);
     let minor: u32 = read(driver, &TTY_DRIVER_MINOR);
     let index: u32 = read(tty, &TTY_INDEX);
@@ -245,19 +268,26 @@ fn terminal(signal: Address) -> u32 {
 }
 
 #[inline(always)]
-fn namespaces(task: Address, pid_namespace: Address) -> [u32; 8] {
-    let proxy = Window::<NSPROXY_BYTES>::of(read(task, &TASK_NSPROXY));
-    let of = |namespace: &Global<u32>, inode: &Global<u32>| -> u32 {
-        read_or(proxy.get::<u64>(namespace) as Address, inode, 0)
-    };
-    let user: Address = read_or(read(task, &TASK_CRED), &CRED_USER_NS, core::ptr::null());
+fn namespaces<B: Base>(task: B, pid_namespace: Address) -> [u32; 8] {
+    let proxy: B = read(task, &TASK_NSPROXY);
+    let cred: B = read(task, &TASK_CRED);
     let mut inodes = [0; 8];
-    inodes[Namespace::Cgroup as usize] = of(&NSPROXY_CGROUP, &NS_CGROUP_INUM);
-    inodes[Namespace::Ipc as usize] = of(&NSPROXY_IPC, &NS_IPC_INUM);
-    inodes[Namespace::Mount as usize] = of(&NSPROXY_MNT, &NS_MNT_INUM);
-    inodes[Namespace::Network as usize] = of(&NSPROXY_NET, &NET_INUM);
+    inodes[Namespace::Cgroup as usize] = inode(proxy, &NSPROXY_CGROUP, &NS_CGROUP_INUM);
+    inodes[Namespace::Ipc as usize] = inode(proxy, &NSPROXY_IPC, &NS_IPC_INUM);
+    inodes[Namespace::Mount as usize] = inode(proxy, &NSPROXY_MNT, &NS_MNT_INUM);
+    inodes[Namespace::Network as usize] = inode(proxy, &NSPROXY_NET, &NET_INUM);
     inodes[Namespace::Pid as usize] = read_or(pid_namespace, &NS_PID_INUM, 0);
-    inodes[Namespace::User as usize] = read_or(user, &NS_USER_INUM, 0);
-    inodes[Namespace::Uts as usize] = of(&NSPROXY_UTS, &NS_UTS_INUM);
+    inodes[Namespace::User as usize] = inode(cred, &CRED_USER_NS, &NS_USER_INUM);
+    inodes[Namespace::Uts as usize] = inode(proxy, &NSPROXY_UTS, &NS_UTS_INUM);
     inodes
+}
+
+/// The inode of the namespace that a member leads to; zero where this kernel does not have it.
+#[inline(always)]
+fn inode<B: Base>(holder: B, namespace: &Global<u32>, inode: &Global<u32>) -> u32 {
+    if !(has(namespace) && has(inode)) {
+        return 0;
+    }
+    let namespace: B = read(holder, namespace);
+    read(namespace, inode)
 }

@@ -143,7 +143,7 @@ fn tell(sock: Address, family: u16, protocol: u16, remote: &[u32; 4], remote_por
 fn sock(ctx: &SockAddrContext) -> Address {
     // SAFETY: the context has a socket in all four programs.
     let sock = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk) };
-    read_at((&raw const sock).cast(), 0)
+    Address::read_at((&raw const sock).cast(), 0)
 }
 
 /// A number of the context, read by itself: the verifier refuses two that are read at once.

@@ -8,10 +8,8 @@
 
 /// How much of a `struct sock_common` is read at once; what the table names of it lies inside.
 pub const SOCK_COMMON_BYTES: usize = 120;
-/// How much of a `struct nsproxy` is read at once.
-pub const NSPROXY_BYTES: usize = 80;
 /// Structures that are read at once, with how much of them.
-pub const WINDOWS: [(&str, usize); 2] = [("sock_common", SOCK_COMMON_BYTES), ("nsproxy", NSPROXY_BYTES)];
+pub const WINDOWS: [(&str, usize); 1] = [("sock_common", SOCK_COMMON_BYTES)];
 
 /// Hands the table to the macro `$with`, so that both sides are made of the same rows.
 #[macro_export]
@@ -54,7 +52,7 @@ macro_rules! layout {
             required INODE_INO: "inode.i_ino";
             required INODE_MODE: "inode.i_mode";
             required INODE_RDEV: "inode.i_rdev";
-            optional INODE_SB: "inode.i_sb";
+            required INODE_SB: "inode.i_sb";
             optional INODE_SIZE: "inode.i_size";
             optional KERNFS_ID: "kernfs_node.id";
             optional KERNFS_NAME: "kernfs_node.name";
