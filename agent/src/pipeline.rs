@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lapwing_engine::detect::{Indicators, Limits, Weights};
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, StateChange, field};
 use serde_json::json;
@@ -65,10 +65,12 @@ const SENSOR_QUIET: Duration = Duration::from_secs(1);
 const LANES_END_MAX: Duration = Duration::from_secs(6);
 const EDGES_END_MAX: Duration = Duration::from_millis(8500);
 const LEDGER_END_MAX: Duration = Duration::from_secs(9);
+/// How long after the start the threads run none of the code any more that only their own start needs.
+const THREADS_START: Duration = Duration::from_secs(1);
 /// How long after a stop the process ends in any case, even where its own log takes nothing.
 const END_MAX: Duration = Duration::from_millis(9500);
 
-/// Runs the agent, whose configuration was read from this path, until it is told to stop.
+/// Runs the agent, whose configuration was read from this path, until it has to stop.
 ///
 /// # Errors
 /// What kept it from running: said before anything is started where it can be known then.
@@ -136,13 +138,20 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     if !loaded.rules.iter().any(|rule| rule.enabled) {
         tracing::error!("NO RULE RUNS: nothing raises an alert; put rules where `rules.paths` says");
     }
-    memory::release();
-
-    // SIGTERM, or the end of a lane: the agent does not go on with half of its sources, the service manager starts it anew.
-    let _ = rung.recv();
+    wait_for_the_end(&rung);
     stop.all();
     drop((stop, client));
     end(running, ledger, [upstream, edges])
+}
+
+/// Waits for SIGTERM, or for the end of a lane: the agent does not go on with half of its sources, the service manager starts it
+/// anew. Memory that only the start needed is given back now, and once the threads have started too.
+fn wait_for_the_end(rung: &Receiver<()>) {
+    memory::release();
+    if rung.recv_timeout(THREADS_START) == Err(RecvTimeoutError::Timeout) {
+        memory::release();
+        let _ = rung.recv();
+    }
 }
 
 /// Waits for the ends of all, in their order, and for none too long.

@@ -2,6 +2,7 @@
 //! times, for processors write to a ring in an order of their own, and there are two rings.
 
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct Ring {
     wait: Duration,
     /// Records one after the other, each at a multiple of eight bytes.
     buffer: Vec<u64>,
+    /// Room that records move to which are not ready yet. It and `buffer` take turns.
+    spare: Vec<u64>,
     /// Where they begin, those to be handed out first.
     pending: Vec<Place>,
     /// How many of `pending` are handed out now.
@@ -107,6 +110,7 @@ impl Ring {
             poll,
             wait: WAIT_BUSY,
             buffer: Vec::new(),
+            spare: Vec::new(),
             pending: Vec::new(),
             ready: 0,
             delivered: [0; SLOTS],
@@ -230,21 +234,17 @@ impl Ring {
     fn forget_ready(&mut self) {
         self.order.pass(self.pending.drain(..self.ready).map(|place| place.time));
         self.ready = 0;
-        if self.pending.is_empty() {
-            self.buffer.clear();
-            // After a burst the room goes back.
-            if self.buffer.capacity() * 8 > BUFFER_BYTES_MAX / 4 {
-                self.buffer.shrink_to(BUFFER_BYTES_MAX / 64);
-            }
-            return;
-        }
-        let mut kept = Vec::new();
+        self.spare.clear();
         for place in &mut self.pending {
             let start = place.start as usize;
-            place.start = kept.len() as u32;
-            kept.extend_from_slice(&self.buffer[start..start + place.words as usize]);
+            place.start = self.spare.len() as u32;
+            self.spare.extend_from_slice(&self.buffer[start..start + place.words as usize]);
         }
-        self.buffer = kept;
+        mem::swap(&mut self.buffer, &mut self.spare);
+        // After a burst the room goes back.
+        if self.spare.capacity() * 8 > BUFFER_BYTES_MAX / 4 {
+            self.spare = Vec::new();
+        }
     }
 }
 

@@ -11,6 +11,9 @@ use super::{SHARED_BYTES, Value, allocated};
 
 /// What ends each text.
 const END: char = '\0';
+/// For how many texts there is room at first, and how long: most lists are of entity ids, of 28 bytes.
+const ROOM_TEXTS: usize = 32;
+const ROOM_BYTES: usize = 32;
 
 /// Texts without NULs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct Texts(Arc<str>);
 impl Texts {
     /// These texts; or, where one has a NUL in it, those before it, and it.
     pub(super) fn new<T: AsRef<str>>(texts: &mut impl Iterator<Item = T>) -> Result<Self, (Self, T)> {
-        let mut ended = String::new();
+        let mut ended = String::with_capacity(texts.size_hint().0.min(ROOM_TEXTS) * ROOM_BYTES);
         for text in texts {
             if text.as_ref().contains(END) {
                 return Err((Self(ended.into()), text));

@@ -216,7 +216,8 @@ impl Decoder {
     fn describe_relations(&self, table: &Table, process: &Process, fields: &mut Fields) {
         fields.set(field!("process.entity_id"), process.entity_id.clone());
         if let Some(parent) = process.parent {
-            let parent_id = table.entity_id(parent);
+            let known = table.get(parent).map(|parent| parent.entity_id.clone());
+            let parent_id = known.unwrap_or_else(|| table.entity_id(parent));
             fields.set(field!("process.parent.entity_id"), parent_id.clone());
             let known = table.ancestors(process.key).map(|ancestor| ancestor.entity_id.clone());
             let mut ancestry: Vec<_> = known.collect();
