@@ -99,6 +99,7 @@ fn only_join_key(keys: &[Key], event: &Event) -> Option<JoinKey> {
     let values: Arc<[_]> = match keys {
         [key] => Arc::new([only(key)?]),
         [first, second] => Arc::new([only(first)?, only(second)?]),
+        [first, second, third] => Arc::new([only(first)?, only(second)?, only(third)?]),
         keys => keys.iter().map(only).collect::<Option<_>>()?,
     };
     Some(JoinKey::new(values))

@@ -19,6 +19,7 @@ use std::fmt;
 
 use self::class::Classes;
 use self::compile::{Node, Program};
+use self::marks::has;
 use self::memory::Memory;
 use crate::event::Event;
 use crate::lang::query::EventQuery;
@@ -109,6 +110,10 @@ impl Asking<'_> {
         match node {
             Node::Always(truth) => *truth,
             Node::Fact(fact) => self.memory.holds(self.program, self.event, *fact),
+            Node::FirstOf([first, second]) => match self.memory.facts(self.program, self.event, first.slot) {
+                Some(facts) => has(facts, first.test),
+                None => self.memory.holds(self.program, self.event, *second),
+            },
             Node::Computed(number) => self.memory.computed(self.program, self.event, *number),
             Node::Not(inner) => !self.holds(inner),
             Node::All(parts) => parts.iter().all(|part| self.holds(part)),

@@ -225,6 +225,14 @@ pub struct Findings {
     pub changes: Vec<Change>,
 }
 
+impl Findings {
+    /// Whether nothing was found and nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.changes.is_empty()
+    }
+}
+
 /// Bytes and entries a detector may hold. Those who act share each limit of bytes; what of them is over it pushes out
 /// entries of the one who holds most, which are counted.
 #[derive(Clone, Copy, Debug)]

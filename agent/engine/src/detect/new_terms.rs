@@ -89,7 +89,6 @@ impl NewTerms {
                 time
             }
         };
-        let actor = Holder::of(&hit.event);
         for values in self.terms(&hit.event) {
             let texts: Vec<_> = values.iter().map(Value::key).collect();
             let texts: Vec<_> = texts.iter().map(|text| text.as_str()).collect();
@@ -97,7 +96,7 @@ impl NewTerms {
             let before = self.terms.get(term);
             let new = before.is_none_or(|before| before.seen + self.history < time);
             let seen = before.map_or(time, |before| before.seen.max(time));
-            let actor = before.map_or(actor, |before| before.actor);
+            let actor = before.map_or_else(|| Holder::of(&hit.event), |before| before.actor);
             let written = before.map(|before| before.written).filter(|written| *written + WRITE_STEP > seen);
             if written.is_none() {
                 findings.changes.push(row(term, seen, actor, &texts));

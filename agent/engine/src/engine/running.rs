@@ -70,7 +70,9 @@ impl Running {
         }
         let mut findings = Findings::default();
         self.detector.event(schema, hit, &mut findings);
-        self.collect(schema, judging, findings, output);
+        if !findings.is_empty() {
+            self.collect(schema, judging, findings, output);
+        }
     }
 
     /// Tells that no event before `now` will come any more.

@@ -49,6 +49,8 @@ pub struct Fields {
     /// Apart from the values, because what looks for fields reads these only.
     ids: Vec<FieldId>,
     values: Vec<Value>,
+    /// A bit of each of them: most fields that are looked for are not there, and most of those are seen here not to be.
+    marks: u128,
     taken: Taken,
 }
 
@@ -88,6 +90,7 @@ impl Fields {
             return self;
         }
         *self.taken.0.get_mut() = 0;
+        self.marks |= id.mark();
         match self.ids.last() {
             Some(last) if *last >= id => match self.ids.binary_search(&id) {
                 Ok(place) => self.values[place] = value,
@@ -115,6 +118,9 @@ impl Fields {
     /// The value of a field.
     #[must_use]
     pub fn get(&self, id: FieldId) -> Option<&Value> {
+        if self.marks & id.mark() == 0 {
+            return None;
+        }
         self.ids.binary_search(&id).ok().map(|place| &self.values[place])
     }
 

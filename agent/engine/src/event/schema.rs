@@ -100,6 +100,11 @@ impl FieldId {
         }
     }
 
+    /// Its bit, which it shares with some others.
+    pub(super) const fn mark(self) -> u128 {
+        1 << (self.0 % u128::BITS as u16)
+    }
+
     /// The place in the schema.
     #[must_use]
     pub const fn index(self) -> usize {

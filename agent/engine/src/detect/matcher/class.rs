@@ -150,6 +150,7 @@ impl Guard {
 fn guard(program: &Program, node: &Node) -> Option<(u32, Vec<Fact>)> {
     match node {
         Node::Fact(fact) => Some((program.weight(node), vec![*fact])),
+        Node::FirstOf(facts) => Some((program.weight(node), facts.to_vec())),
         Node::All(parts) => {
             parts.iter().filter_map(|part| guard(program, part)).min_by_key(|(weight, _)| *weight)
         }
@@ -175,6 +176,6 @@ fn sort(program: &Program, node: &mut Node) {
             parts.sort_by_key(|part| (computed(part), std::cmp::Reverse(program.weight(part))));
         }
         Node::Not(inner) => sort(program, inner),
-        Node::Always(_) | Node::Fact(_) | Node::Computed(_) => {}
+        Node::Always(_) | Node::Fact(_) | Node::FirstOf(_) | Node::Computed(_) => {}
     }
 }

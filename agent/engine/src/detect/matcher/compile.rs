@@ -53,6 +53,8 @@ pub(super) struct Fact {
 pub(super) enum Node {
     Always(bool),
     Fact(Fact),
+    /// The first where an event has its field, else the second.
+    FirstOf([Fact; 2]),
     /// The condition of this number in `computed`.
     Computed(u32),
     Not(Box<Self>),
@@ -90,11 +92,18 @@ impl Program {
         self.slots.get(field.index()).copied().filter(|slot| *slot != NONE)
     }
 
+    fn weight_of(&self, fact: Fact) -> u32 {
+        self.weights[usize::from(fact.slot)][fact.test as usize]
+    }
+
     /// How often a node is expected to hold, in no unit.
     pub(super) fn weight(&self, node: &Node) -> u32 {
         let sum = |parts: &[Node]| parts.iter().fold(0u32, |sum, part| sum.saturating_add(self.weight(part)));
         match node {
-            Node::Fact(fact) => self.weights[usize::from(fact.slot)][fact.test as usize],
+            Node::Fact(fact) => self.weight_of(*fact),
+            Node::FirstOf(facts) => {
+                facts.iter().map(|fact| self.weight_of(*fact)).fold(0, u32::saturating_add)
+            }
             Node::All(parts) => parts.iter().map(|part| self.weight(part)).min().unwrap_or(OFTEN),
             Node::Any(parts) => sum(parts),
             Node::Always(_) | Node::Computed(_) | Node::Not(_) => OFTEN,
@@ -194,12 +203,11 @@ impl Compiler {
     /// A test of the names of opened files: of the field that has them, or of the list itself where all of its names are
     /// such.
     fn opened(&mut self, names: FieldId, asked: Asked, condition: &Condition) -> Node {
-        let opened = names.opened().unwrap_or(names);
-        let tests = [(opened, asked.clone()), (opened, Asked::Exists), (names, asked)];
-        let facts = tests.map(|(field, asked)| self.asked(field, asked));
-        let [Some(passes), Some(is_there), Some(any_passes)] = facts else { return self.computed(condition) };
-        let is_absent = Node::Not(Box::new(Node::Fact(is_there)));
-        Node::Any([Node::Fact(passes), Node::All([is_absent, Node::Fact(any_passes)].into())].into())
+        let fields = [names.opened().unwrap_or(names), names];
+        let [Some(first), Some(second)] = fields.map(|field| self.asked(field, asked.clone())) else {
+            return self.computed(condition);
+        };
+        Node::FirstOf([first, second])
     }
 
     /// The test of a field, the same for all who ask the same; `None` where there are more fields than slots.
@@ -248,7 +256,7 @@ impl Node {
             Self::Fact(fact) => {
                 known(*fact).map_or_else(|| as_asked(self.clone()), |truth| Self::Always(truth == holds))
             }
-            Self::Computed(_) => as_asked(self.clone()),
+            Self::FirstOf(_) | Self::Computed(_) => as_asked(self.clone()),
             Self::Not(inner) => inner.given(known, !holds),
             Self::All(parts) => Self::joined(parts, known, holds, holds),
             Self::Any(parts) => Self::joined(parts, known, holds, !holds),
