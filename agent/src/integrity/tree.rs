@@ -40,15 +40,43 @@ fn walk(
             return Some(());
         }
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+        let name = name.to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
         match entry.file_type() {
             Ok(kind) if kind.is_dir() && depth > 0 => {
                 // One that vanishes meanwhile holds nothing.
                 let _ = walk(root, &entry.path(), depth - 1, files, folders);
             }
-            Ok(kind) if !kind.is_dir() && (root.wanted)(name) => files.push(entry.path()),
+            Ok(kind) if !kind.is_dir() && (root.wanted)(&name) => files.push(entry.path()),
             _ => {}
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::super::Role;
+    use super::*;
+
+    /// A file is watched whatever bytes its name has, as it is loaded whatever they are.
+    #[test]
+    fn names_need_not_be_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join(OsStr::from_bytes(b"b\xff"));
+        fs::create_dir(&below).unwrap();
+        let wanted = [folder.path().join(OsStr::from_bytes(b"a\xff.toml")), below.join("c.toml")];
+        for path in wanted.iter().chain(&[folder.path().join(".d.toml"), below.join("e.txt")]) {
+            fs::write(path, "").unwrap();
+        }
+        let is_toml = |name: &str| name.ends_with(".toml");
+        let root = Root { path: folder.path().to_owned(), role: Role::Rules, wanted: is_toml };
+        assert_eq!(files(&root).unwrap(), wanted);
+        assert_eq!(folders(&root), [folder.path(), &below]);
+    }
 }
