@@ -170,10 +170,8 @@ fn levels_of_cloud(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
 }
 
 fn is_cloud(event: &Event) -> bool {
-    match event.text(field!("event.dataset")) {
-        Some(dataset) => dataset == "aws.cloudtrail",
-        None => event.get(field!("aws.cloudtrail.user_identity.arn")).is_some(),
-    }
+    event.get(field!("aws.cloudtrail.user_identity.arn")).is_some()
+        || event.text(field!("event.dataset")).is_some_and(|dataset| dataset == "aws.cloudtrail")
 }
 
 /// The name without that of the session, where it has one.
