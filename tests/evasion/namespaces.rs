@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use serde_json::json;
 
 use crate::act::{self, Strings, c};
-use crate::agent::{assert_fields, field, names, of, ready};
+use crate::agent::{assert_fields, event, field, names, ready};
 use crate::alerts::{IMDS_REQUEST, REVERSE_SHELL, alerts_by};
 
 /// A user without rights makes a namespace in which he is root, with every capability, and runs a program there. Seen:
@@ -13,7 +13,9 @@ use crate::alerts::{IMDS_REQUEST, REVERSE_SHELL, alerts_by};
 #[test]
 fn root_in_a_namespace_of_users() {
     ready();
-    let (path, texts) = (c("/bin/true"), [c("true")]);
+    // By its argument, for another test may have a process with the same number.
+    let argument = format!("root-of-{}", std::process::id());
+    let (path, texts) = (c("/bin/true"), [c("true"), c(&*argument)]);
     let strings = Strings::new(&texts);
     let write = |path: &std::ffi::CStr, text: &[u8]| {
         // SAFETY: the path ends in a zero and the text where it says.
@@ -24,7 +26,7 @@ fn root_in_a_namespace_of_users() {
             wrote == text.len() as isize
         }
     };
-    let (pid, status) = act::forked(|| {
+    let (_, status) = act::forked(|| {
         // SAFETY: system calls that concern this process alone, which has one thread.
         let refused = unsafe {
             libc::syscall(libc::SYS_setresgid, 65534, 65534, 65534) != 0
@@ -44,7 +46,7 @@ fn root_in_a_namespace_of_users() {
         return lapwing_stage::skipped("this kernel gives namespaces of users to root alone");
     }
     assert_eq!(status, 0);
-    let event = of("exec", pid);
+    let event = event("its program", |event| event["process"]["args"][1] == *argument);
     assert_fields(
         &event,
         json!({"lapwing.actor.id": "65534", "user.id": "65534", "process.user.id": "65534", "process.real_user.id": "65534"}),

@@ -182,7 +182,8 @@ impl Agent {
         });
         found.with_context(|| {
             let came: Vec<_> = came.iter().map(|alert| alert.text("/event/reason").to_owned()).collect();
-            format!("alerts that came: {came:?}; the agent said:\n{}", self.log())
+            let status = self.status().map_or_else(|error| format!("{error:#}"), |status| status.to_string());
+            format!("alerts that came: {came:?}; its status:\n{status}\nits log:\n{}", self.log())
         })
     }
 
