@@ -95,7 +95,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let client = Arc::new(ledger.client.clone());
     let written = written(config, &ledger.traces, &client)?;
     watch_files(sensor.as_mut(), plan, written, &stop)?;
-    let edges = Edges::new()?;
+    let (edges, upstream) = (Edges::new()?, Edges::new()?);
     let (bell, rung) = crossbeam_channel::unbounded();
     let lanes = Lanes {
         config,
@@ -122,7 +122,6 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
         started,
     };
     about.serve(&edges, &clients, &ledger.client)?;
-    let upstream = Edges::new()?;
     let delivered = upstream.handle().spawn(sink::run(sinks, ledger.client.clone()));
     let upstream = upstream.start("sinks", async move {
         // A task that panicked has said so.
@@ -473,7 +472,8 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    /// Opens the control socket. Signals must be caught before: who finds it may end the agent.
+    /// Opens the control socket, by which others know that the agent runs: what can fail comes before. So do signals, for who
+    /// finds it may end the agent.
     fn serve(&self, edges: &Edges, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
         let started = self.started;
         let refused = self.loaded.refused();

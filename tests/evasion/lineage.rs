@@ -16,10 +16,11 @@ fn adopted(argument: &str) -> u32 {
     let (mut end, begin) = std::io::pipe().unwrap();
     let pipe = begin.as_raw_fd();
     let (middle, _) = act::forked_as_leader(|| {
+        // Before the child is there, which may find itself adopted already.
+        // SAFETY: it takes nothing.
+        let parent = unsafe { libc::getpid() };
         // SAFETY: what follows in the child are system calls alone.
         if unsafe { libc::fork() } == 0 {
-            // SAFETY: it takes nothing.
-            let parent = unsafe { libc::getppid() };
             // SAFETY: as before; the pipe is open until this process ends.
             while unsafe { libc::getppid() } == parent {
                 // SAFETY: it takes a number.
