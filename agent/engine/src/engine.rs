@@ -29,7 +29,7 @@ use pool::Pool;
 use running::{Judging, Running, WITHHELD};
 use unordered::Unordered;
 
-use crate::detect::{Change, Hit, IndicatorMatch, Indicators, Limits, Ordinal};
+use crate::detect::{Change, Findings, Hit, IndicatorMatch, Indicators, Limits, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::EventQuery;
 use crate::rule::{Exception, Kind, Rule};
@@ -183,7 +183,11 @@ impl Engine {
             awake: Vec::new(),
             running,
             index,
-            judging: Judging { excuses: Excuses::default(), ceiling: Ceiling::new(options.limits) },
+            judging: Judging {
+                excuses: Excuses::default(),
+                ceiling: Ceiling::new(options.limits),
+                findings: Findings::default(),
+            },
             pool: Pool::new(options.limits.state_bytes_max, rules),
             lateness: options.lateness,
             unordered: Unordered::new(options.limits.unordered_bytes_max),
@@ -391,27 +395,34 @@ impl Engine {
     /// Sees to it that what a rule holds since it was shown a hit is within its share of what all may hold.
     fn settle(&mut self, running: usize, hit: &Hit, output: &mut Output) {
         self.pool.note(running, self.running[running].bytes());
-        self.tell_drops(running, hit, output);
+        self.report_drops(running, hit, output);
         while let Some(other) = self.pool.gives_way(running) {
             if !self.running[other].give_way(hit.ordinal.time, output) {
                 break;
             }
             self.pool.note(other, self.running[other].bytes());
-            self.tell_drops(other, hit, output);
+            self.report_drops(other, hit, output);
         }
     }
 
-    fn tell_drops(&mut self, running: usize, hit: &Hit, output: &mut Output) {
+    #[inline]
+    fn report_drops(&mut self, running: usize, hit: &Hit, output: &mut Output) {
         let count = self.running[running].take_drops();
-        if count == 0 {
-            return;
+        if count > 0 {
+            output.note_drops(count, &hit.event);
         }
-        match &mut output.dropped {
+    }
+}
+
+impl Output {
+    /// So many half matches gave way to this event.
+    fn note_drops(&mut self, count: u64, event: &Arc<Event>) {
+        match &mut self.dropped {
             Some(dropped) => {
                 dropped.count += count;
-                dropped.events[1] = hit.event.clone();
+                dropped.events[1] = event.clone();
             }
-            none => *none = Some(Dropped { count, events: [hit.event.clone(), hit.event.clone()] }),
+            none => *none = Some(Dropped { count, events: [event.clone(), event.clone()] }),
         }
     }
 }

@@ -198,6 +198,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/engine/src/detect/matcher/recent.rs", "LIST_BYTES_MAX", Apart, "the list is judged each time", "–"),
     limit("agent/engine/src/detect/matcher/recent.rs", "TEXT_BYTES_MAX", Apart, "the text is judged each time", "–"),
     limit("agent/engine/src/detect/matcher/memory.rs", "LISTS_MAX", Each(3 << 10), "an earlier list of fields is evaluated again", "–"),
+    limit("agent/engine/src/detect/matcher/memory.rs", "KINDS_MAX", Each(6 << 10), "the fields of a list are found again", "–"),
     // Documents of events and rules.
     limit("agent/engine/src/event/json.rs", "DEPTH_MAX", Apart, "the document is refused", "an error"),
     limit("agent/engine/src/event/schema.rs", "FIELDS_MAX", Apart, "further fields of rules are refused", CHECK),

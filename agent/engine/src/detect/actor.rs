@@ -5,7 +5,7 @@
 //! the actor's to choose.
 
 use std::borrow::Cow;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 
 use smol_str::SmolStr;
 
@@ -54,16 +54,22 @@ impl Actor {
     /// Who did it. A level that the event does not know is left out.
     #[must_use]
     pub fn of(event: &Event) -> Self {
-        levels(event).iter().flatten().fold(Self::default(), |actor, level| actor.below(level))
+        match levels_of_host(event) {
+            Some(levels) => Self::at(levels.into_iter().flatten()),
+            None => Self::at(levels_of_cloud(event).iter().flatten().map(|level| &**level)),
+        }
     }
 
-    /// The actor of this name below this one; itself where there are no more levels.
-    fn below(mut self, level: &str) -> Self {
-        if self.depth < LEVELS {
-            self.path[self.depth] = HASHES.hash_one((self.path().last(), level));
-            self.depth += 1;
+    /// The actor of these levels.
+    fn at<'a>(levels: impl Iterator<Item = &'a str>) -> Self {
+        let (mut actor, mut hasher) = (Self::default(), HASHES.build_hasher());
+        for level in levels {
+            // What the hasher has seen by then is the path down to this level.
+            level.hash(&mut hasher);
+            actor.path[actor.depth] = hasher.finish();
+            actor.depth += 1;
         }
-        self
+        actor
     }
 
     /// The hashes of its levels, from the user on.
@@ -72,8 +78,12 @@ impl Actor {
     }
 
     /// Itself, with what is not known of it as if it had no name.
-    pub(crate) fn whole(&self) -> Self {
-        (self.depth..LEVELS).fold(*self, |actor, _| actor.below(""))
+    pub(crate) fn whole(mut self) -> Self {
+        for depth in self.depth..LEVELS {
+            self.path[depth] = HASHES.hash_one((self.path().last(), depth));
+            self.depth += 1;
+        }
+        self
     }
 
     /// The user, whatever the group and executable.
@@ -142,20 +152,29 @@ impl Act {
     }
 }
 
-/// What the levels are called. The account that answers for a process is the user that counts: a user of a namespace is
-/// its owner, and a program that runs with another's rights is an act of who started it.
+/// What the levels are called.
 fn levels(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
-    let text = |fields: &[FieldId]| fields.iter().find_map(|field| event.text(*field)).map(Cow::Borrowed);
-    // Most events are the sensor's, which say who answers: those need not be looked at further.
-    let answers = text(&[field!("lapwing.actor.id"), field!("process.real_user.id")]);
-    if answers.is_none() && is_cloud(event) {
-        return levels_of_cloud(event);
+    match levels_of_host(event) {
+        Some(levels) => levels.map(|level| level.map(Cow::Borrowed)),
+        None => levels_of_cloud(event),
     }
-    [
-        answers.or_else(|| text(&[field!("user.Ext.real.id"), field!("user.id"), field!("user.name")])),
-        text(&[field!("lapwing.process.cgroup.path")]),
-        text(&[field!("process.executable"), field!("process.name")]),
-    ]
+}
+
+/// The levels of an event that is no call of a cloud. The account that answers for a process is the user that counts: a user of
+/// a namespace is its owner, and a program that runs with another's rights is an act of who started it.
+fn levels_of_host(event: &Event) -> Option<[Option<&str>; LEVELS]> {
+    // Most events are the sensor's, which say who answers: those need not be looked at further.
+    let answers = event.known_text(field!("lapwing.actor.id"));
+    let user = match answers.or_else(|| event.known_text(field!("process.real_user.id"))) {
+        None if is_cloud(event) => return None,
+        None => [field!("user.Ext.real.id"), field!("user.id"), field!("user.name")]
+            .into_iter()
+            .find_map(|field| event.text(field)),
+        user => user,
+    };
+    let group = event.known_text(field!("lapwing.process.cgroup.path"));
+    let executable = event.known_text(field!("process.executable"));
+    Some([user, group, executable.or_else(|| event.text(field!("process.name")))])
 }
 
 fn levels_of_cloud(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {

@@ -32,8 +32,8 @@ impl Rows {
         Self { rows: Window::new(limits.held_back_bytes_max), others: 0 }
     }
 
-    /// One more.
-    pub(crate) fn add(&mut self, time: Timestamp, event: Option<&Event>) {
+    /// One more, of this actor.
+    pub(crate) fn add(&mut self, time: Timestamp, event: Option<&Event>, actor: &Actor) {
         let Some(event) = event else {
             self.others += 1;
             return;
@@ -42,7 +42,7 @@ impl Rows {
         if let (Some(()), _) = self.rows.change(&act, |_, _, count| *count += 1) {
             return;
         }
-        let charge = Charge { actor: Actor::of(event), bytes: ROW_BYTES + act.bytes() };
+        let charge = Charge { actor: *actor, bytes: ROW_BYTES + act.bytes() };
         let gone = self.rows.insert(act, time, charge, 1);
         self.others += gone.iter().map(|(_, count)| count).sum::<u64>();
     }

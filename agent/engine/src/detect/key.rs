@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use smol_str::SmolStr;
 
-use crate::event::Event;
+use crate::event::{Event, Value};
 use crate::lang::query::Key;
 
 /// Most keys that one event with multi-valued fields takes part under.
@@ -24,7 +24,18 @@ pub(crate) struct JoinKey {
 
 impl JoinKey {
     pub(super) fn new(values: Arc<[Option<SmolStr>]>) -> Self {
-        Self { hash: HASHES.hash_one(&values), values }
+        let mut hasher = HASHES.build_hasher();
+        for value in &*values {
+            // No text has either byte in it, so that none runs into the next.
+            match value {
+                Some(text) => {
+                    hasher.write(text.as_bytes());
+                    hasher.write_u8(0xff);
+                }
+                None => hasher.write_u8(0xfe),
+            }
+        }
+        Self { hash: hasher.finish(), values }
     }
 }
 
@@ -66,10 +77,13 @@ impl PartialOrd for JoinKey {
 
 /// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
 /// where a field is absent that is not optional.
-pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
-    if let Some(only) = only_join_key(keys, event) {
-        return vec![only];
-    }
+pub(crate) fn join_keys(keys: &[Key], event: &Event) -> impl Iterator<Item = JoinKey> + use<> {
+    let only = only_join_key(keys, event);
+    let several = if only.is_some() { Vec::new() } else { several_join_keys(keys, event) };
+    only.into_iter().chain(several)
+}
+
+fn several_join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
     let mut combinations: Vec<Vec<Option<SmolStr>>> = vec![Vec::new()];
     for key in keys {
         let mut values: Vec<Option<SmolStr>> = Vec::new();
@@ -95,7 +109,10 @@ pub(crate) fn join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
 
 /// The key of an event all of whose key fields have one value, as nearly all have. Most rules have one or two such fields.
 fn only_join_key(keys: &[Key], event: &Event) -> Option<JoinKey> {
-    let only = |key: &Key| event.values(key.field?).only().map(|value| Some(value.key()));
+    let only = |key: &Key| match event.get(key.field?)? {
+        list @ (Value::List(_) | Value::Texts(_)) => list.elements().only().map(|value| Some(value.key())),
+        value => Some(Some(value.key())),
+    };
     let values: Arc<[_]> = match keys {
         [key] => Arc::new([only(key)?]),
         [first, second] => Arc::new([only(first)?, only(second)?]),

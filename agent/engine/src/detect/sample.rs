@@ -39,7 +39,7 @@ impl SampleDetector {
     pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
         let mut keys: Vec<(JoinKey, usize)> = Vec::new();
         for &part in &hit.parts {
-            keys.extend(join_keys(&self.stages[part].keys, &hit.event).into_iter().map(|key| (key, part)));
+            keys.extend(join_keys(&self.stages[part].keys, &hit.event).map(|key| (key, part)));
         }
         keys.sort();
         for group in keys.chunk_by(|(left, _), (right, _)| left == right) {

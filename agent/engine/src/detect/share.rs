@@ -134,7 +134,7 @@ impl<T> Shares<T> {
     }
 }
 
-/// Shares of something that is counted and cannot be given up again.
+/// Shares of something that is counted and cannot be given up again, of [whole](Actor::whole) actors.
 #[derive(Debug)]
 pub(crate) struct Quota(Tree);
 
@@ -147,7 +147,7 @@ impl Quota {
     /// Counts one more; `false` where an actor's share is used up, and nothing is counted.
     pub(crate) fn take(&mut self, actor: &Actor) -> bool {
         self.take_anyhow(actor);
-        let node = self.0.known(&actor.whole());
+        let node = self.0.known(actor);
         let fits = self.0.crowded(node).is_none();
         if !fits {
             self.0.sub(node, 1);
@@ -157,13 +157,13 @@ impl Quota {
 
     /// Counts one more, whatever the share.
     pub(crate) fn take_anyhow(&mut self, actor: &Actor) {
-        let node = self.0.node(&actor.whole());
+        let node = self.0.node(actor);
         self.0.add(node, 1);
     }
 
     /// Whether nothing was counted of an actor's user.
     pub(crate) fn is_of_new_user(&self, actor: &Actor) -> bool {
-        self.0.known(&actor.whole().user()) == tree::ROOT
+        self.0.known(&actor.user()) == tree::ROOT
     }
 }
 

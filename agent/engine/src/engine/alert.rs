@@ -146,11 +146,8 @@ impl Identity {
     }
 
     fn finish(self) -> String {
-        use std::fmt::Write as _;
-        self.0.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        let hash: [u8; 32] = self.0.finalize().into();
+        let (halves, _) = hash.as_chunks::<16>();
+        halves.iter().map(|half| format!("{:032x}", u128::from_be_bytes(*half))).collect()
     }
 }

@@ -173,13 +173,13 @@ impl Detector {
         }
     }
 
-    /// The half matches that it gave up.
-    pub(super) fn drops(&self) -> Drops {
+    /// The half matches that it gave up; `None` where it has none to give up.
+    pub(super) fn drops(&self) -> Option<&Drops> {
         match self {
-            Self::Sequence(sequence) => *sequence.drops(),
-            Self::Sample(sample) => *sample.drops(),
-            Self::Threshold(threshold) => *threshold.drops(),
-            Self::Match | Self::Indicators(_) | Self::NewTerms(_) | Self::Jobs(_) => Drops::default(),
+            Self::Sequence(sequence) => Some(sequence.drops()),
+            Self::Sample(sample) => Some(sample.drops()),
+            Self::Threshold(threshold) => Some(threshold.drops()),
+            Self::Match | Self::Indicators(_) | Self::NewTerms(_) | Self::Jobs(_) => None,
         }
     }
 

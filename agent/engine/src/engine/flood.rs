@@ -104,11 +104,12 @@ impl Flood {
             self.raised.open(time, self.raised_max);
         }
         let actor = event.map(Actor::of).unwrap_or_default();
-        let raise = self.takes(&actor) && ceiling.admit(time, &actor);
+        let whole = actor.whole();
+        let raise = self.takes(&whole) && ceiling.admit(time, &whole);
         if !raise {
             self.suppressed += 1;
             self.latest = self.latest.max(time);
-            self.rows.add(time, event);
+            self.rows.add(time, event, &actor);
         }
         (raise, summary)
     }

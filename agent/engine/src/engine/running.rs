@@ -6,7 +6,7 @@ use super::detector::{Detector, Pools};
 use super::excuse::Excuses;
 use super::flood::{Ceiling, Flood};
 use super::{Alert, Counters, Options, Output, StateChange, withheld};
-use crate::detect::{Change, Findings, HeldBack, Hit, LineageDetector, Suppressed, Suppressor};
+use crate::detect::{Change, Finding, Findings, HeldBack, Hit, LineageDetector, Suppressed, Suppressor};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::Query;
 use crate::rule::{Kind, Rule};
@@ -18,6 +18,8 @@ pub(super) const WITHHELD: &str = "withheld";
 pub(super) struct Judging {
     pub(super) excuses: Excuses,
     pub(super) ceiling: Ceiling,
+    /// What a detector finds, until it is collected: nearly always nothing.
+    pub(super) findings: Findings,
 }
 
 /// A rule and its memory.
@@ -68,10 +70,9 @@ impl Running {
         if self.detector.counts() && judging.excuses.excuse(&self.excuses, hit.ordinal.time, events) {
             return;
         }
-        let mut findings = Findings::default();
-        self.detector.event(schema, hit, &mut findings);
-        if !findings.is_empty() {
-            self.collect(schema, judging, findings, output);
+        self.detector.event(schema, hit, &mut judging.findings);
+        if !judging.findings.is_empty() {
+            self.collect(schema, judging, output);
         }
     }
 
@@ -83,9 +84,10 @@ impl Running {
         now: Timestamp,
         output: &mut Output,
     ) {
-        let mut findings = Findings::default();
-        self.detector.advance(now, &mut findings);
-        self.collect(schema, judging, findings, output);
+        self.detector.advance(now, &mut judging.findings);
+        if !judging.findings.is_empty() {
+            self.collect(schema, judging, output);
+        }
         if self.suppressor.is_some() || !self.withheld.is_empty() || !self.flood.is_idle() {
             self.report_held_back(schema, now, output);
         }
@@ -138,10 +140,12 @@ impl Running {
 
     /// Bytes that it holds of those that all rules share.
     pub(super) fn bytes(&self) -> usize {
-        self.held().iter().sum()
+        let [detector, lineage, groups, held_back] = self.held();
+        detector + lineage + groups + held_back
     }
 
     /// By the detector, what is known of processes, groups, and what is said of alerts that are held back.
+    #[inline]
     fn held(&self) -> [usize; 4] {
         let lineage = self.lineage.as_ref().map_or(0, LineageDetector::bytes);
         let groups = self.suppressor.as_ref().map_or(0, Suppressor::bytes);
@@ -166,39 +170,53 @@ impl Running {
 
     /// How many half matches were given up that were not told.
     pub(super) fn take_drops(&mut self) -> u64 {
-        let total = self.detector.drops().total;
+        let total = self.detector.drops().map_or(0, |drops| drops.total);
         total - std::mem::replace(&mut self.drops_told, total)
     }
 
     /// Makes alerts of what was found and is not excused: of a group that is suppressed the first, and no more than the limit of alerts in
     /// a time span.
-    fn collect(&mut self, schema: &Schema, judging: &mut Judging, findings: Findings, output: &mut Output) {
+    fn collect(&mut self, schema: &Schema, judging: &mut Judging, output: &mut Output) {
+        let findings = std::mem::take(&mut judging.findings);
         for finding in findings.found {
             let events = finding.events.iter().flatten().map(|event| &**event);
             let time = events.clone().map(Event::time).max().unwrap_or_default();
             if !self.detector.counts() && judging.excuses.excuse(&self.excuses, time, events) {
                 continue;
             }
-            let mut alert = Alert::detection(schema, &self.rule, finding);
-            alert.dropped = self.detector.drops().within(time, self.rule.lookback);
-            let (mut raise, mut summaries) = (true, Vec::new());
-            if let (Some(suppressor), Some(finding)) = (&mut self.suppressor, alert.finding()) {
-                (raise, summaries) = suppressor.admit(finding, time);
-            }
-            if raise {
-                let summary;
-                let last = alert.events().next_back().map(|event| &**event);
-                (raise, summary) = self.flood.admit(time, last, &mut judging.ceiling);
-                summaries.extend(summary);
-            }
+            let (raise, summaries) = self.admit(&finding, time, &mut judging.ceiling);
             output.alerts.extend(summaries.into_iter().map(|cause| Alert::summary(&self.rule, cause)));
+            // What is held back is only counted: an alert's id alone costs a hash of its events.
             if raise {
+                let mut alert = Alert::detection(schema, &self.rule, finding);
+                let drops = self.detector.drops();
+                alert.dropped = drops.map_or(0, |drops| drops.within(time, self.rule.lookback));
                 output.alerts.push(alert);
             }
         }
         let rule_id = &self.rule.id;
         let changes = findings.changes.into_iter();
         output.changes.extend(changes.map(|change| StateChange { rule_id: rule_id.clone(), change }));
+    }
+
+    /// Whether an alert about this may be raised, and what is to be reported before it.
+    fn admit(
+        &mut self,
+        finding: &Finding,
+        time: Timestamp,
+        ceiling: &mut Ceiling,
+    ) -> (bool, Vec<Suppressed>) {
+        let (is_first, mut summaries) = match &mut self.suppressor {
+            Some(suppressor) => suppressor.admit(finding, time),
+            None => (true, Vec::new()),
+        };
+        if !is_first {
+            return (false, summaries);
+        }
+        let last = finding.events.iter().flatten().next_back().map(|event| &**event);
+        let (raise, summary) = self.flood.admit(time, last, ceiling);
+        summaries.extend(summary);
+        (raise, summaries)
     }
 
     /// How many alerts are held back, and of whom.
@@ -210,7 +228,7 @@ impl Running {
     pub(super) fn count(&self, counters: &mut Counters) {
         self.detector.count(counters);
         counters.suppressed += self.flood.suppressed();
-        counters.dropped += self.detector.drops().total;
+        counters.dropped += self.detector.drops().map_or(0, |drops| drops.total);
         counters.discarded += self.lineage.as_ref().map_or(0, LineageDetector::discarded);
         counters.discarded += self.suppressor.as_ref().map_or(0, Suppressor::discarded);
     }

@@ -101,8 +101,8 @@ impl FieldId {
     }
 
     /// Its bit, which it shares with some others.
-    pub(super) const fn mark(self) -> u128 {
-        1 << (self.0 % u128::BITS as u16)
+    pub(super) const fn mark(self) -> u64 {
+        1 << (self.0 % u64::BITS as u16)
     }
 
     /// The place in the schema.

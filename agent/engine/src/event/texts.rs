@@ -4,13 +4,16 @@
 //! for each empty one. So all of a list lie in one buffer, each ended by a NUL, which no argument can hold.
 
 use std::borrow::Cow;
-use std::str::SplitTerminator;
+use std::iter::FusedIterator;
 use std::sync::Arc;
+
+use memchr::memchr;
 
 use super::{SHARED_BYTES, Value, allocated};
 
 /// What ends each text.
 const END: char = '\0';
+const END_BYTE: u8 = END as u8;
 /// For how many texts there is room at first, and how long: most lists are of entity ids, of 28 bytes.
 const ROOM_TEXTS: usize = 32;
 const ROOM_BYTES: usize = 32;
@@ -24,7 +27,7 @@ impl Texts {
     pub(super) fn new<T: AsRef<str>>(texts: &mut impl Iterator<Item = T>) -> Result<Self, (Self, T)> {
         let mut ended = String::with_capacity(texts.size_hint().0.min(ROOM_TEXTS) * ROOM_BYTES);
         for text in texts {
-            if text.as_ref().contains(END) {
+            if memchr(END_BYTE, text.as_ref().as_bytes()).is_some() {
                 return Err((Self(ended.into()), text));
             }
             ended.push_str(text.as_ref());
@@ -49,14 +52,14 @@ impl Texts {
     }
 
     /// The texts in order.
-    pub fn iter(&self) -> SplitTerminator<'_, char> {
-        self.0.split_terminator(END)
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(&self.0)
     }
 
     /// Whether there are more than one.
     #[must_use]
     pub fn are_several(&self) -> bool {
-        self.0.find(END).is_some_and(|first| first + 1 < self.0.len())
+        memchr(END_BYTE, self.0.as_bytes()).is_some_and(|first| first + 1 < self.0.len())
     }
 
     /// The texts with this between them.
@@ -88,6 +91,23 @@ impl Texts {
     }
 }
 
+/// The texts of a list, by what is left of its buffer.
+#[derive(Clone, Debug)]
+pub struct Iter<'a>(&'a str);
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = &'a str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        let (text, rest) = self.0.split_at_checked(memchr(END_BYTE, self.0.as_bytes())?)?;
+        self.0 = &rest[1..];
+        Some(text)
+    }
+}
+
+impl FusedIterator for Iter<'_> {}
+
 /// The values of a field one by one.
 #[derive(Clone, Debug)]
 pub struct Elements<'a>(Source<'a>);
@@ -95,7 +115,7 @@ pub struct Elements<'a>(Source<'a>);
 #[derive(Clone, Debug)]
 enum Source<'a> {
     Values(&'a [Value]),
-    Texts(SplitTerminator<'a, char>),
+    Texts(Iter<'a>),
 }
 
 impl<'a> Elements<'a> {
@@ -114,7 +134,7 @@ impl<'a> Elements<'a> {
     pub fn is_empty(&self) -> bool {
         match &self.0 {
             Source::Values(values) => values.is_empty(),
-            Source::Texts(texts) => texts.clone().next().is_none(),
+            Source::Texts(texts) => texts.0.is_empty(),
         }
     }
 

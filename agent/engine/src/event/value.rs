@@ -1,10 +1,10 @@
 //! One field's value, in the type its field has in ECS.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use smol_str::{SmolStr, ToSmolStr, format_smolstr};
+use smol_str::{SmolStr, SmolStrBuilder, ToSmolStr, format_smolstr};
 
 use super::{Elements, SHARED_BYTES, Texts, Timestamp, Type, allocated};
 
@@ -191,9 +191,25 @@ impl Value {
                 format_smolstr!("{parts:?}")
             }
             Self::Texts(texts) => format_smolstr!("{:?}", texts.iter().collect::<Vec<_>>()),
+            // What most keys are made of beside texts, without the machinery of formatting.
+            Self::Long(number) => itoa::Buffer::new().format(*number).into(),
+            Self::Ip(IpAddr::V4(address)) => dotted(*address),
             value => value.to_text().to_smolstr(),
         }
     }
+}
+
+/// An address as four decimal numbers.
+fn dotted(address: Ipv4Addr) -> SmolStr {
+    let mut octet = itoa::Buffer::new();
+    let mut text = SmolStrBuilder::new();
+    for (place, number) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        text.push_str(octet.format(number));
+    }
+    text.finish()
 }
 
 /// Lists of the same values are equal, whichever of the two forms they have.

@@ -3,7 +3,8 @@
 //! Where an event has the fields that queries ask about is found once. Which tests a field passes is found when it is
 //! asked first, all of the field's tests at once. For a list that events share, both are kept: the process that makes
 //! a hundred connections is looked at once. A list is told by its address, which no other list can get while the weak
-//! reference kept here lives; it can not change either while there is one.
+//! reference kept here lives; it can not change either while there is one. Of a list that is new, the fields are mostly those of
+//! one before: where these are is kept too.
 
 use std::sync::{Arc, Weak};
 
@@ -12,11 +13,13 @@ use super::field::Scratch;
 use super::marks::has;
 use super::recent::Recent;
 use crate::detect::hash::mix;
-use crate::event::{Event, Fields};
+use crate::event::{Event, FieldId, Fields};
 
 /// Most shared lists about which something is kept; a power of two. More than these are not looked at again soon on most
 /// hosts, and what is known about them should lie in the processor's caches.
 const LISTS_MAX: usize = 512;
+/// Most kinds of lists, by their fields, of which it is kept where these are; a power of two.
+const KINDS_MAX: usize = 32;
 /// Tests not made yet.
 const UNKNOWN: u32 = u32::MAX;
 
@@ -28,6 +31,7 @@ pub(super) struct Memory {
     places: Vec<Place>,
     /// What is known about lists: those kept, then those of this event that found no room, then the event's own.
     lists: Vec<Known>,
+    kinds: Vec<Kind>,
     /// Values of each slot's field.
     recent: Vec<Recent>,
     /// Answers to what is computed.
@@ -71,6 +75,7 @@ impl Memory {
             now: 0,
             places: vec![Place::default(); program.fields.len()],
             lists: (0..LISTS_MAX + 1).map(|_| Known::new()).collect(),
+            kinds: vec![Kind::default(); KINDS_MAX],
             recent: program.fields.iter().map(|_| Recent::default()).collect(),
             computed: vec![(0, false); program.computed.len()],
             scratch: Scratch::default(),
@@ -90,7 +95,7 @@ impl Memory {
         }
         self.now += 1;
         let (own, shared) = event.layers();
-        self.lists[LISTS_MAX].read(program, own);
+        self.lists[LISTS_MAX].read(Kind::of(&mut self.kinds, program, own));
         self.place(LISTS_MAX, 0);
         let mut spare = LISTS_MAX + 1;
         for (layer, fields) in (1..).zip(shared) {
@@ -123,7 +128,7 @@ impl Memory {
             *spare - 1
         };
         let known = &mut self.lists[place];
-        known.read(program, fields);
+        known.read(Kind::of(&mut self.kinds, program, fields));
         known.fields = Arc::downgrade(fields);
         known.now = self.now;
         place
@@ -181,12 +186,42 @@ impl Known {
         Self { fields: Weak::new(), now: 0, slots: Vec::new(), entries: Vec::new(), facts: Vec::new() }
     }
 
+    /// Turns to a list of this kind.
+    fn read(&mut self, kind: &Kind) {
+        self.slots.clone_from(&kind.slots);
+        self.entries.clone_from(&kind.entries);
+        self.facts.clear();
+    }
+}
+
+/// Lists that have the same fields.
+#[derive(Clone, Default)]
+struct Kind {
+    ids: Vec<FieldId>,
+    /// Where those are that queries ask about.
+    slots: Vec<u16>,
+    entries: Vec<Entry>,
+}
+
+impl Kind {
+    /// The kind of a list, which takes the place of another where it is new.
+    fn of<'a>(kinds: &'a mut [Self], program: &Program, fields: &Fields) -> &'a Self {
+        let ids = fields.ids();
+        let middle = ids.get(ids.len() / 2).map_or(0, |id| id.index() as u64);
+        let kind = &mut kinds[mix(ids.len() as u64, middle) as usize % KINDS_MAX];
+        if kind.ids != ids {
+            kind.ids.clear();
+            kind.ids.extend_from_slice(ids);
+            kind.find(program);
+        }
+        kind
+    }
+
     /// Finds the fields that queries ask about.
-    fn read(&mut self, program: &Program, fields: &Fields) {
+    fn find(&mut self, program: &Program) {
         self.slots.clear();
         self.entries.clear();
-        self.facts.clear();
-        for (position, field) in fields.ids().iter().enumerate() {
+        for (position, field) in self.ids.iter().enumerate() {
             if let Some(slot) = program.slot(*field) {
                 self.slots.push(slot);
                 self.entries.push(Entry { position: position as u16, facts: UNKNOWN });

@@ -45,21 +45,23 @@ fn an_act_of_another_user_has_alerts_left() {
     let forms = [("u/g/x", 100), ("u/g/EACH", 200), ("u/EACH/x", 400), ("u/EACH/EACH", 400)];
     for (form, taken) in forms {
         let mut quota = Quota::new(100);
-        let act = |number: usize| actor(&form.replace("EACH", &number.to_string()));
+        let act = |number: usize| actor(&form.replace("EACH", &number.to_string())).whole();
         assert_eq!((0..10_000).filter(|number| quota.take(&act(*number))).count(), taken, "{form}");
         let left = (800 - taken) / 8;
-        assert!((0..left).all(|_| quota.take(&actor("root"))), "{form}");
+        assert!((0..left).all(|_| quota.take(&actor("root").whole())), "{form}");
     }
     let mut small = Quota::new(1);
-    let flood = (0..100).filter(|number| small.take(&actor(&format!("{number}/g/x")))).count();
-    assert!(flood <= 8 && small.is_of_new_user(&actor("root")) && !small.take(&actor("root")));
+    let flood = (0..100).filter(|number| small.take(&actor(&format!("{number}/g/x")).whole())).count();
+    assert!(
+        flood <= 8 && small.is_of_new_user(&actor("root").whole()) && !small.take(&actor("root").whole())
+    );
 }
 
 #[test]
 fn those_who_act_are_themselves_bounded() {
     let mut quota = Quota::new(usize::MAX);
     for number in 0..100_000 {
-        quota.take_anyhow(&actor(&format!("{}/g{number}/x{number}", number % 1000)));
+        quota.take_anyhow(&actor(&format!("{}/g{number}/x{number}", number % 1000)).whole());
     }
     assert!(quota.0.size() < 1000, "{}", quota.0.size());
     let mut shares = Shares::new(LIMIT);

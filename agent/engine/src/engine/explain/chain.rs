@@ -118,7 +118,7 @@ impl<'a> Stages<'a> {
         key: &[Option<SmolStr>],
     ) -> Option<(u8, String)> {
         let (first, last) = (&reached.first()?.1, &reached.last()?.1);
-        let own = join_keys(&self.stages[stage].keys, hit);
+        let own: Vec<_> = join_keys(&self.stages[stage].keys, hit).collect();
         if !own.iter().any(|own| **own == *key) {
             return Some((4, other_key(&own, key)));
         }
@@ -172,7 +172,7 @@ impl<'a> Stages<'a> {
         before: &Event,
     ) -> Option<&Arc<Event>> {
         let lies = |hit: &&Arc<Event>| order(after) < order(hit) && order(hit) < order(before);
-        let agrees = |hit: &&Arc<Event>| join_keys(&stage.keys, hit).iter().any(|own| **own == *key);
+        let agrees = |hit: &&Arc<Event>| join_keys(&stage.keys, hit).any(|own| *own == *key);
         self.hits.get(part)?.iter().filter(lies).find(agrees)
     }
 }
