@@ -472,8 +472,8 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    /// Opens the control socket, by which others know that the agent runs: what can fail comes before. So do signals, for who
-    /// finds it may end the agent.
+    /// Opens the control socket, by which others know that the agent runs. What can fail comes before it, and signals are caught
+    /// before it: a client that finds it may end the agent.
     fn serve(&self, edges: &Edges, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
         let started = self.started;
         let refused = self.loaded.refused();

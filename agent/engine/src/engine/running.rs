@@ -140,8 +140,7 @@ impl Running {
 
     /// Bytes that it holds of those that all rules share.
     pub(super) fn bytes(&self) -> usize {
-        let [detector, lineage, groups, held_back] = self.held();
-        detector + lineage + groups + held_back
+        self.held().iter().sum()
     }
 
     /// By the detector, what is known of processes, groups, and what is said of alerts that are held back.

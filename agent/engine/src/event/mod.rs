@@ -221,7 +221,7 @@ impl Event {
     /// The value of a field.
     #[must_use]
     pub fn get(&self, id: FieldId) -> Option<&Value> {
-        self.own.get(id).or_else(|| self.shared.iter().find_map(|fields| fields.get(id)))
+        self.find(id)
     }
 
     /// The text of a field; its first value where it holds several.
@@ -233,8 +233,12 @@ impl Event {
     /// The same, compiled in place: for fields that are named in the code, whose bit is then known.
     #[inline(always)]
     pub(crate) fn known_text(&self, id: FieldId) -> Option<&str> {
-        let value = self.own.get(id).or_else(|| self.shared.iter().find_map(|fields| fields.get(id)));
-        value?.first_text()
+        self.find(id)?.first_text()
+    }
+
+    #[inline(always)]
+    fn find(&self, id: FieldId) -> Option<&Value> {
+        self.own.get(id).or_else(|| self.shared.iter().find_map(|fields| fields.get(id)))
     }
 
     /// The values of a field one by one; none where it is absent.
