@@ -307,6 +307,19 @@ impl From<Ipv6Addr> for Value {
 mod tests {
     use super::*;
 
+    /// Keys of numbers and addresses are made by quicker means than what people see, and are the same texts.
+    #[test]
+    fn keys_are_what_people_see() {
+        for number in [0, 7, -1, i64::MIN, i64::MAX] {
+            let value = Value::Long(number);
+            assert_eq!(value.key().as_str(), value.to_text());
+        }
+        for address in ["0.0.0.0", "1.20.103.255", "255.255.255.255", "::1", "2001:db8::7"] {
+            let value = Value::parse(Type::Ip, address).unwrap();
+            assert_eq!((value.key().as_str(), &*value.to_text()), (address, address));
+        }
+    }
+
     /// Whichever form a list has, it is the same list.
     #[test]
     fn lists_of_texts_are_lists() {
