@@ -75,7 +75,7 @@ pub(super) fn unload(name: &str, ebpf: &mut Ebpf) {
 /// # Errors
 /// Why that cannot be.
 pub(super) fn attach_again(program: &mut Program, place: &Attach) -> Result<(), String> {
-    attach_loaded(program, place).map_err(|error| why(&error, place))
+    with_tracefs(|| attach_loaded(program, place)).map_err(|error| why(&error, place))
 }
 
 fn attach_program(program: &mut Program, place: &Attach, btf: &Btf) -> Result<(), ProgramError> {

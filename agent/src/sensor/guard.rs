@@ -84,10 +84,10 @@ impl Attached {
                         format!("link {} of program {} is another, or detached", known.id, known.program);
                     fault(words, now.id == known.id)
                 }
-                Err(_) => {
+                Err(error) => {
                     let words = format!(
-                        "link {} of program {}, whose descriptor was closed",
-                        known.id, known.program
+                        "link {} of program {}, whose descriptor {} was closed ({error})",
+                        known.id, known.program, self.fd
                     );
                     fault(words, false)
                 }

@@ -175,7 +175,7 @@ impl Inherited {
 
     /// When the first thing happened that it had not seen.
     pub(super) fn first_time(&mut self) -> Option<u64> {
-        self.ring.take();
+        self.ring.take(|_| {});
         self.ring.first_time()
     }
 

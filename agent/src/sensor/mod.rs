@@ -70,7 +70,7 @@ use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Btf, Ebpf, TestRun};
 use aya_log::EbpfLogger;
-use lapwing_common::{Connection, Filter, Kind, Reach, Socket, State, Touched};
+use lapwing_common::{Connection, Filter, Kind, Reach, Socket, State};
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::interest::Interest;
 use lapwing_engine::{Event, Rule, Timestamp};
@@ -108,6 +108,7 @@ use self::record::{ExecRecord, Record};
 use self::ring::Ring;
 use self::snapshot::{Border, Running};
 use self::tamper::{Report, Subject, Tamper};
+use self::touched::StopSignal;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::budget::Meter;
 use crate::config::SensorConfig;
@@ -150,8 +151,7 @@ pub(crate) struct Sensor {
     tamper: Tamper,
     /// Whether a descriptor of a link was closed, and its number is another file's by now.
     is_number_lost: bool,
-    /// A signal that stops the agent and has not done so yet, though its record is read.
-    stopping: Option<Touched>,
+    stop_signal: StopSignal,
     /// Hooks that the canary found silent since it was looked at links.
     silent: Vec<&'static str>,
     /// What is known of the agent's files, where these are watched.
@@ -299,7 +299,7 @@ impl Sensor {
             guard: Guard::default(),
             tamper: Tamper::default(),
             is_number_lost: false,
-            stopping: None,
+            stop_signal: StopSignal::default(),
             silent: Vec::new(),
             integrity: None,
             table: Table::new(&host.boot_id),
@@ -468,7 +468,8 @@ impl Sensor {
         let start = Instant::now();
         while !self.canary.is_seen(&self.hooks) && start.elapsed() < CANARY_WAIT {
             self.ring.wait(Duration::from_millis(1));
-            self.ring.take();
+            // There is no next run yet.
+            self.ring.take(|_| {});
             self.canary.rewind();
             for bytes in self.ring.later() {
                 if let Ok(record) = Record::parse(bytes) {
@@ -509,7 +510,7 @@ impl Sensor {
             return Some(self.take_over(inherited));
         }
         std::mem::swap(&mut self.ring, &mut inherited.ring);
-        self.ring.drain();
+        self.ring.drain(|_| {});
         let events = self.decode(Some(inherited.by));
         std::mem::swap(&mut self.ring, &mut inherited.ring);
         self.inherited = Some(inherited);
@@ -541,6 +542,16 @@ impl Sensor {
         }
     }
 
+    /// Takes what is in the rings. The signal that stops the agent is left to the next run before its record is taken.
+    fn drain(&mut self) {
+        let (agent, has_heir, stop_signal) = (self.agent, self.has_heir, &mut self.stop_signal);
+        self.ring.drain(|signal| {
+            if has_heir {
+                stop_signal.leave(signal, agent);
+            }
+        });
+    }
+
     /// Turns the records that are ready into events; those of the rings that the process `before` has left, where that
     /// is told.
     fn decode(&mut self, before: Option<Key>) -> Vec<Event> {
@@ -561,15 +572,14 @@ impl Sensor {
                 continue;
             }
             if let Record::Touched(touched) = record {
-                if before.is_none() && touched::is_stopping(touched, clock::now()) {
-                    self.stopping = Some(*touched);
-                    if self.has_heir && touched::is_of(touched, self.agent) {
-                        handover::leave_stop(touched);
-                    }
+                if before.is_none() && self.stop_signal.takes(touched, clock::now()) {
                     continue;
                 }
                 let found = touched::report(touched, before.or(self.agent), clock::now());
                 found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
+                if before.is_none() {
+                    self.stop_signal.reported(touched);
+                }
                 continue;
             }
             if own::is_connection_of(before.or(self.agent), &record) {
@@ -616,12 +626,10 @@ impl Sensor {
         if self.is_stopped {
             return Vec::new();
         }
-        if let Some(touched) = self.stopping.take_if(|touched| !touched::is_stopping(touched, now)) {
-            if self.has_heir {
-                handover::forget_stop();
-            }
+        if let Some(touched) = self.stop_signal.over(now) {
             let found = touched::report(&touched, self.agent, now);
             found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
+            self.stop_signal.reported(&touched);
         }
         let report = |reason, from| Report::new(reason, from, now, Weight::Interference);
         if let Some(found) = self.filters.verify() {
@@ -916,7 +924,7 @@ impl Source for Sensor {
         }
         let before = clock::now();
         self.ring.wait(wait);
-        self.ring.drain();
+        self.drain();
         let waited = (before, clock::now());
         if let Some(logger) = &mut self.logger {
             logger.flush();

@@ -139,10 +139,10 @@ impl Ring {
     }
 
     /// Takes what is in the rings and makes ready what is old enough to be in order. The records that were ready
-    /// before are gone.
-    pub(super) fn drain(&mut self) {
+    /// before are gone. `on_signal` gets each record of a signal while it is still in its ring.
+    pub(super) fn drain(&mut self, on_signal: impl FnMut(&[u8])) {
         self.forget_ready();
-        self.take();
+        self.take(on_signal);
         self.wait = if self.pending.is_empty() { (self.wait * 2).min(WAIT_IDLE) } else { WAIT_BUSY };
         // What is left in one ring may be older than what was taken from the other.
         let left_from = self.rings.iter().filter_map(|part| part.left_from).min().unwrap_or(u64::MAX);
@@ -151,7 +151,7 @@ impl Ring {
     }
 
     /// Takes what is in the rings, and makes nothing ready.
-    pub(super) fn take(&mut self) {
+    pub(super) fn take(&mut self, mut on_signal: impl FnMut(&[u8])) {
         if self.end == End::Closed {
             return;
         }
@@ -162,7 +162,7 @@ impl Ring {
         let is_waiting = self.buffer.len() * 8 > BUFFER_BYTES_MAX;
         for index in 0..self.rings.len() {
             if !is_waiting || behind.is_none() || self.rings[index].left_from == behind {
-                self.take_share(index);
+                self.take_share(index, &mut on_signal);
             }
             self.is_full |= self.rings[index].left_from.is_some();
         }
@@ -175,12 +175,15 @@ impl Ring {
         }
     }
 
-    fn take_share(&mut self, index: usize) {
+    fn take_share(&mut self, index: usize, on_signal: &mut impl FnMut(&[u8])) {
         let part = &mut self.rings[index];
         let end = self.buffer.len() + SHARE_BYTES_MAX / 8;
         part.left_from = None;
         while let Some(item) = part.ring.next() {
             let Some((kind, place)) = append(&mut self.buffer, &item) else { continue };
+            if kind == Kind::SIGNAL {
+                on_signal(&item);
+            }
             self.delivered[kind.slot()] += 1;
             self.pending.push(place);
             if self.buffer.len() > end {

@@ -4,7 +4,9 @@
 use lapwing_common::{Kind, Touched};
 use nix::sys::signal::Signal;
 
+use super::handover;
 use super::process::Key;
+use super::record::Record;
 use super::tamper::{Report, Subject};
 use crate::source::Weight;
 
@@ -41,15 +43,59 @@ const COMMANDS: [(u32, &str); 9] = [
     (34, "BPF_LINK_DETACH"),
 ];
 
-/// Whether it is a signal that stops the agent and may not have done so yet: a thread that runs at that moment reads the record
-/// before it is stopped itself. For how long that was is known once it goes on.
-pub(super) fn is_stopping(touched: &Touched, now: u64) -> bool {
-    let is_stop = touched.header.kind == Kind::SIGNAL.0 && touched.what == Signal::SIGSTOP as u32;
-    is_stop && now < touched.header.time.saturating_add(STOP_NANOS)
+/// A signal that stops the agent. The kernel stops one thread after the other, so that the sensor may still read the record, and
+/// may be stopped before it reports it. How long the agent stands still is known once it goes on.
+#[derive(Default)]
+pub(super) struct StopSignal {
+    /// Read, and not reported yet.
+    waiting: Option<Touched>,
+    /// Left to the next run.
+    is_left: bool,
+}
+
+impl StopSignal {
+    /// Leaves the record to the next run, for this one may not go on. It is called while the record is still in the ring: there
+    /// is no moment in which neither has it.
+    pub(super) fn leave(&mut self, record: &[u8], agent: Option<Key>) {
+        if let Ok(Record::Touched(touched)) = Record::parse(record)
+            && is_stop(touched)
+            && is_of(touched, agent)
+            && !self.is_left
+        {
+            handover::leave_stop(touched);
+            self.is_left = true;
+        }
+    }
+
+    /// Whether a record is of such a signal and the agent may not have stood still yet. [`StopSignal::over`] returns it later.
+    pub(super) fn takes(&mut self, touched: &Touched, now: u64) -> bool {
+        let is_stopping = is_stop(touched) && now < touched.header.time.saturating_add(STOP_NANOS);
+        if is_stopping {
+            self.waiting = Some(*touched);
+        }
+        is_stopping
+    }
+
+    /// The signal, once the agent has gone on.
+    pub(super) fn over(&mut self, now: u64) -> Option<Touched> {
+        self.waiting.take_if(|touched| now >= touched.header.time.saturating_add(STOP_NANOS))
+    }
+
+    /// A record was reported: the next run need not.
+    pub(super) fn reported(&mut self, touched: &Touched) {
+        if self.is_left && is_stop(touched) {
+            handover::forget_stop();
+            self.is_left = false;
+        }
+    }
+}
+
+fn is_stop(touched: &Touched) -> bool {
+    touched.header.kind == Kind::SIGNAL.0 && touched.what == Signal::SIGSTOP as u32
 }
 
 /// Whether it was done to this process, and not to another that has its number.
-pub(super) fn is_of(touched: &Touched, agent: Option<Key>) -> bool {
+fn is_of(touched: &Touched, agent: Option<Key>) -> bool {
     agent == Some(Key::new(touched.target, touched.target_start))
 }
 
@@ -137,10 +183,13 @@ mod tests {
 
     #[test]
     fn a_stop_is_reported_once_it_is_over() {
-        let stop = touched(Kind::SIGNAL, libc::SIGSTOP as u32, 9);
-        let time = stop.header.time;
-        assert!(is_stopping(&stop, time + STOP_NANOS - 1) && !is_stopping(&stop, time + STOP_NANOS));
-        assert!(!is_stopping(&touched(Kind::SIGNAL, libc::SIGKILL as u32, 9), time));
+        let (kill, stopped) = (touched(Kind::SIGNAL, 9, 9), touched(Kind::SIGNAL, libc::SIGSTOP as u32, 9));
+        let time = stopped.header.time;
+        let mut stop = StopSignal::default();
+        assert!(!stop.takes(&kill, time) && !stop.takes(&stopped, time + STOP_NANOS));
+        assert!(stop.takes(&stopped, time + STOP_NANOS - 1));
+        assert!(stop.over(time + STOP_NANOS - 1).is_none());
+        assert!(stop.over(time + STOP_NANOS).is_some() && stop.over(time + STOP_NANOS).is_none());
     }
 
     #[test]
