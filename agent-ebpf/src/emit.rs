@@ -71,7 +71,6 @@ fn is_agent() -> bool {
 #[inline(always)]
 pub(crate) fn stayed(kind: Kind) {
     if let Some(counts) = counts() {
-        add(&counts.seen[kind.slot()]);
         add(&counts.filtered[kind.slot()]);
     }
 }
@@ -80,7 +79,6 @@ pub(crate) fn stayed(kind: Kind) {
 #[inline(always)]
 pub(crate) fn lost(kind: Kind) {
     if let Some(counts) = counts() {
-        add(&counts.seen[kind.slot()]);
         add(&counts.lost[kind.slot()]);
     }
 }
@@ -158,10 +156,7 @@ pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
         let room = core::ptr::from_ref(ring).cast_mut().cast();
         let fits = !gives_way && bpf_ringbuf_output(room, record.cast(), len, u64::from(wake)) == 0;
         if let Some(counts) = counts() {
-            add(&counts.seen[kind.slot()]);
-            if !fits {
-                add(&counts.lost[kind.slot()]);
-            }
+            add(if fits { &counts.written[kind.slot()] } else { &counts.lost[kind.slot()] });
         }
         fits
     }

@@ -91,7 +91,7 @@ pub(crate) fn exit_kprobe(ctx: ProbeContext) -> u32 {
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub(crate) fn connect_raw(ctx: RawTracePointContext) -> i32 {
-    went(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    went::<Address>(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 

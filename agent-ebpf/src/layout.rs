@@ -6,7 +6,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 use aya_ebpf::programs::BtfTracePointContext;
 use lapwing_common::{ABSENT, layout};
 
@@ -39,6 +39,9 @@ pub(crate) static AGENT: Global<u32> = Global::new(0);
 /// How many variables of the environment are wanted.
 #[unsafe(no_mangle)]
 pub(crate) static WANTED: Global<u32> = Global::new(0);
+/// Whether the kernel hands over the current task by its type (since 5.11).
+#[unsafe(no_mangle)]
+pub(crate) static HAS_TYPED_TASK: Global<u32> = Global::new(0);
 /// From how many unread bytes in the ring for processes on the reader is woken: a quarter of it.
 #[unsafe(no_mangle)]
 pub(crate) static FILL_MARK_BYTES: Global<u64> = Global::new(u64::MAX);
@@ -127,6 +130,13 @@ impl Typed {
     #[inline(always)]
     pub(crate) fn parameter(ctx: &BtfTracePointContext, number: usize) -> Self {
         Self(ctx.arg(number))
+    }
+
+    /// The task that a program runs in, for kernels that have it ([`HAS_TYPED_TASK`]).
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: the helper has no preconditions.
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
     }
 }
 

@@ -28,13 +28,13 @@ const S_IFSOCK: u16 = 0o140_000;
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint]
 pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
-    went(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    went(&ctx, Typed::parameter(&ctx, 0), ctx.arg(1), ctx.arg(2));
     0
 }
 
 /// A TCP socket goes from one state to another.
 #[inline(always)]
-pub(crate) fn went(_ctx: &impl EbpfContext, sock: Address, old: u32, new: u32) {
+pub(crate) fn went<B: Base>(_ctx: &impl EbpfContext, sock: B, old: u32, new: u32) {
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
         connection(Kind::CONNECT, sock);
         trace!(_ctx, "connect");
@@ -105,19 +105,19 @@ pub(crate) fn accept_syscall(ctx: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn connected(sock: Address, state: u32) {
+fn connected(sock: impl Base, state: u32) {
     let kind = Kind::CONNECTED;
     if emit::stays(kind, || socket::reaches(sock)[1]) {
         return;
     }
     let (local_port, remote_port) = (socket::local_port(sock), socket::remote_port(sock));
-    let (header, socket) = (emit::header(kind), sock as u64);
+    let (header, socket) = (emit::header(kind), sock.address() as u64);
     emit(kind, &mut Connected { header, socket, local_port, remote_port, state });
 }
 
 /// Whether this end connected or accepted is not known here: the destination is the one address or the other.
 #[inline(always)]
-fn closed(sock: Address, state: u32) {
+fn closed(sock: impl Base, state: u32) {
     if !socket::is_tcp(sock) {
         return;
     }
@@ -155,8 +155,16 @@ fn accepted(sock: Address) {
 }
 
 #[inline(always)]
-fn connection(kind: Kind, sock: Address) {
-    let current = current();
+fn connection(kind: Kind, sock: impl Base) {
+    if HAS_TYPED_TASK.load() != 0 {
+        connection_of(kind, sock, Typed::current());
+    } else {
+        connection_of(kind, sock, current());
+    }
+}
+
+#[inline(always)]
+fn connection_of(kind: Kind, sock: impl Base, current: impl Base) {
     if !socket::is_tcp(sock) || !task::is_watched(current) {
         return;
     }

@@ -15,13 +15,13 @@ const SOCK_DONE: u32 = 1;
 
 /// Whether it is a TCP socket.
 #[inline(always)]
-pub(crate) fn is_tcp(sock: Address) -> bool {
+pub(crate) fn is_tcp(sock: impl Base) -> bool {
     read::<u16>(sock, &SOCK_PROTOCOL) == TCP
 }
 
 /// The classes of the local and of the remote address, each as a bit.
 #[inline(always)]
-pub(crate) fn reaches(sock: Address) -> [u32; 2] {
+pub(crate) fn reaches(sock: impl Base) -> [u32; 2] {
     let both = packed_reaches(sock);
     [(both >> 32) as u32, both as u32]
 }
@@ -29,7 +29,7 @@ pub(crate) fn reaches(sock: Address) -> [u32; 2] {
 /// The same in one register. A function of its own that reads field by field, for a kernel such as 5.10 gives a program and
 /// what it calls 512 bytes of stack together, and the records take most of them.
 #[inline(never)]
-fn packed_reaches(sock: Address) -> u64 {
+fn packed_reaches<B: Base>(sock: B) -> u64 {
     let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);
     let is_ipv6 = read::<u16>(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
     let [local, remote] = if is_ipv6 {
@@ -43,19 +43,21 @@ fn packed_reaches(sock: Address) -> u64 {
 
 /// Both ends of the socket; where it speaks IPv4 over an IPv6 socket, the ends of IPv4.
 #[inline(always)]
-pub(crate) fn ends(sock: Address) -> Socket {
-    let common = Window::<SOCK_COMMON_BYTES>::of(sock);
-    let remote: [u32; 4] = common.get(&SOCK_V6_DADDR);
-    let is_ipv6 = common.get::<u16>(&SOCK_FAMILY) == IPV6 && !is_mapped(remote);
-    let short = |field| [common.get(field), 0, 0, 0];
-    let namespace = common.get::<u64>(&SOCK_NET) as Address;
+pub(crate) fn ends<B: Base>(sock: B) -> Socket {
+    let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);
+    let is_ipv6 = read::<u16>(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let namespace: B = read(sock, &SOCK_NET);
     Socket {
-        id: sock as u64,
+        id: sock.address() as u64,
         inode: inode(sock),
-        local: if is_ipv6 { common.get(&SOCK_V6_SADDR) } else { short(&SOCK_SADDR) },
-        remote: if is_ipv6 { remote } else { short(&SOCK_DADDR) },
+        local: if is_ipv6 {
+            read_or(sock, &SOCK_V6_SADDR, [0; 4])
+        } else {
+            [read(sock, &SOCK_SADDR), 0, 0, 0]
+        },
+        remote: if is_ipv6 { remote } else { [read(sock, &SOCK_DADDR), 0, 0, 0] },
         local_port: local_port(sock),
-        remote_port: u16::from_be(common.get(&SOCK_DPORT)),
+        remote_port: remote_port(sock),
         family: if is_ipv6 { IPV6 } else { IPV4 },
         protocol: TCP,
         namespace: read_or(namespace, &NET_INUM, 0),
@@ -90,31 +92,36 @@ pub(crate) fn toward(
 
 /// Bytes of data that went out, each counted once, and that came in.
 #[inline(always)]
-pub(crate) fn bytes(sock: Address) -> [u64; 2] {
+pub(crate) fn bytes(sock: impl Base) -> [u64; 2] {
+    let flags: u64 = read_or(sock, &SOCK_FLAGS, 0);
+    // Beyond what the verifier knows of a socket.
+    let sock = sock.address();
     let sent: u64 = read_or(sock, &TCP_BYTES_SENT, 0);
     let again: u64 = read_or(sock, &TCP_BYTES_RETRANS, 0);
     let received: u64 = read_or(sock, &TCP_BYTES_RECEIVED, 0);
     // The peer's FIN was counted as a byte.
-    let fin = read_or::<u64>(sock, &SOCK_FLAGS, 0) >> SOCK_DONE & 1;
+    let fin = flags >> SOCK_DONE & 1;
     [sent.saturating_sub(again), received.saturating_sub(fin)]
 }
 
 /// The local port; zero where none was chosen yet.
 #[inline(always)]
-pub(crate) fn local_port(sock: Address) -> u16 {
-    u16::from_be(read(sock, &INET_SPORT))
+pub(crate) fn local_port(sock: impl Base) -> u16 {
+    // Beyond what the verifier knows of a socket.
+    u16::from_be(read(sock.address(), &INET_SPORT))
 }
 
 /// The remote port.
 #[inline(always)]
-pub(crate) fn remote_port(sock: Address) -> u16 {
+pub(crate) fn remote_port(sock: impl Base) -> u16 {
     u16::from_be(read(sock, &SOCK_DPORT))
 }
 
 /// The number by which file descriptors name the socket; zero where it has none.
 #[inline(always)]
-pub(crate) fn inode(sock: Address) -> u64 {
-    let socket: Address = read(sock, &SOCK_SOCKET);
+pub(crate) fn inode<B: Base>(sock: B) -> u64 {
+    let socket: B = read(sock, &SOCK_SOCKET);
+    let socket = socket.address();
     if socket.is_null() {
         return 0;
     }

@@ -46,8 +46,11 @@ pub(crate) fn process_number<B: Base>(task: B, leader: B) -> u32 {
 
 /// Whether the task is in the namespace that is watched.
 #[inline(always)]
-pub(crate) fn is_watched(task: Address) -> bool {
-    is_whole_host() || process_number(task, read(task, &TASK_LEADER)) != 0
+pub(crate) fn is_watched<B: Base>(task: B) -> bool {
+    is_whole_host() || {
+        let leader: B = read(task, &TASK_LEADER);
+        process_number(task, leader) != 0
+    }
 }
 
 /// Whether the processes of all namespaces are watched. The verifier knows, and drops the other branch.

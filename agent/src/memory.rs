@@ -1,6 +1,20 @@
-//! Memory that only the start needed.
+//! How much memory the process keeps from the system: heaps, and what only the start needed.
 
 use procfs::process::{MMPermissions, MMapPath, Process};
+
+/// How many heaps the threads share. One for each thread keeps 0.6 MiB more; most of what they allocate is small, and comes from a
+/// cache of each thread's own.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 2;
+
+/// Bounds the heaps. It is called before there are threads.
+pub(crate) fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it has no preconditions.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
+    }
+}
 
 /// Gives the memory of the start back: the kernel's types and the rules were parsed there, tens of megabytes, by code that
 /// does not run again. What of programs and libraries is needed after all, the kernel maps again from its cache.

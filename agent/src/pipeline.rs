@@ -76,6 +76,7 @@ const END_MAX: Duration = Duration::from_millis(9500);
 /// What kept it from running: said before anything is started where it can be known then.
 pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
+    memory::share_heaps();
     edges::outlive_limits()?;
     let plan = config.sensor.enabled.then(|| Plan::new(config, path));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;

@@ -102,24 +102,44 @@ pub(crate) fn object(tools: &Tools, arguments: &Arguments) -> Result<PathBuf> {
     strip.arg("--strip-debug").arg(target_folder.join(TARGET).join("release/lapwing-ebpf")).arg(&part);
     shell::output(&mut strip)?;
     if !arguments.kernel_log {
-        remove_lines(&part).with_context(|| part.display().to_string())?;
+        remove_lines(&part, &tools.objcopy).with_context(|| part.display().to_string())?;
     }
     replace(&part, &object).with_context(|| object.display().to_string())?;
     object.canonicalize().with_context(|| object.display().to_string())
 }
 
-/// Removes the numbers of source lines from the programs' BTF. They serve readers of the verifier's log, and take 0.4 MiB of
-/// the agent's memory for as long as it runs.
-fn remove_lines(object: &Path) -> Result<()> {
-    /// Where the length of the lines' table lies. match-proto:v5.0:include/uapi/linux/btf.h:struct btf_ext_header
+/// Removes the numbers of source lines from the programs' BTF, and the relocations of that, which nothing reads: half of the
+/// object. They serve readers of the verifier's log, and the kernel would keep 0.4 MiB of them for as long as the agent runs.
+fn remove_lines(object: &Path, objcopy: &Path) -> Result<()> {
+    /// Where the header says how long itself is, where the lines' table begins and how long it is, and where the one after it begins.
+    /// match-proto:v5.0:include/uapi/linux/btf.h:struct btf_ext_header
+    const HEADER_LEN: usize = 4;
+    const LINE_INFO_OFF: usize = 16;
     const LINE_INFO_LEN: usize = 20;
-    let mut bytes = fs::read(object)?;
-    let range =
-        object::File::parse(&*bytes)?.section_by_name(".BTF.ext").and_then(|section| section.file_range());
-    let (offset, _) = range.context("it has no .BTF.ext")?;
-    let at = usize::try_from(offset)? + LINE_INFO_LEN;
-    bytes.get_mut(at..at + 4).context(".BTF.ext is too short")?.fill(0);
-    Ok(fs::write(object, bytes)?)
+    const CORE_RELO_OFF: usize = 24;
+    const SECTION: &str = ".BTF.ext";
+    let bytes = fs::read(object)?;
+    let section = object::File::parse(&*bytes)?
+        .section_by_name(SECTION)
+        .context("it has no .BTF.ext")?
+        .data()?
+        .to_vec();
+    let number = |at: usize| -> Result<usize> {
+        let bytes = section.get(at..at + 4).context(".BTF.ext is too short")?;
+        Ok(u32::from_le_bytes(bytes.try_into()?).try_into()?)
+    };
+    // The table after it, of relocations of types, is empty for these programs.
+    let (header, lines) = (number(HEADER_LEN)?, number(LINE_INFO_OFF)?);
+    let mut rest = section.get(..header + lines).context(".BTF.ext is too short")?.to_vec();
+    rest[LINE_INFO_LEN..LINE_INFO_LEN + 4].fill(0);
+    rest[CORE_RELO_OFF..CORE_RELO_OFF + 4].copy_from_slice(&u32::try_from(lines)?.to_le_bytes());
+    let kept = object.with_extension("btf-ext");
+    fs::write(&kept, rest)?;
+    let mut update = Command::new(objcopy);
+    update.args(["--remove-section=.rel.BTF", "--remove-section=.rel.BTF.ext"]);
+    update.arg(format!("--update-section={SECTION}={}", kept.display())).arg(object);
+    shell::output(&mut update)?;
+    Ok(fs::remove_file(kept)?)
 }
 
 /// Puts a file in another's place, unless they are the same: what is built of the older one need not be built again.

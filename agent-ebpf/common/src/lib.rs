@@ -96,16 +96,16 @@ impl Kind {
 /// Places in [`Counts`].
 pub const SLOTS: usize = 16;
 
-/// What one processor counted of each kind: `seen` is everything that a record is there for, `filtered` what stayed in the
-/// kernel by the [`Filter`] or was told just before, `lost` the records for which the ring had no room. What was delivered is the rest.
+/// What one processor counted of each kind. What there was to record is the sum of the three: one place is added to each time,
+/// for that costs as much as a small read.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Counts {
-    /// What there was to record, by [`Kind::slot`].
-    pub seen: [u64; SLOTS],
+    /// Records that were written to the ring, by [`Kind::slot`].
+    pub written: [u64; SLOTS],
     /// Records for which there was no room, by [`Kind::slot`].
     pub lost: [u64; SLOTS],
-    /// Records that were not made, by [`Kind::slot`].
+    /// Records that were not made, because of the [`Filter`] or because the same was recorded just before, by [`Kind::slot`].
     pub filtered: [u64; SLOTS],
 }
 

@@ -42,6 +42,7 @@ layout!(rows);
 pub(super) struct Layout {
     offsets: Vec<u32>,
     exit_tells_last: u32,
+    has_typed_task: u32,
     cgroup_controller: u32,
 }
 
@@ -74,6 +75,7 @@ impl Layout {
                 .tracepoint_parameters("sched_process_exit")
                 .is_some_and(|count| count > 1)
                 .into(),
+            has_typed_task: btf.enumerator("bpf_func_id", "BPF_FUNC_get_current_task_btf").is_some().into(),
             cgroup_controller: controller.unwrap_or(ABSENT),
         })
     }
@@ -83,11 +85,13 @@ impl Layout {
         for (row, offset) in ROWS.iter().zip(&self.offsets) {
             loader.override_global(row.global, offset, true);
         }
-        loader.override_global("EXIT_TELLS_LAST", &self.exit_tells_last, true).override_global(
-            "CGROUP_CONTROLLER",
-            &self.cgroup_controller,
-            true,
-        );
+        for (name, value) in [
+            ("EXIT_TELLS_LAST", &self.exit_tells_last),
+            ("HAS_TYPED_TASK", &self.has_typed_task),
+            ("CGROUP_CONTROLLER", &self.cgroup_controller),
+        ] {
+            loader.override_global(name, value, true);
+        }
     }
 
     /// The optional members that this kernel does not have, for the log.

@@ -135,7 +135,7 @@ impl Losses {
         let of = |kind: Kind| {
             let slot = kind.slot();
             KindCounts {
-                seen: sums.seen[slot],
+                seen: sums.written[slot] + sums.filtered[slot] + sums.lost[slot],
                 filtered: sums.filtered[slot],
                 lost: sums.lost[slot],
                 delivered: delivered[slot],
@@ -161,11 +161,11 @@ impl Losses {
 
 /// What all processors counted.
 pub(super) fn sums(counts: &PerCpuArray<MapData, PodCounts>) -> Counts {
-    let mut sums = Counts { seen: [0; SLOTS], lost: [0; SLOTS], filtered: [0; SLOTS] };
+    let mut sums = Counts { written: [0; SLOTS], lost: [0; SLOTS], filtered: [0; SLOTS] };
     // The map exists as long as this does; a reading that fails adds nothing and is made again.
     for PodCounts(counts) in counts.get(&0, 0).iter().flat_map(|values| values.iter()) {
         for slot in 0..SLOTS {
-            sums.seen[slot] += counts.seen[slot];
+            sums.written[slot] += counts.written[slot];
             sums.lost[slot] += counts.lost[slot];
             sums.filtered[slot] += counts.filtered[slot];
         }
