@@ -71,6 +71,18 @@ pub(crate) fn install_program(name: &'static str, package: &'static str, serves:
     install_of(&[Need { probe: Probe::Program(name), package, serves }])
 }
 
+/// The same for a compiler and a header of the C library that it compiles for, each with its package.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_compiler([compiler, header]: [(&'static str, &'static str); 2]) -> Result<()> {
+    let serves = "building for another processor";
+    install_of(&[
+        Need { probe: Probe::Program(compiler.0), package: compiler.1, serves },
+        Need { probe: Probe::File(header.0), package: header.1, serves },
+    ])
+}
+
 fn install_of(needs: &[Need]) -> Result<()> {
     let missing: Vec<_> = needs.iter().filter(|need| !need.is_there()).collect();
     if missing.is_empty() {

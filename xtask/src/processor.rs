@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::shell;
 use crate::toolchain::{self, Compiler};
+use crate::{needs, shell};
 
 /// A kind of processor.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,21 +17,27 @@ pub(crate) struct Processor {
     pub(crate) debian: &'static str,
     /// Rust's name of a Linux on it.
     pub(crate) target: &'static str,
-    /// GNU's.
-    gnu: &'static str,
+    /// The compiler and the linker for it on other machines, with a header of its C library, and Debian's packages of both.
+    compiler: [(&'static str, &'static str); 2],
 }
 
 pub(crate) const X86_64: Processor = Processor {
     name: "x86_64",
     debian: "amd64",
     target: "x86_64-unknown-linux-gnu",
-    gnu: "x86_64-linux-gnu",
+    compiler: [
+        ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+        ("/usr/x86_64-linux-gnu/include/stdio.h", "libc6-dev-amd64-cross"),
+    ],
 };
 pub(crate) const AARCH64: Processor = Processor {
     name: "aarch64",
     debian: "arm64",
     target: "aarch64-unknown-linux-gnu",
-    gnu: "aarch64-linux-gnu",
+    compiler: [
+        ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+        ("/usr/aarch64-linux-gnu/include/stdio.h", "libc6-dev-arm64-cross"),
+    ],
 };
 
 impl Processor {
@@ -60,10 +66,10 @@ impl Processor {
         if self.is_here() {
             return Ok(shell::cargo());
         }
-        let gcc = format!("{}-gcc", self.gnu);
-        if !shell::exists(&gcc) {
-            let (name, debian) = (self.gnu.replace('_', "-"), self.debian);
-            bail!("`{gcc}` is missing: run `apt-get install gcc-{name} libc6-dev-{debian}-cross`");
+        let [(gcc, gcc_package), (_, libc_package)] = self.compiler;
+        needs::install_compiler(self.compiler)?;
+        if !shell::exists(gcc) {
+            bail!("`{gcc}` is missing: run `apt-get install {gcc_package} {libc_package}`");
         }
         let mut cargo = match compiler {
             // The machine's own compiler, where it has the target.
