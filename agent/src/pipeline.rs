@@ -190,13 +190,25 @@ fn sensor(
     exceptions: &Exceptions,
     stop: &Arc<AtomicBool>,
 ) -> Result<Sensor> {
-    // Looking through an environment costs more than all else that is told of an exec.
-    let env_vars = field!("process.env_vars");
-    let is_asked = loaded.rules.iter().any(|rule| rule.fields().contains(&env_vars))
-        || exceptions.list.iter().any(|exception| exception.condition.fields().contains(&env_vars));
-    let env_vars = if is_asked { config.sensor.env_vars.clone() } else { Wanted::none() };
+    let env_vars = env_vars(&config.sensor.env_vars, &loaded.rules, &exceptions.list);
     let sensor = SensorConfig { env_vars, ..config.sensor.clone() };
     Ok(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
+}
+
+/// The variables of the environment that events hold: those of the configuration, and those that rules and exceptions name. None
+/// where no rule and no exception looks at them, for looking through an environment costs more than all else that is done for an
+/// exec.
+fn env_vars(configured: &Wanted, rules: &[Arc<Rule>], exceptions: &[Arc<Exception>]) -> Wanted {
+    let field = field!("process.env_vars");
+    let rules = rules.iter().filter(|rule| rule.enabled && rule.fields().contains(&field));
+    let rules: Vec<_> = rules.map(|rule| rule.texts(field)).collect();
+    let exceptions = exceptions.iter().map(|exception| &exception.condition);
+    let exceptions = exceptions.filter(|condition| condition.fields().contains(&field));
+    let exceptions: Vec<_> = exceptions.map(|condition| condition.texts(field)).collect();
+    if rules.is_empty() && exceptions.is_empty() {
+        return Wanted::none();
+    }
+    configured.with(rules.iter().chain(&exceptions).flatten()).0
 }
 
 /// Watches over the files of the agent, by the sensor, which knows who may have changed them.

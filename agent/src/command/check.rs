@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
 use lapwing_engine::lang::{Diagnostic, Severity};
-use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
+use lapwing_engine::{Exceptions, Loaded, Rule, Schema, field};
 use serde_json::{Map, Value as Json, json};
 
 use self::needs::Needs;
@@ -138,6 +138,7 @@ impl Found {
             self.problems.push(NOTHING_TO_WATCH.to_owned());
         }
         self.check_places(config, loaded, schema);
+        self.check_variables(config, loaded);
         for rule in loaded.rules.iter().filter(|rule| rule.enabled && lanes(rule).is_empty()) {
             self.notes.push(format!(
                 "rule \"{}\" reads nothing that this agent has: its index is {:?}",
@@ -153,6 +154,21 @@ impl Found {
         let Some(missing) = geo.missing().filter(|_| cloudtrail.enabled()) else { return };
         for rule in rules::needing_places(&rules::reading(&loaded.rules, &CLOUDTRAIL_STREAMS), schema) {
             self.notes.push(format!("rule \"{}\" cannot run: {missing}", rule.name));
+        }
+    }
+
+    /// Rules that name variables of the environment which events cannot hold by themselves.
+    fn check_variables(&mut self, config: &Config, loaded: &Loaded) {
+        let field = field!("process.env_vars");
+        for rule in loaded.rules.iter().filter(|rule| rule.enabled) {
+            let (_, unmet) = config.sensor.env_vars.with(&rule.texts(field));
+            if !unmet.is_empty() {
+                self.notes.push(format!(
+                    "rule \"{}\" is about variables of the environment that begin with {unmet:?}: events hold only \
+                     those that `env_vars` in `[sensor]` names; name them there",
+                    rule.name
+                ));
+            }
         }
     }
 

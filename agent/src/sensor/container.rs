@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-/// Digits of a container's id, as every runtime but the oldest makes them.
+/// Digits of an id that a runtime makes up.
 const ID_DIGITS: usize = 64;
 /// Digits of a pod's id, without hyphens; a static pod's has none.
 const POD_DIGITS: usize = 32;
@@ -27,25 +27,66 @@ const RUNTIMES: [(&str, &str); 6] = [
     ("lxc", "lxc"),
 ];
 
+/// Where a runtime lets people name a container, and that name is its id.
+enum Form {
+    /// Between these two in a folder's name.
+    Within(&'static str, &'static str),
+    /// The folder right below one of this name.
+    Below(&'static str),
+}
+
+/// The forms of each runtime, by the paths that it writes.
+const NAMED: [(Form, &str); 8] = [
+    (Form::Within("lxc.payload.", ""), "lxc"),
+    (Form::Below("lxc.payload"), "lxc"),
+    (Form::Below("lxc"), "lxc"),
+    (Form::Within("systemd-nspawn@", ".service"), "systemd-nspawn"),
+    (Form::Within("machine-", ".scope"), "systemd-nspawn"),
+    (Form::Below("buildkit"), "buildkit"),
+    (Form::Below("garden"), "garden"),
+    // The namespace that `ctr` uses where it is given none.
+    (Form::Below("default"), "containerd"),
+];
+/// Machines that are no containers.
+const VIRTUAL_MACHINE: &str = "qemu-";
+/// What a runtime keeps beside a container's own processes, in a folder of the container's.
+const SUPERVISOR: &str = "supervisor";
+
 /// The container whose control group has this path; the innermost where one runs in another.
 ///
 /// Docker and Podman write `docker-ID.scope` or `docker/ID`, containerd and CRI-O `cri-containerd-ID.scope`, kubelet
 /// without systemd `kubepods/…/ID`: what they share is the id itself as the last word of a folder's name. Amazon ECS
-/// with its own task id adds a number to it, and CRI-O keeps its monitor beside the container.
+/// with its own task id adds a number to it, and CRI-O keeps its monitor beside the container. Others have names in the place of
+/// ids ([`NAMED`]).
 pub(super) fn of(cgroup: &str) -> Option<Container> {
-    let mut folders = cgroup.rsplit('/');
-    let (name, id) = folders.by_ref().find_map(|folder| Some((folder, id(folder)?)))?;
+    let mut folders = cgroup.rsplit('/').peekable();
+    let mut is_supervisor = false;
+    while let Some(folder) = folders.next() {
+        let above = folders.peek().copied();
+        if let Some(id) = id(folder) {
+            let pod = folder.split(':').chain(folders).find_map(pod);
+            return Some(Container { id, runtime: runtime_of(folder, above), pod });
+        }
+        if let Some((id, runtime)) = named(folder, above) {
+            let container = Container { id, runtime: Some(runtime), pod: None };
+            return (!is_supervisor).then_some(container);
+        }
+        is_supervisor = folder == SUPERVISOR;
+    }
+    None
+}
+
+/// The runtime that a folder is named after, which has an id in its name. The name may be that of the folder above; after a colon
+/// it is systemd's slice.
+fn runtime_of(folder: &str, above: Option<&str>) -> Option<&'static str> {
     let runtime = |name: &str| {
         let known = RUNTIMES.iter().find(|(word, _)| {
             name.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', ':']))
         });
         known.map(|(_, runtime)| *runtime)
     };
-    // With the id in one folder the runtime may be the name of the one above; after a colon it is systemd's slice.
-    let named = name.split_once(':').map_or(name, |(_, rest)| rest);
-    let above = folders.clone().next();
-    let pod = name.split(':').chain(folders).find_map(pod);
-    Some(Container { id, runtime: runtime(named).or_else(|| above.and_then(runtime)), pod })
+    let named = folder.split_once(':').map_or(folder, |(_, rest)| rest);
+    runtime(named).or_else(|| above.and_then(runtime))
 }
 
 /// The id of the container that a folder is named after.
@@ -58,11 +99,30 @@ fn id(folder: &str) -> Option<SmolStr> {
     (is_id && !is_monitor).then(|| word.into()).or_else(|| task(name))
 }
 
+/// The name that people gave to the container of this folder, and its runtime.
+fn named(folder: &str, above: Option<&str>) -> Option<(SmolStr, &'static str)> {
+    let is_unit = [".service", ".scope", ".slice"].iter().any(|suffix| folder.ends_with(suffix));
+    let (name, runtime) = NAMED.iter().find_map(|(form, runtime)| {
+        let name = match form {
+            Form::Within(before, after) => folder.strip_prefix(before)?.strip_suffix(after)?,
+            Form::Below(parent) => (above == Some(parent) && !is_unit).then_some(folder)?,
+        };
+        Some((unescape(name), *runtime))
+    })?;
+    (!name.is_empty() && !name.starts_with(VIRTUAL_MACHINE)).then_some((name, runtime))
+}
+
+/// A name as it was before systemd wrote its hyphens as `\x2d`.
+fn unescape(name: &str) -> SmolStr {
+    if name.contains(r"\x2d") { name.replace(r"\x2d", "-").into() } else { name.into() }
+}
+
 /// The pod that a folder is named after: `podUID`, or systemd's slice, in which the hyphens are underscores.
 fn pod(folder: &str) -> Option<SmolStr> {
     let name = folder.strip_suffix(".slice").unwrap_or(folder);
     let word = match name.rsplit_once("-pod") {
-        Some((_, word)) if name.starts_with("kubepods") => word,
+        // Before it stands where a kubelet runs that has a control group of its own.
+        Some((slices, word)) if slices.split('-').any(|slice| slice == "kubepods") => word,
         _ => name.strip_prefix("pod")?,
     };
     let is_digit = |digit: u8| digit.is_ascii_hexdigit() || matches!(digit, b'-' | b'_');
@@ -97,6 +157,13 @@ mod tests {
                 Some("containerd"),
                 Some(POD),
             ),
+            (
+                format!("/kubelet.slice/kubelet-{slice}/cri-containerd-{hex}.scope"),
+                Some("containerd"),
+                Some(POD),
+            ),
+            (format!("/default/{hex}"), None, None),
+            (format!("/lxc.payload.web1/docker/{hex}"), Some("docker"), None),
             (format!("/ecs/6c8e7d5f1b2a4c3d8e9f0a1b2c3d4e5f/{hex}"), None, None),
             (format!("/kubepods.slice/kubepods-podless.slice/crio-{hex}.scope"), Some("cri-o"), None),
         ] {
@@ -107,10 +174,30 @@ mod tests {
         let task = "6c8e7d5f1b2a4c3d8e9f0a1b2c3d4e5f-1234567890";
         let found = of(&format!("/ecs/6c8e7d5f1b2a4c3d8e9f0a1b2c3d4e5f/{task}")).unwrap();
         assert_eq!(found.id, task);
+        for (path, id, runtime) in [
+            ("/lxc.payload.web1", "web1", "lxc"),
+            ("/lxc/web1/system.slice/ssh.service", "web1", "lxc"),
+            (r"/machine.slice/machine-web\x2d1.scope/payload", "web-1", "systemd-nspawn"),
+            ("/machine.slice/systemd-nspawn@web1.service/payload", "web1", "systemd-nspawn"),
+            ("/default/redis", "redis", "containerd"),
+            ("/buildkit/k3v9x2m1q8z7w6y5t4r3e2w1q", "k3v9x2m1q8z7w6y5t4r3e2w1q", "buildkit"),
+            ("/garden/6c8e7d5f-1b2a-4c3d-8e9f", "6c8e7d5f-1b2a-4c3d-8e9f", "garden"),
+        ] {
+            let found = of(path).map(|found| (found.id, found.runtime, found.pod));
+            assert_eq!(found, Some((id.into(), Some(runtime), None)), "{path}");
+        }
         for path in [
             "/",
             "/system.slice/ssh.service",
             "/user.slice/user-1000.slice/session-1.scope",
+            "/lxc",
+            "/lxc.monitor.web1",
+            "/lxc/init.scope",
+            "/system.slice/docker-agent.service",
+            &format!("/system.slice/backup-{hex}.service"),
+            r"/machine.slice/machine-qemu\x2d1\x2dvm.scope",
+            "/machine.slice/machine-.scope",
+            "/machine.slice/systemd-nspawn@web1.service/supervisor",
             &format!("/machine.slice/libpod-conmon-{hex}.scope"),
         ] {
             assert_eq!(of(path), None, "{path}");

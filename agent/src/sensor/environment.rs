@@ -32,20 +32,19 @@ const DEFAULT: [&str; 15] = [
     "https_proxy",
 ];
 
-/// Names of variables, each of three bytes at least and without an equals sign.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+/// The variables that events hold.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<SmolStr>")]
-pub(crate) struct Wanted(BTreeSet<SmolStr>);
+pub(crate) struct Wanted {
+    /// Their names, each of three bytes at least and without an equals sign.
+    names: BTreeSet<SmolStr>,
+    /// How names begin that rules leave open, each of [`BEGINNING_BYTES`] at least.
+    beginnings: BTreeSet<SmolStr>,
+}
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self(DEFAULT.into_iter().map(SmolStr::new_static).collect())
-    }
-}
-
-impl std::fmt::Debug for Wanted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        Self::of_names(DEFAULT.into_iter().map(SmolStr::new_static))
     }
 }
 
@@ -62,16 +61,72 @@ impl TryFrom<Vec<SmolStr>> for Wanted {
         if names.len() > WANTED_MAX as usize {
             return Err(format!("{} variables are too many: name {WANTED_MAX} at most", names.len()));
         }
-        Ok(Self(names.into_iter().collect()))
+        Ok(Self::of_names(names))
     }
 }
 
+/// A variable that a rule names.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    /// By its whole name.
+    Whole(SmolStr),
+    /// By how its name begins.
+    Beginning(SmolStr),
+}
+
+/// The variables that a text names with which a rule compares `NAME=value`: what stands before the equals sign, of a regular
+/// expression each word. Where none stands there, it is how the name begins.
+fn named(text: &str) -> Vec<Named> {
+    let (names, has_value) = text.split_once('=').map_or((text, false), |(names, _)| (names, true));
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for (at, name) in names.split(|c| !is_of_name(c)).filter(|name| !name.is_empty()).map(|name| {
+        let at = name.as_ptr() as usize - names.as_ptr() as usize + name.len();
+        (at, name)
+    }) {
+        let is_open = names[at..].starts_with(['*', '?', '.', '[', '\\', '+', '{']) || !has_value;
+        found.push(if is_open { Named::Beginning(name.into()) } else { Named::Whole(name.into()) });
+    }
+    found
+}
+
 impl Wanted {
+    fn of_names(names: impl IntoIterator<Item = SmolStr>) -> Self {
+        Self { names: names.into_iter().collect(), beginnings: BTreeSet::new() }
+    }
+
+    /// These, and those that rules name in such a text; as they are written there and in capitals, for a comparison may not regard
+    /// case. Returns too what a rule names and cannot have: it is too short to be told apart, or there are too many.
+    pub(crate) fn with<'a>(&self, texts: impl IntoIterator<Item = &'a SmolStr>) -> (Self, Vec<SmolStr>) {
+        let (mut wanted, mut unmet) = (self.clone(), Vec::new());
+        for one in texts.into_iter().flat_map(|text| named(text)) {
+            let (name, len_min) = match &one {
+                Named::Whole(name) => (name, BEGINNING_BYTES - 1),
+                Named::Beginning(name) => (name, BEGINNING_BYTES),
+            };
+            if name.len() < len_min || wanted.len() + 2 > WANTED_MAX as usize {
+                unmet.push(name.clone());
+                continue;
+            }
+            let set = if matches!(one, Named::Whole(_)) { &mut wanted.names } else { &mut wanted.beginnings };
+            set.extend([name.clone(), name.to_ascii_uppercase().into()]);
+        }
+        (wanted, unmet)
+    }
+
+    fn len(&self) -> usize {
+        self.names.len() + self.beginnings.len()
+    }
+
     /// Whether a variable, `NAME=value`, is one of these.
     pub(super) fn has(&self, variable: &[u8]) -> bool {
         let mut parts = variable.splitn(2, |byte| *byte == b'=');
         let name = parts.next().and_then(|name| std::str::from_utf8(name).ok());
-        parts.next().is_some() && name.is_some_and(|name| self.0.contains(name))
+        parts.next().is_some() && name.is_some_and(|name| self.has_name(name))
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        self.names.contains(name) || self.beginnings.iter().any(|beginning| name.starts_with(&**beginning))
     }
 
     /// Those of the record's variables that are wanted. Where not all of its environment was looked at, any other may have
@@ -83,19 +138,20 @@ impl Wanted {
         if record.is_environment_cut() {
             let name = |variable: &str| SmolStr::new(variable.split('=').next().unwrap_or_default());
             let known: BTreeSet<_> = found.iter().map(|variable| name(variable)).collect();
-            found.extend(self.0.difference(&known).map(|name| format_smolstr!("{name}={UNREAD}")));
+            let all = self.names.union(&self.beginnings).filter(|name| !known.contains(*name));
+            found.extend(all.map(|name| format_smolstr!("{name}={UNREAD}")));
         }
         found
     }
 
     /// No variable at all.
     pub(crate) fn none() -> Self {
-        Self(BTreeSet::new())
+        Self::of_names([])
     }
 
     /// Whether none is told.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// How the variables begin, for the kernel side.
@@ -106,13 +162,37 @@ impl Wanted {
             bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
             u32::from_ne_bytes(bytes)
         };
-        self.0.iter().map(beginning).collect()
+        self.names.union(&self.beginnings).map(beginning).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_name_variables() {
+        for (text, names, beginnings, unmet) in [
+            ("LD_AUDIT=/tmp/x.so", &["LD_AUDIT"][..], &[][..], &[][..]),
+            ("RUNNER_TRACKING_ID*", &[], &["RUNNER_TRACKING_ID"], &[]),
+            ("ld_pre*=/tmp/*", &[], &["LD_PRE", "ld_pre"], &[]),
+            ("*PATH=*", &["PATH"], &[], &[]),
+            ("(PS1|PS22)=.+", &["PS1", "PS22"], &[], &[]),
+            ("LD*", &[], &[], &["LD"]),
+            ("*", &[], &[], &[]),
+        ] {
+            let (wanted, found) = Wanted::none().with([&SmolStr::new(text)]);
+            assert_eq!(wanted.names.iter().collect::<Vec<_>>(), names, "{text}");
+            assert_eq!(wanted.beginnings.iter().collect::<Vec<_>>(), beginnings, "{text}");
+            assert_eq!(found, unmet, "{text}");
+        }
+        let many: Vec<_> = (0..WANTED_MAX).map(|number| format_smolstr!("VARIABLE_{number}=*")).collect();
+        let (wanted, unmet) = Wanted::default().with(&many);
+        assert!(wanted.len() <= WANTED_MAX as usize && unmet.len() >= DEFAULT.len());
+        assert!(wanted.has(b"VARIABLE_1=x") && wanted.has(b"LD_PRELOAD=x"));
+        let (open, _) = Wanted::none().with([&SmolStr::new("RUNNER_*")]);
+        assert!(open.has(b"RUNNER_TRACKING_ID=0") && !open.has(b"RUNNING=0") && !open.has(b"RUNNER_X"));
+    }
 
     #[test]
     fn variables_are_chosen_by_their_whole_names() {

@@ -93,7 +93,7 @@ impl Image {
         let is_script = record.fixed.interpreter.len != 0;
         let args = args(record.args());
         Self {
-            name: names(name, called_name(&filename), loaded(&executable, &args)),
+            name: names(name, called_name(&filename, &args), loaded(&executable, &args)),
             executable,
             file_key: FileKey::of_record(&record.fixed.file),
             since: record.fixed.header.time,
@@ -261,8 +261,13 @@ fn own_name(path: &str, span: Span) -> &str {
     if span.has(Span::DELETED | Span::ANONYMOUS) { executable_name(path) } else { base(path) }
 }
 
-/// The base name by which a file was run. A descriptor's number is no name.
-fn called_name(filename: &str) -> Option<&str> {
+/// The base name by which a file was run. A descriptor's number is no name; nor is `exe`, by which a program runs itself: what it
+/// is to be then is its first argument, as for an applet of BusyBox.
+fn called_name<'a>(filename: &'a str, args: &'a Texts) -> Option<&'a str> {
+    let below_proc = filename.strip_prefix("/proc/").map(|rest| rest.split('/').collect::<Vec<_>>());
+    if let Some([_, "exe"] | [_, "task", _, "exe"]) = below_proc.as_deref() {
+        return args.iter().next().map(base);
+    }
     let below_descriptor = filename.strip_prefix("/dev/fd/").or_else(|| {
         let process = filename.strip_prefix("/proc/")?;
         process.split_once("/fd/").map(|(_, rest)| rest)
@@ -350,6 +355,7 @@ mod tests {
 
     #[test]
     fn a_program_has_the_names_people_type() {
+        let typed = args([&b"nc"[..], b"-e"]);
         for (executable, filename, expected) in [
             ("/usr/bin/curl", "/usr/bin/curl", &["curl"][..]),
             ("/usr/bin/python3.11", "/usr/bin/aws", &["python3.11", "aws"]),
@@ -361,8 +367,11 @@ mod tests {
             ("/memfd:x/usr/bin/curl (deleted)", "/dev/fd/3", &["memfd:x/usr/bin/curl"]),
             ("/tmp/x (deleted)", "/tmp/x", &["x"]),
             ("/usr/bin/busybox", "/dev/fd/4/wget", &["busybox", "wget"]),
+            ("/usr/bin/busybox", "/proc/self/exe", &["busybox", "nc"]),
+            ("/usr/bin/busybox", "/proc/7/task/8/exe", &["busybox", "nc"]),
+            ("/tmp/exe", "/proc/self/cwd/exe", &["exe"]),
         ] {
-            let name = names(executable_name(executable), called_name(filename), None);
+            let name = names(executable_name(executable), called_name(filename, &typed), None);
             assert_eq!(name.elements().to_vec(), Value::texts(expected).elements().to_vec(), "{filename}");
         }
     }

@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::time::{Duration, Instant, SystemTime};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 use smol_str::SmolStr;
 
 use crate::bounded;
 
-/// How long the files are taken to be unchanged.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Largest file that is read; a host with more users than that names them by a directory service anyway.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Most names of a file that are known.
@@ -20,32 +20,27 @@ const NAMES_MAX: usize = 8192;
 pub(super) struct Names {
     users: File,
     groups: File,
-    looked: Instant,
 }
 
 struct File {
-    path: &'static str,
-    changed: Option<SystemTime>,
+    path: PathBuf,
+    /// As which file it was read.
+    version: Option<Version>,
     names: HashMap<u32, SmolStr>,
 }
 
 impl Names {
     pub(super) fn new() -> Self {
-        let file = |path| File { path, changed: None, names: HashMap::new() };
-        let mut names =
-            Self { users: file("/etc/passwd"), groups: file("/etc/group"), looked: Instant::now() };
-        names.users.read();
-        names.groups.read();
+        let mut names = Self { users: File::new("/etc/passwd"), groups: File::new("/etc/group") };
+        names.refresh();
         names
     }
 
-    /// Reads the files again where they changed.
+    /// Reads the files again where they changed. It is called once for all records that are read at one time, before they become
+    /// events: a user that was made just before a program ran as it has a name.
     pub(super) fn refresh(&mut self) {
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.looked = Instant::now();
-            self.users.read();
-            self.groups.read();
-        }
+        self.users.read();
+        self.groups.read();
     }
 
     /// The name of a user.
@@ -59,15 +54,28 @@ impl Names {
     }
 }
 
+/// What is another after a change: programs replace these files, people append to them, and times are as coarse as the clock's tick.
+#[derive(PartialEq, Eq)]
+struct Version {
+    inode: u64,
+    bytes: u64,
+    changed: Option<SystemTime>,
+}
+
 impl File {
+    fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), version: None, names: HashMap::new() }
+    }
+
     fn read(&mut self) {
-        let Ok(metadata) = fs::metadata(self.path) else { return };
-        let changed = metadata.modified().ok();
-        if changed == self.changed || metadata.len() > FILE_BYTES_MAX {
+        let Ok(metadata) = fs::metadata(&self.path) else { return };
+        let (inode, bytes, changed) = (metadata.ino(), metadata.len(), metadata.modified().ok());
+        let version = Some(Version { inode, bytes, changed });
+        if version == self.version || bytes > FILE_BYTES_MAX {
             return;
         }
-        let Ok(text) = bounded::read(self.path, FILE_BYTES_MAX) else { return };
-        self.changed = changed;
+        let Ok(text) = bounded::read(&self.path, FILE_BYTES_MAX) else { return };
+        self.version = version;
         self.names = parse(&String::from_utf8_lossy(&text));
     }
 }
@@ -97,5 +105,24 @@ mod tests {
         assert_eq!(names.get(&0).map(SmolStr::as_str), Some("root"));
         assert_eq!(names.get(&65534).map(SmolStr::as_str), Some("nobody"));
         assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn a_change_is_read_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("passwd"), folder.path().join("passwd+"));
+        let mut file = File::new(&path);
+        file.read();
+        let user = |file: &File, id| file.names.get(&id).map(SmolStr::to_string);
+        for (text, id, name) in [("a:x:1:\n", 1, Some("a")), ("a:x:1:\nb:x:2:\n", 2, Some("b"))] {
+            fs::write(&path, text).unwrap();
+            file.read();
+            assert_eq!(user(&file, id).as_deref(), name);
+        }
+        // As useradd does it; of the same length and within the same tick.
+        fs::write(&other, "a:x:1:\nc:x:2:\n").unwrap();
+        fs::rename(&other, &path).unwrap();
+        file.read();
+        assert_eq!(user(&file, 2).as_deref(), Some("c"));
     }
 }

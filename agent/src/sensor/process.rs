@@ -212,6 +212,13 @@ impl Table {
         self.get(*self.current.get(&pid)?)
     }
 
+    /// Whether its user namespace is another than that of the host's first process; not where either is not known.
+    pub(super) fn is_of_other_users(&self, process: &Process) -> bool {
+        let host = self.by_pid(1).map_or(0, |init| user_namespace(&init.place));
+        let own = user_namespace(&process.place);
+        host != 0 && own != 0 && host != own
+    }
+
     /// The name of an entity, whether or not it is known.
     pub(super) fn entity_id(&self, key: Key) -> SmolStr {
         let mut bytes = [0; 20];
@@ -635,8 +642,19 @@ impl Process {
 
     /// Whether the file that it runs has one of these names; what else it goes by is anyone's choice.
     fn is_named(&self, names: &[&str]) -> bool {
-        let name = self.image.opened_name().or_else(|| self.image.name.as_text());
-        name.is_some_and(|name| names.contains(&name))
+        self.file_name().is_some_and(|name| names.contains(&name))
+    }
+
+    fn file_name(&self) -> Option<&str> {
+        self.image.opened_name().or_else(|| self.image.name.as_text())
+    }
+
+    /// Whether it runs one of [`RUNTIMES`].
+    fn is_container_runtime(&self) -> bool {
+        let is = |name: &str| {
+            RUNTIMES.contains(&name) || RUNTIME_FAMILIES.iter().any(|family| name.starts_with(family))
+        };
+        self.file_name().is_some_and(is)
     }
 }
 
@@ -644,13 +662,35 @@ impl Process {
 const TTY_MAJOR: u32 = 4;
 const PTS_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
 
+/// Programs that start the first process of a container: runtimes, their monitors, and what runs a program in a sandbox.
+const RUNTIMES: [&str; 20] = [
+    "runc",
+    "docker-runc",
+    "buildkit-runc",
+    "crun",
+    "youki",
+    "kata-agent",
+    "conmon",
+    "conmonrs",
+    "lxc-start",
+    "lxc-execute",
+    "lxc-attach",
+    "lxd",
+    "incusd",
+    "systemd-nspawn",
+    "bwrap",
+    "gdn",
+    "dadoo",
+    "singularity",
+    "apptainer",
+    "starter-suid",
+];
+/// The same by how their names begin: containerd's shims of each version, and a copy of itself that runc and crun run in memory.
+const RUNTIME_FAMILIES: [&str; 3] = ["containerd-shim", "runc_cloned", "crun_cloned"];
+
 /// What kind of beginning a process is; `None` where it goes on what its parent began.
 fn entry_type(process: &Process, parent: Option<&Process>) -> Option<&'static str> {
     let is_child_of = |names: &[&str]| parent.is_some_and(|parent| parent.is_named(names));
-    let starts_with = |prefix: &str| {
-        let name = parent.map(|parent| image::executable_name(&parent.image.executable));
-        name.is_some_and(|name| name.starts_with(prefix))
-    };
     let (leads, major) = (process.is_session_leader(), process.place.tty >> 20);
     if process.key.pid == 2 || process.parent_pid == 2 {
         Some("kthread")
@@ -662,9 +702,7 @@ fn entry_type(process: &Process, parent: Option<&Process>) -> Option<&'static st
         Some("ssm")
     } else if is_child_of(&["sshd", "sshd-session"]) && !process.is_named(&["sshd", "sshd-session"]) {
         Some("sshd")
-    } else if ["containerd-shim", "runc", "conmon"].into_iter().any(starts_with)
-        && !process.is_named(&["runc", "conmon"])
-    {
+    } else if parent.is_some_and(Process::is_container_runtime) && !process.is_container_runtime() {
         Some("container")
     } else if leads && major == TTY_MAJOR {
         Some("terminal")
@@ -853,6 +891,15 @@ mod tests {
             (30, 1, "/usr/bin/containerd-shim-runc-v2", 30, 0),
             (31, 30, "/usr/sbin/nginx", 31, 0),
             (32, 31, "/usr/sbin/nginx", 31, 0),
+            (33, 1, "/usr/bin/crun", 33, 0),
+            (34, 33, "/usr/bin/redis-server", 34, 0),
+            (35, 34, "/bin/sh", 34, 0),
+            (36, 1, "/usr/bin/systemd-nspawn", 36, 0),
+            (37, 36, "/usr/lib/systemd/systemd", 37, 0),
+            (38, 10, "/usr/bin/bwrap", 10, 0),
+            (39, 38, "/usr/bin/less", 10, 0),
+            (71, 10, "/usr/bin/runcon", 10, 0),
+            (72, 71, "/usr/bin/id", 10, 0),
             (40, 1, "/bin/login", 40, tty),
             (41, 40, "/bin/bash", 40, tty),
             (50, 1, "/sbin/agetty", 50, tty),
@@ -870,6 +917,11 @@ mod tests {
             (23, 22, "sshd"),
             (31, 31, "container"),
             (32, 31, "container"),
+            (34, 34, "container"),
+            (35, 34, "container"),
+            (37, 37, "container"),
+            (39, 39, "container"),
+            (72, 10, "init"),
             (40, 40, "console"),
             (41, 40, "console"),
             (50, 50, "terminal"),

@@ -503,6 +503,7 @@ pub(super) const FIELDS: &[Field] = &[
     list("lapwing.socket.held_by", Keyword),
     one("lapwing.socket.inode", Long),
     list("lapwing.socket.stdio", Keyword),
+    one("lapwing.user.names_of", Keyword),
     one("log.file.path", Keyword),
     one("log.level", Keyword),
     one("log.logger", Keyword),

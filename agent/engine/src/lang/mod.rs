@@ -15,6 +15,7 @@ mod cursor;
 pub mod function;
 mod lower;
 pub(crate) mod suggest;
+mod texts;
 mod tokens;
 
 pub use diagnostic::{Code, Diagnostic, Severity, Span};

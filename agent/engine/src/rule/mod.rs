@@ -26,6 +26,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smol_str::SmolStr;
+
 use crate::event::FieldId;
 use crate::lang::EventQuery;
 
@@ -171,6 +173,15 @@ impl Rule {
             Kind::Eql(_) | Kind::Query(_) => {}
         }
         fields
+    }
+
+    /// Every text that the rule compares values of the field with ([`Query::texts`](crate::lang::Query::texts)).
+    #[must_use]
+    pub fn texts(&self, field: FieldId) -> BTreeSet<SmolStr> {
+        match &self.kind {
+            Kind::Eql(query) => query.texts(field),
+            kind => kind.events().into_iter().flat_map(|event| event.texts(field)).collect(),
+        }
     }
 
     /// Whether the rule reads a data stream such as `logs-endpoint.events.process-default`: one of its index patterns

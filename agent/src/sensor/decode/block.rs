@@ -9,7 +9,7 @@ use smol_str::{SmolStr, ToSmolStr};
 
 use super::{Decoder, count};
 use crate::budget::Meter;
-use crate::sensor::container;
+use crate::sensor::container::{self, Container};
 use crate::sensor::image::Image;
 use crate::sensor::process::{Process, Table};
 
@@ -153,7 +153,7 @@ impl Decoder {
         let mut fields = Fields::with_capacity(72);
         self.describe_as(&ITSELF, process, &mut fields);
         self.describe_relations(table, process, &mut fields);
-        self.describe_user(process, &mut fields);
+        self.describe_user(table, process, &mut fields);
         self.describe_capabilities(process, &mut fields);
         describe_place(table, process, &mut fields);
         if let Some(image) = image {
@@ -178,7 +178,7 @@ impl Decoder {
             fields.set_some(field!("process.working_directory"), known(&image.directory));
             self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
-            self.describe_user(process, &mut fields);
+            self.describe_user(table, process, &mut fields);
             container(table, process, &mut fields);
             process.blocks.made(fields)
         };
@@ -257,7 +257,7 @@ impl Decoder {
         }
     }
 
-    fn describe_user(&self, process: &Process, fields: &mut Fields) {
+    fn describe_user(&self, table: &Table, process: &Process, fields: &mut Fields) {
         let credentials = &process.credentials;
         if credentials.euid == ABSENT {
             return;
@@ -272,6 +272,9 @@ impl Decoder {
         fields.set_some(field!("lapwing.actor.id"), actor);
         fields.set(field!("user.id"), credentials.euid.to_smolstr());
         fields.set_some(field!("user.name"), self.names.user(credentials.euid));
+        // Its own files may give the same number another name.
+        let is_foreign = table.is_of_other_users(process) || container_of(table, process).is_some();
+        fields.set_some(field!("lapwing.user.names_of"), is_foreign.then_some("host"));
     }
 }
 
@@ -357,10 +360,12 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
     container(table, process, fields);
 }
 
+fn container_of(table: &Table, process: &Process) -> Option<Container> {
+    table.groups.get(process.place.cgroup).and_then(|path| container::of(path))
+}
+
 fn container(table: &Table, process: &Process, fields: &mut Fields) {
-    let Some(found) = table.groups.get(process.place.cgroup).and_then(|path| container::of(path)) else {
-        return;
-    };
+    let Some(found) = container_of(table, process) else { return };
     fields.set(field!("container.id"), found.id);
     fields.set_some(field!("container.runtime"), found.runtime);
     if let Some(pod) = found.pod {
