@@ -33,7 +33,7 @@ const DEFAULT: [&str; 15] = [
 ];
 
 /// The variables that events hold.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<SmolStr>")]
 pub(crate) struct Wanted {
     /// Their names, each of three bytes at least and without an equals sign.
@@ -45,6 +45,13 @@ pub(crate) struct Wanted {
 impl Default for Wanted {
     fn default() -> Self {
         Self::of_names(DEFAULT.into_iter().map(SmolStr::new_static))
+    }
+}
+
+/// As the key of the configuration has it: a list.
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.names.union(&self.beginnings)).finish()
     }
 }
 
