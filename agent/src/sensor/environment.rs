@@ -86,15 +86,13 @@ enum Named {
 fn named(text: &str) -> Vec<Named> {
     let (names, has_value) = text.split_once('=').map_or((text, false), |(names, _)| (names, true));
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut found = Vec::new();
-    for (at, name) in names.split(|c| !is_of_name(c)).filter(|name| !name.is_empty()).map(|name| {
-        let at = name.as_ptr() as usize - names.as_ptr() as usize + name.len();
-        (at, name)
-    }) {
-        let is_open = names[at..].starts_with(['*', '?', '.', '[', '\\', '+', '{']) || !has_value;
-        found.push(if is_open { Named::Beginning(name.into()) } else { Named::Whole(name.into()) });
-    }
-    found
+    let words = names.split_inclusive(|c| !is_of_name(c)).filter_map(|word| {
+        let name = word.trim_end_matches(|c| !is_of_name(c));
+        let is_open = !has_value || word[name.len()..].starts_with(['*', '?', '.', '[', '\\', '+', '{']);
+        let named = if is_open { Named::Beginning } else { Named::Whole };
+        (!name.is_empty()).then(|| named(name.into()))
+    });
+    words.collect()
 }
 
 impl Wanted {
@@ -103,7 +101,7 @@ impl Wanted {
     }
 
     /// These, and those that rules name in such a text; as they are written there and in capitals, for a comparison may not regard
-    /// case. Returns too what a rule names and cannot have: it is too short to be told apart, or there are too many.
+    /// case. Returns too what a rule names and cannot have: its name is too short, or there are too many.
     pub(crate) fn with<'a>(&self, texts: impl IntoIterator<Item = &'a SmolStr>) -> (Self, Vec<SmolStr>) {
         let (mut wanted, mut unmet) = (self.clone(), Vec::new());
         for one in texts.into_iter().flat_map(|text| named(text)) {

@@ -525,7 +525,7 @@ impl Expr {
         }
     }
 
-    fn collect_fields(&self, fields: &mut Vec<FieldId>) {
+    pub(super) fn collect_fields(&self, fields: &mut Vec<FieldId>) {
         match self {
             Self::Constant(_) => {}
             Self::Field(field) | Self::Opened(field) | Self::Earlier { field, .. } => fields.push(*field),

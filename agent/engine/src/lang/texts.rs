@@ -72,13 +72,10 @@ impl Condition {
 }
 
 impl Expr {
-    fn names(&self, wanted: FieldId) -> bool {
-        match self {
-            Self::Constant(_) | Self::Truth(_) => false,
-            Self::Field(field) | Self::Opened(field) | Self::Earlier { field, .. } => *field == wanted,
-            Self::Call { arguments, .. } => arguments.iter().any(|argument| argument.names(wanted)),
-            Self::Arithmetic(_, left, right) => left.names(wanted) || right.names(wanted),
-        }
+    fn names(&self, field: FieldId) -> bool {
+        let mut fields = Vec::new();
+        self.collect_fields(&mut fields);
+        fields.contains(&field)
     }
 
     fn collect_texts(&self, field: FieldId, found: &mut Found) {

@@ -153,9 +153,11 @@ impl Decoder {
         let mut fields = Fields::with_capacity(72);
         self.describe_as(&ITSELF, process, &mut fields);
         self.describe_relations(table, process, &mut fields);
-        self.describe_user(table, process, &mut fields);
+        let container = container_of(table, process);
+        self.describe_user(table, process, container.is_some(), &mut fields);
         self.describe_capabilities(process, &mut fields);
         describe_place(table, process, &mut fields);
+        describe_container(container, &mut fields);
         if let Some(image) = image {
             describe_program_as(&ITSELF, process, image, &mut fields);
             describe_program(image, &mut fields);
@@ -178,8 +180,9 @@ impl Decoder {
             fields.set_some(field!("process.working_directory"), known(&image.directory));
             self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
-            self.describe_user(table, process, &mut fields);
-            container(table, process, &mut fields);
+            let container = container_of(table, process);
+            self.describe_user(table, process, container.is_some(), &mut fields);
+            describe_container(container, &mut fields);
             process.blocks.made(fields)
         };
         process.blocks.network.get_or_init(make).clone()
@@ -257,7 +260,7 @@ impl Decoder {
         }
     }
 
-    fn describe_user(&self, table: &Table, process: &Process, fields: &mut Fields) {
+    fn describe_user(&self, table: &Table, process: &Process, is_contained: bool, fields: &mut Fields) {
         let credentials = &process.credentials;
         if credentials.euid == ABSENT {
             return;
@@ -273,7 +276,7 @@ impl Decoder {
         fields.set(field!("user.id"), credentials.euid.to_smolstr());
         fields.set_some(field!("user.name"), self.names.user(credentials.euid));
         // Its own files may give the same number another name.
-        let is_foreign = table.is_of_other_users(process) || container_of(table, process).is_some();
+        let is_foreign = is_contained || table.is_of_other_users(process);
         fields.set_some(field!("lapwing.user.names_of"), is_foreign.then_some("host"));
     }
 }
@@ -357,15 +360,14 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
     }
     fields.set(field!("process.pgid"), place.pgid);
     fields.set_some(field!("process.parent.pid"), process.parent.map(|parent| parent.pid));
-    container(table, process, fields);
 }
 
 fn container_of(table: &Table, process: &Process) -> Option<Container> {
     table.groups.get(process.place.cgroup).and_then(|path| container::of(path))
 }
 
-fn container(table: &Table, process: &Process, fields: &mut Fields) {
-    let Some(found) = container_of(table, process) else { return };
+fn describe_container(container: Option<Container>, fields: &mut Fields) {
+    let Some(found) = container else { return };
     fields.set(field!("container.id"), found.id);
     fields.set_some(field!("container.runtime"), found.runtime);
     if let Some(pod) = found.pod {
