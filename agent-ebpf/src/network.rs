@@ -17,9 +17,6 @@ const TCP_SYN_SENT: u32 = 2;
 const TCP_SYN_RECV: u32 = 3;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
-/// The bits of `st_mode` that tell the type, and a socket's.
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
 
 /// A TCP socket changes its state. From closed to "SYN sent" it goes in the process that connects, whichever way it
 /// asked for it; only then its port is chosen, so that the next change tells it. Back to closed it goes wherever its last
@@ -135,10 +132,8 @@ fn descriptor_accepted(ctx: &TracePointContext) {
     let Some(descriptor) = syscall_result(ctx) else { return };
     let file = task::file(current(), descriptor as u32);
     let inode: Address = read(file, &FILE_INODE);
-    let mode: u16 = read(inode, &INODE_MODE);
-    if mode & S_IFMT == S_IFSOCK {
-        let socket: Address = read(file, &FILE_PRIVATE);
-        accepted(read(socket, &SOCKET_SK));
+    if socket::is_socket(read(inode, &INODE_MODE)) {
+        accepted(socket::of_file(file));
     }
 }
 
@@ -147,9 +142,8 @@ fn accepted(sock: Address) {
     if sock.is_null() {
         return;
     }
-    let family: u16 = read(sock, &SOCK_FAMILY);
-    // AF_INET or AF_INET6: Unix sockets are accepted by the same system call.
-    if family == 2 || family == 10 {
+    // Unix sockets are accepted by the same system call.
+    if socket::is_internet(sock) {
         connection(Kind::ACCEPT, sock);
     }
 }

@@ -14,7 +14,7 @@ use crate::emit::{self, emit};
 use crate::layout::*;
 use crate::path::{self, Tail};
 use crate::scratch::{self, Builder};
-use crate::{file, task, trace};
+use crate::{file, socket, task, trace};
 
 /// Control groups whose paths user space knows; only it writes here.
 #[map]
@@ -84,6 +84,12 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
         (*record).credentials = task::credentials(task);
         (*record).place = task::place(task);
         (*record).stdio = task::stdio(task);
+        let modes = (*record).stdio.map(|descriptor| descriptor.mode as u16);
+        (*record).socket = if modes.into_iter().any(socket::is_socket) {
+            socket::of_descriptors(task.address(), modes)
+        } else {
+            socket::NONE
+        };
         (*record).args_count = read(binprm, &BINPRM_ARGC);
         let tail = Tail::begin(place, scratch, size_of::<Exec>());
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));

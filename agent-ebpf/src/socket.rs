@@ -4,6 +4,7 @@ use lapwing_common::layout::SOCK_COMMON_BYTES;
 use lapwing_common::{Reach, Socket};
 
 use crate::layout::*;
+use crate::task;
 
 /// `AF_INET` and `AF_INET6`.
 pub(crate) const IPV4: u16 = 2;
@@ -12,6 +13,55 @@ pub(crate) const IPV6: u16 = 10;
 const TCP: u16 = 6;
 /// The bit of a socket's flags that says that the peer's FIN came. match-proto:v2.6.12:include/net/sock.h:enum sock_flags
 const SOCK_DONE: u32 = 1;
+/// The bits of `st_mode` that tell the type, and a socket's.
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+/// No socket.
+pub(crate) const NONE: Socket = Socket {
+    id: 0,
+    inode: 0,
+    local: [0; 4],
+    remote: [0; 4],
+    local_port: 0,
+    remote_port: 0,
+    family: 0,
+    protocol: 0,
+    namespace: 0,
+    reserved: 0,
+};
+
+/// Whether a file of this `st_mode` is a socket.
+#[inline(always)]
+pub(crate) fn is_socket(mode: u16) -> bool {
+    mode & S_IFMT == S_IFSOCK
+}
+
+/// The socket of an open file that is one.
+#[inline(always)]
+pub(crate) fn of_file(file: Address) -> Address {
+    let socket: Address = read(file, &FILE_PRIVATE);
+    read(socket, &SOCKET_SK)
+}
+
+/// Whether it speaks IPv4 or IPv6.
+#[inline(always)]
+pub(crate) fn is_internet(sock: Address) -> bool {
+    matches!(read(sock, &SOCK_FAMILY), IPV4 | IPV6)
+}
+
+/// Of a task's standard descriptors, the files of which have these modes, the first that is a socket of IPv4 or IPv6.
+#[inline(always)]
+pub(crate) fn of_descriptors(task: Address, modes: [u16; 3]) -> Socket {
+    for (descriptor, mode) in modes.into_iter().enumerate() {
+        if is_socket(mode) {
+            let sock = of_file(task::file(task, descriptor as u32));
+            if is_internet(sock) {
+                return Socket { protocol: read(sock, &SOCK_PROTOCOL), ..ends(sock) };
+            }
+        }
+    }
+    NONE
+}
 
 /// Whether it is a TCP socket.
 #[inline(always)]

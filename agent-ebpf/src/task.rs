@@ -165,6 +165,7 @@ pub(crate) fn state<B: Base>(task: B, cred: B) -> State {
         actor: actor(cred),
         effective: read(cred, &CRED_CAP_EFFECTIVE),
         permitted: read(cred, &CRED_CAP_PERMITTED),
+        cgroup: cgroup_id(task),
     }
 }
 

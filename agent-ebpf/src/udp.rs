@@ -103,23 +103,24 @@ fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) {
     if protocol == UDP || protocol == UDP_LITE {
         let remote_port = u16::from_be(port as u16);
         trace!(ctx, "datagram to port {}", remote_port);
-        tell(sock(ctx), family, protocol as u16, &remote, remote_port);
+        let flow = Flow { start: 0, remote, pid: 0, remote_port, protocol: protocol as u16 };
+        tell(sock(ctx), family, flow);
     }
 }
 
 /// Tells whom the current process sends to, unless it was told a short time ago.
 #[inline(always)]
-fn tell(sock: Address, family: u16, protocol: u16, remote: &[u32; 4], remote_port: u16) {
+fn tell(sock: Address, family: u16, mut flow: Flow) {
     let current = current();
-    if !task::is_watched(current) || emit::stays(Kind::DATAGRAM, || Reach::of(family == IPV6, *remote).bit())
-    {
+    let reach = Reach::of(family == IPV6, flow.remote);
+    if !task::is_watched(current) || emit::stays(Kind::DATAGRAM, || reach.bit()) {
         return;
     }
     let task = task::identity(current);
     if task.pid == 0 {
         return;
     }
-    let flow = Flow { start: task.start, remote: *remote, pid: task.pid, remote_port, protocol };
+    (flow.start, flow.pid) = (task.start, task.pid);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     // SAFETY: a place in the map stays one; at worst another flow's time is read from it.
@@ -129,8 +130,8 @@ fn tell(sock: Address, family: u16, protocol: u16, remote: &[u32; 4], remote_por
         return;
     }
     let header = emit::header(Kind::DATAGRAM);
-    let (state, socket) =
-        (task::own_state(current), socket::toward(sock, family, protocol, remote, remote_port));
+    let socket = socket::toward(sock, family, flow.protocol, &flow.remote, flow.remote_port);
+    let state = task::own_state(current);
     if emit(Kind::DATAGRAM, &mut Connection { header, task, state, socket }) {
         // Only now: what found no room must be told the next time.
         let _ = FLOWS.insert(flow, now, 0);

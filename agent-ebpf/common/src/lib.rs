@@ -11,7 +11,7 @@ mod reach;
 pub use reach::Reach;
 
 /// The version of this format, in every record. A reader refuses any other.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// What a record tells. The numbers leave room for later kinds of the same subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -281,7 +281,7 @@ wire! {
 
     /// What a process can make of itself without running another program. It is in every record about a process, so
     /// that a change which no hook showed is known with the next thing that the process does.
-    State: 56 {
+    State: 64 {
         /// Real user id.
         uid: u32,
         /// Real group id.
@@ -307,6 +307,8 @@ wire! {
         effective: u64,
         /// Permitted capabilities, a bit each.
         permitted: u64,
+        /// The control group's id.
+        cgroup: u64,
     }
 
     /// A piece of the tail: a text ended by a zero, or a path as its names, each ended by a zero, the last first. Behind an
@@ -366,7 +368,7 @@ wire! {
     }
 
     /// A process began to run a program.
-    Exec: 336 {
+    Exec: 400 {
         /// [`Kind::EXEC`].
         header: Header,
         /// The process.
@@ -377,6 +379,8 @@ wire! {
         place: Place,
         /// Standard input, output and error.
         stdio: [Descriptor; 3],
+        /// The first of these that is a socket of IPv4 or IPv6, of any protocol; all zero where none is.
+        socket: Socket,
         /// The file that the kernel runs.
         file: File,
         /// How many arguments there are, also of those that did not fit.
@@ -400,7 +404,7 @@ wire! {
     }
 
     /// The last thread of a process ended.
-    Exit: 136 {
+    Exit: 144 {
         /// [`Kind::EXIT`].
         header: Header,
         /// The process.
@@ -429,7 +433,7 @@ wire! {
         remote_port: u16,
         /// 2 for IPv4, also where the socket is of IPv6, and 10 for IPv6.
         family: u16,
-        /// The protocol's number, as IP has it: 6 for TCP, 17 for UDP.
+        /// The protocol's number, as IP has it: 6 for TCP, 17 for UDP; 262 for Multipath TCP.
         protocol: u16,
         /// The network namespace's inode.
         namespace: u32,
@@ -438,7 +442,7 @@ wire! {
     }
 
     /// A process connects, accepted, or sends.
-    Connection: 192 {
+    Connection: 200 {
         /// [`Kind::CONNECT`], [`Kind::ACCEPT`] or [`Kind::DATAGRAM`].
         header: Header,
         /// The process.
@@ -450,7 +454,7 @@ wire! {
     }
 
     /// A process became another without running another program.
-    Changed: 128 {
+    Changed: 136 {
         /// [`Kind::IDS`] or [`Kind::SESSION`].
         header: Header,
         /// The process.

@@ -183,6 +183,9 @@ fn host(root: &Root<'_>) -> String {
     let has_ends = root.text("/destination/ip").is_some() || root.text("/source/ip").is_some();
     let what = match action {
         Some(action) if has_ends && action.shows == Shows::Connection => connection(root, action),
+        Some(action) if root.text("/lapwing/socket/peer/ip").is_some() => {
+            format!("{} on a connection with {}", action.verb, root.endpoint("lapwing/socket/peer"))
+        }
         Some(action) => action.verb.to_owned(),
         None if has_ends => format!("communicated with {}", root.endpoint(peer(root.direction()))),
         None => "was seen".to_owned(),
@@ -243,6 +246,18 @@ mod tests {
         }
         let Json::Object(root) = root else { return String::new() };
         host(&Root(&root))
+    }
+
+    /// A program whose standard input is a connection: with whom.
+    #[test]
+    fn a_program_on_a_connection_names_the_peer() {
+        let root = serde_json::json!({
+            "event": {"action": "exec"},
+            "process": {"name": "bash", "pid": 5},
+            "lapwing": {"socket": {"peer": {"ip": "198.51.100.7", "port": 4444}}},
+        });
+        let Json::Object(root) = root else { return };
+        assert_eq!(host(&Root(&root)), "bash (pid 5) ran on a connection with 198.51.100.7:4444");
     }
 
     /// What each action of the table is called in an alert, in both directions where a connection has one.

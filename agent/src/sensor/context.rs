@@ -11,7 +11,7 @@ use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::format_smolstr;
 
 use super::clock::Clock;
-use super::decode::Decoder;
+use super::decode::{Decoder, STDIO, is_socket};
 use super::image::Image;
 use super::process::{Process, Table};
 use super::{snapshot, thread};
@@ -115,9 +115,9 @@ fn witnesses(table: &Table, process: &Process) -> Vec<u32> {
 fn describe_holders(table: &Table, process: &Process, socket: &str, fields: &mut Fields) {
     let mut own = descriptors(process, socket);
     for (index, name) in STDIO.into_iter().enumerate() {
-        let started = process.stdio.is_some_and(|stdio| {
-            stdio[index].mode & 0o170_000 == 0o140_000 && stdio[index].inode.to_string() == socket
-        });
+        let started = process
+            .stdio
+            .is_some_and(|stdio| is_socket(&stdio[index]) && stdio[index].inode.to_string() == socket);
         if started && !own.contains(&name) {
             own.push(name);
         }
@@ -135,8 +135,6 @@ fn describe_holders(table: &Table, process: &Process, socket: &str, fields: &mut
     });
     fields.set(field!("lapwing.socket.held_by"), Value::texts(others));
 }
-
-const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
 
 /// Which standard descriptors of a living process are this socket.
 fn descriptors(process: &Process, socket: &str) -> Vec<&'static str> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use lapwing_common::{Closed, Connection, Exit, Socket};
+use lapwing_common::{Closed, Connection, Descriptor, Exit, Socket};
 use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::ToSmolStr;
 
@@ -94,6 +94,10 @@ impl Decoder {
         let shown =
             table.get(key).and_then(|process| process.previous.as_ref()).map(|image| &image.command_line);
         own.set_some(field!("process.title"), shown.filter(|line| !line.is_empty()).cloned());
+        if let Some(process) = table.get(key) {
+            describe_stdin(table, process, &mut own);
+            describe_socket(process, &mut own);
+        }
         self.process_event(Row::Exec, table, key, time, own)
     }
 
@@ -300,6 +304,57 @@ fn environment(table: &Table, key: Key) -> Fields {
     fields.set_some(field!("process.env_vars"), variables.cloned());
     fields.set_some(field!("lapwing.process.env_truncated"), process.image.is_env_cut.then_some(true));
     fields
+}
+
+/// Who made the pipe, socket or terminal from which a shell or interpreter reads.
+fn describe_stdin(table: &Table, process: &Process, fields: &mut Fields) {
+    if process.image.commands_from().is_none() {
+        return;
+    }
+    let Some(maker) = table.stdin_maker(process) else { return };
+    fields.set(field!("lapwing.process.stdin.maker.entity_id"), maker.entity_id.clone());
+    let executable = Some(&maker.image.executable).filter(|path| !path.is_empty());
+    fields.set_some(field!("lapwing.process.stdin.maker.executable"), executable.cloned());
+}
+
+/// The connection that is one of the standard descriptors with which the process's program started. Which end connected and
+/// which accepted is not known there.
+fn describe_socket(process: &Process, fields: &mut Fields) {
+    let (Some(socket), Some(stdio)) = (process.socket.as_deref(), &process.stdio) else { return };
+    let is_it = |descriptor: &Descriptor| is_socket(descriptor) && descriptor.inode == socket.inode;
+    let held = STDIO.iter().zip(stdio).filter(|(_, descriptor)| is_it(descriptor)).map(|(name, _)| *name);
+    fields.set(field!("lapwing.socket.inode"), count(socket.inode));
+    fields.set(field!("lapwing.socket.stdio"), Value::texts(held));
+    fields.set_some(field!("lapwing.socket.transport"), transport(socket.protocol));
+    let [local, peer] = addresses(socket);
+    let known = |address: IpAddr| (!address.is_unspecified()).then_some(address);
+    let port = |port: u16| (port != 0).then_some(u32::from(port));
+    fields.set_some(field!("lapwing.socket.local.ip"), known(local));
+    fields.set_some(field!("lapwing.socket.local.port"), port(socket.local_port));
+    fields.set_some(field!("lapwing.socket.peer.ip"), known(peer));
+    fields.set_some(field!("lapwing.socket.peer.port"), port(socket.remote_port));
+}
+
+/// A protocol's name, by its number in IP.
+fn transport(protocol: u16) -> Option<&'static str> {
+    /// match-proto:v5.6:include/uapi/linux/in.h:IPPROTO_MPTCP
+    const MPTCP: u16 = 262;
+    match protocol {
+        6 => Some("tcp"),
+        17 => Some("udp"),
+        132 => Some("sctp"),
+        UDP_LITE => Some("udplite"),
+        MPTCP => Some("mptcp"),
+        _ => None,
+    }
+}
+
+/// The names of the standard descriptors.
+pub(super) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
+
+/// Whether a descriptor stands for a socket.
+pub(super) fn is_socket(descriptor: &Descriptor) -> bool {
+    descriptor.mode & 0o170_000 == 0o140_000
 }
 
 /// What all events of an action hold.

@@ -60,6 +60,11 @@ impl FileKey {
         self.inode != 0
     }
 
+    /// Whether it may be the file of this inode on this device: on some file systems `stat` shows another device.
+    pub(crate) fn is_at(&self, device: u64, inode: u64) -> bool {
+        self.inode != 0 && self.inode == inode && (self.device == device || self.is_device_doubtful)
+    }
+
     /// Whether it names this file as it is now; `None` where that cannot be known, so that it is never claimed of two
     /// files which only look alike.
     pub(crate) fn is(&self, file: &Metadata) -> Option<bool> {

@@ -9,7 +9,9 @@ use smol_str::SmolStr;
 
 use super::environment::Wanted;
 use super::file::FileKey;
+use super::interpreter;
 use super::record::ExecRecord;
+use super::script::{self, Script};
 use crate::budget::Charge;
 
 /// What the kernel appends to the path of a file that has no name any more.
@@ -63,6 +65,12 @@ pub(super) struct Image {
     /// The script that was run, where an interpreter runs it.
     #[serde(with = "packed::some")]
     pub(super) script: Option<SmolStr>,
+    /// The path of that file.
+    #[serde(with = "packed::some")]
+    pub(super) script_path: Option<SmolStr>,
+    /// Why the kernel may have opened another one.
+    #[serde(with = "packed::some")]
+    pub(super) script_mark: Option<SmolStr>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
     /// What is odd about the file that was mapped, or about its path: [`MARKS`]. But for what was deleted or never had a
@@ -86,7 +94,7 @@ pub(super) struct Image {
 
 impl Image {
     /// The program of an exec.
-    pub(super) fn of_exec(record: &ExecRecord<'_>, wanted: &Wanted) -> Self {
+    pub(super) fn of_exec(record: &ExecRecord<'_>, script: Option<Script>, wanted: &Wanted) -> Self {
         let executable = lossy(&record.path(record.fixed.executable));
         let name = own_name(&executable, record.fixed.executable);
         let filename = lossy(record.text(record.fixed.filename));
@@ -103,6 +111,8 @@ impl Image {
             directory: lossy(&record.path(record.fixed.directory)),
             comm: comm(&record.fixed.task.comm),
             script: is_script.then_some(filename),
+            script_mark: script.as_ref().and_then(|script| script.mark).map(SmolStr::new_static),
+            script_path: script.map(|script| script.path),
             is_cut: record.is_cut(),
             file: marks(record.fixed.executable),
             directory_file: marks(record.fixed.directory),
@@ -123,6 +133,7 @@ impl Image {
         });
         let called = called.map(SmolStr::new);
         let script = args.iter().nth(1).filter(|script| Some(base(script)) == called.as_deref());
+        let file = script.map(|script| script::as_asked(script, directory));
         Self {
             executable: executable.into(),
             file_key: FileKey::default(),
@@ -130,6 +141,8 @@ impl Image {
             name: names(executable_name(executable), called.as_deref(), loaded(executable, &args)),
             args_count: i64::try_from(args.iter().count()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
+            script_mark: file.as_ref().and_then(|file| file.mark).map(SmolStr::new_static),
+            script_path: file.map(|file| file.path),
             script: script.map(SmolStr::new),
             args,
             directory: directory.into(),
@@ -157,6 +170,8 @@ impl Image {
             directory: SmolStr::default(),
             comm,
             script: None,
+            script_path: None,
+            script_mark: None,
             is_cut: true,
             file: None,
             directory_file: None,
@@ -178,19 +193,33 @@ impl Image {
         self.args.as_ended().len() > SHORT_ARGS_BYTES_MAX
     }
 
-    /// Whether it is the program of this executable with this command line, as far as it is kept.
+    /// The files that the kernel opened to run it, as far as that is said: the script, and the file that is mapped.
+    pub(super) fn executables(&self) -> Option<Value> {
+        let executable = Some(&self.executable).filter(|executable| !executable.is_empty())?;
+        Some(match &self.script_path {
+            None => executable.clone().into(),
+            Some(script) => Value::texts([script, executable]),
+        })
+    }
+
+    /// Those of them that are known to have been opened, where others are not.
+    pub(super) fn opened_executable(&self) -> Option<&SmolStr> {
+        self.script_mark.as_ref().map(|_| &self.executable)
+    }
+
+    /// Whether it is the program of this executable, the first of both, with this command line, as far as it is kept.
     pub(super) fn is(&self, executable: &str, command_line: &str) -> bool {
         let is_line = match self.is_short {
             true => command_line.starts_with(self.command_line.as_str()),
             false => self.command_line == command_line,
         };
-        self.executable == executable && is_line
+        self.script_path.as_ref().unwrap_or(&self.executable) == executable && is_line
     }
 
     /// About how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.executable, &self.command_line, &self.directory, &self.comm];
-        let texts = texts.into_iter().chain(&self.script);
+        let texts = texts.into_iter().chain(&self.script).chain(&self.script_path);
         let texts = texts.filter(|text| text.is_heap_allocated()).map(|text| text.len() + 16);
         let values =
             [Some(&self.name), Some(&self.env_vars), self.file.as_ref(), self.directory_file.as_ref()];
@@ -214,6 +243,12 @@ impl Image {
             name => name,
         };
         (self.name.as_text() != Some(opened)).then_some(opened)
+    }
+
+    /// Where it takes its commands from, where it is a shell or an interpreter.
+    pub(super) fn commands_from(&self) -> Option<&'static str> {
+        let names = self.name.elements().filter_map(|name| name.as_text().map(SmolStr::new));
+        interpreter::commands_from(names, &self.args)
     }
 
     /// Whether nothing is known of it but the thread's name. A kernel thread has no more.

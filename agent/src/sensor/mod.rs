@@ -29,6 +29,7 @@ mod guard;
 mod loss;
 mod record;
 mod ring;
+mod script;
 mod shares;
 mod tamper;
 mod touched;
@@ -45,6 +46,7 @@ mod handover;
 mod hierarchy;
 mod image;
 mod inspect;
+mod interpreter;
 mod process;
 mod snapshot;
 mod thread;
@@ -823,7 +825,8 @@ impl Teller<'_> {
                 // The kernel changes the ids before the program, and so tell the sensors that rules are written for.
                 let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
-                let key = self.table.exec(exec, Image::of_exec(exec, self.wanted));
+                let image = Image::of_exec(exec, script::of(exec, self.table), self.wanted);
+                let key = self.table.exec(exec, image);
                 self.decoder.exec(self.table, key, time)
             }
             Record::Exit(exit) => {

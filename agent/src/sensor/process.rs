@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, State, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, Socket, State, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -72,6 +72,8 @@ pub(super) struct Process {
     pub(super) place: Place,
     /// Standard input, output and error as they were when the program started.
     pub(super) stdio: Option<[Descriptor; 3]>,
+    /// The first of these that is a socket of IPv4 or IPv6.
+    pub(super) socket: Option<Box<Socket>>,
     /// The process with which the session, login or service began, and what kind of beginning that was.
     pub(super) entry: Option<(Key, &'static str)>,
     /// What it looks like in events.
@@ -296,6 +298,7 @@ impl Table {
             credentials: origin.credentials,
             place: origin.place,
             stdio: None,
+            socket: None,
             entry: None,
             blocks: Blocks::new(self.blocks.clone()),
             life: Life::Alive,
@@ -356,6 +359,7 @@ impl Table {
         }
         if let Some(process) = self.processes.get_mut(&key) {
             process.stdio = Some(fixed.stdio);
+            process.socket = (fixed.socket.family != 0).then(|| Box::new(fixed.socket));
             process.blocks.clear();
         }
         self.enter(key);
@@ -400,7 +404,7 @@ impl Table {
     /// A process is this now. Returns what it became since it was last looked at.
     pub(super) fn observe(&mut self, key: Key, state: &State) -> Changes {
         let Some(process) = self.processes.get_mut(&key) else { return Changes::default() };
-        self.groups.touch(process.place.cgroup);
+        self.groups.touch(state.cgroup);
         let known = process.state();
         if state.as_bytes() == known.as_bytes() {
             return Changes::default();
@@ -414,8 +418,25 @@ impl Table {
         changes
     }
 
+    /// The process that made the standard input with which a process's program started: of its ancestors the nearest whose own
+    /// program started with another. One of which that is not known, for it ran before the agent did, counts as such.
+    pub(super) fn stdin_maker(&self, process: &Process) -> Option<&Process> {
+        let stdin = process.stdio.as_ref()?[0];
+        let is_other = |ancestor: &&Process| {
+            self.started_with(ancestor).is_none_or(|stdio| stdio[0].as_bytes() != stdin.as_bytes())
+        };
+        self.ancestors(process.key).find(is_other)
+    }
+
+    /// The standard descriptors with which a process's program started, be it in a process that it was forked from.
+    fn started_with<'a>(&'a self, process: &'a Process) -> Option<&'a [Descriptor; 3]> {
+        let mut family = std::iter::once(process).chain(self.ancestors(process.key));
+        let first = family.find(|one| one.stdio.is_some() || !Arc::ptr_eq(&one.image, &process.image))?;
+        first.stdio.as_ref().filter(|_| Arc::ptr_eq(&first.image, &process.image))
+    }
+
     /// A process that forks is what its child is at first, but for capabilities and who answers for it, which the child may
-    /// have got in a user namespace of its own. Returns it, and what it became since it was last looked at.
+    /// have got in a user namespace of its own, and for the control group, which `clone3` may name. Returns it, and what it became since it was last looked at.
     pub(super) fn observe_forker(&mut self, record: &Fork) -> (Key, Changes) {
         let forker = Key::new(record.forker, record.forker_start);
         let child = state_of(&record.credentials, &record.place);
@@ -426,7 +447,8 @@ impl Table {
             }
             _ => child.actor,
         };
-        let state = State { actor, effective: known.effective, permitted: known.permitted, ..child };
+        let (effective, permitted, cgroup) = (known.effective, known.permitted, known.cgroup);
+        let state = State { actor, effective, permitted, cgroup, ..child };
         (forker, self.observe(forker, &state))
     }
 
@@ -612,6 +634,7 @@ pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
         actor: credentials.actor,
         effective: credentials.effective,
         permitted: credentials.permitted,
+        cgroup: place.cgroup,
     }
 }
 
@@ -627,7 +650,7 @@ impl Process {
         (credentials.gid, credentials.egid, credentials.sgid) = (state.gid, state.egid, state.sgid);
         credentials.actor = state.actor;
         (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
-        (place.pgid, place.sid, place.tty) = (state.pgid, state.sid, state.tty);
+        (place.pgid, place.sid, place.tty, place.cgroup) = (state.pgid, state.sid, state.tty, state.cgroup);
     }
 
     /// The number of its namespace of mounts; zero where that is not known.

@@ -61,6 +61,7 @@ struct Role {
     group_name: FieldId,
     interactive: FieldId,
     name: FieldId,
+    opened_executable: FieldId,
     opened_name: FieldId,
     pid: FieldId,
     real_group_id: FieldId,
@@ -91,6 +92,7 @@ macro_rules! role {
                 group_name: FieldId::of(concat!($prefix, ".group.name")),
                 interactive: FieldId::of(concat!($prefix, ".interactive")),
                 name: FieldId::of(concat!($prefix, ".name")),
+                opened_executable: FieldId::of(concat!("lapwing.", $prefix, ".opened_executable")),
                 opened_name: FieldId::of(concat!("lapwing.", $prefix, ".opened_name")),
                 pid: FieldId::of(concat!($prefix, ".pid")),
                 real_group_id: FieldId::of(concat!($prefix, ".real_group.id")),
@@ -174,10 +176,12 @@ impl Decoder {
             let image = &process.image;
             let mut fields = Fields::with_capacity(24);
             describe_names(&ITSELF, process, image, &mut fields);
-            fields.set_some(field!("process.executable"), known(&image.executable));
+            describe_executables(&ITSELF, image, &mut fields);
             fields.set_some(field!("process.command_line"), known(&image.command_line));
             fields.set(field!("process.pid"), process.key.pid);
             fields.set_some(field!("process.working_directory"), known(&image.directory));
+            fields.set_some(field!("lapwing.process.commands_from"), image.commands_from());
+            describe_descriptors(process, &mut fields);
             self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
             let container = container_of(table, process);
@@ -285,9 +289,15 @@ fn describe_program_as(role: &Role, process: &Process, image: &Image, fields: &m
     fields.set(role.args, image.args.clone());
     fields.set(role.args_count, image.args_count);
     fields.set_some(role.command_line, known(&image.command_line));
-    fields.set_some(role.executable, known(&image.executable));
+    describe_executables(role, image, fields);
     describe_names(role, process, image, fields);
     fields.set_some(role.working_directory, known(&image.directory));
+}
+
+/// The files that were opened to run a program, and which of them are known to have been.
+fn describe_executables(role: &Role, image: &Image, fields: &mut Fields) {
+    fields.set_some(role.executable, image.executables());
+    fields.set_some(role.opened_executable, image.opened_executable().cloned());
 }
 
 /// The names that a process goes by, and which of them is that of the file, where there are others.
@@ -311,8 +321,10 @@ fn describe_program(image: &Image, fields: &mut Fields) {
         fields.set(field!("process.Ext.command_line_truncated"), true);
     }
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
+    fields.set_some(field!("lapwing.process.commands_from"), image.commands_from());
     fields.set_some(field!("lapwing.process.executable_file"), image.file.clone());
     fields.set_some(field!("lapwing.process.script"), image.script.clone());
+    fields.set_some(field!("lapwing.process.script_file"), image.script_mark.clone());
     fields.set_some(field!("lapwing.process.working_directory_file"), image.directory_file.clone());
 }
 
@@ -323,6 +335,11 @@ fn describe_start(process: &Process, fields: &mut Fields) {
         fields.set(field!("process.previous.args_count"), previous.args_count);
         fields.set(field!("process.previous.executable"), previous.executable.clone());
     }
+    describe_descriptors(process, fields);
+}
+
+/// What its standard descriptors were when its program started.
+fn describe_descriptors(process: &Process, fields: &mut Fields) {
     let stdio = process.stdio.as_ref();
     for (index, [ty, inode_field]) in STDIO.into_iter().enumerate() {
         let descriptor = stdio.map(|stdio| stdio[index]).filter(|descriptor| descriptor.mode != 0);

@@ -21,6 +21,7 @@ use crate::sensor::image::{DELETED, Image, args};
 use crate::sensor::owner::Owner;
 use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
+use crate::sensor::script::UNVERIFIED;
 use crate::sensor::tamper::Report;
 use crate::source::Weight;
 
@@ -34,8 +35,8 @@ const CONTAINER: &str = "/kubepods-pod0123456789abcdef0123456789abcdef.slice/\
     crio-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope";
 /// In nanoseconds.
 const SECOND: i64 = 1_000_000_000;
-/// A pipe, as `st_mode` tells it.
-const PIPE: u32 = 0o010_000;
+/// A socket, as `st_mode` has it.
+const SOCKET: u32 = 0o140_000;
 
 /// Every kind of event that the sensor makes on this host. Whether variables of the environment are told is a setting,
 /// and whether datagrams are.
@@ -81,7 +82,10 @@ fn events(host: Host) -> Vec<Event> {
     exec.header.len = u32::try_from(size_of::<Exec>()).unwrap_or(u32::MAX);
     (exec.task.pid, exec.task.parent) = (PROCESS, LEADER);
     (exec.credentials, exec.place) = (root(), place(PROCESS, LEADER));
-    exec.stdio = [Descriptor { inode: 1, mode: PIPE, device: 0 }; 3];
+    exec.stdio = [Descriptor { inode: 1, mode: SOCKET, device: 0 }; 3];
+    (exec.socket.inode, exec.socket.local_port, exec.socket.remote_port) = (1, 1, 1);
+    (exec.socket.local, exec.socket.remote) = ([1; 4], [1; 4]);
+    (exec.socket.family, exec.socket.protocol) = (2, 6);
     if let Some(record) = exec_record(&exec) {
         table.exec(&record, image("/usr/bin/python3"));
     }
@@ -155,6 +159,8 @@ fn image(executable: &str) -> Image {
         directory: "/".into(),
         comm: name.into(),
         script: Some("/script".into()),
+        script_path: Some("/script".into()),
+        script_mark: Some(UNVERIFIED.into()),
         is_cut: true,
         file: Some(Value::texts([DELETED])),
         directory_file: Some(Value::texts([DELETED])),

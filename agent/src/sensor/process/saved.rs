@@ -51,6 +51,7 @@ struct SavedProcess {
     credentials: String,
     place: String,
     stdio: Option<String>,
+    socket: Option<String>,
     life: SavedLife,
 }
 
@@ -98,7 +99,9 @@ impl Table {
                 place: value(&process.place)?,
             });
             let stdio = process.stdio.as_deref().map(value).transpose()?;
+            let socket = process.socket.as_deref().map(value).transpose()?;
             let Some(known) = self.processes.get_mut(&key) else { continue };
+            known.socket = socket.map(Box::new);
             (known.previous, known.stdio) = (process.previous.map(image).transpose()?, stdio);
             match process.life {
                 SavedLife::Alive => {}
@@ -141,6 +144,7 @@ fn saved(process: &Process, ended: &HashMap<Key, u64>, images: &mut Images) -> S
         credentials: text(&process.credentials),
         place: text(&process.place),
         stdio: process.stdio.as_ref().map(text),
+        socket: process.socket.as_deref().map(text),
         life: match process.life {
             Life::Alive => SavedLife::Alive,
             Life::Lingering => SavedLife::Ended(ended.get(&process.key).copied().unwrap_or(0)),

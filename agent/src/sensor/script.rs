@@ -1,0 +1,225 @@
+//! Which file an interpreter was started for. The kernel has closed a script by the time at which its interpreter is recorded, so
+//! that its path is looked up when the record is read.
+//!
+//! Nothing here waits for a disk or for another process: a path is followed as far as the kernel has it in its cache, where a file
+//! that was run a moment ago is, and attributes are those that the kernel has. That the path led to the same file when it was
+//! run is known where root alone can change each step of it. Where it is not known, the path widens what rules match, and
+//! satisfies no exclusion.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use lapwing_common::{Exec, File, Namespace};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, major, makedev, openat2, readlinkat, statx,
+};
+use smol_str::SmolStr;
+
+use super::file::FileKey;
+use super::process::{Key, Process, Table};
+use super::record::ExecRecord;
+
+/// Most steps of a path, the links in it included.
+const STEPS_MAX: usize = 64;
+/// Most ancestors through whose root a script is looked up.
+const ROOTS_MAX: usize = 4;
+/// The path was found, and who may write to a folder of it can have changed it since the script was opened.
+pub(super) const UNVERIFIED: &str = "unverified";
+/// The path was not found: it is as the script was run by, joined to the working directory.
+pub(super) const UNRESOLVED: &str = "unresolved";
+
+/// The file of a script.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Script {
+    /// Its path, from the root of the process's mount namespace.
+    pub(super) path: SmolStr,
+    /// Why it may not be what the kernel opened: [`UNVERIFIED`] or [`UNRESOLVED`].
+    pub(super) mark: Option<&'static str>,
+}
+
+/// The script of an exec; `None` where a program was run itself, or a script by a descriptor.
+pub(super) fn of(record: &ExecRecord<'_>, table: &Table) -> Option<Script> {
+    let interpreter = Path::new(OsStr::from_bytes(record.text(record.fixed.interpreter)));
+    let asked = Path::new(OsStr::from_bytes(record.text(record.fixed.filename)));
+    if interpreter.as_os_str().is_empty() || asked.starts_with("/dev/fd") || asked.starts_with("/proc") {
+        return None;
+    }
+    let directory = record.path(record.fixed.directory);
+    let directory = Path::new(OsStr::from_bytes(&directory));
+    let asked = directory.join(asked);
+    let found = roots(record.fixed, table).into_iter().find_map(|root| {
+        let root = Root::open(&root)?;
+        root.is_of(interpreter, &record.fixed.file).then(|| root.script(&asked, &record.fixed.file))?
+    });
+    Some(found.unwrap_or_else(|| Script { path: text(&normal(&asked)), mark: Some(UNRESOLVED) }))
+}
+
+/// The script that `/proc` shows of a process. What that shows as arguments is the process's own choice.
+pub(super) fn as_asked(script: &str, directory: &str) -> Script {
+    Script { path: text(&normal(&Path::new(directory).join(script))), mark: Some(UNRESOLVED) }
+}
+
+/// Where the root of a process that ran a program may be found, best first: by the time at which that is read the process may have
+/// ended.
+fn roots(exec: &Exec, table: &Table) -> Vec<PathBuf> {
+    let key = Key::of(&exec.task);
+    let mounts = exec.place.namespaces[Namespace::Mount as usize];
+    let is_same = |process: &&Process| process.mount_namespace() == mounts;
+    let init = table.by_pid(1).filter(is_same).map(|init| init.key.pid);
+    let ancestors = table.ancestors(key).filter(is_same).map(|ancestor| ancestor.key.pid);
+    let numbers = init.into_iter().chain([key.pid]).chain(ancestors.take(ROOTS_MAX));
+    numbers.map(|pid| PathBuf::from(format!("/proc/{pid}/root"))).collect()
+}
+
+/// The root of a process.
+struct Root {
+    folder: OwnedFd,
+    /// Where it lies below the root of its mount namespace.
+    path: PathBuf,
+}
+
+/// What the kernel has of a file.
+struct Attributes {
+    device: u64,
+    inode: u64,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    links: u32,
+}
+
+impl Root {
+    fn open(path: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        let folder = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        Some(Self { path: path_of(&folder)?, folder })
+    }
+
+    /// Whether the name by which an interpreter was run leads to the very file from here: then names lead where they led the
+    /// process. A root of one's own has no file of another's but by mounts, which are of another namespace, or by links, for which
+    /// it must be one's own.
+    fn is_of(&self, interpreter: &Path, ran: &File) -> bool {
+        let Some(attributes) = self.follow(interpreter).as_ref().and_then(attributes) else { return false };
+        interpreter.is_absolute() && FileKey::of_record(ran).is_at(attributes.device, attributes.inode)
+    }
+
+    /// The script that a path leads to.
+    fn script(&self, asked: &Path, interpreter: &File) -> Option<Script> {
+        // The working directory is from the root of the mount namespace.
+        let asked = if asked.starts_with(&self.path) { asked.strip_prefix(&self.path).ok()? } else { asked };
+        let file = self.follow(asked)?;
+        let found = attributes(&file)?;
+        if found.links == 0 || FileType::from_raw_mode(found.mode.into()) != FileType::RegularFile {
+            return None;
+        }
+        let is_verified = self.is_roots_alone(asked, &found, interpreter);
+        Some(Script { path: text(&path_of(&file)?), mark: (!is_verified).then_some(UNVERIFIED) })
+    }
+
+    /// What a path leads to, as far as the kernel has it in its cache.
+    fn follow(&self, path: &Path) -> Option<OwnedFd> {
+        open(&self.folder, path, OFlags::empty()).or_else(|| open(&self.folder, path, OFlags::empty()))
+    }
+
+    /// Whether only root can change to what a path leads: each folder on the way, and what the links in it name, is root's and
+    /// nobody else's to write to, and lies on a file system that no user serves.
+    fn is_roots_alone(&self, path: &Path, found: &Attributes, interpreter: &File) -> bool {
+        let own = FileKey::of_record(interpreter);
+        let is_local = |one: &Attributes| {
+            major(one.device) != 0 || own.changed.is_some() && own.is_at(one.device, own.inode)
+        };
+        let is_safe = |folder: &Attributes, entry: &Attributes| {
+            let others = folder.mode & 0o002 != 0 || folder.mode & 0o020 != 0 && folder.gid != 0;
+            let is_sticky = folder.mode & 0o1000 != 0;
+            folder.uid == 0 && entry.uid == 0 && (!others || is_sticky) && is_local(folder) && is_local(entry)
+        };
+        let mut todo: Vec<PathBuf> = vec![path.to_owned()];
+        let mut names: Vec<_> = Vec::new();
+        let mut way: Vec<(OwnedFd, Attributes)> = Vec::new();
+        for _ in 0..STEPS_MAX {
+            if let Some(next) = todo.pop() {
+                if next.is_absolute() {
+                    way.clear();
+                }
+                names.extend(next.components().rev().map(|part| part.as_os_str().to_owned()));
+            }
+            let Some(name) = names.pop() else {
+                return way
+                    .last()
+                    .is_some_and(|(_, last)| (last.device, last.inode) == (found.device, found.inode));
+            };
+            let name = Path::new(&name);
+            match name.components().next() {
+                Some(Component::Normal(_)) => {}
+                Some(Component::ParentDir) => {
+                    way.pop();
+                    continue;
+                }
+                _ => continue,
+            }
+            let folder = way.last().map_or(&self.folder, |(folder, _)| folder);
+            let Some(above) = attributes(folder) else { return false };
+            let entry = open(folder, name, OFlags::NOFOLLOW);
+            let Some((entry, its)) = entry.and_then(|entry| attributes(&entry).map(|its| (entry, its)))
+            else {
+                return false;
+            };
+            if !is_safe(&above, &its) {
+                return false;
+            }
+            if FileType::from_raw_mode(its.mode.into()) == FileType::Symlink {
+                let Ok(target) = readlinkat(&entry, "", Vec::new()) else { return false };
+                todo.push(PathBuf::from(OsStr::from_bytes(target.as_bytes())));
+            } else {
+                way.push((entry, its));
+            }
+        }
+        false
+    }
+}
+
+/// Opens what a path below a folder leads to, and nothing outside of it, if that needs no disk.
+fn open(folder: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
+    openat2(folder, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), how).ok()
+}
+
+/// What the kernel has of an open file. Nobody who serves it is asked.
+fn attributes(file: &OwnedFd) -> Option<Attributes> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = statx(file, "", flags, StatxFlags::BASIC_STATS).ok()?;
+    Some(Attributes {
+        device: makedev(found.stx_dev_major, found.stx_dev_minor),
+        inode: found.stx_ino,
+        mode: found.stx_mode,
+        uid: found.stx_uid,
+        gid: found.stx_gid,
+        links: found.stx_nlink,
+    })
+}
+
+/// The path of an open file, from the root of its mount namespace.
+fn path_of(file: &OwnedFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
+}
+
+/// A path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                normal.pop();
+            }
+            part => normal.push(part),
+        }
+    }
+    normal
+}
+
+fn text(path: &Path) -> SmolStr {
+    path.to_string_lossy().into()
+}
