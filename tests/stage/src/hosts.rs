@@ -17,7 +17,7 @@ pub const IMDS_IPV6: &str = "fd00:ec2::254";
 /// The host that is attacked, and the one far away. They exist until this is dropped.
 #[derive(Debug)]
 pub struct Hosts {
-    /// The host that is attacked: 10.66.0.1 and fd66::1.
+    /// The host that is attacked: 10.66.0.1 and fd66::1 where it is not on the internet.
     pub near: Host,
     /// The host far away: 10.66.0.2 and fd66::2; it is the instance metadata service too.
     pub far: Host,
@@ -38,10 +38,29 @@ impl Hosts {
     /// # Errors
     /// What `ip` says.
     pub fn new() -> Result<Self> {
+        Self::with(["10.66.0.1", "fd66::1"], ["10.66.0.2", "fd66::2"])
+    }
+
+    /// The same with addresses as they are on the internet, each host on a network of its own: 203.0.113.10 and
+    /// 2001:db8:1::10 here, 198.51.100.20 and 2001:db8:2::20 far away.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn on_the_internet() -> Result<Self> {
+        let hosts = Self::with(["203.0.113.10", "2001:db8:1::10"], ["198.51.100.20", "2001:db8:2::20"])?;
+        for host in [&hosts.near, &hosts.far] {
+            host.ip(&["route", "add", "default", "dev", "eth0"])?;
+            host.ip(&["-6", "route", "add", "default", "dev", "eth0"])?;
+        }
+        Ok(hosts)
+    }
+
+    /// Makes hosts with these addresses, one of each family.
+    fn with(near: [&'static str; 2], far: [&'static str; 2]) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let near = Host::new(format!("lapwing-near-{id}"), "10.66.0.1", "fd66::1")?;
-        let far = Host::new(format!("lapwing-far-{id}"), "10.66.0.2", "fd66::2")?;
+        let near = Host::new(format!("lapwing-near-{id}"), near)?;
+        let far = Host::new(format!("lapwing-far-{id}"), far)?;
         let cable = [
             "link", "add", "eth0", "netns", &near.name, "type", "veth", "peer", "name", "eth0", "netns",
             &far.name,
@@ -66,7 +85,7 @@ impl Hosts {
 }
 
 impl Host {
-    fn new(name: String, address: &'static str, address_ipv6: &'static str) -> Result<Self> {
+    fn new(name: String, [address, address_ipv6]: [&'static str; 2]) -> Result<Self> {
         ip(&["netns", "add", &name])?;
         let at_end = AtEnd::new(&format!("ip netns delete {name}"))?;
         Ok(Self { name, address, address_ipv6, _at_end: at_end })

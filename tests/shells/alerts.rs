@@ -1,0 +1,77 @@
+//! Which alerts belong to which row, and what an alert must say.
+
+use lapwing_stage::{Agent, Alert, until};
+use serde_json::Value;
+
+use std::time::{Duration, Instant};
+
+use crate::data::Words;
+
+/// How long the log must have stayed as it is until no more is expected, and how long that may take.
+const QUIET: Duration = Duration::from_secs(3);
+const QUIET_WITHIN: Duration = Duration::from_secs(60);
+/// What shells are called.
+const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "busybox"];
+
+/// All alerts that came, once no more come.
+pub(crate) fn all(agent: &Agent) -> Vec<Alert> {
+    let (mut mark, mut since) = (agent.mark(), Instant::now());
+    until("an end of alerts", QUIET_WITHIN, || {
+        std::thread::sleep(Duration::from_millis(100));
+        if agent.mark() != mark {
+            (mark, since) = (agent.mark(), Instant::now());
+        }
+        Ok((since.elapsed() > QUIET).then_some(()))
+    })
+    .expect("an end of alerts");
+    agent.alerts().expect("the alert log")
+}
+
+/// Whether an alert came of a row: a port is the row's, or its folder stands in it, be it an ancestor's argument.
+pub(crate) fn is_of(alert: &Alert, words: &Words) -> bool {
+    let within = format!("{}/", words.folder);
+    any(&alert.document, &mut |key, value| match value {
+        Value::Number(number) => key == "port" && number.as_u64().is_some_and(|port| words.has_port(port)),
+        Value::String(text) => text.contains(&within) || *text == words.folder,
+        _ => false,
+    })
+}
+
+/// What an alert about a shell lacks.
+pub(crate) fn lacks(alert: &Alert, words: &Words, is_relayed: bool) -> Option<String> {
+    let events = &alert.document["lapwing"]["alert"]["events"];
+    let of_shell = |key: &str, value: &Value| {
+        let is_name = |value: &Value| value.as_str().is_some_and(|name| SHELLS.contains(&name));
+        key == "name" && (is_name(value) || value.as_array().is_some_and(|names| names.iter().any(is_name)))
+    };
+    let mut lacks = Vec::new();
+    // The ancestors are always there, and say nothing about which process is meant.
+    if ![&alert.document["process"], events]
+        .into_iter()
+        .any(|part| any(part, &mut |key, value| of_shell(key, value)))
+    {
+        lacks.push("the shell");
+    }
+    if !is_relayed {
+        let own = |value: &Value| value.as_u64().is_some_and(|port| words.has_port(port));
+        if !any(&alert.document, &mut |key, value| key == "port" && own(value)) {
+            lacks.push("the socket");
+        }
+        let peers = [words.far, words.far_ipv6];
+        let is_peer =
+            |value: &Value| value.as_str().is_some_and(|text| peers.iter().any(|peer| text.ends_with(peer)));
+        if !any(&alert.document, &mut |key, value| key == "ip" && is_peer(value)) {
+            lacks.push("the peer");
+        }
+    }
+    (!lacks.is_empty()).then(|| format!("names not {}", lacks.join(", ")))
+}
+
+/// Whether this holds for any value of a document, with its key.
+fn any(value: &Value, holds: &mut impl FnMut(&str, &Value) -> bool) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(key, value)| holds(key, value) || any(value, holds)),
+        Value::Array(items) => items.iter().any(|item| holds("", item) || any(item, holds)),
+        _ => false,
+    }
+}

@@ -1,0 +1,131 @@
+//! What is started for a row, and its end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lapwing_stage::{Host, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::data::{Act, Data, PATH, Words};
+
+/// How long a compiler may take.
+const BUILD: Duration = Duration::from_secs(180);
+/// How often what is left of a row is looked for.
+const SWEEPS: usize = 20;
+/// By which the processes of a row are found when they are ended, beside the folder that they are in.
+const MARK: &str = "LAPWING_SHELL";
+
+/// A child that is ended when this is dropped.
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Makes the row's folder with all that it needs; says what the compiler says where it fails.
+pub(crate) fn prepare(data: &Data, act: &Act, words: &Words) -> Result<(), String> {
+    let folder = Path::new(&words.folder);
+    fs::create_dir(folder).expect("a folder");
+    // Another user may leave a proof there.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("its mode");
+    let shared = act.shared.iter().map(|name| (name, &data.files[name]));
+    for (name, text) in act.files.iter().chain(shared) {
+        let path = folder.join(name);
+        fs::write(&path, words.fill(text)).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    }
+    fs::write(folder.join("typed"), words.fill(&act.run)).expect("a file");
+    if act.build.is_empty() {
+        return Ok(());
+    }
+    let mut bash = Command::new("bash");
+    bash.args(["-ec", &words.fill(&act.build)]).env("PATH", PATH).current_dir(folder).stdin(Stdio::null());
+    into_file(&mut bash, &folder.join("output"));
+    let mut child = Ended(bash.spawn().expect("bash"));
+    let status =
+        until("the compiler's end", BUILD, || Ok(child.0.try_wait()?)).map_err(|error| error.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("it cannot be built: {}", last_words(folder))) }
+}
+
+/// Runs the row's script on this host as a service would: without a terminal, in a session of its own.
+pub(crate) fn run(host: &Host, act: &Act, words: &Words) -> Ended {
+    let mut words_of_user = Vec::new();
+    if let Some(user) = &act.user {
+        words_of_user =
+            ["setpriv", "--reuid", user, "--regid", "65534", "--clear-groups"].map(str::to_owned).into();
+    }
+    let script = format!("{}/typed", words.folder);
+    on(host, words, "output", &[words_of_user, vec!["bash".to_owned(), script]].concat())
+}
+
+/// Runs a script on a host, with its output in a file of the row's folder.
+pub(crate) fn script(host: &Host, words: &Words, output: &str, script: &str) -> Ended {
+    on(
+        host,
+        words,
+        output,
+        &["bash".to_owned(), "-ec".to_owned(), format!("{}\nexit $?", words.fill(script))],
+    )
+}
+
+fn on(host: &Host, words: &Words, output: &str, arguments: &[String]) -> Ended {
+    // Not `ip netns exec`: it gives what it runs mounts of its own.
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", host.network().display())).arg("setsid").args(arguments);
+    command.current_dir(&words.folder).env("PATH", PATH).env(MARK, &words.folder).stdin(Stdio::null());
+    into_file(&mut command, &Path::new(&words.folder).join(output));
+    Ended(command.spawn().expect("nsenter"))
+}
+
+fn into_file(command: &mut Command, path: &Path) {
+    let file = fs::OpenOptions::new().create(true).append(true).open(path).expect("a file");
+    command.stdout(file.try_clone().expect("a descriptor")).stderr(file);
+}
+
+/// The end of what a row printed.
+pub(crate) fn last_words(folder: &Path) -> String {
+    let text = ["output", "client", "server"].map(|name| {
+        let bytes = fs::read(folder.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(300)..]).into_owned()
+    });
+    text.concat().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Ends all that a row has started and that still runs, whoever its parent is by now.
+pub(crate) fn sweep(folder: &str) {
+    for _ in 0..SWEEPS {
+        let left: Vec<_> = processes().filter(|pid| is_of(*pid, folder)).collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            // It may have ended since.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").expect("/proc");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process was started for the row with this folder, and lives.
+fn is_of(pid: i32, folder: &str) -> bool {
+    let process = format!("/proc/{pid}");
+    let read = |name: &str| fs::read(format!("{process}/{name}")).unwrap_or_default();
+    let marked = format!("{MARK}={folder}");
+    let is_marked = read("environ").split(|byte| *byte == 0).any(|word| word == marked.as_bytes());
+    let is_in =
+        |link: &str| fs::read_link(format!("{process}/{link}")).is_ok_and(|path| path.starts_with(folder));
+    // What has ended has neither.
+    is_marked || is_in("cwd") || is_in("root") || is_in("exe")
+}

@@ -1,0 +1,206 @@
+//! The data file: reverse and bind shells, and what looks like them and is none.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+const TEXT: &str = include_str!("shells.toml");
+
+/// What stands in `shells.toml`.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Data {
+    /// The names of the rules that nothing benign may set off.
+    #[serde(default)]
+    pub(crate) own: Vec<String>,
+    /// Files that several rows use.
+    #[serde(default)]
+    pub(crate) files: BTreeMap<String, String>,
+    pub(crate) shell: Vec<Shell>,
+    #[serde(default)]
+    pub(crate) benign: Vec<Benign>,
+}
+
+/// The fields of rows: of both kinds, of shells, of what is none.
+const FIELDS: [&[&str]; 3] = [
+    &["name", "needs", "check", "run", "files", "shared", "build", "user", "seconds", "quick"],
+    &["kind", "tls", "bytewise", "serve", "alerts", "missed", "relayed", "further"],
+    &["client", "server"],
+];
+
+/// What a row of either kind says about what is done.
+#[derive(Deserialize, Debug)]
+pub(crate) struct Act {
+    pub(crate) name: String,
+    /// Programs, and files by their whole path, without which the row is skipped.
+    #[serde(default)]
+    pub(crate) needs: Vec<String>,
+    /// The script that runs on the host that is attacked, in the row's folder.
+    pub(crate) run: String,
+    /// Files that lie in the folder, by their names.
+    #[serde(default)]
+    pub(crate) files: BTreeMap<String, String>,
+    /// Names of files of [`Data::files`] that lie there too.
+    #[serde(default)]
+    pub(crate) shared: Vec<String>,
+    /// What the machine must be able to do beside, as a script that succeeds.
+    #[serde(default)]
+    pub(crate) check: String,
+    /// What root runs in the folder before, such as a compiler.
+    #[serde(default)]
+    pub(crate) build: String,
+    /// The user who runs it; root where none is named.
+    #[serde(default)]
+    pub(crate) user: Option<String>,
+    /// How long it may take.
+    #[serde(default = "seconds")]
+    pub(crate) seconds: u64,
+    /// Whether it is one of the few that run where not all do.
+    #[serde(default)]
+    pub(crate) quick: bool,
+}
+
+fn seconds() -> u64 {
+    15
+}
+
+/// A reverse or a bind shell.
+#[derive(Deserialize, Debug)]
+pub(crate) struct Shell {
+    #[serde(flatten)]
+    pub(crate) act: Act,
+    #[serde(default)]
+    pub(crate) kind: Kind,
+    /// Whether the attacker's end speaks TLS.
+    #[serde(default)]
+    pub(crate) tls: bool,
+    /// Whether each byte is typed as a datagram of its own.
+    #[serde(default)]
+    pub(crate) bytewise: bool,
+    /// What the attacker's second port answers to a request by HTTP.
+    #[serde(default)]
+    pub(crate) serve: Option<String>,
+    /// Rules one of which must raise an alert; any rule where none is named.
+    #[serde(default)]
+    pub(crate) alerts: Vec<String>,
+    /// Why no rule finds it.
+    #[serde(default)]
+    pub(crate) missed: Option<String>,
+    /// Whether the process that has the socket is another than the shell and stays out of the alert.
+    #[serde(default)]
+    pub(crate) relayed: bool,
+    /// Whether it is none of the shells that the rules were first held against.
+    #[serde(default)]
+    pub(crate) further: bool,
+}
+
+/// Who connects to whom, and by what.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// The shell connects out.
+    #[default]
+    Reverse,
+    /// The shell waits for a connection.
+    Bind,
+    /// The shell sends datagrams out.
+    Udp,
+}
+
+/// What looks like a shell over the network and is none.
+#[derive(Deserialize, Debug)]
+pub(crate) struct Benign {
+    #[serde(flatten)]
+    pub(crate) act: Act,
+    /// The script that runs on the host far away once the first port listens on either host.
+    #[serde(default)]
+    pub(crate) client: Option<String>,
+    /// The script that runs on the host far away from the beginning.
+    #[serde(default)]
+    pub(crate) server: Option<String>,
+}
+
+impl Data {
+    pub(crate) fn read() -> Self {
+        toml::from_str(TEXT).expect("shells.toml")
+    }
+
+    /// Fields of rows that mean nothing, which a row in two parts takes as they are.
+    pub(crate) fn unknown() -> Vec<String> {
+        let table: toml::Table = toml::from_str(TEXT).expect("shells.toml");
+        let of = |kind: &str, own: usize| {
+            let rows = table[kind].as_array().cloned().unwrap_or_default();
+            let fields = rows.into_iter().flat_map(|row| row.as_table().cloned().unwrap_or_default());
+            let known = [FIELDS[0], FIELDS[own]].concat();
+            fields.map(|(name, _)| name).filter(move |name| !known.contains(&name.as_str()))
+        };
+        of("shell", 1).chain(of("benign", 2)).collect()
+    }
+}
+
+impl Act {
+    /// What this machine lacks for it.
+    pub(crate) fn missing(&self) -> Option<String> {
+        if let Some(need) = self.needs.iter().find(|need| !is_there(need)) {
+            return Some(format!("{need} is missing"));
+        }
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &self.check])
+            .env("PATH", PATH)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let fails = !self.check.is_empty() && !bash.status().expect("bash").success();
+        fails.then(|| format!("this fails: {}", self.check.trim()))
+    }
+}
+
+/// Where programs are looked for: as services have it, and Go's own folder.
+pub(crate) const PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin";
+
+fn is_there(need: &str) -> bool {
+    if need.starts_with('/') {
+        return Path::new(need).exists();
+    }
+    PATH.split(':').any(|folder| Path::new(folder).join(need).exists())
+}
+
+/// What stands for the placeholders of a row.
+#[derive(Debug, Clone)]
+pub(crate) struct Words {
+    pub(crate) near: &'static str,
+    pub(crate) near_ipv6: &'static str,
+    pub(crate) far: &'static str,
+    pub(crate) far_ipv6: &'static str,
+    pub(crate) port: u16,
+    pub(crate) folder: String,
+}
+
+/// How many ports a row has.
+pub(crate) const PORTS: u16 = 4;
+
+impl Words {
+    /// A text of the row with its words in it.
+    pub(crate) fn fill(&self, text: &str) -> String {
+        text.replace("{host}", self.far)
+            .replace("{host6}", self.far_ipv6)
+            .replace("{hostbytes}", &self.far.replace('.', ","))
+            .replace("{near}", self.near)
+            .replace("{near6}", self.near_ipv6)
+            .replace("{port}", &self.port.to_string())
+            .replace("{port2}", &self.second_port().to_string())
+            .replace("{port3}", &(self.port + 2).to_string())
+            .replace("{dir}", &self.folder)
+    }
+
+    pub(crate) fn second_port(&self) -> u16 {
+        self.port + 1
+    }
+
+    pub(crate) fn has_port(&self, port: u64) -> bool {
+        (u64::from(self.port)..u64::from(self.port + PORTS)).contains(&port)
+    }
+}
