@@ -1,15 +1,17 @@
 //! Which alerts belong to which row, and what an alert must say.
 
+use std::time::{Duration, Instant};
+
 use lapwing_stage::{Agent, Alert, until};
 use serde_json::Value;
-
-use std::time::{Duration, Instant};
 
 use crate::data::Words;
 
 /// How long the log must have stayed as it is until no more is expected, and how long that may take.
 const QUIET: Duration = Duration::from_secs(3);
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
+/// What the folders of all rows begin with.
+pub(crate) const FOLDER: &str = "lapwing-shells-";
 /// What shells are called.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "busybox"];
 
@@ -27,11 +29,16 @@ pub(crate) fn all(agent: &Agent) -> Vec<Alert> {
     agent.alerts().expect("the alert log")
 }
 
-/// Whether an alert came of a row: a port is the row's, or its folder stands in it, be it an ancestor's argument.
+/// Whether an alert came of a row: the row's folder stands in it, be it an ancestor's argument, or the folder of no row of
+/// any run and a port of the row's.
 pub(crate) fn is_of(alert: &Alert, words: &Words) -> bool {
     let within = format!("{}/", words.folder);
+    let any_row = &mut |_: &str, value: &Value| value.as_str().is_some_and(|text| text.contains(FOLDER));
+    let has_row = any(&alert.document, any_row);
     any(&alert.document, &mut |key, value| match value {
-        Value::Number(number) => key == "port" && number.as_u64().is_some_and(|port| words.has_port(port)),
+        Value::Number(number) => {
+            !has_row && key == "port" && number.as_u64().is_some_and(|port| words.has_port(port))
+        }
         Value::String(text) => text.contains(&within) || *text == words.folder,
         _ => false,
     })

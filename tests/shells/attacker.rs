@@ -6,11 +6,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lapwing_stage::{Host, until};
+
 use crate::children::Ended;
 use crate::data::{Kind, Shell, Words};
 
 /// How long an attempt to connect may take, and how long it is until the next.
 const CONNECT: Duration = Duration::from_millis(200);
+/// How long a program that speaks TLS may take to listen.
+const READY: Duration = Duration::from_secs(10);
 /// How long a program that speaks TLS has until it is taken for connected.
 const HANDSHAKE: Duration = Duration::from_millis(700);
 
@@ -37,7 +41,7 @@ struct Second {
 }
 
 impl Attacker {
-    pub(crate) fn new(shell: &Shell, words: &Words, certificates: &Path) -> Self {
+    pub(crate) fn new(shell: &Shell, words: &Words, host: &Host, certificates: &Path) -> Self {
         let port = words.port;
         let end = match (shell.kind, shell.tls) {
             (Kind::Reverse, false) => End::Listens(listener(port), Vec::new()),
@@ -49,8 +53,11 @@ impl Attacker {
             (Kind::Reverse, true) => {
                 let file = |name: &str| certificates.join(name).display().to_string();
                 let (certificate, key) = (file("server.pem"), file("server.key"));
-                let port = port.to_string();
-                tool(&["s_server", "-quiet", "-accept", &port, "-cert", &certificate, "-key", &key])
+                let text = port.to_string();
+                let end =
+                    tool(&["s_server", "-quiet", "-accept", &text, "-cert", &certificate, "-key", &key]);
+                until("the attacker", READY, || Ok(host.listens(port)?.then_some(()))).expect("openssl");
+                end
             }
             (Kind::Bind, true) => {
                 let address = format!("{}:{port}", words.near);

@@ -1,7 +1,7 @@
 //! What is started for a row, and its end.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -100,8 +100,21 @@ pub(crate) fn last_words(folder: &Path) -> String {
 
 /// Ends all that a row has started and that still runs, whoever its parent is by now.
 pub(crate) fn sweep(folder: &str) {
+    end_all(|process| is_of(process, folder));
+}
+
+/// Ends all that still runs on a host.
+pub(crate) fn sweep_host(host: &Host) {
+    let inode = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.ino());
+    let network = inode(&host.network());
+    end_all(|process| network.is_some() && inode(&process.join("ns/net")) == network);
+}
+
+/// Ends all processes for whose folder below `/proc` this holds.
+fn end_all(holds: impl Fn(&Path) -> bool) {
     for _ in 0..SWEEPS {
-        let left: Vec<_> = processes().filter(|pid| is_of(*pid, folder)).collect();
+        let left: Vec<_> =
+            processes().filter(|pid| holds(&Path::new("/proc").join(pid.to_string()))).collect();
         if left.is_empty() {
             return;
         }
@@ -119,13 +132,15 @@ fn processes() -> impl Iterator<Item = i32> {
 }
 
 /// Whether a process was started for the row with this folder, and lives.
-fn is_of(pid: i32, folder: &str) -> bool {
-    let process = format!("/proc/{pid}");
-    let read = |name: &str| fs::read(format!("{process}/{name}")).unwrap_or_default();
+fn is_of(process: &Path, folder: &str) -> bool {
     let marked = format!("{MARK}={folder}");
-    let is_marked = read("environ").split(|byte| *byte == 0).any(|word| word == marked.as_bytes());
-    let is_in =
-        |link: &str| fs::read_link(format!("{process}/{link}")).is_ok_and(|path| path.starts_with(folder));
-    // What has ended has neither.
-    is_marked || is_in("cwd") || is_in("root") || is_in("exe")
+    let has_word = |file: &str, holds: &dyn Fn(&str) -> bool| {
+        let bytes = fs::read(process.join(file)).unwrap_or_default();
+        bytes.split(|byte| *byte == 0).any(|word| holds(&String::from_utf8_lossy(word)))
+    };
+    let is_in = |link: &str| fs::read_link(process.join(link)).is_ok_and(|path| path.starts_with(folder));
+    // What has ended has none of it.
+    has_word("environ", &|word| word == marked)
+        || has_word("cmdline", &|word| word.contains(&format!("{folder}/")))
+        || ["cwd", "root", "exe"].into_iter().any(is_in)
 }

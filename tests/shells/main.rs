@@ -4,7 +4,7 @@
 //!
 //! `cargo xtask test` does a few of each; `cargo xtask test --shells` does all, against an optimised agent.
 //! `LAPWING_TEST_SHELL=TEXT` does those whose names contain a text, and `LAPWING_TEST_RULES` names other rules than the
-//! packaged ones. The outcome is a table, in `target/tmp/shells.txt` too.
+//! packaged ones. The outcome is a table, in `target/tmp/shells.txt` too, beside the alerts.
 #![expect(
     clippy::expect_used,
     reason = "all of this is test code, and clippy takes only its test functions for such"

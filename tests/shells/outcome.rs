@@ -18,6 +18,8 @@ pub(crate) struct Outcome {
     /// How many shells were got, and how many of them were alerted: of those the rules were first held against, and of
     /// further ones.
     counts: [[usize; 2]; 2],
+    /// All alerts, as they stood in the log.
+    documents: String,
 }
 
 impl Outcome {
@@ -27,7 +29,8 @@ impl Outcome {
         let got = stage.each(shells, |shell| stage.shell(data, shell));
         let seemed = stage.each(benign, |benign| stage.benign(data, benign));
         let alerts = all(&stage.agent);
-        let mut outcome = Self::default();
+        let documents = alerts.iter().map(|alert| format!("{}\n", alert.document)).collect();
+        let mut outcome = Self { documents, ..Self::default() };
         for (shell, done) in shells.iter().zip(&got) {
             let own: Vec<_> = alerts.iter().filter(|alert| is_of(alert, &done.words)).collect();
             outcome.shell(stage, shell, done, &own);
@@ -49,11 +52,13 @@ impl Outcome {
         outcome
     }
 
-    /// Prints the table, keeps it under a name, and fails where something is wrong.
+    /// Prints the table, keeps it and the alerts in files of this name, and fails where something is wrong.
     pub(crate) fn say(self, name: &str) {
-        let Self { lines, faults, .. } = self;
+        let Self { lines, faults, documents, .. } = self;
         let text = lines.join("\n") + "\n";
-        let _ = fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.txt")), &text);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        fs::write(folder.join(format!("{name}.txt")), &text).expect("a file for the table");
+        fs::write(folder.join(format!("{name}.ndjson")), documents).expect("a file for the alerts");
         // Shown by the harness beside the test's name.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
         assert!(faults == 0, "{faults} rows are not as they should be; a `!` stands before each");

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use lapwing_stage::{Agent, Hosts, Settings, servers};
 use nix::sched::{CloneFlags, setns};
 
+use crate::alerts::FOLDER;
 use crate::attacker::Attacker;
-use crate::children::{last_words, prepare, run, script, sweep};
+use crate::children::{last_words, prepare, run, script, sweep, sweep_host};
 use crate::data::{Benign, Data, PORTS, Shell, Words};
 
 /// Names another agent than the one that was built with these tests: an optimised one.
@@ -69,7 +70,7 @@ impl Stage {
             configuration: format!("sensor.udp = {has_udp}\n"),
             ..Settings::default()
         };
-        let folder = tempfile::Builder::new().prefix("shells-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new().prefix(FOLDER).tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let certificates = folder.path().join("certificates");
         fs::create_dir(&certificates).expect("a folder");
@@ -136,7 +137,8 @@ impl Stage {
     }
 
     fn typed(&self, shell: &Shell, words: &Words) -> Came {
-        let mut attacker = Attacker::new(shell, words, &self.folder.path().join("certificates"));
+        let mut attacker =
+            Attacker::new(shell, words, &self.hosts.far, &self.folder.path().join("certificates"));
         let mut child = run(&self.hosts.near, &shell.act, words);
         let proof = Path::new(&words.folder).join("proof");
         let number = words.port;
@@ -215,6 +217,13 @@ impl Stage {
         }
         std::thread::sleep(END);
         Came::Worked
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Services that leave the folder of their row are not found by it.
+        [&self.hosts.near, &self.hosts.far].into_iter().for_each(sweep_host);
     }
 }
 

@@ -150,6 +150,6 @@ fn replace(part: &Path, whole: &Path) -> std::io::Result<()> {
     fs::rename(part, whole)
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }

@@ -7,6 +7,7 @@ mod report;
 mod vm;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Command;
 use std::time::Instant;
@@ -21,8 +22,15 @@ use crate::{build, needs, package, setup, targets};
 /// The target that tests the installed package, and the variable by which it is told where that lies.
 const SERVICE: (&str, &str) = ("service", "LAPWING_PACKAGE");
 
-/// The target that abuses the agent, the variable that names the agent, and the one by which acts run whole.
-const ABUSE: (&str, &str, &str) = ("abuse", "LAPWING_TEST_AGENT", "LAPWING_TEST_ABUSE");
+/// The variable that names the agent that is tested.
+const AGENT: &str = "LAPWING_TEST_AGENT";
+
+/// The target that abuses the agent, and the variable by which acts run whole.
+const ABUSE: (&str, &str) = ("abuse", "LAPWING_TEST_ABUSE");
+
+/// The target of reverse and bind shells, the variable by which all of them are done, and the tables that it leaves in
+/// cargo's folder.
+const SHELLS: (&str, &str, [&str; 2]) = ("shells", "LAPWING_TEST_SHELLS", ["shells.txt", "shells-udp.txt"]);
 
 /// The test, in its target, that has a whole form too: a minute of alerts about large files.
 const EVIDENCE: (&str, &str) = ("evasion", "evidence::with_large_ancestors");
@@ -38,8 +46,11 @@ pub(crate) struct Arguments {
     /// What users without privileges do to the agent, alone and whole: a short form of it is in every run
     #[arg(long, conflicts_with = "vm")]
     abuse: bool,
-    /// Everything, and everything whole: abuse too, and the live tests on every kernel in an emulator
-    #[arg(long, conflicts_with_all = ["vm", "abuse", "filter"])]
+    /// Reverse and bind shells, alone and all of them: a few are in every run
+    #[arg(long, conflicts_with = "vm")]
+    shells: bool,
+    /// Everything, and everything whole: abuse and shells too, and the live tests on every kernel in an emulator
+    #[arg(long, conflicts_with_all = ["vm", "abuse", "shells", "filter"])]
     all: bool,
     /// Only these rounds, as 1 for each hook by its first method
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "vm")]
@@ -58,11 +69,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::new(say);
     if !arguments.vm.is_empty() {
         vm::run(arguments, &mut report)?;
-    } else if !arguments.abuse {
+    } else if !arguments.abuse && !arguments.shells {
         run_here(arguments, &mut report)?;
     }
     if arguments.abuse || arguments.all {
         run_abuse(arguments, &mut report)?;
+    }
+    if arguments.shells || arguments.all {
+        run_shells(arguments, &mut report)?;
     }
     if arguments.all {
         let vm = vm::names().map(str::to_owned).collect();
@@ -102,17 +116,9 @@ fn run_here(arguments: &Arguments, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Runs what users without privileges do to the agent, whole and against an optimised agent.
+/// Runs what users without privileges do to the agent, whole.
 fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
-    needs::install()?;
-    let agent = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
-    let object = build::object(&setup::run()?, &build::Arguments::default())?;
-    let environment = [
-        (build::OBJECT, object.display().to_string()),
-        (ABUSE.1, agent.display().to_string()),
-        (ABUSE.2, "1".to_owned()),
-    ];
-    let tests = Tests { environment: environment.into(), filter: arguments.filter.clone() };
+    let tests = Tests::whole(ABUSE.1, arguments)?;
     tests.run(&["--package", "lapwing", "--test", ABUSE.0], report)?;
     if arguments.filter.is_some() {
         return Ok(());
@@ -122,6 +128,17 @@ fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
     tests.run(&["--package", "lapwing", "--test", target], report)
 }
 
+/// Runs all reverse and bind shells, and shows what came of each.
+fn run_shells(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let tests = Tests::whole(SHELLS.1, arguments)?;
+    tests.run(&["--package", "lapwing", "--test", SHELLS.0], report)?;
+    for table in SHELLS.2 {
+        // It is not there where the filter names another test.
+        say(&fs::read_to_string(build::target().join("tmp").join(table)).unwrap_or_default());
+    }
+    Ok(())
+}
+
 /// How tests are run.
 struct Tests {
     environment: BTreeMap<&'static str, String>,
@@ -129,6 +146,19 @@ struct Tests {
 }
 
 impl Tests {
+    /// Those that this variable makes whole, against an optimised agent.
+    fn whole(variable: &'static str, arguments: &Arguments) -> Result<Self> {
+        needs::install()?;
+        let agent = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
+        let object = build::object(&setup::run()?, &build::Arguments::default())?;
+        let environment = [
+            (build::OBJECT, object.display().to_string()),
+            (AGENT, agent.display().to_string()),
+            (variable, "1".to_owned()),
+        ];
+        Ok(Self { environment: environment.into(), filter: arguments.filter.clone() })
+    }
+
     /// Builds and runs the tests of a selection.
     fn run(&self, selection: &[&str], report: &mut Report) -> Result<()> {
         step(&format!("building tests: {}", selection.join(" ")), self.cargo(selection).arg("--no-run"))?;
