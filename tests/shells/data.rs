@@ -26,7 +26,7 @@ pub(crate) struct Data {
 /// The fields of rows: of both kinds, of shells, of what is none.
 const FIELDS: [&[&str]; 3] = [
     &["name", "needs", "check", "run", "files", "shared", "build", "user", "seconds", "quick"],
-    &["kind", "tls", "bytewise", "serve", "alerts", "missed", "relayed", "further"],
+    &["kind", "tls", "bytewise", "serve", "alerts", "missed", "relayed", "bare", "further"],
     &["client", "server"],
 ];
 
@@ -91,6 +91,9 @@ pub(crate) struct Shell {
     /// Whether the process that has the socket is another than the shell and stays out of the alert.
     #[serde(default)]
     pub(crate) relayed: bool,
+    /// Whether its commands run without a shell, or each in one of its own, so that an alert need not name one.
+    #[serde(default)]
+    pub(crate) bare: bool,
     /// Whether it is none of the shells that the rules were first held against.
     #[serde(default)]
     pub(crate) further: bool,

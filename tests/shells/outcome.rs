@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use lapwing_stage::Alert;
 
-use crate::alerts::{all, is_of, lacks};
+use crate::alerts::{all, is_of, is_of_a_row, lacks};
 use crate::data::{Benign, Data, Kind, Shell};
 use crate::stage::{Came, Done, Stage};
 
@@ -39,8 +39,11 @@ impl Outcome {
             let own: Vec<_> = alerts.iter().filter(|alert| is_of(alert, &done.words)).collect();
             outcome.benign(data, benign, done, &own);
         }
-        let owned = |alert: &&Alert| got.iter().chain(&seemed).all(|done| !is_of(alert, &done.words));
-        for alert in alerts.iter().filter(owned) {
+        // What others do on this machine meanwhile, but for the rows of another run.
+        let is_of_none = |alert: &&Alert| {
+            !is_of_a_row(alert) && got.iter().chain(&seemed).all(|done| !is_of(alert, &done.words))
+        };
+        for alert in alerts.iter().filter(is_of_none) {
             let (rule, line) = (alert.rule(), alert.text("/process/command_line"));
             outcome.lines.push(format!("  of no row: {rule}: {line:.120}"));
         }
@@ -75,7 +78,7 @@ impl Outcome {
         let counts = &mut self.counts[usize::from(shell.further)];
         counts[0] += 1;
         counts[1] += usize::from(!meant.is_empty());
-        let lacking: Vec<_> = meant.iter().map(|alert| lacks(alert, &done.words, shell.relayed)).collect();
+        let lacking: Vec<_> = meant.iter().map(|alert| lacks(alert, &done.words, shell)).collect();
         let lacking =
             if lacking.iter().any(Option::is_none) { None } else { lacking.into_iter().flatten().next() };
         let needs_udp = shell.kind == Kind::Udp && !stage.has_udp;
