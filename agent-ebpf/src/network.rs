@@ -139,12 +139,9 @@ fn descriptor_accepted(ctx: &TracePointContext) {
 
 #[inline(always)]
 fn accepted(sock: Address) {
-    if sock.is_null() {
-        return;
-    }
     // Unix sockets are accepted by the same system call.
-    if socket::is_internet(sock) {
-        connection(Kind::ACCEPT, sock);
+    if !sock.is_null() && socket::is_internet(sock) {
+        connection(Kind::ACCEPT, socket::carrier(sock));
     }
 }
 

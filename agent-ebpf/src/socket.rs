@@ -11,6 +11,8 @@ pub(crate) const IPV4: u16 = 2;
 pub(crate) const IPV6: u16 = 10;
 /// `IPPROTO_TCP`. The state tracepoint fires for SCTP and for the outer sockets of MPTCP as well.
 const TCP: u16 = 6;
+/// `IPPROTO_MPTCP`. match-proto:v5.6:include/uapi/linux/in.h:IPPROTO_MPTCP
+const MPTCP: u16 = 262;
 /// The bit of a socket's flags that says that the peer's FIN came. match-proto:v2.6.12:include/net/sock.h:enum sock_flags
 const SOCK_DONE: u32 = 1;
 /// The bits of `st_mode` that tell the type, and a socket's.
@@ -47,6 +49,13 @@ pub(crate) fn of_file(file: Address) -> Address {
 #[inline(always)]
 pub(crate) fn is_internet(sock: Address) -> bool {
     matches!(read(sock, &SOCK_FAMILY), IPV4 | IPV6)
+}
+
+/// The socket of TCP that carries it: of one of Multipath TCP the first below it, whose descriptor is the outer one's.
+#[inline(always)]
+pub(crate) fn carrier(sock: Address) -> Address {
+    let is_outer = read::<u16>(sock, &SOCK_PROTOCOL) == MPTCP;
+    if is_outer { read_or(sock, &MPTCP_FIRST, sock) } else { sock }
 }
 
 /// Of a task's standard descriptors, the files of which have these modes, the first that is a socket of IPv4 or IPv6.

@@ -132,7 +132,7 @@ fn a_chain_of_scripts() {
         &of("exec", pid),
         json!({
             "process.name": [shell.file_name().unwrap().to_str(), Some("first")],
-            "process.executable": shell,
+            "process.executable": [first, shell],
             "process.args": ["/bin/sh", last, "-m", middle, first, "one"],
             "lapwing.process.script": first,
         }),
@@ -155,7 +155,7 @@ fn by_binfmt_misc() {
         &of("exec", pid),
         json!({
             "process.name": ["true", name],
-            "process.executable": true_path(),
+            "process.executable": [json!(file), json!(true_path())],
             "process.args": ["/bin/true", file, "one"],
             "lapwing.process.script": file,
         }),

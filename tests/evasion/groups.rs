@@ -92,3 +92,31 @@ fn more_groups_than_are_kept() {
     assert_eq!(forks.len(), 3, "two programs and a subshell");
     assert!(forks.iter().all(|fork| *field(fork, "container.id") == json!(id)), "{forks:?}");
 }
+
+/// An attacker moves a process into a container's control group, or out of it, and connects without another program. Seen: the
+/// container of that moment.
+#[test]
+fn a_process_that_is_moved() {
+    ready();
+    let id = "decade".repeat(9) + &format!("{:010x}", std::process::id());
+    let group = Group::new(&format!("docker-{id}.scope"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = "import socket, sys
+for group in sys.argv[2:]:
+    open(group + '/cgroup.procs', 'w').write('0')
+    socket.create_connection(('127.0.0.1', int(sys.argv[1]))).close()";
+    let (own, root) = (group.0.to_str().unwrap(), group.0.parent().unwrap().to_str().unwrap());
+    let mut child =
+        Command::new("python3").args(["-c", script, &port.to_string(), own, root]).spawn().unwrap();
+    let connected = || {
+        let (_, from) = listener.accept().unwrap();
+        let of_port = |event: &serde_json::Value| {
+            event["event"]["action"] == "connection_attempted" && event["source"]["port"] == from.port()
+        };
+        event(&format!("the connection from {from}"), of_port)
+    };
+    assert_fields(&connected(), json!({"container.id": id}));
+    assert_fields(&connected(), json!({"container.id": null}));
+    assert!(child.wait().unwrap().success());
+}

@@ -1,6 +1,7 @@
 //! Row `accept`: connections from the other side.
 
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use serde_json::json;
 
@@ -37,4 +38,41 @@ fn an_accepted_connection_is_told() {
             }),
         );
     }
+}
+
+/// Multipath TCP at both ends: the descriptor's socket is an outer one.
+#[test]
+fn a_connection_of_multipath_tcp_is_told() {
+    const IPPROTO_MPTCP: i32 = 262;
+    ready();
+    let make = || {
+        // SAFETY: the call has no preconditions, and the descriptor is new.
+        unsafe {
+            let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, IPPROTO_MPTCP);
+            (socket >= 0).then(|| OwnedFd::from_raw_fd(socket))
+        }
+    };
+    let (Some(listener), Some(client)) = (make(), make()) else {
+        println!("skipped: this kernel has no Multipath TCP");
+        return;
+    };
+    let any = rustix::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
+    rustix::net::bind(&listener, &any).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let listener = TcpListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    rustix::net::connect(&client, &address).unwrap();
+    let (_stream, from) = listener.accept().unwrap();
+    let event = event(&format!("accept at {address}"), |event| {
+        event["event"]["action"] == "connection_accepted" && event["destination"]["port"] == address.port()
+    });
+    assert_fields(
+        &event,
+        json!({
+            "source.ip": "127.0.0.1",
+            "source.port": from.port(),
+            "destination.ip": "127.0.0.1",
+            "process.pid": std::process::id(),
+        }),
+    );
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::act::{self, Folder, Strings, c, true_path};
-use crate::agent::{assert_fields, field, names, of, ready};
+use crate::agent::{assert_fields, event, field, names, of, ready};
 
 #[test]
 fn a_program_is_told_whole() {
@@ -89,11 +89,12 @@ fn entity_ids_outlive_an_exec() {
     assert_ne!(*field(&of("exec", again), "process.entity_id"), ids[0]);
 }
 
+/// Both files that the kernel opened, of the script itself and as the parent of what it runs.
 #[test]
-fn a_script_has_two_names() {
+fn a_script_has_two_names_and_two_paths() {
     ready();
     let folder = Folder::new();
-    let script = folder.executable("tool", b"#!/bin/sh -e\nexit 0\n");
+    let script = folder.executable("tool", b"#!/bin/sh -e\n/bin/true child\ntrue\n");
     let path = script.to_str().unwrap();
     let pid = act::run(path, &[b"whatever", b"one"]);
     let shell = Path::new("/bin/sh").canonicalize().unwrap();
@@ -101,12 +102,75 @@ fn a_script_has_two_names() {
         &of("exec", pid),
         json!({
             "process.name": [shell.file_name().unwrap().to_str(), Some("tool")],
-            "process.executable": shell,
+            "process.executable": [path, shell],
             "process.args": ["/bin/sh", "-e", path, "one"],
             "process.args_count": 4,
+            "lapwing.process.commands_from": "file",
             "lapwing.process.script": path,
+            "lapwing.process.script_file": null,
+            "lapwing.process.opened_executable": null,
             "lapwing.process.comm": "tool",
         }),
+    );
+    let child = event("what the script runs", |event| {
+        event["event"]["action"] == "exec" && event["process"]["parent"]["pid"] == pid
+    });
+    assert_fields(&child, json!({ "process.parent.executable": [path, shell] }));
+}
+
+/// By a relative name, through a link of root's own: the path that it leads to.
+#[test]
+fn a_script_is_named_by_where_links_lead() {
+    ready();
+    let folder = Folder::new();
+    let script = folder.executable("tool", b"#!/bin/sh\ntrue\n");
+    std::os::unix::fs::symlink("tool", folder.0.join("link")).unwrap();
+    let mut child = Command::new("./link").current_dir(&folder.0).spawn().unwrap();
+    let pid = child.id();
+    assert!(child.wait().unwrap().success());
+    let shell = Path::new("/bin/sh").canonicalize().unwrap();
+    assert_fields(
+        &of("exec", pid),
+        json!({
+            "process.executable": [script, shell],
+            "lapwing.process.script": "./link",
+            "lapwing.process.script_file": null,
+        }),
+    );
+}
+
+/// A shell whose standard input is a connection, and one that reads from a pipe: whose, and who made it.
+#[test]
+fn a_shell_on_a_connection_says_whose_it_is() {
+    ready();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (peer, local) = (stream.peer_addr().unwrap().port(), stream.local_addr().unwrap().port());
+    drop(listener.accept().unwrap());
+    let mut command = Command::new("/bin/sh");
+    command.stdin(Stdio::from(std::os::fd::OwnedFd::from(stream))).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    assert_fields(
+        &of("exec", pid),
+        json!({
+            "lapwing.process.commands_from": "stdin",
+            "lapwing.socket.stdio": ["stdin"],
+            "lapwing.socket.transport": "tcp",
+            "lapwing.socket.peer.ip": "127.0.0.1",
+            "lapwing.socket.peer.port": peer,
+            "lapwing.socket.local.port": local,
+        }),
+    );
+    let mut child = Command::new("/bin/sh").stdin(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    let piped = of("exec", pid);
+    assert_fields(&piped, json!({ "lapwing.process.stdin.type": "pipe", "lapwing.socket.inode": null }));
+    assert_eq!(
+        field(&piped, "lapwing.process.stdin.maker.entity_id"),
+        field(&piped, "process.parent.entity_id")
     );
 }
 

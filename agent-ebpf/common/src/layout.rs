@@ -67,6 +67,7 @@ macro_rules! layout {
             required MOUNT_MOUNTPOINT: "mount.mnt_mountpoint";
             optional MOUNT_NAMESPACE: "mount.mnt_ns";
             required MOUNT_PARENT: "mount.mnt_parent";
+            optional MPTCP_FIRST: "mptcp_sock.first";
             optional NET_INUM: "net.ns.inum";
             optional NSPROXY_CGROUP: "nsproxy.cgroup_ns";
             optional NSPROXY_IPC: "nsproxy.ipc_ns";

@@ -256,7 +256,8 @@ fn tell(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) 
     for hook in &found.hooks {
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        print(&format!("hook {}: {}{method}{reason}", hook.name, hook.state))?;
+        let unseen = hook.unseen.map(|unseen| format!("; {unseen}")).unwrap_or_default();
+        print(&format!("hook {}: {}{method}{unseen}{reason}", hook.name, hook.state))?;
     }
     for (kind, classes) in &found.left_out {
         print(&format!("left in the kernel, for no rule can match it: {kind} to {}", classes.join(", ")))?;

@@ -11,9 +11,9 @@ use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::format_smolstr;
 
 use super::clock::Clock;
-use super::decode::{Decoder, STDIO, is_socket};
+use super::decode::Decoder;
 use super::image::Image;
-use super::process::{Process, Table};
+use super::process::{Process, STDIO, Table, is_socket};
 use super::{snapshot, thread};
 use crate::evidence::{Descriptor, Missing, Program, is_fresh};
 use crate::source::Context;

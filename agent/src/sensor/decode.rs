@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use lapwing_common::{Closed, Connection, Descriptor, Exit, Socket};
+use lapwing_common::{Closed, Connection, Exit, Socket};
 use lapwing_engine::{Event, Fields, Value, field};
 use smol_str::ToSmolStr;
 
@@ -30,7 +30,7 @@ use super::host::Host;
 use super::image::Image;
 use super::names::Names;
 use super::owner::Owner;
-use super::process::{Changes, Key, Process, Table};
+use super::process::{Changes, Key, Process, STDIO, Table};
 use super::tamper::Report;
 use crate::source::{Down, Tampered, Weight};
 
@@ -315,14 +315,18 @@ fn describe_stdin(table: &Table, process: &Process, fields: &mut Fields) {
     fields.set(field!("lapwing.process.stdin.maker.entity_id"), maker.entity_id.clone());
     let executable = Some(&maker.image.executable).filter(|path| !path.is_empty());
     fields.set_some(field!("lapwing.process.stdin.maker.executable"), executable.cloned());
+    let Some((socket, stdio)) = table.starter(maker).and_then(Process::connection) else { return };
+    if stdio.contains(&STDIO[0]) {
+        let [_, peer] = addresses(socket);
+        fields.set(field!("lapwing.process.stdin.maker.peer.ip"), peer);
+        fields.set(field!("lapwing.process.stdin.maker.peer.port"), u32::from(socket.remote_port));
+    }
 }
 
 /// The connection that is one of the standard descriptors with which the process's program started. Which end connected and
 /// which accepted is not known there.
 fn describe_socket(process: &Process, fields: &mut Fields) {
-    let (Some(socket), Some(stdio)) = (process.socket.as_deref(), &process.stdio) else { return };
-    let is_it = |descriptor: &Descriptor| is_socket(descriptor) && descriptor.inode == socket.inode;
-    let held = STDIO.iter().zip(stdio).filter(|(_, descriptor)| is_it(descriptor)).map(|(name, _)| *name);
+    let Some((socket, held)) = process.connection() else { return };
     fields.set(field!("lapwing.socket.inode"), count(socket.inode));
     fields.set(field!("lapwing.socket.stdio"), Value::texts(held));
     fields.set_some(field!("lapwing.socket.transport"), transport(socket.protocol));
@@ -347,14 +351,6 @@ fn transport(protocol: u16) -> Option<&'static str> {
         MPTCP => Some("mptcp"),
         _ => None,
     }
-}
-
-/// The names of the standard descriptors.
-pub(super) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
-
-/// Whether a descriptor stands for a socket.
-pub(super) fn is_socket(descriptor: &Descriptor) -> bool {
-    descriptor.mode & 0o170_000 == 0o140_000
 }
 
 /// What all events of an action hold.

@@ -43,6 +43,17 @@ const SET_IDS: [&str; 6] = [
     "sys_exit_setresuid",
     "sys_exit_setresgid",
 ];
+/// What a method does not see, by its name. The kernel's tracing leaves out calls of 32-bit programs.
+const UNSEEN: [(&str, &str); 5] = [
+    (
+        "tracepoint/sys_exit_accept4",
+        "not seen: what 32-bit programs accept, and what is accepted by io_uring",
+    ),
+    ("tracepoint/sys_exit_setuid", "not seen at once: changes of 32-bit programs"),
+    ("tracepoint/sys_exit_setsid", "not seen at once: sessions of 32-bit programs"),
+    ("tracepoint/sys_enter_bpf", "not seen: commands of 32-bit programs"),
+    ("tracepoint/sys_exit_ptrace", "not seen: 32-bit debuggers, and other ways into memory than ptrace"),
+];
 /// What is told where a change is not seen when it happens.
 const LATE: &str = "changes are told with the next event of their process, those undone until then never";
 
@@ -175,6 +186,8 @@ pub(crate) struct HookReport {
     pub(crate) method: Option<&'static str>,
     /// Why it does not work, or why not by a better alternative; what each said.
     pub(crate) reason: Option<String>,
+    /// What the method that is attached does not see of what the hook is for.
+    pub(crate) unseen: Option<&'static str>,
 }
 
 /// Whether a hook works.
@@ -236,7 +249,8 @@ pub(super) fn attach_all(
 }
 
 fn off(hook: &Hook, reason: &str) -> HookReport {
-    HookReport { name: hook.name, state: HookState::Off, method: None, reason: Some(reason.to_owned()) }
+    let reason = Some(reason.to_owned());
+    HookReport { name: hook.name, state: HookState::Off, method: None, reason, unseen: None }
 }
 
 /// What is tried where a hook is attached and shows nothing: its other methods, one after the other.
@@ -344,6 +358,7 @@ fn attach(
                     state: HookState::Attached,
                     method: Some(alternative.method),
                     reason: joined(&reasons),
+                    unseen: unseen(alternative.method),
                 };
             }
             Err(error) => {
@@ -353,7 +368,11 @@ fn attach(
         }
     }
     let reason = joined(&reasons).map(|reason| format!("{}, for {reason}", hook.without));
-    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason }
+    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason, unseen: None }
+}
+
+fn unseen(method: &str) -> Option<&'static str> {
+    UNSEEN.iter().find(|(of, _)| *of == method).map(|(_, what)| *what)
 }
 
 /// Why alternatives were not taken, each with its name.
@@ -367,6 +386,13 @@ fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_seen_is_said_of_methods_that_there_are() {
+        for (method, _) in UNSEEN {
+            assert!(methods().any(|(_, methods)| methods.contains(&method)), "{method}");
+        }
+    }
 
     #[test]
     fn every_kind_comes_from_one_hook() {

@@ -19,6 +19,8 @@ struct Interpreter {
     names: &'static [&'static str],
     /// Options of one letter by which the commands are an argument.
     inline: &'static str,
+    /// Options of one letter by which the commands are in a file, whatever follows.
+    file: &'static str,
     /// Options of one letter that take the rest of their argument, or else the next one.
     valued: &'static str,
     /// Options of one letter that take the rest of their argument, if there is one.
@@ -34,6 +36,7 @@ struct Interpreter {
 const NONE: Interpreter = Interpreter {
     names: &[],
     inline: "",
+    file: "",
     valued: "",
     ended: "",
     stdin: "",
@@ -48,16 +51,16 @@ const INTERPRETERS: &[Interpreter] = &[
         inline: "c", valued: "oO", stdin: "s", long_valued: &["--rcfile", "--init-file"], ..NONE
     },
     Interpreter { names: &["fish"], inline: "c", valued: "Cdof", long_inline: &["--command"], long_valued: &["--init-command"], ..NONE },
-    Interpreter { names: &["python", "pypy"], inline: "cm", valued: "WX", long_valued: &["--check-hash-based-pycs"], ..NONE },
+    Interpreter { names: &["python", "pypy"], inline: "c", file: "m", valued: "WX", long_valued: &["--check-hash-based-pycs"], ..NONE },
     Interpreter { names: &["perl"], inline: "eE", valued: "I", ended: "CDFMVdimx", ..NONE },
     Interpreter { names: &["ruby", "jruby"], inline: "e", valued: "CEIr", ended: "FKTWix", ..NONE },
-    Interpreter { names: &["php"], inline: "rRBES", valued: "cdztf", ..NONE },
+    Interpreter { names: &["php"], inline: "rRBES", file: "fF", valued: "cdzt", ..NONE },
     Interpreter { names: &["lua", "luajit", "texlua"], inline: "e", valued: "l", ..NONE },
     Interpreter { names: &["node", "nodejs"], inline: "ep", valued: "rC", long_inline: &["--eval", "--print"], long_valued: &["--require", "--import"], ..NONE },
     Interpreter { names: &["tclsh", "wish", "jimsh"], ..NONE },
-    Interpreter { names: &["expect"], inline: "c", valued: "f", ..NONE },
-    Interpreter { names: &["guile"], inline: "c", valued: "lLCex", ..NONE },
-    Interpreter { names: &["awk", "gawk", "mawk", "nawk", "original-awk"], valued: "Fvfi", ..NONE },
+    Interpreter { names: &["expect"], inline: "c", file: "f", ..NONE },
+    Interpreter { names: &["guile"], inline: "c", file: "s", valued: "lLCex", ..NONE },
+    Interpreter { names: &["awk", "gawk", "mawk", "nawk", "original-awk"], file: "f", valued: "Fvi", ..NONE },
 ];
 /// Programs of many names, which take the one that is meant from their first argument.
 const MULTI_CALL: [&str; 2] = ["busybox", "toybox"];
@@ -115,6 +118,9 @@ impl Interpreter {
             for (index, letter) in letters.char_indices() {
                 if self.inline.contains(letter) {
                     return ARGUMENT;
+                }
+                if self.file.contains(letter) {
+                    return FILE;
                 }
                 is_stdin |= self.stdin.contains(letter);
                 let is_last = index + letter.len_utf8() == letters.len();
@@ -180,7 +186,9 @@ mod tests {
             ("python3.11", "python3 -", Some(STDIN)),
             ("python3.11", "python3 -W ignore -u x.py", Some(FILE)),
             ("python3.11", "python3 -Bc pass", Some(ARGUMENT)),
-            ("python3.11", "python3 -m http.server", Some(ARGUMENT)),
+            ("python3.11", "python3 -m http.server", Some(FILE)),
+            ("php", "php -f x.php", Some(FILE)),
+            ("expect", "expect -f x", Some(FILE)),
             ("perl", "perl -MIO::Socket -e 1", Some(ARGUMENT)),
             ("perl", "perl -le 1", Some(ARGUMENT)),
             ("perl", "perl -w x.pl", Some(FILE)),

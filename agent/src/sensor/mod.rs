@@ -839,6 +839,7 @@ impl Teller<'_> {
             }
             Record::Connect(connect) => {
                 let key = self.table.find(&connect.task);
+                self.table.connect(key);
                 self.observe(key, &connect.state, time);
                 let known = port.filter(|port| *port != 0);
                 let port = known.unwrap_or_else(|| read_port(self.ebpf, connect));
@@ -847,12 +848,14 @@ impl Teller<'_> {
             }
             Record::Accept(accept) => {
                 let key = self.table.find(&accept.task);
+                self.table.connect(key);
                 self.observe(key, &accept.state, time);
                 self.own(&accept.socket, key, true);
                 self.decoder.accept(self.table, key, accept)
             }
             Record::Datagram(sent) => {
                 let key = self.table.find(&sent.task);
+                self.table.connect(key);
                 self.observe(key, &sent.state, time);
                 self.decoder.datagram(self.table, key, sent)
             }

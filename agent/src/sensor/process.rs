@@ -74,6 +74,8 @@ pub(super) struct Process {
     pub(super) stdio: Option<[Descriptor; 3]>,
     /// The first of these that is a socket of IPv4 or IPv6.
     pub(super) socket: Option<Box<Socket>>,
+    /// Whether it connected, accepted a connection or sent a datagram itself.
+    is_connected: bool,
     /// The process with which the session, login or service began, and what kind of beginning that was.
     pub(super) entry: Option<(Key, &'static str)>,
     /// What it looks like in events.
@@ -83,6 +85,14 @@ pub(super) struct Process {
     /// Who is charged with the bytes that it takes: its user when it was made, or ran its program.
     owner: u32,
     charge: Charge,
+}
+
+/// The names of the standard descriptors.
+pub(super) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
+
+/// Whether a descriptor stands for a socket.
+pub(super) fn is_socket(descriptor: &Descriptor) -> bool {
+    descriptor.mode & 0o170_000 == 0o140_000
 }
 
 /// How far a process has come.
@@ -299,6 +309,7 @@ impl Table {
             place: origin.place,
             stdio: None,
             socket: None,
+            is_connected: false,
             entry: None,
             blocks: Blocks::new(self.blocks.clone()),
             life: Life::Alive,
@@ -419,20 +430,33 @@ impl Table {
     }
 
     /// The process that made the standard input with which a process's program started: of its ancestors the nearest whose own
-    /// program started with another. One of which that is not known, for it ran before the agent did, counts as such.
+    /// program started with another. One of which that is not known, for it ran before the agent did, counts as such. Where it
+    /// is a fork of one that has a connection, and has none itself, it is that one: it runs the same program.
     pub(super) fn stdin_maker(&self, process: &Process) -> Option<&Process> {
         let stdin = process.stdio.as_ref()?[0];
         let is_other = |ancestor: &&Process| {
-            self.started_with(ancestor).is_none_or(|stdio| stdio[0].as_bytes() != stdin.as_bytes())
+            let starter = self.starter(ancestor).and_then(|starter| starter.stdio.as_ref());
+            starter.is_none_or(|stdio| stdio[0].as_bytes() != stdin.as_bytes())
         };
-        self.ancestors(process.key).find(is_other)
+        let maker = self.ancestors(process.key).find(is_other)?;
+        let family = std::iter::once(maker).chain(self.ancestors(maker.key));
+        let mut of_program = family.take_while(|one| Arc::ptr_eq(&one.image, &maker.image));
+        Some(of_program.find(|one| one.is_connected).unwrap_or(maker))
     }
 
-    /// The standard descriptors with which a process's program started, be it in a process that it was forked from.
-    fn started_with<'a>(&'a self, process: &'a Process) -> Option<&'a [Descriptor; 3]> {
-        let mut family = std::iter::once(process).chain(self.ancestors(process.key));
-        let first = family.find(|one| one.stdio.is_some() || !Arc::ptr_eq(&one.image, &process.image))?;
-        first.stdio.as_ref().filter(|_| Arc::ptr_eq(&first.image, &process.image))
+    /// A process has, or had, a connection.
+    pub(super) fn connect(&mut self, key: Key) {
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.is_connected = true;
+        }
+    }
+
+    /// The process that started the program which a process runs, itself or one that it was forked from, where it is known what
+    /// standard descriptors it had then.
+    pub(super) fn starter<'a>(&'a self, process: &'a Process) -> Option<&'a Process> {
+        let family = std::iter::once(process).chain(self.ancestors(process.key));
+        let mut of_program = family.take_while(|one| Arc::ptr_eq(&one.image, &process.image));
+        of_program.find(|one| one.stdio.is_some())
     }
 
     /// A process that forks is what its child is at first, but for capabilities and who answers for it, which the child may
@@ -651,6 +675,14 @@ impl Process {
         credentials.actor = state.actor;
         (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
         (place.pgid, place.sid, place.tty, place.cgroup) = (state.pgid, state.sid, state.tty, state.cgroup);
+    }
+
+    /// The connection with which its program started as a standard descriptor, and the names of those that are it.
+    pub(super) fn connection(&self) -> Option<(&Socket, Vec<&'static str>)> {
+        let (socket, stdio) = (self.socket.as_deref()?, self.stdio.as_ref()?);
+        let is_it = |descriptor: &Descriptor| is_socket(descriptor) && descriptor.inode == socket.inode;
+        let held = STDIO.iter().zip(stdio).filter(|(_, descriptor)| is_it(descriptor));
+        Some((socket, held.map(|(name, _)| *name).collect()))
     }
 
     /// The number of its namespace of mounts; zero where that is not known.

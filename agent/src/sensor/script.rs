@@ -80,6 +80,14 @@ struct Root {
     path: PathBuf,
 }
 
+/// What a path leads to.
+struct Found {
+    file: OwnedFd,
+    its: Attributes,
+    /// Whether root alone can change to what it leads.
+    is_verified: bool,
+}
+
 /// What the kernel has of a file.
 struct Attributes {
     device: u64,
@@ -101,83 +109,79 @@ impl Root {
     /// process. A root of one's own has no file of another's but by mounts, which are of another namespace, or by links, for which
     /// it must be one's own.
     fn is_of(&self, interpreter: &Path, ran: &File) -> bool {
-        let Some(attributes) = self.follow(interpreter).as_ref().and_then(attributes) else { return false };
-        interpreter.is_absolute() && FileKey::of_record(ran).is_at(attributes.device, attributes.inode)
+        let Some(found) = self.find(interpreter, ran) else { return false };
+        interpreter.is_absolute() && FileKey::of_record(ran).is_at(found.its.device, found.its.inode)
     }
 
     /// The script that a path leads to.
     fn script(&self, asked: &Path, interpreter: &File) -> Option<Script> {
         // The working directory is from the root of the mount namespace.
-        let asked = if asked.starts_with(&self.path) { asked.strip_prefix(&self.path).ok()? } else { asked };
-        let file = self.follow(asked)?;
-        let found = attributes(&file)?;
-        if found.links == 0 || FileType::from_raw_mode(found.mode.into()) != FileType::RegularFile {
-            return None;
-        }
-        let is_verified = self.is_roots_alone(asked, &found, interpreter);
-        Some(Script { path: text(&path_of(&file)?), mark: (!is_verified).then_some(UNVERIFIED) })
+        let asked = asked.strip_prefix(&self.path).unwrap_or(asked);
+        let Found { file, its, is_verified } = self.find(asked, interpreter)?;
+        let is_file = FileType::from_raw_mode(its.mode.into()) == FileType::RegularFile && its.links > 0;
+        let mark = (!is_verified).then_some(UNVERIFIED);
+        is_file.then(|| path_of(&file)).flatten().map(|path| Script { path: text(&path), mark })
     }
 
     /// What a path leads to, as far as the kernel has it in its cache.
-    fn follow(&self, path: &Path) -> Option<OwnedFd> {
-        open(&self.folder, path, OFlags::empty()).or_else(|| open(&self.folder, path, OFlags::empty()))
+    fn find(&self, path: &Path, interpreter: &File) -> Option<Found> {
+        self.walk(path, interpreter).or_else(|| {
+            let file = open(&self.folder, path, OFlags::empty())?;
+            Some(Found { its: attributes(&file)?, file, is_verified: false })
+        })
     }
 
-    /// Whether only root can change to what a path leads: each folder on the way, and what the links in it name, is root's and
-    /// nobody else's to write to, and lies on a file system that no user serves.
-    fn is_roots_alone(&self, path: &Path, found: &Attributes, interpreter: &File) -> bool {
-        let own = FileKey::of_record(interpreter);
-        let is_local = |one: &Attributes| {
-            major(one.device) != 0 || own.changed.is_some() && own.is_at(one.device, own.inode)
-        };
-        let is_safe = |folder: &Attributes, entry: &Attributes| {
-            let others = folder.mode & 0o002 != 0 || folder.mode & 0o020 != 0 && folder.gid != 0;
+    /// The same step by step. It is verified where root alone can change to what the path leads: each folder on the way, and
+    /// what is in it of the way, is root's, others may not write to it, and it lies on a file system that no user serves. `None`
+    /// where a link lies on another one: who serves that would be waited for.
+    fn walk(&self, path: &Path, interpreter: &File) -> Option<Found> {
+        let ran = FileKey::of_record(interpreter);
+        let is_local =
+            |its: &Attributes| major(its.device) != 0 || ran.changed.is_some() && ran.device == its.device;
+        let is_safe = |folder: &Attributes, its: &Attributes| {
+            let is_open = folder.mode & 0o002 != 0 || folder.mode & 0o020 != 0 && folder.gid != 0;
             let is_sticky = folder.mode & 0o1000 != 0;
-            folder.uid == 0 && entry.uid == 0 && (!others || is_sticky) && is_local(folder) && is_local(entry)
+            folder.uid == 0 && its.uid == 0 && (!is_open || is_sticky) && is_local(folder) && is_local(its)
         };
-        let mut todo: Vec<PathBuf> = vec![path.to_owned()];
-        let mut names: Vec<_> = Vec::new();
+        let mut names: Vec<PathBuf> = names_of(path).collect();
         let mut way: Vec<(OwnedFd, Attributes)> = Vec::new();
+        let mut is_verified = true;
         for _ in 0..STEPS_MAX {
-            if let Some(next) = todo.pop() {
-                if next.is_absolute() {
-                    way.clear();
-                }
-                names.extend(next.components().rev().map(|part| part.as_os_str().to_owned()));
-            }
             let Some(name) = names.pop() else {
-                return way
-                    .last()
-                    .is_some_and(|(_, last)| (last.device, last.inode) == (found.device, found.inode));
+                return way.pop().map(|(file, its)| Found { file, its, is_verified });
             };
-            let name = Path::new(&name);
             match name.components().next() {
                 Some(Component::Normal(_)) => {}
                 Some(Component::ParentDir) => {
                     way.pop();
                     continue;
                 }
+                Some(Component::RootDir) => {
+                    way.clear();
+                    continue;
+                }
                 _ => continue,
             }
             let folder = way.last().map_or(&self.folder, |(folder, _)| folder);
-            let Some(above) = attributes(folder) else { return false };
-            let entry = open(folder, name, OFlags::NOFOLLOW);
-            let Some((entry, its)) = entry.and_then(|entry| attributes(&entry).map(|its| (entry, its)))
-            else {
-                return false;
-            };
-            if !is_safe(&above, &its) {
-                return false;
-            }
-            if FileType::from_raw_mode(its.mode.into()) == FileType::Symlink {
-                let Ok(target) = readlinkat(&entry, "", Vec::new()) else { return false };
-                todo.push(PathBuf::from(OsStr::from_bytes(target.as_bytes())));
+            let file = open(folder, &name, OFlags::NOFOLLOW)?;
+            let its = attributes(&file)?;
+            is_verified &= is_safe(&attributes(folder)?, &its);
+            if FileType::from_raw_mode(its.mode.into()) != FileType::Symlink {
+                way.push((file, its));
+            } else if is_local(&its) {
+                let target = readlinkat(&file, "", Vec::new()).ok()?;
+                names.extend(names_of(Path::new(OsStr::from_bytes(target.as_bytes()))));
             } else {
-                way.push((entry, its));
+                return None;
             }
         }
-        false
+        None
     }
+}
+
+/// The steps of a path, the last first.
+fn names_of(path: &Path) -> impl Iterator<Item = PathBuf> {
+    path.components().rev().map(|part| PathBuf::from(part.as_os_str()))
 }
 
 /// Opens what a path below a folder leads to, and nothing outside of it, if that needs no disk.
