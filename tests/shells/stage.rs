@@ -93,10 +93,9 @@ impl Stage {
                 scope.spawn(|| {
                     let network = fs::File::open(self.hosts.far.network()).expect("a network");
                     setns(network, CloneFlags::CLONE_NEWNET).expect("the host far away");
-                    while let Some((index, row)) = rows.get(next.load(Ordering::Relaxed)).and_then(|_| {
+                    loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
-                        rows.get(index).map(|row| (index, row))
-                    }) {
+                        let Some(row) = rows.get(index) else { break };
                         let came = act(row);
                         done.lock().expect("no panic").push((index, came));
                     }
