@@ -120,3 +120,30 @@ for group in sys.argv[2:]:
     assert_fields(&connected(), json!({"container.id": null}));
     assert!(child.wait().unwrap().success());
 }
+
+/// An attacker enters a container by its namespaces, without its control group. Seen: the container, and that it was entered.
+#[test]
+fn a_container_that_is_entered() {
+    ready();
+    let id = "facade".repeat(9) + &format!("{:010x}", std::process::id());
+    let group = Group::new(&format!("docker-{id}.scope"));
+    let script = r#"echo 0 >"$1/cgroup.procs"; exec unshare --mount sh -c "echo; read line""#;
+    let mut container = Command::new("sh")
+        .args(["-c", script, "sh", group.0.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(container.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let marker = format!("entered-{id}");
+    let target = format!("--target={}", container.id());
+    let entered = Command::new("nsenter").args([&target, "--mount", "/bin/true", &marker]).status().unwrap();
+    assert!(entered.success());
+    container.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(container.wait().unwrap().success());
+    let is_it = |event: &serde_json::Value| {
+        event["event"]["action"] == "exec" && event["process"]["args"][1] == json!(marker)
+    };
+    assert_fields(&event(&marker, is_it), json!({"container.id": id, "lapwing.container.entered": true}));
+}

@@ -4,6 +4,7 @@
 //! A process that ended stays while late records may name it and while a child needs it as its parent. It knows the
 //! wire and no ECS.
 
+mod entered;
 mod relief;
 mod saved;
 
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 use smol_str::{SmolStr, ToSmolStr};
 use zerocopy::IntoBytes as _;
 
+use self::entered::Namespaces;
 pub(super) use self::saved::Saved;
 use super::decode::Blocks;
 use super::groups::Groups;
@@ -134,6 +136,8 @@ pub(super) struct Table {
     blocks: Arc<Meter>,
     /// What is known of control groups.
     pub(super) groups: Groups,
+    /// Containers by their namespaces.
+    namespaces: Namespaces,
     boot: [u8; 8],
     swept: Instant,
     counts: TableCounts,
@@ -189,6 +193,7 @@ impl Table {
             accounts: Accounts::new(Meter::new("processes", PROCESSES_BYTES_MAX)),
             blocks: Meter::new("process_blocks", BLOCKS_BYTES_MAX),
             groups: Groups::default(),
+            namespaces: Namespaces::default(),
             boot,
             swept: Instant::now(),
             counts: TableCounts::default(),
@@ -319,6 +324,7 @@ impl Table {
         };
         self.insert(process);
         self.enter(key);
+        self.learn_container(key);
         key
     }
 
@@ -374,6 +380,7 @@ impl Table {
             process.blocks.clear();
         }
         self.enter(key);
+        self.learn_container(key);
         key
     }
 

@@ -463,6 +463,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("kibana.alert.severity", Keyword),
     one("labels", Flattened),
     one("lapwing.actor.id", Keyword),
+    one("lapwing.container.entered", Boolean),
     one("lapwing.event.cut", Boolean),
     one("lapwing.judged_time", Date),
     one("lapwing.lost.records", Long),

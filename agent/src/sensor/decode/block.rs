@@ -9,7 +9,7 @@ use smol_str::{SmolStr, ToSmolStr};
 
 use super::{Decoder, count};
 use crate::budget::Meter;
-use crate::sensor::container::{self, Container};
+use crate::sensor::container::Container;
 use crate::sensor::image::Image;
 use crate::sensor::process::{Process, Table};
 
@@ -155,7 +155,7 @@ impl Decoder {
         let mut fields = Fields::with_capacity(72);
         self.describe_as(&ITSELF, process, &mut fields);
         self.describe_relations(table, process, &mut fields);
-        let container = container_of(table, process);
+        let container = table.container(process);
         self.describe_user(table, process, container.is_some(), &mut fields);
         self.describe_capabilities(process, &mut fields);
         describe_place(table, process, &mut fields);
@@ -184,7 +184,7 @@ impl Decoder {
             describe_descriptors(process, &mut fields);
             self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
-            let container = container_of(table, process);
+            let container = table.container(process);
             self.describe_user(table, process, container.is_some(), &mut fields);
             describe_container(container, &mut fields);
             process.blocks.made(fields)
@@ -379,12 +379,9 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
     fields.set_some(field!("process.parent.pid"), process.parent.map(|parent| parent.pid));
 }
 
-fn container_of(table: &Table, process: &Process) -> Option<Container> {
-    table.groups.get(process.place.cgroup).and_then(|path| container::of(path))
-}
-
-fn describe_container(container: Option<Container>, fields: &mut Fields) {
-    let Some(found) = container else { return };
+fn describe_container(container: Option<(Container, bool)>, fields: &mut Fields) {
+    let Some((found, is_entered)) = container else { return };
+    fields.set_some(field!("lapwing.container.entered"), is_entered.then_some(true));
     fields.set(field!("container.id"), found.id);
     fields.set_some(field!("container.runtime"), found.runtime);
     if let Some(pod) = found.pod {
