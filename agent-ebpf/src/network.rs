@@ -109,7 +109,7 @@ fn connected(sock: impl Base, state: u32) {
     }
     let (local_port, remote_port) = (socket::local_port(sock), socket::remote_port(sock));
     let (header, socket) = (emit::header(kind), sock.address() as u64);
-    emit(kind, &mut Connected { header, socket, local_port, remote_port, state });
+    emit(kind, &mut Connected { header, socket, local_port, remote_port, state, local: [0; 4] });
 }
 
 /// Whether this end connected or accepted is not known here: the destination is the one address or the other.

@@ -6,11 +6,12 @@
 //! a while and not each time.
 
 use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use aya_ebpf::macros::{cgroup_sock_addr, map};
+use aya_ebpf::macros::{cgroup_sock_addr, map, tracepoint};
 use aya_ebpf::maps::LruHashMap;
-use aya_ebpf::programs::SockAddrContext;
-use lapwing_common::{Connection, Kind, Reach};
+use aya_ebpf::programs::{SockAddrContext, TracePointContext};
+use lapwing_common::{Connected, Connection, Kind, Reach, Socket};
 
 use crate::emit::{self, emit};
 use crate::layout::*;
@@ -42,19 +43,28 @@ struct Flow {
 #[map]
 static FLOWS: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
 
+/// Sockets that are being connected, by thread: their address and port are chosen once the programs here have run. Its size is
+/// set as that of the other.
+#[map]
+static CONNECTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
+
 /// A socket of IPv4 is connected.
 ///
 /// match-proto:v4.17:include/uapi/linux/bpf.h:struct bpf_sock_addr
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn udp_connect4(ctx: SockAddrContext) -> i32 {
-    sends_ipv4(&ctx);
+    if sends_ipv4(&ctx) {
+        connecting(&ctx);
+    }
     GO_ON
 }
 
 /// A socket of IPv6 is connected, to an address of IPv4 too.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn udp_connect6(ctx: SockAddrContext) -> i32 {
-    sends_ipv6(&ctx);
+    if sends_ipv6(&ctx) {
+        connecting(&ctx);
+    }
     GO_ON
 }
 
@@ -76,15 +86,37 @@ pub(crate) fn udp_sendmsg6(ctx: SockAddrContext) -> i32 {
     GO_ON
 }
 
+/// A socket of datagrams was connected: from where it sends is known. Calls of 32-bit programs and of io_uring end elsewhere.
+///
+/// match-proto:v2.6.28:net/socket.c:SYSCALL_DEFINE3(connect, int, fd, struct sockaddr __user *, uservaddr, int, addrlen)
+#[tracepoint]
+pub(crate) fn udp_connected(_ctx: TracePointContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: a place in the map stays one; at worst another thread's socket is read from it.
+    let Some(sock) = CONNECTING.get_ptr(thread).map(|sock| unsafe { *sock } as Address) else { return 0 };
+    let _ = CONNECTING.remove(thread);
+    let Socket { id, local, local_port, remote_port, .. } = socket::ends(sock);
+    let header = emit::header(Kind::CONNECTED);
+    emit(Kind::CONNECTED, &mut Connected { header, socket: id, local_port, remote_port, state: 0, local });
+    0
+}
+
+/// Remembers the socket that the current thread connects.
 #[inline(always)]
-fn sends_ipv4(ctx: &SockAddrContext) {
+fn connecting(ctx: &SockAddrContext) {
+    let _ = CONNECTING.insert(bpf_get_current_pid_tgid(), sock(ctx) as u64, 0);
+}
+
+/// Whether a record was made of it.
+#[inline(always)]
+fn sends_ipv4(ctx: &SockAddrContext) -> bool {
     // SAFETY: the kernel hands a context over that lives as long as the program runs.
     let address = unsafe { word(&raw const (*ctx.sock_addr).user_ip4) };
-    sends(ctx, IPV4, [address, 0, 0, 0]);
+    sends(ctx, IPV4, [address, 0, 0, 0])
 }
 
 #[inline(always)]
-fn sends_ipv6(ctx: &SockAddrContext) {
+fn sends_ipv6(ctx: &SockAddrContext) -> bool {
     let part = |index: usize| {
         // SAFETY: as above, and there are four of them.
         unsafe { word((&raw const (*ctx.sock_addr).user_ip6).cast::<u32>().add(index)) }
@@ -92,33 +124,33 @@ fn sends_ipv6(ctx: &SockAddrContext) {
     let address = [part(0), part(1), part(2), part(3)];
     let is_mapped = socket::is_mapped(address);
     let (family, remote) = if is_mapped { (IPV4, [address[3], 0, 0, 0]) } else { (IPV6, address) };
-    sends(ctx, family, remote);
+    sends(ctx, family, remote)
 }
 
 #[inline(always)]
-fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) {
+fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) -> bool {
     // SAFETY: as above.
     let (protocol, port) =
         unsafe { (word(&raw const (*ctx.sock_addr).protocol), word(&raw const (*ctx.sock_addr).user_port)) };
-    if protocol == UDP || protocol == UDP_LITE {
+    (protocol == UDP || protocol == UDP_LITE) && {
         let remote_port = u16::from_be(port as u16);
         trace!(ctx, "datagram to port {}", remote_port);
         let flow = Flow { start: 0, remote, pid: 0, remote_port, protocol: protocol as u16 };
-        tell(sock(ctx), family, flow);
+        tell(sock(ctx), family, flow)
     }
 }
 
 /// Tells whom the current process sends to, unless it was told a short time ago.
 #[inline(always)]
-fn tell(sock: Address, family: u16, mut flow: Flow) {
+fn tell(sock: Address, family: u16, mut flow: Flow) -> bool {
     let current = current();
     let reach = Reach::of(family == IPV6, flow.remote);
     if !task::is_watched(current) || emit::stays(Kind::DATAGRAM, || reach.bit()) {
-        return;
+        return false;
     }
     let task = task::identity(current);
     if task.pid == 0 {
-        return;
+        return false;
     }
     (flow.start, flow.pid) = (task.start, task.pid);
     // SAFETY: the helper has no preconditions.
@@ -127,15 +159,17 @@ fn tell(sock: Address, family: u16, mut flow: Flow) {
     let told = FLOWS.get_ptr(flow).map(|told| unsafe { *told });
     if told.is_some_and(|told| now.wrapping_sub(told) < SILENCE_NANOS) {
         emit::stayed(Kind::DATAGRAM);
-        return;
+        return false;
     }
     let header = emit::header(Kind::DATAGRAM);
     let socket = socket::toward(sock, family, flow.protocol, &flow.remote, flow.remote_port);
     let state = task::own_state(current);
-    if emit(Kind::DATAGRAM, &mut Connection { header, task, state, socket }) {
+    let is_written = emit(Kind::DATAGRAM, &mut Connection { header, task, state, socket });
+    if is_written {
         // Only now: what found no room must be told the next time.
         let _ = FLOWS.insert(flow, now, 0);
     }
+    is_written
 }
 
 /// The socket's address as a number. The verifier knows what lies in the context for a socket, with which nothing may be

@@ -505,7 +505,7 @@ wire! {
     }
 
     /// What became of a socket that connects.
-    Connected: 40 {
+    Connected: 56 {
         /// [`Kind::CONNECTED`].
         header: Header,
         /// [`Socket::id`] of the record before.
@@ -514,8 +514,10 @@ wire! {
         local_port: u16,
         /// The remote port.
         remote_port: u16,
-        /// The state it went to: 1 established.
+        /// The state it went to: 1 established; zero for a socket of datagrams.
         state: u32,
+        /// Of a socket of datagrams, its address, as in [`Socket::local`]; else zero.
+        local: [u32; 4],
     }
 }
 

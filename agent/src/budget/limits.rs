@@ -75,6 +75,7 @@ const LIMITS: &[Limit] = &[
     limit("agent-ebpf/common/src/lib.rs", "OBJECTS_MAX", Kernel(80), "commands on further maps and links are not reported", "–"),
     limit(SETTING, "[sensor] ring_size, once and a half", Kernel(1), "records are lost, those of programs and connections last", "*Telemetry lost*"),
     limit("agent/src/sensor/start.rs", "FLOWS_MAX", Kernel(104), "a destination is reported again", "–"),
+    limit("agent/src/sensor/start.rs", "CONNECTING_MAX", Kernel(80), "the one that waits longest is forgotten; its datagrams have no source", "–"),
     limit("agent/src/sensor/ring.rs", "BUFFER_BYTES_MAX", Times(2), "the rest stays in the rings", "–"),
     limit("agent/src/sensor/ring.rs", "SHARE_BYTES_MAX", Apart, "a part of `BUFFER_BYTES_MAX`", "–"),
     limit("agent/src/sensor/process.rs", "PROCESSES_BYTES_MAX", Times(1), "of the user who holds most: programs that ran before, then long arguments but their start, then ended processes, then living ones", "`budgets`, `processes_evicted`, `processes_shortened`, `processes_previous_dropped` in `lapwing status`"),

@@ -44,13 +44,15 @@ const SET_IDS: [&str; 6] = [
     "sys_exit_setresgid",
 ];
 /// What a method does not see, by its name. The kernel's tracing leaves out calls of 32-bit programs.
-const UNSEEN: [(&str, &str); 5] = [
+const UNSEEN: [(&str, &str); 7] = [
     (
         "tracepoint/sys_exit_accept4",
         "not seen: what 32-bit programs accept, and what is accepted by io_uring",
     ),
     ("tracepoint/sys_exit_setuid", "not seen at once: changes of 32-bit programs"),
     ("tracepoint/sys_exit_setsid", "not seen at once: sessions of 32-bit programs"),
+    ("cgroup/sendmsg4", "not seen: from where sockets send that 32-bit programs or io_uring connect"),
+    ("cgroup/connect4", "not seen: from where a socket sends that is connected first"),
     ("tracepoint/sys_enter_bpf", "not seen: commands of 32-bit programs"),
     ("tracepoint/sys_exit_ptrace", "not seen: 32-bit debuggers, and other ways into memory than ptrace"),
 ];
@@ -108,6 +110,13 @@ pub(super) const HOOKS: &[Hook] = &[
     ]},
     Hook { name: UDP, yields: &[Kind::DATAGRAM], is_required: false, without: "no datagram is told, which takes CAP_NET_ADMIN", alternatives: &[
         Alternative { method: "cgroup/sendmsg4", programs: &[
+            ("udp_sendmsg4", Attach::Cgroup),
+            ("udp_sendmsg6", Attach::Cgroup),
+            ("udp_connect4", Attach::Cgroup),
+            ("udp_connect6", Attach::Cgroup),
+            ("udp_connected", Attach::Syscalls(&["sys_exit_connect"])),
+        ]},
+        Alternative { method: "cgroup/connect4", programs: &[
             ("udp_sendmsg4", Attach::Cgroup),
             ("udp_sendmsg6", Attach::Cgroup),
             ("udp_connect4", Attach::Cgroup),

@@ -72,7 +72,7 @@ use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Btf, Ebpf, TestRun};
 use aya_log::EbpfLogger;
-use lapwing_common::{Connection, Filter, Kind, Reach, Socket, State};
+use lapwing_common::{Connected, Connection, Filter, Kind, Reach, Socket, State};
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::interest::Interest;
 use lapwing_engine::{Event, Rule, Timestamp};
@@ -558,6 +558,8 @@ impl Sensor {
     /// is told.
     fn decode(&mut self, before: Option<Key>) -> Vec<Event> {
         let mut ports = self.find_ports();
+        let is_udp = |hook: &HookReport| hook.name == UDP && hook.state != HookState::Off;
+        let mut sources = if self.hooks.iter().any(is_udp) { known_sources(&self.ring) } else { Vec::new() };
         let mut events = Vec::with_capacity(ports.len());
         for bytes in self.ring.ready() {
             let record = match Record::parse(bytes) {
@@ -569,6 +571,14 @@ impl Sensor {
                 }
             };
             let port = if matches!(record, Record::Connect(_)) { ports.pop() } else { None };
+            let completed;
+            let record = match record {
+                Record::Datagram(sent) => {
+                    completed = sent_from(sent, sources.pop().flatten());
+                    Record::Datagram(&completed)
+                }
+                record => record,
+            };
             if self.canary.takes(bytes, &record) {
                 self.canary.count();
                 continue;
@@ -1071,6 +1081,38 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
         }
     }
     found
+}
+
+/// For each datagram that is ready, the last one first, what is known of its socket since that was connected.
+fn known_sources(ring: &Ring) -> Vec<Option<Connected>> {
+    let mut found = Vec::new();
+    let mut known = HashMap::new();
+    let later = ring.later().rev().map(|bytes| (bytes, false));
+    let ready = ring.ready().rev().map(|bytes| (bytes, true));
+    for (bytes, is_ready) in later.chain(ready) {
+        match Record::parse(bytes) {
+            Ok(Record::Connected(connected)) if connected.state == 0 => {
+                known.insert(connected.socket, *connected);
+            }
+            Ok(Record::Datagram(sent)) => {
+                let source = known.remove(&sent.socket.id);
+                if is_ready {
+                    found.push(source);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A datagram's record with the address and port that its socket got once it was connected.
+fn sent_from(sent: &Connection, source: Option<Connected>) -> Connection {
+    let mut sent = *sent;
+    if let Some(source) = source.filter(|source| source.remote_port == sent.socket.remote_port) {
+        (sent.socket.local, sent.socket.local_port) = (source.local, source.local_port);
+    }
+    sent
 }
 
 /// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.

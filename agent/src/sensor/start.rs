@@ -36,6 +36,8 @@ const KERNEL_MIN: (u32, u32) = (5, 10);
 const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
 /// Most destinations of datagrams that are remembered for not being told again.
 const FLOWS_MAX: u32 = 8192;
+/// How many threads may be between the two moments at which a socket of datagrams is connected.
+const CONNECTING_MAX: u32 = 512;
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Most bytes of the kernel's types; those of large kernels are 10 MB.
 const BTF_BYTES_MAX: u64 = 64 << 20;
@@ -179,6 +181,7 @@ fn load(config: &SensorConfig, layout: &Layout, pid_namespace: u32) -> Result<Eb
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("CONNECTIONS", connections_bytes)
         .map_max_entries("FLOWS", if config.udp { FLOWS_MAX } else { 1 })
+        .map_max_entries("CONNECTING", if config.udp { CONNECTING_MAX } else { 1 })
         .map_max_entries("SCRATCH", scratches)
         .override_global("FILL_MARK_BYTES", &fill_mark, true)
         .override_global("WANTED", &count, true)
