@@ -49,7 +49,7 @@ fn a_script_in_memory() {
         json!({
             "process.executable": shell,
             "process.args": ["/bin/sh", path],
-            "lapwing.process.script": path,
+            "lapwing.process.script.filename": path,
         }),
     );
 }
@@ -134,7 +134,7 @@ fn a_chain_of_scripts() {
             "process.name": [shell.file_name().unwrap().to_str(), Some("first")],
             "process.executable": [first, shell],
             "process.args": ["/bin/sh", last, "-m", middle, first, "one"],
-            "lapwing.process.script": first,
+            "lapwing.process.script.filename": first,
         }),
     );
 }
@@ -157,7 +157,7 @@ fn by_binfmt_misc() {
             "process.name": ["true", name],
             "process.executable": [json!(file), json!(true_path())],
             "process.args": ["/bin/true", file, "one"],
-            "lapwing.process.script": file,
+            "lapwing.process.script.filename": file,
         }),
     );
 }

@@ -177,36 +177,44 @@ fn a_file_in_memory_with_folders_in_its_name() {
     );
 }
 
-/// An attacker runs a script by a link, and makes the link lead to another one, of whose folder a rule or an exception makes
-/// little. Seen: both paths, and that the script's is not known to be what was opened, so that it satisfies no exclusion.
+/// An attacker runs a script by a link of his own, and makes the link lead to another one at once: which file it was is not
+/// known where the link is as new as that. Seen: both paths, and that the script's is not verified, so that it satisfies no
+/// exclusion. Of a link that is older it is known.
 #[test]
 fn a_script_by_a_link_of_ones_own() {
     ready();
     let folder = Folder::new();
-    let script = folder.executable("script", b"#!/bin/sh\nexec /bin/true\n");
-    std::os::unix::fs::symlink(&script, folder.0.join("link")).unwrap();
-    std::os::unix::fs::chown(&folder.0, Some(65534), Some(65534)).unwrap();
-    std::os::unix::fs::lchown(folder.0.join("link"), Some(65534), Some(65534)).unwrap();
-    let (path, texts) = (c(folder.0.join("link").as_os_str().as_bytes()), [c("link")]);
+    let inner = folder.0.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let script = folder.executable("inner/script", b"#!/bin/sh\nexec /bin/true\n");
+    let link = inner.join("link");
+    std::os::unix::fs::symlink(&script, &link).unwrap();
+    for path in [&inner, &script, &link] {
+        std::os::unix::fs::lchown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let (path, texts) = (c(link.as_os_str().as_bytes()), [c("link")]);
     let strings = Strings::new(&texts);
-    let (pid, status) = act::forked(|| {
-        // SAFETY: it has no preconditions.
-        unsafe { libc::setuid(65534) };
-        act::exec(&path, &strings)
-    });
-    assert_eq!(status, 0);
     let shell = Path::new("/bin/sh").canonicalize().unwrap();
-    let is_script = |event: &Value| {
-        event["event"]["action"] == "exec"
-            && event["process"]["pid"] == pid
-            && !event["lapwing"]["process"]["script"].is_null()
-    };
-    assert_fields(
-        &event("the script", is_script),
-        json!({
-            "process.executable": [script, shell],
-            "lapwing.process.opened_executable": [shell],
-            "lapwing.process.script_file": "unverified",
-        }),
-    );
+    for (mark, opened) in [(json!("unverified"), json!([shell])), (Value::Null, Value::Null)] {
+        let (pid, status) = act::forked(|| {
+            // SAFETY: it has no preconditions.
+            unsafe { libc::setuid(65534) };
+            act::exec(&path, &strings)
+        });
+        assert_eq!(status, 0);
+        let is_script = |event: &Value| {
+            event["event"]["action"] == "exec"
+                && event["process"]["pid"] == pid
+                && !event["lapwing"]["process"]["script"].is_null()
+        };
+        assert_fields(
+            &event("the script", is_script),
+            json!({
+                "process.executable": [script, shell],
+                "lapwing.process.opened_executable": opened,
+                "lapwing.process.script.mark": mark,
+            }),
+        );
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }

@@ -106,8 +106,8 @@ fn a_script_has_two_names_and_two_paths() {
             "process.args": ["/bin/sh", "-e", path, "one"],
             "process.args_count": 4,
             "lapwing.process.commands_from": "file",
-            "lapwing.process.script": path,
-            "lapwing.process.script_file": null,
+            "lapwing.process.script.filename": path,
+            "lapwing.process.script.mark": null,
             "lapwing.process.opened_executable": null,
             "lapwing.process.comm": "tool",
         }),
@@ -133,8 +133,8 @@ fn a_script_is_named_by_where_links_lead() {
         &of("exec", pid),
         json!({
             "process.executable": [script, shell],
-            "lapwing.process.script": "./link",
-            "lapwing.process.script_file": null,
+            "lapwing.process.script.filename": "./link",
+            "lapwing.process.script.mark": null,
         }),
     );
 }

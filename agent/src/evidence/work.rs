@@ -314,7 +314,7 @@ impl Waiting {
     }
 }
 
-/// Puts the hashes, or why there are none, into the process and its ancestors.
+/// Puts the hashes, or why there are none, into the process and its ancestors; the one behind these is that of its script.
 pub(super) fn complete(context: &mut Context, outcomes: &[Result<Hash, Missing>]) {
     let process = std::iter::once(&mut context.fields).chain(&mut context.ancestors);
     for (fields, outcome) in process.zip(outcomes) {
@@ -323,6 +323,13 @@ pub(super) fn complete(context: &mut Context, outcomes: &[Result<Hash, Missing>]
             Err(missing) => fields.set(field!("lapwing.process.hash_skipped"), missing.text()),
         };
     }
+    match outcomes.get(1 + context.ancestors.len()) {
+        Some(Ok(hash)) => context.fields.set(field!("lapwing.process.script.hash.sha256"), hex(hash)),
+        Some(Err(missing)) => {
+            context.fields.set(field!("lapwing.process.script.hash_skipped"), missing.text())
+        }
+        None => &mut context.fields,
+    };
     if outcomes.iter().any(Result::is_err) {
         context.fields.set(field!("lapwing.process.context"), "partial");
     }

@@ -49,6 +49,7 @@ pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder) -> Context {
         ancestors.push(decoder.describe_alone(table, ancestor));
         programs.push(program(table, ancestor, Some(&ancestor.image), decoder.clock, &programs));
     }
+    programs.extend(image.and_then(|image| script(table, process, image, decoder.clock)));
     Context { fields, ancestors, programs, user: process.credentials.actor }
 }
 
@@ -87,6 +88,21 @@ fn program(
         path: image.executable.clone(),
         witnesses: witnesses(table, process),
     })
+}
+
+/// The script that a process was started for, which comes behind all others.
+fn script(table: &Table, process: &Process, image: &Image, clock: Clock) -> Option<Result<Program, Missing>> {
+    let path = image.script_path.clone()?;
+    let file = image.script_key;
+    let since = clock.wall(image.since).as_nanos();
+    let program = Program {
+        file,
+        is_fresh: image.since != 0 && file.changed.is_some_and(|changed| is_fresh(changed, since)),
+        running: Err(Missing::Gone),
+        path,
+        witnesses: witnesses(table, process),
+    };
+    Some(if file.is_known() { Ok(program) } else { Err(Missing::Doubtful) })
 }
 
 /// The file that a process runs now.

@@ -44,6 +44,11 @@ impl FileKey {
         }
     }
 
+    /// The file that the kernel has on this device under this inode, changed last then.
+    pub(crate) fn of_attributes(device: u64, inode: u64, changed: i64) -> Self {
+        Self { device, inode, changed: Some(changed), is_device_doubtful: false }
+    }
+
     /// The file that is in a record.
     pub(crate) fn of_record(file: &File) -> Self {
         let nanos = file.changed.saturating_mul(1_000_000_000).saturating_add(file.changed_nanos.into());

@@ -68,6 +68,8 @@ pub(super) struct Image {
     /// The path of that file.
     #[serde(with = "packed::some")]
     pub(super) script_path: Option<SmolStr>,
+    /// What names that file; the default where it is not known.
+    pub(super) script_key: FileKey,
     /// Why the kernel may have opened another one.
     #[serde(with = "packed::some")]
     pub(super) script_mark: Option<SmolStr>,
@@ -112,6 +114,7 @@ impl Image {
             comm: comm(&record.fixed.task.comm),
             script: is_script.then_some(filename),
             script_mark: script.as_ref().and_then(|script| script.mark).map(SmolStr::new_static),
+            script_key: script.as_ref().map_or_else(FileKey::default, |script| script.key),
             script_path: script.map(|script| script.path),
             is_cut: record.is_cut(),
             file: marks(record.fixed.executable),
@@ -143,6 +146,7 @@ impl Image {
             command_line: command_line(&args),
             script_mark: file.as_ref().and_then(|file| file.mark).map(SmolStr::new_static),
             script_path: file.map(|file| file.path),
+            script_key: FileKey::default(),
             script: script.map(SmolStr::new),
             args,
             directory: directory.into(),
@@ -171,6 +175,7 @@ impl Image {
             comm,
             script: None,
             script_path: None,
+            script_key: FileKey::default(),
             script_mark: None,
             is_cut: true,
             file: None,

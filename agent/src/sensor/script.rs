@@ -3,23 +3,25 @@
 //!
 //! Nothing here waits for a disk or for another process: a path is followed as far as the kernel has it in its cache, where a file
 //! that was run a moment ago is, and attributes are those that the kernel has. That the path led to the same file when it was
-//! run is known where root alone can change each step of it. Where it is not known, the path widens what rules match, and
-//! satisfies no exclusion.
+//! run is known where no step of it was changed since, or root alone can change it. Where it is not known, the path widens
+//! what rules match, and satisfies no exclusion.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use lapwing_common::{Exec, File, Namespace};
+use lapwing_common::{Exec, Namespace};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, major, makedev, openat2, readlinkat, statx,
 };
 use smol_str::SmolStr;
 
+use super::clock;
 use super::file::FileKey;
 use super::process::{Key, Process, Table};
 use super::record::ExecRecord;
+use crate::evidence::is_fresh;
 
 /// Most steps of a path, the links in it included.
 const STEPS_MAX: usize = 64;
@@ -37,6 +39,8 @@ pub(super) struct Script {
     pub(super) path: SmolStr,
     /// Why it may not be what the kernel opened: [`UNVERIFIED`] or [`UNRESOLVED`].
     pub(super) mark: Option<&'static str>,
+    /// What names the file; the default where it may be another one.
+    pub(super) key: FileKey,
 }
 
 /// The script of an exec; `None` where a program was run itself, or a script by a descriptor.
@@ -51,14 +55,18 @@ pub(super) fn of(record: &ExecRecord<'_>, table: &Table) -> Option<Script> {
     let asked = directory.join(asked);
     let found = roots(record.fixed, table).into_iter().find_map(|root| {
         let root = Root::open(&root)?;
-        root.is_of(interpreter, &record.fixed.file).then(|| root.script(&asked, &record.fixed.file))?
+        root.is_of(interpreter, record.fixed).then(|| root.script(&asked, record.fixed))?
     });
-    Some(found.unwrap_or_else(|| Script { path: text(&normal(&asked)), mark: Some(UNRESOLVED) }))
+    Some(found.unwrap_or_else(|| unresolved(&asked)))
 }
 
 /// The script that `/proc` shows of a process. What that shows as arguments is the process's own choice.
 pub(super) fn as_asked(script: &str, directory: &str) -> Script {
-    Script { path: text(&normal(&Path::new(directory).join(script))), mark: Some(UNRESOLVED) }
+    unresolved(&Path::new(directory).join(script))
+}
+
+fn unresolved(asked: &Path) -> Script {
+    Script { path: text(&normal(asked)), mark: Some(UNRESOLVED), key: FileKey::default() }
 }
 
 /// Where the root of a process that ran a program may be found, best first: by the time at which that is read the process may have
@@ -96,6 +104,8 @@ struct Attributes {
     uid: u32,
     gid: u32,
     links: u32,
+    /// When it was changed last, or got a name last: nanoseconds since 1970.
+    changed: i64,
 }
 
 impl Root {
@@ -108,40 +118,46 @@ impl Root {
     /// Whether the name by which an interpreter was run leads to the very file from here: then names lead where they led the
     /// process. A root of one's own has no file of another's but by mounts, which are of another namespace, or by links, for which
     /// it must be one's own.
-    fn is_of(&self, interpreter: &Path, ran: &File) -> bool {
-        let Some(found) = self.find(interpreter, ran) else { return false };
-        interpreter.is_absolute() && FileKey::of_record(ran).is_at(found.its.device, found.its.inode)
+    fn is_of(&self, interpreter: &Path, exec: &Exec) -> bool {
+        let Some(found) = self.find(interpreter, exec) else { return false };
+        interpreter.is_absolute() && FileKey::of_record(&exec.file).is_at(found.its.device, found.its.inode)
     }
 
     /// The script that a path leads to.
-    fn script(&self, asked: &Path, interpreter: &File) -> Option<Script> {
+    fn script(&self, asked: &Path, exec: &Exec) -> Option<Script> {
         // The working directory is from the root of the mount namespace.
         let asked = asked.strip_prefix(&self.path).unwrap_or(asked);
-        let Found { file, its, is_verified } = self.find(asked, interpreter)?;
+        let Found { file, its, is_verified } = self.find(asked, exec)?;
         let is_file = FileType::from_raw_mode(its.mode.into()) == FileType::RegularFile && its.links > 0;
-        let mark = (!is_verified).then_some(UNVERIFIED);
-        is_file.then(|| path_of(&file)).flatten().map(|path| Script { path: text(&path), mark })
+        let named = FileKey::of_attributes(its.device, its.inode, its.changed);
+        let (mark, key) = if is_verified { (None, named) } else { (Some(UNVERIFIED), FileKey::default()) };
+        is_file.then(|| path_of(&file)).flatten().map(|path| Script { path: text(&path), mark, key })
     }
 
     /// What a path leads to, as far as the kernel has it in its cache.
-    fn find(&self, path: &Path, interpreter: &File) -> Option<Found> {
-        self.walk(path, interpreter).or_else(|| {
+    fn find(&self, path: &Path, exec: &Exec) -> Option<Found> {
+        self.walk(path, exec).or_else(|| {
             let file = open(&self.folder, path, OFlags::empty())?;
             Some(Found { its: attributes(&file)?, file, is_verified: false })
         })
     }
 
-    /// The same step by step. It is verified where root alone can change to what the path leads: each folder on the way, and
-    /// what is in it of the way, is root's, others may not write to it, and it lies on a file system that no user serves. `None`
-    /// where a link lies on another one: who serves that would be waited for.
-    fn walk(&self, path: &Path, interpreter: &File) -> Option<Found> {
-        let ran = FileKey::of_record(interpreter);
+    /// The same step by step. It is verified where what each step leads to had its name already when the program began: it
+    /// was not changed since, for a file that gets a name is; or its folder and itself are root's, and no one else may write to that.
+    /// `None` where a link lies on a file system that a user may serve: who serves it would be waited for.
+    fn walk(&self, path: &Path, exec: &Exec) -> Option<Found> {
+        let ran = FileKey::of_record(&exec.file);
+        let age = clock::now().saturating_sub(exec.header.time);
+        let since = crate::clock::now().as_nanos().saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
         let is_local =
             |its: &Attributes| major(its.device) != 0 || ran.changed.is_some() && ran.device == its.device;
-        let is_safe = |folder: &Attributes, its: &Attributes| {
+        let is_roots = |folder: &Attributes, its: &Attributes| {
             let is_open = folder.mode & 0o002 != 0 || folder.mode & 0o020 != 0 && folder.gid != 0;
             let is_sticky = folder.mode & 0o1000 != 0;
-            folder.uid == 0 && its.uid == 0 && (!is_open || is_sticky) && is_local(folder) && is_local(its)
+            folder.uid == 0 && its.uid == 0 && (!is_open || is_sticky) && is_local(folder)
+        };
+        let is_safe = |folder: &Attributes, its: &Attributes| {
+            is_local(its) && (is_roots(folder, its) || !is_fresh(its.changed, since))
         };
         let mut names: Vec<PathBuf> = names_of(path).collect();
         let mut way: Vec<(OwnedFd, Attributes)> = Vec::new();
@@ -201,6 +217,11 @@ fn attributes(file: &OwnedFd) -> Option<Attributes> {
         uid: found.stx_uid,
         gid: found.stx_gid,
         links: found.stx_nlink,
+        changed: found
+            .stx_ctime
+            .tv_sec
+            .saturating_mul(1_000_000_000)
+            .saturating_add(found.stx_ctime.tv_nsec.into()),
     })
 }
 

@@ -323,8 +323,8 @@ fn describe_program(image: &Image, fields: &mut Fields) {
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
     fields.set_some(field!("lapwing.process.commands_from"), image.commands_from());
     fields.set_some(field!("lapwing.process.executable_file"), image.file.clone());
-    fields.set_some(field!("lapwing.process.script"), image.script.clone());
-    fields.set_some(field!("lapwing.process.script_file"), image.script_mark.clone());
+    fields.set_some(field!("lapwing.process.script.filename"), image.script.clone());
+    fields.set_some(field!("lapwing.process.script.mark"), image.script_mark.clone());
     fields.set_some(field!("lapwing.process.working_directory_file"), image.directory_file.clone());
 }
 

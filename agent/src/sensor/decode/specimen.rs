@@ -160,6 +160,7 @@ fn image(executable: &str) -> Image {
         comm: name.into(),
         script: Some("/script".into()),
         script_path: Some("/script".into()),
+        script_key: FileKey::default(),
         script_mark: Some(UNVERIFIED.into()),
         is_cut: true,
         file: Some(Value::texts([DELETED])),
