@@ -15,23 +15,23 @@ use anyhow::{Context, Result};
 use crate::shell::{self, output, say, step};
 
 /// Something that tests use.
-struct Need {
+struct Need<'a> {
     /// How it is seen to be there.
-    probe: Probe,
+    probe: Probe<'a>,
     /// Debian's package that holds it.
-    package: &'static str,
+    package: &'a str,
     /// What is tested with it.
-    serves: &'static str,
+    serves: &'a str,
 }
 
-enum Probe {
-    Program(&'static str),
-    File(&'static str),
-    PythonModule(&'static str),
+enum Probe<'a> {
+    Program(&'a str),
+    File(&'a str),
+    PythonModule(&'a str),
 }
 
 #[rustfmt::skip]
-const NEEDS: &[Need] = &[
+const NEEDS: &[Need<'static>] = &[
     Need { probe: Probe::Program("nc.traditional"), package: "netcat-traditional", serves: "reverse shells" },
     Need { probe: Probe::Program("ncat"), package: "ncat", serves: "reverse shells" },
     Need { probe: Probe::Program("telnet"), package: "telnet", serves: "reverse shells" },
@@ -94,6 +94,20 @@ pub(crate) fn install_program(name: &'static str, package: &'static str, serves:
     install_of(&[Need { probe: Probe::Program(name), package, serves }])
 }
 
+/// The same for programs, each with its package, that a benchmark of benign work uses.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_programs(programs: &[(&str, &str)]) -> Result<()> {
+    let need = |&(name, package)| Need { probe: Probe::of(name), package, serves: "benign work" };
+    install_of(&programs.iter().map(need).collect::<Vec<_>>())
+}
+
+/// Whether a program, or a file by its path, is there.
+pub(crate) fn is_there(name: &str) -> bool {
+    Probe::of(name).is_there()
+}
+
 /// The same for a compiler and a header of the C library that it compiles for, each with its package.
 ///
 /// # Errors
@@ -106,8 +120,8 @@ pub(crate) fn install_compiler([compiler, header]: [(&'static str, &'static str)
     ])
 }
 
-fn install_of(needs: &[Need]) -> Result<()> {
-    let missing: Vec<_> = needs.iter().filter(|need| !need.is_there()).collect();
+fn install_of(needs: &[Need<'_>]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !need.probe.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -129,13 +143,18 @@ fn install_of(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-impl Need {
+impl<'a> Probe<'a> {
+    /// A file where it is named by its path, and else a program.
+    fn of(name: &'a str) -> Self {
+        if name.starts_with('/') { Self::File(name) } else { Self::Program(name) }
+    }
+
     fn is_there(&self) -> bool {
-        match self.probe {
+        match self {
             // Not every shell has the folders of system programs in its path.
-            Probe::Program(name) => shell::exists(name) || Path::new("/usr/sbin").join(name).is_file(),
-            Probe::File(path) => Path::new(path).is_file(),
-            Probe::PythonModule(name) => {
+            Self::Program(name) => shell::exists(name) || Path::new("/usr/sbin").join(name).is_file(),
+            Self::File(path) => Path::new(path).is_file(),
+            Self::PythonModule(name) => {
                 output(Command::new("python3").args(["-c", &format!("import {name}")])).is_ok()
             }
         }

@@ -7,11 +7,14 @@ use anyhow::{Context as _, Result};
 
 /// A line of the shell that is run when this process ends before this is dropped.
 #[derive(Debug)]
-pub(crate) struct AtEnd(Child);
+pub struct AtEnd(Child);
 
 impl AtEnd {
     /// A shell that waits for the end of this process, which closes its standard input.
-    pub(crate) fn new(script: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The shell cannot be started.
+    pub fn new(script: &str) -> Result<Self> {
         let script = format!("trap '' INT TERM HUP; read line; {script}");
         let mut command = Command::new("sh");
         command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

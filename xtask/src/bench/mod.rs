@@ -1,12 +1,13 @@
-//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak`, `bench memory`
-//! and `bench engine`: what the agent costs the processes of the host, how soon it alerts, what it loses, whether it stays as it is, and
-//! how many events it can evaluate. `docs/benchmarks.md` says what came out where.
+//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak`, `bench memory`,
+//! `bench engine` and `bench noise`: what the agent costs the processes of the host, how soon it alerts, what it loses, whether it stays
+//! as it is, how many events it can evaluate, and what it alerts where nothing is wrong. `docs/benchmarks.md` says what came out where.
 
 mod cost;
 mod engine;
 mod flood;
 mod latency;
 mod memory;
+mod noise;
 mod overhead;
 mod soak;
 
@@ -43,6 +44,8 @@ pub(crate) enum Measurement {
     /// How many events a second one core judges, with few rules and with many
     #[command(disable_help_flag = true)]
     Engine(engine::Arguments),
+    /// What the rules alert of benign work: builds, remote sessions, relays, services, jobs, containers
+    Noise(noise::Arguments),
 }
 
 /// How busy the machine may be before a measurement begins, and how long that is waited for.
@@ -63,6 +66,7 @@ pub(crate) fn run(measurement: &Measurement) -> Result<()> {
         Measurement::Soak(arguments) => soak::run(arguments),
         Measurement::Memory(arguments) => memory::run(arguments),
         Measurement::Engine(arguments) => engine::run(arguments),
+        Measurement::Noise(arguments) => noise::run(arguments),
     }
 }
 
