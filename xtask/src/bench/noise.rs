@@ -26,10 +26,10 @@ pub(crate) struct Arguments {
     /// How often each act is done, as a part of a whole run; each is done once at least
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Only acts of these classes
+    /// Only acts of these classes, and those that are named
     #[arg(long, value_name = "NAME")]
     class: Vec<String>,
-    /// Only these acts
+    /// Only these acts, and those of classes that are named
     #[arg(long, value_name = "NAME")]
     act: Vec<String>,
     /// One JSON object instead of a table

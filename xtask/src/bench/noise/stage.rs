@@ -1,7 +1,7 @@
 //! Where the work is done: two hosts with addresses of the internet, and a folder with everything that scripts use.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -41,10 +41,12 @@ impl Stage {
         join(&hosts.far, THERE, HERE)?;
         let folder = tempfile::Builder::new().prefix("lapwing-noise-").tempdir()?;
         let own = folder.path().display();
-        let names = [&hosts.near, &hosts.far].map(name);
+        let networks = networks(&hosts)?;
+        // By number, for their names may be gone by then.
         let end = format!(
-            "for host in {} {}; do ip netns pids $host | xargs -r kill -KILL; done; rm -rf '{own}'",
-            names[0], names[1]
+            "for p in /proc/[0-9]*; do case $(readlink $p/ns/net) in 'net:[{}]'|'net:[{}]') kill -KILL ${{p#/proc/}};; \
+             esac; done; rm -rf '{own}'",
+            networks[0], networks[1]
         );
         let at_end = AtEnd::new(&end)?;
         let stage = Self { hosts, folder, _at_end: at_end };
@@ -89,8 +91,10 @@ impl Stage {
     pub(super) fn script(&self, place: Place, user: &str, script: &Path, number: usize) -> Result<Command> {
         let folder = script.parent().unwrap_or(script);
         let log = File::options().create(true).append(true).open(folder.join("log"))?;
-        let mut command = self.host(place).command("setsid");
-        command.args(["--wait", "timeout", "--kill-after=5", HANG]);
+        // Not by `ip netns exec`, which hides the control groups, and with them what container runtimes need.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.host(place).network().display()));
+        command.args(["--", "setsid", "--wait", "timeout", "--kill-after=5", HANG]);
         if user != ROOT {
             command.args(["runuser", "-u", user, "--"]);
         }
@@ -102,7 +106,7 @@ impl Stage {
             command.env(name, value);
         }
         command.env("FILES", self.path("files")).env("SHARE", self.path("share")).env("OWN", folder);
-        command.env("HERE_NET", name(&self.hosts.near)).env("THERE_NET", name(&self.hosts.far));
+        command.env("HERE_NET", self.hosts.near.network()).env("THERE_NET", self.hosts.far.network());
         command.env("PORT", (PORT_FIRST + number * PORTS).to_string());
         Ok(command)
     }
@@ -114,12 +118,9 @@ impl Stage {
         }
     }
 
-    /// The inodes of the hosts' network namespaces, by which it is known what ran on them.
+    /// The hosts' network namespaces, by which it is known what ran on them.
     pub(super) fn networks(&self) -> Result<[u64; 2]> {
-        let inode = |host: &Host| -> Result<u64> {
-            Ok(std::os::unix::fs::MetadataExt::ino(&fs::metadata(host.network())?))
-        };
-        Ok([inode(&self.hosts.near)?, inode(&self.hosts.far)?])
+        networks(&self.hosts)
     }
 }
 
@@ -138,6 +139,12 @@ impl Drop for Stage {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// The inodes of the hosts' network namespaces.
+fn networks(hosts: &Hosts) -> Result<[u64; 2]> {
+    let inode = |host: &Host| fs::metadata(host.network()).map(|metadata| metadata.ino());
+    Ok([inode(&hosts.near)?, inode(&hosts.far)?])
 }
 
 /// The name of a host's network namespace.

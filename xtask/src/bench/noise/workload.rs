@@ -129,13 +129,13 @@ impl Workload {
         Ok(workload)
     }
 
-    /// Keeps the acts of these classes and of these names, all where none are named, and the servers that they use.
+    /// Keeps the acts of these classes and those of these names, all where none are named, and the servers that they use.
     ///
     /// # Errors
     /// Where nothing is left.
     pub(super) fn keep(&mut self, classes: &[String], names: &[String]) -> Result<()> {
-        let is_wanted = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
-        self.acts.retain(|act| is_wanted(classes, &act.class) && is_wanted(names, &act.name));
+        let all = classes.is_empty() && names.is_empty();
+        self.acts.retain(|act| all || classes.contains(&act.class) || names.contains(&act.name));
         ensure!(!self.acts.is_empty(), "there is no such act");
         self.drop_idle_servers();
         Ok(())
