@@ -102,6 +102,7 @@ impl Stage {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let others = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{PATH}:{others}")).env("HOME", self.path("home"));
+        command.env("USER_HOME", std::env::var("HOME").unwrap_or_default());
         for (name, value) in [("HERE", HERE), ("THERE", THERE), ("LC_ALL", "C.UTF-8"), ("TERM", "xterm")] {
             command.env(name, value);
         }

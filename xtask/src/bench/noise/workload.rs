@@ -216,5 +216,23 @@ mod tests {
         assert_eq!(classes.len(), CLASSES.len(), "{classes:?}");
     }
 
-    const CLASSES: &[&str] = &["backup", "bulk", "ci", "git", "inetd", "install", "relay", "ssh"];
+    const CLASSES: &[&str] = &[
+        "backup",
+        "build",
+        "bulk",
+        "ci",
+        "container",
+        "cron",
+        "database",
+        "git",
+        "inetd",
+        "install",
+        "language-server",
+        "monitoring",
+        "relay",
+        "shell",
+        "ssh",
+        "terminal",
+        "web",
+    ];
 }
