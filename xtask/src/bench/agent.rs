@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -96,20 +97,15 @@ impl Agent {
         Ok(sum(&self.0.status()?, "seen"))
     }
 
-    /// How many records of a kind left the kernel so far: none of those that no rule could match.
-    pub(super) fn records_of(&self, kind: &str) -> Result<u64> {
-        let status = self.0.status()?;
-        let records = status.pointer("/lanes/0/source/records").and_then(Json::as_array);
-        let record = records.context("the agent has no sensor")?.iter().find(|record| record["name"] == kind);
-        record
-            .and_then(|record| record["delivered"].as_u64())
-            .with_context(|| format!("no records of {kind}"))
-    }
-
     /// How many alerts its sensor's rules raised beyond what a rule may raise in its interval.
     pub(super) fn suppressed(&self) -> Result<u64> {
         let status = self.0.status()?;
         status.pointer("/lanes/0/suppressed").and_then(Json::as_u64).context("the agent has no sensor")
+    }
+
+    /// A command of its program, about it.
+    pub(super) fn command(&self, verb: &str) -> Command {
+        self.0.command(verb)
     }
 
     /// Its alerts so far.

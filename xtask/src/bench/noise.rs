@@ -5,6 +5,7 @@ mod alerts;
 mod crew;
 mod report;
 mod stage;
+mod tally;
 mod workload;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use clap::Args;
 use self::crew::Crew;
 use self::report::Report;
 use self::stage::Stage;
+use self::tally::Tally;
 use self::workload::Workload;
 use super::Which;
 use super::agent::Agent;
@@ -54,14 +56,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let skipped = workload.skip_what_lacks_programs();
     let agent = Agent::start(&binary)?;
     let stage = Stage::new(&workload)?;
-    let before = Counts::of(&agent)?;
-    let start = Instant::now();
+    let tallies = [Tally::of_execs(&agent, &stage)?, Tally::of_connects(&agent)?];
+    let (records, lost, start) = (agent.records()?, agent.lost()?, Instant::now());
     let mut crew = Crew::new(&stage, &workload, arguments.scale);
     crew.start_servers()?;
     let turns = crew.work()?;
     let seconds = start.elapsed().as_secs_f64();
     std::thread::sleep(SETTLE);
-    let counts = Counts::of(&agent)?.since(&before);
+    let (records, lost, suppressed) = (agent.records()? - records, agent.lost()? - lost, agent.suppressed()?);
+    let [execs, connects] = tallies.map(Tally::end);
+    let counts = Counts { execs: execs?, connects: connects?, records, lost, suppressed };
     let report = Report::new(alerts::read(&agent, &stage, &turns)?, counts, seconds, turns, skipped);
     drop(stage);
     report.print(arguments.json)?;
@@ -78,34 +82,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 /// What the agent counted.
 struct Counts {
+    /// Programs that started on the hosts.
     execs: u64,
+    /// Connections that were made between them.
     connects: u64,
-    accepts: u64,
+    /// Records of the whole machine, and those that were lost.
     records: u64,
     lost: u64,
+    /// Alerts beyond what a rule may raise in its interval.
     suppressed: u64,
-}
-
-impl Counts {
-    fn of(agent: &Agent) -> Result<Self> {
-        Ok(Self {
-            execs: agent.records_of("exec")?,
-            connects: agent.records_of("connect")?,
-            accepts: agent.records_of("accept")?,
-            records: agent.records()?,
-            lost: agent.lost()?,
-            suppressed: agent.suppressed()?,
-        })
-    }
-
-    fn since(self, before: &Self) -> Self {
-        Self {
-            execs: self.execs - before.execs,
-            connects: self.connects - before.connects,
-            accepts: self.accepts - before.accepts,
-            records: self.records - before.records,
-            lost: self.lost - before.lost,
-            suppressed: self.suppressed - before.suppressed,
-        }
-    }
 }

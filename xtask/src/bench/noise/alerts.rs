@@ -24,8 +24,10 @@ pub(super) struct Alert {
     pub(super) during: Vec<String>,
     /// Why it may be there.
     pub(super) may_alert: Option<String>,
-    /// Whether it tells of these hosts at all. The agent sees the whole machine.
+    /// Whether it is about these hosts at all. The agent sees the whole machine.
     pub(super) is_of_the_work: bool,
+    /// The names of the process and its ancestors, the nearest first.
+    pub(super) chain: String,
     /// What happened, in a sentence.
     pub(super) reason: String,
 }
@@ -48,6 +50,7 @@ pub(super) fn read(agent: &Agent, stage: &Stage, turns: &[Turn]) -> Result<Vec<A
             is_of_the_work: act.is_some() || network.is_some_and(|network| networks.contains(&network)),
             act,
             during,
+            chain: chain(document),
             reason: alert.text("/event/reason").to_owned(),
         }
     };
@@ -70,6 +73,16 @@ fn nearest(document: &Json) -> Option<String> {
     let own = [&process["args"], &process["parent"]["args"]].into_iter();
     let mut all = own.chain(ancestors.map(|process| &process["args"])).chain(events);
     all.find_map(|part| marked(&text(part)))
+}
+
+/// The names of the process and its ancestors, the nearest first.
+fn chain(document: &Json) -> String {
+    let ancestors = document.pointer("/lapwing/alert/ancestors").and_then(Json::as_array);
+    let ancestors = ancestors.into_iter().flatten().map(|ancestor| &ancestor["process"]["name"]);
+    let names = [&document["process"]["name"]].into_iter().chain(ancestors);
+    // A program that has several names is shown by its first, its file's.
+    let names: Vec<_> = names.map(|name| text(name.get(0).unwrap_or(name))).collect();
+    names.join(" < ")
 }
 
 fn text(value: &Json) -> Cow<'_, str> {

@@ -20,7 +20,7 @@ use crate::shell::say;
 const WORKERS_MORE: usize = 1;
 /// How long a server may take to be ready before it counts as one that does not start.
 const READY_MAX: Duration = Duration::from_secs(300);
-/// How often a server is asked whether it is ready.
+/// How often it is looked whether a server is ready.
 const READY_EVERY: Duration = Duration::from_millis(200);
 /// Lines of what a script printed that are shown where it failed.
 const SAID_LINES: usize = 12;

@@ -71,10 +71,12 @@ impl Report {
     }
 
     fn print_json(&self) -> Result<()> {
-        let Counts { execs, connects, accepts, records, lost, suppressed } = self.counts;
+        let Counts { execs, connects, records, lost, suppressed } = self.counts;
         let alert = |alert: &Alert| {
-            let Alert { rule, act, during, may_alert, reason, .. } = alert;
-            json!({"rule": rule, "act": act, "during": during, "may_alert": may_alert, "reason": reason})
+            let Alert { rule, act, during, may_alert, chain, reason, .. } = alert;
+            json!({
+                "rule": rule, "act": act, "during": during, "may_alert": may_alert, "chain": chain, "reason": reason,
+            })
         };
         let turn = |turn: &Turn| {
             let Turn { act, rounds, failed, said, .. } = turn;
@@ -83,7 +85,7 @@ impl Report {
         let other = |((rule, act), count)| json!({"rule": rule, "act": act, "count": count});
         let skipped = |skipped: &Skipped| json!({"act": skipped.act, "why": skipped.why});
         let document = json!({
-            "execs": execs, "connects": connects, "accepts": accepts, "records": records, "lost": lost,
+            "execs": execs, "connects": connects, "records": records, "lost": lost,
             "suppressed": suppressed, "seconds": self.seconds.round(),
             "acts": self.turns.len(), "rounds": self.rounds(),
             "ours": self.ours().map(alert).collect::<Vec<_>>(),
@@ -107,9 +109,8 @@ impl Report {
             ("acts skipped", self.skipped.len().to_string()),
             ("time", format!("{:.0} s", self.seconds)),
             ("programs started", self.counts.execs.to_string()),
-            ("connections made", self.counts.connects.to_string()),
-            ("connections accepted", self.counts.accepts.to_string()),
-            ("records", self.counts.records.to_string()),
+            ("connections", self.counts.connects.to_string()),
+            ("records, whole machine", self.counts.records.to_string()),
             ("records lost", self.counts.lost.to_string()),
             ("alerts, rules of ours", self.ours().count().to_string()),
             ("the same, may alert", self.allowed().count().to_string()),
@@ -120,9 +121,9 @@ impl Report {
             writeln!(out, "  {name:<26}{value:>20}")?;
         }
         for alert in self.ours().chain(self.allowed()) {
-            let Alert { rule, act, during, reason, .. } = alert;
+            let Alert { rule, act, during, chain, reason, .. } = alert;
             writeln!(out, "\n{rule}: {}, during {}", act.as_deref().unwrap_or("?"), during.join(", "))?;
-            writeln!(out, "  {reason}")?;
+            writeln!(out, "  {reason}\n  {chain}")?;
             if let Some(why) = &alert.may_alert {
                 writeln!(out, "  It may: {why}")?;
             }

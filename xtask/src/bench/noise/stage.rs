@@ -15,8 +15,7 @@ use crate::shell::output;
 
 /// The hosts' addresses, out of the networks for documentation. Rules leave out loopback, so that work over it would prove
 /// nothing.
-const HERE: &str = "203.0.113.10";
-const THERE: &str = "198.51.100.10";
+pub(super) const ADDRESSES: [&str; 2] = ["203.0.113.10", "198.51.100.10"];
 /// Where scripts find programs, before the folders in which their caller finds them.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The first port that is an act's own, and how many each has.
@@ -37,8 +36,9 @@ impl Stage {
     /// Makes hosts and files.
     pub(super) fn new(workload: &Workload) -> Result<Self> {
         let hosts = Hosts::new()?;
-        join(&hosts.near, HERE, THERE)?;
-        join(&hosts.far, THERE, HERE)?;
+        let [here, there] = ADDRESSES;
+        join(&hosts.near, here, there)?;
+        join(&hosts.far, there, here)?;
         let folder = tempfile::Builder::new().prefix("lapwing-noise-").tempdir()?;
         let own = folder.path().display();
         let networks = networks(&hosts)?;
@@ -103,7 +103,8 @@ impl Stage {
         let others = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{PATH}:{others}")).env("HOME", self.path("home"));
         command.env("USER_HOME", std::env::var("HOME").unwrap_or_default());
-        for (name, value) in [("HERE", HERE), ("THERE", THERE), ("LC_ALL", "C.UTF-8"), ("TERM", "xterm")] {
+        let [here, there] = ADDRESSES;
+        for (name, value) in [("HERE", here), ("THERE", there), ("LC_ALL", "C.UTF-8"), ("TERM", "xterm")] {
             command.env(name, value);
         }
         command.env("FILES", self.path("files")).env("SHARE", self.path("share")).env("OWN", folder);
