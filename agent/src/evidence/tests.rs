@@ -136,6 +136,21 @@ fn an_alert_says_of_each_process_what_is_missing() {
 }
 
 #[test]
+fn the_last_is_the_script_of_the_process() {
+    for (outcome, expected, missing) in [
+        (hash_of(b"#!"), Some(64), None),
+        (Err(Missing::Doubtful), None, Some("cannot be told from other files")),
+    ] {
+        let mut context = Context { ancestors: vec![Fields::new()], ..Context::default() };
+        complete(&mut context, &[hash_of(b""), hash_of(b"x"), outcome]);
+        let text = |id| context.fields.get(id).map(|value| value.to_text().into_owned());
+        let hash = text(field!("lapwing.process.script.hash.sha256"));
+        assert_eq!(hash.map(|hash| hash.len()), expected);
+        assert_eq!(text(field!("lapwing.process.script.hash_skipped")).as_deref(), missing);
+    }
+}
+
+#[test]
 fn every_reason_has_its_place() {
     for (index, missing) in Missing::ALL.into_iter().enumerate() {
         assert_eq!(missing as usize, index, "{}", missing.name());
