@@ -24,7 +24,7 @@ use super::record::ExecRecord;
 use crate::evidence::is_fresh;
 
 /// Most steps of a path, the links in it included.
-const STEPS_MAX: usize = 64;
+const STEPS_MAX: usize = 32;
 /// Most ancestors through whose root a script is looked up.
 const ROOTS_MAX: usize = 4;
 /// The path was found, and who may write to a folder of it can have changed it since the script was opened.
@@ -84,6 +84,7 @@ fn roots(exec: &Exec, table: &Table) -> Vec<PathBuf> {
 /// The root of a process.
 struct Root {
     folder: OwnedFd,
+    its: Attributes,
     /// Where it lies below the root of its mount namespace.
     path: PathBuf,
 }
@@ -112,7 +113,7 @@ impl Root {
     fn open(path: &Path) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
         let folder = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        Some(Self { path: path_of(&folder)?, folder })
+        Some(Self { path: path_of(&folder)?, its: attributes(&folder)?, folder })
     }
 
     /// Whether the name by which an interpreter was run leads to the very file from here: then names lead where they led the
@@ -178,10 +179,10 @@ impl Root {
                 }
                 _ => continue,
             }
-            let folder = way.last().map_or(&self.folder, |(folder, _)| folder);
+            let (folder, above) = way.last().map_or((&self.folder, &self.its), |(folder, its)| (folder, its));
             let file = open(folder, &name, OFlags::NOFOLLOW)?;
             let its = attributes(&file)?;
-            is_verified &= is_safe(&attributes(folder)?, &its);
+            is_verified &= is_safe(above, &its);
             if FileType::from_raw_mode(its.mode.into()) != FileType::Symlink {
                 way.push((file, its));
             } else if is_local(&its) {
