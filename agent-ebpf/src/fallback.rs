@@ -117,5 +117,5 @@ pub(crate) fn connect_kprobe(ctx: ProbeContext) -> u32 {
 /// The state that a socket has.
 #[inline(always)]
 fn state(sock: Address) -> u32 {
-    u32::from(read::<u8>(sock, &SOCK_STATE))
+    u32::from(read(sock, &SOCK_STATE))
 }

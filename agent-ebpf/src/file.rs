@@ -15,12 +15,12 @@ const OVERLAYFS_SUPER_MAGIC: u32 = 0x794c_7630;
 pub(crate) fn of<B: Base>(inode: B) -> File {
     let super_block: B = read(inode, &INODE_SB);
     let nanos = read_or(inode, &INODE_CTIME_NANOS, ABSENT);
-    let magic = read_or::<u64>(super_block, &SUPER_BLOCK_MAGIC, 0) as u32;
+    let magic = read_or(super_block, &SUPER_BLOCK_MAGIC, 0) as u32;
     let is_told = has(&INODE_CTIME_NANOS) && !(magic == OVERLAYFS_SUPER_MAGIC && is_a_users(super_block));
     File {
         inode: read(inode, &INODE_INO),
         size: read_or(inode, &INODE_SIZE, 0),
-        changed: read_or::<u64>(inode, &INODE_CTIME_SECS, 0) as i64,
+        changed: read_or(inode, &INODE_CTIME_SECS, 0) as i64,
         changed_nanos: if is_told { nanos & CTIME_NANOS } else { ABSENT },
         device: read_or(super_block, &SUPER_BLOCK_DEV, 0),
         generation: read_or(inode, &INODE_GENERATION, 0),
@@ -37,7 +37,7 @@ fn is_a_users<B: Base>(super_block: B) -> bool {
         return false;
     }
     let namespace: B = read(super_block, &SUPER_BLOCK_USER_NS);
-    !read::<Address>(namespace, &USER_NS_PARENT).is_null()
+    !read::<Address, _>(namespace, &USER_NS_PARENT).is_null()
 }
 
 /// Whether it lies in the upper layer of an overlay. An overlay's inode is followed by the entry of the file in that
@@ -48,5 +48,5 @@ fn is_a_users<B: Base>(super_block: B) -> bool {
 pub(crate) fn is_upper(inode: impl Base, file: &File) -> bool {
     has(&INODE_BYTES)
         && file.magic == OVERLAYFS_SUPER_MAGIC
-        && !read::<Address>(inode.address(), &INODE_BYTES).is_null()
+        && !read::<Address, _>(inode.address(), &INODE_BYTES).is_null()
 }

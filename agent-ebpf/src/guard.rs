@@ -105,7 +105,7 @@ pub(crate) fn ptrace_syscall(ctx: TracePointContext) -> u32 {
     if syscall_result(&ctx).is_some() && has(&TASK_PTRACED) && has(&TASK_PTRACE_ENTRY) {
         let traced = at(current(), &TASK_PTRACED);
         let first: Address = traced.read_at(0);
-        let target = first.wrapping_sub(TASK_PTRACE_ENTRY.load() as usize);
+        let target = around(first, &TASK_PTRACE_ENTRY);
         if first != traced && is_agent(target) {
             touched(Kind::PTRACE, 0, 0, target);
         }
@@ -187,8 +187,8 @@ fn called(command: u32, descriptor: u32) {
     let entry: Address = read(file, &FILE_DENTRY);
     let name: Address = read(entry, &DENTRY_NAME);
     let (object, id) = match name.read_at::<u64>(0) {
-        MAP => (Object::Map, read_or(private, &BPF_MAP_ID, 0_u32)),
-        LINK => (Object::Link, read_or(private, &BPF_LINK_ID, 0_u32)),
+        MAP => (Object::Map, read_or(private, &BPF_MAP_ID, 0)),
+        LINK => (Object::Link, read_or(private, &BPF_LINK_ID, 0)),
         _ => return,
     };
     if OBJECTS.get_ptr(object.key(id)).is_some() {
@@ -199,7 +199,7 @@ fn called(command: u32, descriptor: u32) {
 /// Whether a task is the agent's.
 #[inline(always)]
 fn is_agent(task: Address) -> bool {
-    AGENT.load() != 0 && read::<u32>(task, &TASK_TGID) == AGENT.load()
+    AGENT.load() != 0 && read(task, &TASK_TGID) == AGENT.load()
 }
 
 #[inline(always)]

@@ -1,33 +1,67 @@
 //! Where fields lie in this kernel, and the reading of them.
 //!
+//! What is read of a member is what its row in the table says ([`As`]).
+//!
 //! Every read yields zeros and no fault where a pointer is stale or was never one: it is a load that the verifier has
 //! checked ([`Typed`]), or goes through the kernel's checked copy ([`Address`]).
 
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 use aya_ebpf::programs::BtfTracePointContext;
-use lapwing_common::{ABSENT, layout};
+use lapwing_common::layout::{AsOne, Low, Pointer, Structure};
+use lapwing_common::{ABSENT, enumerators, layout};
 
 /// An address in the kernel.
 pub(crate) type Address = *const u8;
 
-macro_rules! globals {
-    ($($need:ident $name:ident: $path:literal $(or $other:literal)*;)*) => {$(
+/// What user space looks up in the kernel's BTF.
+pub(crate) trait Resolved {
+    /// The number; `ABSENT` where this kernel does not have it.
+    fn load(&self) -> u32;
+}
+
+/// Where a member lies that is read as a `T` of the table.
+#[repr(transparent)]
+pub(crate) struct Member<T>(Global<u32>, PhantomData<T>);
+
+impl<T> Resolved for Member<T> {
+    #[inline(always)]
+    fn load(&self) -> u32 {
+        self.0.load()
+    }
+}
+
+impl Resolved for Global<u32> {
+    #[inline(always)]
+    fn load(&self) -> u32 {
+        Self::load(self)
+    }
+}
+
+macro_rules! members {
+    ($($need:ident $name:ident: $ty:ty = $path:literal $(or $other:literal)* $(then $next:literal)*;)*) => {$(
         #[doc = concat!("The offset of `", $path, "`.")]
+        #[unsafe(no_mangle)]
+        pub(crate) static $name: Member<$ty> = Member(Global::new(ABSENT), PhantomData);
+    )*};
+}
+layout!(members);
+
+macro_rules! numbers {
+    ($($need:ident $name:ident: $path:literal;)*) => {$(
+        #[doc = concat!("The number of `", $path, "`.")]
         #[unsafe(no_mangle)]
         pub(crate) static $name: Global<u32> = Global::new(ABSENT);
     )*};
 }
-layout!(globals);
+enumerators!(numbers);
 
 /// Whether `sched_process_exit` says itself that the last thread ends (since 6.16).
 #[unsafe(no_mangle)]
 pub(crate) static EXIT_TELLS_LAST: Global<u32> = Global::new(0);
-/// Which controller's hierarchy names control groups; `ABSENT` for the unified one.
-#[unsafe(no_mangle)]
-pub(crate) static CGROUP_CONTROLLER: Global<u32> = Global::new(ABSENT);
 /// The inode of the namespace whose processes are watched, numbered as they are there; zero for the host's own, which
 /// has them all.
 #[unsafe(no_mangle)]
@@ -39,9 +73,6 @@ pub(crate) static AGENT: Global<u32> = Global::new(0);
 /// How many variables of the environment are wanted.
 #[unsafe(no_mangle)]
 pub(crate) static WANTED: Global<u32> = Global::new(0);
-/// Whether the kernel hands over the current task by its type (since 5.11).
-#[unsafe(no_mangle)]
-pub(crate) static HAS_TYPED_TASK: Global<u32> = Global::new(0);
 /// From how many unread bytes in the ring for processes on the reader is woken: a quarter of it.
 #[unsafe(no_mangle)]
 pub(crate) static FILL_MARK_BYTES: Global<u64> = Global::new(u64::MAX);
@@ -132,7 +163,7 @@ impl Typed {
         Self(ctx.arg(number))
     }
 
-    /// The task that a program runs in, for kernels that have it ([`HAS_TYPED_TASK`]).
+    /// The task that a program runs in, for kernels that have it ([`TYPED_TASK`]).
     #[inline(always)]
     pub(crate) fn current() -> Self {
         // SAFETY: the helper has no preconditions.
@@ -153,22 +184,41 @@ impl Base for Typed {
     }
 }
 
+/// What a member becomes that is read as the table says.
+pub(crate) trait As<T: Plain> {}
+impl<B: Base> As<B> for Pointer {}
+impl<T: Plain> As<T> for Low<T> {}
+impl<T: Plain> As<T> for AsOne<T> {}
+macro_rules! themselves {
+    ($($integer:ty),*) => {$(
+        impl As<$integer> for $integer {}
+        impl<const N: usize> As<[$integer; N]> for [$integer; N] where [$integer; N]: Plain {}
+    )*};
+}
+themselves!(u8, u16, u32, u64);
+
 /// Reads a field; zeros where the address is none.
 #[inline(always)]
-pub(crate) fn read<T: Plain>(base: impl Base, field: &Global<u32>) -> T {
+pub(crate) fn read<T: Plain, M: As<T>>(base: impl Base, field: &Member<M>) -> T {
     base.read_at(field.load() as usize)
 }
 
 /// Reads a field that this kernel may not have; `default` where it has not.
 #[inline(always)]
-pub(crate) fn read_or<T: Plain>(base: impl Base, field: &Global<u32>, default: T) -> T {
+pub(crate) fn read_or<T: Plain, M: As<T>>(base: impl Base, field: &Member<M>, default: T) -> T {
     if has(field) { read(base, field) } else { default }
 }
 
-/// Whether this kernel has the field. The verifier knows, and drops the other branch.
+/// Reads one of the addresses in an array.
 #[inline(always)]
-pub(crate) fn has(field: &Global<u32>) -> bool {
-    field.load() != ABSENT
+pub(crate) fn element<B: Base, const N: usize>(base: B, field: &Member<[Pointer; N]>, index: u32) -> B {
+    base.read_at(field.load() as usize + index as usize * size_of::<Address>())
+}
+
+/// Whether this kernel has the field or the enumerator. The verifier knows, and drops the other branch.
+#[inline(always)]
+pub(crate) fn has(what: &impl Resolved) -> bool {
+    what.load() != ABSENT
 }
 
 /// The beginning of a structure, read at once: a checked copy costs the same for a hundred bytes as for four.
@@ -187,10 +237,11 @@ impl<const N: usize> Window<N> {
 
     /// A field; zeros where this kernel does not have it. User space has seen to it that it lies inside.
     #[inline(always)]
-    pub(crate) fn get<T: Plain + Default>(&self, field: &Global<u32>) -> T {
+    pub(crate) fn get<T: Plain, M: As<T>>(&self, field: &Member<M>) -> T {
         let offset = field.load() as usize;
         if offset > N - size_of::<T>() {
-            return T::default();
+            // SAFETY: any bytes make a `T`.
+            return unsafe { core::mem::zeroed() };
         }
         // SAFETY: inside, as was just looked at; the window is aligned like the structure, in which the field is.
         unsafe { self.0.as_ptr().cast::<u8>().add(offset).cast::<T>().read() }
@@ -199,6 +250,17 @@ impl<const N: usize> Window<N> {
 
 /// The address of a field.
 #[inline(always)]
-pub(crate) fn at(base: Address, field: &Global<u32>) -> Address {
+pub(crate) fn at<M>(base: Address, field: &Member<M>) -> Address {
     base.wrapping_add(field.load() as usize)
 }
+
+/// The address of the structure that this one is a member of.
+#[inline(always)]
+pub(crate) fn around(inner: Address, field: &Member<impl Placed>) -> Address {
+    inner.wrapping_sub(field.load() as usize)
+}
+
+/// What structures are found by that lie in others.
+pub(crate) trait Placed {}
+impl Placed for Structure {}
+impl<const N: usize> Placed for [Pointer; N] {}

@@ -147,7 +147,7 @@ fn accepted(sock: Address) {
 
 #[inline(always)]
 fn connection(kind: Kind, sock: impl Base) {
-    if HAS_TYPED_TASK.load() != 0 {
+    if has(&TYPED_TASK) {
         connection_of(kind, sock, Typed::current());
     } else {
         connection_of(kind, sock, current());

@@ -62,7 +62,7 @@ impl Tail {
         let start = self.len();
         let walk = &mut self.scratch().walk;
         walk.begin(dentry, start + NAMES_BYTES_MAX, if is_deleted(dentry) { Span::DELETED } else { 0 });
-        walk.mount = vfsmount.wrapping_sub(MOUNT_MNT.load() as usize);
+        walk.mount = around(vfsmount, &MOUNT_MNT);
         walk.root = read(vfsmount, &VFSMOUNT_ROOT);
         walk.namespace = namespace;
         walk::path(self.place);

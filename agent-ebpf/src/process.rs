@@ -114,7 +114,8 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
         (*record).environment = if WANTED.load() == 0 {
             Span::EMPTY
         } else {
-            path::span(tail.environment(read(mm, &MM_ENV_START), read(mm, &MM_ENV_END)))
+            let (start, end) = (read(mm, &MM_ENV_START), read(mm, &MM_ENV_END));
+            path::span(tail.environment(start as Address, end as Address))
         };
         let (start, end): (u64, u64) = (read(mm, &MM_ARG_START), read(mm, &MM_ARG_END));
         let bytes = end.saturating_sub(start);
@@ -146,7 +147,7 @@ pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
 pub(crate) fn ended<B: Base>(_ctx: &impl EbpfContext, task: B, is_last: Option<bool>) {
     let signal: B = read(task, &TASK_SIGNAL);
     // Of two threads that end at once both may see zero; user space drops the second record.
-    if !is_last.unwrap_or_else(|| read::<u32>(signal, &SIGNAL_LIVE) == 0) {
+    if !is_last.unwrap_or_else(|| read(signal, &SIGNAL_LIVE) == 0) {
         return;
     }
     let leader: B = read(task, &TASK_LEADER);

@@ -92,7 +92,7 @@ fn group(of: u64) -> u64 {
 fn program(of: u64) -> u64 {
     let mm: Address = read(current(), &TASK_MM);
     let file: Address = read_or(mm, &MM_EXE_FILE, core::ptr::null());
-    read::<Address>(file, &FILE_INODE) as u64 ^ of
+    read::<Address, _>(file, &FILE_INODE) as u64 ^ of
 }
 
 #[inline(never)]

@@ -13,8 +13,6 @@ pub(crate) const IPV6: u16 = 10;
 const TCP: u16 = 6;
 /// `IPPROTO_MPTCP`. match-proto:v5.6:include/uapi/linux/in.h:IPPROTO_MPTCP
 const MPTCP: u16 = 262;
-/// The bit of a socket's flags that says that the peer's FIN came. match-proto:v2.6.12:include/net/sock.h:enum sock_flags
-const SOCK_DONE: u32 = 1;
 /// The bits of `st_mode` that tell the type, and a socket's.
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
@@ -54,7 +52,7 @@ pub(crate) fn is_internet(sock: Address) -> bool {
 /// The socket of TCP that carries it: of one of Multipath TCP the first below it, whose descriptor is the outer one's.
 #[inline(always)]
 pub(crate) fn carrier(sock: Address) -> Address {
-    let is_outer = read::<u16>(sock, &SOCK_PROTOCOL) == MPTCP;
+    let is_outer = read(sock, &SOCK_PROTOCOL) == MPTCP;
     if is_outer { read_or(sock, &MPTCP_FIRST, sock) } else { sock }
 }
 
@@ -75,7 +73,7 @@ pub(crate) fn of_descriptors(task: Address, modes: [u16; 3]) -> Socket {
 /// Whether it is a TCP socket.
 #[inline(always)]
 pub(crate) fn is_tcp(sock: impl Base) -> bool {
-    read::<u16>(sock, &SOCK_PROTOCOL) == TCP
+    read(sock, &SOCK_PROTOCOL) == TCP
 }
 
 /// The classes of the local and of the remote address, each as a bit.
@@ -90,7 +88,7 @@ pub(crate) fn reaches(sock: impl Base) -> [u32; 2] {
 #[inline(never)]
 fn packed_reaches<B: Base>(sock: B) -> u64 {
     let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);
-    let is_ipv6 = read::<u16>(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let is_ipv6 = read(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
     let [local, remote] = if is_ipv6 {
         [read_or(sock, &SOCK_V6_SADDR, [0; 4]), remote]
     } else {
@@ -104,7 +102,7 @@ fn packed_reaches<B: Base>(sock: B) -> u64 {
 #[inline(always)]
 pub(crate) fn ends<B: Base>(sock: B) -> Socket {
     let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);
-    let is_ipv6 = read::<u16>(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let is_ipv6 = read(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
     let namespace: B = read(sock, &SOCK_NET);
     Socket {
         id: sock.address() as u64,
@@ -134,7 +132,7 @@ pub(crate) fn toward(
     remote_port: u16,
 ) -> Socket {
     let common = Window::<SOCK_COMMON_BYTES>::of(sock);
-    let namespace = common.get::<u64>(&SOCK_NET) as Address;
+    let namespace: Address = common.get(&SOCK_NET);
     Socket {
         id: sock as u64,
         inode: inode(sock),
@@ -152,14 +150,14 @@ pub(crate) fn toward(
 /// Bytes of data that went out, each counted once, and that came in.
 #[inline(always)]
 pub(crate) fn bytes(sock: impl Base) -> [u64; 2] {
-    let flags: u64 = read_or(sock, &SOCK_FLAGS, 0);
+    let flags = read_or(sock, &SOCK_FLAGS, 0);
     // Beyond what the verifier knows of a socket.
     let sock = sock.address();
     let sent: u64 = read_or(sock, &TCP_BYTES_SENT, 0);
     let again: u64 = read_or(sock, &TCP_BYTES_RETRANS, 0);
     let received: u64 = read_or(sock, &TCP_BYTES_RECEIVED, 0);
     // The peer's FIN was counted as a byte.
-    let fin = flags >> SOCK_DONE & 1;
+    let fin = if has(&SOCK_DONE) { flags >> SOCK_DONE.load() & 1 } else { 0 };
     [sent.saturating_sub(again), received.saturating_sub(fin)]
 }
 

@@ -1,18 +1,11 @@
 //! What a task tells of itself: who it is, what it may do, where it runs.
 
 use aya_ebpf::Global;
+use lapwing_common::layout::{Pointer, UPID_BYTES, UPID_NS};
 use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, State, Task};
 
 use crate::layout::*;
 use crate::process::current;
-
-/// `PIDTYPE_PGID` and `PIDTYPE_SID`; match-proto:v4.19:include/linux/pid_types.h:enum pid_type
-const PIDTYPE_PGID: usize = 2;
-const PIDTYPE_SID: usize = 3;
-/// The size of `struct upid`, of which a `struct pid` holds one for each level of namespaces: a number, and the
-/// namespace's address. match-proto:v2.6.24:include/linux/pid.h:struct upid
-const UPID_BYTES: usize = 16;
-const UPID_NS: usize = 8;
 
 /// How deep user namespaces may lie in each other, one more than the kernel lets be made.
 /// match-proto:v3.9:kernel/user_namespace.c:if (parent_ns->level > 32)
@@ -70,7 +63,7 @@ fn number(pid: Address) -> u32 {
             break;
         }
         let namespace: Address = upid.read_at(UPID_NS);
-        if read_or::<u32>(namespace, &NS_PID_INUM, 0) == watched {
+        if read_or(namespace, &NS_PID_INUM, 0) == watched {
             return upid.read_at(0);
         }
         upid = upid.wrapping_add(UPID_BYTES);
@@ -103,7 +96,7 @@ pub(crate) fn credentials<B: Base>(task: B) -> Credentials {
 /// match-proto:v2.6.29:include/linux/cred.h:struct cred
 #[inline(always)]
 pub(crate) fn ids(cred: impl Base) -> [u32; 6] {
-    read(cred, &CRED_UID)
+    read(cred, &CRED_IDS)
 }
 
 /// The user of the host who answers for these credentials. Ids that a user namespace maps cost nothing to get: its
@@ -159,8 +152,8 @@ pub(crate) fn state<B: Base>(task: B, cred: B) -> State {
         sgid,
         euid,
         egid,
-        pgid: group(signal, PIDTYPE_PGID),
-        sid: group(signal, PIDTYPE_SID),
+        pgid: group(signal, &PIDTYPE_PGID),
+        sid: group(signal, &PIDTYPE_SID),
         tty: terminal(signal),
         actor: actor(cred),
         effective: read(cred, &CRED_CAP_EFFECTIVE),
@@ -178,8 +171,8 @@ pub(crate) fn place<B: Base>(task: B) -> Place {
     // Which of them is known only when the program runs, so that the verifier does not know the type there.
     let upid = at(pid.address(), &PID_NUMBERS).wrapping_add(level as usize * UPID_BYTES);
     Place {
-        pgid: group(signal, PIDTYPE_PGID),
-        sid: group(signal, PIDTYPE_SID),
+        pgid: group(signal, &PIDTYPE_PGID),
+        sid: group(signal, &PIDTYPE_SID),
         tty: terminal(signal),
         vpid: upid.read_at(0),
         namespaces: namespaces(task, upid.read_at(UPID_NS)),
@@ -204,7 +197,7 @@ pub(crate) fn stdio<B: Base>(task: B) -> [Descriptor; 3] {
         let inode: Address = read(file, &FILE_INODE);
         Descriptor {
             inode: read(inode, &INODE_INO),
-            mode: u32::from(read::<u16>(inode, &INODE_MODE)),
+            mode: u32::from(read(inode, &INODE_MODE)),
             device: read(inode, &INODE_RDEV),
         }
     })
@@ -244,16 +237,14 @@ pub(crate) fn cgroup<B: Base>(task: B) -> Address {
     let group: B = if is_unified {
         read(set, &CSS_SET_DFL_CGRP)
     } else {
-        let states = CSS_SET_SUBSYS.load() as usize;
-        let state: B = set.read_at(states + controller as usize * size_of::<Address>());
-        read(state, &CSS_CGROUP)
+        read(element(set, &CSS_SET_SUBSYS, controller), &CSS_CGROUP)
     };
     read(group, &CGROUP_KN)
 }
 
 #[inline(always)]
-fn group<B: Base>(signal: B, kind: usize) -> u32 {
-    let pid: B = signal.read_at(SIGNAL_PIDS.load() as usize + kind * size_of::<Address>());
+fn group<B: Base>(signal: B, kind: &Global<u32>) -> u32 {
+    let pid = element(signal, &SIGNAL_PIDS, kind.load());
     if is_whole_host() { read(pid, &PID_NUMBERS) } else { number(pid.address()) }
 }
 
@@ -288,7 +279,7 @@ fn namespaces<B: Base>(task: B, pid_namespace: Address) -> [u32; 8] {
 
 /// The inode of the namespace that a member leads to; zero where this kernel does not have it.
 #[inline(always)]
-fn inode<B: Base>(holder: B, namespace: &Global<u32>, inode: &Global<u32>) -> u32 {
+fn inode<B: Base>(holder: B, namespace: &Member<Pointer>, inode: &Member<u32>) -> u32 {
     if !(has(namespace) && has(inode)) {
         return 0;
     }

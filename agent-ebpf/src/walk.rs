@@ -10,10 +10,10 @@
 //! at a mount that is attached nowhere or in another namespace, it is marked. Names for which there is no room are left
 //! out, but for the upmost, and the path is marked.
 
-use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use lapwing_common::layout::Pointer;
 use lapwing_common::{
     Header, PATHS_BYTES_MAX, Span, TEXT_BYTES_MAX, UPPER_NAMES_BYTES_MAX, UPPER_NAMES_MAX,
     VARIABLE_BYTES_MAX, WANTED_MAX,
@@ -140,7 +140,7 @@ walk!(
 /// Writes the upmost of the names that found no room, which a walk to the end passed last: from the root down, behind an
 /// empty name, so that what is missing lies between these and the others.
 #[inline(always)]
-pub(crate) fn upper(scratch: &mut Scratch, name: &Global<u32>) {
+pub(crate) fn upper(scratch: &mut Scratch, name: &Member<Pointer>) {
     let skipped = scratch.walk.skipped;
     if skipped == 0 || scratch.walk.is_over == 0 {
         return;

@@ -1,30 +1,52 @@
-//! Where the fields of kernel structures lie on this kernel: the wire's table, resolved against BTF.
+//! Where the fields of kernel structures lie on this kernel, and what numbers its enumerators are: the wire's tables,
+//! resolved against BTF. A member that is there and is not what the programs read is as good as none.
 //!
 //! It knows no program and loads nothing: bytes of a BTF go in, numbers come out, so that it is tested on any machine
 //! against any kernel's BTF.
 
-use std::fmt::Write;
-
 use aya::EbpfLoader;
-use lapwing_common::layout::WINDOWS;
-use lapwing_common::{ABSENT, layout};
+use lapwing_common::layout::{AsOne, FIXED, Low, Pointer, Reads, Shape, Structure, WINDOWS};
+use lapwing_common::{ABSENT, enumerators, layout};
 
-use super::btf::Btf;
+use super::btf::{Btf, shape};
 
 /// A row of the table: one member that the kernel programs read.
 struct Row {
     global: &'static str,
     is_required: bool,
+    /// What is read there.
+    shape: Shape,
     /// Where it lies, and where it lay in other kernels.
     paths: &'static [&'static str],
+    /// What is read together with it, and lies behind it without a gap.
+    then: &'static [&'static str],
 }
 
 macro_rules! rows {
-    ($($need:ident $name:ident: $path:literal $(or $other:literal)*;)*) => {
+    ($($need:ident $name:ident: $ty:ty = $path:literal $(or $other:literal)* $(then $next:literal)*;)*) => {
         const ROWS: &[Row] = &[$(Row {
             global: stringify!($name),
             is_required: is_required!($need),
+            shape: shape_of::<$ty>(),
             paths: &[$path, $($other),*],
+            then: &[$($next),*],
+        }),*];
+    };
+}
+
+/// A row of the other table: one enumerator.
+struct Number {
+    global: &'static str,
+    is_required: bool,
+    path: &'static str,
+}
+
+macro_rules! numbers {
+    ($($need:ident $name:ident: $path:literal;)*) => {
+        const NUMBERS: &[Number] = &[$(Number {
+            global: stringify!($name),
+            is_required: is_required!($need),
+            path: $path,
         }),*];
     };
 }
@@ -37,13 +59,25 @@ macro_rules! is_required {
     };
 }
 layout!(rows);
+enumerators!(numbers);
+
+const fn shape_of<T: Reads>() -> Shape {
+    T::SHAPE
+}
+
+/// The enumerator that is wanted only where control groups are named by the hierarchy of the `pids` controller.
+const CGROUP_CONTROLLER: &str = "CGROUP_CONTROLLER";
 
 /// What the programs are told about this kernel.
+#[derive(Default)]
 pub(super) struct Layout {
     offsets: Vec<u32>,
+    numbers: Vec<u32>,
     exit_tells_last: u32,
-    has_typed_task: u32,
-    cgroup_controller: u32,
+    /// The optional rows that this kernel has nothing for.
+    absent: Vec<String>,
+    /// The required ones.
+    missing: Vec<String>,
 }
 
 impl Layout {
@@ -51,62 +85,114 @@ impl Layout {
     /// controller instead of the unified one.
     ///
     /// # Errors
-    /// The required members that this kernel does not have, each with its path.
+    /// What is required and not there, each with its path, and with what it is where that is not what is read.
     pub(super) fn resolve(btf: &Btf<'_>, cgroups_v1: bool) -> Result<Self, String> {
-        let mut missing = String::new();
-        let mut offsets = Vec::with_capacity(ROWS.len());
+        let mut layout = Self::default();
         for row in ROWS {
-            let offset =
-                row.paths.iter().find_map(|path| btf.offset(path).filter(|offset| fits(path, *offset)));
-            if offset.is_none() && row.is_required {
-                let comma = if missing.is_empty() { "" } else { ", " };
-                // Writing to a `String` cannot fail.
-                let _ = write!(missing, "{comma}{}", row.paths.join(" or "));
+            let offset = layout.take(row.is_required, row.resolve(btf));
+            layout.offsets.push(offset);
+        }
+        for number in NUMBERS {
+            let is_wanted = cgroups_v1 || number.global != CGROUP_CONTROLLER;
+            let found = btf.enumerator(number.path).ok_or_else(|| number.path.to_owned());
+            let found = if is_wanted { layout.take(number.is_required, found) } else { ABSENT };
+            layout.numbers.push(found);
+        }
+        for (path, place) in FIXED {
+            let found = match path.contains('.') {
+                true => btf.place(path).map(|place| place.offset),
+                false => btf.structure_bytes(path),
+            };
+            let found = found.filter(|found| *found as usize == place);
+            layout.take(true, found.ok_or_else(|| format!("{path} with {place} bytes up to there")));
+        }
+        layout.exit_tells_last =
+            btf.tracepoint_parameters("sched_process_exit").is_some_and(|count| count > 1).into();
+        if layout.missing.is_empty() { Ok(layout) } else { Err(layout.missing.join(", ")) }
+    }
+
+    /// What was found, or `ABSENT`; what is lacking is kept by its name.
+    fn take(&mut self, is_required: bool, found: Result<u32, String>) -> u32 {
+        found.unwrap_or_else(|lack| {
+            if is_required {
+                self.missing.push(lack)
+            } else {
+                self.absent.push(lack)
             }
-            offsets.push(offset.unwrap_or(ABSENT));
-        }
-        if !missing.is_empty() {
-            return Err(missing);
-        }
-        let controller = if cgroups_v1 { btf.enumerator("cgroup_subsys_id", "pids_cgrp_id") } else { None };
-        Ok(Self {
-            offsets,
-            exit_tells_last: btf
-                .tracepoint_parameters("sched_process_exit")
-                .is_some_and(|count| count > 1)
-                .into(),
-            has_typed_task: btf.enumerator("bpf_func_id", "BPF_FUNC_get_current_task_btf").is_some().into(),
-            cgroup_controller: controller.unwrap_or(ABSENT),
+            ABSENT
         })
     }
 
     /// Sets the globals of the programs that are about to be loaded.
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        for (row, offset) in ROWS.iter().zip(&self.offsets) {
-            loader.override_global(row.global, offset, true);
+        let globals = ROWS.iter().map(|row| row.global).chain(NUMBERS.iter().map(|number| number.global));
+        for (global, value) in globals.zip(self.offsets.iter().chain(&self.numbers)) {
+            loader.override_global(global, value, true);
         }
-        for (name, value) in [
-            ("EXIT_TELLS_LAST", &self.exit_tells_last),
-            ("HAS_TYPED_TASK", &self.has_typed_task),
-            ("CGROUP_CONTROLLER", &self.cgroup_controller),
-        ] {
-            loader.override_global(name, value, true);
-        }
+        loader.override_global("EXIT_TELLS_LAST", &self.exit_tells_last, true);
     }
 
-    /// The optional members that this kernel does not have, for the log.
-    pub(super) fn absent(&self) -> impl Iterator<Item = &'static str> {
-        ROWS.iter().zip(&self.offsets).filter(|(_, offset)| **offset == ABSENT).map(|(row, _)| row.paths[0])
+    /// What is optional and not there, for the log.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &str> {
+        self.absent.iter().map(String::as_str)
     }
 }
 
-/// Whether a member of a structure of which only the beginning is read lies in it, the largest with its 16 bytes.
-fn fits(path: &str, offset: u32) -> bool {
-    let window = WINDOWS.iter().find(|(structure, _)| path.split('.').next() == Some(structure));
-    window.is_none_or(|(_, bytes)| {
-        let is_address = path.contains("v6");
-        offset as usize + if is_address { 16 } else { 8 } <= *bytes
-    })
+impl Row {
+    /// Where the member lies, by the first of its paths on which it is what is read.
+    ///
+    /// # Errors
+    /// What this kernel lacks: its paths, or what is on one of them and is something else.
+    fn resolve(&self, btf: &Btf<'_>) -> Result<u32, String> {
+        let mut other = None;
+        for path in self.paths {
+            match self.resolve_at(btf, path) {
+                Some(Ok(offset)) => return Ok(offset),
+                Some(Err(found)) => other = other.or(Some(found)),
+                None => {}
+            }
+        }
+        Err(other.unwrap_or_else(|| self.paths.join(" or ")))
+    }
+
+    /// The same on one path; `None` where nothing is there.
+    fn resolve_at(&self, btf: &Btf<'_>, path: &'static str) -> Option<Result<u32, String>> {
+        if !path.contains('.') {
+            return Some(Ok(btf.structure_bytes(path)?));
+        }
+        let offset = btf.place(path)?.offset;
+        let (shape, width) = self.one();
+        let mut expected = offset;
+        for member in [&path].into_iter().chain(self.then) {
+            let place = btf.place(member)?;
+            if place.offset != expected {
+                return Some(Err(format!("{member} without a gap before it")));
+            }
+            if let Err(found) = btf.check(&place, shape) {
+                return Some(Err(format!("{member} as {} (here it is {found})", shape::text(shape))));
+            }
+            expected += width;
+        }
+        let structure = path.split('.').next();
+        let window = WINDOWS.iter().find(|(window, _)| structure == Some(window));
+        Some(match window {
+            Some((_, bytes)) if !is_inside(offset, self.shape, *bytes) => {
+                Err(format!("{path} in the first {bytes} bytes"))
+            }
+            _ => Ok(offset),
+        })
+    }
+
+    /// What each of the members has to be that are read at once, and its width.
+    fn one(&self) -> (Shape, u32) {
+        let width = self.shape.bytes() / (self.then.len() as u32 + 1);
+        (if self.then.is_empty() { self.shape } else { Shape::Integer(width) }, width)
+    }
+}
+
+/// Whether what is read lies within so many bytes.
+fn is_inside(offset: u32, shape: Shape, bytes: usize) -> bool {
+    offset as usize + shape.bytes() as usize <= bytes
 }
 
 #[cfg(test)]
@@ -117,92 +203,274 @@ mod tests {
     use super::super::btf::tests::Builder;
     use super::*;
 
-    /// A kernel whose structures have the members of these paths, four bytes apart, in the order of the paths.
-    fn kernel(paths: &[&str]) -> Vec<u8> {
-        /// Members by their names; what has none below it is a number.
-        #[derive(Default)]
-        struct Tree(BTreeMap<String, Tree>);
-        fn add(builder: &mut Builder, name: &str, tree: &Tree, int: u32) -> u32 {
-            let members: Vec<_> = tree
-                .0
-                .iter()
-                .map(|(name, below)| {
-                    let ty = if below.0.is_empty() { int } else { add(builder, "", below, int) };
-                    (name.as_str(), ty)
-                })
-                .collect();
-            let members: Vec<_> = members
-                .into_iter()
-                .enumerate()
-                .map(|(index, (name, ty))| (name, index as u32 * 4, ty))
-                .collect();
-            builder.structure(name, &members)
+    /// What a member is made as.
+    #[derive(Clone, Copy)]
+    enum Made {
+        As(Shape),
+        BitField,
+    }
+    use Made::{As, BitField};
+
+    /// Members by their paths. In each structure they lie one after the other.
+    type Members = Vec<(&'static str, Made)>;
+
+    /// A member, and those below it; where there are none, what it is made as.
+    struct Tree(&'static str, Option<Made>, Vec<Tree>);
+
+    impl Tree {
+        fn plant(trees: &mut Vec<Self>, path: &'static str, made: Made) {
+            let (name, below) = path.split_once('.').unwrap_or((path, ""));
+            let index = trees.iter().position(|tree| tree.0 == name).unwrap_or_else(|| {
+                trees.push(Self(name, None, Vec::new()));
+                trees.len() - 1
+            });
+            match below {
+                "" => trees[index].1 = Some(made),
+                _ => Self::plant(&mut trees[index].2, below, made),
+            }
         }
-        let mut root = Tree::default();
-        for path in paths {
-            path.split('.').fold(&mut root, |tree, part| tree.0.entry(part.to_owned()).or_default());
+
+        /// Adds its type, and returns that with its size.
+        fn build(&self, builder: &mut Builder, name: &str) -> (u32, u32) {
+            let Some(made) = self.1.filter(|_| self.2.is_empty()) else {
+                return self.structure(builder, name);
+            };
+            match made {
+                As(Shape::Integer(bytes) | Shape::Low(bytes)) => (builder.int(bytes), bytes),
+                As(Shape::Pointer) => (builder.pointer(), 8),
+                As(Shape::Integers(bytes)) => {
+                    let byte = builder.int(1);
+                    (builder.array(byte, bytes), bytes)
+                }
+                As(Shape::Pointers(bytes)) => {
+                    let pointer = builder.pointer();
+                    (builder.array(pointer, bytes / 8), bytes)
+                }
+                As(Shape::Structure) => self.structure(builder, name),
+                BitField => {
+                    let int = builder.int(4);
+                    (builder.bit_field("", self.0, int, 3), 4)
+                }
+            }
+        }
+
+        fn structure(&self, builder: &mut Builder, name: &str) -> (u32, u32) {
+            let mut members = Vec::new();
+            let mut end = 0_u32;
+            for tree in &self.2 {
+                let (ty, bytes) = tree.build(builder, "");
+                // A bit field is in a structure without a name.
+                let name = if matches!(tree.1, Some(BitField)) { "" } else { tree.0 };
+                let start = end.next_multiple_of(bytes.clamp(1, 8));
+                members.push((name, start, ty));
+                end = start + bytes;
+            }
+            (builder.structure(name, end, &members), end)
+        }
+    }
+
+    /// A kernel that has these members and enumerators.
+    fn kernel(members: &Members, enumerators: &[&'static str]) -> Vec<u8> {
+        let mut trees = Vec::new();
+        for (path, made) in members {
+            Tree::plant(&mut trees, path, *made);
         }
         let mut builder = Builder::new();
-        let int = builder.int();
-        for (name, tree) in &root.0 {
-            add(&mut builder, name, tree, int);
+        for tree in &trees {
+            tree.build(&mut builder, tree.0);
+        }
+        let mut enumerations = BTreeMap::<_, Vec<_>>::new();
+        for (path, number) in enumerators.iter().zip(7..) {
+            let (enumeration, name) = path.split_once('.').unwrap();
+            enumerations.entry(enumeration).or_default().push((name, number));
+        }
+        for (enumeration, enumerators) in enumerations {
+            builder.enumeration(enumeration, &enumerators);
         }
         builder.tracepoint("sched_process_exit", 1);
         builder.end()
     }
 
-    fn resolve(paths: &[&str]) -> Result<Layout, String> {
-        let bytes = kernel(paths);
-        Layout::resolve(&Btf::parse(&bytes).unwrap(), false)
+    fn resolve(members: &Members, enumerators: &[&'static str], cgroups_v1: bool) -> Result<Layout, String> {
+        let bytes = kernel(members, enumerators);
+        Layout::resolve(&Btf::parse(&bytes).unwrap(), cgroups_v1)
+    }
+
+    fn resolve_members(members: &Members) -> Result<Layout, String> {
+        resolve(members, &enumerators(), true)
     }
 
     fn of(layout: &Layout, global: &str) -> u32 {
-        let index = ROWS.iter().position(|row| row.global == global).unwrap();
-        layout.offsets[index]
+        let mut rows = ROWS.iter().zip(&layout.offsets).map(|(row, offset)| (row.global, *offset));
+        rows.find(|(name, _)| *name == global).unwrap().1
     }
 
-    fn first_paths() -> Vec<&'static str> {
-        ROWS.iter().map(|row| row.paths[0]).collect()
+    fn number(layout: &Layout, global: &str) -> u32 {
+        let index = NUMBERS.iter().position(|number| number.global == global).unwrap();
+        layout.numbers[index]
+    }
+
+    /// The members of all rows, by one of each one's paths, as they are read.
+    fn members(path: fn(&Row) -> &'static str) -> Members {
+        let fixed = [("upid.nr", As(Shape::Integer(4))), ("upid.ns", As(Shape::Pointer))];
+        let rows = ROWS.iter().flat_map(|row| {
+            let (shape, _) = row.one();
+            [path(row)].into_iter().chain(row.then.iter().copied()).map(move |path| (path, As(shape)))
+        });
+        rows.chain(fixed).collect()
+    }
+
+    fn first(row: &Row) -> &'static str {
+        row.paths[0]
+    }
+
+    fn enumerators() -> Vec<&'static str> {
+        NUMBERS.iter().map(|number| number.path).collect()
+    }
+
+    /// The members by their first paths, but for one that is made otherwise, or not at all.
+    fn with(changed: &str, made: Option<Made>) -> Members {
+        let mut members = members(first);
+        members.retain_mut(|(path, old)| {
+            *old = made.filter(|_| *path == changed).unwrap_or(*old);
+            made.is_some() || *path != changed
+        });
+        members
     }
 
     #[test]
     fn a_kernel_that_has_everything_serves() {
-        let layout = resolve(&first_paths()).ok().unwrap();
-        assert_eq!(layout.absent().count(), 0);
+        let layout = resolve_members(&members(first)).ok().unwrap();
+        assert_eq!(layout.absent().collect::<Vec<_>>(), [""; 0]);
         assert_eq!(layout.exit_tells_last, 0);
+        assert_ne!(number(&layout, "PIDTYPE_SID"), number(&layout, "PIDTYPE_PGID"));
     }
 
     #[test]
     fn the_other_path_is_taken_where_a_member_was_renamed() {
-        let paths: Vec<_> = ROWS.iter().map(|row| row.paths[row.paths.len() - 1]).collect();
-        let layout = resolve(&paths).ok().unwrap();
+        let layout = resolve_members(&members(|row| row.paths[row.paths.len() - 1])).ok().unwrap();
         assert_ne!(of(&layout, "KERNFS_PARENT"), ABSENT);
         assert_ne!(of(&layout, "TASK_START"), ABSENT);
     }
 
     #[test]
+    fn the_other_path_is_taken_where_a_member_became_something_else() {
+        let mut members = with("kernfs_node.__parent", Some(As(Shape::Integer(4))));
+        let lacking = "kernfs_node.__parent as a pointer (here it is an integer of 4 bytes)";
+        assert_eq!(resolve_members(&members).ok().unwrap().absent().collect::<Vec<_>>(), [lacking]);
+        members.push(("kernfs_node.parent", As(Shape::Pointer)));
+        assert_eq!(resolve_members(&members).ok().unwrap().absent().count(), 0);
+    }
+
+    #[test]
     fn what_is_required_and_missing_is_named() {
-        let without =
-            |gone: &str| -> Vec<_> { first_paths().into_iter().filter(|path| *path != gone).collect() };
-        assert_eq!(resolve(&without("task_struct.tgid")).err().as_deref(), Some("task_struct.tgid"));
-        let both = "task_struct.start_boottime or task_struct.real_start_time";
-        assert_eq!(resolve(&without("task_struct.start_boottime")).err().as_deref(), Some(both));
-        let layout = resolve(&without("task_struct.loginuid")).ok().unwrap();
+        for (gone, lack) in [
+            ("task_struct.tgid", "task_struct.tgid"),
+            ("task_struct.start_boottime", "task_struct.start_boottime or task_struct.real_start_time"),
+            ("cred.sgid", "cred.uid"),
+            ("upid.ns", "upid with 16 bytes up to there, upid.ns with 8 bytes up to there"),
+        ] {
+            assert_eq!(resolve_members(&with(gone, None)).err().as_deref(), Some(lack), "{gone}");
+        }
+    }
+
+    #[test]
+    fn what_is_optional_and_missing_is_absent() {
+        let layout = resolve_members(&with("task_struct.loginuid", None)).ok().unwrap();
         assert_eq!(of(&layout, "TASK_LOGIN_UID"), ABSENT);
         assert_eq!(layout.absent().collect::<Vec<_>>(), ["task_struct.loginuid"]);
     }
 
+    /// A member that is something else, and what is said of it: of a required one as an error, of an optional one as of one
+    /// that is absent.
+    #[test]
+    fn a_member_that_is_something_else_is_named_with_what_it_is() {
+        let (int, long) = (As(Shape::Integer(4)), As(Shape::Integer(8)));
+        for (path, made, lack) in [
+            ("task_struct.pid", long, "as an integer of 4 bytes (here it is an integer of 8 bytes)"),
+            ("task_struct.pid", As(Shape::Pointer), "as an integer of 4 bytes (here it is a pointer)"),
+            ("task_struct.pid", BitField, "as an integer of 4 bytes (here it is a bit field of 3 bits)"),
+            ("task_struct.mm", long, "as a pointer (here it is an integer of 8 bytes)"),
+            (
+                "task_struct.comm",
+                As(Shape::Pointer),
+                "as at least 16 bytes of integers (here it is a pointer)",
+            ),
+            (
+                "task_struct.comm",
+                As(Shape::Integers(8)),
+                "as at least 16 bytes of integers (here it is an array of 8 bytes)",
+            ),
+            (
+                "signal_struct.pids",
+                As(Shape::Pointers(24)),
+                "as at least 32 bytes of pointers (here it is an array of 24 bytes)",
+            ),
+            ("mount.mnt", As(Shape::Pointer), "as a structure (here it is a pointer)"),
+            ("cred.sgid", long, "without a gap before it"),
+            ("cred.egid", BitField, "as an integer of 4 bytes (here it is a bit field of 3 bits)"),
+            ("inode.i_size", int, "as an integer of 8 bytes (here it is an integer of 4 bytes)"),
+            (
+                "inode.i_ctime_nsec",
+                As(Shape::Integer(2)),
+                "as an integer of at least 4 bytes (here it is an integer of 2 bytes)",
+            ),
+            (
+                "task_struct.ptraced",
+                long,
+                "as at least 16 bytes of pointers (here it is an integer of 8 bytes)",
+            ),
+        ] {
+            let row = ROWS.iter().find(|row| row.paths.contains(&path) || row.then.contains(&path)).unwrap();
+            let said = match resolve_members(&with(path, Some(made))) {
+                Err(missing) if row.is_required => missing,
+                Ok(layout) if !row.is_required => layout.absent().collect::<Vec<_>>().join(", "),
+                other => panic!("{path}: {:?}", other.err()),
+            };
+            assert_eq!(said, format!("{path} {lack}"));
+        }
+        // A wider number serves where its low bytes are read.
+        let layout = resolve_members(&with("inode.i_ctime_nsec", Some(long))).ok().unwrap();
+        assert_ne!(of(&layout, "INODE_CTIME_NANOS"), ABSENT);
+    }
+
+    #[test]
+    fn an_enumerator_that_is_missing_is_named() {
+        let members = members(first);
+        let resolve = |gone: &str, cgroups_v1| {
+            let enumerators: Vec<_> = enumerators().into_iter().filter(|path| *path != gone).collect();
+            resolve(&members, &enumerators, cgroups_v1)
+        };
+        let (group, helper) = ("cgroup_subsys_id.pids_cgrp_id", "bpf_func_id.BPF_FUNC_get_current_task_btf");
+        assert_eq!(resolve("pid_type.PIDTYPE_SID", true).err().as_deref(), Some("pid_type.PIDTYPE_SID"));
+        for (gone, cgroups_v1, absent) in
+            [(helper, true, &[helper][..]), (group, true, &[group]), (group, false, &[]), ("", false, &[])]
+        {
+            let layout = resolve(gone, cgroups_v1).ok().unwrap();
+            assert_eq!(layout.absent().collect::<Vec<_>>(), absent);
+            assert_eq!(number(&layout, "TYPED_TASK") == ABSENT, gone == helper);
+            assert_eq!(number(&layout, CGROUP_CONTROLLER) == ABSENT, gone == group || !cgroups_v1);
+        }
+    }
+
     #[test]
     fn a_member_beyond_what_is_read_at_once_is_missing() {
-        assert!(fits("sock_common.skc_v6_daddr", 56));
-        assert!(!fits("sock_common.skc_v6_daddr", 112));
-        assert!(fits("task_struct.tgid", 5000));
+        assert!(is_inside(104, Shape::Integers(16), 120));
+        assert!(!is_inside(108, Shape::Integers(16), 120));
+        assert!(is_inside(116, Shape::Integer(4), 120));
+        let mut members = members(first);
+        let room = members.iter().position(|(path, _)| *path == "sock_common.skc_v6_daddr").unwrap();
+        members.insert(room, ("sock_common.skc_tx_queue_mapping", As(Shape::Integers(80))));
+        let layout = resolve_members(&members).ok().unwrap();
+        let absent: Vec<_> = layout.absent().collect();
+        let names = ["skc_v6_daddr", "skc_v6_rcv_saddr"];
+        assert_eq!(absent, names.map(|name| format!("sock_common.{name} in the first 120 bytes")));
     }
 
     /// What of the table kernels do not have, and whether their `sched_process_exit` tells of the last thread. Of each there
     /// is an excerpt of its BTF, made by `cargo xtask test --vm KERNEL --write`.
     const STORED: &[(&str, &[&str], u32)] = &[
-        ("5.10-x86_64", &["mptcp_sock.first"], 0),
+        ("5.10-x86_64", &["mptcp_sock.first", "bpf_func_id.BPF_FUNC_get_current_task_btf"], 0),
         ("6.1-aarch64", &[], 0),
         ("6.1-x86_64", &[], 0),
         ("6.12-x86_64", &[], 0),
@@ -222,7 +490,8 @@ mod tests {
             let layout = layout.unwrap_or_else(|missing| panic!("{name} has no {missing}"));
             assert_eq!(layout.absent().collect::<Vec<_>>(), *absent, "{name}");
             assert_eq!(layout.exit_tells_last, *exit_tells_last, "{name}");
-            assert_ne!(layout.cgroup_controller, ABSENT, "{name}");
+            assert_ne!(number(&layout, CGROUP_CONTROLLER), ABSENT, "{name}");
+            assert_eq!([number(&layout, "PIDTYPE_PGID"), number(&layout, "PIDTYPE_SID")], [2, 3], "{name}");
         }
     }
 
@@ -237,7 +506,7 @@ mod tests {
         let Ok(excerpt) = std::fs::read(path) else { return };
         let [whole, excerpt] = [whole, excerpt].map(|bytes| {
             let layout = Layout::resolve(&Btf::parse(&bytes).unwrap(), true).ok().unwrap();
-            (layout.offsets, layout.exit_tells_last, layout.cgroup_controller)
+            (layout.offsets, layout.numbers, layout.exit_tells_last)
         });
         assert_eq!(excerpt, whole);
     }

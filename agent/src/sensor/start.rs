@@ -122,7 +122,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
     let kernel = check_host()?;
     let layout = layout(&kernel)?;
     for member in layout.absent() {
-        tracing::info!("this kernel has no {member}: what it tells stays empty");
+        tracing::info!("this kernel has no {member}: what needs it stays empty, or is found another way");
     }
     let pid_namespace = pid_namespace();
     if pid_namespace != 0 {

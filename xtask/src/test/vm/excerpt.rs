@@ -2,34 +2,49 @@
 //! one of each kernel, and a test resolves the table against them.
 //!
 //! Of each structure that the table names all members are kept, so that a new row of the table mostly needs no new
-//! excerpt; but the type of a member only where the table goes on into it, or it has no name.
+//! excerpt. The type of a member is kept whole where the table goes on into it, or where the member has no name; of any
+//! other what a reader can see of it: its kind, its size, and of small ones what numbers and addresses they are made of.
+//! Of an enumeration only the enumerators are kept that are looked up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use lapwing_common::layout;
+use lapwing_common::layout::FIXED;
+use lapwing_common::{enumerators, layout};
 
 use crate::shell;
 
 /// Where excerpts lie.
 const FOLDER: &str = "agent/src/sensor/testdata/btf";
-/// What is looked up beside the table's structures: an enumeration, and tracepoints with how many parameters each has.
-const ENUMERATION: &str = "cgroup_subsys_id";
+/// What is looked up beside the tables: a tracepoint with how many parameters it has.
 const TRACEPOINT: &str = "btf_trace_sched_process_exit";
 /// How a BTF begins: magic number, version, flags, length of the header.
 const MAGIC: [u8; 8] = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
 const HEADER_BYTES: usize = 24;
 
+/// A structure up to this size is kept with its members, though no row goes on into it.
+const SMALL_BYTES: u32 = 16;
+/// Deepest nesting of types that is followed.
+const DEPTH_MAX: u32 = 32;
+
 macro_rules! paths {
-    ($($need:ident $name:ident: $path:literal $(or $other:literal)*;)*) => {
-        &[$($path, $($other,)*)*]
+    ($($need:ident $name:ident: $ty:ty = $path:literal $(or $other:literal)* $(then $next:literal)*;)*) => {
+        &[$($path, $($other,)* $($next,)*)*]
     };
 }
 /// Every path of the table.
 const PATHS: &[&str] = layout!(paths);
+
+macro_rules! numbers {
+    ($($need:ident $name:ident: $path:literal;)*) => {
+        &[$($path,)*]
+    };
+}
+/// Every enumerator, behind its enumeration.
+const ENUMERATORS: &[&str] = enumerators!(numbers);
 
 /// Kinds of types, by BTF's numbers.
 mod kind {
@@ -148,18 +163,16 @@ impl<'a> Types<'a> {
 
     fn excerpt(&self) -> Vec<u8> {
         let mut excerpt = Excerpt::of(self);
-        let structures: HashSet<_> = PATHS.iter().filter_map(|path| path.split('.').next()).collect();
-        let mut structures: Vec<_> = structures.into_iter().collect();
-        structures.sort_unstable();
-        for name in structures {
-            let entered: Vec<_> =
-                PATHS.iter().filter_map(|path| path.strip_prefix(&format!("{name}."))).collect();
-            if let Some(id) = self.find(kind::STRUCT, name) {
-                excerpt.keep(id, &entered);
+        let paths: Vec<_> = PATHS.iter().copied().chain(FIXED.map(|(path, _)| path)).collect();
+        for (kind, paths) in [(kind::STRUCT, &*paths), (kind::ENUM, ENUMERATORS)] {
+            let names: BTreeSet<_> = paths.iter().filter_map(|path| path.split('.').next()).collect();
+            for name in names {
+                let entered: Vec<_> =
+                    paths.iter().filter_map(|path| path.strip_prefix(name)?.strip_prefix('.')).collect();
+                if let Some(id) = self.find(kind, name) {
+                    excerpt.keep(id, &entered);
+                }
             }
-        }
-        if let Some(id) = self.find(kind::ENUM, ENUMERATION) {
-            excerpt.keep(id, &[]);
         }
         if let Some(id) = self.find(kind::TYPEDEF, TRACEPOINT) {
             excerpt.keep(id, &[]);
@@ -176,6 +189,11 @@ impl Type<'_> {
     /// Whether members of it are members of what it is a member of, or of another name of it.
     fn is_compound(&self) -> bool {
         matches!(self.kind(), kind::STRUCT | kind::UNION)
+    }
+
+    /// Whether it is another type, with a name or a qualifier.
+    fn is_qualifier(&self) -> bool {
+        matches!(self.kind(), kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG)
     }
 }
 
@@ -204,14 +222,26 @@ struct Excerpt<'a> {
     /// Where a name was put.
     names: HashMap<Vec<u8>, u32>,
     count: u32,
-    /// What every member is whose type is of no interest.
+    /// What every parameter is, and what cannot be followed.
     number: u32,
+    /// What was made of types of which only the shape is kept, by their numbers, and by what it came to.
+    shapes: HashMap<u32, u32>,
+    made: HashMap<(u32, u32, Vec<u32>), u32>,
 }
 
 impl<'a> Excerpt<'a> {
     fn of(types: &'a Types<'a>) -> Self {
         let names = HashMap::from([(Vec::new(), 0)]);
-        let mut excerpt = Self { types, words: Vec::new(), strings: vec![0], names, count: 0, number: 0 };
+        let mut excerpt = Self {
+            types,
+            words: Vec::new(),
+            strings: vec![0],
+            names,
+            count: 0,
+            number: 0,
+            shapes: HashMap::new(),
+            made: HashMap::new(),
+        };
         excerpt.number = excerpt.add(b"int", kind::INT << 24, 4, &[32]);
         excerpt
     }
@@ -219,7 +249,7 @@ impl<'a> Excerpt<'a> {
     /// Keeps a type with those that these paths of members lead through, and returns its new number.
     fn keep(&mut self, id: u32, paths: &[&str]) -> u32 {
         let Some(ty) = self.types.get(id) else { return self.number };
-        let (mut other, mut tail) = (ty.other, ty.tail.clone());
+        let (mut info, mut other, mut tail) = (ty.info, ty.other, ty.tail.clone());
         match ty.kind() {
             kind::STRUCT | kind::UNION => {
                 for member in tail.chunks_exact_mut(3) {
@@ -227,48 +257,95 @@ impl<'a> Excerpt<'a> {
                     member[0] = self.name_of(member[0]);
                 }
             }
-            kind::ENUM => tail.chunks_exact_mut(2).for_each(|one| one[0] = self.name_of(one[0])),
+            kind::ENUM => {
+                let is_entered = |one: &&[u32]| paths.iter().any(|path| self.text(one[0]) == path.as_bytes());
+                tail = ty.tail.chunks_exact(2).filter(is_entered).flatten().copied().collect();
+                info = info & !0xffff | (tail.len() / 2) as u32;
+                tail.chunks_exact_mut(2).for_each(|one| one[0] = self.name_of(one[0]));
+            }
+            kind::ARRAY => tail = vec![self.keep(tail[0], paths), self.number, tail[2]],
             kind::PROTOTYPE => {
                 tail.chunks_exact_mut(2).for_each(|parameter| parameter.copy_from_slice(&[0, self.number]));
                 other = self.number;
             }
-            kind::POINTER
-            | kind::TYPEDEF
-            | kind::VOLATILE
-            | kind::CONST
-            | kind::RESTRICT
-            | kind::TYPE_TAG => {
-                other = self.keep(other, paths);
-            }
+            _ if ty.kind() == kind::POINTER || ty.is_qualifier() => other = self.keep(other, paths),
             _ => return self.number,
         }
-        self.add(ty.name, ty.info, other, &tail)
+        self.add(ty.name, info, other, &tail)
     }
 
     /// The type of a member, where something leads through it: its name, or that it has none.
     fn member(&mut self, name: u32, id: u32, paths: &[&str]) -> u32 {
         if !self.leads_to_compound(id) {
-            return self.number;
+            return self.shape(id, 0);
         }
-        let name = String::from_utf8_lossy(string(self.types.1, name).unwrap_or_default()).into_owned();
+        let name = String::from_utf8_lossy(self.text(name)).into_owned();
         if name.is_empty() {
             return self.keep(id, paths);
         }
         let inner: Vec<_> =
             paths.iter().filter_map(|path| path.strip_prefix(&name)?.strip_prefix('.')).collect();
-        if inner.is_empty() { self.number } else { self.keep(id, &inner) }
+        if inner.is_empty() { self.shape(id, 0) } else { self.keep(id, &inner) }
+    }
+
+    /// A type without names: what it is, its size, and what it is made of where it is small.
+    fn shape(&mut self, id: u32, depth: u32) -> u32 {
+        let id = self.strip(id);
+        if let Some(shape) = self.shapes.get(&id) {
+            return *shape;
+        }
+        let Some(ty) = self.types.get(id).filter(|_| depth < DEPTH_MAX) else { return self.number };
+        let mut tail = ty.tail.clone();
+        let (info, other) = match ty.kind() {
+            kind::POINTER => (ty.info, 0),
+            kind::ARRAY => {
+                tail = vec![self.shape(tail[0], depth + 1), self.number, tail[2]];
+                (ty.info, 0)
+            }
+            kind::STRUCT | kind::UNION if ty.other <= SMALL_BYTES => {
+                for member in tail.chunks_exact_mut(3) {
+                    (member[0], member[1]) = (0, self.shape(member[1], depth + 1));
+                }
+                (ty.info, ty.other)
+            }
+            kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 => {
+                tail.clear();
+                (ty.kind() << 24, ty.other)
+            }
+            _ => (ty.info, ty.other),
+        };
+        let key = (info, other, tail);
+        let made = self.made.get(&key).copied();
+        let made = made.unwrap_or_else(|| self.add(b"", info, other, &key.2));
+        self.made.insert(key, made);
+        self.shapes.insert(id, made);
+        made
     }
 
     fn leads_to_compound(&self, mut id: u32) -> bool {
-        while let Some(ty) = self.types.get(id) {
-            match ty.kind() {
-                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = ty.other
-                }
-                _ => return ty.is_compound(),
+        for _ in 0..DEPTH_MAX {
+            id = self.strip(id);
+            match self.types.get(id) {
+                Some(ty) if ty.kind() == kind::ARRAY => id = ty.tail[0],
+                ty => return ty.is_some_and(Type::is_compound),
             }
         }
         false
+    }
+
+    /// The number of the type below typedefs and qualifiers.
+    fn strip(&self, mut id: u32) -> u32 {
+        for _ in 0..DEPTH_MAX {
+            match self.types.get(id) {
+                Some(ty) if ty.is_qualifier() => id = ty.other,
+                _ => break,
+            }
+        }
+        id
+    }
+
+    fn text(&self, place: u32) -> &'a [u8] {
+        string(self.types.1, place).unwrap_or_default()
     }
 
     fn add(&mut self, name: &[u8], info: u32, other: u32, tail: &[u32]) -> u32 {
@@ -279,8 +356,7 @@ impl<'a> Excerpt<'a> {
     }
 
     fn name_of(&mut self, place: u32) -> u32 {
-        let name = string(self.types.1, place).unwrap_or_default();
-        self.intern(name)
+        self.intern(self.text(place))
     }
 
     fn intern(&mut self, name: &[u8]) -> u32 {
