@@ -14,7 +14,7 @@ const TCP: u16 = 6;
 /// `IPPROTO_MPTCP`. match-proto:v5.6:include/uapi/linux/in.h:IPPROTO_MPTCP
 const MPTCP: u16 = 262;
 /// The bits of `st_mode` that tell the type, and a socket's.
-const S_IFMT: u16 = 0o170_000;
+pub(crate) const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 /// No socket.
 pub(crate) const NONE: Socket = Socket {

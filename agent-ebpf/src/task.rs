@@ -6,7 +6,10 @@ use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, State, T
 
 use crate::layout::*;
 use crate::process::current;
+use crate::socket;
 
+/// A pipe's type in `st_mode`.
+const S_IFIFO: u16 = 0o010_000;
 /// How deep user namespaces may lie in each other, one more than the kernel lets be made.
 /// match-proto:v3.9:kernel/user_namespace.c:if (parent_ns->level > 32)
 const USER_NAMESPACES_MAX: usize = 34;
@@ -193,14 +196,36 @@ pub(crate) fn stdio<B: Base>(task: B) -> [Descriptor; 3] {
     let files: B = read(task, &TASK_FILES);
     let table: B = read(files, &FILES_FDT);
     let open: Address = read(table, &FDTABLE_FD);
-    open.read_at::<[Address; 3]>(0).map(|file| {
+    let files: [Address; 3] = open.read_at(0);
+    let mut stdio = files.map(|file| {
         let inode: Address = read(file, &FILE_INODE);
         Descriptor {
             inode: read(inode, &INODE_INO),
             mode: u32::from(read(inode, &INODE_MODE)),
             device: read(inode, &INODE_RDEV),
         }
-    })
+    });
+    if let Some(writers) = writers(files[0], stdio[0].mode as u16) {
+        stdio[0].device = writers;
+    }
+    stdio
+}
+
+/// How many may write to an open pipe, and whether the other end of a socket may.
+#[inline(always)]
+fn writers(file: Address, mode: u16) -> Option<u32> {
+    /// match-proto:v2.6.12:include/net/sock.h:#define RCV_SHUTDOWN
+    const RCV_SHUTDOWN: u8 = 1;
+    if socket::is_socket(mode) {
+        let shutdown: u8 = read_or(socket::of_file(file), &SOCK_SHUTDOWN, 0);
+        Some(u32::from(shutdown & RCV_SHUTDOWN == 0))
+    } else if mode & socket::S_IFMT == S_IFIFO {
+        let inode: Address = read(file, &FILE_INODE);
+        let pipe: Address = read_or(inode, &INODE_PIPE, core::ptr::null());
+        Some(read_or(pipe, &PIPE_WRITERS, 1))
+    } else {
+        None
+    }
 }
 
 /// The file behind a descriptor of the task.

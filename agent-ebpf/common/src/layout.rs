@@ -166,6 +166,7 @@ macro_rules! layout {
             optional INODE_GENERATION: u32 = "inode.i_generation";
             required INODE_INO: u64 = "inode.i_ino";
             required INODE_MODE: u16 = "inode.i_mode";
+            optional INODE_PIPE: Pointer = "inode.i_pipe";
             required INODE_RDEV: u32 = "inode.i_rdev";
             required INODE_SB: Pointer = "inode.i_sb";
             optional INODE_SIZE: u64 = "inode.i_size";
@@ -195,6 +196,7 @@ macro_rules! layout {
             optional NS_PID_INUM: u32 = "pid_namespace.ns.inum";
             optional NS_USER_INUM: u32 = "user_namespace.ns.inum";
             optional NS_UTS_INUM: u32 = "uts_namespace.ns.inum";
+            optional PIPE_WRITERS: u32 = "pipe_inode_info.writers";
             required PID_LEVEL: u32 = "pid.level";
             required PID_NUMBERS: u32 = "pid.numbers.nr";
             required SIGNAL_FLAGS: u32 = "signal_struct.flags";
@@ -212,6 +214,7 @@ macro_rules! layout {
             required SOCK_PROTOCOL: u16 = "sock.sk_protocol";
             required SOCK_SADDR: u32 = "sock_common.skc_rcv_saddr";
             required SOCK_SOCKET: Pointer = "sock.sk_socket";
+            optional SOCK_SHUTDOWN: u8 = "sock.sk_shutdown";
             required SOCK_STATE: u8 = "sock_common.skc_state";
             optional SOCK_V6_DADDR: [u32; 4] = "sock_common.skc_v6_daddr";
             optional SOCK_V6_SADDR: [u32; 4] = "sock_common.skc_v6_rcv_saddr";

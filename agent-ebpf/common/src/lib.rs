@@ -326,7 +326,8 @@ wire! {
         inode: u64,
         /// `st_mode`, of which the upper bits tell the type.
         mode: u32,
-        /// The kernel's device number, for devices.
+        /// The kernel's device number, for devices. Of standard input, where that is a pipe, how many may write to it; where it is a
+        /// socket, whether its other end may: 1 or 0.
         device: u32,
     }
 

@@ -186,6 +186,10 @@ fn host(root: &Root<'_>) -> String {
         Some(action) if root.text("/lapwing/socket/peer/ip").is_some() => {
             format!("{} on a connection with {}", action.verb, root.endpoint("lapwing/socket/peer"))
         }
+        Some(action) if root.text("/lapwing/process/stdin/maker/socket/peer/ip").is_some() => {
+            let peer = root.endpoint("lapwing/process/stdin/maker/socket/peer");
+            format!("{} behind a connection with {peer}", action.verb)
+        }
         Some(action) => action.verb.to_owned(),
         None if has_ends => format!("communicated with {}", root.endpoint(peer(root.direction()))),
         None => "was seen".to_owned(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use lapwing_common::{Closed, Connection, Exit, Socket};
-use lapwing_engine::{Event, Fields, Value, field};
+use lapwing_engine::{Event, FieldId, Fields, Value, field};
 use smol_str::ToSmolStr;
 
 pub(super) use self::block::Blocks;
@@ -95,7 +95,7 @@ impl Decoder {
             table.get(key).and_then(|process| process.previous.as_ref()).map(|image| &image.command_line);
         own.set_some(field!("process.title"), shown.filter(|line| !line.is_empty()).cloned());
         if let Some(process) = table.get(key) {
-            describe_stdin(table, process, &mut own);
+            describe_stdin(table, process, time, &mut own);
             describe_socket(process, &mut own);
         }
         self.process_event(Row::Exec, table, key, time, own)
@@ -306,37 +306,73 @@ fn environment(table: &Table, key: Key) -> Fields {
     fields
 }
 
-/// Who made the pipe, socket or terminal from which a shell or interpreter reads.
-fn describe_stdin(table: &Table, process: &Process, fields: &mut Fields) {
-    if process.image.commands_from().is_none() {
+/// Where a shell or interpreter reads, and what such a one runs: who made that pipe, socket or terminal, with whom that process
+/// is connected, and whether more can come.
+fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fields) {
+    let parent = process.parent.and_then(|parent| table.get(parent));
+    let of_parent = parent.and_then(|parent| parent.image.commands_from());
+    fields.set_some(field!("lapwing.process.parent.commands_from"), of_parent);
+    if process.image.commands_from().is_none() && of_parent.is_none() {
         return;
     }
+    let Some(stdin) = process.stdio.as_ref().map(|stdio| stdio[0]) else { return };
+    let is_open = matches!(block::descriptor_type(stdin), "pipe" | "socket").then_some(stdin.device != 0);
+    fields.set_some(field!("lapwing.process.stdin.open"), is_open);
     let Some(maker) = table.stdin_maker(process) else { return };
     fields.set(field!("lapwing.process.stdin.maker.entity_id"), maker.entity_id.clone());
     let executable = Some(&maker.image.executable).filter(|path| !path.is_empty());
     fields.set_some(field!("lapwing.process.stdin.maker.executable"), executable.cloned());
-    let Some((socket, stdio)) = table.starter(maker).and_then(Process::connection) else { return };
-    if stdio.contains(&STDIO[0]) {
-        let [_, peer] = addresses(socket);
-        fields.set(field!("lapwing.process.stdin.maker.peer.ip"), peer);
-        fields.set(field!("lapwing.process.stdin.maker.peer.port"), u32::from(socket.remote_port));
+    let reads = || table.starter(maker)?.connection().filter(|(_, held)| held.contains(&STDIO[0]));
+    if let Some(socket) = maker.recent_peer(time).or_else(|| Some(reads()?.0)) {
+        OF_MAKER.describe(socket, fields);
     }
 }
 
-/// The connection that is one of the standard descriptors with which the process's program started. Which end connected and
-/// which accepted is not known there.
+/// The connection that is one of the standard descriptors with which the process's program started.
 fn describe_socket(process: &Process, fields: &mut Fields) {
     let Some((socket, held)) = process.connection() else { return };
-    fields.set(field!("lapwing.socket.inode"), count(socket.inode));
     fields.set(field!("lapwing.socket.stdio"), Value::texts(held));
-    fields.set_some(field!("lapwing.socket.transport"), transport(socket.protocol));
-    let [local, peer] = addresses(socket);
-    let known = |address: IpAddr| (!address.is_unspecified()).then_some(address);
-    let port = |port: u16| (port != 0).then_some(u32::from(port));
-    fields.set_some(field!("lapwing.socket.local.ip"), known(local));
-    fields.set_some(field!("lapwing.socket.local.port"), port(socket.local_port));
-    fields.set_some(field!("lapwing.socket.peer.ip"), known(peer));
-    fields.set_some(field!("lapwing.socket.peer.port"), port(socket.remote_port));
+    OWN.describe(socket, fields);
+}
+
+/// The fields by which a socket is described. Which end connected and which accepted is not known there.
+struct SocketFields {
+    inode: FieldId,
+    local_ip: FieldId,
+    local_port: FieldId,
+    peer_ip: FieldId,
+    peer_port: FieldId,
+    transport: FieldId,
+}
+
+macro_rules! socket_fields {
+    ($prefix:literal) => {
+        SocketFields {
+            inode: FieldId::of(concat!($prefix, ".inode")),
+            local_ip: FieldId::of(concat!($prefix, ".local.ip")),
+            local_port: FieldId::of(concat!($prefix, ".local.port")),
+            peer_ip: FieldId::of(concat!($prefix, ".peer.ip")),
+            peer_port: FieldId::of(concat!($prefix, ".peer.port")),
+            transport: FieldId::of(concat!($prefix, ".transport")),
+        }
+    };
+}
+
+const OWN: SocketFields = socket_fields!("lapwing.socket");
+const OF_MAKER: SocketFields = socket_fields!("lapwing.process.stdin.maker.socket");
+
+impl SocketFields {
+    fn describe(&self, socket: &Socket, fields: &mut Fields) {
+        let [local, peer] = addresses(socket);
+        let known = |address: IpAddr| (!address.is_unspecified()).then_some(address);
+        let port = |port: u16| (port != 0).then_some(u32::from(port));
+        fields.set_some(self.inode, (socket.inode != 0).then(|| count(socket.inode)));
+        fields.set_some(self.local_ip, known(local));
+        fields.set_some(self.local_port, port(socket.local_port));
+        fields.set_some(self.peer_ip, known(peer));
+        fields.set_some(self.peer_port, port(socket.remote_port));
+        fields.set_some(self.transport, transport(socket.protocol));
+    }
 }
 
 /// A protocol's name, by its number in IP.

@@ -849,7 +849,7 @@ impl Teller<'_> {
             }
             Record::Connect(connect) => {
                 let key = self.table.find(&connect.task);
-                self.table.connect(key);
+                self.table.connect(key, &connect.socket, time);
                 self.observe(key, &connect.state, time);
                 let known = port.filter(|port| *port != 0);
                 let port = known.unwrap_or_else(|| read_port(self.ebpf, connect));
@@ -858,14 +858,14 @@ impl Teller<'_> {
             }
             Record::Accept(accept) => {
                 let key = self.table.find(&accept.task);
-                self.table.connect(key);
+                self.table.connect(key, &accept.socket, time);
                 self.observe(key, &accept.state, time);
                 self.own(&accept.socket, key, true);
                 self.decoder.accept(self.table, key, accept)
             }
             Record::Datagram(sent) => {
                 let key = self.table.find(&sent.task);
-                self.table.connect(key);
+                self.table.connect(key, &sent.socket, time);
                 self.observe(key, &sent.state, time);
                 self.decoder.datagram(self.table, key, sent)
             }
@@ -876,6 +876,7 @@ impl Teller<'_> {
             }
             Record::Closed(closed) => {
                 let owner = self.owners.take(closed.socket.id);
+                owner.iter().for_each(|owner| self.table.disconnect(owner.key, closed.socket.id));
                 owner.and_then(|owner| self.decoder.disconnect(self.table, owner, closed))
             }
             Record::Connected(_) | Record::Touched(_) => None,

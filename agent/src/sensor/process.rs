@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, Socket, State, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, Reach, Socket, State, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -39,7 +39,8 @@ const PROCESSES_BYTES_MAX: usize = 12 << 20;
 const BLOCKS_BYTES_MAX: usize = 5 << 20;
 /// About how many bytes a process takes without its program: itself, its entity id, and its places in three lists, which
 /// have up to twice as many as they hold.
-const PROCESS_BYTES: usize = size_of::<Process>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
+const PROCESS_BYTES: usize =
+    size_of::<Process>() + size_of::<Peer>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
 /// How long a process is kept after its end, and how many are at most: late records may name it, and alerts ask for it.
 const LINGER_NANOS: u64 = 30_000_000_000;
 const LINGERING_MAX: usize = 2048;
@@ -76,8 +77,8 @@ pub(super) struct Process {
     pub(super) stdio: Option<[Descriptor; 3]>,
     /// The first of these that is a socket of IPv4 or IPv6.
     pub(super) socket: Option<Box<Socket>>,
-    /// Whether it connected, accepted a connection or sent a datagram itself.
-    is_connected: bool,
+    /// The other end of the connection that it made, accepted or sent a datagram by last, while that is open.
+    peer: Option<Box<Peer>>,
     /// The process with which the session, login or service began, and what kind of beginning that was.
     pub(super) entry: Option<(Key, &'static str)>,
     /// What it looks like in events.
@@ -88,6 +89,16 @@ pub(super) struct Process {
     owner: u32,
     charge: Charge,
 }
+
+/// A connection that a process has.
+struct Peer {
+    socket: Socket,
+    /// When it began, in nanoseconds since boot.
+    since: u64,
+}
+
+/// How long a connection may be there before a shell that is made for it: what is made later is made for something else.
+const PEER_NANOS: u64 = 10_000_000_000;
 
 /// The names of the standard descriptors.
 pub(super) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
@@ -314,7 +325,7 @@ impl Table {
             place: origin.place,
             stdio: None,
             socket: None,
-            is_connected: false,
+            peer: None,
             entry: None,
             blocks: Blocks::new(self.blocks.clone()),
             life: Life::Alive,
@@ -443,18 +454,30 @@ impl Table {
         let stdin = process.stdio.as_ref()?[0];
         let is_other = |ancestor: &&Process| {
             let starter = self.starter(ancestor).and_then(|starter| starter.stdio.as_ref());
-            starter.is_none_or(|stdio| stdio[0].as_bytes() != stdin.as_bytes())
+            starter.is_none_or(|stdio| (stdio[0].inode, stdio[0].mode) != (stdin.inode, stdin.mode))
         };
         let maker = self.ancestors(process.key).find(is_other)?;
         let family = std::iter::once(maker).chain(self.ancestors(maker.key));
         let mut of_program = family.take_while(|one| Arc::ptr_eq(&one.image, &maker.image));
-        Some(of_program.find(|one| one.is_connected).unwrap_or(maker))
+        Some(of_program.find(|one| one.peer.is_some()).unwrap_or(maker))
     }
 
-    /// A process has, or had, a connection.
-    pub(super) fn connect(&mut self, key: Key) {
+    /// A process has a connection. One that stays on this host is none here, and the answers of name servers are none.
+    pub(super) fn connect(&mut self, key: Key, socket: &Socket, time: u64) {
+        const NAMES: u16 = 53;
+        let reach = Reach::of(socket.family == super::IPV6, socket.remote);
+        let is_local = matches!(reach, Reach::Loopback | Reach::LinkLocal);
+        if let Some(process) =
+            self.processes.get_mut(&key).filter(|_| !is_local && socket.remote_port != NAMES)
+        {
+            process.peer = Some(Box::new(Peer { socket: *socket, since: time }));
+        }
+    }
+
+    /// A connection of a process is over.
+    pub(super) fn disconnect(&mut self, key: Key, socket: u64) {
         if let Some(process) = self.processes.get_mut(&key) {
-            process.is_connected = true;
+            process.peer.take_if(|peer| peer.socket.id == socket);
         }
     }
 
@@ -682,6 +705,12 @@ impl Process {
         credentials.actor = state.actor;
         (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
         (place.pgid, place.sid, place.tty, place.cgroup) = (state.pgid, state.sid, state.tty, state.cgroup);
+    }
+
+    /// The connection that it has, if it began at most [`PEER_NANOS`] before this time.
+    pub(super) fn recent_peer(&self, time: u64) -> Option<&Socket> {
+        let peer = self.peer.as_ref().filter(|peer| time.saturating_sub(peer.since) <= PEER_NANOS)?;
+        Some(&peer.socket)
     }
 
     /// The connection with which its program started as a standard descriptor, and the names of those that are it.

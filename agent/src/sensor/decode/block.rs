@@ -392,7 +392,7 @@ fn describe_container(container: Option<(Container, bool)>, fields: &mut Fields)
 }
 
 /// What kind of file a descriptor stands for.
-fn descriptor_type(descriptor: Descriptor) -> &'static str {
+pub(super) fn descriptor_type(descriptor: Descriptor) -> &'static str {
     /// `/dev/null`'s number.
     const NULL: u32 = 1 << 20 | 3;
     match descriptor.mode & 0o170_000 {

@@ -86,6 +86,7 @@ fn events(host: Host) -> Vec<Event> {
     (exec.socket.inode, exec.socket.local_port, exec.socket.remote_port) = (1, 1, 1);
     (exec.socket.local, exec.socket.remote) = ([1; 4], [1; 4]);
     (exec.socket.family, exec.socket.protocol) = (2, 6);
+    table.connect(leader, &exec.socket, time);
     if let Some(record) = exec_record(&exec) {
         table.exec(&record, image("/usr/bin/python3"));
     }

@@ -52,7 +52,6 @@ struct SavedProcess {
     place: String,
     stdio: Option<String>,
     socket: Option<String>,
-    is_connected: bool,
     life: SavedLife,
 }
 
@@ -102,7 +101,7 @@ impl Table {
             let stdio = process.stdio.as_deref().map(value).transpose()?;
             let socket = process.socket.as_deref().map(value).transpose()?;
             let Some(known) = self.processes.get_mut(&key) else { continue };
-            (known.socket, known.is_connected) = (socket.map(Box::new), process.is_connected);
+            known.socket = socket.map(Box::new);
             (known.previous, known.stdio) = (process.previous.map(image).transpose()?, stdio);
             match process.life {
                 SavedLife::Alive => {}
@@ -146,7 +145,6 @@ fn saved(process: &Process, ended: &HashMap<Key, u64>, images: &mut Images) -> S
         place: text(&process.place),
         stdio: process.stdio.as_ref().map(text),
         socket: process.socket.as_deref().map(text),
-        is_connected: process.is_connected,
         life: match process.life {
             Life::Alive => SavedLife::Alive,
             Life::Lingering => SavedLife::Ended(ended.get(&process.key).copied().unwrap_or(0)),
