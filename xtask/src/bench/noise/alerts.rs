@@ -34,10 +34,10 @@ pub(super) struct Alert {
 
 /// Reads all alerts.
 pub(super) fn read(agent: &Agent, stage: &Stage, turns: &[Turn]) -> Result<Vec<Alert>> {
-    let networks = stage.networks()?;
+    let (networks, folder) = (stage.networks()?, stage.folder_name());
     let alert = |alert: &lapwing_stage::Alert| {
         let document = &alert.document;
-        let act = nearest(document);
+        let act = nearest(document, &folder);
         let time = alert.text("/lapwing/alert/original_time").parse::<Timestamp>();
         let is_then = |turn: &&Turn| time.as_ref().is_ok_and(|time| (turn.start..=turn.end).contains(time));
         let during: Vec<_> = turns.iter().filter(is_then).map(|turn| turn.act.clone()).collect();
@@ -64,7 +64,7 @@ fn is_by_others(document: &Json) -> bool {
 
 /// The act whose script is the nearest: the process's own arguments, then those of its ancestors, the nearest first, then
 /// the events that the alert is made of.
-fn nearest(document: &Json) -> Option<String> {
+fn nearest(document: &Json, folder: &str) -> Option<String> {
     let ancestors = document.pointer("/lapwing/alert/ancestors").and_then(Json::as_array);
     let events = document.pointer("/lapwing/alert/events").and_then(Json::as_array);
     let ancestors = ancestors.into_iter().flatten().map(|ancestor| &ancestor["process"]);
@@ -72,7 +72,7 @@ fn nearest(document: &Json) -> Option<String> {
     let process = &document["process"];
     let own = [&process["args"], &process["parent"]["args"]].into_iter();
     let mut all = own.chain(ancestors.map(|process| &process["args"])).chain(events);
-    all.find_map(|part| marked(&text(part)))
+    all.find_map(|part| marked(&text(part), folder))
 }
 
 /// The names of the process and its ancestors, the nearest first.
@@ -89,13 +89,13 @@ fn text(value: &Json) -> Cow<'_, str> {
     value.as_str().map_or_else(|| value.to_string().into(), Cow::from)
 }
 
-/// The act or server whose folder a text names.
-fn marked(text: &str) -> Option<String> {
+/// The act or server whose folder, in that of this run, a text names.
+fn marked(text: &str, folder: &str) -> Option<String> {
     let name = |rest: &str| -> String {
         rest.chars().take_while(|char| char.is_ascii_alphanumeric() || *char == '-').collect()
     };
-    let (_, rest) = text.split_once("lapwing-noise-")?;
-    let (_, rest) = rest.split_once('/')?;
+    let (_, rest) = text.split_once(folder)?;
+    let rest = rest.strip_prefix('/')?;
     if let Some(rest) = rest.strip_prefix("acts/") {
         return Some(name(rest));
     }
@@ -113,6 +113,7 @@ mod tests {
         for (document, wanted) in [
             (json!({}), None),
             (json!({"process": {"args": ["cat", "/tmp/lapwing-noise-a1/files/x"]}}), None),
+            (json!({"process": {"args": ["bash", "/tmp/lapwing-noise-b2/acts/ssh-tty/run"]}}), None),
             (
                 json!({"process": {"args": ["bash", "/tmp/lapwing-noise-a1/acts/ssh-tty/run"]}}),
                 Some("ssh-tty"),
@@ -124,13 +125,13 @@ mod tests {
             (
                 json!({"lapwing": {"alert": {"ancestors": [
                     {"process": {"args": ["sshd"]}},
-                    {"process": {"args": ["bash", "/t/lapwing-noise-b/acts/near/run"]}},
-                    {"process": {"args": ["bash", "/t/lapwing-noise-b/acts/far/run"]}},
+                    {"process": {"args": ["bash", "/t/lapwing-noise-a1/acts/near/run"]}},
+                    {"process": {"args": ["bash", "/t/lapwing-noise-a1/acts/far/run"]}},
                 ]}}}),
                 Some("near"),
             ),
         ] {
-            assert_eq!(nearest(&document).as_deref(), wanted, "{document}");
+            assert_eq!(nearest(&document, "lapwing-noise-a1").as_deref(), wanted, "{document}");
         }
     }
 

@@ -75,6 +75,11 @@ impl Stage {
         Ok(path)
     }
 
+    /// The name of the folder, by which what this run does differs from what another does.
+    pub(super) fn folder_name(&self) -> String {
+        self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
