@@ -198,7 +198,7 @@ fn sensor(
 /// The variables of the environment that events hold: those of the configuration, and those that rules and exceptions name. None
 /// where no rule and no exception looks at them, for looking through an environment costs more than all else that is done for an
 /// exec.
-fn env_vars(configured: &Wanted, rules: &[Arc<Rule>], exceptions: &[Arc<Exception>]) -> Wanted {
+pub(crate) fn env_vars(configured: &Wanted, rules: &[Arc<Rule>], exceptions: &[Arc<Exception>]) -> Wanted {
     let field = field!("process.env_vars");
     let rules = rules.iter().filter(|rule| rule.enabled && rule.fields().contains(&field));
     let rules: Vec<_> = rules.map(|rule| rule.texts(field)).collect();

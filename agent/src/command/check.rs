@@ -2,6 +2,7 @@
 
 mod exceptions;
 mod needs;
+mod variables;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
 use lapwing_engine::lang::{Diagnostic, Severity};
-use lapwing_engine::{Exceptions, Loaded, Rule, Schema, field};
+use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
 use serde_json::{Map, Value as Json, json};
 
 use self::needs::Needs;
@@ -70,6 +71,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let mut found = Found::default();
     if let Some(config) = &config {
         found.check(&args.config, config, &loaded, &schema);
+    }
+    if config.as_ref().is_none_or(|config| config.sensor.enabled) {
+        let configured = config.as_ref().map(|config| config.sensor.env_vars.clone());
+        found.notes.extend(variables::notes(&configured.unwrap_or_default(), &loaded.rules, &exceptions));
     }
     let needs = Needs::of(&loaded.rules, &coverage::sources(config.as_ref()), &schema);
     if args.json {
@@ -138,7 +143,6 @@ impl Found {
             self.problems.push(NOTHING_TO_WATCH.to_owned());
         }
         self.check_places(config, loaded, schema);
-        self.check_variables(config, loaded);
         for rule in loaded.rules.iter().filter(|rule| rule.enabled && lanes(rule).is_empty()) {
             self.notes.push(format!(
                 "rule \"{}\" reads nothing that this agent has: its index is {:?}",
@@ -154,21 +158,6 @@ impl Found {
         let Some(missing) = geo.missing().filter(|_| cloudtrail.enabled()) else { return };
         for rule in rules::needing_places(&rules::reading(&loaded.rules, &CLOUDTRAIL_STREAMS), schema) {
             self.notes.push(format!("rule \"{}\" cannot run: {missing}", rule.name));
-        }
-    }
-
-    /// Rules that name variables of the environment which events cannot hold by themselves.
-    fn check_variables(&mut self, config: &Config, loaded: &Loaded) {
-        let field = field!("process.env_vars");
-        for rule in loaded.rules.iter().filter(|rule| rule.enabled) {
-            let (_, unmet) = config.sensor.env_vars.with(&rule.texts(field));
-            if !unmet.is_empty() {
-                self.notes.push(format!(
-                    "rule \"{}\" is about variables of the environment that begin with {unmet:?}: events hold only \
-                     those that `env_vars` in `[sensor]` names; name them there",
-                    rule.name
-                ));
-            }
         }
     }
 

@@ -119,6 +119,11 @@ impl Wanted {
         (wanted, unmet)
     }
 
+    /// The names, and how those begin that are left open.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.union(&self.beginnings).map(SmolStr::as_str)
+    }
+
     fn len(&self) -> usize {
         self.names.len() + self.beginnings.len()
     }

@@ -12,12 +12,14 @@ pub mod query;
 pub mod regex;
 
 mod cursor;
+mod demand;
 pub mod function;
 mod lower;
 pub(crate) mod suggest;
 mod texts;
 mod tokens;
 
+pub use demand::Demand;
 pub use diagnostic::{Code, Diagnostic, Severity, Span};
 pub use function::Function;
 pub use query::{Condition, EventQuery, Query};

@@ -72,7 +72,7 @@ impl Condition {
 }
 
 impl Expr {
-    fn names(&self, field: FieldId) -> bool {
+    pub(super) fn names(&self, field: FieldId) -> bool {
         let mut fields = Vec::new();
         self.collect_fields(&mut fields);
         fields.contains(&field)

@@ -29,7 +29,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use crate::event::FieldId;
-use crate::lang::EventQuery;
+use crate::lang::{Demand, EventQuery};
 
 /// Longest rule file that is read, in bytes.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
@@ -181,6 +181,19 @@ impl Rule {
         match &self.kind {
             Kind::Eql(query) => query.texts(field),
             kind => kind.events().into_iter().flat_map(|event| event.texts(field)).collect(),
+        }
+    }
+
+    /// Whether any value of the field will do for an alert: the query demands one and no particular one, or the values are
+    /// the terms that are to be new, and the query narrows them to none.
+    #[must_use]
+    pub fn takes_any(&self, field: FieldId) -> bool {
+        let mut demands = self.kind.events().into_iter().map(|event| event.demand(field));
+        match &self.kind {
+            Kind::NewTerms { fields, .. } if fields.contains(&field) => {
+                demands.all(|demand| demand != Demand::Passing)
+            }
+            _ => demands.any(|demand| demand == Demand::Any),
         }
     }
 
