@@ -30,6 +30,7 @@ use super::host::Host;
 use super::image::Image;
 use super::names::Names;
 use super::owner::Owner;
+use super::pipe;
 use super::process::{Changes, Key, Process, STDIO, Table};
 use super::tamper::Report;
 use crate::source::{Down, Tampered, Weight};
@@ -316,7 +317,10 @@ fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fiel
         return;
     }
     let Some(stdin) = process.stdio.as_ref().map(|stdio| stdio[0]) else { return };
-    let is_open = matches!(block::descriptor_type(stdin), "pipe" | "socket").then_some(stdin.device != 0);
+    let ty = block::descriptor_type(stdin);
+    // Who feeds a script to a shell may be held up between the last word and the end.
+    let is_over = || ty == "pipe" && parent.is_some_and(|parent| pipe::is_over(parent.key.pid, stdin.inode));
+    let is_open = matches!(ty, "pipe" | "socket").then(|| stdin.device != 0 && !is_over());
     fields.set_some(field!("lapwing.process.stdin.open"), is_open);
     let Some(maker) = table.stdin_maker(process) else { return };
     fields.set(field!("lapwing.process.stdin.maker.entity_id"), maker.entity_id.clone());

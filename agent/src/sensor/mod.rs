@@ -61,6 +61,7 @@ mod host;
 mod names;
 mod own;
 mod owner;
+mod pipe;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
