@@ -96,6 +96,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sensor/owner.rs", "OWNERS_BYTES_MAX", Times(1), "of a user who has half of what others leave: the end of the connection is not reported", "`connections_untracked` in `lapwing status`"),
     limit("agent/src/sensor/loss.rs", "WINDOWS_MAX", Each(32), "the oldest time of losses is forgotten", "–"),
     limit("agent/src/sensor/context.rs", "HOLDERS_MAX", Apart, "older children are not looked at", "`partial` in the alert"),
+    limit("agent/src/sensor/process/peers.rs", "PEERS_MAX", Apart, "the last that is known stays known when it is over", "–"),
     limit("agent/src/sensor/process/entered.rs", "NAMESPACES_MAX", Apart, "the one learned first is forgotten, and learned again with the next program in it", "–"),
     limit("agent/src/sensor/script.rs", "STEPS_MAX", Apart, "the path of the script satisfies no exclusion", "`script.mark` in the event"),
     limit("agent/src/sensor/script.rs", "ROOTS_MAX", Apart, "the script is not looked up through further ancestors", "`script.mark` in the event"),

@@ -19,7 +19,7 @@ use lapwing_engine::{Event, FieldId, Fields, Value, field};
 use smol_str::ToSmolStr;
 
 pub(super) use self::block::Blocks;
-pub(super) use self::filter::{Audience, filter};
+pub(super) use self::filter::{Audience, asks_for_connections, filter};
 pub(super) use self::specimen::kinds;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};
@@ -360,6 +360,18 @@ macro_rules! socket_fields {
             transport: FieldId::of(concat!($prefix, ".transport")),
         }
     };
+}
+
+impl SocketFields {
+    /// Each of them.
+    const ALL: [fn(&Self) -> FieldId; 6] = [
+        |fields| fields.inode,
+        |fields| fields.local_ip,
+        |fields| fields.local_port,
+        |fields| fields.peer_ip,
+        |fields| fields.peer_port,
+        |fields| fields.transport,
+    ];
 }
 
 const OWN: SocketFields = socket_fields!("lapwing.socket");

@@ -245,7 +245,8 @@ fn audiences(rules: &[Vec<Arc<Rule>>; 2]) -> Vec<Audience<'_>> {
     let views: [fn(&EventKind) -> Option<EventKind>; 2] = [|kind| Some(kind.clone()), auditd::kind];
     let audiences = rules.iter().zip(views).map(|(rules, view)| {
         let interest = Interest::of(rules.iter().map(|rule| &**rule));
-        Audience { interest, view }
+        let asks_for_connections = rules.iter().any(|rule| decode::asks_for_connections(rule));
+        Audience { interest, view, asks_for_connections }
     });
     audiences.collect()
 }
@@ -877,7 +878,7 @@ impl Teller<'_> {
             }
             Record::Closed(closed) => {
                 let owner = self.owners.take(closed.socket.id);
-                owner.iter().for_each(|owner| self.table.disconnect(owner.key, closed.socket.id));
+                owner.iter().for_each(|owner| self.table.disconnect(owner.key, closed.socket.id, time));
                 owner.and_then(|owner| self.decoder.disconnect(self.table, owner, closed))
             }
             Record::Connected(_) | Record::Touched(_) => None,

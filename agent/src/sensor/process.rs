@@ -5,6 +5,7 @@
 //! wire and no ECS.
 
 mod entered;
+mod peers;
 mod relief;
 mod saved;
 
@@ -24,6 +25,7 @@ use smol_str::{SmolStr, ToSmolStr};
 use zerocopy::IntoBytes as _;
 
 use self::entered::Namespaces;
+use self::peers::{Peer, Peers, is_of_interest};
 pub(super) use self::saved::Saved;
 use super::decode::Blocks;
 use super::groups::Groups;
@@ -40,7 +42,7 @@ const BLOCKS_BYTES_MAX: usize = 5 << 20;
 /// About how many bytes a process takes without its program: itself, its entity id, and its places in three lists, which
 /// have up to twice as many as they hold.
 const PROCESS_BYTES: usize =
-    size_of::<Process>() + size_of::<Peer>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
+    size_of::<Process>() + size_of::<Peers>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
 /// How long a process is kept after its end, and how many are at most: late records may name it, and alerts ask for it.
 const LINGER_NANOS: u64 = 30_000_000_000;
 const LINGERING_MAX: usize = 2048;
@@ -77,8 +79,8 @@ pub(super) struct Process {
     pub(super) stdio: Option<[Descriptor; 3]>,
     /// The first of these that is a socket of IPv4 or IPv6.
     pub(super) socket: Option<Box<Socket>>,
-    /// The other end of the connection that it made, accepted or sent a datagram by last, while that is open.
-    peer: Option<Box<Peer>>,
+    /// The connections that it made and accepted, and whom it sent datagrams to.
+    peers: Option<Box<Peers>>,
     /// The process with which the session, login or service began, and what kind of beginning that was.
     pub(super) entry: Option<(Key, &'static str)>,
     /// What it looks like in events.
@@ -89,16 +91,6 @@ pub(super) struct Process {
     owner: u32,
     charge: Charge,
 }
-
-/// A connection that a process has.
-struct Peer {
-    socket: Socket,
-    /// When it began, in nanoseconds since boot.
-    since: u64,
-}
-
-/// How long a connection may be there before a shell that is made for it: what is made later is made for something else.
-const PEER_NANOS: u64 = 10_000_000_000;
 
 /// The names of the standard descriptors.
 pub(super) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
@@ -325,7 +317,7 @@ impl Table {
             place: origin.place,
             stdio: None,
             socket: None,
-            peer: None,
+            peers: None,
             entry: None,
             blocks: Blocks::new(self.blocks.clone()),
             life: Life::Alive,
@@ -459,25 +451,19 @@ impl Table {
         let maker = self.ancestors(process.key).find(is_other)?;
         let family = std::iter::once(maker).chain(self.ancestors(maker.key));
         let mut of_program = family.take_while(|one| Arc::ptr_eq(&one.image, &maker.image));
-        Some(of_program.find(|one| one.peer.is_some()).unwrap_or(maker))
+        Some(of_program.find(|one| one.peers.is_some()).unwrap_or(maker))
     }
 
-    /// A process has a connection. One that stays on this host is none here, and the answers of name servers are none.
+    /// A process has a connection.
     pub(super) fn connect(&mut self, key: Key, socket: &Socket, time: u64) {
-        const NAMES: u16 = 53;
-        let reach = Reach::of(socket.family == super::IPV6, socket.remote);
-        let is_local = matches!(reach, Reach::Loopback | Reach::LinkLocal);
-        if let Some(process) =
-            self.processes.get_mut(&key).filter(|_| !is_local && socket.remote_port != NAMES)
-        {
-            process.peer = Some(Box::new(Peer { socket: *socket, since: time }));
-        }
+        let Some(process) = self.processes.get_mut(&key).filter(|_| is_of_interest(socket)) else { return };
+        process.peers.get_or_insert_default().add(Peer { socket: *socket, since: time });
     }
 
     /// A connection of a process is over.
-    pub(super) fn disconnect(&mut self, key: Key, socket: u64) {
-        if let Some(process) = self.processes.get_mut(&key) {
-            process.peer.take_if(|peer| peer.socket.id == socket);
+    pub(super) fn disconnect(&mut self, key: Key, socket: u64, time: u64) {
+        if let Some(peers) = self.processes.get_mut(&key).and_then(|process| process.peers.as_mut()) {
+            peers.remove(socket, time);
         }
     }
 
@@ -707,10 +693,14 @@ impl Process {
         (place.pgid, place.sid, place.tty, place.cgroup) = (state.pgid, state.sid, state.tty, state.cgroup);
     }
 
-    /// The connection that it has, if it began at most [`PEER_NANOS`] before this time.
+    /// A connection that it has and that began a short time before this one.
     pub(super) fn recent_peer(&self, time: u64) -> Option<&Socket> {
-        let peer = self.peer.as_ref().filter(|peer| time.saturating_sub(peer.since) <= PEER_NANOS)?;
-        Some(&peer.socket)
+        self.peers.as_ref()?.recent(time)
+    }
+
+    /// Whether connections of this class are remembered: those that leave the host.
+    pub(super) fn is_followed(reach: Reach) -> bool {
+        peers::is_followed(reach)
     }
 
     /// The connection with which its program started as a standard descriptor, and the names of those that are it.

@@ -7,6 +7,7 @@
 
 use ipnet::IpNet;
 use lapwing_common::{Filter, Kind, Reach};
+use lapwing_engine::Rule;
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::field;
 use lapwing_engine::interest::{Interest, Place};
@@ -14,11 +15,23 @@ use lapwing_engine::interest::{Interest, Place};
 use super::kinds;
 use crate::sensor::action::ACTIONS;
 use crate::sensor::hook::{HookReport, HookState};
+use crate::sensor::process::Process;
+
+use super::{OF_MAKER, SocketFields};
 
 /// Rules, and how they are told events of a kind; `None` where they are not.
 pub(in crate::sensor) struct Audience<'a> {
     pub(in crate::sensor) interest: Interest<'a>,
     pub(in crate::sensor) view: fn(&EventKind) -> Option<EventKind>,
+    /// Whether they ask which connections a process has when another event happens ([`asks_for_connections`]).
+    pub(in crate::sensor) asks_for_connections: bool,
+}
+
+/// Whether a rule asks for the connection of the process that made a standard input: which connections there are must be known
+/// then.
+pub(in crate::sensor) fn asks_for_connections(rule: &Rule) -> bool {
+    let of_maker = SocketFields::ALL.map(|field| field(&OF_MAKER));
+    rule.fields().iter().any(|field| of_maker.contains(field))
 }
 
 impl Audience<'_> {
@@ -57,7 +70,10 @@ pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]
         let place = Place { field: field!("destination.ip"), networks: &networks, is_within };
         for kind in Kind::ALL.into_iter().filter(|kind| kind.is_connection()) {
             let mut needing = ACTIONS.iter().filter(|action| action.needs.contains(&kind));
-            if !needing.any(|action| asked.is(action.name, Some(place))) {
+            let is_followed = Process::is_followed(reach)
+                && kind != Kind::CONNECTED
+                && audiences.iter().any(|audience| audience.asks_for_connections);
+            if !is_followed && !needing.any(|action| asked.is(action.name, Some(place))) {
                 filter.dropped[kind.slot()] |= reach.bit();
             }
         }
