@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use lapwing_common::{Closed, Connection, Exit, Socket};
+use lapwing_common::{Closed, Connection, Descriptor, Exit, Socket};
 use lapwing_engine::{Event, FieldId, Fields, Value, field};
-use smol_str::ToSmolStr;
+use smol_str::{ToSmolStr, format_smolstr};
 
 pub(super) use self::block::Blocks;
 pub(super) use self::filter::{Audience, asks_for_connections, filter};
@@ -308,7 +308,7 @@ fn environment(table: &Table, key: Key) -> Fields {
 }
 
 /// Where a shell or interpreter reads, and what such a one runs: who made that pipe, socket or terminal, with whom that process
-/// is connected, and whether more can come.
+/// is connected, whether more can come, and whether what it writes goes where its parent's does.
 fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fields) {
     let parent = process.parent.and_then(|parent| table.get(parent));
     let of_parent = parent.and_then(|parent| parent.image.commands_from());
@@ -316,7 +316,10 @@ fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fiel
     if process.image.commands_from().is_none() && of_parent.is_none() {
         return;
     }
-    let Some(stdin) = process.stdio.as_ref().map(|stdio| stdio[0]) else { return };
+    let Some([stdin, stdout, _]) = process.stdio else { return };
+    let above = parent.and_then(|parent| table.starter(parent)?.stdio);
+    let is_above = |[_, above, _]: [Descriptor; 3]| (above.inode, above.mode) == (stdout.inode, stdout.mode);
+    fields.set_some(field!("lapwing.process.stdout.inherited"), above.map(is_above));
     let ty = block::descriptor_type(stdin);
     // Who feeds a script to a shell may be held up between the last word and the end.
     let is_over = || ty == "pipe" && parent.is_some_and(|parent| pipe::is_over(parent.key.pid, stdin.inode));
@@ -325,7 +328,10 @@ fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fiel
     let Some(maker) = table.stdin_maker(process) else { return };
     fields.set(field!("lapwing.process.stdin.maker.entity_id"), maker.entity_id.clone());
     let executable = Some(&maker.image.executable).filter(|path| !path.is_empty());
-    fields.set_some(field!("lapwing.process.stdin.maker.executable"), executable.cloned());
+    // Who has users of his own has mounts of his own, and may put any file at any path.
+    let is_own_path = table.is_of_other_users(maker);
+    let path = executable.map(|path| if is_own_path { format_smolstr!("...{path}") } else { path.clone() });
+    fields.set_some(field!("lapwing.process.stdin.maker.executable"), path);
     let reads = || table.starter(maker)?.connection().filter(|(_, held)| held.contains(&STDIO[0]));
     if let Some(socket) = maker.recent_peer(time).or_else(|| Some(reads()?.0)) {
         OF_MAKER.describe(socket, fields);

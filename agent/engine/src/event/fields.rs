@@ -517,6 +517,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("lapwing.process.stdin.maker.socket.transport", Keyword),
     one("lapwing.process.stdin.open", Boolean),
     one("lapwing.process.stdin.type", Keyword),
+    one("lapwing.process.stdout.inherited", Boolean),
     one("lapwing.process.stdout.inode", Long),
     one("lapwing.process.stdout.type", Keyword),
     list("lapwing.process.working_directory_file", Keyword),

@@ -86,7 +86,13 @@ fn events(host: Host) -> Vec<Event> {
     (exec.socket.inode, exec.socket.local_port, exec.socket.remote_port) = (1, 1, 1);
     (exec.socket.local, exec.socket.remote) = ([1; 4], [1; 4]);
     (exec.socket.family, exec.socket.protocol) = (2, 6);
-    table.connect(leader, &exec.socket, time);
+    // Its parent's program is of such a record too, and who made what both read from is connected.
+    let mut shell = exec;
+    (shell.task.pid, shell.task.parent, shell.place) = (LEADER, DAEMON, place(LEADER, LEADER));
+    if let Some(record) = exec_record(&shell) {
+        table.exec(&record, image("/usr/bin/bash"));
+    }
+    table.connect(daemon, &exec.socket, time);
     if let Some(record) = exec_record(&exec) {
         table.exec(&record, image("/usr/bin/python3"));
     }
