@@ -83,7 +83,7 @@ pub const EXAMPLES: &[Example] = &[
     row("W0404", Eql, "process where host.os.type == \"Linux\"", "process where host.os.type == \"linux\""),
     row("W0405", Eql, "any where event.kind == \"happening\"", "any where event.kind == \"event\""),
     row("W0406", Eql, "process where process.pid > 10 and process.pid < 5", "process where process.pid > 5 and process.pid < 10"),
-    row("W0407", Eql, "process where process.executable == \"/bin/nc\" and not process.executable == \"/bin/curl\"", "process where process.executable : \"/bin/*\" and not process.executable == \"/bin/curl\""),
+    row("W0407", Eql, "process where process.working_directory == \"/tmp\" and not process.working_directory == \"/root\"", "process where process.working_directory : \"/r*\" and not process.working_directory == \"/root\""),
     row("W0408", Eql, "sequence by host.id [process where true] [network where true]", "sequence by host.id with maxspan=1m [process where true] [network where true]"),
     row("W0409", File, "[rule]\nid = \"a\"\nname = \"Netcat\"\ndescription = \"text\"\nos_list = [\"linux\"]\nquery = 'process where process.name == \"nc\"'\n[[actions]]\naction = \"kill_process\"\nfield = \"process.entity_id\"\nstate = 0", "[rule]\nid = \"a\"\nname = \"Netcat\"\ndescription = \"text\"\nos_list = [\"linux\"]\nquery = 'process where process.name == \"nc\"'\n[lapwing]\nallow = [\"W0409\"]"),
     row("W0501", Words, "an exception whose `expires` is a day of last year", "a later day, or no exception"),
