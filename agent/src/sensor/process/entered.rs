@@ -36,12 +36,15 @@ impl Table {
         own.or_else(|| Some((self.container_by_group(self.holder(process.mount_namespace())?)?, true)))
     }
 
-    /// Learns of which container a process's namespace of mounts is, where it is in its control group.
+    /// Learns of which container a process's namespace of mounts is, where it is in its control group and its parent is in another
+    /// namespace: a container begins so.
     pub(super) fn learn_container(&mut self, key: Key) {
         let Some(process) = self.get(key) else { return };
         let namespace = process.mount_namespace();
         let is_host = || self.by_pid(1).is_none_or(|init| init.mount_namespace() == namespace);
-        if namespace == 0 || self.holder(namespace).is_some() || is_host() {
+        let parent = process.parent.and_then(|parent| self.get(parent));
+        let is_parents = || parent.is_some_and(|parent| parent.mount_namespace() == namespace);
+        if namespace == 0 || self.holder(namespace).is_some() || is_parents() || is_host() {
             return;
         }
         if self.container_by_group(process).is_some() {
