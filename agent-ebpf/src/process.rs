@@ -85,11 +85,7 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
         (*record).place = task::place(task);
         (*record).stdio = task::stdio(task);
         let modes = (*record).stdio.map(|descriptor| descriptor.mode as u16);
-        (*record).socket = if modes.into_iter().any(socket::is_socket) {
-            socket::of_descriptors(task.address(), modes)
-        } else {
-            socket::NONE
-        };
+        (*record).socket = socket::of_descriptors(task.address(), modes);
         (*record).args_count = read(binprm, &BINPRM_ARGC);
         let tail = Tail::begin(place, scratch, size_of::<Exec>());
         (*record).filename = tail.text(read(binprm, &BINPRM_FILENAME));

@@ -17,7 +17,7 @@ const MPTCP: u16 = 262;
 pub(crate) const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 /// No socket.
-pub(crate) const NONE: Socket = Socket {
+const NONE: Socket = Socket {
     id: 0,
     inode: 0,
     local: [0; 4],

@@ -97,7 +97,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sensor/loss.rs", "WINDOWS_MAX", Each(32), "the oldest time of losses is forgotten", "–"),
     limit("agent/src/sensor/context.rs", "HOLDERS_MAX", Apart, "older children are not looked at", "`partial` in the alert"),
     limit("agent/src/sensor/process/peers.rs", "PEERS_MAX", Apart, "the last that is known stays known when it is over", "–"),
-    limit("agent/src/sensor/process/entered.rs", "NAMESPACES_MAX", Apart, "the one learned first is forgotten, and learned again with the next program in it", "–"),
+    limit("agent/src/sensor/process/entered.rs", "NAMESPACES_MAX", Apart, "the one learned first is forgotten, and learned again with the next program that is started in it from outside", "–"),
     limit("agent/src/sensor/script.rs", "STEPS_MAX", Apart, "the path of the script satisfies no exclusion", "`script.mark` in the event"),
     limit("agent/src/sensor/script.rs", "ROOTS_MAX", Apart, "the script is not looked up through further ancestors", "`script.mark` in the event"),
     limit("agent/src/sensor/context.rs", "WITNESSES_MAX", Apart, "the file is not looked for through further processes", "`hash_skipped` in the alert"),

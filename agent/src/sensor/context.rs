@@ -8,12 +8,14 @@ use std::fs;
 use std::sync::Arc;
 
 use lapwing_engine::{Event, Fields, Value, field};
-use smol_str::format_smolstr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::clock::Clock;
 use super::decode::Decoder;
+use super::file::FileKey;
 use super::image::Image;
 use super::process::{Process, STDIO, Table, is_socket};
+use super::script::Script;
 use super::{snapshot, thread};
 use crate::evidence::{Descriptor, Missing, Program, is_fresh};
 use crate::source::Context;
@@ -79,30 +81,34 @@ fn program(
     let is_open = |other: &Program| other.file == file && other.running.is_ok();
     // A file that is open for this alert needs no descriptor more.
     let running = if others.iter().flatten().any(is_open) { Err(Missing::Gone) } else { running(process) };
-    let since = clock.wall(image.since).as_nanos();
-    let is_fresh = |changed| image.since != 0 && is_fresh(changed, since);
-    Ok(Program {
-        file,
-        is_fresh: file.changed.is_some_and(is_fresh),
-        running,
-        path: image.executable.clone(),
-        witnesses: witnesses(table, process),
-    })
+    Ok(of_file(table, process, image, clock, (file, &image.executable), running))
 }
 
 /// The script that a process was started for, which comes behind all others.
 fn script(table: &Table, process: &Process, image: &Image, clock: Clock) -> Option<Result<Program, Missing>> {
-    let path = image.script_path.clone()?;
-    let file = image.script_key;
+    let Script { path, key, .. } = image.script_file.as_ref()?;
+    let program = || of_file(table, process, image, clock, (*key, path), Err(Missing::Gone));
+    Some(key.is_known().then(program).ok_or(Missing::Doubtful))
+}
+
+/// A file that was opened to run a program, and its path.
+fn of_file(
+    table: &Table,
+    process: &Process,
+    image: &Image,
+    clock: Clock,
+    (file, path): (FileKey, &SmolStr),
+    running: Result<Descriptor, Missing>,
+) -> Program {
     let since = clock.wall(image.since).as_nanos();
-    let program = Program {
+    let is_fresh = |changed| image.since != 0 && is_fresh(changed, since);
+    Program {
         file,
-        is_fresh: image.since != 0 && file.changed.is_some_and(|changed| is_fresh(changed, since)),
-        running: Err(Missing::Gone),
-        path,
+        is_fresh: file.changed.is_some_and(is_fresh),
+        running,
+        path: path.clone(),
         witnesses: witnesses(table, process),
-    };
-    Some(if file.is_known() { Ok(program) } else { Err(Missing::Doubtful) })
+    }
 }
 
 /// The file that a process runs now.

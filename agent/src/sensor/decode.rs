@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use lapwing_common::{Closed, Connection, Descriptor, Exit, Socket};
+use lapwing_common::{Closed, Connection, Exit, Socket};
 use lapwing_engine::{Event, FieldId, Fields, Value, field};
 use smol_str::{ToSmolStr, format_smolstr};
 
@@ -31,7 +31,7 @@ use super::image::Image;
 use super::names::Names;
 use super::owner::Owner;
 use super::pipe;
-use super::process::{Changes, Key, Process, STDIO, Table};
+use super::process::{Changes, Key, Process, STDIO, Table, is_same};
 use super::tamper::Report;
 use crate::source::{Down, Tampered, Weight};
 
@@ -147,8 +147,7 @@ impl Decoder {
     pub(super) fn datagram(&mut self, table: &Table, key: Key, record: &Connection) -> Option<Event> {
         let socket = &record.socket;
         let mut own = ends(socket, socket.local_port, false);
-        let is_lite = socket.protocol == UDP_LITE;
-        own.set(field!("network.transport"), if is_lite { "udplite" } else { "udp" });
+        own.set_some(field!("network.transport"), transport(socket.protocol));
         let about = About { row: Row::Datagram, number: record.task.thread, time: record.header.time };
         self.network_event(about, table, key, socket, own)
     }
@@ -311,15 +310,15 @@ fn environment(table: &Table, key: Key) -> Fields {
 /// is connected, whether more can come, and whether what it writes goes where its parent's does.
 fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fields) {
     let parent = process.parent.and_then(|parent| table.get(parent));
-    let of_parent = parent.and_then(|parent| parent.image.commands_from());
+    let of_parent = parent.and_then(|parent| parent.image.commands_from);
     fields.set_some(field!("lapwing.process.parent.commands_from"), of_parent);
-    if process.image.commands_from().is_none() && of_parent.is_none() {
+    if process.image.commands_from.is_none() && of_parent.is_none() {
         return;
     }
     let Some([stdin, stdout, _]) = process.stdio else { return };
     let above = parent.and_then(|parent| table.starter(parent)?.stdio);
-    let is_above = |[_, above, _]: [Descriptor; 3]| (above.inode, above.mode) == (stdout.inode, stdout.mode);
-    fields.set_some(field!("lapwing.process.stdout.inherited"), above.map(is_above));
+    let is_inherited = above.map(|[_, above, _]| is_same(&above, &stdout));
+    fields.set_some(field!("lapwing.process.stdout.inherited"), is_inherited);
     let ty = block::descriptor_type(stdin);
     // Who feeds a script to a shell may be held up between the last word and the end.
     let is_over = || ty == "pipe" && parent.is_some_and(|parent| pipe::is_over(parent.key.pid, stdin.inode));
@@ -334,7 +333,7 @@ fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fiel
     fields.set_some(field!("lapwing.process.stdin.maker.executable"), path);
     let reads = || table.starter(maker)?.connection().filter(|(_, held)| held.contains(&STDIO[0]));
     if let Some(socket) = maker.recent_peer(time).or_else(|| Some(reads()?.0)) {
-        OF_MAKER.describe(socket, fields);
+        describe_ends(&OF_MAKER, socket, fields);
     }
 }
 
@@ -342,59 +341,48 @@ fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fiel
 fn describe_socket(process: &Process, fields: &mut Fields) {
     let Some((socket, held)) = process.connection() else { return };
     fields.set(field!("lapwing.socket.stdio"), Value::texts(held));
-    OWN.describe(socket, fields);
+    describe_ends(&OWN, socket, fields);
 }
 
-/// The fields by which a socket is described. Which end connected and which accepted is not known there.
-struct SocketFields {
-    inode: FieldId,
-    local_ip: FieldId,
-    local_port: FieldId,
-    peer_ip: FieldId,
-    peer_port: FieldId,
-    transport: FieldId,
-}
+/// The fields by which a socket is described: its inode, its local and its other end, and its protocol. Which end connected and
+/// which accepted is not known there.
+type SocketFields = [FieldId; 6];
 
 macro_rules! socket_fields {
     ($prefix:literal) => {
-        SocketFields {
-            inode: FieldId::of(concat!($prefix, ".inode")),
-            local_ip: FieldId::of(concat!($prefix, ".local.ip")),
-            local_port: FieldId::of(concat!($prefix, ".local.port")),
-            peer_ip: FieldId::of(concat!($prefix, ".peer.ip")),
-            peer_port: FieldId::of(concat!($prefix, ".peer.port")),
-            transport: FieldId::of(concat!($prefix, ".transport")),
-        }
+        [
+            FieldId::of(concat!($prefix, ".inode")),
+            FieldId::of(concat!($prefix, ".local.ip")),
+            FieldId::of(concat!($prefix, ".local.port")),
+            FieldId::of(concat!($prefix, ".peer.ip")),
+            FieldId::of(concat!($prefix, ".peer.port")),
+            FieldId::of(concat!($prefix, ".transport")),
+        ]
     };
-}
-
-impl SocketFields {
-    /// Each of them.
-    const ALL: [fn(&Self) -> FieldId; 6] = [
-        |fields| fields.inode,
-        |fields| fields.local_ip,
-        |fields| fields.local_port,
-        |fields| fields.peer_ip,
-        |fields| fields.peer_port,
-        |fields| fields.transport,
-    ];
 }
 
 const OWN: SocketFields = socket_fields!("lapwing.socket");
 const OF_MAKER: SocketFields = socket_fields!("lapwing.process.stdin.maker.socket");
 
-impl SocketFields {
-    fn describe(&self, socket: &Socket, fields: &mut Fields) {
-        let [local, peer] = addresses(socket);
-        let known = |address: IpAddr| (!address.is_unspecified()).then_some(address);
-        let port = |port: u16| (port != 0).then_some(u32::from(port));
-        fields.set_some(self.inode, (socket.inode != 0).then(|| count(socket.inode)));
-        fields.set_some(self.local_ip, known(local));
-        fields.set_some(self.local_port, port(socket.local_port));
-        fields.set_some(self.peer_ip, known(peer));
-        fields.set_some(self.peer_port, port(socket.remote_port));
-        fields.set_some(self.transport, transport(socket.protocol));
-    }
+fn describe_ends(of: &SocketFields, socket: &Socket, fields: &mut Fields) {
+    let [inode, local_ip, local_port, peer_ip, peer_port, protocol] = *of;
+    let [local, peer] = addresses(socket);
+    fields.set_some(inode, (socket.inode != 0).then(|| count(socket.inode)));
+    fields.set_some(local_ip, specified(local));
+    fields.set_some(local_port, port(socket.local_port));
+    fields.set_some(peer_ip, specified(peer));
+    fields.set_some(peer_port, port(socket.remote_port));
+    fields.set_some(protocol, transport(socket.protocol));
+}
+
+/// An address, where it is one.
+fn specified(address: IpAddr) -> Option<IpAddr> {
+    (!address.is_unspecified()).then_some(address)
+}
+
+/// A port, where one was chosen.
+fn port(number: u16) -> Option<u32> {
+    (number != 0).then_some(u32::from(number))
 }
 
 /// A protocol's name, by its number in IP.
@@ -440,13 +428,12 @@ fn ends(socket: &Socket, local_port: u16, is_acceptor: bool) -> Fields {
     let [local, remote] = addresses(socket);
     let (local, remote) = ((local, local_port), (remote, socket.remote_port));
     let (source, destination) = if is_acceptor { (remote, local) } else { (local, remote) };
-    let port = |port: u16| (port != 0).then_some(u32::from(port));
     let mut fields = Fields::new();
     fields.set(field!("destination.address"), destination.0.to_smolstr());
     fields.set(field!("destination.ip"), destination.0);
     fields.set_some(field!("destination.port"), port(destination.1));
     // A socket that sends before it was bound has its address only once the route is known.
-    let address = Some(source.0).filter(|address| !address.is_unspecified());
+    let address = specified(source.0);
     fields.set_some(field!("source.address"), address.map(|address| address.to_smolstr()));
     fields.set_some(field!("source.ip"), address);
     fields.set_some(field!("source.port"), port(source.1));

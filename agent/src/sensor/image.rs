@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use super::environment::Wanted;
 use super::file::FileKey;
-use super::interpreter;
+use super::interpreter::commands_from;
 use super::record::ExecRecord;
 use super::script::{self, Script};
 use crate::budget::Charge;
@@ -65,14 +65,11 @@ pub(super) struct Image {
     /// The script that was run, where an interpreter runs it.
     #[serde(with = "packed::some")]
     pub(super) script: Option<SmolStr>,
-    /// The path of that file.
-    #[serde(with = "packed::some")]
-    pub(super) script_path: Option<SmolStr>,
-    /// What names that file; the default where it is not known.
-    pub(super) script_key: FileKey,
-    /// Why the kernel may have opened another one.
-    #[serde(with = "packed::some")]
-    pub(super) script_mark: Option<SmolStr>,
+    /// The file of that script.
+    pub(super) script_file: Option<Script>,
+    /// Where it takes its commands from, where it is a shell or an interpreter.
+    #[serde(skip)]
+    pub(super) commands_from: Option<&'static str>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
     /// What is odd about the file that was mapped, or about its path: [`MARKS`]. But for what was deleted or never had a
@@ -102,8 +99,10 @@ impl Image {
         let filename = lossy(record.text(record.fixed.filename));
         let is_script = record.fixed.interpreter.len != 0;
         let args = args(record.args());
+        let name = names(name, called_name(&filename, &args), loaded(&executable, &args));
         Self {
-            name: names(name, called_name(&filename, &args), loaded(&executable, &args)),
+            commands_from: commands_from(&name, &args),
+            name,
             executable,
             file_key: FileKey::of_record(&record.fixed.file),
             since: record.fixed.header.time,
@@ -113,9 +112,7 @@ impl Image {
             directory: lossy(&record.path(record.fixed.directory)),
             comm: comm(&record.fixed.task.comm),
             script: is_script.then_some(filename),
-            script_mark: script.as_ref().and_then(|script| script.mark).map(SmolStr::new_static),
-            script_key: script.as_ref().map_or_else(FileKey::default, |script| script.key),
-            script_path: script.map(|script| script.path),
+            script_file: script,
             is_cut: record.is_cut(),
             file: marks(record.fixed.executable),
             directory_file: marks(record.fixed.directory),
@@ -136,17 +133,16 @@ impl Image {
         });
         let called = called.map(SmolStr::new);
         let script = args.iter().nth(1).filter(|script| Some(base(script)) == called.as_deref());
-        let file = script.map(|script| script::as_asked(script, directory));
+        let name = names(executable_name(executable), called.as_deref(), loaded(executable, &args));
         Self {
+            commands_from: commands_from(&name, &args),
             executable: executable.into(),
             file_key: FileKey::default(),
             since: 0,
-            name: names(executable_name(executable), called.as_deref(), loaded(executable, &args)),
+            name,
             args_count: i64::try_from(args.iter().count()).unwrap_or(i64::MAX),
             command_line: command_line(&args),
-            script_mark: file.as_ref().and_then(|file| file.mark).map(SmolStr::new_static),
-            script_path: file.map(|file| file.path),
-            script_key: FileKey::default(),
+            script_file: script.map(|script| script::of_argument(script, directory)),
             script: script.map(SmolStr::new),
             args,
             directory: directory.into(),
@@ -174,9 +170,8 @@ impl Image {
             directory: SmolStr::default(),
             comm,
             script: None,
-            script_path: None,
-            script_key: FileKey::default(),
-            script_mark: None,
+            script_file: None,
+            commands_from: None,
             is_cut: true,
             file: None,
             directory_file: None,
@@ -201,15 +196,15 @@ impl Image {
     /// The files that the kernel opened to run it, as far as that is said: the script, and the file that is mapped.
     pub(super) fn executables(&self) -> Option<Value> {
         let executable = Some(&self.executable).filter(|executable| !executable.is_empty())?;
-        Some(match &self.script_path {
+        Some(match &self.script_file {
             None => executable.clone().into(),
-            Some(script) => Value::texts([script, executable]),
+            Some(script) => Value::texts([&script.path, executable]),
         })
     }
 
     /// Those of them that are known to have been opened, where others are not.
     pub(super) fn opened_executable(&self) -> Option<&SmolStr> {
-        self.script_mark.as_ref().map(|_| &self.executable)
+        self.script_file.as_ref()?.mark.map(|_| &self.executable)
     }
 
     /// Whether it is the program of this executable, the first of both, with this command line, as far as it is kept.
@@ -218,13 +213,14 @@ impl Image {
             true => command_line.starts_with(self.command_line.as_str()),
             false => self.command_line == command_line,
         };
-        self.script_path.as_ref().unwrap_or(&self.executable) == executable && is_line
+        self.script_file.as_ref().map_or(&self.executable, |script| &script.path) == executable && is_line
     }
 
     /// About how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.executable, &self.command_line, &self.directory, &self.comm];
-        let texts = texts.into_iter().chain(&self.script).chain(&self.script_path);
+        let texts =
+            texts.into_iter().chain(&self.script).chain(self.script_file.as_ref().map(|script| &script.path));
         let texts = texts.filter(|text| text.is_heap_allocated()).map(|text| text.len() + 16);
         let values =
             [Some(&self.name), Some(&self.env_vars), self.file.as_ref(), self.directory_file.as_ref()];
@@ -235,6 +231,7 @@ impl Image {
     /// Puts together what is not saved of it, for it is made of the rest.
     pub(super) fn complete(mut self) -> Self {
         self.command_line = command_line(&self.args);
+        self.commands_from = commands_from(&self.name, &self.args);
         self
     }
 
@@ -248,12 +245,6 @@ impl Image {
             name => name,
         };
         (self.name.as_text() != Some(opened)).then_some(opened)
-    }
-
-    /// Where it takes its commands from, where it is a shell or an interpreter.
-    pub(super) fn commands_from(&self) -> Option<&'static str> {
-        let names = self.name.elements().filter_map(|name| name.as_text().map(SmolStr::new));
-        interpreter::commands_from(names, &self.args)
     }
 
     /// Whether nothing is known of it but the thread's name. A kernel thread has no more.
@@ -362,7 +353,8 @@ fn loaded<'a>(executable: &str, args: &'a Texts) -> Option<&'a str> {
     None
 }
 
-fn base(path: &str) -> &str {
+/// The last name of a path.
+pub(super) fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 

@@ -3,15 +3,16 @@
 //! Only the command line is looked at, as each interpreter reads it. Who started a program chose that, so that it says what
 //! the program will do with it and no more.
 
-use lapwing_engine::Texts;
-use smol_str::SmolStr;
+use lapwing_engine::{Texts, Value};
+
+use super::image::base;
 
 /// The commands are in a file that an argument names.
 const FILE: &str = "file";
 /// The commands are an argument.
 const ARGUMENT: &str = "argument";
 /// The commands come from standard input.
-const STDIN: &str = "stdin";
+pub(super) const STDIN: &str = "stdin";
 
 /// How interpreters of one kind read their arguments.
 struct Interpreter {
@@ -69,13 +70,10 @@ const STDIN_FILES: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0
 
 /// Where a program that goes by these names takes its commands from: `file`, `argument` or `stdin`. `None` where it is no
 /// interpreter, as far as its names say.
-pub(super) fn commands_from(names: impl Iterator<Item = SmolStr>, args: &Texts) -> Option<&'static str> {
-    let mut is_multi_call = false;
-    let mut found = None;
-    for name in names {
-        is_multi_call |= MULTI_CALL.contains(&name.as_str());
-        found = found.or_else(|| interpreter(&name));
-    }
+pub(super) fn commands_from(names: &Value, args: &Texts) -> Option<&'static str> {
+    let is_multi_call =
+        names.elements().any(|name| name.as_text().is_some_and(|name| MULTI_CALL.contains(&name)));
+    let mut found = names.elements().find_map(|name| interpreter(name.as_text()?));
     let mut args = args.iter();
     let called = args.next();
     // As `busybox sh`, and not a link of that name.
@@ -150,10 +148,6 @@ impl Interpreter {
     }
 }
 
-fn base(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,19 +201,11 @@ mod tests {
             ("nc", "nc -e /bin/sh", None),
         ] {
             let args = args(line.split(' ').map(str::as_bytes));
-            assert_eq!(commands_from([name.into()].into_iter(), &args), expected, "{line}");
+            assert_eq!(commands_from(&name.into(), &args), expected, "{line}");
         }
         let none = args([]);
-        assert_eq!(
-            commands_from(["sh".into()].into_iter(), &none),
-            Some(STDIN),
-            "without arguments, not even a name"
-        );
+        assert_eq!(commands_from(&"sh".into(), &none), Some(STDIN), "without arguments, not even a name");
         let renamed = args(["x".as_bytes(), b"-i"]);
-        assert_eq!(
-            commands_from(["x".into(), "bash".into()].into_iter(), &renamed),
-            Some(STDIN),
-            "by any of its names"
-        );
+        assert_eq!(commands_from(&Value::texts(["x", "bash"]), &renamed), Some(STDIN), "by any of its names");
     }
 }

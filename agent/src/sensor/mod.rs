@@ -1059,22 +1059,27 @@ fn name_cgroup(table: &mut Table, exec: &ExecRecord<'_>) {
     }
 }
 
-/// The ports of the connections that are ready, the last one first; zero where no answer told it yet. A socket is
-/// used again and again, so that the records are gone through from the newest back.
+/// The records that are ready and those that wait, each with whether it is ready. A socket is used again and again, so that what
+/// became of it is found from the newest back.
+fn newest_first(ring: &Ring) -> impl Iterator<Item = (Record<'_>, bool)> {
+    let later = ring.later().rev().map(|bytes| (bytes, false));
+    let ready = ring.ready().rev().map(|bytes| (bytes, true));
+    later.chain(ready).filter_map(|(bytes, is_ready)| Some((Record::parse(bytes).ok()?, is_ready)))
+}
+
+/// The ports of the connections that are ready, the last one first; zero where no answer has it yet.
 fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
     ports.clear();
     let mut found = Vec::new();
-    let later = ring.later().rev().map(|bytes| (bytes, false));
-    let ready = ring.ready().rev().map(|bytes| (bytes, true));
-    for (bytes, is_ready) in later.chain(ready) {
-        match Record::parse(bytes) {
-            Ok(Record::Connected(connected)) => {
+    for (record, is_ready) in newest_first(ring) {
+        match record {
+            Record::Connected(connected) => {
                 ports.insert(connected.socket, connected.local_port);
             }
-            Ok(Record::Closed(closed)) => {
+            Record::Closed(closed) => {
                 ports.insert(closed.socket.id, closed.socket.local_port);
             }
-            Ok(Record::Connect(connect)) => {
+            Record::Connect(connect) => {
                 let port = ports.remove(&connect.socket.id).unwrap_or(connect.socket.local_port);
                 if is_ready {
                     found.push(port);
@@ -1090,14 +1095,12 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
 fn known_sources(ring: &Ring) -> Vec<Option<Connected>> {
     let mut found = Vec::new();
     let mut known = HashMap::new();
-    let later = ring.later().rev().map(|bytes| (bytes, false));
-    let ready = ring.ready().rev().map(|bytes| (bytes, true));
-    for (bytes, is_ready) in later.chain(ready) {
-        match Record::parse(bytes) {
-            Ok(Record::Connected(connected)) if connected.state == 0 => {
+    for (record, is_ready) in newest_first(ring) {
+        match record {
+            Record::Connected(connected) if connected.state == 0 => {
                 known.insert(connected.socket, *connected);
             }
-            Ok(Record::Datagram(sent)) => {
+            Record::Datagram(sent) => {
                 let source = known.remove(&sent.socket.id);
                 if is_ready {
                     found.push(source);

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Whether nobody writes any more to the pipe with this inode, which is a process's standard input. Not where the process has
+/// Whether no process can write any more to the pipe with this inode, which is a process's standard input. Not where the process has
 /// another one by now, or is gone.
 ///
 /// It is opened once more, which waits for nothing: a pipe without a name lies on a file system of the kernel's own.
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_is_over_when_nobody_writes_to_it() {
+    fn a_pipe_is_over_when_no_process_can_write_to_it() {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::piped()).spawn().unwrap();
         let inode = std::fs::metadata(format!("/proc/{}/fd/0", child.id())).unwrap().ino();
         assert!(!is_over(child.id(), inode));

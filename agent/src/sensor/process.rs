@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, Reach, Socket, State, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, Socket, State, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -25,6 +25,7 @@ use smol_str::{SmolStr, ToSmolStr};
 use zerocopy::IntoBytes as _;
 
 use self::entered::Namespaces;
+pub(super) use self::peers::is_followed;
 use self::peers::{Peer, Peers, is_of_interest};
 pub(super) use self::saved::Saved;
 use super::decode::Blocks;
@@ -94,6 +95,11 @@ pub(super) struct Process {
 
 /// The names of the standard descriptors.
 pub(super) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
+
+/// Whether two descriptors stand for one file. Who writes to it changes.
+pub(super) fn is_same(one: &Descriptor, other: &Descriptor) -> bool {
+    (one.inode, one.mode) == (other.inode, other.mode)
+}
 
 /// Whether a descriptor stands for a socket.
 pub(super) fn is_socket(descriptor: &Descriptor) -> bool {
@@ -446,7 +452,7 @@ impl Table {
         let stdin = process.stdio.as_ref()?[0];
         let is_other = |ancestor: &&Process| {
             let starter = self.starter(ancestor).and_then(|starter| starter.stdio.as_ref());
-            starter.is_none_or(|stdio| (stdio[0].inode, stdio[0].mode) != (stdin.inode, stdin.mode))
+            starter.is_none_or(|stdio| !is_same(&stdio[0], &stdin))
         };
         let maker = self.ancestors(process.key).find(is_other)?;
         let family = std::iter::once(maker).chain(self.ancestors(maker.key));
@@ -476,7 +482,8 @@ impl Table {
     }
 
     /// A process that forks is what its child is at first, but for capabilities and who answers for it, which the child may
-    /// have got in a user namespace of its own, and for the control group, which `clone3` may name. Returns it, and what it became since it was last looked at.
+    /// have got in a user namespace of its own, and for the control group, which `clone3` may name. Returns it, and what it
+    /// became since it was last looked at.
     pub(super) fn observe_forker(&mut self, record: &Fork) -> (Key, Changes) {
         let forker = Key::new(record.forker, record.forker_start);
         let child = state_of(&record.credentials, &record.place);
@@ -696,11 +703,6 @@ impl Process {
     /// A connection that it has and that began a short time before this one.
     pub(super) fn recent_peer(&self, time: u64) -> Option<&Socket> {
         self.peers.as_ref()?.recent(time)
-    }
-
-    /// Whether connections of this class are remembered: those that leave the host.
-    pub(super) fn is_followed(reach: Reach) -> bool {
-        peers::is_followed(reach)
     }
 
     /// The connection with which its program started as a standard descriptor, and the names of those that are it.

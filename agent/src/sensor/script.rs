@@ -15,6 +15,7 @@ use lapwing_common::{Exec, Namespace};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, major, makedev, openat2, readlinkat, statx,
 };
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::clock;
@@ -27,18 +28,33 @@ use crate::evidence::is_fresh;
 const STEPS_MAX: usize = 32;
 /// Most ancestors through whose root a script is looked up.
 const ROOTS_MAX: usize = 4;
-/// The path was found, and who may write to a folder of it can have changed it since the script was opened.
-pub(super) const UNVERIFIED: &str = "unverified";
-/// The path was not found: it is as the script was run by, joined to the working directory.
-pub(super) const UNRESOLVED: &str = "unresolved";
+
+/// Why a path may not be that of the file which the kernel opened.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) enum Mark {
+    /// The path was found, and who may write to a folder of it can have changed it since the script was opened.
+    Unverified,
+    /// The path was not found: it is as the script was run by, joined to the working directory.
+    Unresolved,
+}
+
+impl Mark {
+    /// Its name in events.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unverified => "unverified",
+            Self::Unresolved => "unresolved",
+        }
+    }
+}
 
 /// The file of a script.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Script {
     /// Its path, from the root of the process's mount namespace.
     pub(super) path: SmolStr,
-    /// Why it may not be what the kernel opened: [`UNVERIFIED`] or [`UNRESOLVED`].
-    pub(super) mark: Option<&'static str>,
+    /// Why it may not be what the kernel opened.
+    pub(super) mark: Option<Mark>,
     /// What names the file; the default where it may be another one.
     pub(super) key: FileKey,
 }
@@ -46,27 +62,45 @@ pub(super) struct Script {
 /// The script of an exec; `None` where a program was run itself, or a script by a descriptor.
 pub(super) fn of(record: &ExecRecord<'_>, table: &Table) -> Option<Script> {
     let interpreter = Path::new(OsStr::from_bytes(record.text(record.fixed.interpreter)));
-    let asked = Path::new(OsStr::from_bytes(record.text(record.fixed.filename)));
-    if interpreter.as_os_str().is_empty() || asked.starts_with("/dev/fd") || asked.starts_with("/proc") {
+    let filename = Path::new(OsStr::from_bytes(record.text(record.fixed.filename)));
+    if interpreter.as_os_str().is_empty() || filename.starts_with("/dev/fd") || filename.starts_with("/proc")
+    {
         return None;
     }
     let directory = record.path(record.fixed.directory);
     let directory = Path::new(OsStr::from_bytes(&directory));
-    let asked = directory.join(asked);
+    let path = directory.join(filename);
+    let run = Run::of(record.fixed);
     let found = roots(record.fixed, table).into_iter().find_map(|root| {
         let root = Root::open(&root)?;
-        root.is_of(interpreter, record.fixed).then(|| root.script(&asked, record.fixed))?
+        root.is_of(interpreter, &run).then(|| root.script(&path, &run))?
     });
-    Some(found.unwrap_or_else(|| unresolved(&asked)))
+    Some(found.unwrap_or_else(|| unresolved(&path)))
 }
 
 /// The script that `/proc` shows of a process. What that shows as arguments is the process's own choice.
-pub(super) fn as_asked(script: &str, directory: &str) -> Script {
+pub(super) fn of_argument(script: &str, directory: &str) -> Script {
     unresolved(&Path::new(directory).join(script))
 }
 
-fn unresolved(asked: &Path) -> Script {
-    Script { path: text(&normal(asked)), mark: Some(UNRESOLVED), key: FileKey::default() }
+fn unresolved(path: &Path) -> Script {
+    Script { path: text(&normal(path)), mark: Some(Mark::Unresolved), key: FileKey::default() }
+}
+
+/// The run of an interpreter for which a script is looked up.
+struct Run {
+    /// The interpreter's file.
+    interpreter: FileKey,
+    /// When it began, in nanoseconds since 1970.
+    since: i64,
+}
+
+impl Run {
+    fn of(exec: &Exec) -> Self {
+        let age = clock::now().saturating_sub(exec.header.time);
+        let since = crate::clock::now().as_nanos().saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
+        Self { interpreter: FileKey::of_record(&exec.file), since }
+    }
 }
 
 /// Where the root of a process that ran a program may be found, best first: by the time at which that is read the process may have
@@ -119,25 +153,26 @@ impl Root {
     /// Whether the name by which an interpreter was run leads to the very file from here: then names lead where they led the
     /// process. A root of one's own has no file of another's but by mounts, which are of another namespace, or by links, for which
     /// it must be one's own.
-    fn is_of(&self, interpreter: &Path, exec: &Exec) -> bool {
-        let Some(found) = self.find(interpreter, exec) else { return false };
-        interpreter.is_absolute() && FileKey::of_record(&exec.file).is_at(found.its.device, found.its.inode)
+    fn is_of(&self, interpreter: &Path, run: &Run) -> bool {
+        let Some(found) = self.find(interpreter, run) else { return false };
+        interpreter.is_absolute() && run.interpreter.is_at(found.its.device, found.its.inode)
     }
 
     /// The script that a path leads to.
-    fn script(&self, asked: &Path, exec: &Exec) -> Option<Script> {
+    fn script(&self, path: &Path, run: &Run) -> Option<Script> {
         // The working directory is from the root of the mount namespace.
-        let asked = asked.strip_prefix(&self.path).unwrap_or(asked);
-        let Found { file, its, is_verified } = self.find(asked, exec)?;
+        let path = path.strip_prefix(&self.path).unwrap_or(path);
+        let Found { file, its, is_verified } = self.find(path, run)?;
         let is_file = FileType::from_raw_mode(its.mode.into()) == FileType::RegularFile && its.links > 0;
         let named = FileKey::of_attributes(its.device, its.inode, its.changed);
-        let (mark, key) = if is_verified { (None, named) } else { (Some(UNVERIFIED), FileKey::default()) };
+        let (mark, key) =
+            if is_verified { (None, named) } else { (Some(Mark::Unverified), FileKey::default()) };
         is_file.then(|| path_of(&file)).flatten().map(|path| Script { path: text(&path), mark, key })
     }
 
     /// What a path leads to, as far as the kernel has it in its cache.
-    fn find(&self, path: &Path, exec: &Exec) -> Option<Found> {
-        self.walk(path, exec).or_else(|| {
+    fn find(&self, path: &Path, run: &Run) -> Option<Found> {
+        self.walk(path, run).or_else(|| {
             let file = open(&self.folder, path, OFlags::empty())?;
             Some(Found { its: attributes(&file)?, file, is_verified: false })
         })
@@ -146,19 +181,18 @@ impl Root {
     /// The same step by step. It is verified where what each step leads to had its name already when the program began: it
     /// was not changed since, for a file that gets a name is; or its folder and itself are root's, and no one else may write to that.
     /// `None` where a link lies on a file system that a user may serve: who serves it would be waited for.
-    fn walk(&self, path: &Path, exec: &Exec) -> Option<Found> {
-        let ran = FileKey::of_record(&exec.file);
-        let age = clock::now().saturating_sub(exec.header.time);
-        let since = crate::clock::now().as_nanos().saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
-        let is_local =
-            |its: &Attributes| major(its.device) != 0 || ran.changed.is_some() && ran.device == its.device;
+    fn walk(&self, path: &Path, run: &Run) -> Option<Found> {
+        let Run { interpreter, since } = run;
+        let is_local = |its: &Attributes| {
+            major(its.device) != 0 || interpreter.changed.is_some() && interpreter.device == its.device
+        };
         let is_roots = |folder: &Attributes, its: &Attributes| {
             let is_open = folder.mode & 0o002 != 0 || folder.mode & 0o020 != 0 && folder.gid != 0;
             let is_sticky = folder.mode & 0o1000 != 0;
             folder.uid == 0 && its.uid == 0 && (!is_open || is_sticky) && is_local(folder)
         };
         let is_safe = |folder: &Attributes, its: &Attributes| {
-            is_local(its) && (is_roots(folder, its) || !is_fresh(its.changed, since))
+            is_local(its) && (is_roots(folder, its) || !is_fresh(its.changed, *since))
         };
         let mut names: Vec<PathBuf> = names_of(path).collect();
         let mut way: Vec<(OwnedFd, Attributes)> = Vec::new();
@@ -207,7 +241,7 @@ fn open(folder: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd> {
     openat2(folder, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), how).ok()
 }
 
-/// What the kernel has of an open file. Nobody who serves it is asked.
+/// What the kernel has of an open file, without a request to who serves it.
 fn attributes(file: &OwnedFd) -> Option<Attributes> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = statx(file, "", flags, StatxFlags::BASIC_STATS).ok()?;

@@ -1,7 +1,7 @@
 //! Which names and paths of a process are those of files that the kernel opened, and which it only goes by.
 //!
-//! A list such as `process.name` or `process.executable` holds both, so that rules match either. A name that a process only goes by, a link's or
-//! one that it gave itself, is anyone's to choose: no exclusion may be satisfied by it. Where there are such names, a
+//! A list such as `process.name` or `process.executable` holds both, so that rules match either. A name that a process only
+//! goes by, a link's or one that it gave itself, is anyone's to choose: no exclusion may be satisfied by it. Where there are such names, a
 //! field beside the list has those of the opened files alone.
 
 use super::{Elements, Event, FieldId, Value};

@@ -12,6 +12,7 @@ use crate::budget::Meter;
 use crate::sensor::container::Container;
 use crate::sensor::image::Image;
 use crate::sensor::process::{Process, Table};
+use crate::sensor::script::Mark;
 
 /// What a process looks like in events, made when it is needed first.
 pub(in crate::sensor) struct Blocks {
@@ -180,7 +181,7 @@ impl Decoder {
             fields.set_some(field!("process.command_line"), known(&image.command_line));
             fields.set(field!("process.pid"), process.key.pid);
             fields.set_some(field!("process.working_directory"), known(&image.directory));
-            fields.set_some(field!("lapwing.process.commands_from"), image.commands_from());
+            fields.set_some(field!("lapwing.process.commands_from"), image.commands_from);
             describe_descriptors(process, &mut fields);
             self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
@@ -321,10 +322,11 @@ fn describe_program(image: &Image, fields: &mut Fields) {
         fields.set(field!("process.Ext.command_line_truncated"), true);
     }
     fields.set(field!("lapwing.process.comm"), image.comm.clone());
-    fields.set_some(field!("lapwing.process.commands_from"), image.commands_from());
+    fields.set_some(field!("lapwing.process.commands_from"), image.commands_from);
     fields.set_some(field!("lapwing.process.executable_file"), image.file.clone());
     fields.set_some(field!("lapwing.process.script.filename"), image.script.clone());
-    fields.set_some(field!("lapwing.process.script.mark"), image.script_mark.clone());
+    let mark = image.script_file.as_ref().and_then(|script| script.mark);
+    fields.set_some(field!("lapwing.process.script.mark"), mark.map(Mark::name));
     fields.set_some(field!("lapwing.process.working_directory_file"), image.directory_file.clone());
 }
 

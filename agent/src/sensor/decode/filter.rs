@@ -7,17 +7,14 @@
 
 use ipnet::IpNet;
 use lapwing_common::{Filter, Kind, Reach};
-use lapwing_engine::Rule;
 use lapwing_engine::coverage::EventKind;
-use lapwing_engine::field;
 use lapwing_engine::interest::{Interest, Place};
+use lapwing_engine::{Rule, field};
 
-use super::kinds;
+use super::{OF_MAKER, kinds};
 use crate::sensor::action::ACTIONS;
 use crate::sensor::hook::{HookReport, HookState};
-use crate::sensor::process::Process;
-
-use super::{OF_MAKER, SocketFields};
+use crate::sensor::process::is_followed;
 
 /// Rules, and how they are told events of a kind; `None` where they are not.
 pub(in crate::sensor) struct Audience<'a> {
@@ -30,8 +27,7 @@ pub(in crate::sensor) struct Audience<'a> {
 /// Whether a rule asks for the connection of the process that made a standard input: which connections there are must be known
 /// then.
 pub(in crate::sensor) fn asks_for_connections(rule: &Rule) -> bool {
-    let of_maker = SocketFields::ALL.map(|field| field(&OF_MAKER));
-    rule.fields().iter().any(|field| of_maker.contains(field))
+    rule.fields().iter().any(|field| OF_MAKER.contains(field))
 }
 
 impl Audience<'_> {
@@ -70,10 +66,10 @@ pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]
         let place = Place { field: field!("destination.ip"), networks: &networks, is_within };
         for kind in Kind::ALL.into_iter().filter(|kind| kind.is_connection()) {
             let mut needing = ACTIONS.iter().filter(|action| action.needs.contains(&kind));
-            let is_followed = Process::is_followed(reach)
+            let is_needed_later = is_followed(reach)
                 && kind != Kind::CONNECTED
                 && audiences.iter().any(|audience| audience.asks_for_connections);
-            if !is_followed && !needing.any(|action| asked.is(action.name, Some(place))) {
+            if !is_needed_later && !needing.any(|action| asked.is(action.name, Some(place))) {
                 filter.dropped[kind.slot()] |= reach.bit();
             }
         }

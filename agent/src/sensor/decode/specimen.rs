@@ -18,10 +18,11 @@ use crate::sensor::file::FileKey;
 use crate::sensor::hook::UDP;
 use crate::sensor::host::Host;
 use crate::sensor::image::{DELETED, Image, args};
+use crate::sensor::interpreter::STDIN;
 use crate::sensor::owner::Owner;
 use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
-use crate::sensor::script::UNVERIFIED;
+use crate::sensor::script;
 use crate::sensor::tamper::Report;
 use crate::source::Weight;
 
@@ -109,6 +110,7 @@ fn events(host: Host) -> Vec<Event> {
     (connection.socket.local, connection.socket.remote) = ([1; 4], [1; 4]);
     found.push(decoder.connect(&table, key, &connection, 1));
     found.push(decoder.accept(&table, key, &connection));
+    connection.socket.protocol = 17;
     found.push(decoder.datagram(&table, key, &connection));
     let mut closed = Closed::new_zeroed();
     closed.socket = connection.socket;
@@ -166,9 +168,8 @@ fn image(executable: &str) -> Image {
         directory: "/".into(),
         comm: name.into(),
         script: Some("/script".into()),
-        script_path: Some("/script".into()),
-        script_key: FileKey::default(),
-        script_mark: Some(UNVERIFIED.into()),
+        script_file: Some(script::of_argument("/script", "/")),
+        commands_from: Some(STDIN),
         is_cut: true,
         file: Some(Value::texts([DELETED])),
         directory_file: Some(Value::texts([DELETED])),

@@ -7,7 +7,7 @@ use super::{Key, Life, Process, Table};
 use crate::sensor::container::{self, Container};
 
 /// Most namespaces of containers that are known. The one that was learned first is forgotten first, and learned again with the next
-/// program that starts in it.
+/// program that is started in it from outside.
 const NAMESPACES_MAX: usize = 1024;
 
 /// For each namespace of mounts a process of the container that it is.

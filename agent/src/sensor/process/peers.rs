@@ -61,7 +61,7 @@ impl Peers {
 }
 
 /// Whether connections of this class are remembered: those that leave the host.
-pub(super) fn is_followed(reach: Reach) -> bool {
+pub(in crate::sensor) fn is_followed(reach: Reach) -> bool {
     matches!(reach, Reach::Private | Reach::Public)
 }
 

@@ -97,7 +97,9 @@ impl<'a> Crew<'a> {
         let workers = std::thread::available_parallelism()?.get() + WORKERS_MORE;
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
         let mut turns = turns.into_inner().unwrap_or_else(PoisonError::into_inner);
         turns.sort_by_key(|(number, _)| *number);
