@@ -109,8 +109,8 @@ impl Project {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if FOLDERS.contains(&name.as_str()) {
                 collect(root, &path, &mut files)?;
-            } else if path.is_file() && name != GIT {
-                read(root, &path, &mut files)?;
+            } else if path.is_file() && name != GIT && !read(root, &path, &mut files)? {
+                bail!("{name}: beside the folders only text may stand; remove the file");
             }
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -150,14 +150,13 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<File>) -> Result<()> {
     Ok(())
 }
 
-fn read(root: &Path, path: &Path, files: &mut Vec<File>) -> Result<()> {
+/// Adds a file that is text, and returns whether it is. A binary file, such as a recorded database, has no rules to keep.
+fn read(root: &Path, path: &Path, files: &mut Vec<File>) -> Result<bool> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-    // What is no text, such as a recorded database, has no rules to keep.
-    if let Ok(text) = String::from_utf8(bytes) {
-        let path = path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
-        files.push(File { path, text });
-    }
-    Ok(())
+    let Ok(text) = String::from_utf8(bytes) else { return Ok(false) };
+    let path = path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
+    files.push(File { path, text });
+    Ok(true)
 }
 
 /// What a rule says of a project of these files, for the tests of the rules.
