@@ -149,7 +149,7 @@ pub(crate) fn ended<B: Base>(_ctx: &impl EbpfContext, task: B, is_last: Option<b
     let leader: B = read(task, &TASK_LEADER);
     let flags: u32 = read(signal, &SIGNAL_FLAGS);
     // Both are read before one is chosen. Else the compiler makes one read of a chosen address with a chosen offset, and the
-    // verifier of 5.10 takes the wrong pair for possible.
+    // verifiers of 5.10 and 6.1 take the wrong pair for possible.
     let (group_status, own_status) = (read(signal, &SIGNAL_GROUP_EXIT_CODE), read(leader, &TASK_EXIT_CODE));
     let status = if flags & SIGNAL_GROUP_EXIT != 0 { group_status } else { own_status };
     let identity = task::identity(task);

@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::shell;
 
@@ -109,8 +109,9 @@ impl Project {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if FOLDERS.contains(&name.as_str()) {
                 collect(root, &path, &mut files)?;
-            } else if path.is_file() && name != GIT && !read(root, &path, &mut files)? {
-                bail!("{name}: beside the folders only text may stand; remove the file");
+            } else if path.is_file() && name != GIT {
+                let is_text = read(root, &path, &mut files)?;
+                ensure!(is_text, "{name}: beside the folders only text may stand; remove the file");
             }
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));

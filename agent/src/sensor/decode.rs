@@ -46,7 +46,7 @@ pub(super) struct Decoder {
     sequence: i64,
     actions: [Arc<Fields>; ACTIONS.len()],
     /// The actions that no rule asks for.
-    unasked: [bool; ACTIONS.len()],
+    unmatchable: [bool; ACTIONS.len()],
     /// Whether all events are told, asked for or not.
     tells_all: bool,
 }
@@ -64,14 +64,14 @@ impl Decoder {
             boot,
             sequence: 0,
             actions: std::array::from_fn(|index| Arc::new(fixed(&ACTIONS[index]))),
-            unasked: [false; ACTIONS.len()],
+            unmatchable: [false; ACTIONS.len()],
             tells_all: false,
         }
     }
 
     /// From now on makes no event that none of these audiences can match, but while all are told.
     pub(super) fn make_for(&mut self, audiences: &[Audience<'_>]) {
-        self.unasked = filter::unasked(audiences);
+        self.unmatchable = filter::unmatchable(audiences);
     }
 
     /// Whether somebody watches, who is told all events.
@@ -80,7 +80,7 @@ impl Decoder {
     }
 
     fn is_told(&self, row: Row) -> bool {
-        self.tells_all || !self.unasked[row as usize]
+        self.tells_all || !self.unmatchable[row as usize]
     }
 
     /// A process was made.

@@ -176,7 +176,7 @@ fn load(config: &SensorConfig, layout: &Layout, pid_namespace: u32) -> Result<Eb
     let mut loader = EbpfLoader::new();
     layout.set(&mut loader);
     let loaded = loader
-        // The loader reads the kernel's BTF unasked; it needs none, for the programs have no relocations.
+        // The loader reads the kernel's BTF too; it needs none, for the programs have no relocations.
         .btf(None)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("CONNECTIONS", connections_bytes)

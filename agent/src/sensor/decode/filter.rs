@@ -39,15 +39,15 @@ impl Audience<'_> {
     }
 }
 
-/// Everything that is asked for.
-struct Asked<'a> {
+/// The events that a rule can match.
+struct Matchable<'a> {
     audiences: &'a [Audience<'a>],
     kinds: Vec<EventKind>,
 }
 
-impl Asked<'_> {
-    /// Whether events of this name are asked for, or those of them whose address lies there.
-    fn is(&self, name: &str, place: Option<Place<'_>>) -> bool {
+impl Matchable<'_> {
+    /// Whether a rule can match events of this name, or those of them whose address lies there.
+    fn includes(&self, name: &str, place: Option<Place<'_>>) -> bool {
         let kind = self.kinds.iter().find(|kind| kind.name == name);
         kind.is_none_or(|kind| self.audiences.iter().any(|audience| audience.may_match(kind, place)))
     }
@@ -55,10 +55,10 @@ impl Asked<'_> {
 
 /// What may be left out for these audiences, with these hooks.
 pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]) -> Filter {
-    let asked = Asked { audiences, kinds: kinds(true, true) };
+    let matchable = Matchable { audiences, kinds: kinds(true, true) };
     let mut filter = Filter::NONE;
     let mut changes = ACTIONS.iter().filter(|action| action.is_change());
-    if changes.any(|action| asked.is(action.name, None) && !shows_all(hooks, action.hook)) {
+    if changes.any(|action| matchable.includes(action.name, None) && !shows_all(hooks, action.hook)) {
         return filter;
     }
     for reach in Reach::ALL {
@@ -69,7 +69,7 @@ pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]
             let is_needed_later = is_followed(reach)
                 && kind != Kind::CONNECTED
                 && audiences.iter().any(|audience| audience.asks_for_connections);
-            if !is_needed_later && !needing.any(|action| asked.is(action.name, Some(place))) {
+            if !is_needed_later && !needing.any(|action| matchable.includes(action.name, Some(place))) {
                 filter.dropped[kind.slot()] |= reach.bit();
             }
         }
@@ -78,9 +78,9 @@ pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]
 }
 
 /// The actions that none of these audiences can match, whatever else their events say: they need not be made.
-pub(super) fn unasked(audiences: &[Audience<'_>]) -> [bool; ACTIONS.len()] {
-    let asked = Asked { audiences, kinds: kinds(true, true) };
-    std::array::from_fn(|row| !asked.is(ACTIONS[row].name, None))
+pub(super) fn unmatchable(audiences: &[Audience<'_>]) -> [bool; ACTIONS.len()] {
+    let matchable = Matchable { audiences, kinds: kinds(true, true) };
+    std::array::from_fn(|row| !matchable.includes(ACTIONS[row].name, None))
 }
 
 /// Whether a hook shows everything it is for. By system calls it misses what is done otherwise, as by 32-bit programs.
@@ -219,11 +219,11 @@ mod tests {
             rng.shuffle(&mut rules);
             let chosen = &rules[..rng.usize(..rules.len())];
             let chosen = crate::coverage::of_lane(chosen, &schema, &crate::config::SensorConfig::default());
-            let (filter, unasked) = (filter(&chosen, &[]), unasked(&audiences(&chosen)));
+            let (filter, unmatchable) = (filter(&chosen, &[]), unmatchable(&audiences(&chosen)));
             let is_made = |event: &Event| {
                 let name = event.text(field!("event.action"));
                 let action = ACTIONS.iter().position(|action| Some(action.name) == name);
-                action.is_none_or(|action| !unasked[action])
+                action.is_none_or(|action| !unmatchable[action])
             };
             let all = events(&mut rng);
             let left: Vec<_> =
