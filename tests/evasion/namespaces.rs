@@ -49,7 +49,8 @@ fn root_in_a_namespace_of_users() {
     let event = event("its program", |event| event["process"]["args"][1] == *argument);
     assert_fields(
         &event,
-        json!({"lapwing.actor.id": "65534", "user.id": "65534", "process.user.id": "65534", "process.real_user.id": "65534"}),
+        json!({"lapwing.actor.id": "65534", "user.id": "65534", "process.user.id": "65534", "process.real_user.id": "65534",
+            "lapwing.user.names_of": "host"}),
     );
     let own = std::fs::metadata("/proc/self/ns/user").unwrap().ino();
     assert_ne!(field(&event, "lapwing.process.namespace.user"), own);

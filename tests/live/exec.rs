@@ -1,6 +1,8 @@
 //! Row `exec`: what runs, by which name, with which arguments, where.
 
+use std::ffi::CStr;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -9,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::act::{self, Folder, Strings, c, true_path};
-use crate::agent::{assert_fields, event, field, names, of, ready};
+use crate::agent::{assert_fields, event, events, field, is, names, of, ready};
 
 #[test]
 fn a_program_is_told_whole() {
@@ -317,6 +319,41 @@ fn users_and_descriptors_are_those_of_the_program() {
             "lapwing.process.stderr.type": "file",
         }),
     );
+}
+
+/// A user who is made just before a program runs as that user. An agent of its own reads a copy of `/etc/passwd`.
+#[test]
+fn a_user_who_was_made_just_now_has_a_name() {
+    const USER: u32 = 45_678;
+    let folder = Folder::new();
+    let users = folder.0.join("passwd");
+    fs::copy("/etc/passwd", &users).unwrap();
+    let (from, to) = (c(users.to_str().unwrap()), c("/etc/passwd"));
+    let mut agent = events();
+    // SAFETY: system calls alone, on strings that outlive the call.
+    unsafe {
+        agent.pre_exec(move || {
+            let mount = |from: *const libc::c_char, to: &CStr, flags| {
+                libc::mount(from, to.as_ptr(), std::ptr::null(), flags, std::ptr::null()) == 0
+            };
+            let is_done = libc::unshare(libc::CLONE_NEWNS) == 0
+                && mount(std::ptr::null(), c"/", libc::MS_REC | libc::MS_PRIVATE)
+                && mount(from.as_ptr(), &to, libc::MS_BIND);
+            if is_done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    let mut agent = agent.stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.next().is_some(), "its hooks are attached");
+    let mut file = fs::OpenOptions::new().append(true).open(&users).unwrap();
+    writeln!(file, "case.odd-Üser$:x:{USER}:{USER}::/:/bin/sh").unwrap();
+    let mut child = Command::new("/bin/true").uid(USER).gid(USER).spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    let event = lines.map(|line| serde_json::from_str(&line).unwrap()).find(|event| is(event, "exec", pid));
+    assert_fields(&event.unwrap(), json!({"user.id": USER.to_string(), "user.name": "case.odd-Üser$"}));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }
 
 #[test]

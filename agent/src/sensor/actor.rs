@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use lapwing_common::ABSENT;
 
-/// `PROC_USER_INIT_INO`: the namespace in which the host's users are.
-const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+/// The inode of the user namespace in which the host's users are: `PROC_USER_INIT_INO`.
+pub(super) const INITIAL_USER_NAMESPACE: u32 = 0xEFFF_FFFD;
 /// How deep user namespaces may lie in each other, one more than the kernel lets be made.
 const USER_NAMESPACES_MAX: usize = 34;
 
@@ -32,7 +32,7 @@ pub(super) fn of(pid: i32, uid: u32) -> u32 {
 fn outermost_owner(mut namespace: File) -> Option<Option<u32>> {
     let mut found = None;
     for _ in 0..USER_NAMESPACES_MAX {
-        if namespace.metadata().ok()?.ino() == INITIAL_USER_NAMESPACE {
+        if namespace.metadata().ok()?.ino() == u64::from(INITIAL_USER_NAMESPACE) {
             return Some(found);
         }
         let mut owner = ABSENT;

@@ -328,7 +328,7 @@ fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fiel
     fields.set(field!("lapwing.process.stdin.maker.entity_id"), maker.entity_id.clone());
     let executable = Some(&maker.image.executable).filter(|path| !path.is_empty());
     // Who has users of his own has mounts of his own, and may put any file at any path.
-    let is_own_path = table.is_of_other_users(maker);
+    let is_own_path = maker.is_of_other_users();
     let path = executable.map(|path| if is_own_path { format_smolstr!("...{path}") } else { path.clone() });
     fields.set_some(field!("lapwing.process.stdin.maker.executable"), path);
     let reads = || table.starter(maker)?.connection().filter(|(_, held)| held.contains(&STDIO[0]));

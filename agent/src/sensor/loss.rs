@@ -35,6 +35,8 @@ pub(super) struct Losses {
     missed: u64,
     /// From when to when, in nanoseconds since boot, how many were lost.
     windows: VecDeque<(u64, u64, u64)>,
+    /// What [`Losses::written`] returned last.
+    written: Option<u64>,
 }
 
 /// What was lost between two looks.
@@ -80,6 +82,7 @@ impl Losses {
             lost: [0; SLOTS],
             missed: 0,
             windows: VecDeque::new(),
+            written: None,
         }
     }
 
@@ -142,6 +145,12 @@ impl Losses {
             }
         };
         Kind::ALL.into_iter().map(|kind| (kind, of(kind))).collect()
+    }
+
+    /// How many records were written to the rings, of all kinds, and whether that is what the last call returned.
+    pub(super) fn written(&mut self) -> (u64, bool) {
+        let written = self.sums().written.iter().sum();
+        (written, self.written.replace(written) == Some(written))
     }
 
     /// All records that were lost.

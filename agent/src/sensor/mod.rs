@@ -125,6 +125,8 @@ const PORT_WAIT_NANOS: u64 = 20_000_000;
 const STALL_NANOS: u64 = 10_000_000_000;
 /// How long the start waits for the canary.
 const CANARY_WAIT: Duration = Duration::from_secs(2);
+/// How long a stopping agent waits for kernel programs that still run after their links have ended.
+const REST_WAIT: Duration = Duration::from_secs(1);
 /// `AF_INET6`, as records have it.
 const IPV6: u16 = 10;
 /// How runs of programs that the kernel left out are named among the kinds of what was lost.
@@ -180,7 +182,8 @@ pub(crate) struct Sensor {
     /// From when to when that was.
     was_down: Option<(Timestamp, Timestamp)>,
     stop: Arc<AtomicBool>,
-    is_stopped: bool,
+    /// When the kernel programs were ended.
+    stopped: Option<Instant>,
     malformed: u64,
     /// Records of the agent's own connections.
     own: u64,
@@ -319,7 +322,7 @@ impl Sensor {
             down: None,
             was_down: None,
             stop,
-            is_stopped: false,
+            stopped: None,
             malformed: 0,
             own: 0,
             told_before: 0,
@@ -401,7 +404,20 @@ impl Sensor {
         self.keep_owners();
     }
 
-    /// Tells at the end what became of everything that was seen.
+    /// Whether the kernel programs have ended and every record that they wrote has been read. A program may run for a moment after its
+    /// link has ended, so the counts must be the same at two readings. Programs that a next run needs go on; its rings
+    /// are its own, so nothing is waited for.
+    fn is_at_rest(&mut self) -> bool {
+        let Some(stopped) = self.stopped else { return false };
+        if self.has_heir || self.is_number_lost {
+            return true;
+        }
+        let (written, is_still) = self.losses.written();
+        let is_read = written == self.ring.delivered().iter().sum::<u64>();
+        is_still && is_read || stopped.elapsed() > REST_WAIT
+    }
+
+    /// Logs at the end what became of everything that was seen.
     fn close_account(&self) {
         let records = self.losses.by_kind(self.ring.delivered());
         let each = records.into_iter().map(|(kind, counts)| {
@@ -637,7 +653,7 @@ impl Sensor {
     /// Looks whether somebody interfered with what the sensor put into the kernel, and whether it shows what happens. Returns
     /// what was not reported before.
     fn watch_over(&mut self, now: u64) -> Vec<Tampered> {
-        if self.is_stopped {
+        if self.stopped.is_some() {
             return Vec::new();
         }
         if let Some(touched) = self.stop_signal.over(now) {
@@ -923,15 +939,15 @@ impl Source for Sensor {
         if !self.running.is_empty() {
             return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
         }
-        if self.is_stopped && self.ring.is_over() {
+        if self.stopped.is_some() && self.ring.is_over() {
             self.close_account();
             if self.has_heir {
                 self.leave();
             }
             return Ok(None);
         }
-        if self.stop.load(Ordering::Relaxed) && !self.is_stopped {
-            self.is_stopped = true;
+        if self.stop.load(Ordering::Relaxed) && self.stopped.is_none() {
+            self.stopped = Some(Instant::now());
             if self.is_number_lost {
                 // The number of a descriptor that others closed may be another file's: nothing of it is closed.
                 std::mem::forget(self.ebpf.take());
@@ -939,11 +955,13 @@ impl Source for Sensor {
                 // Ends the kernel programs, so that what is in the rings now is the last.
                 self.ebpf = None;
             }
-            self.ring.close();
         }
         let before = clock::now();
         self.ring.wait(wait);
         self.drain();
+        if self.is_at_rest() {
+            self.ring.close();
+        }
         let waited = (before, clock::now());
         if let Some(logger) = &mut self.logger {
             logger.flush();
@@ -955,9 +973,9 @@ impl Source for Sensor {
         self.table.expire(now);
         self.table.groups.flush();
         let missed = || self.ebpf.as_ref().map_or(0, missed);
-        let lost = self.losses.look(now, self.is_stopped, missed).map(|lost| self.tell_lost(&lost));
+        let lost = self.losses.look(now, self.stopped.is_some(), missed).map(|lost| self.tell_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
-        let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.is_stopped);
+        let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.stopped.is_some());
         self.look_for_stall(waited);
         let tampered = self.watch_over(now);
         events.extend(tampered.iter().map(|one| one.event.clone()));

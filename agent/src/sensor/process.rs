@@ -28,6 +28,7 @@ use self::entered::Namespaces;
 pub(super) use self::peers::is_followed;
 use self::peers::{Peer, Peers, is_of_interest};
 pub(super) use self::saved::Saved;
+use super::actor::INITIAL_USER_NAMESPACE;
 use super::decode::Blocks;
 use super::groups::Groups;
 use super::image::{self, Image};
@@ -236,13 +237,6 @@ impl Table {
     /// The process that has this number, or had it last.
     pub(super) fn by_pid(&self, pid: u32) -> Option<&Process> {
         self.get(*self.current.get(&pid)?)
-    }
-
-    /// Whether its user namespace is another than that of the host's first process; not where either is not known.
-    pub(super) fn is_of_other_users(&self, process: &Process) -> bool {
-        let host = self.by_pid(1).map_or(0, |init| user_namespace(&init.place));
-        let own = user_namespace(&process.place);
-        host != 0 && own != 0 && host != own
     }
 
     /// The name of an entity, whether or not it is known.
@@ -686,6 +680,12 @@ pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
 }
 
 impl Process {
+    /// Whether its user namespace is known not to be the host's. Its own inode decides, for `/proc/1/ns/user` may be
+    /// unreadable where the agent runs.
+    pub(super) fn is_of_other_users(&self) -> bool {
+        !matches!(user_namespace(&self.place), 0 | INITIAL_USER_NAMESPACE)
+    }
+
     /// What the process is, as far as it was looked at.
     pub(super) fn state(&self) -> State {
         state_of(&self.credentials, &self.place)

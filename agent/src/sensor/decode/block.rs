@@ -157,7 +157,7 @@ impl Decoder {
         self.describe_as(&ITSELF, process, &mut fields);
         self.describe_relations(table, process, &mut fields);
         let container = table.container(process);
-        self.describe_user(table, process, container.is_some(), &mut fields);
+        self.describe_user(process, container.is_some(), &mut fields);
         self.describe_capabilities(process, &mut fields);
         describe_place(table, process, &mut fields);
         describe_container(container, &mut fields);
@@ -186,7 +186,7 @@ impl Decoder {
             self.describe_capabilities(process, &mut fields);
             self.describe_relations(table, process, &mut fields);
             let container = table.container(process);
-            self.describe_user(table, process, container.is_some(), &mut fields);
+            self.describe_user(process, container.is_some(), &mut fields);
             describe_container(container, &mut fields);
             process.blocks.made(fields)
         };
@@ -265,7 +265,7 @@ impl Decoder {
         }
     }
 
-    fn describe_user(&self, table: &Table, process: &Process, is_contained: bool, fields: &mut Fields) {
+    fn describe_user(&self, process: &Process, is_contained: bool, fields: &mut Fields) {
         let credentials = &process.credentials;
         if credentials.euid == ABSENT {
             return;
@@ -281,7 +281,7 @@ impl Decoder {
         fields.set(field!("user.id"), credentials.euid.to_smolstr());
         fields.set_some(field!("user.name"), self.names.user(credentials.euid));
         // Its own files may give the same number another name.
-        let is_foreign = is_contained || table.is_of_other_users(process);
+        let is_foreign = is_contained || process.is_of_other_users();
         fields.set_some(field!("lapwing.user.names_of"), is_foreign.then_some("host"));
     }
 }
