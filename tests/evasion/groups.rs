@@ -100,7 +100,7 @@ fn a_process_that_is_moved() {
     ready();
     let id = "decade".repeat(9) + &format!("{:010x}", std::process::id());
     let group = Group::new(&format!("docker-{id}.scope"));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = act::listener("127.0.0.1");
     let port = listener.local_addr().unwrap().port();
     let script = "import socket, sys
 for group in sys.argv[2:]:

@@ -5,6 +5,7 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use serde_json::json;
 
+use crate::act;
 use crate::agent::{assert_fields, event, ready};
 
 /// The peer is the source, and this side the destination.
@@ -12,7 +13,7 @@ use crate::agent::{assert_fields, event, ready};
 fn an_accepted_connection_is_told() {
     for (ip, ty) in [("127.0.0.1", "ipv4"), ("::1", "ipv6")] {
         ready();
-        let listener = TcpListener::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+        let listener = act::listener(ip);
         let address = listener.local_addr().unwrap();
         let client = TcpStream::connect(address).unwrap();
         let (_stream, _) = listener.accept().unwrap();

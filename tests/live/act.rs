@@ -1,11 +1,14 @@
 //! Doing what is watched. The library's own ways to start processes and to connect are few and hide which system call
 //! they use; here each is called by its name.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A folder of a test's own, gone when the test ends.
@@ -45,6 +48,18 @@ pub(crate) fn true_path() -> String {
 /// A C string.
 pub(crate) fn c(text: impl Into<Vec<u8>>) -> CString {
     CString::new(text).expect("no zero in it")
+}
+
+/// A listener at a port that no other test of this run has used: tests find events by their port.
+pub(crate) fn listener(ip: &str) -> TcpListener {
+    let bind = || TcpListener::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    std::iter::repeat_with(bind).find(|listener| is_first_use(listener.local_addr().unwrap())).unwrap()
+}
+
+/// Whether no test of this run has used the address's port before.
+pub(crate) fn is_first_use(address: SocketAddr) -> bool {
+    static PORTS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    PORTS.lock().unwrap().insert(address.port())
 }
 
 /// Makes a process, lets it do something, and waits for its end. Returns its number and its status as `wait` tells it.

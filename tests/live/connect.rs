@@ -29,7 +29,7 @@ fn is_attempt(event: &Value, port: u16) -> bool {
 
 fn listener(ip: &str) -> (TcpListener, SocketAddr) {
     ready();
-    let listener = TcpListener::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    let listener = act::listener(ip);
     let address = listener.local_addr().unwrap();
     (listener, address)
 }

@@ -9,7 +9,7 @@ use crate::act;
 use crate::agent::{all, assert_fields, event, field, ready};
 
 fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = act::listener("127.0.0.1");
     let address = listener.local_addr().unwrap();
     (listener, address)
 }

@@ -145,7 +145,7 @@ fn a_script_is_named_by_where_links_lead() {
 #[test]
 fn a_shell_on_a_connection_says_whose_it_is() {
     ready();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = act::listener("127.0.0.1");
     let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (peer, local) = (stream.peer_addr().unwrap().port(), stream.local_addr().unwrap().port());
     drop(listener.accept().unwrap());

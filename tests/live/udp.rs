@@ -30,13 +30,13 @@ fn count(port: u16) -> usize {
     all(|event| is_to(event, port)).len()
 }
 
-/// A socket that receives datagrams, and its address. Its port stays taken until the run ends, so that no other test
-/// here has sent to the same one.
+/// A socket that receives datagrams, and its address.
 fn receiver(ip: &str) -> (UdpSocket, SocketAddr) {
     ready();
-    let receiver = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    let bind = || UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+    let mut receivers = std::iter::repeat_with(bind);
+    let receiver = receivers.find(|receiver| act::is_first_use(receiver.local_addr().unwrap())).unwrap();
     let address = receiver.local_addr().unwrap();
-    std::mem::forget(receiver.try_clone().unwrap());
     (receiver, address)
 }
 
