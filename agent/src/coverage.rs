@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lapwing_engine::coverage::{Source, coverage};
 use lapwing_engine::{Rule, Schema};
 
+use crate::action;
 use crate::config::{Config, SensorConfig};
 use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS};
 use crate::sensor::{self, Wanted};
@@ -35,14 +36,14 @@ pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
 fn of_sensor(wanted: &Wanted, has_udp: bool) -> [Source; 2] {
     let kinds = sensor::event_kinds(wanted, has_udp);
     let as_auditd = sensor::auditd_kinds(&kinds);
-    [source("sensor", &sensor::streams(), kinds), source(AUDITD, &AUDITD_STREAMS, as_auditd)]
+    [source("sensor", &action::streams(), kinds), source(AUDITD, &AUDITD_STREAMS, as_auditd)]
 }
 
 /// The rules that the sensor's events are for: those that are shown these as they are, and those whose needs are met
 /// better by the same events in auditd's words.
 pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, config: &SensorConfig) -> [Vec<Arc<Rule>>; 2] {
     let sources = of_sensor(&config.env_vars, config.udp);
-    let streams = sensor::streams();
+    let streams = action::streams();
     let reads = |rule: &Rule, streams: &[&str]| streams.iter().any(|stream| rule.reads(stream));
     let is_for_auditd = |rule: &Rule| {
         reads(rule, &AUDITD_STREAMS)

@@ -24,9 +24,9 @@ use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 use tokio::sync::{oneshot, watch};
 
 use crate::budget::Taken;
-use crate::integrity::Trace;
 use crate::store::Spooled;
 pub(crate) use crate::store::{AlertDocument, Change};
+use crate::trace::Trace;
 use crate::{alert_log, store};
 
 /// Most bytes of commits that wait in the inbox before their senders do.

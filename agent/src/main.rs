@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod action;
 mod alarm;
 mod alert;
 mod alert_log;
@@ -27,6 +28,7 @@ mod log;
 mod memory;
 mod pipeline;
 mod privileges;
+mod program;
 mod recording;
 mod report;
 mod rules;
@@ -37,6 +39,7 @@ mod store;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod trace;
 
 use std::process::ExitCode;
 

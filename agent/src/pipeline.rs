@@ -28,13 +28,14 @@ use serde_json::json;
 use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges, join_by};
-use crate::integrity::{self, Plan, Rows, Trace, Written};
+use crate::integrity::{self, Plan, Rows, Written};
 use crate::lane::{self, Bell, Judge, Lane, LaneClient, View};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
 use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
+use crate::trace::Trace;
 use crate::{clock, coverage, indicators, memory, privileges, report, rules, store};
 
 /// The data streams of Elastic's that the sensor's events are in auditd's words.
@@ -78,7 +79,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
     memory::share_heaps();
     edges::outlive_limits()?;
-    let plan = config.sensor.enabled.then(|| Plan::new(config, path));
+    let plan = config.sensor.enabled.then(|| Plan::new(config.files(path)));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::NAME_CHARS_MAX;
 use super::cut::letters;
-use crate::sensor::{Action, Direction, Shows};
+use crate::action::{Action, Direction, Shows};
 
 /// Longest command line that a reason quotes, in characters.
 const COMMAND_LINE_MAX: usize = 160;
@@ -235,7 +235,7 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sensor::ACTIONS;
+    use crate::action::ACTIONS;
 
     fn line(action: Option<&str>, direction: Option<&str>, has_ends: bool) -> String {
         let mut root = serde_json::json!({

@@ -34,7 +34,7 @@ use serde::Deserialize;
 use crate::alarm::Alarm;
 use crate::alert::ALERT_BYTES_MAX;
 use crate::clock;
-use crate::integrity::{How, Place, Trace};
+use crate::trace::{How, KnownFile, Trace};
 
 /// Longest line that is read, in bytes: far longer than any that is written, for earlier versions wrote lines of 16.9 MB.
 /// A longer one is passed over, and counted.
@@ -198,7 +198,7 @@ impl AlertLog {
         self.file.sync_data()?;
         self.doubtful = false;
         self.synced += whole as u64;
-        self.trace.set(self.file.metadata().ok().map(|file| Place::new(&file, self.synced)));
+        self.trace.set(self.file.metadata().ok().map(|file| KnownFile::new(&file, self.synced)));
         if self.fingerprint.is_none() {
             self.fingerprint = files::fingerprint_of(&self.lines[..whole]);
         }
@@ -313,9 +313,9 @@ struct Opened {
 
 impl Opened {
     /// Where it is; what is no file has no place.
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<KnownFile> {
         let file = self.file.metadata().ok().filter(|file| file.is_file())?;
-        Some(Place::new(&file, self.length))
+        Some(KnownFile::new(&file, self.length))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::control::{self, Request};
 use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH};
 use crate::sensor::{self, HookReport, Kept, Sensor, StartError};
 use crate::source::cloudtrail::Geo;
-use crate::{clock, coverage, indicators, report, rules, sink};
+use crate::{action, clock, coverage, indicators, report, rules, sink};
 
 /// Check the configuration, the rules and this host before anything runs
 #[derive(Debug, clap::Args)]
@@ -194,7 +194,7 @@ fn writable(key: &str, folder: &Path) -> Result<()> {
 
 /// The lanes on which a rule runs.
 fn lanes(rule: &Rule) -> Vec<&'static str> {
-    let streams = sensor::streams();
+    let streams = action::streams();
     let lanes: [(&str, &[&[&str]]); 2] =
         [("sensor", &[&streams, &AUDITD_STREAMS]), ("cloudtrail", &[&CLOUDTRAIL_STREAMS])];
     let reads = |streams: &[&[&str]]| streams.concat().iter().any(|stream| rule.reads(stream));

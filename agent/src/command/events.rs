@@ -14,10 +14,11 @@ use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{complain, json_shown};
+use crate::action::{Action, Shows};
 use crate::config::{Config, DEFAULT_PATH, SensorConfig};
 use crate::control::{self, Answer, Line, Request};
 use crate::recording;
-use crate::sensor::{Action, HookState, Kept, KindCounts, Sensor, SensorStatus, Shows};
+use crate::sensor::{HookState, Kept, KindCounts, Sensor, SensorStatus};
 use crate::source::Source as _;
 use crate::terminal::escape;
 
@@ -158,7 +159,7 @@ pub(super) fn line(event: &Json) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sensor::ACTIONS;
+    use crate::action::ACTIONS;
 
     /// Every action that has two ends shows them.
     #[test]

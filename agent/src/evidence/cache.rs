@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::digest::Hash;
-use crate::sensor::FileKey;
+use crate::program::FileKey;
 
 /// Most bytes that hashes are kept in.
 const CACHE_BYTES_MAX: usize = 64 << 10;

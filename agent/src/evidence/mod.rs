@@ -16,8 +16,6 @@
 //! slow to read holds up no other user's.
 
 mod cache;
-mod descriptor;
-mod program;
 mod reader;
 mod share;
 mod work;
@@ -32,12 +30,10 @@ use crossbeam_channel::{SendTimeoutError, Sender, bounded};
 use lapwing_engine::{Alert, Schema};
 use serde_json::{Value as Json, json};
 
-pub(crate) use self::descriptor::Descriptor;
-pub(crate) use self::program::{Missing, Program, is_fresh};
-
 use self::work::Work;
 use crate::budget::{Meter, Taken};
 use crate::ledger::{AlertDocument, Checkpoint, LedgerSender};
+use crate::program::{self, Missing, Program};
 use crate::source::Context;
 
 /// How long an alert waits for its evidence.
@@ -205,7 +201,7 @@ impl Stage {
             "hashed": count(&self.counts.hashed),
             "hash_known": count(&self.counts.known),
             "hashes_kept": count(&self.counts.cached),
-            "descriptors": descriptor::held(),
+            "descriptors": program::held(),
             "hash_skipped": skipped,
         })
     }

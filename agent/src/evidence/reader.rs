@@ -8,11 +8,10 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::program::{Missing, Program, is_fresh};
-use super::{FILE_BYTES_MAX, descriptor};
+use super::FILE_BYTES_MAX;
 use crate::clock::{self, changed};
 use crate::digest::{self, CHUNK_BYTES, Hash};
-use crate::sensor::FileKey;
+use crate::program::{self, FileKey, Missing, Program, is_fresh};
 
 /// What is to be read for an alert.
 pub(super) struct Job {
@@ -122,7 +121,7 @@ fn hash(file: &File, bytes_left: &mut u64, until: Instant, chunk: &mut [u8]) -> 
     if size > *bytes_left {
         return Err(Missing::Budget);
     }
-    let (hash, read) = digest::of(&descriptor::readable(file)?, chunk, |count, read| {
+    let (hash, read) = digest::of(&program::readable(file)?, chunk, |count, read| {
         *bytes_left = bytes_left.saturating_sub(count);
         if read > size {
             return Err(Missing::Other);

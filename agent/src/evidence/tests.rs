@@ -10,7 +10,7 @@ use super::reader::read_now;
 use super::work::complete;
 use super::*;
 use crate::digest::Hash;
-use crate::sensor::FileKey;
+use crate::program::{Descriptor, FileKey, Missing, Program, is_fresh};
 use crate::testing::{Host, alert};
 
 /// A program that ran from this file long ago, and of which nothing is left but its path.

@@ -11,7 +11,6 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
 use lapwing_engine::{Schema, field};
 
 use super::cache::Cache;
-use super::program::{Missing, Program};
 use super::reader::{Job, Place, Reader, Report};
 use super::share::Shares;
 use super::{
@@ -23,6 +22,7 @@ use crate::budget::Taken;
 use crate::clock;
 use crate::digest::{Hash, hex};
 use crate::ledger::{AlertDocument, Commit, LedgerSender};
+use crate::program::{Missing, Program};
 use crate::source::Context;
 
 /// The stage at work.

@@ -8,7 +8,6 @@
 mod content;
 mod holders;
 mod plan;
-mod trace;
 mod tree;
 mod watch;
 mod written;
@@ -22,8 +21,7 @@ use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value as Json, json};
 
-pub(crate) use self::plan::Plan;
-pub(crate) use self::trace::{How, Place, Trace};
+pub(crate) use self::plan::{Plan, Root};
 use self::watch::Watch;
 pub(crate) use self::written::{Rows, Written};
 use crate::alarm::Alarm;
@@ -35,7 +33,7 @@ const CHANGES_MAX: usize = 64;
 
 /// What a file is to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     Executable,
     Configuration,
     Rules,

@@ -9,8 +9,6 @@ use std::sync::Arc;
 
 use super::Role;
 use super::content::Stamp;
-use crate::config::Config;
-use crate::{indicators, rules};
 
 /// A file or folder that the configuration names.
 #[derive(Clone, Debug)]
@@ -21,6 +19,18 @@ pub(crate) struct Root {
     pub(super) wanted: fn(&str) -> bool,
 }
 
+impl Root {
+    /// A folder of which the files are watched whose names are `wanted`, or one such file.
+    pub(crate) fn new(path: &Path, role: Role, wanted: fn(&str) -> bool) -> Self {
+        Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), role, wanted }
+    }
+
+    /// A file.
+    pub(crate) fn file(path: &Path, role: Role) -> Self {
+        Self::new(path, role, |_| true)
+    }
+}
+
 /// What is watched.
 pub(crate) struct Plan {
     pub(super) roots: Vec<Arc<Root>>,
@@ -29,23 +39,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Of a configuration that was read from this path.
-    pub(crate) fn new(config: &Config, path: &Path) -> Self {
-        let all: fn(&str) -> bool = |_| true;
-        let root = |path: &Path, role, wanted| {
-            Arc::new(Root {
-                path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-                role,
-                wanted,
-            })
-        };
-        let mut roots = vec![root(path, Role::Configuration, all)];
-        roots.extend(config.rules.paths.iter().map(|path| root(path, Role::Rules, rules::is_rules as _)));
-        roots.push(root(&config.rules.exceptions, Role::Exceptions, rules::is_rules));
-        let indicators = config.indicators.paths.iter();
-        roots.extend(indicators.map(|path| root(path, Role::Indicators, indicators::is_wanted as _)));
+    /// Finds the files of these roots and the agent's own executable.
+    pub(crate) fn new(roots: impl IntoIterator<Item = Root>) -> Self {
         // The longest file comes last.
-        roots.extend(executables().iter().map(|path| root(path, Role::Executable, all)));
+        let executables = executables().into_iter().map(|path| Root::file(&path, Role::Executable));
+        let roots: Vec<_> = roots.into_iter().chain(executables).map(Arc::new).collect();
         let mut plan = Self { roots: roots.clone(), files: Vec::new() };
         for root in roots {
             let is_needed = matches!(root.role, Role::Configuration | Role::Executable);

@@ -452,9 +452,9 @@ mod tests {
     use std::fs;
     use std::sync::atomic::AtomicU64;
 
-    use super::super::trace::Trace;
     use super::*;
     use crate::config::Config;
+    use crate::trace::Trace;
 
     /// A folder with a configuration and rules, and the watch over it.
     struct Stage {
@@ -489,7 +489,7 @@ mod tests {
         config.rules.paths = vec![path("rules")];
         config.rules.exceptions = path("exceptions.d");
         config.indicators.paths = vec![path("indicators.d")];
-        let mut plan = Plan::new(&config, &path("lapwing.toml"));
+        let mut plan = Plan::new(config.files(&path("lapwing.toml")));
         // The test itself is large, and no one changes it.
         plan.roots.retain(|root| root.role != Role::Executable);
         plan.files.retain(|(root, ..)| root.role != Role::Executable);

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::trace::{How, Loss, Place, Trace};
 use super::{FileChange, Outcome};
+use crate::trace::{How, KnownFile, Loss, Trace};
 
 /// How long after the log was renamed SIGHUP may come.
 const RENAME_WAIT: Duration = Duration::from_secs(6);
@@ -175,7 +175,7 @@ fn at(path: &Path) -> Option<Metadata> {
 }
 
 /// Whether a file is still in the folder of this path, under another name, and as long as it was.
-fn is_beside(path: &Path, place: &Place) -> bool {
+fn is_beside(path: &Path, place: &KnownFile) -> bool {
     let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return false };
     entries
         .flatten()
@@ -221,7 +221,7 @@ mod tests {
         let traces = [Trace::new(), Trace::new()];
         for (path, trace) in [&log, &store].into_iter().zip(&traces) {
             let file = fs::metadata(path).unwrap();
-            trace.set(Some(Place::new(&file, if *path == log { file.len() } else { 0 })));
+            trace.set(Some(KnownFile::new(&file, if *path == log { file.len() } else { 0 })));
         }
         let [trace, of_store] = traces;
         let owner = (log.clone(), trace.clone());
@@ -230,7 +230,7 @@ mod tests {
             if let Some(how) = trace.place().and_then(|place| How::of(&place, at(path).as_ref())) {
                 trace.lose(how);
                 let file = File::options().create(true).append(true).open(path).unwrap();
-                trace.set(Some(Place::new(&file.metadata().unwrap(), file.metadata().unwrap().len())));
+                trace.set(Some(KnownFile::new(&file.metadata().unwrap(), file.metadata().unwrap().len())));
             }
         };
         let written = Written {

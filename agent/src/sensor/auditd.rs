@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, FieldId, Fields, field};
 
-use super::action::Action;
+use crate::action::Action;
 
 /// What holds an id or a name there, and what holds it in the sensor's events: `user.id` is the real one there and the
 /// effective one here.

@@ -12,12 +12,11 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::clock::Clock;
 use super::decode::Decoder;
-use super::file::FileKey;
 use super::image::Image;
 use super::process::{Process, STDIO, Table, is_socket};
 use super::script::Script;
 use super::{snapshot, thread};
-use crate::evidence::{Descriptor, Missing, Program, is_fresh};
+use crate::program::{Descriptor, FileKey, Missing, Program, is_fresh};
 use crate::source::Context;
 
 /// Most processes that are looked at for whether they hold a connection, beside the one that made it: those that it made

@@ -24,7 +24,6 @@ pub(super) use self::specimen::kinds;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};
 use self::capabilities::Capabilities;
-use super::action::{ACTIONS, Action, Direction, Row};
 use super::clock::Clock;
 use super::host::Host;
 use super::image::Image;
@@ -33,6 +32,7 @@ use super::owner::Owner;
 use super::pipe;
 use super::process::{Changes, Key, Process, STDIO, Table, is_same};
 use super::tamper::Report;
+use crate::action::{ACTIONS, Action, Direction, Row};
 use crate::source::{Down, Tampered, Weight};
 
 /// Makes events of records.

@@ -5,6 +5,7 @@
 //! same tracepoints by their names alone need no description of theirs; trampolines need no tracepoint, but a kernel that
 //! was built for them; kprobes come after these, for they are the slowest and need a perf event.
 
+use crate::action::UDP;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -142,8 +143,6 @@ pub(super) const HOOKS: &[Hook] = &[
 const OF_AGENT: [&str; 3] = ["bpf", "ptrace", "signal"];
 /// The one of them that shows who traces it.
 pub(super) const PTRACE: &str = "ptrace";
-/// The hook that is off unless it is asked for: by what it needs the agent could change the host's network.
-pub(super) const UDP: &str = "udp";
 
 /// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the first
 /// that works.
@@ -394,7 +393,23 @@ fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::action::{ACTIONS, record_name};
+
+    #[test]
+    fn hooks_and_records_are_those_that_there_are() {
+        for action in ACTIONS {
+            let hook = HOOKS.iter().find(|hook| hook.name == action.hook);
+            assert_eq!(hook.is_none(), action.hook.is_empty(), "{}", action.name);
+            let yields = |kind| hook.is_some_and(|hook| hook.yields.contains(&kind));
+            assert!(action.record.is_none_or(yields), "{}", action.name);
+            assert!(action.needs.iter().all(|kind| kind.is_connection()), "{}", action.name);
+        }
+        let named: BTreeSet<_> = Kind::ALL.into_iter().map(record_name).collect();
+        assert!(named.len() == Kind::ALL.len() && !named.contains("unknown"), "{named:?}");
+    }
 
     #[test]
     fn what_is_not_seen_is_said_of_methods_that_there_are() {

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::environment::Wanted;
-use super::file::FileKey;
+use super::file;
 use super::interpreter::commands_from;
 use super::record::ExecRecord;
 use super::script::{self, Script};
 use crate::budget::Charge;
+use crate::program::FileKey;
 
 /// What the kernel appends to the path of a file that has no name any more.
 const DELETED_MARK: &str = " (deleted)";
@@ -104,7 +105,7 @@ impl Image {
             commands_from: commands_from(&name, &args),
             name,
             executable,
-            file_key: FileKey::of_record(&record.fixed.file),
+            file_key: file::key(&record.fixed.file),
             since: record.fixed.header.time,
             args_count: record.fixed.args_count.into(),
             command_line: command_line(&args),

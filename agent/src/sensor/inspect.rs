@@ -18,8 +18,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use smol_str::SmolStr;
 
-use super::file::FileKey;
 use crate::bounded;
+use crate::program::FileKey;
 
 /// Most bytes of a process's arguments that are read, as many as a record holds. The file may be far longer: a process
 /// chooses where in its memory they begin and end.

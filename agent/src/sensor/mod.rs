@@ -51,7 +51,6 @@ mod process;
 mod snapshot;
 mod thread;
 
-mod action;
 mod auditd;
 mod container;
 mod context;
@@ -79,14 +78,10 @@ use lapwing_engine::interest::Interest;
 use lapwing_engine::{Event, Rule, Timestamp};
 use serde_json::json;
 
-#[cfg(test)]
-pub(crate) use self::action::ACTIONS;
-pub(crate) use self::action::{Action, Direction, Shows, streams};
 pub(crate) use self::auditd::of as as_auditd;
 pub(crate) use self::canary::CanaryCounts;
 pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
-pub(crate) use self::file::FileKey;
 pub(crate) use self::handover::Kept;
 pub(crate) use self::hook::{Choices, HookReport, HookState, methods};
 pub(crate) use self::loss::KindCounts;
@@ -94,14 +89,13 @@ pub(crate) use self::owner::OwnerCounts;
 pub(crate) use self::process::TableCounts;
 pub(crate) use self::start::StartError;
 
-use self::action::record_name as name;
 use self::canary::Canary;
 use self::decode::{Audience, Decoder};
 use self::down::{Before, Memory};
 use self::filter::Filters;
 use self::guard::Guard;
 use self::handover::{Inherited, Maps, State as Left};
-use self::hook::{HOOKS, PTRACE, Retry, UDP};
+use self::hook::{HOOKS, PTRACE, Retry};
 use self::host::Host;
 use self::image::Image;
 use self::loss::Losses;
@@ -112,6 +106,7 @@ use self::ring::Ring;
 use self::snapshot::{Border, Running};
 use self::tamper::{Report, Subject, Tamper};
 use self::touched::StopSignal;
+use crate::action::{UDP, record_name as name};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::budget::Meter;
 use crate::config::SensorConfig;

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::clock;
-use super::file::FileKey;
+use super::file;
 use super::process::{Key, Process, Table};
 use super::record::ExecRecord;
-use crate::evidence::is_fresh;
+use crate::program::{FileKey, is_fresh};
 
 /// Most steps of a path, the links in it included.
 const STEPS_MAX: usize = 32;
@@ -99,7 +99,7 @@ impl Run {
     fn of(exec: &Exec) -> Self {
         let age = clock::now().saturating_sub(exec.header.time);
         let since = crate::clock::now().as_nanos().saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
-        Self { interpreter: FileKey::of_record(&exec.file), since }
+        Self { interpreter: file::key(&exec.file), since }
     }
 }
 

@@ -12,8 +12,8 @@ use lapwing_engine::{Event, Fields, Timestamp};
 pub(crate) use self::inflate::Zstd;
 pub(crate) use self::replay::{Documents, Recorded, Recording, Replay};
 use crate::clock;
-use crate::evidence::{Missing, Program};
 use crate::ledger::Checkpoint;
+use crate::program::{Missing, Program};
 
 /// A stream of events, in the order in which they are to be judged.
 pub(crate) trait Source: Send {

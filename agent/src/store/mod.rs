@@ -27,7 +27,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 use serde::Deserialize;
 
 use crate::alert_log::Position;
-use crate::integrity::{self, Trace};
+use crate::trace::{KnownFile, Trace};
 
 /// The store's file in the state directory.
 pub(crate) const FILE: &str = "lapwing.db";
@@ -363,9 +363,9 @@ impl Changes<'_> {
 }
 
 /// Where the file of a store is; none where it is in memory. How long it is changes.
-fn place(connection: &Connection, path: &Path) -> Option<integrity::Place> {
+fn place(connection: &Connection, path: &Path) -> Option<KnownFile> {
     connection.path().filter(|path| !path.is_empty())?;
-    Some(integrity::Place::new(&std::fs::metadata(path).ok()?, 0))
+    Some(KnownFile::new(&std::fs::metadata(path).ok()?, 0))
 }
 
 /// One agent a state directory: two would deliver each other's alerts.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use caps::{CapSet, Capability};
 
+use crate::action::UDP;
 use crate::sensor::hierarchy;
-use crate::sensor::hook::UDP;
 
 /// The hooks that a flight tests.
 pub(super) const TESTED: [&str; 8] = ["fork", "exec", "exit", "connect", "accept", "ids", "session", UDP];

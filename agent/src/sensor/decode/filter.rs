@@ -12,7 +12,7 @@ use lapwing_engine::interest::{Interest, Place};
 use lapwing_engine::{Rule, field};
 
 use super::{OF_MAKER, kinds};
-use crate::sensor::action::ACTIONS;
+use crate::action::ACTIONS;
 use crate::sensor::hook::{HookReport, HookState};
 use crate::sensor::process::is_followed;
 
@@ -109,7 +109,7 @@ mod tests {
     use lapwing_stream::Stream;
 
     use super::*;
-    use crate::sensor::action::Row;
+    use crate::action::Row;
     use crate::sensor::decode::fixed;
     use crate::sensor::{as_auditd, audiences, filter};
 

@@ -11,11 +11,11 @@ use lapwing_engine::{Event, FieldId, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
 
 use super::{Decoder, fixed};
+use crate::action::Action;
+use crate::action::UDP;
 use crate::budget::Charge;
-use crate::sensor::action::Action;
+use crate::program::FileKey;
 use crate::sensor::clock;
-use crate::sensor::file::FileKey;
-use crate::sensor::hook::UDP;
 use crate::sensor::host::Host;
 use crate::sensor::image::{DELETED, Image, args};
 use crate::sensor::interpreter::STDIN;
@@ -185,7 +185,7 @@ mod tests {
     use lapwing_engine::{Engine, Loaded, Options, Output, Schema};
 
     use super::*;
-    use crate::sensor::action::ACTIONS;
+    use crate::action::ACTIONS;
     use crate::sensor::snapshot;
 
     #[test]

@@ -3,6 +3,9 @@
 //! A file counts as found only where its device, inode and change time are those that the kernel saw when it ran. A path
 //! alone names nothing: somebody else may have put another file there since, on this or another device.
 
+mod descriptor;
+mod key;
+
 use std::fs::File;
 use std::io;
 
@@ -10,8 +13,8 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use smol_str::SmolStr;
 
-use super::descriptor::Descriptor;
-use crate::sensor::FileKey;
+pub(crate) use self::descriptor::{Descriptor, held, readable};
+pub(crate) use self::key::FileKey;
 
 /// Why an alert has no hash of a program, as `lapwing.process.hash_skipped` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub(crate) enum Missing {
 
 impl Missing {
     /// Every reason.
-    pub(super) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Unknown,
         Self::Gone,
         Self::Other,
@@ -70,7 +73,7 @@ impl Missing {
     }
 
     /// Its name in `lapwing status`.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Gone => "gone",
@@ -103,7 +106,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// The file, open for nothing but to be found again.
-    pub(super) fn find(&self) -> Result<File, Missing> {
+    pub(crate) fn find(&self) -> Result<File, Missing> {
         if self.file.changed.is_none() {
             return Err(Missing::Doubtful);
         }
@@ -128,7 +131,7 @@ impl Program {
     }
 
     /// Whether this is the file, as it was when it ran.
-    pub(super) fn check(&self, file: File) -> Result<File, Missing> {
+    pub(crate) fn check(&self, file: File) -> Result<File, Missing> {
         let metadata = file.metadata().map_err(|_| Missing::Unreadable)?;
         match self.file.is(&metadata) {
             Some(true) if metadata.is_file() => Ok(file),

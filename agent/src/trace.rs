@@ -11,13 +11,13 @@ const LOSSES_MAX: usize = 8;
 
 /// A file, and how long it is at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct KnownFile {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) length: u64,
 }
 
-impl Place {
+impl KnownFile {
     /// Of an open file of which so many bytes are known to be there.
     pub(crate) fn new(file: &Metadata, length: u64) -> Self {
         Self { device: file.dev(), inode: file.ino(), length }
@@ -42,7 +42,7 @@ pub(crate) enum How {
 
 impl How {
     /// How a file differs from what is at its path now; `None` where it does not.
-    pub(crate) fn of(place: &Place, now: Option<&Metadata>) -> Option<Self> {
+    pub(crate) fn of(place: &KnownFile, now: Option<&Metadata>) -> Option<Self> {
         match now {
             None => Some(Self::Gone),
             Some(now) if !place.is(now) => Some(Self::Replaced),
@@ -55,7 +55,7 @@ impl How {
 /// A file that was lost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loss {
-    pub(crate) place: Place,
+    pub(crate) place: KnownFile,
     pub(crate) how: How,
     pub(crate) at: Instant,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Trace(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    open: Option<Place>,
+    open: Option<KnownFile>,
     losses: Vec<Loss>,
     hangup: Option<Instant>,
 }
@@ -77,7 +77,7 @@ impl Trace {
     }
 
     /// The owner writes to this file from now on; to none, while it changes from one to another itself.
-    pub(crate) fn set(&self, place: Option<Place>) {
+    pub(crate) fn set(&self, place: Option<KnownFile>) {
         self.state().open = place;
     }
 
@@ -97,7 +97,7 @@ impl Trace {
     }
 
     /// The file that the owner writes to.
-    pub(crate) fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<KnownFile> {
         self.state().open
     }
 
@@ -126,7 +126,7 @@ mod tests {
         let path = folder.path().join("log");
         std::fs::write(&path, "four").unwrap();
         let now = || std::fs::metadata(&path).ok();
-        let place = Place::new(&now().unwrap(), 4);
+        let place = KnownFile::new(&now().unwrap(), 4);
         assert_eq!(How::of(&place, now().as_ref()), None);
         std::fs::write(&path, "one").unwrap();
         assert_eq!(How::of(&place, now().as_ref()), Some(How::Shorter));
