@@ -314,7 +314,7 @@ fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, cuts: &mut Cuts) -> 
     if let Some(first) = alert.events().min_by_key(|event| event.time()) {
         let last = alert.events().map(|event| event.time()).max().unwrap_or_default();
         let span = last.since(first.time()).as_millis();
-        set("original_time", first.told_time().to_string().into());
+        set("original_time", first.timestamp().to_string().into());
         set("span_ms", u64::try_from(span).unwrap_or(u64::MAX).into());
     }
     if let Some(lost) = evidence.lost_records {

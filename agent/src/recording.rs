@@ -347,11 +347,11 @@ mod tests {
     fn an_event_is_judged_again_when_it_was() {
         let (schema, time) = (Schema::new(), Timestamp::from_nanos);
         for (told, judged) in [(5, 5), (5_000_000_007, 3)] {
-            let event = Event::new(time(told), Fields::new(), Vec::new()).judged_at(time(judged));
+            let event = Event::new(time(told), Fields::new(), Vec::new()).with_correlation_time(time(judged));
             let mut line = Vec::new();
             write_line(&event, &schema, &mut line);
             let again = Event::from_json(&schema, &serde_json::from_slice(&line).unwrap()).unwrap();
-            assert_eq!((again.time(), again.told_time()), (time(judged), time(told)));
+            assert_eq!((again.time(), again.timestamp()), (time(judged), time(told)));
         }
     }
 

@@ -172,6 +172,6 @@ fn events_are_in_order_and_each_process_is_told_once_over_a_restart() {
 
 /// When an event was by the clock that orders them, which is not the one that the test of the clock sets in a guest.
 fn time(event: &Value) -> jiff::Timestamp {
-    let judged = event["lapwing"]["judged_time"].as_str();
-    judged.or(event["@timestamp"].as_str()).expect("a time").parse().expect("a time")
+    let monotonic = event["lapwing"]["event"]["monotonic_time"].as_str();
+    monotonic.or(event["@timestamp"].as_str()).expect("a time").parse().expect("a time")
 }

@@ -26,7 +26,7 @@ use excuse::Excuses;
 use flood::Ceiling;
 use index::Index;
 use pool::Pool;
-use running::{Judging, Running, WITHHELD};
+use running::{Running, Shared, WITHHELD};
 use unordered::Unordered;
 
 use crate::detect::{Change, Findings, Hit, IndicatorMatch, Indicators, Limits, Ordinal};
@@ -42,8 +42,8 @@ const HELD: &str = "held";
 pub struct Options {
     /// What detectors may hold.
     pub limits: Limits,
-    /// How much later than newer ones an event may come and still take its place in a sequence, and how long after its
-    /// end a bucket of a rare job stays open. Rules that judge single events never wait.
+    /// How much later than newer events an event may come and still be put in order, and how long a bucket of a rare
+    /// job stays open after its end. Rules for single events never wait.
     pub lateness: Duration,
     /// For how long after a new_terms rule's first match terms are only learned.
     pub learn: Duration,
@@ -51,8 +51,8 @@ pub struct Options {
 
 /// Runs rules on a stream of events.
 ///
-/// Events go in one after the other with [`push`](Self::push). [`advance`](Self::advance) tells how far the stream has
-/// come, which ends time spans: the engine reads no clock. Both give what they found out to an [`Output`].
+/// [`push`](Self::push) takes the events, one after the other. [`advance`](Self::advance) sets the time of the stream,
+/// which ends time spans: the engine reads no clock. Both write their results to an [`Output`].
 ///
 /// ```
 /// use lapwing_engine::{Engine, Event, Loaded, Options, Output, Schema};
@@ -83,10 +83,10 @@ pub struct Options {
 pub struct Engine {
     schema: Arc<Schema>,
     running: Vec<Running>,
-    /// The rules that are told the time, by their place.
+    /// The rules that need the time, by their index.
     awake: Vec<usize>,
     index: Index,
-    judging: Judging,
+    shared: Shared,
     pool: Pool,
     lateness: Duration,
     unordered: Unordered,
@@ -160,8 +160,8 @@ impl Engine {
         Self::over(schema, rules, options, Index::new)
     }
 
-    /// The same engine, but that every event query is asked about every event by the [reference](crate::detect::naive):
-    /// what the one above is compared with, in its answers and in its speed. It is slow.
+    /// An engine that evaluates every event query for every event by the [reference](crate::detect::naive). Tests and
+    /// benchmarks compare the compiled engine with it. It is slow.
     #[must_use]
     pub fn naive(schema: Arc<Schema>, rules: &[Arc<Rule>], options: Options) -> Self {
         Self::over(schema, rules, options, Index::naive)
@@ -183,7 +183,7 @@ impl Engine {
             awake: Vec::new(),
             running,
             index,
-            judging: Judging {
+            shared: Shared {
                 excuses: Excuses::default(),
                 ceiling: Ceiling::new(options.limits),
                 findings: Findings::default(),
@@ -204,7 +204,7 @@ impl Engine {
         engine
     }
 
-    /// Tells a rule the time from now on.
+    /// From now on the rule gets the time.
     fn wake(&mut self, place: usize) {
         if !std::mem::replace(&mut self.running[place].is_awake, true) {
             self.awake.push(place);
@@ -216,7 +216,7 @@ impl Engine {
     pub fn with_exceptions(mut self, exceptions: &[Arc<Exception>]) -> Self {
         let excuses = Excuses::new(exceptions);
         self.running.iter_mut().for_each(|running| running.excuses = excuses.of(&running.rule));
-        self.judging.excuses = excuses;
+        self.shared.excuses = excuses;
         self
     }
 
@@ -234,7 +234,7 @@ impl Engine {
 
     /// The exceptions, each with how often it kept an alert back, or an event from being counted.
     pub fn exceptions(&self) -> impl Iterator<Item = (&Arc<Exception>, u64)> {
-        self.judging.excuses.counted()
+        self.shared.excuses.counted()
     }
 
     /// The schema that events must be read with.
@@ -276,9 +276,9 @@ impl Engine {
     }
 
     /// Gives out, as rows, what sequence rules hold of matches that are not complete: an engine to which they are
-    /// [put back](Self::restore) before its first event finds what this one would have found. And what was held back and is
-    /// not told, which that engine tells at once. Everything else that must
-    /// survive is in rows already. To be called at the end, for the rows tell nothing of what comes after.
+    /// [put back](Self::restore) before its first event finds what this one would have found. Suppressed
+    /// alerts that were not reported yet are stored too; that engine reports them at once. All other state that must
+    /// survive is in rows already. Call it at the end, for the rows contain nothing of later events.
     pub fn suspend(&self, output: &mut Output) {
         (0..self.running.len()).for_each(|place| output.changes.extend(self.suspend_rule(place)));
     }
@@ -287,12 +287,12 @@ impl Engine {
     /// the rules hold.
     #[must_use]
     pub fn suspend_rule(&self, place: usize) -> Vec<StateChange> {
-        let unjudged = self.unordered.iter().filter(|(rule, _)| *rule == place);
-        let unjudged: Vec<_> = unjudged.map(|(_, hit)| hit).collect();
+        let pending = self.unordered.iter().filter(|(rule, _)| *rule == place);
+        let pending: Vec<_> = pending.map(|(_, hit)| hit).collect();
         let running = &self.running[place];
         let mut changes = Vec::from_iter(running.suspend(&self.schema));
         let Running { rule, detector, .. } = running;
-        if let Some(value) = detector.suspend(&self.schema, rule, &unjudged) {
+        if let Some(value) = detector.suspend(&self.schema, rule, &pending) {
             let change = Change { key: HELD.to_owned(), value: Some(value) };
             changes.push(StateChange { rule_id: rule.id.clone(), change });
         }
@@ -301,15 +301,15 @@ impl Engine {
 
     fn resume(&mut self, place: usize, value: &[u8]) {
         let Running { rule, detector, .. } = &mut self.running[place];
-        let unjudged = detector.resume(&self.schema, rule, value);
+        let pending = detector.resume(&self.schema, rule, value);
         let held =
-            unjudged.iter().map(|hit| hit.ordinal.arrival).max().unwrap_or(0).max(detector.latest_arrival());
+            pending.iter().map(|hit| hit.ordinal.arrival).max().unwrap_or(0).max(detector.latest_arrival());
         self.arrival_before = self.arrival_before.max(held);
         self.arrival = self.arrival.max(held);
         let change = Change { key: HELD.to_owned(), value: None };
         self.resumed.push(StateChange { rule_id: rule.id.clone(), change });
         self.pool.note(place, self.running[place].bytes());
-        for hit in unjudged {
+        for hit in pending {
             self.unordered.push(place, &hit, true);
         }
         if !self.running[place].is_idle() {
@@ -329,35 +329,34 @@ impl Engine {
             if !self.lateness.is_zero() && self.running[running].detector.is_ordered() {
                 self.unordered.push(running, &hit, std::mem::take(&mut is_first));
                 while let Some((running, early)) = self.unordered.surplus(&hit.charge().actor) {
-                    self.judge(running, &early, output);
+                    self.evaluate(running, &early, output);
                 }
             } else {
-                self.judge(running, &hit, output);
+                self.evaluate(running, &hit, output);
             }
         }
         self.parts = hit.parts;
     }
 
-    /// Tells that the stream has come to `now`: no event from before `now`, less the lateness, will be judged in order
-    /// any more.
+    /// Sets the time of the stream to `now`: an event from before `now` less the lateness is no longer put in order.
     pub fn advance(&mut self, now: Timestamp, output: &mut Output) {
         output.changes.append(&mut self.resumed);
         let now = now - self.lateness;
         while let Some((running, hit)) = self.unordered.next(now) {
-            self.judge(running, &hit, output);
+            self.evaluate(running, &hit, output);
         }
         // In the order of the rules, so that the same inputs give the same order of alerts.
         self.awake.sort_unstable();
         self.awake.retain(|place| {
             let running = &mut self.running[*place];
-            running.advance(&self.schema, &mut self.judging, now, output);
+            running.advance(&self.schema, &mut self.shared, now, output);
             self.pool.note(*place, running.bytes());
             running.is_awake = !running.is_idle();
             running.is_awake
         });
     }
 
-    /// Tells that a recorded stream is over: all time spans end. A live stream that stops has no such end.
+    /// Ends a recorded stream, and with it all time spans. A live stream that stops has no such end.
     pub fn finish(&mut self, output: &mut Output) {
         self.advance(Timestamp::MAX, output);
     }
@@ -382,8 +381,8 @@ impl Engine {
         held_back.filter(|(_, (count, _))| *count > 0).map(|(rule, (count, rows))| (rule, count, rows))
     }
 
-    fn judge(&mut self, running: usize, hit: &Hit, output: &mut Output) {
-        self.running[running].judge(&self.schema, &mut self.judging, hit, output);
+    fn evaluate(&mut self, running: usize, hit: &Hit, output: &mut Output) {
+        self.running[running].evaluate(&self.schema, &mut self.shared, hit, output);
         if self.running[running].holds_any() {
             self.settle(running, hit, output);
         }

@@ -8,7 +8,7 @@ use lapwing_engine::coverage::{EventKind, Source, coverage};
 use lapwing_engine::{Fields, Loaded, Schema, Value, field};
 
 #[test]
-fn what_rules_need_is_told() {
+fn the_needs_of_rules_are_reported() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/coverage.txt");
     let text = std::fs::read_to_string(&file).unwrap();
     let mut now = String::new();

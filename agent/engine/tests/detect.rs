@@ -170,7 +170,7 @@ fn a_term_is_new_once_in_its_window_and_over_restarts() {
 }
 
 #[test]
-fn terms_of_the_learning_time_are_not_told() {
+fn terms_of_the_learning_period_raise_no_alert() {
     let mut engine = engine(NEW_TERMS, Options { learn: Duration::from_secs(3600), ..Options::default() });
     let mut output = Output::default();
     for (minute, user, alerts) in [(0, "0", 0), (30, "1", 0), (60, "2", 1), (61, "1", 1)] {
@@ -198,7 +198,7 @@ fn a_rare_action_of_a_known_country_is_found() {
     history(&mut first, &mut output);
     let mut second = engine(RARE, Options::default());
     restore(&mut second, &output);
-    // A country without a history, whatever comes from it, tells nothing; one with a history tells what is new in it.
+    // A country without a history raises no alert; one with a history raises an alert for what is new in it.
     for engine in [&mut first, &mut second] {
         let mut output = Output::default();
         push(engine, call(40, "KP", "StopLogging"), &mut output);
@@ -232,14 +232,14 @@ fn too_many_alerts_become_one_that_counts_them() {
     assert_eq!(suppressed.count, 7);
 }
 
-/// What a program does, as the sensor tells it.
+/// What a program does, as the sensor reports it.
 fn act(category: &str, user: &str, executable: &str, id: i64, millis: i64) -> Json {
     json!({"@timestamp": millis, "event.category": category, "user.id": user, "process.executable": executable,
         "process.entity_id": format!("{executable} {id}")})
 }
 
 #[test]
-fn the_act_of_another_user_is_told_behind_decoys_of_any_kind() {
+fn the_act_of_another_user_is_reported_behind_decoys_of_any_kind() {
     let query = "type = 'eql'\nquery = 'a where true'\nmax_signals = 100";
     let decoys: [fn(i64) -> (String, String); 3] = [
         |_| ("/".to_owned(), "/tmp/decoy".to_owned()),

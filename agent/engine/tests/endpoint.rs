@@ -79,7 +79,7 @@ fn a_behaviour_rule_runs() {
 }
 
 #[test]
-fn what_is_not_done_is_told() {
+fn responses_that_are_not_executed_cause_a_warning() {
     assert_eq!(codes(RULE), ["W0409"]);
     assert_eq!(codes(&format!("{RULE}[lapwing]\nallow = [\"W0409\"]\n")), [""; 0]);
     assert_eq!(codes(&RULE.replace("\"macos\", \"linux\"", "\"windows\"")), ["E0303", "W0409"]);

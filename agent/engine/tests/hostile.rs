@@ -1,4 +1,4 @@
-//! What nobody writes in good faith: it is read, or refused by a limit that has a name, in a time that grows with its size
+//! Input that is written to do harm: it is read, or refused by a limit that has a name, in a time that grows with its size
 //! and no faster.
 
 use lapwing_engine::lang::regex::{Regex, RegexError};
@@ -48,7 +48,7 @@ fn queries_without_measure_are_read_or_refused_by_a_limit() {
 }
 
 #[test]
-fn no_more_is_found_than_can_be_told() {
+fn reported_faults_are_limited() {
     let many = |condition: &str| format!("any where {}", vec![condition; 20_000].join(" or "));
     for query in
         [many("proces.parent.nam == 1"), many("startWith(process.name, \"a\")"), many("process.pid == \"a\"")]

@@ -11,11 +11,11 @@ use lapwing_engine::lang::function::Function;
 use lapwing_engine::lang::query::{Condition, EventQuery, Expr, Test, Wildcard};
 use lapwing_engine::{Event, FieldId, Fields, Schema, Timestamp, Value, field};
 
-/// How many sets of queries, and how many events each is asked about.
+/// How many sets of queries, and for how many events each is evaluated.
 const ROUNDS: u64 = 150;
 const EVENTS: usize = 300;
 
-/// Few fields, so that queries and events meet; one telling, one in several lists.
+/// Few fields, so that queries and events meet; one discriminating, one in several lists.
 const FIELDS: [FieldId; 8] = [
     field!("event.action"),
     field!("event.category"),

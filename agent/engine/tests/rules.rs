@@ -122,7 +122,7 @@ fn run(engine: &mut Engine, events: &str, shown: &mut String) {
             engine.advance(time, &mut output);
         }
         for alert in output.alerts.drain(..) {
-            writeln!(shown, "{}", told(&alert, engine.schema())).unwrap();
+            writeln!(shown, "{}", shown_alert(&alert, engine.schema())).unwrap();
         }
     }
 }
@@ -155,7 +155,7 @@ fn event(line: &str, later: i64) -> Json {
     event
 }
 
-fn told(alert: &Alert, schema: &Schema) -> String {
+fn shown_alert(alert: &Alert, schema: &Schema) -> String {
     let second = |time: Timestamp| time.as_millis() / 1000;
     let head = format!("{} {} {} {}", second(alert.time), alert.name, alert.severity, alert.risk_score);
     match &alert.cause {

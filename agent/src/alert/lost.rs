@@ -84,8 +84,8 @@ impl Watch {
         self.add(
             Lost {
                 event: who(first, schema),
-                from: first.told_time(),
-                to: last.told_time(),
+                from: first.timestamp(),
+                to: last.timestamp(),
                 by_user: Vec::new(),
                 by_kind: vec![(HALF_MATCHES, dropped.count)],
             },
@@ -201,7 +201,7 @@ fn who(event: &Event, schema: &Schema) -> Event {
             own.set(field, value.clone());
         }
     }
-    Event::new(event.told_time(), own, Vec::new())
+    Event::new(event.timestamp(), own, Vec::new())
 }
 
 /// The alert that the sensor did not run for a while.

@@ -182,7 +182,7 @@ fn innermost(error: &ProgramError) -> &(dyn Error + 'static) {
     cause
 }
 
-/// Where tracefs lies, which tells the numbers of tracepoints.
+/// Where tracefs is mounted, which has the numbers of tracepoints.
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Does what needs tracefs. Where the host does not have it mounted, that is done on a thread with mounts of its own: the

@@ -1,7 +1,7 @@
-//! The sensor's events as auditd's are told by Elastic's agent: for rules that are written for these.
+//! The sensor's events in the form that Elastic's agent gives auditd's, for rules that are written for these.
 //!
-//! What is different there is how an action is called, and whose ids `user.*` are. Everything else that the sensor
-//! knows stays in the event, though auditd would not tell it.
+//! The names of actions and the ids in `user.*` differ. All other fields of the sensor stay in the event, though auditd
+//! would not report them.
 //! <https://www.elastic.co/docs/reference/integrations/auditd_manager>
 
 use std::sync::Arc;
@@ -23,22 +23,22 @@ const USERS: [(FieldId, FieldId); 4] = [
 /// The event in auditd's words, where it has any for it.
 pub(crate) fn of(event: &Arc<Event>) -> Option<Arc<Event>> {
     let action = Action::of(event.text(field!("event.action"))?)?.auditd?;
-    let mut told = Event::clone(event);
+    let mut view = Event::clone(event);
     for (id, value) in fixed(action).iter() {
-        told.set(id, value.clone());
+        view.set(id, value.clone());
     }
     for (id, from) in USERS {
         if let Some(value) = event.get(from) {
-            told.set(id, value.clone());
+            view.set(id, value.clone());
         }
     }
-    Some(Arc::new(told))
+    Some(Arc::new(view))
 }
 
 /// What such events hold, of a kind that the sensor makes.
 pub(super) fn kind(kind: &EventKind) -> Option<EventKind> {
     let action = Action::of(&kind.name)?.auditd?;
-    Some(kind.told_as(action, &fixed(action), USERS.map(|(id, _)| id)))
+    Some(kind.renamed(action, &fixed(action), USERS.map(|(id, _)| id)))
 }
 
 /// What every event of an action holds there.

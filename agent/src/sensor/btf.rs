@@ -21,7 +21,7 @@ pub(super) struct Btf<'a> {
     structs: HashMap<&'a [u8], u32>,
 }
 
-/// The numbers by which BTF tells kinds of types.
+/// The numbers of BTF's kinds of types.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Kind(u32);
 

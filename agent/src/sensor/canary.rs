@@ -32,7 +32,7 @@ const FLIGHT_NANOS_MAX: u64 = 20_000_000_000;
 const RECORDS_MAX: usize = 32;
 const RECORD_BYTES_MAX: usize = 8 * 1024;
 
-/// What the agent did, by which its records are told from all others.
+/// What the agent did, which distinguishes its records from all others.
 pub(super) struct Canary {
     own: Option<Key>,
     /// Children that were not seen to end.
@@ -187,7 +187,7 @@ impl Canary {
     }
 
     /// Marks the hooks that did not show it.
-    pub(super) fn judge(&mut self, hooks: &mut [HookReport]) {
+    pub(super) fn mark_silent(&mut self, hooks: &mut [HookReport]) {
         self.is_checked = true;
         let faults: Vec<_> = self.tested(hooks).filter_map(|name| Some((name, self.fault(name)?))).collect();
         for (name, fault) in faults {
@@ -277,7 +277,7 @@ impl Canary {
         check::fault(hook.yields, records, &self.flight, self.own?)
     }
 
-    /// Whether the canary did what a record tells.
+    /// Whether a record is of the canary.
     fn is_own(&mut self, record: &Record<'_>) -> bool {
         match record {
             Record::Fork(fork) => {

@@ -1,9 +1,9 @@
-//! The kernel's clock and ours: records carry nanoseconds since boot, which nobody can set; events tell wall time, which
-//! root can.
+//! The kernel's clock and the wall clock: records have nanoseconds since boot, which cannot be set; events have wall
+//! time, which root can set.
 //!
-//! What is judged by time, such as how long after one event another came, is judged by the clock of the records: the
-//! wall's at the start of the agent and as far from there as the kernel has counted. A step of the wall clock changes
-//! only what is told. Both clocks run equally fast, for the kernel disciplines them alike.
+//! Correlation, such as the time from one event to the next, uses the clock of the records: the wall clock at the start
+//! of the agent plus the time that the kernel has counted since. A step of the wall clock changes only `@timestamp`.
+//! Both clocks run equally fast, for the kernel disciplines them alike.
 
 use lapwing_engine::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -34,7 +34,7 @@ impl Clock {
     pub(super) fn follow(&mut self) {
         if let Some(step) = self.follow_to(offset()) {
             tracing::warn!(
-                "the clock was set by {:+.3} s: events tell its time, and are judged by the kernel's",
+                "the wall clock was set by {:+.3} s: @timestamp follows it, correlation uses the kernel's clock",
                 step as f64 / 1e9
             );
         }
@@ -55,14 +55,14 @@ impl Clock {
         at(self.boot, boot_nanos)
     }
 
-    /// The time by which what happened then is judged.
-    pub(super) fn judged(self, boot_nanos: u64) -> Timestamp {
+    /// The correlation time of a time since boot.
+    pub(super) fn monotonic(self, boot_nanos: u64) -> Timestamp {
         at(self.start, boot_nanos)
     }
 
-    /// The time since boot of a time that something is judged by; zero where it was before.
-    pub(super) fn since_boot(self, judged: Timestamp) -> u64 {
-        u64::try_from(judged.as_nanos().saturating_sub(self.start)).unwrap_or(0)
+    /// The time since boot of a correlation time; zero where that is before boot.
+    pub(super) fn since_boot(self, monotonic: Timestamp) -> u64 {
+        u64::try_from(monotonic.as_nanos().saturating_sub(self.start)).unwrap_or(0)
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     fn a_clock_that_is_set_changes_what_is_told_and_not_what_is_judged() {
         let start = 1_700_000_000 * SECOND;
         let mut clock = Clock::starting_at(start);
-        let mut judged = Vec::new();
+        let mut times = Vec::new();
         for (boot, step, second) in [
             (start, None, 1),
             (start + 9_000_000, None, 2),
@@ -106,11 +106,11 @@ mod tests {
         ] {
             assert_eq!(clock.follow_to(boot), step, "{second}");
             let now = second * SECOND as u64;
-            let told = step.map_or(start, |_| boot) + second as i64 * SECOND;
-            assert_eq!(clock.wall(now), Timestamp::from_nanos(told), "{second}");
-            assert_eq!(clock.since_boot(clock.judged(now)), now);
-            judged.push(clock.judged(now).as_nanos());
+            let wall = step.map_or(start, |_| boot) + second as i64 * SECOND;
+            assert_eq!(clock.wall(now), Timestamp::from_nanos(wall), "{second}");
+            assert_eq!(clock.since_boot(clock.monotonic(now)), now);
+            times.push(clock.monotonic(now).as_nanos());
         }
-        assert!(judged.windows(2).all(|pair| pair[1] - pair[0] == SECOND), "{judged:?}");
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == SECOND), "{times:?}");
     }
 }

@@ -7,7 +7,7 @@ const ID_DIGITS: usize = 64;
 /// Digits of a pod's id, without hyphens; a static pod's has none.
 const POD_DIGITS: usize = 32;
 
-/// A container, as its control group tells it.
+/// A container, as its control group names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Container {
     pub(super) id: SmolStr,

@@ -1,8 +1,8 @@
-//! What an alert is told beyond its events: the whole of the process, its ancestors, which files they run, and which of
-//! their standard descriptors is the very socket.
+//! What an alert has beyond its events: the whole of the process, its ancestors, which files they run, and which of
+//! their standard descriptors is the socket of the connection.
 //!
-//! Nothing on the way of an event does this: it is asked only when there is an alert. What may vanish is taken at once,
-//! by calls that wait for no disk and no other process; what takes longer is left to the [evidence](crate::evidence) stage.
+//! This runs only for alerts, not for every event. What may vanish is taken at once, by calls that wait for no disk and
+//! no other process; what takes longer is left to the [evidence](crate::evidence) stage.
 
 use std::fs;
 use std::sync::Arc;
@@ -131,7 +131,7 @@ fn witnesses(table: &Table, process: &Process) -> Vec<u32> {
     family.filter(|one| one.mount_namespace() == own).map(|one| one.key.pid).take(WITNESSES_MAX).collect()
 }
 
-/// Tells which standard descriptors are the socket: those of the process, now and as its program started with them,
+/// Finds which standard descriptors are the socket: those of the process, now and as its program started with them,
 /// and those of the processes that it made.
 fn describe_holders(table: &Table, process: &Process, socket: &str, fields: &mut Fields) {
     let mut own = descriptors(process, socket);

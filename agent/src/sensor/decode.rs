@@ -47,8 +47,8 @@ pub(super) struct Decoder {
     actions: [Arc<Fields>; ACTIONS.len()],
     /// The actions that no rule asks for.
     unmatchable: [bool; ACTIONS.len()],
-    /// Whether all events are told, asked for or not.
-    tells_all: bool,
+    /// Whether all events are emitted, whether or not a rule can match them.
+    is_unfiltered: bool,
 }
 
 impl Decoder {
@@ -65,22 +65,22 @@ impl Decoder {
             sequence: 0,
             actions: std::array::from_fn(|index| Arc::new(fixed(&ACTIONS[index]))),
             unmatchable: [false; ACTIONS.len()],
-            tells_all: false,
+            is_unfiltered: false,
         }
     }
 
-    /// From now on makes no event that none of these audiences can match, but while all are told.
-    pub(super) fn make_for(&mut self, audiences: &[Audience<'_>]) {
+    /// From now on builds only events that one of these audiences can match, except while all are emitted.
+    pub(super) fn set_audiences(&mut self, audiences: &[Audience<'_>]) {
         self.unmatchable = filter::unmatchable(audiences);
     }
 
-    /// Whether somebody watches, who is told all events.
-    pub(super) fn tell_all(&mut self, tells_all: bool) {
-        self.tells_all = tells_all;
+    /// Whether a subscriber gets all events.
+    pub(super) fn set_unfiltered(&mut self, is_unfiltered: bool) {
+        self.is_unfiltered = is_unfiltered;
     }
 
     fn is_told(&self, row: Row) -> bool {
-        self.tells_all || !self.unmatchable[row as usize]
+        self.is_unfiltered || !self.unmatchable[row as usize]
     }
 
     /// A process was made.
@@ -91,7 +91,7 @@ impl Decoder {
     /// A process runs another program.
     pub(super) fn exec(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
         let mut own = environment(table, key);
-        // As the kernel's audit tells it: what the process showed as its command line when it asked for another program.
+        // As in the kernel's audit: the command line that the process showed when it called `execve`.
         let shown =
             table.get(key).and_then(|process| process.previous.as_ref()).map(|image| &image.command_line);
         own.set_some(field!("process.title"), shown.filter(|line| !line.is_empty()).cloned());
@@ -102,7 +102,7 @@ impl Decoder {
         self.process_event(Row::Exec, table, key, time, own)
     }
 
-    /// A process ran before the agent did. Its time is now; `process.start` tells since when.
+    /// A process that ran before the agent did. Its time is now; `process.start` has its start.
     pub(super) fn already_running(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
         self.process_event(Row::AlreadyRunning, table, key, time, Fields::new())
     }
@@ -110,10 +110,10 @@ impl Decoder {
     /// What a process became without running another program.
     pub(super) fn changed(&mut self, table: &Table, key: Key, changes: Changes, time: u64) -> Vec<Event> {
         let Changes { session, user, group } = changes;
-        let told = [(session, Row::SessionIdChange), (user, Row::UidChange), (group, Row::GidChange)];
-        let told = told.into_iter().filter(|(is_told, _)| *is_told);
+        let changed = [(session, Row::SessionIdChange), (user, Row::UidChange), (group, Row::GidChange)];
+        let changed = changed.into_iter().filter(|(has_changed, _)| *has_changed);
         let event = |(_, row)| self.process_event(row, table, key, time, Fields::new());
-        told.filter_map(event).collect()
+        changed.filter_map(event).collect()
     }
 
     /// A process ended.
@@ -169,7 +169,7 @@ impl Decoder {
         own.set(field!("source.bytes"), source);
         let direction = if owner.is_acceptor { Direction::Ingress } else { Direction::Egress };
         own.set(field!("network.direction"), direction.name());
-        // Many connections may end at one moment: the socket tells them apart.
+        // Many connections may end at one moment: the socket distinguishes them.
         let about = About { row: Row::Disconnected, number: socket.id as u32, time: record.header.time };
         self.network_event(about, table, owner.key, socket, own)
     }
@@ -182,7 +182,7 @@ impl Decoder {
         self.event(time, own, vec![self.fixed(Row::Lost), self.host.clone()])
     }
 
-    /// Nobody looked between these times since boot.
+    /// The sensor did not run between these times since boot.
     pub(super) fn down(&mut self, from: u64, to: u64) -> Down {
         let mut own = self.own(Row::Down, 0, to);
         let [start, end] = [from, to].map(|time| self.clock.wall(time));
@@ -192,7 +192,7 @@ impl Decoder {
         Down { event, from: start, to: end, is_killed: false }
     }
 
-    /// Somebody interfered with the sensor. What is known of who did it is in the event.
+    /// The sensor was tampered with. What is known of the actor is in the event.
     pub(super) fn tampered(&mut self, table: &Table, report: &Report) -> Tampered {
         let Report { from, to, by, weight, .. } = report;
         let reason = report.text();
@@ -207,8 +207,8 @@ impl Decoder {
         Tampered { event, from, to, reason, weight: *weight }
     }
 
-    /// Everything that process events tell of a process that runs this program: for the context of an alert. Without
-    /// a program nothing is told of what it runs.
+    /// Everything that process events contain about a process that runs this program, for the context of an alert.
+    /// Without a program, nothing about what it runs.
     pub(super) fn describe(&self, table: &Table, process: &Process, image: Option<&Arc<Image>>) -> Fields {
         let mut fields = self.process_fields(table, process, image);
         for layer in self.others(table, process) {
@@ -219,7 +219,7 @@ impl Decoder {
         fields
     }
 
-    /// What process events tell of a process itself, without the others it names.
+    /// What process events contain about a process itself, without the other processes.
     pub(super) fn describe_alone(&self, table: &Table, process: &Process) -> Fields {
         (*self.process_block(table, process)).clone()
     }
@@ -260,11 +260,11 @@ impl Decoder {
 
     /// An event of a time since boot.
     fn event(&self, time: u64, own: Fields, layers: Vec<Arc<Fields>>) -> Event {
-        Event::new(self.clock.wall(time), own, layers).judged_at(self.clock.judged(time))
+        Event::new(self.clock.wall(time), own, layers).with_correlation_time(self.clock.monotonic(time))
     }
 
-    /// What every event has of its own. The id follows from what the kernel told, so that it is the same when told
-    /// again.
+    /// The fields that every event has. The id is derived from the kernel's record, so that it stays the same when the
+    /// event is decoded again.
     fn own(&mut self, row: Row, pid: u32, time: u64) -> Fields {
         self.sequence += 1;
         let mut id = [0; 17];
@@ -296,7 +296,7 @@ impl Decoder {
     }
 }
 
-/// What is told of the environment that a process's program was started with. Changes of its ids tell nothing of it.
+/// The reported part of the environment that a process's program was started with. Changes of its ids do not have it.
 fn environment(table: &Table, key: Key) -> Fields {
     let mut fields = Fields::new();
     let Some(process) = table.get(key) else { return fields };

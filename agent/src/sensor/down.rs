@@ -1,4 +1,4 @@
-//! When nobody looked: the time between two runs of the sensor. What ran wholly within it is not seen, and that is told.
+//! Downtime: the time between two runs of the sensor. What ran wholly within it was not seen, and that is reported.
 //!
 //! A sensor remembers now and then until when it has seen everything, and once more when it ends. The next one knows by
 //! that how long there was none: on this boot of the host. What was before the host was booted ended with it.
@@ -64,7 +64,7 @@ impl Memory {
         Checkpoint { changes: vec![change], done: None }
     }
 
-    /// What the run before has left in the store. What cannot be read, as of another version, tells nothing.
+    /// What the previous run has left in the store. What cannot be read, as of another version, is ignored.
     pub(super) fn recall(&self, rows: &[(String, Vec<u8>)]) -> Before {
         let value = rows.iter().find(|(key, _)| key == KEY).map(|(_, value)| value);
         match value.and_then(|value| serde_json::from_slice::<Seen>(value).ok()) {

@@ -1,4 +1,4 @@
-//! Which variables of the environment events tell.
+//! Which variables of the environment are reported in events.
 
 use std::collections::BTreeSet;
 
@@ -159,7 +159,7 @@ impl Wanted {
         Self::of_names([])
     }
 
-    /// Whether none is told.
+    /// Whether none is reported.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }

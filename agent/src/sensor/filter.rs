@@ -1,4 +1,4 @@
-//! What the kernel leaves out: the filter in its map, which is lifted while somebody watches the events.
+//! The filter in the kernel's map. It is lifted while a subscriber gets the events.
 
 use aya::Pod;
 use aya::maps::{Array, MapData};
@@ -31,13 +31,13 @@ impl Filters {
         &self.now
     }
 
-    /// Leaves out from now on what the rules do not ask for, unless somebody watches.
+    /// From now on filters what no rule can match, unless a subscriber gets the events.
     pub(super) fn set(&mut self, by_rules: Filter, is_watched: bool) {
         self.by_rules = by_rules;
         self.watch(is_watched);
     }
 
-    /// Leaves out nothing while somebody watches. Returns whether anything is different now.
+    /// Filters nothing while a subscriber gets the events. Returns whether the filter changed.
     pub(super) fn watch(&mut self, is_watched: bool) -> bool {
         let wanted = if is_watched { Filter::NONE } else { self.by_rules };
         if wanted.dropped == self.now.dropped {

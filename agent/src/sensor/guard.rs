@@ -30,7 +30,7 @@ struct Attached {
     fd: RawFd,
     /// What the descriptor is, below `/proc/self/fd`.
     place: PathBuf,
-    /// Of a link; kernels before 5.8 tell nothing, nor is it known of perf events.
+    /// Of a link; kernels before 5.8 do not report it, and none do for perf events.
     info: Option<LinkInfo>,
 }
 

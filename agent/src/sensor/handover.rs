@@ -7,7 +7,7 @@
 //! stopped for good, the manager closes what it keeps, and the programs are gone with that.
 //!
 //! A run that ends in order leaves what it knows too. One that was killed leaves the rings alone: what it had read and not
-//! judged is missing then, and is told as a time in which nobody looked.
+//! evaluated is missing then, and is reported as downtime.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, Write as _};
@@ -48,14 +48,14 @@ const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
 pub(crate) struct Kept(Option<Vec<(String, OwnedFd)>>);
 
 impl Kept {
-    /// Those that this process was started with, as the service. It is asked once, and closes what it does not know.
+    /// Those that this process was started with, as the service. To be called once; it closes the ones it does not know.
     pub(crate) fn of_manager() -> Self {
         if std::env::var_os(MANAGER).is_none() {
             return Self::nothing();
         }
         let listed = sd_notify::listen_fds_with_names().map(Vec::from_iter);
         let listed = listed.unwrap_or_else(|error| {
-            tracing::warn!("what the service manager kept cannot be told: {error}");
+            tracing::warn!("cannot list the file descriptor store: {error}");
             Vec::new()
         });
         // SAFETY: the manager has opened these for this process, and only this takes them, once.
@@ -179,7 +179,7 @@ impl Inherited {
         self.ring.first_time()
     }
 
-    /// Lets go of it, once all of it is told and what came of that is on disk: its programs end.
+    /// Releases it, once all of it is reported and the results are on disk: its programs end.
     pub(super) fn release(self) {
         forget(&self.names);
     }
@@ -213,7 +213,7 @@ fn keep_links() -> Result<()> {
     keep(LINK, &links)
 }
 
-/// Gives the service manager what is attached, and these maps. Whether it was told so.
+/// Stores what is attached, and these maps, in the service manager's file descriptor store. Returns whether it did.
 pub(super) fn give(maps: &Maps) -> bool {
     let links = keep_links();
     let given = maps.iter().try_fold((), |(), (what, fd)| keep(what, &[fd.as_fd()])).and(links);
@@ -283,7 +283,7 @@ pub(super) fn links() -> Result<Vec<i32>> {
     Ok(links)
 }
 
-/// Nobody is told when one of these is ready to be read, so that the manager must not wait for that.
+/// These never become readable in a way that matters, so the manager must not poll them.
 const UNPOLLED: NotifyState<'_> = NotifyState::Custom("FDPOLL=0");
 
 /// What a descriptor of this run is called.

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
-/// The hierarchy of version 1 by which containers are told apart.
+/// The hierarchy of version 1 that identifies containers.
 pub(super) const CONTROLLER_V1: &str = "pids";
 
 /// The id of the group that the agent is in, of the hierarchy that records name; `None` where that cannot be found out.
@@ -18,7 +18,7 @@ pub(super) fn own() -> Option<u64> {
     fs::metadata(format!("{place}{path}")).ok().map(|folder| folder.ino())
 }
 
-/// Whether containers are told apart by control groups of version 1: the controller then has a hierarchy.
+/// Whether control groups of version 1 identify containers: the controller then has a hierarchy.
 pub(super) fn has_v1() -> bool {
     let table = bounded::read_text("/proc/cgroups", HOST_FILE_BYTES_MAX).unwrap_or_default();
     let row = table.lines().find_map(|line| line.strip_prefix(CONTROLLER_V1)?.strip_prefix('\t'));
@@ -26,8 +26,7 @@ pub(super) fn has_v1() -> bool {
 }
 
 /// Where the whole hierarchy of version 2, or that of the controller, is mounted, by a table such as
-/// `/proc/self/mountinfo`, whose lines tell of what is below which root of a file system, of where it is, and behind a dash of
-/// which type.
+/// `/proc/self/mountinfo`. Its lines have the root within a file system, the mount point, and behind a dash the type.
 pub(super) fn mount(mounts: &str, v1: bool) -> Option<&str> {
     mounts.lines().find_map(|line| {
         let (place, ty) = line.split_once(" - ")?;

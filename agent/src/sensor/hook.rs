@@ -57,8 +57,9 @@ const UNSEEN: [(&str, &str); 7] = [
     ("tracepoint/sys_enter_bpf", "not seen: commands of 32-bit programs"),
     ("tracepoint/sys_exit_ptrace", "not seen: 32-bit debuggers, and other ways into memory than ptrace"),
 ];
-/// What is told where a change is not seen when it happens.
-const LATE: &str = "changes are told with the next event of their process, those undone until then never";
+/// What is missing where a change is not observed when it happens.
+const LATE: &str =
+    "changes are reported with the next event of their process; a change that is undone before is not";
 
 #[rustfmt::skip]
 pub(super) const HOOKS: &[Hook] = &[
@@ -87,7 +88,7 @@ pub(super) const HOOKS: &[Hook] = &[
         Alternative { method: "kprobe/inet_sk_state_store", programs: &[("connect_kprobe", Attach::Kprobe("inet_sk_state_store"))] },
     ]},
     // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little slower.
-    Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, without: "no accepted connection is told", alternatives: &[
+    Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, without: "accepted connections are not reported", alternatives: &[
         // Where the result lies follows from the prototype. The verifier takes the first for the old one only, so the
         // order matters: the second would be taken for both.
         Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_4", Attach::Fexit("inet_csk_accept"))] },
@@ -98,7 +99,7 @@ pub(super) const HOOKS: &[Hook] = &[
             ("accept_syscall", Attach::Syscalls(&["sys_exit_accept"])),
         ]},
     ]},
-    // Whichever way it goes, and with none: what a record shows its process to have become is told with it.
+    // With any method, and with none, a record also reports what its process has become.
     Hook { name: "ids", yields: &[Kind::IDS], is_required: false, without: LATE, alternatives: &[
         Alternative { method: "fentry/commit_creds", programs: &[("ids_fentry", Attach::Fentry("commit_creds"))] },
         Alternative { method: "kprobe/commit_creds", programs: &[("ids_kprobe", Attach::Kprobe("commit_creds"))] },
@@ -109,7 +110,7 @@ pub(super) const HOOKS: &[Hook] = &[
         Alternative { method: "kretprobe/ksys_setsid", programs: &[("session_kretprobe", Attach::Kretprobe("ksys_setsid"))] },
         Alternative { method: "tracepoint/sys_exit_setsid", programs: &[("session_syscall", Attach::Syscalls(&["sys_exit_setsid"]))] },
     ]},
-    Hook { name: UDP, yields: &[Kind::DATAGRAM], is_required: false, without: "no datagram is told, which takes CAP_NET_ADMIN", alternatives: &[
+    Hook { name: UDP, yields: &[Kind::DATAGRAM], is_required: false, without: "UDP events unavailable: needs CAP_NET_ADMIN", alternatives: &[
         Alternative { method: "cgroup/sendmsg4", programs: &[
             ("udp_sendmsg4", Attach::Cgroup),
             ("udp_sendmsg6", Attach::Cgroup),
@@ -124,17 +125,17 @@ pub(super) const HOOKS: &[Hook] = &[
             ("udp_connect6", Attach::Cgroup),
         ]},
     ]},
-    Hook { name: "bpf", yields: &[Kind::BPF], is_required: false, without: "a command on the sensor's maps is not told, only what it changed", alternatives: &[
+    Hook { name: "bpf", yields: &[Kind::BPF], is_required: false, without: "a bpf command on the sensor's maps is not reported, only what it changed", alternatives: &[
         Alternative { method: "fentry/security_bpf", programs: &[("bpf_fentry", Attach::Fentry("security_bpf"))] },
         Alternative { method: "kprobe/security_bpf", programs: &[("bpf_kprobe", Attach::Kprobe("security_bpf"))] },
         Alternative { method: "tracepoint/sys_enter_bpf", programs: &[("bpf_syscall", Attach::Syscalls(&["sys_enter_bpf"]))] },
     ]},
-    Hook { name: "ptrace", yields: &[Kind::PTRACE], is_required: false, without: "that the sensor is traced is not told", alternatives: &[
+    Hook { name: "ptrace", yields: &[Kind::PTRACE], is_required: false, without: "tracing of the sensor is not reported", alternatives: &[
         Alternative { method: "fentry/security_ptrace_access_check", programs: &[("ptrace_fentry", Attach::Fentry("security_ptrace_access_check"))] },
         Alternative { method: "kprobe/security_ptrace_access_check", programs: &[("ptrace_kprobe", Attach::Kprobe("security_ptrace_access_check"))] },
         Alternative { method: "tracepoint/sys_exit_ptrace", programs: &[("ptrace_syscall", Attach::Syscalls(&["sys_exit_ptrace"]))] },
     ]},
-    Hook { name: "signal", yields: &[Kind::SIGNAL], is_required: false, without: "who sends the sensor signals is not told", alternatives: &[
+    Hook { name: "signal", yields: &[Kind::SIGNAL], is_required: false, without: "signals to the sensor are not reported", alternatives: &[
         Alternative { method: "tp_btf/signal_generate", programs: &[("signal", Attach::Tracepoint("signal_generate"))] },
         Alternative { method: "raw_tp/signal_generate", programs: &[("signal_raw", Attach::RawTracepoint("signal_generate"))] },
     ]},
@@ -208,7 +209,7 @@ pub(crate) enum HookState {
     Skipped,
     /// It is attached, and the canary did not come through it.
     Silent,
-    /// Nobody asked for it.
+    /// It is not enabled in the configuration.
     Off,
 }
 
@@ -342,7 +343,7 @@ impl fmt::Display for Unattached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HookReport { name, reason, .. } = &self.reports[self.missing];
         let reason = reason.as_deref().unwrap_or_default();
-        write!(f, "the hook `{name}` cannot be attached: {reason}; `lapwing check` tells of all of them")
+        write!(f, "the hook `{name}` cannot be attached: {reason}; `lapwing check` reports all of them")
     }
 }
 

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
-/// The host's name for itself, by which rules and responders tell hosts apart.
+/// The host's own id, by which rules and responders distinguish hosts.
 const MACHINE_ID: &str = "/etc/machine-id";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -24,7 +24,7 @@ pub(super) struct Host {
 impl Host {
     /// Looks at the host.
     pub(super) fn new() -> Self {
-        // There is no kernel that cannot tell its name.
+        // Every kernel reports its name.
         let system = uname().ok();
         let part = |of: fn(&UtsName) -> &OsStr| {
             system.as_ref().map(|name| SmolStr::from(of(name).to_string_lossy()))

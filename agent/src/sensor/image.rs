@@ -127,7 +127,7 @@ impl Image {
     /// The program of a process that was running before, as `/proc` shows it.
     ///
     /// By what name it was run is not kept there. The kernel sets the thread's name to it, cut to fifteen bytes, so
-    /// an argument that begins so tells it; a process that renamed itself has one name then.
+    /// an argument that begins so is that name; a process that renamed itself has one name then.
     pub(super) fn of_procfs(executable: &str, args: Texts, directory: &str, comm: &str) -> Self {
         let called = args.iter().take(2).map(base).find(|name| {
             name.as_bytes()[..name.len().min(COMM_BYTES)] == *comm.as_bytes() && !comm.is_empty()
@@ -336,7 +336,7 @@ const LOADER_OPTIONS: [&str; 7] = [
     "--preload",
 ];
 
-/// The base name of the program that a dynamic loader was asked to run: to the kernel the loader is all that runs.
+/// The base name of the program that a dynamic loader runs by its arguments: to the kernel only the loader runs.
 fn loaded<'a>(executable: &str, args: &'a Texts) -> Option<&'a str> {
     let name = executable_name(executable);
     if !LOADERS.iter().any(|loader| name.starts_with(loader)) {
@@ -359,7 +359,7 @@ pub(super) fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Arguments in one buffer, the bytes of which nobody can choose to be more than three times those of the record.
+/// Arguments in one buffer, which has at most three times the bytes of the record, whatever the user chooses.
 pub(super) fn args<'a>(args: impl IntoIterator<Item = &'a [u8]>) -> Texts {
     let mut ended = String::new();
     for arg in args {

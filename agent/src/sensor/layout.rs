@@ -68,12 +68,12 @@ const fn shape_of<T: Reads>() -> Shape {
 /// The enumerator that is wanted only where control groups are named by the hierarchy of the `pids` controller.
 const CGROUP_CONTROLLER: &str = "CGROUP_CONTROLLER";
 
-/// What the programs are told about this kernel.
+/// What the programs get to know about this kernel.
 #[derive(Default)]
 pub(super) struct Layout {
     offsets: Vec<u32>,
     numbers: Vec<u32>,
-    exit_tells_last: u32,
+    exit_names_last_thread: u32,
     /// The optional rows that this kernel has nothing for.
     absent: Vec<String>,
     /// The required ones.
@@ -81,8 +81,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Looks everything up. `cgroups_v1` tells whether control groups are to be named by the hierarchy of the `pids`
-    /// controller instead of the unified one.
+    /// Looks everything up. With `cgroups_v1`, control groups are named by the hierarchy of the `pids` controller instead
+    /// of the unified one.
     ///
     /// # Errors
     /// What is required and not there, each with its path, and with what it is where that is not what is read.
@@ -106,7 +106,7 @@ impl Layout {
             let found = found.filter(|found| *found as usize == place);
             layout.take(true, found.ok_or_else(|| format!("{path} with {place} bytes up to there")));
         }
-        layout.exit_tells_last =
+        layout.exit_names_last_thread =
             btf.tracepoint_parameters("sched_process_exit").is_some_and(|count| count > 1).into();
         if layout.missing.is_empty() { Ok(layout) } else { Err(layout.missing.join(", ")) }
     }
@@ -129,7 +129,7 @@ impl Layout {
         for (global, value) in globals.zip(self.offsets.iter().chain(&self.numbers)) {
             loader.override_global(global, value, true);
         }
-        loader.override_global("EXIT_TELLS_LAST", &self.exit_tells_last, true);
+        loader.override_global("EXIT_TELLS_LAST", &self.exit_names_last_thread, true);
     }
 
     /// What is optional and not there, for the log.
@@ -342,7 +342,7 @@ mod tests {
     fn a_kernel_that_has_everything_serves() {
         let layout = resolve_members(&members(first)).ok().unwrap();
         assert_eq!(layout.absent().collect::<Vec<_>>(), [""; 0]);
-        assert_eq!(layout.exit_tells_last, 0);
+        assert_eq!(layout.exit_names_last_thread, 0);
         assert_ne!(number(&layout, "PIDTYPE_SID"), number(&layout, "PIDTYPE_PGID"));
     }
 
@@ -467,8 +467,8 @@ mod tests {
         assert_eq!(absent, names.map(|name| format!("sock_common.{name} in the first 120 bytes")));
     }
 
-    /// What of the table kernels do not have, and whether their `sched_process_exit` tells of the last thread. Of each there
-    /// is an excerpt of its BTF, made by `cargo xtask test --vm KERNEL --write`.
+    /// Which rows of the table kernels do not have, and whether their `sched_process_exit` names the last thread. There is
+    /// an excerpt of the BTF of each, made by `cargo xtask test --vm KERNEL --write`.
     const STORED: &[(&str, &[&str], u32)] = &[
         ("5.10-x86_64", &["mptcp_sock.first", "bpf_func_id.BPF_FUNC_get_current_task_btf"], 0),
         ("6.1-aarch64", &[], 0),
@@ -482,20 +482,20 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sensor/testdata/btf");
         let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
         let names = names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
-        let told: BTreeSet<_> = STORED.iter().map(|(name, ..)| (*name).to_owned()).collect();
-        assert_eq!(names.collect::<BTreeSet<_>>(), told);
-        for (name, absent, exit_tells_last) in STORED {
+        let stored: BTreeSet<_> = STORED.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        assert_eq!(names.collect::<BTreeSet<_>>(), stored);
+        for (name, absent, exit_names_last_thread) in STORED {
             let bytes = std::fs::read(folder.join(format!("{name}.btf"))).unwrap();
             let layout = Layout::resolve(&Btf::parse(&bytes).unwrap(), true);
             let layout = layout.unwrap_or_else(|missing| panic!("{name} has no {missing}"));
             assert_eq!(layout.absent().collect::<Vec<_>>(), *absent, "{name}");
-            assert_eq!(layout.exit_tells_last, *exit_tells_last, "{name}");
+            assert_eq!(layout.exit_names_last_thread, *exit_names_last_thread, "{name}");
             assert_ne!(number(&layout, CGROUP_CONTROLLER), ABSENT, "{name}");
             assert_eq!([number(&layout, "PIDTYPE_PGID"), number(&layout, "PIDTYPE_SID")], [2, 3], "{name}");
         }
     }
 
-    /// An excerpt tells the same as the whole, where this kernel is one of those that are stored.
+    /// An excerpt gives the same layout as the whole, where this kernel is one of those that are stored.
     #[test]
     fn the_excerpt_of_this_kernel_is_true() {
         let Ok(whole) = std::fs::read("/sys/kernel/btf/vmlinux") else { return };
@@ -506,7 +506,7 @@ mod tests {
         let Ok(excerpt) = std::fs::read(path) else { return };
         let [whole, excerpt] = [whole, excerpt].map(|bytes| {
             let layout = Layout::resolve(&Btf::parse(&bytes).unwrap(), true).ok().unwrap();
-            (layout.offsets, layout.numbers, layout.exit_tells_last)
+            (layout.offsets, layout.numbers, layout.exit_names_last_thread)
         });
         assert_eq!(excerpt, whole);
     }

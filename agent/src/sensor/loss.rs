@@ -59,12 +59,12 @@ pub(super) struct Lost {
     pub(super) by_user: Vec<(u32, u64)>,
 }
 
-/// Of one kind of record: what there was to tell, what of it was left out, lost for want of room, and come through.
+/// Records of one kind: how many were seen, filtered, lost because the ring was full, and delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KindCounts {
-    /// What the kernel programs saw that is told by such a record.
+    /// What the kernel programs saw that such a record reports.
     pub(crate) seen: u64,
-    /// Records that were not made because no rule can match them; of datagrams, also those told just before.
+    /// Records that were not written because no rule can match them; for datagrams, also repetitions.
     pub(crate) filtered: u64,
     /// Records for which the ring had no room.
     pub(crate) lost: u64,

@@ -9,7 +9,7 @@
 //!
 //! # Privileges
 //! At the start: CAP_BPF and CAP_PERFMON for the programs; CAP_SYS_ADMIN where `accept`, `ids` or `session` is hooked by
-//! system calls (a perf event, and tracefs); CAP_NET_ADMIN where datagrams are told; CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
+//! system calls (a perf event, and tracefs); CAP_NET_ADMIN where datagrams are reported; CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
 //! For the snapshot, and for as long as it runs: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to read `/proc/PID/exe`,
 //! `cwd`, `fd` and `ns` of others. After the start, CAP_BPF alone is needed of the first two, and only to read the
 //! port of a connection that has no answer yet; CAP_KILL is not needed, a probe by signal 0 may be refused.
@@ -103,7 +103,7 @@ use self::owner::{Owner, Owners};
 use self::process::{Changes, Key, TICK_NANOS, Table};
 use self::record::{ExecRecord, Record};
 use self::ring::Ring;
-use self::snapshot::{Border, Running};
+use self::snapshot::{Running, SnapshotCutoff};
 use self::tamper::{Report, Subject, Tamper};
 use self::touched::StopSignal;
 use crate::action::{UDP, record_name as name};
@@ -138,12 +138,12 @@ pub(crate) struct Sensor {
     ring: Ring,
     losses: Losses,
     filters: Filters,
-    /// Whether somebody watches the events.
+    /// Whether a subscriber gets the events.
     is_watched: bool,
     canary: Canary,
     /// Whether this runs in a process namespace of its own.
     is_inner: bool,
-    /// When it was looked last whether somebody interferes, in nanoseconds since boot.
+    /// When tampering was last checked for, in nanoseconds since boot.
     looked: u64,
     /// The agent's own process.
     agent: Option<Key>,
@@ -158,21 +158,21 @@ pub(crate) struct Sensor {
     integrity: Option<Integrity>,
     table: Table,
     decoder: Decoder,
-    /// What the run before has left, until it is told.
+    /// What the previous run has left, until it is reported.
     inherited: Option<Inherited>,
     /// What was taken over of it.
     taken_over: Option<TakenOver>,
     /// What the service manager is to be given for the next run, until it is.
     maps: Option<Maps>,
     /// Whether this run leaves something to the next.
-    has_heir: bool,
+    are_fds_stored: bool,
     /// Processes of the snapshot that the table does not know yet.
     snapshot: Vec<Running>,
-    /// Processes of the snapshot that were not told yet.
+    /// Processes of the snapshot that were not emitted yet.
     running: Vec<Key>,
-    border: Border,
+    cutoff: SnapshotCutoff,
     memory: Memory,
-    /// That nobody looked for a while before this run, until it is told.
+    /// The downtime before this run, until it is reported.
     down: Option<Down>,
     /// From when to when that was.
     was_down: Option<(Timestamp, Timestamp)>,
@@ -182,8 +182,8 @@ pub(crate) struct Sensor {
     malformed: u64,
     /// Records of the agent's own connections.
     own: u64,
-    /// Records that were told already.
-    told_before: u64,
+    /// Records that were reported already.
+    already_delivered: u64,
     owners: Owners,
     wanted: Wanted,
     /// Ports of sockets, used within one batch.
@@ -217,8 +217,8 @@ pub(crate) struct SensorStatus {
     pub(crate) late: u64,
     /// Records of the agent's own connections, of which no events are made.
     pub(crate) own: u64,
-    /// Records that the snapshot, or the run before, has told already.
-    pub(crate) told_before: u64,
+    /// Records that the snapshot, or the previous run, has reported already.
+    pub(crate) already_delivered: u64,
     /// What was counted of the canary's flights.
     pub(crate) canary: CanaryCounts,
     /// What was counted of connections whose end is waited for.
@@ -259,8 +259,8 @@ pub(crate) fn left_out(filter: &Filter, hooks: &[HookReport]) -> Vec<(&'static s
     named.filter(|(_, classes)| !classes.is_empty()).collect()
 }
 
-/// Every kind of event that the sensor makes on this host, with the fields that such an event may have where these
-/// variables of the environment are told, and those of datagrams where these are told.
+/// Every kind of event that the sensor emits on this host, with the fields that such an event may have where these
+/// variables of the environment are reported, and the events of datagrams where these are.
 pub(crate) fn event_kinds(wanted: &Wanted, has_udp: bool) -> Vec<EventKind> {
     decode::kinds(!wanted.is_empty(), has_udp)
 }
@@ -271,7 +271,7 @@ pub(crate) fn auditd_kinds(kinds: &[EventKind]) -> Vec<EventKind> {
 }
 
 impl Sensor {
-    /// Attaches the hooks, tests them, and takes the snapshot. Events tell the wanted variables of the environment. Once
+    /// Attaches the hooks, tests them, and takes the snapshot. Events contain the wanted variables of the environment. Once
     /// `stop` is set, the source ends. Of what the service manager `kept`, it goes on where the run before ended.
     ///
     /// # Errors
@@ -282,7 +282,7 @@ impl Sensor {
         kept: Kept,
     ) -> Result<Self, StartError> {
         let loaded = start::start(config)?;
-        let border = Border::new(clock::now());
+        let cutoff = SnapshotCutoff::new(clock::now());
         let ring = Ring::new(loaded.rings).map_err(|error| StartError::Io("epoll", error))?;
         let host = Host::new();
         let memory = Memory::new(host.boot_id.clone());
@@ -296,7 +296,7 @@ impl Sensor {
             is_watched: false,
             canary: Canary::fly(),
             is_inner: loaded.is_inner,
-            looked: border.attached,
+            looked: cutoff.attached,
             agent: own::key(),
             guard: Guard::default(),
             tamper: Tamper::default(),
@@ -307,12 +307,12 @@ impl Sensor {
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
             maps: kept.has_manager().then_some(loaded.maps),
-            has_heir: false,
+            are_fds_stored: false,
             inherited: kept.open(),
             taken_over: None,
             snapshot: Vec::new(),
             running: Vec::new(),
-            border,
+            cutoff,
             memory,
             down: None,
             was_down: None,
@@ -320,7 +320,7 @@ impl Sensor {
             stopped: None,
             malformed: 0,
             own: 0,
-            told_before: 0,
+            already_delivered: 0,
             owners: Owners::default(),
             wanted: config.env_vars.clone(),
             ports: HashMap::new(),
@@ -329,7 +329,7 @@ impl Sensor {
         sensor.test(&loaded.btf, &config.hooks);
         drop(loaded.btf);
         // What was made since comes by its records, though within one tick of the clock it is not known which was first.
-        sensor.snapshot = snapshot::all(sensor.border.attached + TICK_NANOS);
+        sensor.snapshot = snapshot::all(sensor.cutoff.attached + TICK_NANOS);
         sensor.inherit();
         // What the run before had attached is let go of by now.
         sensor.guard = Guard::new();
@@ -345,7 +345,7 @@ impl Sensor {
             let found = touched::report(&stop, Some(inherited.by), clock::now());
             found.into_iter().for_each(|(subject, report)| self.tamper.done(subject, report));
         }
-        // Without what it knew, the snapshot tells how processes came out, which is better than nothing.
+        // Without its process table, the snapshot gives the outcome, which is better than nothing.
         let Some(state) = &mut inherited.state else { return self.settle() };
         self.owners.restore(std::mem::take(&mut state.owners));
         if let Err(error) = self.table.restore(std::mem::take(&mut state.table)) {
@@ -353,7 +353,7 @@ impl Sensor {
         }
     }
 
-    /// Finds out by what the run before has remembered, the rows of [`MEMORY_SCOPE`], for how long nobody looked.
+    /// Computes the downtime from what the previous run has stored, the rows of [`MEMORY_SCOPE`].
     pub(crate) fn recall(&mut self, rows: &[(String, Vec<u8>)]) {
         match self.memory.recall(rows) {
             Before::Nothing => {}
@@ -369,7 +369,7 @@ impl Sensor {
             }
             Before::SameBoot(until) => {
                 let first = self.inherited.as_mut().and_then(Inherited::first_time);
-                let to = first.map_or(self.border.attached, |first| first.clamp(until, self.border.attached));
+                let to = first.map_or(self.cutoff.attached, |first| first.clamp(until, self.cutoff.attached));
                 let is_killed = self.inherited.is_some();
                 let down = Down { is_killed, ..self.decoder.down(until, to) };
                 let (from, to) = (down.from, down.to);
@@ -391,7 +391,7 @@ impl Sensor {
     /// auditd's words; and of what must come all the same makes no events that none can match.
     pub(crate) fn filter(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
         let filter = filter(rules, &self.hooks);
-        self.decoder.make_for(&audiences(rules));
+        self.decoder.set_audiences(&audiences(rules));
         for (kind, classes) in left_out(&filter, &self.hooks) {
             tracing::info!("left in the kernel: {kind} to {}", classes.join(", "));
         }
@@ -404,7 +404,7 @@ impl Sensor {
     /// are its own, so nothing is waited for.
     fn is_at_rest(&mut self) -> bool {
         let Some(stopped) = self.stopped else { return false };
-        if self.has_heir || self.is_number_lost {
+        if self.are_fds_stored || self.is_number_lost {
             return true;
         }
         let (written, is_still) = self.losses.written();
@@ -422,7 +422,7 @@ impl Sensor {
         tracing::info!("records seen: {}", each.collect::<Vec<_>>().join(", "));
     }
 
-    /// Forgets the connections whose ends are not told any more.
+    /// Forgets the connections whose ends are not reported any more.
     fn keep_owners(&mut self) {
         let filter = *self.filters.now();
         self.owners.keep(|reach| !filter.drops(Kind::CLOSED, reach.bit()));
@@ -441,7 +441,7 @@ impl Sensor {
             malformed: self.malformed,
             late: self.ring.late(),
             own: self.own,
-            told_before: self.told_before,
+            already_delivered: self.already_delivered,
             canary: self.canary.counts(),
             owners: self.owners.counts(),
             processes: self.table.len(),
@@ -459,13 +459,13 @@ impl Sensor {
             self.canary.fly_again();
             self.await_canary();
         }
-        self.canary.judge(&mut self.hooks);
+        self.canary.mark_silent(&mut self.hooks);
         if let Some(mut ebpf) = self.ebpf.take() {
             let mut retry = Retry::new(&mut ebpf, btf, choices);
             while retry.attach_next(&mut self.hooks) {
                 self.canary.fly_again();
                 self.await_canary();
-                self.canary.judge(&mut self.hooks);
+                self.canary.mark_silent(&mut self.hooks);
             }
             self.ebpf = Some(ebpf);
         }
@@ -494,7 +494,7 @@ impl Sensor {
         }
     }
 
-    /// Takes in what ran before the hooks were attached, but for what the run before has told better.
+    /// Takes in what ran before the hooks were attached, except what the previous run has reported better.
     fn settle(&mut self) {
         for running in std::mem::take(&mut self.snapshot) {
             if let Some(path) = running.cgroup {
@@ -503,23 +503,23 @@ impl Sensor {
             let start = running.origin.start;
             let known = Key::new(running.origin.pid, start);
             let key = if self.table.get(known).is_some() { known } else { self.table.add(running.origin) };
-            if self.border.takes(key, start) {
+            if self.cutoff.covers(key, start) {
                 self.running.push(key);
             }
         }
         self.running.reverse();
     }
 
-    /// The snapshot's events, some at a time. They are told as of the moment from which records tell all else.
-    fn tell_running(&mut self) -> Vec<Event> {
+    /// The snapshot's events, some at a time. Their time is the moment from which records report everything else.
+    fn emit_running(&mut self) -> Vec<Event> {
         let rest = self.running.len().saturating_sub(SNAPSHOT_BATCH);
         let keys = self.running.split_off(rest);
-        let running = |key| self.decoder.already_running(&self.table, key, self.border.attached);
+        let running = |key| self.decoder.already_running(&self.table, key, self.cutoff.attached);
         keys.into_iter().rev().filter_map(running).collect()
     }
 
-    /// What happened between the run before and this one, some at a time; `None` once all of it is told.
-    fn tell_inherited(&mut self) -> Option<Batch> {
+    /// What happened between the previous run and this one, some at a time; `None` once all of it is emitted.
+    fn emit_inherited(&mut self) -> Option<Batch> {
         let mut inherited = self.inherited.take()?;
         if inherited.ring.is_over() {
             return Some(self.take_over(inherited));
@@ -532,8 +532,8 @@ impl Sensor {
         Some(Batch { events, ..Batch::default() })
     }
 
-    /// Goes on where the run before ended. What it left is told, and what came of that is on disk, for a batch is asked for
-    /// once the one before is.
+    /// Continues where the previous run ended. What it left has been emitted and its results are on disk, for a batch is
+    /// requested only once the one before is durable.
     fn take_over(&mut self, inherited: Inherited) -> Batch {
         self.settle();
         let (pid, records) = (inherited.by.pid, inherited.ring.delivered().iter().sum());
@@ -542,10 +542,10 @@ impl Sensor {
             "of the time between the run of process {pid} and this one: {records} records, {lost} lost"
         );
         self.taken_over = Some(TakenOver { pid, records, lost });
-        let from = inherited.state.as_ref().map_or(self.border.attached, |state| state.until);
-        let lost = self.losses.add(from, self.border.attached, &inherited.lost, 0, lost);
+        let from = inherited.state.as_ref().map_or(self.cutoff.attached, |state| state.until);
+        let lost = self.losses.add(from, self.cutoff.attached, &inherited.lost, 0, lost);
         inherited.release();
-        let lost = lost.map(|lost| self.tell_lost(&lost));
+        let lost = lost.map(|lost| self.report_lost(&lost));
         Batch { events: lost.iter().map(|lost| lost.event.clone()).collect(), lost, ..Batch::default() }
     }
 
@@ -559,16 +559,15 @@ impl Sensor {
 
     /// Takes what is in the rings. The signal that stops the agent is left to the next run before its record is taken.
     fn drain(&mut self) {
-        let (agent, has_heir, stop_signal) = (self.agent, self.has_heir, &mut self.stop_signal);
+        let (agent, are_fds_stored, stop_signal) = (self.agent, self.are_fds_stored, &mut self.stop_signal);
         self.ring.drain(|signal| {
-            if has_heir {
+            if are_fds_stored {
                 stop_signal.leave(signal, agent);
             }
         });
     }
 
-    /// Turns the records that are ready into events; those of the rings that the process `before` has left, where that
-    /// is told.
+    /// Turns the records that are ready into events; those of the rings of the process `before`, where one is given.
     fn decode(&mut self, before: Option<Key>) -> Vec<Event> {
         let mut ports = self.find_ports();
         let is_udp = |hook: &HookReport| hook.name == UDP && hook.state != HookState::Off;
@@ -612,11 +611,11 @@ impl Sensor {
                 continue;
             }
             let is_told = match before {
-                Some(_) => self.border.is_told_after(&record),
-                None => self.border.is_told_before(&record),
+                Some(_) => self.cutoff.is_in_this_run(&record),
+                None => self.cutoff.is_covered(&record),
             };
             if is_told {
-                self.told_before += 1;
+                self.already_delivered += 1;
                 if let Record::Exec(exec) = &record {
                     // It may be of a group that others are in.
                     name_cgroup(&mut self.table, exec);
@@ -625,7 +624,8 @@ impl Sensor {
             }
             let (table, decoder, ebpf) = (&mut self.table, &mut self.decoder, self.ebpf.as_ref());
             let (owners, wanted, filter) = (&mut self.owners, &self.wanted, self.filters.now());
-            Teller { table, decoder, owners, wanted, filter, ebpf, events: &mut events }.tell(&record, port);
+            EventBuilder { table, decoder, owners, wanted, filter, ebpf, events: &mut events }
+                .build(&record, port);
         }
         events
     }
@@ -645,8 +645,8 @@ impl Sensor {
         self.tamper.done(Subject::Stalled, Report::new(reason, from, to, Weight::Managed));
     }
 
-    /// Looks whether somebody interfered with what the sensor put into the kernel, and whether it shows what happens. Returns
-    /// what was not reported before.
+    /// Checks that what the sensor put into the kernel is untouched, and that it reports what happens. Returns what was
+    /// not reported before.
     fn watch_over(&mut self, now: u64) -> Vec<Tampered> {
         if self.stopped.is_some() {
             return Vec::new();
@@ -709,7 +709,7 @@ impl Sensor {
             let what = format!("a kernel program of the sensor is not attached any more: {}", fault.words);
             let Some(ebpf) = &mut self.ebpf else { continue };
             let is_silent = fault.program(ebpf).is_some_and(|(_, hook, _)| silent.contains(&hook));
-            if self.has_heir && !fault.is_detached && !is_silent {
+            if self.are_fds_stored && !fault.is_detached && !is_silent {
                 // Attached twice it would show all twice, and the service manager has a descriptor of its own.
                 let reason = format!("{what}; the service manager may keep it attached; restart the service");
                 let subject = Subject::Link(fault.words.clone());
@@ -737,7 +737,7 @@ impl Sensor {
         if !mended.is_empty() {
             self.guard.mended(&mended);
             self.canary.hurry();
-            if self.has_heir {
+            if self.are_fds_stored {
                 handover::give_links();
             }
         }
@@ -783,7 +783,7 @@ impl Sensor {
         hooks.map(|hook| hook.name).collect()
     }
 
-    fn tell_lost(&mut self, lost: &loss::Lost) -> Lost {
+    fn report_lost(&mut self, lost: &loss::Lost) -> Lost {
         let by_kind = lost.by_kind.iter().map(|(kind, count)| (name(*kind), *count));
         let by_kind = by_kind.chain([(PROBE_RUNS, lost.missed)]).filter(|(_, count)| *count > 0);
         Lost {
@@ -796,7 +796,7 @@ impl Sensor {
     }
 
     /// The local ports of the connections that are ready, the last one first; zero where it cannot be known. One that
-    /// may still be told holds back what follows it, for a moment.
+    /// may still come holds back what follows it, for a moment.
     fn find_ports(&mut self) -> Vec<u16> {
         let mut ports = known_ports(&self.ring, &mut self.ports);
         let hold_before = clock::now().saturating_sub(PORT_WAIT_NANOS);
@@ -823,7 +823,7 @@ impl Sensor {
 
 /// Makes events of one record: what it shows its process to have become since the record before, and then what it is
 /// about.
-struct Teller<'a> {
+struct EventBuilder<'a> {
     table: &'a mut Table,
     decoder: &'a mut Decoder,
     owners: &'a mut Owners,
@@ -833,19 +833,19 @@ struct Teller<'a> {
     events: &'a mut Vec<Event>,
 }
 
-impl Teller<'_> {
-    fn tell(&mut self, record: &Record<'_>, port: Option<u16>) {
+impl EventBuilder<'_> {
+    fn build(&mut self, record: &Record<'_>, port: Option<u16>) {
         let time = record.header().time;
         let event = match record {
             Record::Fork(fork) => {
                 let (forker, changes) = self.table.observe_forker(fork);
-                self.tell_changes(forker, changes, time);
+                self.emit_changes(forker, changes, time);
                 let key = self.table.fork(fork);
                 self.decoder.fork(self.table, key, time)
             }
             Record::Exec(exec) => {
                 name_cgroup(self.table, exec);
-                // The kernel changes the ids before the program, and so tell the sensors that rules are written for.
+                // The kernel changes the ids before the program, and the sensors that rules are written for report it so.
                 let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
                 let image = Image::of_exec(exec, script::of(exec, self.table), self.wanted);
@@ -897,7 +897,7 @@ impl Teller<'_> {
         self.events.extend(event);
     }
 
-    /// Remembers whose connection it is, where its end will be told.
+    /// Remembers whose connection it is, where its end will be reported.
     fn own(&mut self, socket: &Socket, key: Key, is_acceptor: bool) {
         let reach = Reach::of(socket.family == IPV6, if is_acceptor { socket.local } else { socket.remote });
         if !self.filter.drops(Kind::CLOSED, reach.bit()) {
@@ -906,13 +906,13 @@ impl Teller<'_> {
         }
     }
 
-    /// Takes in what a process is now, and tells what it has become.
+    /// Takes in what a process is now, and emits what has changed.
     fn observe(&mut self, key: Key, state: &State, time: u64) {
         let changes = self.table.observe(key, state);
-        self.tell_changes(key, changes, time);
+        self.emit_changes(key, changes, time);
     }
 
-    fn tell_changes(&mut self, key: Key, changes: Changes, time: u64) {
+    fn emit_changes(&mut self, key: Key, changes: Changes, time: u64) {
         if changes != Changes::default() {
             self.events.extend(self.decoder.changed(self.table, key, changes, time));
         }
@@ -925,18 +925,18 @@ impl Source for Sensor {
             let events = vec![down.event.clone()];
             return Ok(Some(Batch { events, down: Some(down), ..Batch::default() }));
         }
-        if let Some(batch) = self.tell_inherited() {
+        if let Some(batch) = self.emit_inherited() {
             return Ok(Some(batch));
         }
         if let Some(maps) = self.maps.take() {
-            self.has_heir = handover::give(&maps);
+            self.are_fds_stored = handover::give(&maps);
         }
         if !self.running.is_empty() {
-            return Ok(Some(Batch { events: self.tell_running(), ..Batch::default() }));
+            return Ok(Some(Batch { events: self.emit_running(), ..Batch::default() }));
         }
         if self.stopped.is_some() && self.ring.is_over() {
             self.close_account();
-            if self.has_heir {
+            if self.are_fds_stored {
                 self.leave();
             }
             return Ok(None);
@@ -946,7 +946,7 @@ impl Source for Sensor {
             if self.is_number_lost {
                 // The number of a descriptor that others closed may be another file's: nothing of it is closed.
                 std::mem::forget(self.ebpf.take());
-            } else if !self.has_heir {
+            } else if !self.are_fds_stored {
                 // Ends the kernel programs, so that what is in the rings now is the last.
                 self.ebpf = None;
             }
@@ -968,7 +968,7 @@ impl Source for Sensor {
         self.table.expire(now);
         self.table.groups.flush();
         let missed = || self.ebpf.as_ref().map_or(0, missed);
-        let lost = self.losses.look(now, self.stopped.is_some(), missed).map(|lost| self.tell_lost(&lost));
+        let lost = self.losses.look(now, self.stopped.is_some(), missed).map(|lost| self.report_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
         let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.stopped.is_some());
         self.look_for_stall(waited);
@@ -994,7 +994,7 @@ impl Source for Sensor {
     fn watch(&mut self, is_watched: bool) {
         if is_watched != self.is_watched {
             self.is_watched = is_watched;
-            self.decoder.tell_all(is_watched);
+            self.decoder.set_unfiltered(is_watched);
             if self.filters.watch(is_watched) {
                 self.keep_owners();
             }
@@ -1026,7 +1026,7 @@ impl Source for Sensor {
             "malformed": status.malformed,
             "late": status.late,
             "own_connections": status.own,
-            "told_before": status.told_before,
+            "already_delivered": status.already_delivered,
             "tampered": self.tamper.reasons(),
             "files_changed": self.tamper.meant(),
             "files": self.integrity.as_ref().map(Integrity::status),
@@ -1055,7 +1055,7 @@ impl Source for Sensor {
     }
 
     fn now(&self) -> Timestamp {
-        self.decoder.clock.judged(clock::now())
+        self.decoder.clock.monotonic(clock::now())
     }
 
     fn lost(&self, from: Timestamp, to: Timestamp) -> Option<u64> {
@@ -1064,7 +1064,7 @@ impl Source for Sensor {
     }
 }
 
-/// Takes in the path of a control group, where a record tells it.
+/// Takes in the path of a control group, where a record has it.
 fn name_cgroup(table: &mut Table, exec: &ExecRecord<'_>) {
     if exec.fixed.cgroup.len != 0 {
         let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
@@ -1147,7 +1147,7 @@ fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
     run.map_or(0, |result| u16::try_from(result.return_value).unwrap_or(0))
 }
 
-/// How often the kernel left a program out because it was running already, as it tells by their descriptors.
+/// How often the kernel skipped a program because it was running already, by the programs' descriptors.
 fn missed(ebpf: &Ebpf) -> u64 {
     let fds = ebpf.programs().filter_map(|(_, program)| Some(program.fd().ok()?.as_fd().as_raw_fd()));
     let misses = fds.filter_map(|fd| {

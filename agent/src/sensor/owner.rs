@@ -1,4 +1,4 @@
-//! Whose connections there are: what a connection's end is told of, for the kernel handles it in no process.
+//! Whose connections there are. The end of a connection is attributed by this, for the kernel handles it in no process.
 
 use std::collections::HashMap;
 
@@ -51,9 +51,9 @@ pub(super) struct Owners {
 pub(crate) struct OwnerCounts {
     /// Connections whose end is waited for.
     pub(crate) open: usize,
-    /// Connections whose end will not be told, for too many are open.
+    /// Connections whose end will not be reported, because too many are open.
     pub(crate) untracked: u64,
-    /// Ends of connections whose beginning was not told: older ones, the agent's own, those that nobody accepted.
+    /// Ends of connections whose beginning was not reported: older ones, the agent's own, those that were never accepted.
     pub(crate) unowned: u64,
 }
 
@@ -65,7 +65,7 @@ impl Default for Owners {
 }
 
 impl Owners {
-    /// A socket is connected or accepted. Another that lay at its address before is gone, though no record told it.
+    /// A socket is connected or accepted. An earlier one at its address is gone, though no record reported it.
     pub(super) fn set(&mut self, socket: u64, owner: Owner) {
         self.remove(socket);
         if self.shares.room(owner.user) < OWNER_BYTES as u64 {
@@ -93,15 +93,15 @@ impl Owners {
         owner
     }
 
-    /// Forgets those whose ends will not be told.
-    pub(super) fn keep(&mut self, is_told: impl Fn(Reach) -> bool) {
+    /// Forgets those whose ends will not be reported.
+    pub(super) fn keep(&mut self, is_reported: impl Fn(Reach) -> bool) {
         let shares = &mut self.shares;
         self.open.retain(|_, owner| {
-            let is_told = is_told(owner.reach);
-            if !is_told {
+            let is_reported = is_reported(owner.reach);
+            if !is_reported {
                 shares.give_back(owner.user, OWNER_BYTES as u64);
             }
-            is_told
+            is_reported
         });
         self.open.shrink_to_fit();
     }

@@ -1,6 +1,6 @@
 //! The process table: which processes there are, who made whom, and what each runs.
 //!
-//! It is fed by records, and by `/proc` only for what ran before the agent and for what a lost record would have told.
+//! It is fed by records, and by `/proc` only for what ran before the agent and for what lost records contained.
 //! A process that ended stays while late records may name it and while a child needs it as its parent. It knows the
 //! wire and no ECS.
 
@@ -36,8 +36,8 @@ use super::record::ExecRecord;
 use super::snapshot;
 use crate::budget::{Accounts, Charge, Meter};
 
-/// Most bytes of processes that are kept, living and ended, with their programs. Beyond it whoever holds most gives way
-/// (`relief`).
+/// Most bytes of processes that are kept, living and ended, with their programs. Beyond it the user who holds most gives
+/// way (`relief`).
 const PROCESSES_BYTES_MAX: usize = 12 << 20;
 /// Most bytes of what processes look like in events. Beyond it all of that is made again when it is needed.
 const BLOCKS_BYTES_MAX: usize = 5 << 20;
@@ -50,9 +50,9 @@ const LINGER_NANOS: u64 = 30_000_000_000;
 const LINGERING_MAX: usize = 2048;
 /// How often it is looked whether processes whose end was lost are gone.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Most ancestors of a process that are told.
+/// Most ancestors of a process that are reported.
 const ANCESTORS_MAX: usize = 20;
-/// A tick of the clock in which `/proc` tells when a process started; the kernel fixes it for user space.
+/// The clock tick, the unit of start times in `/proc`; the kernel fixes it for user space.
 pub(super) const TICK_NANOS: u64 = 10_000_000;
 
 /// What names a process on this host since it was booted: a number is used again, but not within one tick.
@@ -164,7 +164,7 @@ pub(crate) struct TableCounts {
     pub(crate) previous_dropped: u64,
     /// Processes whose first record was lost and which were learned from a later one.
     pub(crate) learned: u64,
-    /// Processes that were found gone although no record told their end.
+    /// Processes that were found gone although no record reported their exit.
     pub(crate) swept: u64,
 }
 
@@ -401,7 +401,7 @@ impl Table {
         }
     }
 
-    /// The process that a record names. Where its beginning was lost, `/proc` tells what there is, or the record.
+    /// The process that a record names. Where its fork was lost, `/proc` is read, or the record is used.
     pub(super) fn find(&mut self, task: &Task) -> Key {
         let key = Key::of(task);
         self.relieve();
@@ -493,7 +493,7 @@ impl Table {
         (forker, self.observe(forker, &state))
     }
 
-    /// The events of a process that ended are told: what it looks like in them is made again should it be needed.
+    /// The events of a process that ended are emitted: its blocks are built again should they be needed.
     pub(super) fn slim(&mut self, key: Key) {
         if let Some(process) = self.processes.get_mut(&key) {
             process.blocks.clear();
@@ -608,7 +608,7 @@ impl Table {
         Some(parent)
     }
 
-    /// Ends processes that are gone although no record told it.
+    /// Removes processes that are gone although no record reported their exit.
     fn sweep(&mut self, now: u64) {
         let is_gone = |process: &&Process| {
             let pid = i32::try_from(process.key.pid).ok().map(Pid::from_raw);
@@ -840,7 +840,7 @@ mod tests {
         assert_eq!(table.ancestors(key(11)).map(|process| process.key.pid).collect::<Vec<_>>(), [10, 1]);
         table.end(key(11), 1000 * SECOND);
         expire(&mut table, 1001);
-        assert_eq!(table.len(), 3, "both may still be asked for");
+        assert_eq!(table.len(), 3, "both may still be needed");
         expire(&mut table, 1100);
         assert_eq!(table.len(), 1, "both are gone, and their parent lives");
         assert!(table.by_pid(11).is_none());
@@ -898,7 +898,7 @@ mod tests {
             credentials,
             place,
         });
-        assert_eq!(again, key(7), "it cannot be told from the first by its name");
+        assert_eq!(again, key(7), "its name is the same as the first one's");
         expire(&mut table, 1000);
         assert_eq!(table.get(again).map(|process| process.image.comm.as_str()), Some("again"));
         table.end(again, 1000 * SECOND);
@@ -915,7 +915,7 @@ mod tests {
         assert_ne!(Table::new("another boot").entity_id(key(7)), id);
         assert_eq!(Table::new("another boot").key(&id), None);
         assert_eq!(table.key("no id"), None);
-        // One tick of the clock is as fine as /proc tells it, so that snapshot and records agree.
+        // /proc has a precision of one tick, so snapshot and records agree.
         assert_eq!(table.entity_id(Key::new(7, 7 * SECOND + 9_999_999)), id);
         assert_ne!(table.entity_id(Key::new(7, 7 * SECOND + 10_000_000)), id);
     }

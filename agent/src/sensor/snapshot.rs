@@ -24,7 +24,7 @@ use crate::bounded;
 /// Most bytes of another file about a process. The longest is `status` with 65,536 groups, some 720 KB.
 const ABOUT_BYTES_MAX: u64 = 1 << 20;
 
-/// Most bytes of programs of which whole arguments are kept until the snapshot is told; of further long ones the start is.
+/// Most bytes of programs whose whole arguments are kept until the snapshot is emitted; of further long ones the start is.
 const SNAPSHOT_BYTES_MAX: usize = 8 << 20;
 
 /// Credentials of which nothing is known.
@@ -51,23 +51,23 @@ pub(super) struct Running {
     pub(super) cgroup: Option<SmolStr>,
 }
 
-/// Where the snapshot ends and records begin, so that each process is told once: the moment at which all hooks were
-/// attached. What the first hooks saw before the last was there is told by its outcome, in the snapshot.
-pub(super) struct Border {
+/// Where the snapshot ends and records begin, so that each process is emitted once: the moment at which all hooks were
+/// attached. What the first hooks saw before the last was attached is in the snapshot, as its outcome.
+pub(super) struct SnapshotCutoff {
     /// That moment, in nanoseconds since boot.
     pub(super) attached: u64,
-    /// Processes of the snapshot that were made so shortly before it that a record may tell them too: `/proc` tells when
-    /// only by the tick.
+    /// Processes of the snapshot that were created so shortly before it that a record may report them too: `/proc` has
+    /// their start only to the tick.
     doubtful: HashSet<Key>,
 }
 
-impl Border {
+impl SnapshotCutoff {
     pub(super) fn new(attached: u64) -> Self {
         Self { attached, doubtful: HashSet::new() }
     }
 
-    /// Whether a process of the snapshot that was made then, by the tick, is told by it.
-    pub(super) fn takes(&mut self, key: Key, start: u64) -> bool {
+    /// Whether the snapshot covers a process that was created then, by the tick.
+    pub(super) fn covers(&mut self, key: Key, start: u64) -> bool {
         let is_taken = start < self.attached;
         if is_taken && start + 2 * TICK_NANOS > self.attached {
             self.doubtful.insert(key);
@@ -75,13 +75,13 @@ impl Border {
         is_taken
     }
 
-    /// Whether what a record of the run before tells is told by this run's own.
-    pub(super) fn is_told_after(&self, record: &Record<'_>) -> bool {
+    /// Whether a record of the previous run is also among this run's own.
+    pub(super) fn is_in_this_run(&self, record: &Record<'_>) -> bool {
         record.header().time >= self.attached
     }
 
-    /// Whether the snapshot, or the run before, tells what a record does.
-    pub(super) fn is_told_before(&mut self, record: &Record<'_>) -> bool {
+    /// Whether the snapshot, or the previous run, covers a record.
+    pub(super) fn is_covered(&mut self, record: &Record<'_>) -> bool {
         record.header().time < self.attached
             || matches!(record, Record::Fork(fork) if self.doubtful.remove(&Key::of(&fork.child)))
     }
@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    /// A process is told by the snapshot or by the record of its beginning, whatever the tick hides.
+    /// A process is emitted by the snapshot or by the record of its fork, whatever the tick hides.
     #[test]
     fn each_process_is_told_once() {
         let attached = 1000 * TICK_NANOS + TICK_NANOS / 2;
@@ -268,17 +268,17 @@ mod tests {
             (attached + TICK_NANOS, false),
             (attached + TICK_NANOS, true),
         ] {
-            let mut border = Border::new(attached);
+            let mut cutoff = SnapshotCutoff::new(attached);
             let mut fork = Fork::new_zeroed();
             (fork.header.kind, fork.header.version) = (Kind::FORK.0, VERSION);
             (fork.header.len, fork.header.time) = (size_of::<Fork>() as u32, made + 1);
             (fork.child.pid, fork.child.start) = (7, made);
             let key = Key::new(7, made);
-            let by_snapshot = is_in_snapshot && border.takes(key, made / TICK_NANOS * TICK_NANOS);
+            let by_snapshot = is_in_snapshot && cutoff.covers(key, made / TICK_NANOS * TICK_NANOS);
             let mut room = vec![0_u64; size_of::<Fork>() / 8];
             room.as_mut_bytes().copy_from_slice(fork.as_bytes());
             let Ok(record) = Record::parse(room.as_bytes()) else { panic!("a record") };
-            let by_record = !border.is_told_before(&record);
+            let by_record = !cutoff.is_covered(&record);
             assert!(by_snapshot != by_record, "{made}: {by_snapshot} {by_record}");
         }
     }

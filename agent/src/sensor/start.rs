@@ -34,7 +34,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 const KERNEL_MIN: (u32, u32) = (5, 10);
 /// From this kernel on memory of BPF counts for the control group, and no longer against `RLIMIT_MEMLOCK`.
 const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
-/// Most destinations of datagrams that are remembered for not being told again.
+/// Most destinations of datagrams that are remembered to deduplicate their events.
 const FLOWS_MAX: u32 = 8192;
 /// How many threads may be between the two moments at which a socket of datagrams is connected.
 const CONNECTING_MAX: u32 = 512;
@@ -247,7 +247,7 @@ impl Objects {
     }
 }
 
-/// Tells the kernel side how the variables begin that are wanted.
+/// Writes the beginnings of the wanted variables to the kernel side.
 fn want(ebpf: &mut Ebpf, beginnings: &BTreeSet<u32>) -> Result<(), MapError> {
     let Some(map) = ebpf.map_mut("BEGINNINGS") else { return Ok(()) };
     let mut map: HashMap<_, u32, u8> = HashMap::try_from(map)?;

@@ -1,5 +1,5 @@
-//! Whether somebody interfered with the sensor: the one owner of that state. What lasts is in it until it is resolved; an act
-//! that is over stays for a while, so that whoever asks for the status sees it.
+//! Tampering with the sensor: the one owner of that state. A lasting condition stays until it is resolved; an act that is
+//! over stays for a while, so that `lapwing status` shows it.
 //!
 //! It makes no alert and knows no event. Each trouble is reported once, when it begins.
 
@@ -32,7 +32,7 @@ pub(super) enum Subject {
     Link(String),
     /// A map held something else than what the sensor wrote.
     Map(&'static str),
-    /// Somebody did something to the agent: the kind of its record, what it was, and the number of the process that did it.
+    /// An act on the agent: the kind of its record, what it was, and the pid of the process that did it.
     Act { kind: u16, what: u32, by: u32 },
     /// The agent stood still.
     Stalled,

@@ -1,7 +1,7 @@
-//! How many events a second one core judges: `cargo xtask bench engine` builds and runs this.
+//! How many events a second one core evaluates: `cargo xtask bench engine` builds and runs this.
 //!
 //! Each case runs in a process of its own, so that its memory is its own. A case is a kind of stream and a set of rules;
-//! the engine and the naive one are shown the same events in turns, and what is told is the median over the rounds.
+//! the engine and the naive one are shown the same events in turns, and the result is the median of the rounds.
 //! Only showing events is measured: they are made before, as the sensor makes them, and dropped after. Time is the
 //! thread's own processor time, because a benchmark on a shared machine would else measure the others too.
 

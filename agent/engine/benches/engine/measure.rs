@@ -15,7 +15,7 @@ use super::rules::Case;
 /// Events that are made before they are shown: few enough to lie in the processor's caches, as those do that a sensor has
 /// just made, and enough that looking at the clock does not count.
 const CHUNK: usize = 128;
-/// After how many events the engine is told the time, as the sensor's lane does after each look at its ring.
+/// After how many events the engine's time advances, as the sensor's lane does after each read of its rings.
 const BATCH: usize = 32;
 /// Events that are shown before anything is measured.
 const WARM_UP: usize = 50_000;

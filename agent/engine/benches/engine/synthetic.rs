@@ -1,5 +1,5 @@
 //! Rules by a seed, in the proportions of real rule sets: most name programs and arguments, with exclusions; some are
-//! sequences, some new terms; some are about files, of which no stream tells.
+//! sequences, some new terms; some are about files, of which no stream has events.
 
 use std::fmt::Write as _;
 

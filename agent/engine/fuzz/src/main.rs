@@ -1,4 +1,4 @@
-//! The engine's properties under libFuzzer: one program for all of them, told by the environment which to try.
+//! The engine's properties under libFuzzer: one program for all of them; an environment variable selects which to try.
 #![no_main]
 #![expect(clippy::unwrap_used, reason = "a fuzzer that cannot go on stops")]
 
@@ -15,7 +15,7 @@ const PROPERTY: &str = "LAPWING_PROPERTY";
 
 static CHECK: OnceLock<fn(&[u8])> = OnceLock::new();
 
-/// Tells in the end about how many events two engines agreed, where they were asked.
+/// Prints at the end for how many events two engines agreed, where they were compared.
 struct Tally;
 
 impl Drop for Tally {

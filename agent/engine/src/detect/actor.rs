@@ -1,8 +1,8 @@
 //! Who did something: what memory and alerts are shared by.
 //!
 //! Shares nest: host, user, control group, executable; for calls of a cloud: account, principal, session and address. So
-//! whoever makes ten thousand executables is one user still. Of every level a hash is kept and no text: its length is
-//! the actor's to choose.
+//! a user who makes ten thousand executables is still one user. Each level is kept as a hash and not as text, for the
+//! actor chooses the text's length.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};

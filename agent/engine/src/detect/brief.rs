@@ -105,7 +105,7 @@ pub(super) fn example(event: &Event, needed: &[FieldId], bytes_max: usize) -> Ar
     if is_cut {
         own.set(field!("lapwing.event.cut"), true);
     }
-    Arc::new(Event::new(event.told_time(), own, Vec::new()).judged_at(event.time()))
+    Arc::new(Event::new(event.timestamp(), own, Vec::new()).with_correlation_time(event.time()))
 }
 
 /// A value of no more than [`VALUE_BYTES_MAX`], and whether something is missing.

@@ -1,5 +1,5 @@
 //! A quick hash for tables whose keys come from rules alone: what an attacker writes is only looked up in them, so no
-//! flood of colliding keys can grow in one. And for keys that carry a hash of their own which nobody can guess.
+//! flood of colliding keys can grow in one. And for keys that carry a hash of their own that cannot be guessed.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -37,7 +37,7 @@ impl Hasher for Quick {
         if rest.is_empty() {
             return;
         }
-        // The length tells those apart that differ only in zeros at their ends.
+        // The length distinguishes texts that differ only in zeros at their ends.
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         self.0 = mix(mix(self.0, u64::from_le_bytes(last)), bytes.len() as u64);

@@ -13,7 +13,7 @@ use super::{Finding, Findings, Hit, Matcher};
 use crate::event::{Event, Schema, Value};
 use crate::rule::{ThreatEntry, ThreatMapping};
 
-/// Most indicators that an alert tells.
+/// Most indicators in an alert.
 const ENRICHMENTS_MAX: usize = 32;
 /// What alerts call a match of this kind, as in Kibana.
 pub const MATCHED_TYPE: &str = "indicator_match_rule";
@@ -27,7 +27,7 @@ pub struct Indicators {
 impl Indicators {
     /// Adds one. `place` is where it came from, such as a file and a line. Returns about how many bytes it takes.
     pub fn push(&mut self, document: &Map<String, Json>, place: impl Into<SmolStr>) -> usize {
-        // Text takes less room than a tree, and few indicators are ever told.
+        // Text takes less room than a tree, and few indicators ever match.
         let text = serde_json::to_string(document).unwrap_or_default();
         let place = place.into();
         let bytes = size_of::<(Box<str>, SmolStr)>() + text.len() + place.len();
@@ -80,10 +80,13 @@ impl IndicatorMatch {
     #[must_use]
     pub fn new(threat: &ThreatMapping, indicators: &Arc<Indicators>, schema: &Schema) -> Self {
         let mut groups = vec![HashMap::<_, Vec<u32>>::new(); threat.groups.len()];
-        let mut asked = threat.query.as_ref().map(|query| Matcher::new([query]));
+        let mut indicator_query = threat.query.as_ref().map(|query| Matcher::new([query]));
         for index in 0..u32::try_from(indicators.len()).unwrap_or(u32::MAX) {
             let document = indicators.document(index);
-            if asked.as_mut().is_some_and(|asked| !counts(asked, &document, schema)) {
+            if indicator_query
+                .as_mut()
+                .is_some_and(|indicator_query| !counts(indicator_query, &document, schema))
+            {
                 continue;
             }
             for (group, by_value) in threat.groups.iter().zip(&mut groups) {
@@ -181,11 +184,11 @@ fn below(document: &Json, name: &str) -> Json {
     if flat.is_empty() { document.clone() } else { flat.into() }
 }
 
-/// Whether the rule asks for this indicator.
-fn counts(asked: &mut Matcher, document: &Json, schema: &Schema) -> bool {
+/// Whether the rule's indicator query matches this indicator.
+fn counts(indicator_query: &mut Matcher, document: &Json, schema: &Schema) -> bool {
     let mut document = document.clone();
     if let Json::Object(object) = &mut document {
         object.entry("@timestamp").or_insert(Json::from(0));
     }
-    Event::from_json(schema, &document).is_ok_and(|event| asked.matches(&event))
+    Event::from_json(schema, &document).is_ok_and(|event| indicator_query.matches(&event))
 }

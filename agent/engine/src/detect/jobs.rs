@@ -1,4 +1,4 @@
-//! The jobs of one machine learning rule: each learns for itself, and an anomaly of any is told.
+//! The jobs of one machine learning rule. Each learns by itself, and an anomaly of any of them is a finding.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ enum Function {
 }
 
 impl Jobs {
-    /// Jobs that have learned nothing. Anomalies below `record_score_min` are not told.
+    /// Jobs that have learned nothing. Anomalies below `record_score_min` are dropped.
     #[must_use]
     pub(crate) fn new(jobs: &[Arc<Job>], record_score_min: f64, limits: Limits, pool: &SharedBytes) -> Self {
         let function = |job: &Arc<Job>| {
@@ -62,7 +62,7 @@ impl Jobs {
     pub(crate) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
         for part in &hit.parts {
             if let Some((job, function)) = self.0.get_mut(*part) {
-                told_by(job, findings, |findings| match function {
+                collected_from(job, findings, |findings| match function {
                     Function::Rare(rare) => rare.event(schema, hit, findings),
                     Function::Spike(spike) => spike.event(schema, hit, findings),
                 });
@@ -70,10 +70,10 @@ impl Jobs {
         }
     }
 
-    /// Tells that no event before `now` will come any more.
+    /// Advances the time: no event before `now` will come.
     pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         for (job, function) in &mut self.0 {
-            told_by(job, findings, |findings| match function {
+            collected_from(job, findings, |findings| match function {
                 Function::Rare(rare) => rare.advance(now, findings),
                 Function::Spike(spike) => spike.advance(now, findings),
             });
@@ -100,7 +100,7 @@ impl Jobs {
 }
 
 /// Puts the id of the job before the keys of the rows that it changes.
-fn told_by(job: &Job, findings: &mut Findings, run: impl FnOnce(&mut Findings)) {
+fn collected_from(job: &Job, findings: &mut Findings, run: impl FnOnce(&mut Findings)) {
     let mut own = Findings::default();
     run(&mut own);
     findings.found.append(&mut own.found);

@@ -1,5 +1,5 @@
-//! A function of a machine learning job at work: buckets that are over are judged by what was learned of their
-//! partition, and then learned themselves. The functions say how: [`rare`](super::rare) and [`spike`](super::spike).
+//! Runs a function of a machine learning job. A bucket that has ended is scored by what was learned of its partition,
+//! and is then learned itself. The functions define both: [`rare`](super::rare) and [`spike`](super::spike).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +22,24 @@ const DECAY: f64 = 0.0005;
 /// The bucket length from which weights fade no faster.
 const DECAY_FULL_AT: Duration = Duration::from_secs(1800);
 
-/// What a machine learning job judges, but for its function.
+/// What a machine learning job scores, without its function.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Detection {
     /// The job's id.
     pub(super) job_id: SmolStr,
-    /// The field whose values are judged.
+    /// The field whose values are scored.
     pub(super) field: FieldId,
-    /// The field whose values are judged apart.
+    /// The field whose values are scored separately.
     pub(super) partition: Option<FieldId>,
     /// The length of a bucket.
     pub(super) bucket_span: Duration,
     /// Buckets that must have been learned for a partition before anything in it is an anomaly.
     pub(super) buckets_learned_min: u64,
-    /// Anomalies below this score, from 0 to 100, are not told.
+    /// Anomalies below this score, from 0 to 100, are dropped.
     pub(super) record_score_min: f64,
 }
 
-/// What a function learns of a partition, and how it judges by that.
+/// What a function learns of a partition, and how it scores by that.
 pub(super) trait Learned: Default + Serialize + DeserializeOwned {
     /// Bytes that it holds.
     fn bytes(&self) -> usize;
@@ -49,8 +49,8 @@ pub(super) trait Learned: Default + Serialize + DeserializeOwned {
     fn last_bucket(&self) -> i64;
     /// Learns that nothing was present in the buckets since the last one, where that says something.
     fn pass(&mut self, _bucket: Timestamp, _span: Duration) {}
-    /// Judges what is present in a bucket, and learns the bucket.
-    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Judged>;
+    /// Scores what is present in a bucket, and learns the bucket.
+    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Scored>;
     /// Forgets what weighs least, so that no more than this many bytes are left. Returns how many values went.
     fn shrink(&mut self, bytes_max: usize) -> u64;
     /// Makes what an earlier version learned as short as what is learned now.
@@ -58,13 +58,13 @@ pub(super) trait Learned: Default + Serialize + DeserializeOwned {
 }
 
 /// How probable something in a bucket was by what was learned before it.
-pub(super) struct Judged {
+pub(super) struct Scored {
     pub(super) probability: f64,
     /// What brought it.
     pub(super) event: Arc<Event>,
-    /// The value that is judged, where it is one.
+    /// The value that is scored, where the function scores values.
     pub(super) by_value: Option<SmolStr>,
-    /// How many values there are, where their number is judged.
+    /// How many values there are, where the function scores their number.
     pub(super) size: Option<Size>,
 }
 
@@ -97,7 +97,7 @@ impl<L: Learned> Learner<L> {
         self.buckets.event(schema, hit, findings);
     }
 
-    /// Tells that no event before `now` will come any more: buckets that are over are judged and learned.
+    /// Advances the time: no event before `now` will come, so buckets that have ended are scored and learned.
     pub(super) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         while let Some((bucket, over)) = self.buckets.next_over(now, findings) {
             self.close(bucket, over, findings);
@@ -109,8 +109,8 @@ impl<L: Learned> Learner<L> {
             let mut partition = self.partitions.take(&name);
             partition.pass(bucket, self.detection.bucket_span);
             let learned = partition.buckets();
-            for judged in partition.close(bucket, &self.detection, present) {
-                findings.found.extend(self.detection.finding(judged, &name, bucket, learned));
+            for scored in partition.close(bucket, &self.detection, present) {
+                findings.found.extend(self.detection.finding(scored, &name, bucket, learned));
             }
             self.partitions.put(name, partition, &mut findings.changes);
         }
@@ -128,15 +128,15 @@ impl<L: Learned> Learner<L> {
 }
 
 impl Detection {
-    /// What is told of something, where it is unusual enough and enough was learned to say so.
+    /// The finding, where the value is unusual enough and enough was learned.
     fn finding(
         &self,
-        judged: Judged,
+        scored: Scored,
         partition: &SmolStr,
         bucket: Timestamp,
         learned: u64,
     ) -> Option<Finding> {
-        let Judged { probability, event, by_value, size } = judged;
+        let Scored { probability, event, by_value, size } = scored;
         let record_score = score(probability);
         if learned < self.buckets_learned_min || record_score <= 0.0 || record_score < self.record_score_min {
             return None;

@@ -1,5 +1,5 @@
 //! `descendant of […]`, `child of […]` and `event of […]`: whether an event's process is related to one of which another
-//! event told something.
+//! event was about.
 //!
 //! For each query in brackets the processes of the events that matched it are remembered, by `process.entity_id`, up to a
 //! limit at which an earlier one of the actor who has most goes. Relations are read off an event: its own process, its parent, its ancestry. So a

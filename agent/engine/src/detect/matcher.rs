@@ -1,9 +1,9 @@
-//! Many event queries made ready to be asked together about many events.
+//! Many event queries, compiled to be evaluated together for many events.
 //!
-//! A query is a tree of tests of fields; what several queries ask of a field stands once, and is answered once for an
-//! event, together with everything else that is asked of that field. By a few telling fields, such as its action, an
-//! event is of a class; for each class the queries are reduced to what is left of them. An event is asked the queries
-//! that a test it passes leads to, and no others. See the modules below for each of these. The answers are those of
+//! A query is a tree of tests of fields. A test that several queries share is stored once, and is evaluated once for an
+//! event, together with all other tests of its field. A few discriminating fields, such as its action, give an event
+//! its class; for each class the queries are reduced to what is left of them. For an event only the queries are
+//! evaluated that a test which it passes leads to. See the modules below for each of these. The answers are those of
 //! the [reference](super::naive).
 
 mod affix;
@@ -24,7 +24,7 @@ use self::memory::Memory;
 use crate::event::Event;
 use crate::lang::query::EventQuery;
 
-/// Event queries that can be asked which of them an event matches.
+/// Event queries, compiled to find those that an event matches.
 pub struct Matcher {
     program: Program,
     memory: Memory,
@@ -98,7 +98,7 @@ impl fmt::Debug for Matcher {
     }
 }
 
-/// An event that is asked about.
+/// An event that is being evaluated.
 struct Asking<'a> {
     program: &'a Program,
     memory: &'a mut Memory,

@@ -100,7 +100,7 @@ pub struct Drops {
 }
 
 impl Drops {
-    /// One was pushed out. Those of a span before it and it are told together.
+    /// Counts one that was evicted. Those within one span are reported together.
     pub(crate) fn note(&mut self, now: Timestamp, span: Duration) {
         if self.within(now, span) == 0 {
             self.recent = 0;
@@ -184,7 +184,7 @@ pub struct Anomaly {
     pub record_score: f64,
     /// How probable it was that something is as unusual or more.
     pub probability: f64,
-    /// The start of the time span it was judged in.
+    /// The start of the time span in which it was scored.
     pub bucket: Timestamp,
     /// The value that is rare, where the job looks for such.
     pub by_value: Option<SmolStr>,
@@ -251,7 +251,7 @@ pub struct Limits {
     pub held_back_bytes_max: usize,
     /// Bytes of processes that one rule remembers for each `descendant of […]`, `child of […]` and `event of […]`.
     pub lineage_bytes_max: usize,
-    /// Bytes of events that wait to be put in order. Those over it are judged early.
+    /// Bytes of events that wait to be reordered. Events beyond it are evaluated early.
     pub unordered_bytes_max: usize,
     /// Alerts that all rules of an engine raise in five minutes of one executable; of all together eight times as many.
     pub alerts_max: usize,

@@ -116,7 +116,7 @@ impl NewTerms {
         changes.extend(gone.into_iter().map(|term| Change { key: key(term), value: None }));
     }
 
-    /// Tells that no event before `now` will come any more.
+    /// Advances the time: no event before `now` will come.
     pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         let gone = self.terms.expire(now - self.history, self.history / STEPS_OF_HISTORY);
         findings.changes.extend(gone.into_iter().map(|term| Change { key: key(term), value: None }));

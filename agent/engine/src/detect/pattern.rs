@@ -30,7 +30,7 @@ fn fold_char(c: char) -> char {
     }
 }
 
-/// A pattern as it is run. The common shapes are told apart because they need no walk over parts.
+/// A compiled pattern. The common shapes are variants of their own because they need no walk over parts.
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
     Exact(SmolStr),
@@ -55,7 +55,7 @@ pub(super) enum Segment {
 }
 
 impl Pattern {
-    /// Makes a pattern ready. Where case is not regarded, the texts it is asked about must be folded.
+    /// Compiles a pattern. Where it ignores case, the texts that it is matched with must be folded.
     pub(super) fn new(wildcard: &Wildcard, insensitive: bool) -> Self {
         let text = |text: &SmolStr| {
             if insensitive { fold(text, &mut String::new()).into() } else { text.clone() }

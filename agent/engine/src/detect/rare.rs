@@ -1,4 +1,4 @@
-//! `rare`: values that turn up in few time spans, judged among the values of the same partition.
+//! `rare`: values that appear in few time spans, scored among the values of the same partition.
 //!
 //! It follows what is public of the `rare` function of Elastic's anomaly detection. A time span (bucket) is learned
 //! when it is over: each value present in it, however often, adds one to that value's weight; the weights of the
@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 
 use super::brief::kept_text;
 use super::buckets::Brought;
-use super::learner::{Detection, Judged, Learned, kept};
+use super::learner::{Detection, Learned, Scored, kept};
 use crate::event::Timestamp;
 
 /// Weights that differ by less are the same.
@@ -55,20 +55,20 @@ impl Learned for Rare {
         self.last_bucket
     }
 
-    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Judged> {
+    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Scored> {
         for (value, _) in &present {
             *self.weights.entry(value.clone()).or_default() += 1.0;
         }
-        let judged = present.into_iter().map(|(value, event)| {
+        let scored = present.into_iter().map(|(value, event)| {
             let probability = self.probability(&value);
-            Judged { probability, event, by_value: Some(value), size: None }
+            Scored { probability, event, by_value: Some(value), size: None }
         });
-        let judged = judged.collect();
+        let scored = scored.collect();
         let kept = kept(detection.bucket_span);
         self.weights.values_mut().for_each(|weight| *weight *= kept);
         self.buckets += 1;
         self.last_bucket = bucket.as_nanos();
-        judged
+        scored
     }
 
     fn shrink(&mut self, bytes_max: usize) -> u64 {

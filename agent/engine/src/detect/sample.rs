@@ -1,8 +1,8 @@
 //! `sample`: events in any order that agree in their keys, one for each stage, as Elasticsearch finds them.
 //!
 //! Elasticsearch looks at all that a run of the rule sees; here each key keeps the latest events of each stage for as long
-//! as a run would look back. As soon as every stage can have an event of its own the sample is told, and what its key held
-//! is forgotten, so that the next sample of the key is one of other events.
+//! as a run would look back. As soon as every stage can have an event of its own the sample is emitted and the events of
+//! its key are dropped, so that the next sample of the key has other events.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl SampleDetector {
         }
     }
 
-    /// Tells that no event before `now` will come any more.
+    /// Advances the time: no event before `now` will come.
     pub(crate) fn advance(&mut self, now: Timestamp) {
         self.held.expire(now - self.lookback);
     }

@@ -134,7 +134,7 @@ impl SequenceDetector {
     pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
         let until_part = self.stages.len();
         for &part in hit.parts.iter().rev().filter(|part| **part < until_part) {
-            // Where nothing waits, an event of a later stage is nobody's.
+            // Where nothing waits, an event of a later stage belongs to no partial match.
             if self.partial.is_empty() && self.positive[0] < part && !self.stages[part].missing {
                 continue;
             }
@@ -339,7 +339,7 @@ impl SequenceDetector {
         }
     }
 
-    /// Tells that no event before `now` will come any more.
+    /// Advances the time: no event before `now` will come.
     pub(crate) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         let Some(maxspan) = self.maxspan else { return };
         self.partial.expire(now - maxspan);

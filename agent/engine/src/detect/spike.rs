@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Size;
 use super::buckets::Brought;
-use super::learner::{Detection, Judged, Learned, kept};
+use super::learner::{Detection, Learned, Scored, kept};
 use crate::event::Timestamp;
 
 /// What makes a median absolute deviation comparable to the standard deviation of a normal distribution.
@@ -87,13 +87,13 @@ impl Learned for Spike {
         }
     }
 
-    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Judged> {
+    fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Scored> {
         let count = present.len() as u64;
         let probability = self.probability(count);
         let size = Size { field: detection.field, actual: count, typical: self.median() };
         let last = present.into_iter().max_by_key(|(_, event)| (event.time(), event.sequence()));
         self.learn(count, bucket, detection.bucket_span);
-        last.map(|(_, event)| Judged { probability, event, by_value: None, size: Some(size) })
+        last.map(|(_, event)| Scored { probability, event, by_value: None, size: Some(size) })
             .into_iter()
             .collect()
     }

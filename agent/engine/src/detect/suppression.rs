@@ -73,7 +73,7 @@ impl Suppressor {
                 self.insert(key, end, group, &mut ended);
                 return (false, ended);
             }
-            ended.extend(self.told(key.clone(), &group));
+            ended.extend(self.suppressed(key.clone(), &group));
         }
         let group = Group { start: time, last: time, count: 0, actor };
         self.insert(key, time + self.suppression.duration, group, &mut ended);
@@ -83,7 +83,7 @@ impl Suppressor {
     /// What the groups suppressed whose time spans are over.
     pub(crate) fn advance(&mut self, now: Timestamp) -> Vec<Suppressed> {
         let over = self.groups.expire(now + Duration::from_nanos(1));
-        over.into_iter().filter_map(|(key, group)| self.told(key, &group)).collect()
+        over.into_iter().filter_map(|(key, group)| self.suppressed(key, &group)).collect()
     }
 
     fn take(&mut self, key: &GroupKey) -> Option<(Timestamp, Group)> {
@@ -98,10 +98,10 @@ impl Suppressor {
         let bytes = GROUP_BYTES + 3 * allocated(size_of_val(&*key)) + texts;
         let charge = Charge { actor: group.actor, bytes };
         let gone = self.groups.insert(key, end, charge, group);
-        ended.extend(gone.into_iter().filter_map(|(key, group)| self.told(key, &group)));
+        ended.extend(gone.into_iter().filter_map(|(key, group)| self.suppressed(key, &group)));
     }
 
-    fn told(&self, key: GroupKey, group: &Group) -> Option<Suppressed> {
+    fn suppressed(&self, key: GroupKey, group: &Group) -> Option<Suppressed> {
         let fields = self.suppression.group_by.iter().copied().zip(key).collect();
         let Group { start, last, count, .. } = *group;
         let summary =
@@ -122,13 +122,13 @@ impl Suppressor {
     /// Ends a group of the one who holds most, and gives what it suppressed.
     pub(crate) fn give_way(&mut self) -> Option<Suppressed> {
         let (key, group) = self.groups.give_way()?;
-        self.told(key, &group)
+        self.suppressed(key, &group)
     }
 
     /// What groups suppressed that are not over.
     pub(crate) fn pending(&self) -> Vec<Suppressed> {
         let mut pending: Vec<_> =
-            self.groups.iter().filter_map(|(key, group)| self.told(key.clone(), group)).collect();
+            self.groups.iter().filter_map(|(key, group)| self.suppressed(key.clone(), group)).collect();
         // The table has an order of its own in every process.
         pending.sort_by(|left, right| (left.start, &left.group).cmp(&(right.start, &right.group)));
         pending
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_that_finds_no_room_is_told_early() {
+    fn a_group_without_room_is_reported_early() {
         let limits = Limits { suppression_bytes_max: GROUP_BYTES, ..Limits::default() };
         let suppression =
             Suppression { group_by: vec![], duration: Duration::from_secs(60), keep_without_fields: false };
@@ -150,8 +150,8 @@ mod tests {
         assert_eq!(suppressor.admit(&finding, at(0)), (true, vec![]));
         assert_eq!(suppressor.admit(&finding, at(59)), (false, vec![]));
         let (start, end, held_back) = (at(0), at(59), vec![]);
-        let told = Suppressed { count: 1, start, end, group: Some(vec![]), held_back, others: 0 };
-        assert_eq!(suppressor.admit(&finding, at(60)), (true, vec![told]));
+        let suppressed = Suppressed { count: 1, start, end, group: Some(vec![]), held_back, others: 0 };
+        assert_eq!(suppressor.admit(&finding, at(60)), (true, vec![suppressed]));
         assert_eq!(suppressor.advance(at(120)), vec![]);
         suppressor.groups = Window::new(0);
         assert!(suppressor.admit(&finding, at(200)).0 && suppressor.admit(&finding, at(201)).0);

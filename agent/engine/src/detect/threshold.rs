@@ -1,9 +1,9 @@
 //! `threshold`: so many events in a while that agree in some fields.
 //!
-//! The Elastic stack runs such a rule every `interval` over the events of the last `from`. Events are judged here as
-//! they come, so the window slides: an alert is raised by the event with which a bucket, which is what agrees in the
-//! group's fields, has held enough of them for `from`. A bucket that has raised an alert is silent for as long again and
-//! then counts from nothing, so that what goes on is told once a window.
+//! The Elastic stack runs such a rule every `interval` over the events of the last `from`. Here events are counted as
+//! they come, so the window slides. A bucket has the events that agree in the group's fields. The event with which a
+//! bucket has enough of them within `from` raises an alert. The bucket is then silent for `from` and counts from zero
+//! afterwards, so that lasting activity raises one alert in each window.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -20,8 +20,8 @@ use crate::rule::Threshold;
 
 /// Most buckets that one event with multi-valued fields counts in.
 const BUCKETS_OF_EVENT_MAX: usize = 256;
-/// Most events and most distinct values of a bucket that are counted beyond what the rule asks for; an alert then tells
-/// at least that many.
+/// Most events and most distinct values of a bucket that are counted beyond the rule's threshold. An alert then gives
+/// this many as a lower bound.
 const COUNTED_MAX: usize = 4096;
 /// What the events of a bucket agree in.
 type Terms = Arc<[Value]>;
@@ -106,7 +106,7 @@ impl ThresholdDetector {
         gone.iter().for_each(|(_, bucket)| self.drop(bucket, now));
     }
 
-    /// A silent bucket that goes tells of itself by its next alert.
+    /// Drops a bucket. Its next alert includes what a silent one had counted.
     fn drop(&mut self, bucket: &Bucket, now: Timestamp) {
         if let Bucket::Counting(_) = bucket {
             self.drops.note(now, self.lookback);
@@ -125,7 +125,7 @@ impl ThresholdDetector {
         }
     }
 
-    /// Tells that no event before `now` will come any more.
+    /// Advances the time: no event before `now` will come.
     pub(crate) fn advance(&mut self, now: Timestamp) {
         self.buckets.expire(now - self.lookback);
     }
@@ -223,7 +223,7 @@ fn distinct(values: Elements<'_>) -> Vec<Value> {
     values.filter(|value| seen.insert(value.key())).map(Cow::into_owned).collect()
 }
 
-/// How many are counted where so many are asked for.
+/// How many are counted for a threshold.
 fn at_least(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX / 4).max(COUNTED_MAX)
 }

@@ -22,8 +22,8 @@ pub(super) struct Window<K, V, S = RandomState> {
 /// How many places of entries that are gone are kept at least before the order is tidied.
 const STALE_MIN: usize = 64;
 
-/// Where an entry stands in the order of time; the number tells entries of the same time apart, and an entry from what
-/// stood under its key before.
+/// An entry's position in the order of time. The number distinguishes entries of the same time, and an entry from the
+/// previous one under its key.
 type Place = (Timestamp, u64);
 
 #[derive(Debug)]

@@ -37,7 +37,7 @@ pub struct Alert {
 pub enum Cause {
     /// A rule found something.
     Detection(Finding),
-    /// A rule found more than it may tell, or the same again.
+    /// Findings of a rule that were suppressed: they exceeded its limit, or repeated an earlier alert.
     Suppressed(Suppressed),
 }
 
@@ -45,7 +45,7 @@ impl Alert {
     pub(super) fn detection(schema: &Schema, rule: &Arc<Rule>, finding: Finding) -> Self {
         let events = finding.events.iter().flatten();
         let last = events.clone().max_by_key(|event| event.time());
-        let time = last.map(|event| event.told_time()).unwrap_or_default();
+        let time = last.map(|event| event.timestamp()).unwrap_or_default();
         let mut identity = Identity::new(rule, "detection");
         events.for_each(|event| identity.event(schema, event));
         finding.new_terms.iter().for_each(|term| identity.text(&term.key()));

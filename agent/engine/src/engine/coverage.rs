@@ -1,8 +1,8 @@
 //! Whether the events that a rule needs are there at all: its typed query held against what sources say of theirs.
 //!
 //! Of a kind of event it is known what some fields always hold (`event.action`), and which others it may have. A
-//! condition is judged by that alone: each test of a field that such an event never has is false, each test of a field
-//! that always holds the same is settled, and every other may come out either way.
+//! condition is evaluated with that alone: a test of a field that such an event never has is false, a test of a field
+//! with a fixed value has a fixed result, and every other test may be true or false.
 
 use std::collections::BTreeSet;
 
@@ -97,7 +97,7 @@ impl EventKind {
 
     /// The same events in the words of another source: these fields hold this there, and those may be there too.
     #[must_use]
-    pub fn told_as(&self, name: &str, fixed: &Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
+    pub fn renamed(&self, name: &str, fixed: &Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
         let mut kind = Self { name: name.to_owned(), ..self.clone() }.also_called(&[&self.name]);
         for (id, value) in fixed.iter() {
             kind.fixed.set(id, value.clone());
@@ -124,7 +124,7 @@ impl EventKind {
 pub fn coverage(rule: &Rule, sources: &[Source], schema: &Schema) -> Coverage {
     let reads = |source: &&Source| source.data_streams.iter().any(|stream| rule.reads(stream));
     let needs = needs(rule);
-    let read = sources.iter().filter(reads).map(|source| Judge { source, schema }.coverage(&needs));
+    let read = sources.iter().filter(reads).map(|source| CoverageCheck { source, schema }.coverage(&needs));
     // Of equals the first.
     let best = read.rev().max_by_key(|found| (found.events, found.can_match));
     best.unwrap_or_else(|| {
@@ -146,8 +146,8 @@ pub fn coverage(rule: &Rule, sources: &[Source], schema: &Schema) -> Coverage {
 /// The categories that a query's events must have one of, in words.
 fn category(query: &EventQuery) -> String {
     let named = query.category.as_ref().map(|category| vec![category.to_string()]);
-    let asked = || required(&query.condition, field!("event.category"));
-    let names: BTreeSet<_> = named.or_else(asked).unwrap_or_default().into_iter().collect();
+    let named_in_condition = || required(&query.condition, field!("event.category"));
+    let names: BTreeSet<_> = named.or_else(named_in_condition).unwrap_or_default().into_iter().collect();
     if names.is_empty() { "any".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(" or ") }
 }
 
@@ -197,9 +197,9 @@ fn needs(rule: &Rule) -> Vec<Need<'_>> {
         return staged.into_iter().chain(others).collect();
     }
     let queries = rule.kind.events();
-    let asked: BTreeSet<_> = queries.iter().flat_map(|query| query.fields()).collect();
+    let queried: BTreeSet<_> = queries.iter().flat_map(|query| query.fields()).collect();
     // What a rule looks at beside its queries it cannot do without: terms, groups, what is rare.
-    let required: Vec<_> = rule.fields().difference(&asked).copied().collect();
+    let required: Vec<_> = rule.fields().difference(&queried).copied().collect();
     queries.into_iter().map(|query| Need { query, required: required.clone(), dispensable: false }).collect()
 }
 
@@ -245,12 +245,12 @@ enum Absent {
     Ignored,
 }
 
-struct Judge<'a> {
+struct CoverageCheck<'a> {
     source: &'a Source,
     schema: &'a Schema,
 }
 
-impl Judge<'_> {
+impl CoverageCheck<'_> {
     fn coverage(&self, needs: &[Need<'_>]) -> Coverage {
         let mut found = Coverage {
             events: Covered::All,
@@ -261,7 +261,7 @@ impl Judge<'_> {
             listens: Vec::new(),
         };
         for need in needs {
-            self.judge(need, &mut found);
+            self.check(need, &mut found);
         }
         found.missing_fields.sort();
         found.missing_fields.dedup();
@@ -278,7 +278,7 @@ impl Judge<'_> {
         found
     }
 
-    fn judge(&self, need: &Need<'_>, found: &mut Coverage) {
+    fn check(&self, need: &Need<'_>, found: &mut Coverage) {
         let heard: Vec<_> = self.source.kinds.iter().filter(|kind| self.heard(need.query, kind)).collect();
         found.listens.push(heard.iter().map(|kind| kind.name.clone()).collect());
         if heard.is_empty() {
@@ -292,8 +292,8 @@ impl Judge<'_> {
         };
         let matching: Vec<_> = heard.iter().copied().filter(|kind| matched(&kind)).collect();
         found.can_match &= need.dispensable || !matching.is_empty();
-        let judged = if matching.is_empty() { &heard } else { &matching };
-        let missing = self.missing(need, judged);
+        let checked = if matching.is_empty() { &heard } else { &matching };
+        let missing = self.missing(need, checked);
         found.missing_fields.extend(missing.iter().map(|id| self.schema.name(*id).to_owned()));
         self.missing_values(&need.query.condition, true, &mut found.missing_events);
     }
@@ -402,9 +402,9 @@ impl Judge<'_> {
         let is_it = |kind: &&EventKind| {
             let any = EventQuery { category: query.category.clone(), condition: Condition::Always(true) };
             let given = kind.fixed.values(field!("event.category"));
-            let asked = required(&query.condition, field!("event.category"));
-            let fits = |asked: &String| given.clone().any(|value| value.as_text() == Some(asked.as_str()));
-            self.heard(&any, kind) && asked.is_none_or(|asked| asked.iter().any(fits))
+            let wanted = required(&query.condition, field!("event.category"));
+            let fits = |wanted: &String| given.clone().any(|value| value.as_text() == Some(wanted.as_str()));
+            self.heard(&any, kind) && wanted.is_none_or(|wanted| wanted.iter().any(fits))
         };
         let kinds: Vec<_> = self.source.kinds.iter().filter(is_it).collect();
         if kinds.is_empty() {

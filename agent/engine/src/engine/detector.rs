@@ -93,7 +93,7 @@ impl Detector {
         }
     }
 
-    /// Tells that no event before `now` will come any more.
+    /// Advances the time: no event before `now` will come.
     pub(super) fn advance(&mut self, now: Timestamp, findings: &mut Findings) {
         match self {
             Self::Match | Self::Indicators(_) => {}
@@ -115,9 +115,9 @@ impl Detector {
     }
 
     /// What it holds of sequences that are not complete, and the hits that it was not shown; `None` where that is nothing.
-    pub(super) fn suspend(&self, schema: &Schema, rule: &Rule, unjudged: &[&Hit]) -> Option<Vec<u8>> {
+    pub(super) fn suspend(&self, schema: &Schema, rule: &Rule, pending: &[&Hit]) -> Option<Vec<u8>> {
         match self {
-            Self::Sequence(sequence) => sequence.suspend(schema, &rule.query, unjudged),
+            Self::Sequence(sequence) => sequence.suspend(schema, &rule.query, pending),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@
 //! before. One executable may have `max_signals` of them, and all users together eight times as many: of these a user takes
 //! at most half of what is left, a control group half of the user's, and an executable half of that. The first alert of
 //! each user in a span is raised in any case, so that no number of others hides it. A ceiling over all rules bounds that as well. What is held back is
-//! counted by who did what, and told when the span is over.
+//! counted by actor and action, and reported when the span is over.
 
 use std::time::Duration;
 
@@ -154,7 +154,7 @@ impl Flood {
         self.suppressed == 0 && self.written.take().is_some()
     }
 
-    /// Whether nothing is to be told when the open span is over.
+    /// Whether nothing is to be reported when the open span is over.
     pub(super) fn is_idle(&self) -> bool {
         self.suppressed == 0 && self.written.is_none()
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_over_the_limit_are_counted_and_told_once() {
+    fn alerts_over_the_limit_are_counted_and_reported_once() {
         let (mut flood, mut ceiling) = flood(10, 2);
         for second in [11, 12] {
             assert_eq!(flood.admit(at(second), None, &mut ceiling), (true, None));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_back_is_told_by_who_did_it() {
+    fn suppressed_alerts_are_reported_by_actor() {
         let (mut flood, mut ceiling) = flood(300, 2);
         for _ in 0..8 {
             flood.admit(at(1), Some(&event("1", "/tmp/a")), &mut ceiling);

@@ -8,12 +8,12 @@ use crate::lang::EventQuery;
 pub(super) struct Index {
     /// The rule of each query, and the query's place in the rule.
     listeners: Vec<(usize, usize)>,
-    asked: Asked,
+    queries: Queries,
     matching: Vec<u32>,
 }
 
-/// What is asked about an event.
-enum Asked {
+/// The queries that are evaluated for an event.
+enum Queries {
     Compiled(Box<Matcher>),
     /// The queries as they stand, one by one, as the reference.
     Naive(Vec<EventQuery>),
@@ -23,27 +23,27 @@ impl Index {
     /// An index of the rules' event queries, all made ready together.
     pub(super) fn new(rules: &[Vec<&EventQuery>]) -> Self {
         let queries = rules.iter().flatten().copied();
-        Self::over(rules, Asked::Compiled(Box::new(Matcher::new(queries))))
+        Self::over(rules, Queries::Compiled(Box::new(Matcher::new(queries))))
     }
 
-    /// The same with nothing made ready: every query is asked about every event, as it stands.
+    /// The same without compilation: every query is evaluated for every event.
     pub(super) fn naive(rules: &[Vec<&EventQuery>]) -> Self {
         let queries = rules.iter().flatten().copied().cloned();
-        Self::over(rules, Asked::Naive(queries.collect()))
+        Self::over(rules, Queries::Naive(queries.collect()))
     }
 
-    fn over(rules: &[Vec<&EventQuery>], asked: Asked) -> Self {
+    fn over(rules: &[Vec<&EventQuery>], queries: Queries) -> Self {
         let parts = rules.iter().enumerate().map(|(rule, queries)| (rule, queries.len()));
         let listeners = parts.flat_map(|(rule, parts)| (0..parts).map(move |part| (rule, part))).collect();
-        Self { listeners, asked, matching: Vec::new() }
+        Self { listeners, queries, matching: Vec::new() }
     }
 
-    /// Looks at an event; [`next`](Self::next) tells what was found.
+    /// Evaluates the queries for an event; [`next`](Self::next) returns what matched.
     pub(super) fn look(&mut self, event: &Event) {
         self.matching.clear();
-        match &mut self.asked {
-            Asked::Compiled(matcher) => self.matching.extend(matcher.matching(event).iter().rev()),
-            Asked::Naive(queries) => {
+        match &mut self.queries {
+            Queries::Compiled(matcher) => self.matching.extend(matcher.matching(event).iter().rev()),
+            Queries::Naive(queries) => {
                 let numbered = (0..).zip(queries.iter());
                 let matching = numbered.filter(|(_, query)| naive::matches(query, event));
                 self.matching.extend(matching.map(|(number, _)| number));

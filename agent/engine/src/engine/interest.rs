@@ -1,6 +1,6 @@
 //! Which events rules can match at all, by what is known of an event before it is made: what it then need not be made for.
 //!
-//! Each event query is judged by what events of a kind always hold, and by the networks that an address of theirs lies in.
+//! Each event query is evaluated with the fixed values of a kind of events, and with the networks that contain an address.
 //! Everything else may come out either way, and what may hold is taken to hold: an event that this calls uninteresting is
 //! one that no query matches, whatever else it says.
 
@@ -39,22 +39,22 @@ impl<'a> Interest<'a> {
     /// Whether some rule may match an event of this kind.
     #[must_use]
     pub fn may_match(&self, kind: &EventKind) -> bool {
-        self.queries.iter().any(|query| Judge { kind, place: None }.may_match(query))
+        self.queries.iter().any(|query| MayMatch { kind, place: None }.may_match(query))
     }
 
     /// Whether some rule may match an event of this kind whose address lies there.
     #[must_use]
     pub fn may_match_at(&self, kind: &EventKind, place: Place<'_>) -> bool {
-        self.queries.iter().any(|query| Judge { kind, place: Some(place) }.may_match(query))
+        self.queries.iter().any(|query| MayMatch { kind, place: Some(place) }.may_match(query))
     }
 }
 
-struct Judge<'a> {
+struct MayMatch<'a> {
     kind: &'a EventKind,
     place: Option<Place<'a>>,
 }
 
-impl Judge<'_> {
+impl MayMatch<'_> {
     fn may_match(&self, query: &EventQuery) -> bool {
         let is_open = self.kind.fixed.values(crate::field!("event.category")).is_empty();
         (is_open || naive::is_of(query, &self.kind.fixed)) && self.possible(&query.condition).holds
@@ -91,9 +91,9 @@ impl Judge<'_> {
 impl Place<'_> {
     fn possible(&self, test: &Test) -> Possible {
         match test {
-            Test::Within(asked) => Possible {
-                holds: asked.iter().any(|network| self.meets(network)),
-                fails: !(self.is_within && self.networks.iter().all(|own| is_inside(own, asked))),
+            Test::Within(wanted) => Possible {
+                holds: wanted.iter().any(|network| self.meets(network)),
+                fails: !(self.is_within && self.networks.iter().all(|own| is_inside(own, wanted))),
             },
             Test::OneOf { values, .. } => {
                 let meets = |value: &Value| match value {
@@ -166,10 +166,10 @@ mod tests {
         let kind = EventKind::new("connection", fixed, []);
         let networks: Vec<IpNet> = ["127.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap()).into();
         for (query, loopback, others) in QUERIES {
-            let (crate::lang::Query::Event(asked), _) = eql::parse(query, &mut schema).unwrap() else {
+            let (crate::lang::Query::Event(parsed), _) = eql::parse(query, &mut schema).unwrap() else {
                 panic!("{query} is no query for single events");
             };
-            let interest = Interest { queries: vec![&asked] };
+            let interest = Interest { queries: vec![&parsed] };
             for (is_within, expected) in [(true, *loopback), (false, *others)] {
                 let place = Place { field: field!("destination.ip"), networks: &networks, is_within };
                 assert_eq!(interest.may_match_at(&kind, place), expected, "{query}, within: {is_within}");

@@ -11,11 +11,11 @@ use crate::event::{Event, Schema, Timestamp};
 use crate::lang::Query;
 use crate::rule::{Kind, Rule};
 
-/// The row of what a rule held back and did not tell.
+/// The row of a rule's suppressed findings that were not reported.
 pub(super) const WITHHELD: &str = "withheld";
 
 /// What all rules have in common.
-pub(super) struct Judging {
+pub(super) struct Shared {
     pub(super) excuses: Excuses,
     pub(super) ceiling: Ceiling,
     /// What a detector finds, until it is collected: nearly always nothing.
@@ -32,11 +32,11 @@ pub(super) struct Running {
     pub(super) excuses: Vec<usize>,
     suppressor: Option<Suppressor>,
     flood: Flood,
-    /// What a run before held back and did not tell.
+    /// Findings that a previous run suppressed and did not report.
     withheld: Vec<Suppressed>,
-    /// How many half matches that were given up are told.
-    drops_told: u64,
-    /// Whether the engine tells it the time.
+    /// How many evicted partial matches were reported.
+    drops_reported: u64,
+    /// Whether the engine gives it the time.
     pub(super) is_awake: bool,
 }
 
@@ -54,12 +54,12 @@ impl Running {
             suppressor: suppressor.map(|suppression| Suppressor::new(suppression, options.limits)),
             flood: Flood::new(rule.interval, rule.max_signals, options.limits),
             withheld: Vec::new(),
-            drops_told: 0,
+            drops_reported: 0,
             is_awake: false,
         }
     }
 
-    pub(super) fn judge(&mut self, schema: &Schema, judging: &mut Judging, hit: &Hit, output: &mut Output) {
+    pub(super) fn evaluate(&mut self, schema: &Schema, shared: &mut Shared, hit: &Hit, output: &mut Output) {
         let related = self.lineage.as_mut().map(|lineage| lineage.event(hit));
         let hit = match &related {
             None => hit,
@@ -67,26 +67,26 @@ impl Running {
             Some(Some(related)) => related,
         };
         let events = std::iter::once(&*hit.event);
-        if self.detector.counts() && judging.excuses.excuse(&self.excuses, hit.ordinal.time, events) {
+        if self.detector.counts() && shared.excuses.excuse(&self.excuses, hit.ordinal.time, events) {
             return;
         }
-        self.detector.event(schema, hit, &mut judging.findings);
-        if !judging.findings.is_empty() {
-            self.collect(schema, judging, output);
+        self.detector.event(schema, hit, &mut shared.findings);
+        if !shared.findings.is_empty() {
+            self.collect(schema, shared, output);
         }
     }
 
-    /// Tells that no event before `now` will come any more.
+    /// Advances the time: no event before `now` will come.
     pub(super) fn advance(
         &mut self,
         schema: &Schema,
-        judging: &mut Judging,
+        shared: &mut Shared,
         now: Timestamp,
         output: &mut Output,
     ) {
-        self.detector.advance(now, &mut judging.findings);
-        if !judging.findings.is_empty() {
-            self.collect(schema, judging, output);
+        self.detector.advance(now, &mut shared.findings);
+        if !shared.findings.is_empty() {
+            self.collect(schema, shared, output);
         }
         if self.suppressor.is_some() || !self.withheld.is_empty() || !self.flood.is_idle() {
             self.report_held_back(schema, now, output);
@@ -105,7 +105,7 @@ impl Running {
         }
     }
 
-    /// What it held back and did not tell, as a row.
+    /// Suppressed findings that were not reported, as a row.
     pub(super) fn suspend(&self, schema: &Schema) -> Option<StateChange> {
         let groups = self.suppressor.iter().flat_map(Suppressor::pending);
         let summaries: Vec<_> =
@@ -113,7 +113,7 @@ impl Running {
         if summaries.is_empty() { None } else { Some(self.row(withheld::write(schema, summaries))) }
     }
 
-    /// Takes in what a run before did not tell, and gives the change that deletes its row.
+    /// Restores what a previous run did not report, and returns the change that deletes its row.
     pub(super) fn resume(&mut self, schema: &Schema, value: &[u8]) -> StateChange {
         self.withheld = withheld::read(schema, value);
         self.row(None)
@@ -124,10 +124,10 @@ impl Running {
         StateChange { rule_id: self.rule.id.clone(), change }
     }
 
-    /// Whether it needs not be told the time until it has judged another event: most rules remember nothing mostly.
+    /// Whether it needs no time until its next event: most rules have no state most of the time.
     pub(super) fn is_idle(&self) -> bool {
-        let is_told = self.withheld.is_empty() && self.flood.is_idle();
-        self.suppressor.is_none() && is_told && self.detector.is_idle()
+        let is_reported = self.withheld.is_empty() && self.flood.is_idle();
+        self.suppressor.is_none() && is_reported && self.detector.is_idle()
     }
 
     /// Whether it may hold any of the bytes that all rules share: most rules remember nothing.
@@ -167,23 +167,23 @@ impl Running {
         true
     }
 
-    /// How many half matches were given up that were not told.
+    /// How many evicted partial matches were not reported yet.
     pub(super) fn take_drops(&mut self) -> u64 {
         let total = self.detector.drops().map_or(0, |drops| drops.total);
-        total - std::mem::replace(&mut self.drops_told, total)
+        total - std::mem::replace(&mut self.drops_reported, total)
     }
 
     /// Makes alerts of what was found and is not excused: of a group that is suppressed the first, and no more than the limit of alerts in
     /// a time span.
-    fn collect(&mut self, schema: &Schema, judging: &mut Judging, output: &mut Output) {
-        let findings = std::mem::take(&mut judging.findings);
+    fn collect(&mut self, schema: &Schema, shared: &mut Shared, output: &mut Output) {
+        let findings = std::mem::take(&mut shared.findings);
         for finding in findings.found {
             let events = finding.events.iter().flatten().map(|event| &**event);
             let time = events.clone().map(Event::time).max().unwrap_or_default();
-            if !self.detector.counts() && judging.excuses.excuse(&self.excuses, time, events) {
+            if !self.detector.counts() && shared.excuses.excuse(&self.excuses, time, events) {
                 continue;
             }
-            let (raise, summaries) = self.admit(&finding, time, &mut judging.ceiling);
+            let (raise, summaries) = self.admit(&finding, time, &mut shared.ceiling);
             output.alerts.extend(summaries.into_iter().map(|cause| Alert::summary(&self.rule, cause)));
             // What is held back is only counted: an alert's id alone costs a hash of its events.
             if raise {

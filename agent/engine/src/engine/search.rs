@@ -1,7 +1,7 @@
 //! Queries over recordings, with the meaning that Elasticsearch's EQL search gives them.
 //!
-//! A recording has a first and a last event, so that all of it is put in order before anything is judged, and results
-//! can be counted from either end. What judges is the same as in rules.
+//! A recording has a first and a last event. So all of it is put in order before it is evaluated, and results can be
+//! counted from either end. The evaluation is that of rules.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -60,8 +60,8 @@ pub enum ResultPosition {
     Tail,
 }
 
-/// A query on its way through a recording. `T` is what the caller knows an event by: its text, its number. The caller is
-/// asked for it where the event may be part of a result.
+/// A query that is run over a recording. `T` is the caller's handle of an event: its text, its number. It is requested
+/// only where the event may be part of a result.
 ///
 /// ```
 /// use lapwing_engine::lang::eql;
@@ -182,7 +182,7 @@ impl<T: Clone> Search<T> {
         self.held.push(Held { event, tiebreaker, arrival: self.pushed, parts, known_by: known_by() });
     }
 
-    /// Puts the events in order, judges them, and takes as many of the results as are wanted.
+    /// Puts the events in order, evaluates them, and returns as many of the results as are wanted.
     #[must_use]
     pub fn finish(mut self) -> SearchResults<T> {
         self.sort();
@@ -315,7 +315,7 @@ impl Detector {
         }
     }
 
-    /// Ends all time spans; tells what was given up because of a limit.
+    /// Ends all time spans. Returns how much was evicted because of a limit.
     fn finish(&mut self, findings: &mut Findings) -> u64 {
         match self {
             Self::None => 0,

@@ -12,8 +12,8 @@ type Place = (Ordinal, usize);
 /// as they hold.
 const HIT_BYTES: usize = (size_of::<(Place, (Hit, Ticket))>() + Shares::<Place>::SLOT_BYTES) * 3 / 2;
 
-/// Hits by their place in the order, and the rule. Those who act share what they may take: whose hits are too many has its
-/// own judged early.
+/// Hits by their position in the order, and the rule. Actors share the limit: the hits of an actor with too many are
+/// evaluated early.
 #[derive(Debug)]
 pub(super) struct Unordered {
     hits: BTreeMap<Place, (Hit, Ticket)>,
@@ -58,7 +58,7 @@ impl Unordered {
         self.hits.iter().map(|((_, rule), (hit, _))| (*rule, hit))
     }
 
-    /// How many were judged before their time.
+    /// How many were evaluated early.
     pub(super) fn released_early(&self) -> u64 {
         self.released_early
     }

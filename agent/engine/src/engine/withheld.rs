@@ -1,5 +1,5 @@
-//! What was held back and is not told yet, as one engine leaves it to the next, which tells it at once: so a stop, and a
-//! kill but for its last half minute, forgets none of it.
+//! Suppressed findings that were not reported yet, stored by one engine for the next, which reports them at once. So a
+//! stop loses none of them, and a kill those of its last half minute.
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;

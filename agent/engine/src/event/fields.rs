@@ -465,7 +465,7 @@ pub(super) const FIELDS: &[Field] = &[
     one("lapwing.actor.id", Keyword),
     one("lapwing.container.entered", Boolean),
     one("lapwing.event.cut", Boolean),
-    one("lapwing.judged_time", Date),
+    one("lapwing.event.monotonic_time", Date),
     one("lapwing.lost.records", Long),
     one("lapwing.lost.total", Long),
     one("lapwing.process.args_truncated", Boolean),

@@ -1,4 +1,4 @@
-//! A schema out of data, where nobody has written one down.
+//! Infers a schema from data that has none.
 //!
 //! Types are chosen as Elasticsearch's dynamic mapping chooses them, but for what it chooses by the first value alone:
 //! here all values are looked at first.

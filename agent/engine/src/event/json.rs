@@ -66,11 +66,11 @@ impl Event {
         let Some(Value::Date(time)) = own.get(timestamp).cloned() else {
             return Err(EventError::NoTimestamp(schema.name(timestamp).into()));
         };
-        let judged = match own.get(field!("lapwing.judged_time")) {
-            Some(Value::Date(judged)) if timestamp == field!("@timestamp") => *judged,
+        let correlated = match own.get(field!("lapwing.event.monotonic_time")) {
+            Some(Value::Date(correlated)) if timestamp == field!("@timestamp") => *correlated,
             _ => time,
         };
-        Ok(Self { rest, ..Self::assembled(time, own, Vec::new()) }.judged_at(judged))
+        Ok(Self { rest, ..Self::assembled(time, own, Vec::new()) }.with_correlation_time(correlated))
     }
 
     /// Sets a flattened field, as a source does that builds its events itself: the object is kept for the alert, and
@@ -359,7 +359,9 @@ impl Reader<'_> {
         if depth > DEPTH_MAX {
             return Err(EventError::TooDeep);
         }
-        let known = self.schema.id(path).map(|id| (id, self.schema.ty(id)));
+        // Recordings and documents of 0.1 have the field's old name.
+        let name = if path == "lapwing.judged_time" { "lapwing.event.monotonic_time" } else { path.as_str() };
+        let known = self.schema.id(name).map(|id| (id, self.schema.ty(id)));
         match (json, known) {
             (Json::Null, Some((id, _))) => {
                 self.fields.extend(self.schema.null(id).map(|value| (id, value.clone())));
@@ -446,18 +448,18 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_judged_alike_where_it_is_read_again() {
-        let [told, judged] = [7_000, 5_000].map(Timestamp::from_millis);
+    fn an_event_keeps_its_correlation_time_in_json() {
+        let [reported, correlated] = [7_000, 5_000].map(Timestamp::from_millis);
         let schema = Schema::new();
         for (event, time) in [
-            (Event::new(told, Fields::new(), Vec::new()), told),
-            (Event::new(told, Fields::new(), Vec::new()).judged_at(told), told),
-            (Event::new(told, Fields::new(), Vec::new()).judged_at(judged), judged),
+            (Event::new(reported, Fields::new(), Vec::new()), reported),
+            (Event::new(reported, Fields::new(), Vec::new()).with_correlation_time(reported), reported),
+            (Event::new(reported, Fields::new(), Vec::new()).with_correlation_time(correlated), correlated),
         ] {
             let again = Event::from_json(&schema, &event.to_json(&schema)).unwrap();
-            assert_eq!((again.time(), again.told_time()), (time, told));
+            assert_eq!((again.time(), again.timestamp()), (time, reported));
             assert_eq!(again, event);
-            assert_eq!(event.get(field!("lapwing.judged_time")).is_some(), time != told);
+            assert_eq!(event.get(field!("lapwing.event.monotonic_time")).is_some(), time != reported);
         }
     }
 

@@ -161,7 +161,7 @@ impl Fields {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     time: Timestamp,
-    told: Timestamp,
+    timestamp: Timestamp,
     sequence: u64,
     own: Fields,
     shared: Vec<Arc<Fields>>,
@@ -184,32 +184,32 @@ impl Event {
             Some(Value::Long(number)) => u64::try_from(*number).unwrap_or(0),
             _ => u64::MAX,
         };
-        Self { time, told: time, sequence, own, shared, rest: serde_json::Map::new() }
+        Self { time, timestamp: time, sequence, own, shared, rest: serde_json::Map::new() }
     }
 
-    /// The same event, but that it is judged as if it had happened at this time. Its `@timestamp` stays; where the two
-    /// differ it tells `lapwing.judged_time`, so that it is judged alike where it is read again.
+    /// The same event with another correlation time. Its `@timestamp` stays. Where the two differ the event has
+    /// `lapwing.event.monotonic_time`, so that it is correlated alike where it is read again.
     ///
-    /// For sources with a clock of their own that nobody sets: the host's can be, also by who wants a sequence torn.
+    /// For sources with a monotonic clock: the host's clock can be set, also by an attacker who wants to break a sequence.
     #[must_use]
-    pub fn judged_at(mut self, time: Timestamp) -> Self {
+    pub fn with_correlation_time(mut self, time: Timestamp) -> Self {
         self.time = time;
-        if time != self.told {
-            self.own.set(field!("lapwing.judged_time"), time);
+        if time != self.timestamp {
+            self.own.set(field!("lapwing.event.monotonic_time"), time);
         }
         self
     }
 
-    /// When it happened, for everything that is judged by time: what comes first, and what is how long after what.
+    /// When it happened, for correlation: the order of events and the time between them.
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
     }
 
-    /// When it happened, as people and upstream are told.
+    /// When it happened, for reports: `@timestamp`.
     #[must_use]
-    pub fn told_time(&self) -> Timestamp {
-        self.told
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
     }
 
     /// What orders events of the same time: `event.sequence`; an event without one comes last.
@@ -291,7 +291,7 @@ impl Event {
     /// whole.
     #[must_use]
     pub fn part_bytes(&self) -> usize {
-        // Whoever made the list holds it too.
+        // The creator of the list holds it too.
         let part = |fields: &Arc<Fields>| fields.held_bytes() / (Arc::strong_count(fields) - 1).max(1);
         self.own_bytes() + self.shared.iter().map(part).sum::<usize>()
     }

@@ -1,5 +1,5 @@
 //! The fields there are, by name, with their types: ECS, what Elastic's sensors and integrations add to it, and
-//! our own. A rule that names a field which is not here is wrong, and is told the nearest name.
+//! our own. A rule that names a field which is not here is wrong; the error suggests the nearest name.
 
 use std::collections::HashMap;
 
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_of_flattened_fields_are_told() {
+    fn leaves_of_flattened_fields_are_found() {
         let schema = Schema::new();
         let above = schema.flattened_above("aws.cloudtrail.flattened.request_parameters.instanceId");
         assert_eq!(above, schema.id("aws.cloudtrail.flattened.request_parameters"));

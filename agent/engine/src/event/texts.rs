@@ -1,7 +1,7 @@
 //! Lists of texts, and how the values of any list are gone through.
 //!
-//! Whoever starts a program chooses how many arguments it has, and how long they are: a value for each would be 24 bytes
-//! for each empty one. So all of a list lie in one buffer, each ended by a NUL, which no argument can hold.
+//! The user who starts a program chooses the number and the lengths of its arguments. A value for each would take 24
+//! bytes for an empty one. So a list is one buffer, in which each argument ends with a NUL, which none can contain.
 
 use std::borrow::Cow;
 use std::iter::FusedIterator;
@@ -79,7 +79,7 @@ impl Texts {
         Self::of_ended(self.0[..whole].to_owned())
     }
 
-    /// The buffer, by which lists are told apart that are shared.
+    /// The buffer. Its address identifies a list that events share.
     pub(crate) fn shared(&self) -> &Arc<str> {
         &self.0
     }

@@ -11,9 +11,9 @@ use jiff::fmt::temporal::DateTimeParser;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The earliest time that can be told.
+    /// The earliest time that can be represented.
     pub const MIN: Self = Self(i64::MIN);
-    /// The latest time that can be told.
+    /// The latest time that can be represented.
     pub const MAX: Self = Self(i64::MAX);
 
     /// The time `nanos` nanoseconds after the Unix epoch.
@@ -22,7 +22,7 @@ impl Timestamp {
         Self(nanos)
     }
 
-    /// The time `millis` milliseconds after the Unix epoch, held to the range that can be told.
+    /// The time `millis` milliseconds after the Unix epoch, clamped to the range that can be represented.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1_000_000))

@@ -191,16 +191,15 @@ codes! {
     BAD_SEQUENCE "E0209" "wrong sequence"
         "A sequence needs two stages at least, not all of them missing (`![…]`), and `with maxspan` where one is."
     UNSUPPORTED "E0210" "not supported yet"
-        "The language has this, and this version of Lapwing does not run it. The rule is not loaded, so that nobody \
-         takes it for running."
+        "The language has this, and this version of Lapwing does not run it. The rule is not loaded."
     BAD_SAMPLE "E0211" "wrong sample"
         "A sample needs two stages at least and five at most, and every stage needs a join key."
     BAD_ALIAS "E0212" "wrong reference to an earlier event"
         "`as event0` names the event of a stage of a sequence, so that later stages can refer to its fields as in \
          `event0.file.path`. The event must be there when the later one comes: neither a missing event nor `until` \
          refers to another, and none is referred to before its stage."
-    DATE_MATH "E0213" "a time is reckoned from another one"
-        "A query is judged whenever an event comes, and has no time of its own that `now-1d` could be reckoned from. Rules \
+    DATE_MATH "E0213" "a date with date math"
+        "A query is evaluated when an event comes; there is no time of the query to which `now-1d` could refer. Rules \
          look back by their sequences' `maxspan`, their `from` and their history windows."
     BAD_TOML "E0301" "no valid TOML"
         "A rule file is TOML with a `[rule]` table."
@@ -213,7 +212,7 @@ codes! {
          does."
     UNSUPPORTED_KEY "E0305" "key not supported"
         "Rules of the Elastic stack may have this key, and Lapwing would not do what it says, or not for rules of this \
-         type. The rule is not loaded, so that nobody takes it for running."
+         type. The rule is not loaded."
     UNSUPPORTED_TYPE "E0306" "rule type not supported"
         "Lapwing runs rules of the types eql, query, threshold, new_terms, threat_match and machine_learning."
     DUPLICATE_ID "E0307" "rule id used twice"
@@ -240,8 +239,8 @@ codes! {
         "A field of one value cannot satisfy two conditions that contradict each other, nor have a value out of its range. \
          Fields of several values, of which each may satisfy another condition, are not meant."
     DEAD_EXCLUSION "W0407" "an exclusion that excludes nothing"
-        "What is asked before the `not` already leaves nothing of what it excludes. It was probably meant for another \
-         alternative, or what it is beside has changed since."
+        "The other conditions already exclude everything that the `not` excludes. It was probably meant for another \
+         alternative, or the conditions beside it have changed."
     UNBOUNDED "W0408" "a sequence without an end"
         "Without `with maxspan` an event of today goes on with one of last month, and every event that may start a sequence \
          is kept until the limit of the rule's memory pushes it out."

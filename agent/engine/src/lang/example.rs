@@ -1,4 +1,4 @@
-//! An example of every kind of fault and its cure, for whoever asks what a code means. Tests raise each of them.
+//! An example of every kind of fault and its cure, shown by `lapwing explain CODE`. Tests raise each of them.
 
 use super::diagnostic::Code;
 

@@ -1,6 +1,6 @@
 //! The functions of EQL, a row each: its name, what it takes, what it makes of that.
 //!
-//! A function is given one value for each argument; absent arguments make its result absent before it is asked,
+//! A function is given one value for each argument; absent arguments make its result absent before it is called,
 //! and arguments of several values are given one combination after the other. Where the documentation is silent
 //! the behaviour is that of Elasticsearch.
 

@@ -58,7 +58,7 @@ impl Relation {
 /// Events of a category for which a condition holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventQuery {
-    /// The value that `event.category` must have among its values; `None` where it is not asked.
+    /// The value that `event.category` must have among its values; `None` where the query does not name one.
     pub category: Option<SmolStr>,
     /// What must hold.
     pub condition: Condition,
@@ -128,7 +128,7 @@ pub enum Condition {
     Related(Relation, usize),
 }
 
-/// What one value is asked.
+/// A test of one value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Test {
     /// It equals one of these.
@@ -216,7 +216,7 @@ impl Wildcard {
         Self(parts)
     }
 
-    /// Whether it matches a text from end to end. For a few texts: patterns that are asked often are made ready.
+    /// Whether it matches a text from end to end. For a few texts: patterns that are matched often are compiled.
     pub(crate) fn matches(&self, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
         // The places in the text up to which the parts so far can reach.
@@ -369,20 +369,20 @@ impl Query {
 }
 
 impl EventQuery {
-    /// The query with the category asked in this field, in place of `event.category`.
+    /// The query with its category required of this field, in place of `event.category`.
     #[must_use]
     pub fn with_category_in(self, field: FieldId, schema: &Schema) -> Self {
         let Some(category) = self.category.as_ref().filter(|_| field != crate::field!("event.category"))
         else {
             return self;
         };
-        let asked = match Value::parse(schema.ty(field), category) {
+        let required = match Value::parse(schema.ty(field), category) {
             Some(value) => {
                 Condition::Test(Expr::Field(field), Test::OneOf { values: vec![value], insensitive: false })
             }
             None => Condition::Always(false),
         };
-        Self { category: None, condition: Condition::All(vec![asked, self.condition]) }
+        Self { category: None, condition: Condition::All(vec![required, self.condition]) }
     }
 
     /// The query for which another condition must hold too.
@@ -424,7 +424,7 @@ impl Condition {
         }
     }
 
-    /// Whether some expression or condition in it is asked for.
+    /// Whether it contains an expression or condition that is `wanted`.
     pub(super) fn has(&self, wanted: &Wanted) -> bool {
         match self {
             Self::Always(_) | Self::Anywhere(_) => false,
@@ -478,7 +478,7 @@ pub(super) enum Wanted {
 }
 
 impl Relation {
-    /// The fields of an event that tell its related processes: itself, its parent or its ancestors.
+    /// The fields of an event that name its related processes: itself, its parent or its ancestors.
     pub(crate) fn fields(self) -> &'static [FieldId] {
         match self {
             Self::Event => &[field!("process.entity_id")],

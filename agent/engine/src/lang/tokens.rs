@@ -10,12 +10,12 @@ pub(super) struct Tokens<T> {
     depth: usize,
     /// How many brackets are open before each token.
     open: Vec<i32>,
-    /// What was wrong and is passed over, so that more can be told.
+    /// Faults that were skipped, so that more can be reported.
     faults: Vec<Diagnostic>,
 }
 
 impl<T: Clone> Tokens<T> {
-    /// `bracket` tells by how many brackets more are open after a token: one more, one less or as many.
+    /// `bracket` returns by how much a token changes the number of open brackets: 1, -1 or 0.
     pub(super) fn new(tokens: Vec<(T, Span)>, bracket: impl Fn(&T) -> i32) -> Self {
         let open = tokens.iter().scan(0, |open, (token, _)| {
             let before = *open;
@@ -34,7 +34,7 @@ impl<T: Clone> Tokens<T> {
     /// ends the query, with no more than `open` brackets open.
     ///
     /// # Errors
-    /// The fault, where nothing that comes after it would be worth telling.
+    /// The fault, where nothing after it would be worth reporting.
     pub(super) fn recover(
         &mut self,
         fault: Diagnostic,

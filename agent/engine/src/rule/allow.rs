@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_that_a_file_allows_are_not_told() {
+    fn warnings_that_a_file_allows_are_not_reported() {
         for (lapwing, expected) in [
             ("", &["W0408", "W0404"][..]),
             ("[lapwing]\nallow = [\"W0408\"]", &["W0404"]),

@@ -1,4 +1,4 @@
-//! A TOML table that is read key by key, so that every fault has its place and every key that nobody read is told.
+//! A TOML table that is read key by key, so that every fault has its place and every unread key is reported.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Exceptions: what rules find and nobody wants to hear of, each with a reason, an owner and an end.
+//! Exceptions: alerts that are suppressed, each with a reason, an owner and an end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const ALL: &str = "*";
 const NEVER: &str = "never";
 const DAY: Duration = Duration::from_hours(24);
 
-/// What a rule finds and is not to tell.
+/// Suppresses alerts of a rule.
 ///
 /// Of a rule that counts events (`threshold`), an event for which the condition holds is not counted. Of every other
 /// rule, no alert is raised where the condition holds for any of the alert's events; what the rule learns and which
@@ -34,7 +34,7 @@ pub struct Exception {
     pub condition: EventQuery,
     /// The same as it was written.
     pub query: String,
-    /// Why nobody wants to hear of it.
+    /// Why the alerts are suppressed.
     pub reason: String,
     /// Who answers for it.
     pub owner: String,
@@ -86,7 +86,7 @@ impl Exceptions {
         exceptions
     }
 
-    /// Tells that a file could not be read, and why.
+    /// Records that a file could not be read, and why.
     pub fn unreadable(&mut self, file: &str, why: &str) {
         self.refused += 1;
         self.reports.push(Report::unreadable(file, why));

@@ -34,7 +34,7 @@ impl Report {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error)
     }
 
-    /// Leaves no more than can be told, errors before warnings.
+    /// Keeps at most as many as are reported, errors before warnings.
     pub(super) fn shorten(&mut self) {
         if self.diagnostics.len() > DIAGNOSTICS_MAX {
             self.diagnostics.sort_by_key(|diagnostic| diagnostic.severity() != Severity::Error);

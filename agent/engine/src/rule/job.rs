@@ -39,7 +39,7 @@ pub struct Job {
     pub query: EventQuery,
     /// What it looks for.
     pub function: JobFunction,
-    /// The field whose values are judged apart.
+    /// The field whose values are scored separately.
     pub partition: Option<FieldId>,
     /// The length of the spans in which a value is there or not.
     pub bucket_span: Duration,
@@ -48,7 +48,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Every field that it judges by.
+    /// Every field that it scores by.
     pub fn fields(&self) -> impl Iterator<Item = FieldId> {
         let (JobFunction::Rare { by: field } | JobFunction::HighDistinctCount { field }) = self.function;
         self.partition.into_iter().chain([field])

@@ -14,7 +14,7 @@ enum Use {
     Of(&'static [&'static str]),
     /// It says nothing about what the rule detects: for Kibana's pages, or how a stored index is searched.
     Inert,
-    /// It would change what the rule does, and cannot: a rule that has it and not empty is refused, and told this.
+    /// It would change what the rule does, and is not supported: a rule in which it is not empty is refused with this text.
     Refused(&'static str),
 }
 
@@ -95,7 +95,10 @@ const JOB: &[(&str, Use)] = &[
     ("id", Read),
     ("index", Read),
     ("influencers", Inert),
-    ("over_field_name", Refused("jobs judge what happens, not who of a population differs")),
+    (
+        "over_field_name",
+        Refused("population analysis is not supported: jobs score events, not members of a population"),
+    ),
     ("partition_field_name", Read),
     ("query", Read),
 ];
@@ -148,42 +151,42 @@ const EXCEPTION: &[(&str, Use)] =
 /// The tables a file of exceptions may have.
 const EXCEPTIONS: &[(&str, Use)] = &[("exception", Read)];
 
-/// Tells the keys of `[[exception]]` that are unknown.
+/// Reports the keys of `[[exception]]` that are unknown.
 pub(super) fn check_exception(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, EXCEPTION, "an exception", faults);
 }
 
-/// Tells the tables of a file of exceptions that are unknown.
+/// Reports the tables of a file of exceptions that are unknown.
 pub(super) fn check_exceptions(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, EXCEPTIONS, "a file of exceptions", faults);
 }
 
-/// Tells the keys of `[rule]` that are unknown or refused.
+/// Reports the keys of `[rule]` that are unknown or refused.
 pub(super) fn check_rule(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, RULE, "a rule", faults);
 }
 
-/// Tells the keys of `[job]` that are unknown or refused.
+/// Reports the keys of `[job]` that are unknown or refused.
 pub(super) fn check_job(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, JOB, "a job", faults);
 }
 
-/// Tells the keys of `[lapwing]` that are unknown.
+/// Reports the keys of `[lapwing]` that are unknown.
 pub(super) fn check_lapwing(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, LAPWING, "a `[lapwing]` table", faults);
 }
 
-/// Tells the keys of `[rule]` that are unknown in a file of Elastic's endpoint.
+/// Reports the keys of `[rule]` that are unknown in a file of Elastic's endpoint.
 pub(super) fn check_endpoint(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, ENDPOINT, "a rule of Elastic's endpoint", faults);
 }
 
-/// Tells the tables that are unknown in a file of Elastic's endpoint.
+/// Reports the tables that are unknown in a file of Elastic's endpoint.
 pub(super) fn check_endpoint_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, ENDPOINT_FILE, "a file of Elastic's endpoint", faults);
 }
 
-/// Tells the tables of a file that are unknown.
+/// Reports the tables of a file that are unknown.
 pub(super) fn check_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, FILE, "a file", faults);
 }
@@ -207,9 +210,9 @@ fn check(table: &Table<'_>, keys: &[(&str, Use)], place: &str, faults: &mut Vec<
             None => {
                 let message = format!("{place} has no key `{name}`");
                 let fault = Diagnostic::new(code::UNKNOWN_KEY, key.span, message);
-                // More are not told, and a file may have as many as it has room for.
-                let is_told = faults.len() < DIAGNOSTICS_MAX;
-                let known = keys.iter().map(|(known, _)| *known).filter(|_| is_told);
+                // Further faults are not reported; a file may have any number of them.
+                let is_reported = faults.len() < DIAGNOSTICS_MAX;
+                let known = keys.iter().map(|(known, _)| *known).filter(|_| is_reported);
                 faults.push(match nearest(name, known) {
                     Some(near) => fault.help(format!("did you mean `{near}`?")),
                     None => fault,

@@ -139,7 +139,7 @@ pub struct ThreatMapping {
     pub query: Option<EventQuery>,
     /// `threat_mapping`: an indicator is about an event where all entries of one of these hold.
     pub groups: Vec<Vec<ThreatEntry>>,
-    /// `threat_indicator_path`: where in its document the indicator lies that an alert tells.
+    /// `threat_indicator_path`: the path of the indicator in its document, for alerts.
     pub indicator_path: String,
 }
 

@@ -63,7 +63,7 @@ pub struct Rule {
     pub note: Option<String>,
     /// What it means in MITRE ATT&CK.
     pub threat: Vec<Threat>,
-    /// Elasticsearch indices it reads; they tell which sources here it listens to.
+    /// Elasticsearch indices it reads; they select the sources whose events it gets.
     pub index: Vec<String>,
     /// Whether it runs.
     pub enabled: bool,
@@ -77,7 +77,7 @@ pub struct Rule {
     pub suppression: Option<Suppression>,
     /// What of an alert its events say.
     pub overrides: Overrides,
-    /// Whether its alerts are there for other rules and later searches, and nobody is to look at each:
+    /// Whether its alerts are for other rules and later searches, and need no attention each:
     /// `building_block_type`.
     pub building_block: bool,
     /// What it looks for.

@@ -67,7 +67,7 @@ impl Loaded {
         loaded
     }
 
-    /// Tells that a file could not be read, and why.
+    /// Records that a file could not be read, and why.
     pub fn unreadable(&mut self, file: &str, why: &str) {
         self.reports.push(Report::unreadable(file, why));
         self.reports.sort_by(|left, right| left.file.cmp(&right.file));

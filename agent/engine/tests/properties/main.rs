@@ -1,5 +1,5 @@
 //! Properties of the engine on random inputs and on those that once broke one. `cargo xtask fuzz` tries the same
-//! properties on millions of inputs, led by coverage; `docs/fuzzing.md` tells of both.
+//! properties on millions of inputs, led by coverage; `docs/fuzzing.md` describes both.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod property;

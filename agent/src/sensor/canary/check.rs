@@ -69,8 +69,8 @@ impl Expected<'_> {
                 let args = exec.args().map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
                 same("arguments", args, format!("{PROGRAM} {ARGUMENT}"))?;
                 same("number of arguments", exec.fixed.args_count, 2)?;
-                let asked = String::from_utf8_lossy(exec.text(exec.fixed.filename)).into_owned();
-                same("file name", asked, PROGRAM.to_owned())?;
+                let opened = String::from_utf8_lossy(exec.text(exec.fixed.filename)).into_owned();
+                same("file name", opened, PROGRAM.to_owned())?;
                 self.cgroup(exec.fixed.place.cgroup)
             }
             Record::Exit(exit) => {
@@ -114,7 +114,7 @@ impl Expected<'_> {
     }
 
     fn cgroup(&self, found: u64) -> Result<(), String> {
-        // Zero is what this kernel does not tell.
+        // Zero: this kernel does not report it.
         self.flight.cgroup.filter(|_| found != 0).map_or(Ok(()), |own| same("control group", found, own))
     }
 }

@@ -2,8 +2,8 @@
 //! of their destination.
 //!
 //! What is left out must not be missed by anything else. Forks, programs, ends and changes of processes are always sent:
-//! what they tell is in the events of others, of children above all. A record about a connection also shows what its process
-//! has become, so that where rules ask for that, it is left out only if hooks show each such change by itself.
+//! their content is in the events of other processes, of children above all. A record about a connection also has its
+//! process's current ids. Where rules use these, it is filtered only if hooks report each such change by itself.
 
 use ipnet::IpNet;
 use lapwing_common::{Filter, Kind, Reach};
@@ -16,7 +16,7 @@ use crate::action::ACTIONS;
 use crate::sensor::hook::{HookReport, HookState};
 use crate::sensor::process::is_followed;
 
-/// Rules, and how they are told events of a kind; `None` where they are not.
+/// Rules, and the form in which they get events of a kind; `None` where they do not get them.
 pub(in crate::sensor) struct Audience<'a> {
     pub(in crate::sensor) interest: Interest<'a>,
     pub(in crate::sensor) view: fn(&EventKind) -> Option<EventKind>,
@@ -284,8 +284,8 @@ mod tests {
         events
     }
 
-    /// Whether the kernel sends the records of an event. The end of a connection whose beginning was not told is not
-    /// told either.
+    /// Whether the kernel sends the records of an event. The end of a connection is not reported where its beginning was
+    /// not.
     fn passes(filter: &Filter, event: &Event) -> bool {
         let reach = |id| match event.get(id) {
             Some(Value::Ip(address)) => reach(*address).bit(),

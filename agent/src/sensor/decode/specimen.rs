@@ -1,5 +1,5 @@
-//! What the sensor's events can hold: the decoder asked for each kind of event about a process of which everything is
-//! known that can be. Rules are checked against it before anything happens.
+//! What the sensor's events can contain: the decoder builds each kind of event for a process of which everything is
+//! known. Rules are checked against these events before anything happens.
 
 use std::sync::Arc;
 
@@ -39,8 +39,7 @@ const SECOND: i64 = 1_000_000_000;
 /// A socket, as `st_mode` has it.
 const SOCKET: u32 = 0o140_000;
 
-/// Every kind of event that the sensor makes on this host. Whether variables of the environment are told is a setting,
-/// and whether datagrams are.
+/// Every kind of event that the sensor emits on this host. Variables of the environment and datagrams depend on settings.
 pub(in crate::sensor) fn kinds(has_env_vars: bool, has_udp: bool) -> Vec<EventKind> {
     let host = Host::new();
     let os = host.fields.get(field!("host.os.type")).cloned();
@@ -63,7 +62,7 @@ fn kind(event: &Event, os: Option<Value>, has_env_vars: bool) -> Option<(&'stati
 fn events(host: Host) -> Vec<Event> {
     let mut table = Table::new(&host.boot_id);
     let mut decoder = Decoder::new(host);
-    // The clock was set, so that what is told of that is there.
+    // The clock was set, so that the fields about that are there.
     let boot = decoder.clock.wall(0).as_nanos();
     decoder.clock.follow_to(boot.saturating_add(SECOND));
     table.groups.insert(CGROUP, CONTAINER.into());
@@ -198,7 +197,7 @@ mod tests {
         assert_eq!(names, actions);
     }
 
-    /// The processes that run now are told with no field that the specimen lacks.
+    /// The events of the processes that run now have no field that the specimen lacks.
     #[test]
     fn no_event_holds_more_than_the_specimen() {
         let host = Host::new();
@@ -227,7 +226,7 @@ mod tests {
         }
     }
 
-    /// Whoever sets the clock between two steps neither parts them nor makes one come before the other.
+    /// Setting the clock between two steps neither separates nor reorders them.
     #[test]
     fn a_clock_that_is_set_tears_no_sequence() {
         const SECOND: u64 = 1_000_000_000;
@@ -267,9 +266,9 @@ mod tests {
             let event = decoder.connect(&table, key, &connection, 1).unwrap();
             engine.advance(event.time(), &mut output);
             engine.push(event, &mut output);
-            let told: Vec<_> = output.alerts.iter().map(|alert| alert.time).collect();
+            let times: Vec<_> = output.alerts.iter().map(|alert| alert.time).collect();
             let expected = is_found.then(|| decoder.clock.wall(connection.header.time));
-            assert_eq!(told, expected.into_iter().collect::<Vec<_>>(), "{step}");
+            assert_eq!(times, expected.into_iter().collect::<Vec<_>>(), "{step}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the process table gives up where there is no more room: of whoever holds most, what is needed least.
+//! What the process table evicts where there is no more room: from the user who holds most, what is needed least.
 //!
 //! In this order, and only until there is enough room again: what processes look like in events, which is made again; what
 //! processes ran before; most arguments of long command lines, longest first; processes that ended; processes that live, of

@@ -1,4 +1,5 @@
-//! Classes of events: those that no query can tell apart by the telling fields. For each class the queries are reduced,
+//! Classes of events. No query distinguishes the events of a class by the discriminating fields. For each class the
+//! queries are reduced,
 //! once, to what the other fields must say; most are not left at all. What is left is found by a test that it needs.
 
 use super::compile::{Fact, Node, Program};
@@ -14,34 +15,34 @@ const CLASSES_MAX: usize = 1024;
 #[derive(Default)]
 pub(super) struct Classes {
     classes: Vec<Class>,
-    /// By the tests of telling fields that their events pass.
+    /// By the tests of discriminating fields that their events pass.
     places: Table<Box<[u64]>, usize>,
-    /// The tests of telling fields that this event passes.
-    told: Vec<u64>,
+    /// The tests of discriminating fields that this event passes.
+    key: Vec<u64>,
 }
 
 impl Classes {
     /// The class of an event, made where it is the first of it.
     pub(super) fn find(&mut self, program: &Program, memory: &mut Memory, event: &Event) -> &Class {
-        self.told.clear();
-        for &slot in &program.telling {
+        self.key.clear();
+        for &slot in &program.discriminating {
             match memory.facts(program, event, slot) {
-                Some(facts) => self.told.extend_from_slice(facts),
+                Some(facts) => self.key.extend_from_slice(facts),
                 None => {
                     let words = program.fields[usize::from(slot)].words;
-                    self.told.resize(self.told.len() + words, 0);
+                    self.key.resize(self.key.len() + words, 0);
                 }
             }
         }
-        let place = match self.places.get(self.told.as_slice()) {
+        let place = match self.places.get(self.key.as_slice()) {
             Some(place) => *place,
             None => {
                 if self.classes.len() == CLASSES_MAX {
                     self.classes.clear();
                     self.places.clear();
                 }
-                self.places.insert(self.told.as_slice().into(), self.classes.len());
-                self.classes.push(Class::new(program, &self.told));
+                self.places.insert(self.key.as_slice().into(), self.classes.len());
+                self.classes.push(Class::new(program, &self.key));
                 self.classes.len() - 1
             }
         };
@@ -77,12 +78,12 @@ pub(super) struct Guard {
 }
 
 impl Class {
-    /// The class of the events that pass, of the telling fields' tests, those of `facts`: the fields' sets one after the
+    /// The class of the events that pass, of the discriminating fields' tests, those of `facts`: the fields' sets one after the
     /// other.
     pub(super) fn new(program: &Program, facts: &[u64]) -> Self {
         let mut starts = vec![None; program.fields.len()];
         let mut start = 0;
-        for slot in program.telling.iter().copied().map(usize::from) {
+        for slot in program.discriminating.iter().copied().map(usize::from) {
             starts[slot] = Some(start);
             start += program.fields[slot].words;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::field::{Asked, FieldTests};
+use super::field::{FieldTest, FieldTests};
 use crate::event::{Event, FieldId};
 use crate::field;
 use crate::lang::query::{Condition, EventQuery, Expr, Test};
@@ -10,8 +10,8 @@ use crate::lang::query::{Condition, EventQuery, Expr, Test};
 /// Where a field is in no table.
 const NONE: u16 = u16::MAX;
 
-/// Fields that have few values and tell much: by what queries ask of them, events fall into classes.
-const TELLING: [FieldId; 11] = [
+/// Fields with few values that appear in many queries. The tests of these fields give an event its class.
+const DISCRIMINATING: [FieldId; 11] = [
     field!("data_stream.dataset"),
     field!("event.action"),
     field!("event.category"),
@@ -25,7 +25,7 @@ const TELLING: [FieldId; 11] = [
     field!("network.direction"),
 ];
 
-/// All queries, ready to be asked.
+/// All queries, compiled.
 pub(super) struct Program {
     /// The slot of each field that any query asks about, by the field's place in the schema.
     slots: Box<[u16]>,
@@ -33,9 +33,9 @@ pub(super) struct Program {
     pub(super) fields: Vec<FieldTests>,
     /// How often each test of each field is expected to be passed, to choose by; by slot.
     pub(super) weights: Vec<Vec<u32>>,
-    /// The slots of the telling fields.
-    pub(super) telling: Vec<u16>,
-    /// What is computed from an event, which the reference is asked.
+    /// The slots of the discriminating fields.
+    pub(super) discriminating: Vec<u16>,
+    /// Conditions that are evaluated by the reference implementation.
     pub(super) computed: Vec<Condition>,
     /// The queries, in the order in which they were given.
     pub(super) queries: Vec<Node>,
@@ -76,14 +76,14 @@ impl Program {
             weights: compiler
                 .fields
                 .iter()
-                .map(|(field, tests)| tests.iter().map(|asked| weight(*field, asked)).collect())
+                .map(|(field, tests)| tests.iter().map(|wanted| weight(*field, wanted)).collect())
                 .collect(),
-            telling: Vec::new(),
+            discriminating: Vec::new(),
             computed: compiler.computed,
             slots: slots.into(),
             queries,
         };
-        program.telling = TELLING.iter().filter_map(|field| program.slot(*field)).collect();
+        program.discriminating = DISCRIMINATING.iter().filter_map(|field| program.slot(*field)).collect();
         program
     }
 
@@ -130,9 +130,9 @@ const SPREAD: [FieldId; 11] = [
 const OFTEN: u32 = 100_000;
 
 /// How often a test of a field is expected to be passed: by how many texts it names, and how widely each is spread.
-fn weight(field: FieldId, asked: &Asked) -> u32 {
+fn weight(field: FieldId, wanted: &FieldTest) -> u32 {
     let spread = match field {
-        _ if TELLING.contains(&field) => 2000,
+        _ if DISCRIMINATING.contains(&field) => 2000,
         _ if [field!("process.name"), field!("destination.ip")].contains(&field) => 1,
         _ if [field!("process.executable"), field!("process.command_line")].contains(&field) => 2,
         _ if [field!("process.args"), field!("file.path")].contains(&field) => 4,
@@ -141,19 +141,19 @@ fn weight(field: FieldId, asked: &Asked) -> u32 {
         _ => 20,
     };
     let count = |number: usize| u32::try_from(number).unwrap_or(OFTEN);
-    match asked {
-        Asked::Exists => OFTEN,
-        Asked::Test(Test::OneOf { values, .. }) => match values.first() {
+    match wanted {
+        FieldTest::Exists => OFTEN,
+        FieldTest::Test(Test::OneOf { values, .. }) => match values.first() {
             Some(crate::event::Value::Boolean(_)) => OFTEN / 2,
             _ => spread * count(values.len()),
         },
-        Asked::Test(Test::Like { patterns, .. }) => {
+        FieldTest::Test(Test::Like { patterns, .. }) => {
             spread.saturating_mul(4).saturating_mul(count(patterns.len()))
         }
-        Asked::Test(Test::Within(networks)) => {
+        FieldTest::Test(Test::Within(networks)) => {
             spread.saturating_mul(100).saturating_mul(count(networks.len()))
         }
-        Asked::Test(_) => OFTEN / 2,
+        FieldTest::Test(_) => OFTEN / 2,
     }
     .min(OFTEN)
 }
@@ -161,7 +161,7 @@ fn weight(field: FieldId, asked: &Asked) -> u32 {
 #[derive(Default)]
 struct Compiler {
     slots: HashMap<FieldId, u16>,
-    fields: Vec<(FieldId, Vec<Asked>)>,
+    fields: Vec<(FieldId, Vec<FieldTest>)>,
     /// Tests by slot and by what they say.
     tests: HashMap<(u16, String), u32>,
     computed: Vec<Condition>,
@@ -173,23 +173,25 @@ impl Compiler {
         let condition = self.node(&query.condition);
         let Some(category) = &query.category else { return condition };
         let test = Test::OneOf { values: vec![category.clone().into()], insensitive: false };
-        let category = self.asked(field!("event.category"), Asked::Test(test));
+        let category = self.fact(field!("event.category"), FieldTest::Test(test));
         Node::All([category.map_or(Node::Always(true), Node::Fact), condition].into())
     }
 
     fn node(&mut self, condition: &Condition) -> Node {
-        let asked = match condition {
+        let wanted = match condition {
             Condition::Always(truth) => return Node::Always(*truth),
             Condition::Not(inner) => return Node::Not(Box::new(self.node(inner))),
             Condition::All(parts) => return Node::All(parts.iter().map(|part| self.node(part)).collect()),
             Condition::Any(parts) => return Node::Any(parts.iter().map(|part| self.node(part)).collect()),
-            Condition::Exists(Expr::Opened(field)) => return self.opened(*field, Asked::Exists, condition),
-            Condition::Test(Expr::Opened(field), test) if is_cheap(test) => {
-                return self.opened(*field, Asked::Test(test.clone()), condition);
+            Condition::Exists(Expr::Opened(field)) => {
+                return self.opened(*field, FieldTest::Exists, condition);
             }
-            Condition::Exists(Expr::Field(field)) => self.asked(*field, Asked::Exists),
+            Condition::Test(Expr::Opened(field), test) if is_cheap(test) => {
+                return self.opened(*field, FieldTest::Test(test.clone()), condition);
+            }
+            Condition::Exists(Expr::Field(field)) => self.fact(*field, FieldTest::Exists),
             Condition::Test(Expr::Field(field), test) if is_cheap(test) => {
-                self.asked(*field, Asked::Test(test.clone()))
+                self.fact(*field, FieldTest::Test(test.clone()))
             }
             Condition::Exists(_)
             | Condition::Test(..)
@@ -197,21 +199,21 @@ impl Compiler {
             | Condition::Anywhere(_)
             | Condition::Related(..) => None,
         };
-        asked.map_or_else(|| self.computed(condition), Node::Fact)
+        wanted.map_or_else(|| self.computed(condition), Node::Fact)
     }
 
     /// A test of the names of opened files: of the field that has them, or of the list itself where all of its names are
     /// such.
-    fn opened(&mut self, names: FieldId, asked: Asked, condition: &Condition) -> Node {
+    fn opened(&mut self, names: FieldId, wanted: FieldTest, condition: &Condition) -> Node {
         let fields = [names.opened().unwrap_or(names), names];
-        let [Some(first), Some(second)] = fields.map(|field| self.asked(field, asked.clone())) else {
+        let [Some(first), Some(second)] = fields.map(|field| self.fact(field, wanted.clone())) else {
             return self.computed(condition);
         };
         Node::FirstOf([first, second])
     }
 
-    /// The test of a field, the same for all who ask the same; `None` where there are more fields than slots.
-    fn asked(&mut self, field: FieldId, asked: Asked) -> Option<Fact> {
+    /// The test of a field, shared by all queries that contain it; `None` where there are more fields than slots.
+    fn fact(&mut self, field: FieldId, wanted: FieldTest) -> Option<Fact> {
         let slot = match self.slots.get(&field) {
             Some(slot) => *slot,
             None => {
@@ -221,8 +223,8 @@ impl Compiler {
             }
         };
         let tests = &mut self.fields[usize::from(slot)].1;
-        let test = *self.tests.entry((slot, format!("{asked:?}"))).or_insert_with(|| {
-            tests.push(asked);
+        let test = *self.tests.entry((slot, format!("{wanted:?}"))).or_insert_with(|| {
+            tests.push(wanted);
             tests.len() as u32 - 1
         });
         Some(Fact { slot, test })
@@ -250,13 +252,12 @@ impl Node {
     /// What is left of a condition where some of it is known; turned into its opposite where `holds` is false. `Not` is
     /// left only before tests, so that what a condition needs can be seen.
     pub(super) fn given(&self, known: &impl Fn(Fact) -> Option<bool>, holds: bool) -> Self {
-        let as_asked = |node: Self| if holds { node } else { Self::Not(Box::new(node)) };
+        let negated_unless_holds = |node: Self| if holds { node } else { Self::Not(Box::new(node)) };
         match self {
             Self::Always(truth) => Self::Always(*truth == holds),
-            Self::Fact(fact) => {
-                known(*fact).map_or_else(|| as_asked(self.clone()), |truth| Self::Always(truth == holds))
-            }
-            Self::FirstOf(_) | Self::Computed(_) => as_asked(self.clone()),
+            Self::Fact(fact) => known(*fact)
+                .map_or_else(|| negated_unless_holds(self.clone()), |truth| Self::Always(truth == holds)),
+            Self::FirstOf(_) | Self::Computed(_) => negated_unless_holds(self.clone()),
             Self::Not(inner) => inner.given(known, !holds),
             Self::All(parts) => Self::joined(parts, known, holds, holds),
             Self::Any(parts) => Self::joined(parts, known, holds, !holds),

@@ -23,9 +23,9 @@ use crate::lang::query::{Test, Wildcard, WildcardPart};
 /// for each. With more it is a compact one of a third of the speed.
 const TABLE_BYTES_MAX: usize = 8192;
 
-/// What a field is asked.
+/// A test of a field.
 #[derive(Clone, Debug)]
-pub(super) enum Asked {
+pub(super) enum FieldTest {
     /// Whether it is there.
     Exists,
     /// Whether one of its values passes.
@@ -102,12 +102,12 @@ pub(super) struct Scratch {
 
 impl FieldTests {
     /// Makes tests ready, numbered as they stand.
-    pub(super) fn new(tests: &[Asked]) -> Self {
+    pub(super) fn new(tests: &[FieldTest]) -> Self {
         let mut builder = Builder::default();
-        for (test, asked) in (0..).zip(tests) {
-            match asked {
-                Asked::Exists => builder.exists.push(test),
-                Asked::Test(asked) => builder.test(test, asked),
+        for (test, wanted) in (0..).zip(tests) {
+            match wanted {
+                FieldTest::Exists => builder.exists.push(test),
+                FieldTest::Test(wanted) => builder.test(test, wanted),
             }
         }
         builder.build(tests.len().div_ceil(64))
@@ -124,7 +124,7 @@ impl FieldTests {
     }
 
     /// Adds the tests that a value passes by itself.
-    pub(super) fn judge(&self, value: &Value, facts: &mut [u64], scratch: &mut Scratch) {
+    pub(super) fn evaluate(&self, value: &Value, facts: &mut [u64], scratch: &mut Scratch) {
         match value {
             Value::Text(text) => self.text(text, facts, scratch),
             Value::Long(number) => {
@@ -144,7 +144,7 @@ impl FieldTests {
     }
 
     /// Adds the tests that a text passes by itself.
-    pub(super) fn judge_text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
+    pub(super) fn evaluate_text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
         self.text(text, facts, scratch);
         if !self.others.is_empty() {
             one_by_one(&self.others, &Value::Text(text.into()), facts);
@@ -156,7 +156,7 @@ impl FieldTests {
         let mut facts = std::mem::take(&mut scratch.facts);
         facts.clear();
         facts.resize(self.words, 0);
-        self.judge_text(text, &mut facts, scratch);
+        self.evaluate_text(text, &mut facts, scratch);
         let passed = Marks::of(&facts);
         scratch.facts = facts;
         passed
@@ -244,18 +244,18 @@ struct Builder {
 }
 
 impl Builder {
-    fn test(&mut self, test: u32, asked: &Test) {
-        match asked {
-            Test::OneOf { values, insensitive } => self.one_of(test, asked, values, *insensitive),
+    fn test(&mut self, test: u32, wanted: &Test) {
+        match wanted {
+            Test::OneOf { values, insensitive } => self.one_of(test, wanted, values, *insensitive),
             Test::Like { patterns, insensitive } => {
                 patterns.iter().for_each(|pattern| self.pattern(test, pattern, *insensitive));
             }
             Test::Within(networks) => self.networks.extend(networks.iter().map(|network| (*network, test))),
-            asked => self.others.push((test, asked.clone())),
+            wanted => self.others.push((test, wanted.clone())),
         }
     }
 
-    fn one_of(&mut self, test: u32, asked: &Test, values: &[Value], insensitive: bool) {
+    fn one_of(&mut self, test: u32, wanted: &Test, values: &[Value], insensitive: bool) {
         if values.iter().all(|value| matches!(value, Value::Text(_))) {
             for text in values.iter().filter_map(Value::as_text) {
                 let parts = if text.is_empty() { Vec::new() } else { vec![WildcardPart::Text(text.into())] };
@@ -267,7 +267,7 @@ impl Builder {
                     self.longs.entry(*number).or_default().push(test);
                 }
             }
-            self.numbers.push((test, asked.clone()));
+            self.numbers.push((test, wanted.clone()));
         } else if values.iter().all(|value| matches!(value, Value::Ip(_))) {
             for value in values {
                 if let Value::Ip(address) = value {
@@ -275,7 +275,7 @@ impl Builder {
                 }
             }
         } else {
-            self.others.push((test, asked.clone()));
+            self.others.push((test, wanted.clone()));
         }
     }
 

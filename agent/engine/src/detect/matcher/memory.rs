@@ -1,8 +1,8 @@
 //! What is known about the event that is looked at, and about lists of fields that many events share.
 //!
-//! Where an event has the fields that queries ask about is found once. Which tests a field passes is found when it is
-//! asked first, all of the field's tests at once. For a list that events share, both are kept: the process that makes
-//! a hundred connections is looked at once. A list is told by its address, which no other list can get while the weak
+//! Where an event has the fields of queries is found once. Which tests a field passes is found at its first use, for all
+//! of the field's tests at once. For a list that events share, both are kept: a process that makes a hundred
+//! connections is evaluated once. A list is identified by its address, which no other list can get while the weak
 //! reference kept here lives; it can not change either while there is one. Of a list that is new, the fields are mostly those of
 //! one before: where these are is kept too.
 
@@ -166,7 +166,7 @@ impl Memory {
             let fields = place.layer.checked_sub(1).map_or(own, |layer| &*shared[layer as usize]);
             let value = fields.value_at(usize::from(entry.position));
             let recent = &mut self.recent[usize::from(slot)];
-            recent.judge(tests, value, &mut known.facts[start..], &mut self.scratch);
+            recent.evaluate(tests, value, &mut known.facts[start..], &mut self.scratch);
         }
         Some(&known.facts[entry.facts as usize..][..tests.words])
     }

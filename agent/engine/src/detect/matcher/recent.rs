@@ -44,7 +44,7 @@ struct Kept {
 
 impl Recent {
     /// Puts the tests that a field with this value passes into `facts`, which is empty.
-    pub(super) fn judge(
+    pub(super) fn evaluate(
         &mut self,
         tests: &FieldTests,
         value: &Value,
@@ -90,7 +90,7 @@ impl Recent {
             if is_kept && text.len() <= TEXT_BYTES_MAX {
                 self.kept(tests, text, || text.into(), scratch).add_to(facts);
             } else {
-                tests.judge_text(text, facts, scratch);
+                tests.evaluate_text(text, facts, scratch);
             }
         }
     }
@@ -100,11 +100,11 @@ impl Recent {
             Value::Text(text) if !tests.is_light() && text.len() <= TEXT_BYTES_MAX => {
                 self.kept(tests, text, || text.clone(), scratch).add_to(facts);
             }
-            value => tests.judge(value, facts, scratch),
+            value => tests.evaluate(value, facts, scratch),
         }
     }
 
-    /// The tests that a text passes, judged where it did not come lately.
+    /// The tests that a text passes. They are evaluated unless the text came recently.
     fn kept(
         &mut self,
         tests: &FieldTests,
@@ -130,13 +130,13 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use super::super::field::Asked;
+    use super::super::field::FieldTest;
     use super::*;
 
     /// How long texts are, and how many, is chosen by those who run programs.
     #[test]
     fn texts_are_kept_within_a_limit_in_bytes() {
-        let tests = FieldTests::new(&[Asked::Exists]);
+        let tests = FieldTests::new(&[FieldTest::Exists]);
         for (bytes, count) in [(20, 20_000), (200, 5000), (TEXT_BYTES_MAX, 2000)] {
             let (mut recent, mut most) = (Recent::default(), 0);
             for number in 0..count {

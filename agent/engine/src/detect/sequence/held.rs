@@ -41,7 +41,7 @@ struct Held<E> {
     #[serde(default)]
     drops: (u64, Option<i64>),
     /// Hits that wait for what may come late, with the stages that they matched.
-    unjudged: Vec<(u64, E, Vec<usize>)>,
+    pending: Vec<(u64, E, Vec<usize>)>,
 }
 
 /// An event that is written.
@@ -58,10 +58,10 @@ impl Serialize for Written<'_> {
 
 impl SequenceDetector {
     /// What it holds, and the hits that it was not shown yet; `None` where that is nothing.
-    pub(crate) fn suspend(&self, schema: &Schema, query: &str, unjudged: &[&Hit]) -> Option<Vec<u8>> {
+    pub(crate) fn suspend(&self, schema: &Schema, query: &str, pending: &[&Hit]) -> Option<Vec<u8>> {
         let mut partial: Vec<_> = self.partial.iter().collect();
         let is_empty = partial.is_empty() && self.waiting.is_empty() && self.missing.is_empty();
-        if is_empty && unjudged.is_empty() {
+        if is_empty && pending.is_empty() {
             return None;
         }
         // The table in which they lie has an order of its own in every process.
@@ -89,7 +89,7 @@ impl SequenceDetector {
                 .map(|((key, stage), at)| (key.to_vec(), *stage, place(*at)))
                 .collect(),
             drops: (self.drops.recent, self.drops.latest.map(Timestamp::as_nanos)),
-            unjudged: unjudged
+            pending: pending
                 .iter()
                 .map(|hit| (hit.ordinal.arrival, written(&hit.event), hit.parts.clone()))
                 .collect(),
@@ -133,11 +133,11 @@ impl SequenceDetector {
             }
         }
         let parts_max = self.stages.len() + usize::from(self.until.is_some());
-        let unjudged = held.unjudged.into_iter().filter_map(|(arrival, json, parts)| {
+        let pending = held.pending.into_iter().filter_map(|(arrival, json, parts)| {
             let known = parts.iter().all(|part| *part < parts_max);
             known.then(|| Some(Hit { parts, ..hit(schema, arrival, json)? }))?
         });
-        unjudged.collect()
+        pending.collect()
     }
 
     /// The number of the latest event that it holds.

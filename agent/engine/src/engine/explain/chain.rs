@@ -39,7 +39,7 @@ type Key = Vec<Option<SmolStr>>;
 
 /// Most events of each stage that are looked at.
 pub(super) const HITS_MAX: usize = 1000;
-/// Most refused events that are told.
+/// Most refused events that are reported.
 const REFUSED_MAX: usize = 3;
 
 /// The hits of every stage, in the order of events.

@@ -1,5 +1,5 @@
-//! Why a rule does or does not match: its event queries asked condition by condition, the longest chain of a sequence,
-//! and what the events made of its memory. The alerts are those of an [`Engine`] with the one rule.
+//! Why a rule does or does not match: its event queries evaluated condition by condition, the longest chain of a
+//! sequence, and the state that the events leave. The alerts are those of an [`Engine`] with the one rule.
 
 mod chain;
 mod state;
@@ -20,9 +20,9 @@ use crate::event::{Event, Schema, Timestamp};
 use crate::lang::{EventQuery, Query};
 use crate::rule::{Exception, Kind, Rule};
 
-/// Most near misses that are told of each event query.
+/// Most near misses that are reported for each event query.
 pub const MISSES_MAX: usize = 3;
-/// Most alerts that are told.
+/// Most alerts that are reported.
 pub const ALERTS_MAX: usize = 3;
 
 /// Runs one rule over events and takes down why.
@@ -142,7 +142,7 @@ impl Explainer {
         };
         self.parts.iter_mut().for_each(Part::settle);
         let groups = self.groups.as_ref();
-        let mut state = groups.map(|groups| groups.told(&self.rule, &self.schema)).unwrap_or_default();
+        let mut state = groups.map(|groups| groups.lines(&self.rule, &self.schema)).unwrap_or_default();
         if matches!(self.rule.kind, Kind::Eql(Query::Lineage(_))) {
             let of =
                 "conditions on the ancestry of processes hang on earlier events and are not shown one by one";

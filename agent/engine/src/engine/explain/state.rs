@@ -21,7 +21,7 @@ pub struct Bound {
     pub window: Option<Duration>,
 }
 
-/// What a rule may remember under these limits: nothing, where it judges single events.
+/// The state that a rule may keep under these limits: none for rules for single events.
 #[must_use]
 pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
     let bytes = |what: &str, bytes_max, window| Bound {
@@ -74,9 +74,9 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
     bounds
 }
 
-/// Most groups that are counted while a rule is explained, and most that are told.
+/// Most groups that are counted while a rule is explained, and most that are reported.
 const GROUPS_MAX: usize = 10_000;
-const GROUPS_TOLD_MAX: usize = 5;
+const GROUPS_SHOWN_MAX: usize = 5;
 
 /// Counts what a rule's memory goes by: terms, groups, values that may be rare.
 pub(super) struct Groups {
@@ -115,7 +115,7 @@ impl Groups {
     }
 
     /// What came together, in sentences, the most frequent first.
-    pub(super) fn told(&self, rule: &Rule, schema: &Schema) -> Vec<String> {
+    pub(super) fn lines(&self, rule: &Rule, schema: &Schema) -> Vec<String> {
         let names: Vec<_> = self.fields.iter().map(|id| schema.name(*id)).collect();
         let names = if names.is_empty() { "all events together".to_owned() } else { names.join(", ") };
         let mut lines = vec![match &rule.kind {
@@ -139,7 +139,7 @@ impl Groups {
                 let first = jobs.first().map(|job| (spelled(job.bucket_span), job.buckets_learned_min));
                 let (span, learned) = first.unwrap_or_default();
                 format!(
-                    "values of {names}, in spans of {span}: nothing is told before {learned} spans were learned, and \
+                    "values of {names}, in spans of {span}: no alert before {learned} spans were learned, and \
                      an alert takes a score of {anomaly_threshold}"
                 )
             }
@@ -147,10 +147,10 @@ impl Groups {
         }];
         let mut groups: Vec<_> = self.order.iter().map(|group| (group, self.counts[group])).collect();
         groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let told = groups.iter().take(GROUPS_TOLD_MAX);
-        lines.extend(told.map(|(group, count)| format!("{}: {count} events", group.join(", "))));
-        if groups.len() > GROUPS_TOLD_MAX {
-            lines.push(format!("and {} more", groups.len() - GROUPS_TOLD_MAX));
+        let shown = groups.iter().take(GROUPS_SHOWN_MAX);
+        lines.extend(shown.map(|(group, count)| format!("{}: {count} events", group.join(", "))));
+        if groups.len() > GROUPS_SHOWN_MAX {
+            lines.push(format!("and {} more", groups.len() - GROUPS_SHOWN_MAX));
         }
         if self.lacking > 0 {
             lines.push(format!("{} events lack one of these fields and do not count", self.lacking));

@@ -9,7 +9,7 @@ use crate::lang::query::{Condition, EventQuery, Expr};
 /// How a condition came out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
-    /// What was asked: a condition, or `all of`, `one of` and `none of` where it has parts.
+    /// The condition, or `all of`, `one of` and `none of` where it has parts.
     pub text: String,
     /// Whether it holds.
     pub holds: bool,
@@ -19,7 +19,7 @@ pub struct Trace {
     pub parts: Vec<Trace>,
 }
 
-/// An event for which a query was asked, and how it came out.
+/// An event for which a query was evaluated, with the result.
 #[derive(Clone, Debug)]
 pub struct Traced {
     /// The event.
@@ -37,7 +37,7 @@ impl Traced {
 }
 
 impl Trace {
-    /// Asks a query about an event. All of it is asked, also what the answer does not hang on any more.
+    /// Evaluates a query for an event. Every condition is evaluated, even where the result is already decided.
     #[must_use]
     pub fn of(query: &EventQuery, event: &Event, schema: &Schema) -> Self {
         let mut parts = Vec::new();

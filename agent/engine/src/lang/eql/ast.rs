@@ -109,7 +109,7 @@ pub struct Expr {
 /// The kinds of expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {
-    /// What could not be read, and was told.
+    /// A part that could not be parsed and was reported.
     Wrong,
     /// A constant.
     Literal(Literal),

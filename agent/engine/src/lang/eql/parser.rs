@@ -333,7 +333,7 @@ impl Parser {
         Ok(Filter { category, category_span, condition: self.condition(end)? })
     }
 
-    /// A condition up to `end`. What cannot be read of it is told and passed over, part by part.
+    /// A condition up to `end`. Parts that cannot be parsed are reported and skipped.
     fn condition(&mut self, end: &str) -> Result<Expr> {
         let mut condition = self.part(0)?;
         while !matches!(self.peek(), Token::End | Token::Symbol("]" | ")" | "|")) {

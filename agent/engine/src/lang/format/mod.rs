@@ -1,4 +1,4 @@
-//! Queries in one layout, whoever wrote them: their meaning and their comments stay.
+//! Queries in one layout. Their meaning and their comments stay.
 //!
 //! The words stay as they are written, constants and parentheses too. A query that fits stands on one line; else each
 //! condition has a line of its own, a list fills lines, and each stage of a sequence begins one.

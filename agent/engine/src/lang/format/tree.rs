@@ -175,7 +175,7 @@ impl Tree {
             let operand = &mut operands[place];
             match kind {
                 Kind::Close | Kind::End | Kind::Pipe => {
-                    // The comments at the end of the query are told by who reads the whole of it.
+                    // The comments at the end of the query are written by the caller that formats all of it.
                     let (trail, rest) =
                         if kind == Kind::Close { self.comments() } else { (None, Vec::new()) };
                     operands[place].trail = trail;

@@ -18,7 +18,7 @@ pub struct Query {
 /// The kinds of condition.
 #[derive(Clone, Debug, PartialEq)]
 pub enum QueryKind {
-    /// What could not be read, and was told.
+    /// A part that could not be parsed and was reported.
     Wrong,
     /// All of them hold.
     And(Vec<Query>),

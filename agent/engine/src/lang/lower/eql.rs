@@ -30,7 +30,7 @@ pub(in crate::lang) fn lower(
     lowering.finish(query)
 }
 
-/// What an expression's values are, as far as can be told before there are any.
+/// What an expression's values are, as far as that is known without an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Null,

@@ -22,14 +22,14 @@ pub(in crate::lang) fn lower(
     lowering.finish(condition.map(|condition| EventQuery { category: None, condition }.guarded()))
 }
 
-/// What is asked of a field.
+/// A test of a field.
 #[derive(Clone, Copy)]
-enum Asked<'a> {
+enum FieldTest<'a> {
     Is(&'a Literal),
     Order(Comparison, &'a Literal),
 }
 
-/// Why nothing can be asked of a field of some type.
+/// Why a field of some type cannot be tested so.
 enum Misfit {
     /// The value is none of the type.
     Value,
@@ -40,7 +40,7 @@ enum Misfit {
 }
 
 /// What is tested; nothing where the field must only be there.
-type Asks = Result<Option<Test>, Misfit>;
+type Tested = Result<Option<Test>, Misfit>;
 
 impl Lowering<'_> {
     /// A condition; `above` are the names that groups around it put before the names of its fields.
@@ -55,9 +55,9 @@ impl Lowering<'_> {
                 self.kql_parts(parts, above).map(Condition::Any)
             }
             QueryKind::Not(inner) => self.kql(inner, above).map(|inner| Condition::Not(Box::new(inner))),
-            QueryKind::Is(field, value) => self.asked(field, above, Asked::Is(value)),
+            QueryKind::Is(field, value) => self.on_field(field, above, FieldTest::Is(value)),
             QueryKind::Range(field, comparison, value) => {
-                self.asked(field, above, Asked::Order(*comparison, value))
+                self.on_field(field, above, FieldTest::Order(*comparison, value))
             }
             QueryKind::Group(field, inner) => match field.text.as_text() {
                 Some(name) => self.kql(inner, &format!("{above}{name}.")),
@@ -77,16 +77,16 @@ impl Lowering<'_> {
     }
 
     /// A condition on the field, or, where its name has a wildcard, on any of the fields that the name matches.
-    fn asked(&mut self, name: &Literal, above: &str, asked: Asked<'_>) -> Option<Condition> {
+    fn on_field(&mut self, name: &Literal, above: &str, wanted: FieldTest<'_>) -> Option<Condition> {
         let Some(text) = name.text.as_text().filter(|_| above.is_empty() || !name.text.0.is_empty()) else {
             let mut pattern = vec![WildcardPart::Text(above.into())];
             pattern.extend(name.text.0.iter().cloned());
-            return self.asked_anywhere(&Wildcard(pattern), name.span, asked);
+            return self.on_any_field(&Wildcard(pattern), name.span, wanted);
         };
         let id = self.field(&format!("{above}{text}"), name.span)?;
         let (name, ty) = (self.schema.name(id).to_owned(), self.schema.ty(id));
-        let (Asked::Is(value) | Asked::Order(_, value)) = asked;
-        match test(ty, asked) {
+        let (FieldTest::Is(value) | FieldTest::Order(_, value)) = wanted;
+        match test(ty, wanted) {
             Ok(None) => Some(Condition::Exists(Expr::Field(id))),
             Ok(Some(test)) => Some(Condition::Test(Expr::Field(id), test)),
             Err(Misfit::Value) => {
@@ -109,7 +109,7 @@ impl Lowering<'_> {
     }
 
     /// A condition on any of the fields that a pattern matches, as far as their types can meet it.
-    fn asked_anywhere(&mut self, pattern: &Wildcard, span: Span, asked: Asked<'_>) -> Option<Condition> {
+    fn on_any_field(&mut self, pattern: &Wildcard, span: Span, wanted: FieldTest<'_>) -> Option<Condition> {
         let names = self.schema.names().filter(|name| pattern.matches(name));
         let mut fields: Vec<FieldId> = names.filter_map(|name| self.schema.id(name)).collect();
         fields.sort_unstable();
@@ -121,7 +121,7 @@ impl Lowering<'_> {
         }
         let mut groups: Vec<(Vec<FieldId>, Option<Test>)> = Vec::new();
         for field in fields {
-            let Ok(test) = test(self.schema.ty(field), asked) else { continue };
+            let Ok(test) = test(self.schema.ty(field), wanted) else { continue };
             match groups.iter_mut().find(|(_, known)| *known == test) {
                 Some((fields, _)) => fields.push(field),
                 None => groups.push((vec![field], test)),
@@ -149,21 +149,21 @@ impl Lowering<'_> {
         if !value.quoted && value.text.0 == [WildcardPart::Many] {
             return Some(Condition::Always(true));
         }
-        self.asked_anywhere(&Wildcard(vec![WildcardPart::Many]), value.span, Asked::Is(value))
+        self.on_any_field(&Wildcard(vec![WildcardPart::Many]), value.span, FieldTest::Is(value))
     }
 }
 
 /// What a field of this type is tested for.
-fn test(ty: Type, asked: Asked<'_>) -> Asks {
-    let value = match asked {
-        Asked::Order(comparison, value) => {
+fn test(ty: Type, wanted: FieldTest<'_>) -> Tested {
+    let value = match wanted {
+        FieldTest::Order(comparison, value) => {
             let constant = convert(ty, &value.text.to_string().into()).ok_or(Misfit::Value)?;
             return match ty {
                 Type::Point | Type::Boolean => Err(Misfit::Order),
                 _ => Ok(Some(Test::order(ty, comparison, constant))),
             };
         }
-        Asked::Is(value) => value,
+        FieldTest::Is(value) => value,
     };
     if !value.quoted && value.text.0 == [WildcardPart::Many] {
         return Ok(None);

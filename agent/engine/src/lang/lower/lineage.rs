@@ -109,7 +109,7 @@ impl Lowering<'_> {
         Some((*stage, field.to_owned()))
     }
 
-    /// Stages that nothing can be asked of earlier events.
+    /// Refuses stages that refer to fields of earlier events.
     pub(super) fn refuse_later(
         &mut self,
         ast: &AstSequence,

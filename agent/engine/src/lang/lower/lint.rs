@@ -16,7 +16,7 @@ use crate::lang::diagnostic::{Diagnostic, code};
 use crate::lang::query::{Condition, Expr};
 
 impl Lowering<'_> {
-    /// Tells what is odd about a condition.
+    /// Reports what is odd about a condition.
     pub(super) fn lint(&mut self, clause: &Clause<'_>) {
         let mut found = Vec::new();
         self.lint_constants(clause, &mut found);
@@ -37,12 +37,12 @@ impl Lowering<'_> {
         }
     }
 
-    /// Tells a category that is probably mistyped.
+    /// Reports a category that is probably mistyped.
     pub(super) fn lint_category(&mut self, category: &str, span: Span) {
         literal::category(category, span).into_iter().for_each(|warning| self.report(warning));
     }
 
-    /// Tells a sequence that may wait for ever.
+    /// Reports a sequence that may wait for ever.
     pub(super) fn lint_span(&mut self, span: Span) {
         self.report(
             Diagnostic::new(code::UNBOUNDED, span, "the sequence has no `with maxspan`")

@@ -101,8 +101,8 @@ impl<'a> Lowering<'a> {
     fn constant(&mut self, field: &str, ty: Type, constant: &Value, span: Span) -> Option<Value> {
         let value = convert(ty, constant);
         if value.is_none() && ty == Type::Date && is_date_math(constant) {
-            let fault = Diagnostic::new(code::DATE_MATH, span, "a time is reckoned from another one")
-                .label("rules are judged when events come, not at a time of their own")
+            let fault = Diagnostic::new(code::DATE_MATH, span, "date math is not supported")
+                .label("rules are evaluated when events come; there is no `now`")
                 .help("write the time itself, as in \"2026-01-31T12:00:00Z\"");
             self.report(fault);
         } else if value.is_none() {

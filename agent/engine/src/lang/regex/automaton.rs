@@ -18,7 +18,7 @@ const TRANSITIONS_MAX: usize = 1 << 20;
 /// The automaton.
 #[derive(Debug)]
 pub(super) struct Automaton {
-    /// The first character of every symbol but the first: characters between two of these are never told apart.
+    /// The first character of every symbol but the first: characters between two of these are never distinguished.
     bounds: Box<[char]>,
     symbols: usize,
     /// The next state by state and symbol.
@@ -313,7 +313,7 @@ impl Builder {
         match (&self.nodes[inner as usize], max) {
             (_, Some(0)) | (Node::Empty, _) => self.add(Node::Empty),
             (_, Some(1)) if min == 1 => Ok(inner),
-            // What may be empty may be so as often as asked.
+            // What may be empty may be so any number of times.
             _ if self.nullable[inner as usize] => self.add(Node::Repeat(inner, 0, max)),
             _ => self.add(Node::Repeat(inner, min, max)),
         }

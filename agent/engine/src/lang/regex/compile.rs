@@ -51,7 +51,7 @@ fn plain(ast: &Ast) -> Result<Program, RegexError> {
 
 fn hir(ast: &Ast) -> Hir {
     match ast {
-        // What has a complement or an intersection in it is never asked for here, and matches nothing.
+        // An expression with a complement or an intersection never comes here, and matches nothing.
         Ast::Nothing | Ast::Complement(_) | Ast::Intersection(_) => Hir::fail(),
         Ast::Empty => Hir::empty(),
         Ast::Class(class) => Hir::class(Class::Unicode(class.clone())),

@@ -43,7 +43,7 @@ pub enum RegexError {
     TooLarge(String),
 }
 
-/// A regular expression, ready to be asked. It matches whole texts, as if it were anchored at both ends.
+/// A compiled regular expression. It matches whole texts, as if it were anchored at both ends.
 #[derive(Clone)]
 pub struct Regex {
     pattern: SmolStr,

@@ -78,7 +78,7 @@ fn both_ways_of_running_agree() {
 }
 
 #[test]
-fn case_is_not_regarded_where_so_asked() {
+fn case_is_ignored_where_requested() {
     for (pattern, text) in [("abc", "aBC"), ("[a-f]+", "AFae"), ("\"é\"", "É"), ("~(ABC)&a@", "Abd")] {
         assert!(Regex::new(pattern, true).unwrap().is_match(text), "{pattern} and {text}");
     }
@@ -87,7 +87,7 @@ fn case_is_not_regarded_where_so_asked() {
 }
 
 #[test]
-fn what_is_no_expression_is_told_with_its_place() {
+fn an_invalid_expression_is_reported_with_its_place() {
     for (pattern, expected) in [
         ("a(b", "`(` is never closed at character 2 of the expression"),
         ("a)b", "`)` closes nothing; write `\\)` for the character at character 2 of the expression"),

@@ -97,7 +97,7 @@ impl<'a> Reader<'a, '_> {
         overrides
     }
 
-    /// An entry of a mapping: the field and the value that is asked for.
+    /// An entry of a mapping: the field and the required value.
     fn mapped(&mut self, table: &Table<'a>) -> Option<(FieldId, &'a str)> {
         let name = table.required("field", self.faults);
         let operator = table.text("operator", self.faults).filter(|operator| operator.value != "equals");

@@ -1,6 +1,6 @@
 //! Behaviour rules of Elastic's endpoint, as its protections-artifacts publish them: the same languages in another file.
 //!
-//! What the endpoint would do about a finding, such as to kill the process, is not done here and is told as a warning. The
+//! The endpoint's response to a finding, such as to kill the process, is not executed here and causes a warning. The
 //! rules have no severity of their own; they get the one of the rule that promotes their alerts in the Elastic stack.
 
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Tells that nothing is done about what the rule finds, where it asks for it.
+    /// Warns where the rule configures a response, which is not executed.
     fn actions(&mut self, root: &Table<'_>) {
         for key in root.keys().filter(|key| ["actions", "optional_actions"].contains(&key.value)) {
             if root.holds(key.value) {

@@ -101,8 +101,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// `timestamp_override`: by which time a run of the rule in the Elastic stack chooses events. Events are judged here
-    /// as they come, which is what `event.ingested` stands for; what a rule counts, it counts by `@timestamp`.
+    /// `timestamp_override`: by which time a run of the rule in the Elastic stack chooses events. Here events are
+    /// evaluated as they come, which is what `event.ingested` means; what a rule counts, it counts by `@timestamp`.
     fn time(&mut self, ty: &str) {
         let text = self.table.text("timestamp_override", self.faults).filter(|text| !text.value.is_empty());
         let Some(other) = text.filter(|text| !["event.ingested", "@timestamp"].contains(&text.value)) else {

@@ -43,7 +43,7 @@ pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     if u.ratio(1, 5)? {
         let pieces = (0..below(u, 40)?).map(|_| choose(u, PIECES).copied());
         if let Ok(regex) = Regex::new(&pieces.collect::<Result<String>>()?, insensitive) {
-            // Whatever it means, it is asked without coming to harm.
+            // Whatever it means, matching neither panics nor hangs.
             assert!(texts.iter().filter(|text| regex.is_match(text)).count() <= texts.len());
         }
         return Ok(());

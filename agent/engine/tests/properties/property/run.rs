@@ -79,7 +79,7 @@ pub(super) fn alerts_of_two(
     output.alerts
 }
 
-/// Shows events to an engine, and tells it how far they have come since.
+/// Pushes events to an engine, and advances its time.
 fn show(engine: &mut Engine, events: &[Arc<Event>], mut now: Timestamp, output: &mut Output) -> Timestamp {
     for event in events {
         now = now.max(event.time());
@@ -89,7 +89,7 @@ fn show(engine: &mut Engine, events: &[Arc<Event>], mut now: Timestamp, output: 
     now
 }
 
-/// Alerts as what tells them apart: the rule, the id that the cause has, and the events.
+/// Alerts by what distinguishes them: the rule, the id of the cause, and the events.
 fn shown(alerts: &[Alert]) -> Vec<(&str, &str, Vec<String>)> {
     alerts.iter().map(|alert| (alert.rule.id.as_str(), alert.id.as_str(), events(alert))).collect()
 }
@@ -109,7 +109,7 @@ pub(super) fn event(schema: &Schema, document: &Json) -> Arc<Event> {
     }
 }
 
-/// A few events of the kinds that hosts and clouds tell, on which anything that can be asked is asked.
+/// A few events of the kinds that hosts and clouds report, for which every query is evaluated.
 pub(super) fn usual_events(schema: &Schema) -> Vec<Arc<Event>> {
     static DOCUMENTS: LazyLock<Vec<Json>> = LazyLock::new(|| {
         let lines = include_str!("../events.ndjson").lines();

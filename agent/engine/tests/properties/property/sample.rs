@@ -1,4 +1,4 @@
-//! Samples against a model that keeps every event: one is told with the first event that makes it whole.
+//! Samples against a model that keeps every event: one is emitted with the first event that completes it.
 
 use arbitrary::{Result, Unstructured};
 use lapwing_engine::lang::eql;
@@ -39,13 +39,13 @@ pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     let recording: Vec<_> = recording.collect();
     let engine = Engine::new(schema.clone(), &[eql_rule(0, typed)], Options::default());
     let found = alerts(engine, &recording);
-    let told = found.iter().map(|alert| {
+    let emitted = found.iter().map(|alert| {
         let Cause::Detection(finding) = &alert.cause else { panic!("{alert:?}") };
         let key: i64 = finding.keys[0].as_ref().unwrap().parse().unwrap();
         (key, events(alert).iter().map(|id| id.parse().unwrap()).collect::<Vec<usize>>())
     });
-    let told: Vec<_> = told.collect();
-    (0..3).for_each(|key| judge(&query, &stages, &moments, key, &told));
+    let emitted: Vec<_> = emitted.collect();
+    (0..3).for_each(|key| check_key(&query, &stages, &moments, key, &emitted));
     Ok(())
 }
 
@@ -61,12 +61,18 @@ fn moments(u: &mut Unstructured<'_>) -> Result<Vec<Moment>> {
     (0..below(u, 20)?).map(|_| moment(u)).collect()
 }
 
-/// Walks through the events of a key: whenever those since the last sample of it make one, it must be told, be made of
-/// them and hold the last of them.
-fn judge(query: &str, stages: &[Option<&str>], moments: &[Moment], key: i64, told: &[(i64, Vec<usize>)]) {
+/// Walks through the events of a key. Whenever those since its last sample make one, a sample must have been emitted that
+/// consists of them and contains the last of them.
+fn check_key(
+    query: &str,
+    stages: &[Option<&str>],
+    moments: &[Moment],
+    key: i64,
+    emitted: &[(i64, Vec<usize>)],
+) {
     let fits =
         |stage: Option<&str>, id: usize| stage.is_none_or(|stage| moments[id].categories.contains(&stage));
-    let mut told = told.iter().filter(|(of, _)| *of == key).map(|(_, events)| events);
+    let mut emitted = emitted.iter().filter(|(of, _)| *of == key).map(|(_, events)| events);
     let mut held: Vec<usize> = Vec::new();
     for (id, moment) in moments.iter().enumerate().filter(|(_, moment)| moment.keys.contains(&key)) {
         held.push(id);
@@ -74,8 +80,8 @@ fn judge(query: &str, stages: &[Option<&str>], moments: &[Moment], key: i64, tol
         if !can_fill(stages, &held, &fits) {
             continue;
         }
-        let Some(sample) = told.next() else {
-            panic!("{query}: key {key} has a sample of {held:?}, none is told")
+        let Some(sample) = emitted.next() else {
+            panic!("{query}: key {key} has a sample of {held:?}, none was emitted")
         };
         let is_right = sample.iter().zip(stages).all(|(id, stage)| held.contains(id) && fits(*stage, *id));
         let are_different = sample.iter().collect::<std::collections::BTreeSet<_>>().len() == stages.len();
@@ -85,7 +91,7 @@ fn judge(query: &str, stages: &[Option<&str>], moments: &[Moment], key: i64, tol
         );
         held.clear();
     }
-    assert_eq!(told.next(), None, "{query}: key {key} has no such sample");
+    assert_eq!(emitted.next(), None, "{query}: key {key} has no such sample");
 }
 
 /// Whether each stage can have an event of its own.

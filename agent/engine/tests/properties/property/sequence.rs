@@ -23,7 +23,7 @@ const EVENTS_MAX: usize = 20;
 
 pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     let sequence = sequence(u)?;
-    // What is late by this much or more may be judged in any order.
+    // Events that are late by this much or more may be evaluated in any order.
     let lateness = below(u, 4)? as i64;
     let moments = moments(u, lateness)?;
     // Behind all of them there is no second engine.

@@ -14,10 +14,10 @@ pub(super) fn eql(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let mut schema = Schema::new();
     let found = eql::parse(text, &mut schema);
-    judged(text, &found);
+    check_diagnostics(text, &found);
     if let Ok((query, _)) = found {
         query.display(&schema).to_string();
-        asked(schema, &[eql_rule(0, query)]);
+        evaluated(schema, &[eql_rule(0, query)]);
     }
 }
 
@@ -26,10 +26,10 @@ pub(super) fn kql(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let mut schema = Schema::new();
     let found = kql::parse(text, &mut schema);
-    judged(text, &found);
+    check_diagnostics(text, &found);
     if let Ok((query, _)) = found {
         query.display(&schema).to_string();
-        asked(schema, &[kql_rule(0, query)]);
+        evaluated(schema, &[kql_rule(0, query)]);
     }
 }
 
@@ -62,10 +62,10 @@ pub(super) fn rule(bytes: &[u8]) {
         assert!(!report.diagnostics.is_empty());
         places(&report.text, &report.diagnostics);
     }
-    asked(schema, &loaded.rules);
+    evaluated(schema, &loaded.rules);
 }
 
-/// An event is read or refused; what is read is read again from what is written of it, and rules can be asked about it.
+/// An event is read or refused; what is read is read again from what is written of it, and rules can be evaluated for it.
 pub(super) fn event(bytes: &[u8]) {
     static RULES: LazyLock<(Arc<Schema>, Vec<Arc<Rule>>)> = LazyLock::new(|| {
         let mut schema = Schema::new();
@@ -90,7 +90,7 @@ pub(super) fn event(bytes: &[u8]) {
 }
 
 /// What was read may have warnings only, what was not has a fault; and all of them have a place.
-fn judged<T>(text: &str, found: &Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>) {
+fn check_diagnostics<T>(text: &str, found: &Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>) {
     let diagnostics = match found {
         Ok((_, warnings)) => {
             assert!(warnings.iter().all(|warning| warning.severity() == Severity::Warning), "{warnings:?}");
@@ -114,7 +114,7 @@ fn places(text: &str, diagnostics: &[Diagnostic]) {
     }
 }
 
-fn asked(schema: Schema, rules: &[Arc<Rule>]) {
+fn evaluated(schema: Schema, rules: &[Arc<Rule>]) {
     let schema = Arc::new(schema);
     let events = usual_events(&schema);
     same_as_reference(&schema, rules, &events);

@@ -51,7 +51,7 @@ pub(super) fn check(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The event that told it, the terms of the bucket, how many events, and how many values.
+/// The event that raised it, the terms of the bucket, how many events, and how many values.
 type Found = (usize, Vec<String>, u64, Option<u64>);
 
 fn stream(u: &mut Unstructured<'_>, fields: &[&str]) -> Result<Vec<Seen>> {
@@ -86,18 +86,18 @@ fn document(schema: &Schema, fields: &[&str], id: usize, seen: &Seen) -> Arc<lap
     event(schema, &document.into())
 }
 
-/// A bucket tells when it held enough for the length of the window, is silent as long, and then counts from nothing.
+/// A bucket raises an alert when it held enough for the length of the window, is silent as long, and then counts from zero.
 fn expected(stream: &[Seen], value: usize, least: Option<u64>, lookback: i64) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     for (id, seen) in stream.iter().enumerate() {
         for term in &seen.terms {
-            let told = found.iter().rev().find(|(_, terms, ..)| terms == term).map(|(told, ..)| *told);
-            if told.is_some_and(|told| seen.minute < stream[told].minute + lookback) {
+            let raised = found.iter().rev().find(|(_, terms, ..)| terms == term).map(|(raised, ..)| *raised);
+            if raised.is_some_and(|raised| seen.minute < stream[raised].minute + lookback) {
                 continue;
             }
             // What came after an alert and was silent is not counted later either.
             let counts =
-                |other: &Seen| told.is_none_or(|told| other.minute >= stream[told].minute + lookback);
+                |other: &Seen| raised.is_none_or(|raised| other.minute >= stream[raised].minute + lookback);
             let held = stream[..=id].iter().filter(|other| {
                 other.minute >= seen.minute - lookback && other.terms.contains(term) && counts(other)
             });

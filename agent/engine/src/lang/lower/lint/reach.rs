@@ -18,14 +18,14 @@ const PAIRS_MAX: usize = 100_000;
 /// Most conditions that another one is compared with.
 const GIVEN_MAX: usize = 256;
 
-/// What is asked of a field: one of these tests.
-type Asked<'a> = (FieldId, Vec<&'a Test>);
+/// What a part requires of a field: that one of these tests passes.
+type Required<'a> = (FieldId, Vec<&'a Test>);
 
-/// Tells what can never hold where all of `given` does.
+/// Reports what can never hold where all of `given` holds.
 pub(super) fn unreachable(
     schema: &Schema,
     clause: &Clause<'_>,
-    given: &[Asked<'_>],
+    given: &[Required<'_>],
     found: &mut Vec<Diagnostic>,
 ) {
     match &clause.kind {
@@ -38,12 +38,12 @@ pub(super) fn unreachable(
         ClauseKind::All(parts) => {
             let mut given = given.to_vec();
             for part in parts {
-                if let Some(asked) = asked(schema, part) {
+                if let Some(required) = required(schema, part) {
                     unreachable(schema, part, &given, found);
-                    also(&mut given, asked);
+                    also(&mut given, required);
                 }
             }
-            for part in parts.iter().filter(|part| asked(schema, part).is_none()) {
+            for part in parts.iter().filter(|part| required(schema, part).is_none()) {
                 unreachable(schema, part, &given, found);
             }
         }
@@ -54,14 +54,14 @@ pub(super) fn unreachable(
     }
 }
 
-/// Tells the alternatives of an exclusion that exclude nothing.
-fn excluded(schema: &Schema, clause: &Clause<'_>, given: &[Asked<'_>], found: &mut Vec<Diagnostic>) {
+/// Reports the alternatives of an exclusion that exclude nothing.
+fn excluded(schema: &Schema, clause: &Clause<'_>, given: &[Required<'_>], found: &mut Vec<Diagnostic>) {
     match &clause.kind {
         _ if found.len() >= DIAGNOSTICS_MAX => {}
         ClauseKind::Any(parts) => parts.iter().for_each(|part| excluded(schema, part, given, found)),
         _ if impossible(schema, clause, given) => found.push(
             Diagnostic::new(code::DEAD_EXCLUSION, clause.span, "this excludes nothing")
-                .label("it contradicts what is asked beside the `not`")
+                .label("it contradicts the conditions beside the `not`")
                 .help("take it out, or look for the alternative it was meant for"),
         ),
         _ => {}
@@ -69,7 +69,7 @@ fn excluded(schema: &Schema, clause: &Clause<'_>, given: &[Asked<'_>], found: &m
 }
 
 fn never(schema: &Schema, clause: &Clause<'_>) -> Diagnostic {
-    if let Some((field, tests)) = asked(schema, clause)
+    if let Some((field, tests)) = required(schema, clause)
         && let (name, Some((low, high))) = (schema.name(field), domain(schema.name(field)))
         && tests.iter().all(|test| outside(name, test))
     {
@@ -77,14 +77,14 @@ fn never(schema: &Schema, clause: &Clause<'_>) -> Diagnostic {
         return Diagnostic::new(code::IMPOSSIBLE, clause.span, message).label("this can never hold");
     }
     Diagnostic::new(code::IMPOSSIBLE, clause.span, "this can never hold")
-        .label("it contradicts what else is asked of the same field")
+        .label("it contradicts another condition on the same field")
         .help("a field of one value cannot satisfy both; is one of them an alternative?")
 }
 
 /// Whether a part can never hold where all of `given` does.
-fn impossible(schema: &Schema, clause: &Clause<'_>, given: &[Asked<'_>]) -> bool {
+fn impossible(schema: &Schema, clause: &Clause<'_>, given: &[Required<'_>]) -> bool {
     match &clause.kind {
-        ClauseKind::Leaf(..) => asked(schema, clause).is_some_and(|(field, tests)| {
+        ClauseKind::Leaf(..) => required(schema, clause).is_some_and(|(field, tests)| {
             let contradicts =
                 |known: &Vec<&Test>| known.iter().all(|known| tests.iter().all(|test| disjoint(known, test)));
             given.iter().any(|(other, known)| *other == field && contradicts(known))
@@ -94,7 +94,7 @@ fn impossible(schema: &Schema, clause: &Clause<'_>, given: &[Asked<'_>]) -> bool
             let mut given = given.to_vec();
             parts.iter().any(|part| {
                 let impossible = impossible(schema, part, &given);
-                asked(schema, part).into_iter().for_each(|asked| also(&mut given, asked));
+                required(schema, part).into_iter().for_each(|required| also(&mut given, required));
                 impossible
             })
         }
@@ -105,14 +105,14 @@ fn impossible(schema: &Schema, clause: &Clause<'_>, given: &[Asked<'_>]) -> bool
     }
 }
 
-/// What a part asks of a field of one value.
-fn asked<'a>(schema: &Schema, clause: &Clause<'a>) -> Option<Asked<'a>> {
+/// What a part requires of a field with one value.
+fn required<'a>(schema: &Schema, clause: &Clause<'a>) -> Option<Required<'a>> {
     match &clause.kind {
         ClauseKind::Leaf(Condition::Test(Expr::Field(field), test), _) if has_one_value(schema, *field) => {
             Some((*field, vec![test]))
         }
         ClauseKind::Any(parts) if parts.len() <= GIVEN_MAX => {
-            let mut parts = parts.iter().map(|part| asked(schema, part));
+            let mut parts = parts.iter().map(|part| required(schema, part));
             let (field, mut tests) = parts.next()??;
             for part in parts {
                 let (_, more) = part.filter(|(other, _)| *other == field)?;
@@ -124,9 +124,9 @@ fn asked<'a>(schema: &Schema, clause: &Clause<'a>) -> Option<Asked<'a>> {
     }
 }
 
-fn also<'a>(given: &mut Vec<Asked<'a>>, asked: Asked<'a>) {
+fn also<'a>(given: &mut Vec<Required<'a>>, required: Required<'a>) {
     if given.len() < GIVEN_MAX {
-        given.push(asked);
+        given.push(required);
     }
 }
 
@@ -145,7 +145,7 @@ fn outside(name: &str, test: &Test) -> bool {
     })
 }
 
-/// Whether no value passes both tests, as far as that can be told.
+/// Whether no value passes both tests, as far as that can be decided.
 fn disjoint(left: &Test, right: &Test) -> bool {
     match (left, right) {
         (Test::OneOf { values, insensitive }, other) | (other, Test::OneOf { values, insensitive }) => {
