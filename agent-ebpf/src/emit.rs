@@ -1,5 +1,5 @@
-//! The one way into the rings. Whoever has a record hands it over here, so that each is counted: made, left unmade because
-//! no rule can match it or it was told just before, or lost because there was no room.
+//! The only way into the rings. Every record passes here, so that each is counted: written, filtered because no rule can
+//! match it or because it repeats, or lost because the ring was full.
 //!
 //! There are two rings, one for processes and one for connections, and the last quarter of each is kept for the kinds that
 //! do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another. Beyond the fill mark, actors
@@ -40,11 +40,11 @@ const QUARTERS: u64 = 4;
 /// How many quarters of a ring a kind that gives way may fill. The fill mark is one.
 const QUARTERS_FOR_ALL: u64 = 3;
 /// How far above the fill mark records still wake the reader: enough of them that it cannot be missed, and then no
-/// more, so that a reader that is behind is not slowed by being told so.
+/// more, so that a reader that is behind is not slowed by wake-ups.
 const WAKE_BYTES: u64 = 64 * 1024;
 
-/// Whether a record of this kind stays unmade because no rule can match what it would tell of a connection whose
-/// destination is of one of these classes, a bit each. They are asked for only where it hangs on them.
+/// Whether a record of this kind is filtered because no rule can match a connection whose destination is of one of these
+/// classes, a bit each. The classes are computed only where the result depends on them.
 #[inline(always)]
 pub(crate) fn stays(kind: Kind, reaches: impl FnOnce() -> u32) -> bool {
     let Some(filter) = FILTER.get(0) else { return false };

@@ -4,7 +4,7 @@ use lapwing_common::{ABSENT, File};
 
 use crate::layout::*;
 
-/// Since 6.13 the highest bit of the nanoseconds says whether somebody looked at the time.
+/// Since 6.13 the highest bit of the nanoseconds says whether the time was queried.
 /// match-proto:v6.13:include/linux/fs.h:I_CTIME_QUERIED
 const CTIME_NANOS: u32 = (1 << 31) - 1;
 /// match-proto:v3.18:include/uapi/linux/magic.h

@@ -30,7 +30,7 @@ const SEND_SIG_PRIV: u64 = 1;
 const SI_KERNEL: u32 = 0x80;
 /// Where `si_code` lies. match-proto:v4.20:include/linux/signal_types.h:struct kernel_siginfo
 const SIGINFO_CODE: usize = 8;
-/// `PTRACE_MODE_ATTACH`: whoever has it may write the memory. match-proto:v2.6.38:include/linux/ptrace.h
+/// `PTRACE_MODE_ATTACH`: it allows writing the memory. match-proto:v2.6.38:include/linux/ptrace.h
 const MODE_ATTACH: u32 = 2;
 /// Where the arguments lie in the record of a system call's beginning.
 /// match-proto:v2.6.30:include/trace/syscall.h:struct syscall_trace_enter
@@ -71,8 +71,7 @@ fn signaled(signal: u32, info: Address, target: Address) {
     touched(Kind::SIGNAL, signal, code, target);
 }
 
-/// Somebody wants to look into the agent or to change it, and may: a debugger, a writer of its memory, one that takes its
-/// descriptors.
+/// A process may inspect or change the agent: a debugger, a writer of its memory, one that takes its descriptors.
 ///
 /// match-proto:v2.6.38:security/security.c:int security_ptrace_access_check(struct task_struct *child, unsigned int mode)
 #[fentry(function = "security_ptrace_access_check")]
@@ -175,7 +174,7 @@ fn descriptor_place(command: u32) -> Option<usize> {
     }
 }
 
-/// Somebody gives a command on a descriptor of theirs.
+/// A process calls `bpf` with a descriptor.
 #[inline(always)]
 fn called(command: u32, descriptor: u32) {
     let current = current();

@@ -1,9 +1,9 @@
-//! What of Lapwing runs in the kernel: it watches processes and connections, and hands over records. It judges
-//! nothing: rules are user space's matter. What it leaves out is what is not in the namespace that it was told to watch,
-//! and what user space says that no rule can match.
+//! The part of Lapwing that runs in the kernel: it observes processes and connections, and writes records. It evaluates
+//! no rules; user space does. It filters what is outside the namespace that it watches, and what no rule can match by
+//! the filter that user space sets.
 //!
 //! `process`, `network` and `udp` hold the programs, a function each, `fallback` the same by other means; `task`, `socket`,
-//! `file` and `path` read what the records tell; `layout` knows where it lies, and only `emit` writes to the ring.
+//! `file` and `path` read the content of records; `layout` has the offsets, and only `emit` writes to the ring.
 #![no_std]
 #![no_main]
 // As aya-ebpf: the compiler has no atomic addition for BPF.

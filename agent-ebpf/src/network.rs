@@ -18,9 +18,9 @@ const TCP_SYN_RECV: u32 = 3;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
-/// A TCP socket changes its state. From closed to "SYN sent" it goes in the process that connects, whichever way it
-/// asked for it; only then its port is chosen, so that the next change tells it. Back to closed it goes wherever its last
-/// packet is handled.
+/// A TCP socket changes its state. From closed to "SYN sent" it goes in the process that connects, by
+/// whatever call; its port is chosen only then, so that the next change has it. Back to closed it goes in the context
+/// that handles its last packet.
 ///
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint]

@@ -138,7 +138,7 @@ pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A task ends; whether it is the last of its process, where that was told.
+/// A task ends; whether it is the last of its process, where the kernel says so.
 #[inline(always)]
 pub(crate) fn ended<B: Base>(_ctx: &impl EbpfContext, task: B, is_last: Option<bool>) {
     let signal: B = read(task, &TASK_SIGNAL);
@@ -254,8 +254,9 @@ fn changed(kind: Kind, cred: Address) -> u64 {
 /// The interpreter as it was written, where the kernel went through one.
 #[inline(always)]
 fn interpreter(tail: &Tail, binprm: impl Base) -> Span {
-    let (asked, taken): (Address, Address) = (read(binprm, &BINPRM_FILENAME), read(binprm, &BINPRM_INTERP));
-    if asked == taken { Span::EMPTY } else { tail.text(taken) }
+    let (requested, taken): (Address, Address) =
+        (read(binprm, &BINPRM_FILENAME), read(binprm, &BINPRM_INTERP));
+    if requested == taken { Span::EMPTY } else { tail.text(taken) }
 }
 
 /// The task that a program runs in.

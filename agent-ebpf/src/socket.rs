@@ -1,4 +1,4 @@
-//! What a socket tells of itself.
+//! Reads a socket.
 
 use lapwing_common::layout::SOCK_COMMON_BYTES;
 use lapwing_common::{Reach, Socket};
@@ -13,7 +13,7 @@ pub(crate) const IPV6: u16 = 10;
 const TCP: u16 = 6;
 /// `IPPROTO_MPTCP`. match-proto:v5.6:include/uapi/linux/in.h:IPPROTO_MPTCP
 const MPTCP: u16 = 262;
-/// The bits of `st_mode` that tell the type, and a socket's.
+/// The bits of `st_mode` for the type, and a socket's.
 pub(crate) const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 /// No socket.

@@ -1,4 +1,4 @@
-//! What a task tells of itself: who it is, what it may do, where it runs.
+//! Reads a task: its ids, its credentials, its namespaces and control group.
 
 use aya_ebpf::Global;
 use lapwing_common::layout::{Pointer, UPID_BYTES, UPID_NS};

@@ -1,9 +1,8 @@
-//! Datagrams: to whom processes send by UDP. An addition of its own, off unless it is asked for.
+//! Datagrams: the destinations of UDP. Off by default.
 //!
-//! These programs run in the process that sends, before the kernel does what it is asked for, and could refuse that: each
-//! returns 1, by which it goes on. What is sent on a connected socket passes none of them; whom it is connected to was
-//! told by the connect. A resolver sends a datagram for each question, so that a process's destination is told once in
-//! a while and not each time.
+//! These programs run in the process that sends, before the kernel sends, and could refuse it: each returns 1, with which
+//! the kernel goes on. Datagrams on a connected socket pass none of them; the connect reported the destination. A
+//! resolver sends a datagram for each query, so the destinations of a process are deduplicated.
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -24,7 +23,7 @@ const UDP: u32 = 17;
 const UDP_LITE: u32 = 136;
 /// The programs' only answer: the kernel may go on.
 const GO_ON: i32 = 1;
-/// How long a process's destination is not told again.
+/// How long a process's destination is not reported again.
 const SILENCE_NANOS: u64 = 10_000_000_000;
 
 /// A process and whom it sends to.
@@ -38,8 +37,8 @@ struct Flow {
     protocol: u16,
 }
 
-/// When a flow was told last. Its size is set when it is loaded; what was not used for longest gives way, and is then
-/// told again.
+/// When a flow was last reported. Its size is set when it is loaded; the least recently used is evicted, and is then
+/// reported again.
 #[map]
 static FLOWS: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
 
@@ -136,13 +135,13 @@ fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) -> bool {
         let remote_port = u16::from_be(port as u16);
         trace!(ctx, "datagram to port {}", remote_port);
         let flow = Flow { start: 0, remote, pid: 0, remote_port, protocol: protocol as u16 };
-        tell(sock(ctx), family, flow)
+        report(sock(ctx), family, flow)
     }
 }
 
-/// Tells whom the current process sends to, unless it was told a short time ago.
+/// Reports the destination of the current process, unless it was reported a short time ago.
 #[inline(always)]
-fn tell(sock: Address, family: u16, mut flow: Flow) -> bool {
+fn report(sock: Address, family: u16, mut flow: Flow) -> bool {
     let current = current();
     let reach = Reach::of(family == IPV6, flow.remote);
     if !task::is_watched(current) || emit::stays(Kind::DATAGRAM, || reach.bit()) {
@@ -156,8 +155,8 @@ fn tell(sock: Address, family: u16, mut flow: Flow) -> bool {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     // SAFETY: a place in the map stays one; at worst another flow's time is read from it.
-    let told = FLOWS.get_ptr(flow).map(|told| unsafe { *told });
-    if told.is_some_and(|told| now.wrapping_sub(told) < SILENCE_NANOS) {
+    let reported = FLOWS.get_ptr(flow).map(|reported| unsafe { *reported });
+    if reported.is_some_and(|reported| now.wrapping_sub(reported) < SILENCE_NANOS) {
         emit::stayed(Kind::DATAGRAM);
         return false;
     }
@@ -166,7 +165,7 @@ fn tell(sock: Address, family: u16, mut flow: Flow) -> bool {
     let state = task::own_state(current);
     let is_written = emit(Kind::DATAGRAM, &mut Connection { header, task, state, socket });
     if is_written {
-        // Only now: what found no room must be told the next time.
+        // Only now: a record that was lost must be reported the next time.
         let _ = FLOWS.insert(flow, now, 0);
     }
     is_written

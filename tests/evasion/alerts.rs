@@ -46,8 +46,8 @@ pub(crate) fn value<'a>(alert: &'a Alert, name: &str) -> &'a Value {
     crate::agent::field(&alert.document, name)
 }
 
-/// Has the attacker's program connect to the other host once, before the eyes of every agent. Returns the port by which
-/// the alert is told.
+/// Has the attacker's program connect to the other host once, before the eyes of every agent. Returns the port, by
+/// which the alert is found.
 pub(crate) fn attack_once() -> u16 {
     attack_once_by("thread")
 }
@@ -118,7 +118,7 @@ impl Stage {
             .args(["--reuid", &user, "--regid", &user, "--clear-groups", "sh", "-c"])
             .arg(script.replace("PROGRAM", &program));
         command.env(ORDER, format!("{technique} {host}:{port}")).stderr(Stdio::inherit());
-        // What the program ends with is told by the alert: an attack may well end in a refusal.
+        // The exit status does not matter, the alert does: an attack may well end in a refusal.
         let _ = command.status().expect("ip");
     }
 }
@@ -135,7 +135,7 @@ fn stage() -> &'static Stage {
     })
 }
 
-/// A port by which an attack is told from all others.
+/// A port that identifies an attack.
 fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(4000);
     NEXT.fetch_add(1, Ordering::Relaxed)

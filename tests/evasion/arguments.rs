@@ -22,8 +22,8 @@ fn run(texts: &[CString]) -> Value {
     of("exec", pid)
 }
 
-/// An attacker gives a program 2 MiB of arguments, more than any record holds, so that what tells comes after them.
-/// Seen: the first 48 KiB, how many there were, and that they are not whole, as fields that rules can ask for.
+/// An attacker gives a program 2 MiB of arguments, more than any record holds, so that what matters comes after them.
+/// Seen: the first 48 KiB, how many there were, and that they are not whole, as fields that rules can query.
 #[test]
 fn two_mebibytes() {
     let mut texts = vec![c("true")];

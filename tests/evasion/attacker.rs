@@ -1,4 +1,4 @@
-//! The attacker's program: a copy of this very binary, told by its environment which technique to use. It does so before
+//! The attacker's program: a copy of this very binary. Its environment selects the technique. It acts before
 //! the harness of the tests begins, with one thread and with whatever arguments it was given.
 
 use std::env;
@@ -55,9 +55,9 @@ const TECHNIQUES: &[(&str, Technique)] = &[
 /// Run by the loader before `main`, as every constructor is.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = attack_if_told;
+static BEFORE_MAIN: extern "C" fn() = attack_if_ordered;
 
-extern "C" fn attack_if_told() {
+extern "C" fn attack_if_ordered() {
     let Ok(order) = env::var(ORDER) else { return };
     let code = match attack(&order) {
         Ok(()) => 0,
@@ -76,7 +76,7 @@ fn attack(order: &str) -> io::Result<()> {
     let (name, address) = order.rsplit_once(' ').ok_or_else(wrong)?;
     let technique = TECHNIQUES.iter().find(|(known, _)| *known == name).ok_or_else(wrong)?.1;
     match technique(address.parse().map_err(|_| wrong())?) {
-        // Nobody listens there: the attempt was made.
+        // Nothing listens there: the attempt was made.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         other => other,
     }
@@ -98,7 +98,7 @@ fn io_uring(mut ring: IoUring, flags: squeue::Flags, to: SocketAddrV4) -> io::Re
         (&raw const target).cast(),
         size_of_val(&target) as u32,
     );
-    // SAFETY: socket and address live until the ring has told the result.
+    // SAFETY: socket and address live until the ring has the result.
     unsafe { ring.submission().push(&entry.build().flags(flags)) }.map_err(io::Error::other)?;
     ring.submit_and_wait(1)?;
     let result = ring.completion().next().map_or(0, |done| done.result());
@@ -306,7 +306,7 @@ fn after_renaming(to: SocketAddrV4) -> io::Result<()> {
     let [start, end] = [numbers[44], numbers[45]];
     let innocent: Vec<u8> =
         b"[kworker/0:1-events]".iter().copied().chain([0].into_iter().cycle()).take(end - start).collect();
-    // SAFETY: these are the process's own arguments, which are its to write to; nobody reads them at this time.
+    // SAFETY: these are the process's own arguments, which it may write; they are not read at this time.
     unsafe { std::ptr::copy_nonoverlapping(innocent.as_ptr(), start as *mut u8, innocent.len()) };
     // SAFETY: the name ends in a zero.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"kworker/0:1".as_ptr()) };
@@ -323,7 +323,7 @@ fn after_chroot(to: SocketAddrV4) -> io::Result<()> {
 fn in_namespaces(to: SocketAddrV4) -> io::Result<()> {
     use rustix::thread::UnshareFlags as New;
     let new = New::NEWUSER | New::NEWNS | New::NEWUTS | New::NEWIPC | New::NEWPID | New::NEWCGROUP;
-    // The socket belongs to the network that it was made in: a new one would reach nobody.
+    // The socket belongs to the network that it was made in: a new one would reach no host.
     // SAFETY: this process has one thread.
     unsafe { rustix::thread::unshare_unsafe(new) }?;
     plainly(to)

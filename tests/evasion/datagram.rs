@@ -1,5 +1,5 @@
-//! Datagrams: sent in ways that hide who sends them. They are told to the agent that prints events: no packaged rule
-//! asks for them.
+//! Datagrams, sent in ways that hide the sender. The agent that prints events reports them: no packaged rule matches
+//! them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::agent::{event, ready};
 
-/// Somebody to send to, and where.
+/// A receiver and its address.
 fn receiver() -> (UdpSocket, SocketAddrV4) {
     ready();
     let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -19,7 +19,7 @@ fn receiver() -> (UdpSocket, SocketAddrV4) {
 }
 
 /// The event of a datagram from this very process to a port.
-fn told(port: u16) -> Value {
+fn attempted(port: u16) -> Value {
     event(&format!("a datagram to {port}"), |event| {
         event["event"]["action"] == "datagram_attempted"
             && event["process"]["pid"] == std::process::id()
@@ -47,18 +47,18 @@ fn by_io_uring() {
         };
         let mut data = *b"datagram";
         let mut piece = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-        // SAFETY: zeros are a message of nothing to nobody.
+        // SAFETY: zeros are a valid message without content and destination.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_name = (&raw mut target).cast();
         message.msg_namelen = size_of_val(&target) as u32;
         (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
         let entry = opcode::SendMsg::new(types::Fd(sender.as_raw_fd()), &raw const message).build();
         let mut ring = ring.unwrap();
-        // SAFETY: socket and message live until the ring has told the result.
+        // SAFETY: socket and message live until the ring has the result.
         unsafe { ring.submission().push(&entry.flags(flags)).unwrap() };
         ring.submit_and_wait(1).unwrap();
         assert_eq!(ring.completion().next().map(|done| done.result()), Some(8));
-        told(address.port());
+        attempted(address.port());
     }
 }
 
@@ -70,5 +70,5 @@ fn in_a_thread() {
         .join()
         .unwrap()
         .unwrap();
-    told(address.port());
+    attempted(address.port());
 }

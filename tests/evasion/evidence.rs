@@ -78,7 +78,7 @@ fn by_the_same_inode_number_on_another_device() {
 }
 
 /// An attacker's program lies in an overlay that he has mounted, below which may lie what shows each reader something else.
-/// Seen: that the file cannot be told from others.
+/// Seen: that the file cannot be identified.
 #[test]
 fn in_an_overlay_of_ones_own() {
     let folder = Folder::new();
@@ -94,7 +94,7 @@ fn in_an_overlay_of_ones_own() {
     );
     let alert = alert("thread", &folder, &script);
     assert_eq!(value(&alert, "process.hash.sha256"), &Value::Null);
-    assert_eq!(value(&alert, "lapwing.process.hash_skipped"), "cannot be told from other files");
+    assert_eq!(value(&alert, "lapwing.process.hash_skipped"), "cannot be distinguished from other files");
 }
 
 /// An attacker ends the first thread of his program, whose number is the process's, so that `/proc` shows nothing there.

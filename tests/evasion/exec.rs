@@ -55,7 +55,7 @@ fn a_script_in_memory() {
 }
 
 /// An attacker calls `execve` in a thread that is not the first; the kernel gives that thread the process's number and
-/// ends all others. Seen: one process from its fork to its end, which is told once.
+/// ends all others. Seen: one process from its fork to its end, which is reported once.
 #[test]
 fn in_a_thread_that_is_not_the_first() {
     extern "C" fn run(program: *mut libc::c_void) -> *mut libc::c_void {
@@ -99,8 +99,8 @@ fn through_the_dynamic_loader() {
     let name = loader.canonicalize().unwrap();
     let names = [&name, &loader, Path::new("/bin/true")].map(|path| path.file_name().unwrap().to_str());
     let event = of("exec", pid);
-    let told: Vec<_> = field(&event, "process.name").as_array().unwrap().iter().map(Value::as_str).collect();
-    assert!(told.contains(&names[0]) && told.contains(&names[2]), "{told:?}");
+    let found: Vec<_> = field(&event, "process.name").as_array().unwrap().iter().map(Value::as_str).collect();
+    assert!(found.contains(&names[0]) && found.contains(&names[2]), "{found:?}");
     assert_fields(
         &event,
         json!({"process.executable": name, "process.args": ["ld.so", "--argv0", "innocent", "/bin/true", "x"]}),
@@ -118,7 +118,7 @@ fn loader() -> Option<PathBuf> {
 }
 
 /// An attacker's script names another script as its interpreter, which names a third. Seen: what the kernel runs in the
-/// end, what was asked for, and everything between in the arguments.
+/// end, the file that was executed, and everything between in the arguments.
 #[test]
 fn a_chain_of_scripts() {
     ready();
@@ -139,7 +139,7 @@ fn a_chain_of_scripts() {
     );
 }
 
-/// An attacker tells the kernel to run files of a kind of his own by an interpreter of his choice. Seen: the interpreter
+/// An attacker registers an interpreter of his choice with the kernel, for files of a kind of his own. Seen: the interpreter
 /// as what runs, and the file as a name and an argument.
 #[test]
 fn by_binfmt_misc() {

@@ -89,13 +89,13 @@ fn stopped_by_a_signal() {
     flood_with_programs();
     agent.signal("CONT").unwrap();
     agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
-    let told = reported_lost(&agent);
-    // What the agent still holds to tell together is told at its end.
+    let found = reported_lost(&agent);
+    // Losses that the agent still collects are reported at its end.
     agent.stop().unwrap();
     let alerts: Vec<_> = agent.alerts().unwrap().into_iter().filter(is_lost).collect();
     assert_eq!(alerts.len(), 1, "one alert for one episode");
     let count = |name: &str| value(&alerts[0], name).as_u64().unwrap();
-    assert!(count("lapwing.lost.records") >= told && told > 0);
+    assert!(count("lapwing.lost.records") >= found && found > 0);
     assert!(count("lapwing.lost.by_kind.exec") > 0, "programs among them");
     let [start, end] =
         ["event.start", "event.end"].map(|name| value(&alerts[0], name).as_str().unwrap().to_owned());
@@ -139,9 +139,9 @@ fn flooded_with_programs() {
     flood_with_programs();
     attack_once();
     agent.signal("CONT").unwrap();
-    let told = reported_lost(&agent);
+    let found = reported_lost(&agent);
     let lost = lost_by_kind(&mut agent);
-    assert!(told > 0 && lost["exec"].as_u64() > Some(0), "{lost}");
+    assert!(found > 0 && lost["exec"].as_u64() > Some(0), "{lost}");
     assert!(lost["connect"].is_null() && lost["connected"].is_null(), "{lost}");
 }
 
@@ -181,9 +181,9 @@ fn lost_by_kind(agent: &mut Agent) -> Value {
     reported_lost(agent);
     agent.stop().unwrap();
     let alerts = agent.alerts().unwrap();
-    let told: Vec<_> = alerts.iter().filter(|alert| is_lost(alert)).collect();
-    assert_eq!(told.len(), 1, "one alert for one episode");
-    value(told[0], "lapwing.lost.by_kind").clone()
+    let found: Vec<_> = alerts.iter().filter(|alert| is_lost(alert)).collect();
+    assert_eq!(found.len(), 1, "one alert for one episode");
+    value(found[0], "lapwing.lost.by_kind").clone()
 }
 
 /// An attacker who is root freezes the agent's control group, attacks, and thaws it. Seen: the attack.
@@ -221,7 +221,7 @@ fn without_files() {
     assert_eq!(value(&serde_alert(&agent), "pid"), agent.pid(), "it is the same agent");
 }
 
-/// The status as if it were an alert, to be asked by names.
+/// The status as if it were an alert, to be read by names.
 fn serde_alert(agent: &Agent) -> Alert {
     Alert { document: agent.status().unwrap(), seen: std::time::SystemTime::now() }
 }

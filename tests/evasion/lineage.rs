@@ -42,20 +42,20 @@ fn adopted(argument: &str) -> u32 {
 }
 
 /// An attacker's process ends as soon as it has made another, which init adopts and which then runs a program, so that
-/// it seems to come from nowhere. Seen: the parent is the one that made it, and its ancestors are told.
+/// it seems to come from nowhere. Seen: the parent is the one that made it, and its ancestors are reported.
 #[test]
 fn a_parent_that_is_gone() {
     ready();
     let argument = format!("adopted-{}", std::process::id());
     let middle = adopted(&argument);
-    let told = event("the adopted process's program", |event| event["process"]["args"][1] == *argument);
-    assert_fields(&told, json!({"process.parent.pid": middle}));
+    let found = event("the adopted process's program", |event| event["process"]["args"][1] == *argument);
+    assert_fields(&found, json!({"process.parent.pid": middle}));
     let own = field(&of("fork", middle), "process.parent.entity_id").clone();
-    let ancestry = field(&told, "process.Ext.ancestry").as_array().unwrap();
+    let ancestry = field(&found, "process.Ext.ancestry").as_array().unwrap();
     assert_eq!(ancestry[1], own, "the process that made the parent");
     let of_parent = of("fork", middle);
     assert_eq!(
-        field(&told, "process.entry_leader.entity_id"),
+        field(&found, "process.entry_leader.entity_id"),
         field(&of_parent, "process.entry_leader.entity_id"),
         "it began where its parent began"
     );
@@ -67,9 +67,9 @@ fn a_leader_that_is_gone() {
     ready();
     let argument = format!("led-{}", std::process::id());
     let leader = adopted(&argument);
-    let told = event("the led process's program", |event| event["process"]["args"][1] == *argument);
+    let found = event("the led process's program", |event| event["process"]["args"][1] == *argument);
     assert_fields(
-        &told,
+        &found,
         json!({
             "process.session_leader.pid": leader,
             "process.session_leader.executable": std::env::current_exe().unwrap(),
@@ -104,16 +104,16 @@ fn one_number_again_and_again() {
     event("the last program", |event| event["process"]["args"][1] == *last);
     for round in &made {
         let argument = format!("again-{round}");
-        let told = all(|event| is(event, "exec", number) && event["process"]["args"][1] == *argument);
-        assert_eq!(told.len(), 1, "{argument}");
-        assert_fields(&told[0], json!({"process.parent.pid": std::process::id()}));
+        let found = all(|event| is(event, "exec", number) && event["process"]["args"][1] == *argument);
+        assert_eq!(found.len(), 1, "{argument}");
+        assert_fields(&found[0], json!({"process.parent.pid": std::process::id()}));
     }
-    let told = all(|event| event["process"]["pid"] == number);
-    let actions: Vec<_> = told.iter().filter_map(|event| event["event"]["action"].as_str()).collect();
-    let count = |action| actions.iter().filter(|told| **told == action).count();
+    let found = all(|event| event["process"]["pid"] == number);
+    let actions: Vec<_> = found.iter().filter_map(|event| event["event"]["action"].as_str()).collect();
+    let count = |action| actions.iter().filter(|found| **found == action).count();
     // The first process with the number ran no program.
     assert!(count("fork") > made.len() && count("end") > made.len(), "{actions:?}");
-    let changes = told.iter().filter(|event| !is(event, "already_running", number)).collect::<Vec<&Value>>();
+    let changes = found.iter().filter(|event| !is(event, "already_running", number)).collect::<Vec<&Value>>();
     let begun = changes.iter().position(|event| is(event, "fork", number)).unwrap();
     for lives in changes[begun..].chunks(3).skip(1).filter(|lives| lives.len() == 3) {
         let ids: Vec<_> = lives.iter().map(|event| field(event, "process.entity_id")).collect();

@@ -62,7 +62,7 @@ pub(crate) fn is_first_use(address: SocketAddr) -> bool {
     PORTS.lock().unwrap().insert(address.port())
 }
 
-/// Makes a process, lets it do something, and waits for its end. Returns its number and its status as `wait` tells it.
+/// Makes a process, lets it do something, and waits for its end. Returns its number and its status as `wait` returns it.
 ///
 /// What it does must be safe after a fork of many threads: system calls, and no memory from the heap.
 pub(crate) fn forked(child: impl FnOnce() -> i32) -> (u32, i32) {
@@ -85,7 +85,7 @@ pub(crate) fn forked_as_leader(child: impl FnOnce() -> i32) -> (u32, i32) {
     })
 }
 
-/// Waits for the end of a child. Its status as `wait` tells it.
+/// Waits for the end of a child. Its status as `wait` returns it.
 pub(crate) fn wait(pid: i32) -> i32 {
     let mut status = 0;
     // SAFETY: the status is a number of ours.
@@ -140,7 +140,7 @@ pub(crate) fn run(path: impl Into<Vec<u8>>, arguments: &[&[u8]]) -> u32 {
 /// A file that is in no folder.
 pub(crate) fn memfd(name: &str, content: &[u8]) -> OwnedFd {
     let name = c(name);
-    // SAFETY: the name ends in a zero; the descriptor is new and nobody else's.
+    // SAFETY: the name ends in a zero; the descriptor is new and owned by nothing else.
     let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC)) };
     fs::write(format!("/proc/self/fd/{}", file.as_raw_fd()), content).expect("a memfd takes what is written");
     file

@@ -49,8 +49,9 @@ pub(crate) fn event(what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         seen = events.len();
         let left = DEADLINE.checked_sub(start.elapsed());
         let left = left.unwrap_or_else(|| {
-            let told = events.iter().rev().find_map(|event| event["@timestamp"].as_str()).unwrap_or("never");
-            panic!("no event came: {what}; it is {}, and the last of {seen} is of {told}", Timestamp::now())
+            let latest =
+                events.iter().rev().find_map(|event| event["@timestamp"].as_str()).unwrap_or("never");
+            panic!("no event came: {what}; it is {}, and the last of {seen} is of {latest}", Timestamp::now())
         });
         events = shared.1.wait_timeout(events, left).unwrap_or_else(PoisonError::into_inner).0;
     }
@@ -100,7 +101,7 @@ pub(crate) fn assert_fields(event: &Value, expected: Value) {
 
 pub(crate) type Shared = Arc<(Mutex<Vec<Value>>, Condvar)>;
 
-/// The events of the one agent, which is started by whoever asks first and ends when nobody reads any more.
+/// The events of the one agent, which the first caller starts and which ends when its output is no longer read.
 fn shared() -> &'static Shared {
     &agent().1
 }

@@ -32,7 +32,7 @@ sequence by process.parent.entity_id with maxspan=5s
 '''
 "#;
 
-/// Whoever sets the clock, forward or back, between two steps neither parts them nor makes one come before the other.
+/// Setting the clock, forward or back, between two steps neither separates nor reorders them.
 #[test]
 fn a_clock_that_is_set_tears_no_sequence() {
     let folder = Folder::new();

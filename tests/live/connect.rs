@@ -58,7 +58,7 @@ fn assert_ends(event: &Value, from: &str, from_port: u16, to: &str, to_port: u16
 }
 
 #[test]
-fn a_connection_is_told_whole_and_nothing_more() {
+fn a_connection_has_all_its_fields_and_no_others() {
     let (_listener, address) = listener("127.0.0.1");
     let socket = tcp(AddressFamily::INET);
     let child = || act::forked(|| i32::from(connect(&socket, &address).is_err())).1;
@@ -207,7 +207,7 @@ fn io_uring_is_seen() {
         let mut ring = IoUring::new(2).unwrap();
         let descriptor = types::Fd(socket.as_raw_fd());
         let entry = opcode::Connect::new(descriptor, (&raw const target).cast(), size_of_val(&target) as u32);
-        // SAFETY: socket and address live until the ring has told the result.
+        // SAFETY: socket and address live until the ring has the result.
         unsafe { ring.submission().push(&entry.build().flags(flags)).unwrap() };
         ring.submit_and_wait(1).unwrap();
         assert_eq!(ring.completion().next().map(|done| done.result()), Some(0));
@@ -240,8 +240,11 @@ fn a_connection_that_fails_at_once_is_none() {
         assert_eq!(connect(tcp(AddressFamily::INET), &refused).unwrap_err(), Errno::CONNREFUSED);
         attempted(4446);
     });
-    let told = all(|event| is_attempt(event, 4445));
-    assert!(told.is_empty(), "a later connection was told, and no event came of the one before: {told:?}");
+    let found = all(|event| is_attempt(event, 4445));
+    assert!(
+        found.is_empty(),
+        "a later connection was reported, and no event came of the one before: {found:?}"
+    );
 }
 
 #[test]
@@ -264,7 +267,7 @@ fn the_user_is_who_connects_and_not_who_started() {
 }
 
 #[test]
-fn every_connection_is_told() {
+fn every_connection_is_reported() {
     let (listener, address) = listener("127.0.0.1");
     const COUNT: usize = 500;
     // It ends with the tests: on a busy machine one that is reset before it was accepted never is.
@@ -277,12 +280,12 @@ fn every_connection_is_told() {
     let last = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     assert!(TcpStream::connect(last).is_err());
     attempted(last.port());
-    let told = all(|event| is_attempt(event, address.port()));
-    assert_eq!(told.len(), COUNT);
-    assert!(told.iter().all(|event| event["source"]["port"].is_u64()), "each with its port");
+    let found = all(|event| is_attempt(event, address.port()));
+    assert_eq!(found.len(), COUNT);
+    assert!(found.iter().all(|event| event["source"]["port"].is_u64()), "each with its port");
 }
 
-/// Does something in a network namespace of its own, in which this host is 10.77.0.1 and nobody else is there.
+/// Does something in a network namespace of its own, in which this host is 10.77.0.1 and alone.
 pub(crate) fn in_own_network<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let run = || {
         // SAFETY: the new namespace is this thread's alone, which ends with this function.

@@ -10,7 +10,7 @@ use crate::act::{self, Folder, Strings, c, true_path};
 use crate::agent::{assert_fields, event, field, of, ready};
 
 #[test]
-fn namespaces_are_told_and_paths_are_the_containers_own() {
+fn namespaces_are_reported_and_paths_are_the_containers_own() {
     ready();
     let folder = Folder::new();
     let inner = folder.executable("payload", &fs::read("/bin/true").unwrap());
@@ -107,7 +107,7 @@ fn a_chroot_does_not_change_the_path() {
     let texts = [c("curl"), c("--list")];
     let strings = Strings::new(&texts);
     let (pid, _) = act::forked(|| {
-        // SAFETY: the path ends in a zero, and what it prints is for nobody.
+        // SAFETY: the path ends in a zero, and its output is discarded.
         unsafe {
             libc::close(1);
             if libc::chroot(root.as_ptr()) != 0 {
@@ -116,8 +116,8 @@ fn a_chroot_does_not_change_the_path() {
         }
         act::exec(&path, &strings)
     });
-    let told = of("fork", pid);
-    assert_eq!(field(&told, "process.pid"), pid);
+    let found = of("fork", pid);
+    assert_eq!(field(&found, "process.pid"), pid);
     // Without its libraries the program may not have run; then there is no exec, and nothing to be fooled by.
     let run = crate::agent::all(|event| crate::agent::is(event, "exec", pid));
     for event in run {
@@ -159,7 +159,7 @@ fn a_control_group_names_the_container() {
     assert_fields(&of("end", pid), json!({"container.id": id}));
 }
 
-/// The hierarchy that tells containers apart on this host.
+/// The hierarchy that identifies containers on this host.
 fn cgroup_root() -> PathBuf {
     let places = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(PathBuf::from);
     places.into_iter().find(|place| place.join("cgroup.procs").exists()).expect("control groups")

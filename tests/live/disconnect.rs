@@ -14,7 +14,7 @@ fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// The end of the connection to this port, as the side of this direction tells it.
+/// The end of the connection to this port, as the side of this direction reports it.
 fn end(direction: &str, to: SocketAddr) -> Value {
     event(&format!("the {direction} end of {to}"), |event| is_end(event, direction, to))
 }
@@ -28,7 +28,7 @@ fn is_end(event: &Value, direction: &str, to: SocketAddr) -> bool {
 }
 
 #[test]
-fn both_ends_tell_what_went_each_way() {
+fn both_ends_report_the_bytes_of_each_direction() {
     ready();
     let (listener, address) = listen();
     let mut client = TcpStream::connect(address).unwrap();
@@ -70,7 +70,7 @@ fn both_ends_tell_what_went_each_way() {
     }
 }
 
-/// A socket that is closed with data unread is reset, and one that nobody closed ends with its process.
+/// A socket that is closed with data unread is reset, and one that is never closed ends with its process.
 #[test]
 fn a_process_that_ends_leaves_its_connections_ends() {
     ready();
@@ -112,10 +112,10 @@ fn a_refused_connection_ends_with_nothing_said() {
     let attempt = event("the attempt", |event| {
         event["event"]["action"] == "connection_attempted" && event["destination"]["port"] == address.port()
     });
-    assert_ne!(field(&attempt, "source.port"), &Value::Null, "its end tells the port");
+    assert_ne!(field(&attempt, "source.port"), &Value::Null, "its end has the port");
 }
 
-/// Who listened and was never connected to has nothing to tell.
+/// A listener without a connection causes no event.
 #[test]
 fn a_listener_ends_unseen() {
     ready();
@@ -123,9 +123,9 @@ fn a_listener_ends_unseen() {
     drop(listener);
     let (other, _) = act::forked(|| 0);
     crate::agent::of("end", other);
-    let told = all(|event| {
+    let found = all(|event| {
         event["event"]["action"] == "disconnect_received"
             && [&event["source"]["port"], &event["destination"]["port"]].contains(&&json!(address.port()))
     });
-    assert!(told.is_empty(), "{told:?}");
+    assert!(found.is_empty(), "{found:?}");
 }

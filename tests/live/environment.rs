@@ -1,4 +1,4 @@
-//! Row `exec`: what is told of the environment that a program is started with.
+//! Row `exec`: the reported part of the environment that a program is started with.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ fn run(variables: &[(&str, &str)]) -> u32 {
 }
 
 #[test]
-fn wanted_variables_are_told_and_no_others() {
+fn wanted_variables_are_reported_and_no_others() {
     ready();
     let pid = run(&[
         ("A", "1"),
@@ -25,16 +25,16 @@ fn wanted_variables_are_told_and_no_others() {
         ("SECRET", "LD_PRELOAD=/x"),
         ("http_proxy", "socks5h://127.0.0.1:9050"),
     ]);
-    let told = json!({
+    let found = json!({
         "process.env_vars": ["HISTFILE=/dev/null", "http_proxy=socks5h://127.0.0.1:9050"],
         "lapwing.process.env_truncated": null,
     });
-    assert_fields(&of("exec", pid), told.clone());
-    assert_fields(&of("end", pid), told);
+    assert_fields(&of("exec", pid), found.clone());
+    assert_fields(&of("end", pid), found);
     assert_fields(&of("exec", act::run("/bin/true", &[b"true"])), json!({"process.env_vars": null}));
 }
 
-/// What is asked for cannot be hidden behind long variables, nor behind many.
+/// A wanted variable cannot be hidden behind long variables, nor behind many.
 #[test]
 fn a_large_environment_is_looked_through() {
     ready();
@@ -60,15 +60,15 @@ fn what_was_not_looked_at_is_marked() {
     variables.insert(0, ("A", ""));
     let event = of("exec", run(&variables));
     assert_fields(&event, json!({"lapwing.process.env_truncated": true}));
-    let told = event["process"]["env_vars"].as_array().unwrap();
-    assert!(told.contains(&json!("LD_PRELOAD=(not read)")), "any may have been there: {told:?}");
-    assert!(told.contains(&json!("HISTSIZE=(not read)")), "{told:?}");
+    let found = event["process"]["env_vars"].as_array().unwrap();
+    assert!(found.contains(&json!("LD_PRELOAD=(not read)")), "any may have been there: {found:?}");
+    assert!(found.contains(&json!("HISTSIZE=(not read)")), "{found:?}");
 
     let long = format!("/{}", "x".repeat(5000));
     let pid = run(&[("HISTFILE", &long), ("HISTSIZE", "0")]);
     let event = of("exec", pid);
-    let told = event["process"]["env_vars"].as_array().unwrap();
-    assert_eq!(told[0].as_str().unwrap().len(), 1023, "cut");
-    assert_eq!(told[1], "HISTSIZE=0");
+    let found = event["process"]["env_vars"].as_array().unwrap();
+    assert_eq!(found[0].as_str().unwrap().len(), 1023, "cut");
+    assert_eq!(found[1], "HISTSIZE=0");
     assert_fields(&event, json!({"lapwing.process.env_truncated": true}));
 }

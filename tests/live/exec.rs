@@ -14,7 +14,7 @@ use crate::act::{self, Folder, Strings, c, true_path};
 use crate::agent::{assert_fields, event, events, field, is, names, of, ready};
 
 #[test]
-fn a_program_is_told_whole() {
+fn an_exec_event_has_every_field() {
     ready();
     // The plainest case, in which sensors that look at the system call's entry see no arguments: the child of a fork
     // never touched the pages in which they lie.
@@ -190,7 +190,7 @@ fn a_link_has_two_names() {
 }
 
 #[test]
-fn a_memfd_is_told_as_such() {
+fn a_memfd_is_marked() {
     ready();
     let file = act::memfd("payload", &fs::read("/bin/true").unwrap());
     let arguments = [c("innocent")];
@@ -211,7 +211,7 @@ fn a_memfd_is_told_as_such() {
 }
 
 #[test]
-fn a_deleted_executable_is_told_as_such() {
+fn a_deleted_executable_is_marked() {
     ready();
     let folder = Folder::new();
     let path = folder.executable("gone", &fs::read("/bin/true").unwrap());

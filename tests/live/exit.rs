@@ -6,7 +6,7 @@ use crate::act;
 use crate::agent::{all, assert_fields, field, is, of, ready};
 
 #[test]
-fn an_exit_code_is_told() {
+fn an_exit_code_is_reported() {
     ready();
     let (pid, _) = act::forked(|| 7);
     let event = of("end", pid);
@@ -25,7 +25,7 @@ fn an_exit_code_is_told() {
 }
 
 #[test]
-fn a_death_by_signal_is_told() {
+fn a_death_by_signal_is_reported() {
     ready();
     let (pid, _) = act::forked(|| {
         // SAFETY: it has no preconditions.
@@ -55,7 +55,7 @@ fn a_process_ends_with_its_last_thread() {
         }
         0
     });
-    // Kernels before 6.0 take the first thread's code, later ones the last thread's: what `wait` tells is right.
+    // Kernels before 6.0 take the first thread's code, later ones the last thread's: what `wait` returns is right.
     assert_fields(&of("end", pid), json!({"process.exit_code": status >> 8}));
     let (later, _) = act::forked(|| 0);
     of("end", later);

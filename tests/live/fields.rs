@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::agent::{all, binary, names, ready};
 
 /// The fields that an event of each kind may have.
-fn told() -> BTreeMap<String, BTreeSet<String>> {
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let output =
         Command::new(binary()).args(["explain", "--sources", "--json"]).output().expect("the program");
     let text = String::from_utf8(output.stdout).expect("text");
@@ -24,13 +24,13 @@ fn told() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn no_event_has_a_field_that_is_not_told_of() {
+fn no_event_has_an_undocumented_field() {
     ready();
     assert!(Command::new("sh").args(["-c", "true; true & wait"]).status().expect("a shell").success());
-    let told = told();
+    let documented = documented();
     for event in all(|_| true) {
         let action = event["event"]["action"].as_str().expect("an action");
-        let fields = told.get(action).unwrap_or_else(|| panic!("nothing is told of {action}"));
+        let fields = documented.get(action).unwrap_or_else(|| panic!("no fields are documented for {action}"));
         let mut found = Vec::new();
         names(&event, "", &mut found);
         for name in found {

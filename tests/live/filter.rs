@@ -83,12 +83,12 @@ fn account(agent: &mut Agent) -> Vec<(String, [u64; 4])> {
     account.collect()
 }
 
-/// An address of this host at which nobody listens.
+/// An address of this host at which nothing listens.
 fn closed(address: Ipv4Addr) -> SocketAddr {
     TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Connects so often; where nobody listens it is refused, and that is the end of it.
+/// Connects so often; where nothing listens it is refused, and that is the end of it.
 fn knock(address: SocketAddr, times: usize) {
     for _ in 0..times {
         let _ = connect(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap(), &address);
@@ -131,7 +131,7 @@ fn what_no_rule_can_match_stays_in_the_kernel() {
 
 /// The account is whole too where the agent is held while more is recorded than has room.
 #[test]
-fn what_is_filtered_and_what_is_lost_are_told_apart() {
+fn filtered_and_lost_records_are_counted_separately() {
     let (mut agent, _rest) = agent();
     agent.signal("STOP").unwrap();
     in_own_network(|| knock(closed(NEAR), 700));
@@ -142,9 +142,9 @@ fn what_is_filtered_and_what_is_lost_are_told_apart() {
     assert!(delivered > 0 && filtered >= 300 && lost > 0, "{account:?}");
 }
 
-/// A destination of datagrams is told once in a while; the account has the others.
+/// A destination of datagrams is deduplicated; the account has the repetitions.
 #[test]
-fn what_was_told_just_before_is_filtered() {
+fn repeated_datagrams_are_filtered() {
     const TIMES: u64 = 50;
     let (mut agent, _rest) = agent_that_asks(DATAGRAMS);
     let here = (Ipv4Addr::LOCALHOST, 0);

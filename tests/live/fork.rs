@@ -78,6 +78,9 @@ fn a_thread_is_no_fork() {
     let thread = std::thread::spawn(|| unsafe { libc::gettid() }).join().unwrap();
     let (pid, _) = act::forked(|| 0);
     of("end", pid);
-    let told = all(|event| event["process"]["pid"] == thread && event["event"]["action"] == "fork");
-    assert!(told.is_empty(), "a process was made later, and no event told of the thread before: {told:?}");
+    let found = all(|event| event["process"]["pid"] == thread && event["event"]["action"] == "fork");
+    assert!(
+        found.is_empty(),
+        "a process was created later, and no event of the thread came before: {found:?}"
+    );
 }

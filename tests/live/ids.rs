@@ -8,13 +8,13 @@ use serde_json::json;
 use crate::act::{self, Folder, Strings, c};
 use crate::agent::{all, assert_fields, event, field, is, of, ready};
 
-/// Nobody's number, as every system has it.
+/// The uid of `nobody`, as every system has it.
 const NOBODY: libc::uid_t = 65_534;
 /// A number that stays as it is.
 const SAME: libc::uid_t = libc::uid_t::MAX;
 
 #[test]
-fn another_user_and_another_group_are_told() {
+fn another_user_and_another_group_are_reported() {
     ready();
     let (pid, status) = act::forked(|| {
         // SAFETY: these change this process alone and touch no memory. The library's would ask its threads.
@@ -52,19 +52,19 @@ fn another_user_and_another_group_are_told() {
         }),
     );
     assert_fields(&of("end", pid), json!({"user.id": "65534"}));
-    assert_eq!(all(|event| is(event, "uid_change", pid)).len(), 1, "the end tells nothing new");
+    assert_eq!(all(|event| is(event, "uid_change", pid)).len(), 1, "the end reports no change");
 }
 
 #[test]
-fn what_changes_nothing_is_not_told() {
+fn a_change_to_the_same_value_is_not_reported() {
     ready();
     let (pid, _) = act::forked(|| {
         // SAFETY: as above.
         unsafe { libc::syscall(libc::SYS_setresuid, SAME, 0, SAME) as i32 }
     });
     of("end", pid);
-    let told = all(|event| event["process"]["pid"] == pid && event["event"]["type"][0] == "change");
-    assert!(told.is_empty(), "{told:?}");
+    let found = all(|event| event["process"]["pid"] == pid && event["event"]["type"][0] == "change");
+    assert!(found.is_empty(), "{found:?}");
 }
 
 /// An executable with the set-user-id bit makes another of its process at exec, while it still runs what it ran.

@@ -46,11 +46,11 @@ mod touch;
 mod clock;
 /// Namespaces and control groups: what a container is made of.
 mod container;
-/// What is told of events beforehand.
+/// The documented fields of events.
 mod fields;
 /// What no rule can match and stays in the kernel.
 mod filter;
-/// Order, and what is told over a restart.
+/// Order, and what is reported over a restart.
 mod order;
 /// The account of records, and how the agent starts and stops.
 mod run;

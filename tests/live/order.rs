@@ -1,5 +1,5 @@
-//! Events in the order in which the kernel had them, and each process told once, however much happens while a sensor starts
-//! and ends.
+//! Events are in the kernel's order, and each process is reported once, however much happens while a sensor starts and
+//! ends.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::agent::{DEADLINE, events, field};
 
-/// What a sensor of its own told from its start to its end.
+/// What a sensor of its own reported from its start to its end.
 struct Run {
     events: Vec<Value>,
     /// How many records it says came too late to be put in their order.
@@ -63,7 +63,7 @@ fn await_ends(count: &AtomicUsize) {
     }
 }
 
-/// Starts processes on every processor until it is told to stop: some that end at once and some that stay a while. Where
+/// Starts processes on every processor until it has to stop: some that end at once and some that stay a while. Where
 /// that takes long, as on an emulated processor, most of the time is left to the sensors.
 /// Returns their numbers with when each was started and when it had ended, and counts `ends` meanwhile.
 fn churn(stop: &AtomicBool, ends: &AtomicUsize) -> Vec<(u32, Instant, Instant)> {
@@ -95,7 +95,7 @@ fn churn(stop: &AtomicBool, ends: &AtomicUsize) -> Vec<(u32, Instant, Instant)> 
     })
 }
 
-/// How often each process was told to have begun, by its name and its number.
+/// How often the begin of each process was reported, by its name and its number.
 fn begun(run: &Run) -> HashMap<(u64, String), usize> {
     let mut begun = HashMap::new();
     let of = |event: &&Value| {
@@ -109,7 +109,7 @@ fn begun(run: &Run) -> HashMap<(u64, String), usize> {
 }
 
 #[test]
-fn events_are_in_order_and_each_process_is_told_once_over_a_restart() {
+fn events_are_in_order_and_each_process_is_reported_once_over_a_restart() {
     let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (first, second, processes, times) = std::thread::scope(|scope| {
         let churn = scope.spawn(|| churn(&stop, &count));
@@ -134,23 +134,23 @@ fn events_are_in_order_and_each_process_is_told_once_over_a_restart() {
     let [began, ends, ended, starts, again] = times;
 
     for run in [&first, &second] {
-        // What the sensor says of itself is told when it is found out.
+        // Events about the sensor itself are reported when they are found.
         let of_processes = run.events.iter().filter(|event| event["event"]["category"][0] != "host");
-        let told: Vec<_> = of_processes.collect();
+        let found: Vec<_> = of_processes.collect();
         let brief = |event: &Value| {
             format!("{} {} {}", event["@timestamp"], event["event"]["action"], event["process"]["pid"])
         };
         let is_behind = |pair: &&[&Value]| time(pair[1]) < time(pair[0]);
         let behind: Vec<_> =
-            told.windows(2).filter(is_behind).map(|pair| [brief(pair[0]), brief(pair[1])]).collect();
+            found.windows(2).filter(is_behind).map(|pair| [brief(pair[0]), brief(pair[1])]).collect();
         assert!(behind.len() as u64 <= run.late, "{behind:?} stand behind later ones, {} late", run.late);
         for ((pid, id), count) in begun(run) {
-            assert_eq!(count, 1, "process {pid}, {id}, is told to have begun {count} times");
+            assert_eq!(count, 1, "process {pid}, {id}, was reported to begin {count} times");
         }
     }
     let [first, second] = [&first, &second].map(begun);
     let is_in = |begun: &HashMap<(u64, String), usize>, pid: u32| {
-        begun.keys().any(|(told, _)| *told == u64::from(pid))
+        begun.keys().any(|(found, _)| *found == u64::from(pid))
     };
     let (mut seen, mut unseen) = (0, 0);
     for (pid, since, until) in processes {

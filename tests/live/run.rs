@@ -26,9 +26,9 @@ fn start(mut events: Command) -> (Child, BufReader<std::process::ChildStdout>) {
     (child, out)
 }
 
-/// Every record is either read or told as lost: here the agent is held while far more is recorded than has room.
+/// Every record is either read or reported as lost: here the agent is held while far more is recorded than has room.
 #[test]
-fn what_is_lost_is_counted_and_told() {
+fn lost_records_are_counted_and_reported() {
     ready();
     // With the smallest rings, for the other tests' agent sees all this too: each time it is waited until it has caught up.
     let config = tempfile::NamedTempFile::new().unwrap();
@@ -45,18 +45,18 @@ fn what_is_lost_is_counted_and_told() {
         of("exec", last);
     }
     signal(&child, Signal::CONT);
-    let told = std::thread::spawn(move || {
-        let mut told = 0;
+    let found = std::thread::spawn(move || {
+        let mut found = 0;
         let mut line = String::new();
         while out.read_line(&mut line).unwrap() > 0 {
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["event"]["action"] == "records_lost" {
-                told += field(&event, "lapwing.lost.records").as_u64().unwrap();
+                found += field(&event, "lapwing.lost.records").as_u64().unwrap();
                 assert_eq!(event["event"]["category"][0], "host");
             }
             line.clear();
         }
-        told
+        found
     });
     // It looks for losses every second, and once more at its end.
     signal(&child, Signal::TERM);
@@ -69,7 +69,7 @@ fn what_is_lost_is_counted_and_told() {
     let [seen, read, lost, _late] = numbers[..] else { panic!("{line}") };
     assert!(lost > 0, "{line}");
     assert_eq!(seen, read + lost, "{line}");
-    assert_eq!(told.join().unwrap(), lost);
+    assert_eq!(found.join().unwrap(), lost);
 }
 
 #[test]
@@ -114,13 +114,13 @@ fn without_btf_it_says_which_kernels_have_it() {
 }
 
 #[test]
-fn what_ran_before_is_told_first() {
+fn processes_that_ran_before_are_reported_first() {
     ready();
     let own = std::process::id();
     of("already_running", own);
-    let told = all(|event| is(event, "already_running", own));
-    assert_eq!(told.len(), 1);
-    let event = &told[0];
+    let found = all(|event| is(event, "already_running", own));
+    assert_eq!(found.len(), 1);
+    let event = &found[0];
     assert_eq!(event["event"]["type"][0], "info");
     assert_eq!(event["process"]["executable"], std::env::current_exe().unwrap().to_str().unwrap());
     // The same process by a record has the same name.

@@ -13,7 +13,7 @@ fn pause() {
 }
 
 #[test]
-fn a_new_session_is_told_and_stays() {
+fn a_new_session_is_reported_and_stays() {
     ready();
     let (pid, status) = act::forked(|| {
         // SAFETY: it touches no memory, and the second process only leaves.

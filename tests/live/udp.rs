@@ -22,7 +22,7 @@ fn attempted(port: u16) -> Value {
     })
 }
 
-/// How many were told of this port by now: what was sent before this was asked.
+/// How many events this port has by now, of everything that was sent before this call.
 fn count(port: u16) -> usize {
     let (_receiver, last) = receiver("127.0.0.1");
     sender("127.0.0.1").send_to(b"last", last).unwrap();
@@ -49,7 +49,7 @@ fn udp(family: AddressFamily) -> OwnedFd {
 }
 
 #[test]
-fn whom_a_process_sends_to_is_told_once() {
+fn a_destination_is_reported_once() {
     let (_receiver, address) = receiver("127.0.0.1");
     let sender = sender("127.0.0.1");
     for _ in 0..50 {
@@ -112,7 +112,7 @@ fn is_end_observed() -> bool {
 }
 
 #[test]
-fn each_process_is_told_of() {
+fn the_datagrams_of_each_process_are_reported() {
     let (_receiver, address) = receiver("127.0.0.1");
     let sender = sender("127.0.0.1");
     let send = || act::forked(|| i32::from(sender.send_to(b"datagram", address).is_err()));
@@ -125,7 +125,7 @@ fn each_process_is_told_of() {
 }
 
 #[test]
-fn a_connect_tells_of_what_is_sent_by_it() {
+fn a_connect_reports_the_destination_of_later_datagrams() {
     let (receiver, address) = receiver("127.0.0.1");
     let socket = udp(AddressFamily::INET);
     connect(&socket, &address).unwrap();
@@ -148,7 +148,7 @@ fn a_connected_socket_may_send_to_another() {
 }
 
 #[test]
-fn ipv6_is_told() {
+fn ipv6_is_reported() {
     let (_receiver, address) = receiver("::1");
     sender("::1").send_to(b"datagram", address).unwrap();
     let sent = attempted(address.port());
@@ -171,7 +171,7 @@ fn ipv4_by_an_ipv6_socket_is_ipv4() {
 }
 
 #[test]
-fn udp_lite_is_told() {
+fn udp_lite_is_reported() {
     ready();
     const IPPROTO_UDPLITE: u32 = 136;
     let protocol = std::num::NonZeroU32::new(IPPROTO_UDPLITE).map(rustix::net::Protocol::from_raw);
@@ -185,7 +185,7 @@ fn udp_lite_is_told() {
 }
 
 #[test]
-fn tcp_is_not_told_a_second_time() {
+fn tcp_is_not_reported_a_second_time() {
     let (_receiver, address) = receiver("127.0.0.1");
     let _listener = TcpListener::bind(address).unwrap();
     let _stream = TcpStream::connect(address).unwrap();
@@ -206,15 +206,15 @@ fn another_one_does_not_take_its_place() {
     assert!(lines.next().is_some(), "it has attached its hooks");
     sender("127.0.0.1").send_to(b"datagram", address).unwrap();
     attempted(address.port());
-    let told = lines.any(|line| is_to(&serde_json::from_str(&line).unwrap(), address.port()));
-    assert!(told, "the other agent saw it too");
+    let found = lines.any(|line| is_to(&serde_json::from_str(&line).unwrap(), address.port()));
+    assert!(found, "the other agent saw it too");
     other.kill().unwrap();
     other.wait().unwrap();
 }
 
 /// What people send datagrams with.
 #[test]
-fn tools_are_told_of() {
+fn datagrams_of_tools_are_reported() {
     for (name, script) in [
         ("nc", "echo x | nc -u -w 1 127.0.0.1 PORT"),
         ("dig", "dig @127.0.0.1 -p PORT +tries=1 +time=1 lapwing.example"),
@@ -234,7 +234,7 @@ fn tools_are_told_of() {
             continue;
         }
         let event = event(name, |event| is_to(event, port));
-        let told = field(&event, "process.name").to_string();
-        assert!(told.contains(name), "{told}");
+        let found = field(&event, "process.name").to_string();
+        assert!(found.contains(name), "{found}");
     }
 }

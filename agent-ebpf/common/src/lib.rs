@@ -13,7 +13,7 @@ pub use reach::Reach;
 /// The version of this format, in every record. A reader refuses any other.
 pub const VERSION: u16 = 4;
 
-/// What a record tells. The numbers leave room for later kinds of the same subject.
+/// The kind of a record. The numbers leave room for later kinds of the same subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Kind(pub u16);
@@ -38,8 +38,8 @@ impl Kind {
     /// A TCP connection, or an attempt at one, is over: [`Closed`].
     pub const CLOSED: Self = Self(90);
 
-    /// A process is about to send datagrams to somebody: [`Connection`]. It is told once in a while for each
-    /// destination.
+    /// A process is about to send datagrams to a destination: [`Connection`]. Repetitions for the same destination are
+    /// deduplicated.
     pub const DATAGRAM: Self = Self(100);
 
     /// A command of `bpf(2)` changes what the agent put into the kernel: [`Touched`].
@@ -324,7 +324,7 @@ wire! {
     Descriptor: 16 {
         /// The inode's number.
         inode: u64,
-        /// `st_mode`, of which the upper bits tell the type.
+        /// `st_mode`, of which the upper bits are the type.
         mode: u32,
         /// The kernel's device number, for devices. Of standard input, where that is a pipe, how many may write to it; where it is a
         /// socket, whether its other end may: 1 or 0.
@@ -360,7 +360,7 @@ wire! {
         credentials: Credentials,
         /// The new process's.
         place: Place,
-        /// The process that forked; the parent of the new one is another where `CLONE_PARENT` was asked for.
+        /// The process that forked; the parent of the new one is another with `CLONE_PARENT`.
         forker: u32,
         /// Zero.
         reserved: u32,
@@ -388,7 +388,7 @@ wire! {
         args_count: u32,
         /// Bytes of all arguments, also of those that did not fit.
         args_bytes: u32,
-        /// The file that was asked for, as it was written.
+        /// The file name as the caller passed it.
         filename: Span,
         /// The file that the kernel runs: for a script its interpreter, as it was written.
         interpreter: Span,
@@ -412,15 +412,15 @@ wire! {
         task: Task,
         /// What it had become.
         state: State,
-        /// As `wait` tells it: the exit code above eight bits of the signal.
+        /// As `wait` returns it: the exit code above eight bits of the signal.
         status: u32,
         /// Zero.
         reserved: u32,
     }
 
-    /// Two ends of a socket and what tells it from others.
+    /// The two ends of a socket and what identifies it.
     Socket: 64 {
-        /// The kernel's address of it: tells sockets apart while they live, and is never shown.
+        /// The kernel's address of it: identifies the socket while it lives, and is never shown.
         id: u64,
         /// The inode's number, by which file descriptors name it; zero where it has none.
         inode: u64,
@@ -464,7 +464,7 @@ wire! {
         state: State,
     }
 
-    /// A connection is over. It tells no process: this is written in whatever context the last packet was handled.
+    /// A connection is over. It names no process: it is written in the context in which the last packet was handled.
     Closed: 112 {
         /// [`Kind::CLOSED`].
         header: Header,
@@ -480,7 +480,7 @@ wire! {
         reserved: u32,
     }
 
-    /// Somebody does something to the agent.
+    /// An act on the agent.
     Touched: 96 {
         /// [`Kind::BPF`], [`Kind::PTRACE`] or [`Kind::SIGNAL`].
         header: Header,
@@ -500,8 +500,8 @@ wire! {
 
     /// What stays in the kernel because no rule that is loaded can match it. All zero lets everything through.
     Filter: 64 {
-        /// By [`Kind::slot`], the classes of destinations whose records are not made, a bit each ([`Reach::bit`]). Only
-        /// records about connections are asked.
+        /// By [`Kind::slot`], the classes of destinations whose records are not made, a bit each ([`Reach::bit`]). Used
+        /// only for records about connections.
         dropped: [u32; SLOTS],
     }
 

@@ -1,5 +1,5 @@
-//! Classes of addresses: by these alone the kernel side tells connections apart that no rule can match. Both sides ask the
-//! same function, and user space derives the filter from the networks that stand beside it.
+//! Classes of addresses. Only by these the kernel side filters connections that no rule can match. Both sides use the
+//! same function, and user space derives the filter from the networks that are defined beside it.
 
 /// A class of addresses. Every address is of exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -291,7 +291,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sink/waiting.rs", "BYTES_MAX", Apart, "on disk: the same", "`waiting_alone` in `lapwing status`"),
     limit(SETTING, "[sink.batch] bytes_max", Times(3), "further alerts are in the next request; of one sink, as read, as sent and compressed", "–"),
     limit("agent/src/sink/http.rs", "ANSWER_BYTES_MAX", Passing, "the answer is refused", "`lapwing status`, *sinks*"),
-    limit("agent/src/sink/backoff.rs", "ASKED_MAX", Apart, "it is tried again nevertheless", "–"),
+    limit("agent/src/sink/backoff.rs", "RETRY_AFTER_MAX", Apart, "it is tried again nevertheless", "–"),
     limit("agent/src/sink/delivery.rs", "FLUSH_MAX", Apart, "what is left is delivered by the next run", LOG),
     // CloudTrail.
     limit("agent/src/source/cloudtrail/notification.rs", "OBJECTS_MAX", Apart, "the message is refused", STATUS),
@@ -338,7 +338,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/engine/src/engine/explain/chain.rs", "HITS_MAX", Apart, "further events are not tried", COMMAND),
     limit("agent/engine/src/engine/explain/chain.rs", "REFUSED_MAX", Apart, "further ones are not shown", COMMAND),
     limit("agent/engine/src/engine/explain/state.rs", "GROUPS_MAX", Apart, "further groups are not looked at", COMMAND),
-    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_TOLD_MAX", Apart, "further groups are not shown", COMMAND),
+    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_SHOWN_MAX", Apart, "further groups are not shown", COMMAND),
     limit("agent/src/command/explain.rs", "CANDIDATES_MAX", Apart, "further rules are not shown", COMMAND),
     limit("agent/src/command/test.rs", "REASON_LINES_MAX", Apart, "the rest is not shown", COMMAND),
     limit("agent/src/command/alerts.rs", "LISTED_MAX", Apart, "further alerts are not shown", COMMAND),

@@ -139,7 +139,7 @@ fn an_alert_says_of_each_process_what_is_missing() {
 fn the_last_is_the_script_of_the_process() {
     for (outcome, expected, missing) in [
         (hash_of(b"#!"), Some(64), None),
-        (Err(Missing::Doubtful), None, Some("cannot be told from other files")),
+        (Err(Missing::Doubtful), None, Some("cannot be distinguished from other files")),
     ] {
         let mut context = Context { ancestors: vec![Fields::new()], ..Context::default() };
         complete(&mut context, &[hash_of(b""), hash_of(b"x"), outcome]);

@@ -63,7 +63,7 @@ impl Missing {
             Self::Gone => "gone",
             Self::Other => "not the same file any more",
             Self::Fresh => "changed just before it ran",
-            Self::Doubtful => "cannot be told from other files",
+            Self::Doubtful => "cannot be distinguished from other files",
             Self::Unreadable => "unreadable",
             Self::Large => "larger than 64 MiB",
             Self::Budget => "budget",
