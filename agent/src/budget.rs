@@ -190,7 +190,7 @@ impl Accounts {
         charge
     }
 
-    /// Charges an owner, unless somebody is charged already.
+    /// Charges an owner, unless one is charged already.
     pub(crate) fn charge_once(&mut self, charge: &Charge, owner: u32, bytes: usize) {
         if charge.0.get().is_some() {
             return;
@@ -228,7 +228,7 @@ impl Accounts {
     }
 }
 
-/// Bytes that are charged as long as this is there. A copy is another thing, which nobody has charged yet.
+/// Bytes that are charged as long as this is there. A copy is a separate, uncharged thing.
 #[derive(Debug, Default)]
 pub(crate) struct Charge(OnceLock<(Arc<Account>, usize)>);
 

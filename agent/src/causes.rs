@@ -23,13 +23,13 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
-    struct Told(&'static str, #[source] Option<Box<Told>>);
+    struct Cause(&'static str, #[source] Option<Box<Cause>>);
 
     #[test]
-    fn each_cause_is_told_once() {
-        let told = |text, cause: Option<Told>| Told(text, cause.map(Box::new));
-        let error = told("no answer", Some(told("timed out", Some(told("out", None)))));
+    fn each_cause_is_shown_once() {
+        let caused = |text, cause: Option<Cause>| Cause(text, cause.map(Box::new));
+        let error = caused("no answer", Some(caused("timed out", Some(caused("out", None)))));
         assert_eq!(causes(&error), "no answer: timed out");
-        assert_eq!(causes(&told("two\nlines", Some(told("why", None)))), "two lines: why");
+        assert_eq!(causes(&caused("two\nlines", Some(caused("why", None)))), "two lines: why");
     }
 }

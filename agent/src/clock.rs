@@ -14,8 +14,8 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_nanos(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
 }
 
-/// When a file's content or inode was last changed, in nanoseconds since 1970: nobody can set it back, so it tells when
-/// a file came.
+/// When a file's content or inode was last changed, in nanoseconds since 1970. It cannot be set back, so it shows when a
+/// file came.
 pub(crate) fn changed(metadata: &Metadata) -> i64 {
     metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
 }

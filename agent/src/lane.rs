@@ -1,4 +1,4 @@
-//! A lane: one thread that owns a source and the engine that judges its events.
+//! A lane: one thread that owns a source and the engines that evaluate its events.
 //!
 //! From a record to an alert nothing here waits for anybody but the ledger, nothing is locked and no file is read. Others
 //! ask the lane through its inbox, which it looks into between two batches, and while it waits for the ledger.
@@ -36,13 +36,13 @@ pub(crate) struct Lane {
     pub(crate) name: &'static str,
     /// Where its events come from.
     pub(crate) source: Box<dyn Source>,
-    /// What judges them: rules that were written for different words for the same are shown these.
-    pub(crate) judges: Vec<Judge>,
+    /// The engines that evaluate them, each with its view: some rules are written for other names of the same events.
+    pub(crate) evaluators: Vec<Evaluator>,
     /// The fields of events.
     pub(crate) schema: Arc<Schema>,
     /// Where its alerts go.
     pub(crate) ledger: LedgerSender,
-    /// How long it must be quiet before the clock tells how far the stream has come, and not its events.
+    /// How long it must be quiet before the clock advances the stream's time, and not its events.
     pub(crate) quiet: Duration,
 }
 
@@ -56,15 +56,15 @@ impl Drop for Bell {
     }
 }
 
-/// An engine, and how it is told the events.
-pub(crate) struct Judge {
+/// An engine, and the view by which it gets the events.
+pub(crate) struct Evaluator {
     /// The event as the engine's rules expect it; `None` where they know of no such event.
     pub(crate) view: View,
-    /// What judges it.
+    /// Evaluates it.
     pub(crate) engine: Engine,
 }
 
-/// How an event is told.
+/// A view of events, such as auditd's; `None` where it has no such event.
 pub(crate) type View = fn(&Arc<Event>) -> Option<Arc<Event>>;
 
 /// What others hold of a lane at work.
@@ -83,7 +83,7 @@ pub(crate) struct LaneClient {
     beats: Arc<AtomicU64>,
 }
 
-/// Somebody who wants to see the events.
+/// A client that subscribed to the events.
 #[derive(Clone)]
 pub(crate) struct Subscriber {
     /// Where they go; one that does not take them in time misses them.
@@ -142,7 +142,7 @@ impl LaneClient {
         answer
     }
 
-    /// Shows the lane's events to somebody from now on.
+    /// Sends the lane's events to a subscriber from now on.
     pub(crate) fn subscribe(&self, subscriber: Subscriber) {
         // A lane that has ended has no more events.
         let _ = self.inbox.send(Request::Subscribe(subscriber));
@@ -217,7 +217,7 @@ impl Work {
         while let Some(batch) = self.lane.source.next(WAIT)? {
             self.beats.fetch_add(1, Relaxed);
             self.serve();
-            self.judge(batch)?;
+            self.evaluate(batch)?;
         }
         self.suspend()?;
         let checkpoint = Checkpoint { changes: self.changes(), done: None };
@@ -230,9 +230,9 @@ impl Work {
 
     /// Hands over what rules hold that is not complete, a rule's after the other.
     fn suspend(&mut self) -> Result<()> {
-        for judge in 0..self.lane.judges.len() {
-            for rule in 0..self.lane.judges[judge].engine.rules().count() {
-                self.output.changes.extend(self.lane.judges[judge].engine.suspend_rule(rule));
+        for evaluator in 0..self.lane.evaluators.len() {
+            for rule in 0..self.lane.evaluators[evaluator].engine.rules().count() {
+                self.output.changes.extend(self.lane.evaluators[evaluator].engine.suspend_rule(rule));
                 let changes = self.output.changes.iter().map(|changed| changed.change.value.as_ref());
                 if changes.flatten().map(Vec::len).sum::<usize>() >= DELIVERY_BYTES_MAX {
                     let checkpoint = Checkpoint { changes: self.changes(), done: None };
@@ -254,21 +254,21 @@ impl Work {
         rows.collect()
     }
 
-    fn judge(&mut self, batch: Batch) -> Result<()> {
+    fn evaluate(&mut self, batch: Batch) -> Result<()> {
         for event in batch.events {
             let event = Arc::new(event);
             self.events += 1;
             self.clock.see(event.time());
             self.show(&event);
-            for Judge { view, engine } in &mut self.lane.judges {
+            for Evaluator { view, engine } in &mut self.lane.evaluators {
                 if let Some(event) = view(&event) {
                     engine.push(event, &mut self.output);
                 }
             }
         }
         if let Some(now) = self.clock.now(self.lane.quiet, self.lane.source.now()) {
-            for judge in &mut self.lane.judges {
-                judge.engine.advance(now, &mut self.output);
+            for evaluator in &mut self.lane.evaluators {
+                evaluator.engine.advance(now, &mut self.output);
             }
         }
         let alerts = std::mem::take(&mut self.output.alerts);
@@ -326,13 +326,13 @@ impl Work {
         Ok(())
     }
 
-    /// Shows an event to those who asked for them; those who have gone are forgotten.
+    /// Sends an event to the subscribers; those who have gone are removed.
     fn show(&mut self, event: &Arc<Event>) {
         self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
         self.subscribers.iter().for_each(|subscriber| subscriber.show(event));
     }
 
-    /// Answers what was asked since the last batch.
+    /// Serves the requests since the last batch.
     fn serve(&mut self) {
         self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
         while let Ok(request) = self.requests.try_recv() {
@@ -344,7 +344,7 @@ impl Work {
                     }
                     self.subscribers.push(subscriber);
                 }
-                // Who asked may have gone.
+                // The client may have gone.
                 Request::Status(reply) => drop(reply.send(self.status())),
             }
         }
@@ -353,18 +353,18 @@ impl Work {
 
     /// The exceptions for rules that run here, and how often each kept something back.
     fn exceptions(&self) -> Vec<Json> {
-        let mut told: Vec<(&Arc<Exception>, u64)> = Vec::new();
-        for Judge { engine, .. } in &self.lane.judges {
+        let mut counted: Vec<(&Arc<Exception>, u64)> = Vec::new();
+        for Evaluator { engine, .. } in &self.lane.evaluators {
             let is_for_any = |exception: &Exception| engine.rules().any(|rule| exception.is_for(rule));
             for (exception, kept_back) in engine.exceptions().filter(|(exception, _)| is_for_any(exception)) {
-                match told.iter_mut().find(|(known, _)| Arc::ptr_eq(known, exception)) {
+                match counted.iter_mut().find(|(known, _)| Arc::ptr_eq(known, exception)) {
                     Some((_, count)) => *count += kept_back,
-                    None => told.push((exception, kept_back)),
+                    None => counted.push((exception, kept_back)),
                 }
             }
         }
         let now = clock::now();
-        let exceptions = told.into_iter().map(|(exception, kept_back)| {
+        let exceptions = counted.into_iter().map(|(exception, kept_back)| {
             json!({
                 "place": format!("{}:{}", exception.file, exception.line),
                 "kept_back": kept_back,
@@ -378,20 +378,20 @@ impl Work {
 
     /// What `max_signals` holds back in time spans that are not over, by rule and by who did what.
     fn held_back(&self) -> Vec<Json> {
-        let engines = self.lane.judges.iter().map(|judge| &judge.engine);
+        let engines = self.lane.evaluators.iter().map(|evaluator| &evaluator.engine);
         let rules = engines.flat_map(Engine::held_back).take(HELD_BACK_RULES_MAX);
         let rows = rules.flat_map(|(rule, _, rows)| {
             rows.into_iter().take(HELD_BACK_ROWS_MAX).map(|row| {
-                let mut told = alert::cause::held_back(&row);
-                told["rule"] = rule.name.as_str().into();
-                told
+                let mut json = alert::cause::held_back(&row);
+                json["rule"] = rule.name.as_str().into();
+                json
             })
         });
         rows.collect()
     }
 
     fn status(&self) -> Json {
-        let engines = || self.lane.judges.iter().map(|judge| &judge.engine);
+        let engines = || self.lane.evaluators.iter().map(|evaluator| &evaluator.engine);
         let sum = |of: fn(&Counters) -> u64| engines().map(|engine| of(&engine.counters())).sum::<u64>();
         json!({
             "name": self.lane.name,

@@ -1,9 +1,9 @@
-//! The thread that owns what is on disk: the alert log and the store. Whoever has something to keep sends it
-//! here, in order, and everything in one [`Commit`] becomes durable together.
+//! The thread that owns the alert log and the store. Everything that must be kept is sent here, in order, and
+//! everything in one [`Commit`] becomes durable together.
 //!
 //! Lanes hold a [`LedgerSender`], whose [`offer`](LedgerSender::offer) gives a commit back while the disk takes none;
 //! sinks and commands hold a [`LedgerClient`], whose requests never wait behind commits. When the last sender is
-//! dropped the ledger makes everything durable and tells the clients that nothing more comes; when the last
+//! dropped the ledger makes everything durable and notifies the clients that nothing more comes; when the last
 //! client is dropped the thread ends, and what it returns says whether anything was lost. From
 //! [`LedgerClient::stop`] on the disk has [`STOP_MAX`]: what it has not taken then goes to the agent's own log.
 
@@ -191,7 +191,7 @@ pub(crate) struct LedgerClient {
     status: Arc<Status>,
 }
 
-/// What the ledger is asked.
+/// A request to the ledger.
 enum Request {
     Read { after: i64, count_max: usize, bytes_max: usize, reply: oneshot::Sender<Vec<Spooled>> },
     Acknowledge { sink: String, sequence: i64 },
@@ -236,7 +236,7 @@ impl LedgerClient {
         Arc::clone(&self.status.arrived)
     }
 
-    /// A sink has delivered everything up to this alert. After a crash it may be asked to deliver some of it
+    /// A sink has delivered everything up to this alert. After a crash it may deliver some of it
     /// again.
     pub(crate) fn acknowledge(&self, sink: &str, sequence: i64) {
         // A ledger that has ended needs no acknowledgement: the alerts are delivered again.

@@ -37,8 +37,8 @@ pub(crate) fn start(config: Config) {
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
-        // A line that cannot be written, on a full disk or to a reader that is gone, would be told in a way that panics
-        // when that cannot be written either.
+        // A line that cannot be written, on a full disk or to a reader that is gone, would be reported in a way that
+        // panics when that cannot be written either.
         .log_internal_errors(false)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);

@@ -29,7 +29,7 @@ use crate::config::{Config, SensorConfig};
 use crate::control::Server;
 use crate::edges::{self, Edges, join_by};
 use crate::integrity::{self, Plan, Rows, Written};
-use crate::lane::{self, Bell, Judge, Lane, LaneClient, View};
+use crate::lane::{self, Bell, Evaluator, Lane, LaneClient, View};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
 use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
@@ -56,10 +56,10 @@ const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
 const HOST: Weights = Weights { state: 4, terms: 4, jobs: 1 };
 const AUDITD: Weights = Weights { state: 1, terms: 1, jobs: 1 };
 const CLOUDTRAIL: Weights = Weights { state: 2, terms: 1, jobs: 6 };
-/// How long CloudTrail must be quiet before the clock tells how far its stream has come.
+/// How long CloudTrail must be quiet before the clock advances its stream's time.
 const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
-/// How long the sensor must be quiet before the clock tells how far its stream has come. Its events are here in a
-/// fraction of that.
+/// How long the sensor must be quiet before the clock advances its stream's time. Its events arrive in a fraction of
+/// that.
 const SENSOR_QUIET: Duration = Duration::from_secs(1);
 
 /// How long after a stop lanes, then the edges, and then the ledger may still run.
@@ -261,7 +261,7 @@ fn written(config: &Config, traces: &[Arc<Trace>; 2], client: &Arc<LedgerClient>
     })
 }
 
-/// Tells every source that there is no more to come.
+/// Stops every source.
 #[derive(Clone)]
 struct Stop {
     sensor: Arc<AtomicBool>,
@@ -279,7 +279,7 @@ impl Stop {
     }
 }
 
-/// What is detected, and what of it nobody wants to hear of.
+/// The rules and their exceptions.
 struct Rules {
     loaded: Loaded,
     exceptions: Exceptions,
@@ -288,7 +288,7 @@ struct Rules {
 }
 
 impl Rules {
-    /// Reads them, and tells what is wrong with any.
+    /// Reads them, and reports what is wrong with any.
     fn load(config: &Config) -> Result<Self> {
         let mut schema = Schema::new();
         let loaded = rules::load(&config.rules.paths, &mut schema)?;
@@ -330,7 +330,7 @@ type QueuesEnded = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The sources that run, each on a lane of its own.
 struct Sources {
     running: Vec<lane::Running>,
-    /// How CloudTrail's is told what to do, and the end of what it does with queues.
+    /// CloudTrail's control, and the end of its queues.
     cloudtrail: Option<(Control, QueuesEnded)>,
 }
 
@@ -352,12 +352,12 @@ impl Lanes<'_> {
                 sensor.filter(&rules);
             }
             let [rules, for_auditd] = rules;
-            let mut judges =
-                vec![self.judge(&rules, Duration::ZERO, limits(HOST), |event| Some(event.clone()))?];
+            let mut evaluators =
+                vec![self.evaluator(&rules, Duration::ZERO, limits(HOST), |event| Some(event.clone()))?];
             if has_auditd {
-                judges.push(self.judge(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
+                evaluators.push(self.evaluator(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
             }
-            running.push(self.start(SENSOR_LANE, sensor, judges, SENSOR_QUIET)?);
+            running.push(self.start(SENSOR_LANE, sensor, evaluators, SENSOR_QUIET)?);
         }
         let mut cloudtrail = None;
         if self.config.cloudtrail.enabled() {
@@ -365,8 +365,9 @@ impl Lanes<'_> {
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
             let rules = rules::reading(self.rules, &CLOUDTRAIL_STREAMS);
             let limits = limits(CLOUDTRAIL);
-            let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
-            running.push(self.start("cloudtrail", source, vec![judge], CLOUDTRAIL_QUIET)?);
+            let evaluator =
+                self.evaluator(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
+            running.push(self.start("cloudtrail", source, vec![evaluator], CLOUDTRAIL_QUIET)?);
         }
         if running.is_empty() {
             bail!(NOTHING_TO_WATCH);
@@ -384,7 +385,7 @@ impl Lanes<'_> {
         Ok(rows)
     }
 
-    /// Opens the CloudTrail source, and tells which rules cannot run on it.
+    /// Opens the CloudTrail source, and reports which rules cannot run on it.
     fn cloudtrail(&self, edges: &Edges) -> Result<CloudTrail> {
         let rows = |scope: &str| self.rows(scope);
         let config = &self.config.cloudtrail;
@@ -398,8 +399,14 @@ impl Lanes<'_> {
         Ok(source)
     }
 
-    /// What judges a lane's events by these rules, with what they knew when the agent stopped.
-    fn judge(&self, rules: &[Arc<Rule>], lateness: Duration, limits: Limits, view: View) -> Result<Judge> {
+    /// What evaluators a lane's events by these rules, with what they knew when the agent stopped.
+    fn evaluator(
+        &self,
+        rules: &[Arc<Rule>],
+        lateness: Duration,
+        limits: Limits,
+        view: View,
+    ) -> Result<Evaluator> {
         let options = Options { lateness, limits, learn: self.config.rules.learn };
         let mut engine = Engine::new(self.schema.clone(), rules, options)
             .with_exceptions(self.exceptions)
@@ -414,19 +421,19 @@ impl Lanes<'_> {
             self.client.rows(&lane::scope(&id), &mut restore).with_context(|| format!("rule {id}"))?;
         }
         settled.finish();
-        Ok(Judge { view, engine })
+        Ok(Evaluator { view, engine })
     }
 
     fn start(
         &self,
         name: &'static str,
         source: impl Source + 'static,
-        judges: Vec<Judge>,
+        evaluators: Vec<Evaluator>,
         quiet: Duration,
     ) -> Result<lane::Running> {
         let (source, schema, ledger) = (Box::new(source), self.schema.clone(), self.sender.clone());
         let bell = Bell(self.bell.clone());
-        Lane { name, source, schema, judges, ledger, quiet }.start(bell)
+        Lane { name, source, schema, evaluators, ledger, quiet }.start(bell)
     }
 }
 
@@ -475,7 +482,7 @@ impl<'a> Settled<'a> {
     }
 }
 
-/// What the status tells beside what lanes say of themselves.
+/// The part of the status that is not of a lane.
 struct About<'a> {
     config: &'a Config,
     loaded: &'a Loaded,

@@ -1,4 +1,4 @@
-//! Recordings: the events of a host as its engine judged them, in that order, to be judged again elsewhere.
+//! Recordings: the events of a host in the order in which its engine evaluated them, to be evaluated again elsewhere.
 //!
 //! ```text
 //! head │ events │ events │ … │ events │ missed │ events │ … │ end
@@ -7,7 +7,7 @@
 //! A recording is a Zstandard file whose content is one ECS document a line, so that `zstd -d` and everything that reads
 //! lines reads it too. *Events* are frames of whole lines, each with a checksum of its own and independent of the
 //! others, so that what was written before a kill can be read. The rest are frames that other readers skip, in which a
-//! JSON object tells what is recorded and by what, how many events were missed at this place, and that this is the end.
+//! JSON object has what is recorded and by what, how many events were missed at this place, or the end.
 
 use std::io::{self, BufReader, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use crate::source::Zstd;
 
 /// The version of this format; a reader refuses a newer one.
 const VERSION: u32 = 1;
-/// Begins a frame of ours that other readers skip; Zstandard leaves sixteen such numbers to whoever wants them.
+/// Begins a frame of ours that other readers skip; Zstandard leaves sixteen such numbers to applications.
 const MAGIC: [u8; 4] = 0x184d_2a5c_u32.to_le_bytes();
 /// What its content begins with at the head of a recording.
 const HEAD: &[u8] = b"{\"lapwing_recording\":";
@@ -58,7 +58,7 @@ pub(crate) struct Head {
     pub(crate) began: String,
 }
 
-/// What is told between events and at the end.
+/// A note between events or at the end.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Note {
@@ -95,15 +95,15 @@ pub(crate) struct Recorder<W> {
 /// Reads a recording's events, as lines.
 pub(crate) struct Recording<R: Read> {
     zstd: Zstd<BufReader<R>>,
-    told: Arc<Mutex<Told>>,
+    notes: Arc<Mutex<Notes>>,
     /// The frame that is read, whole and checked.
     frame: Cursor<Vec<u8>>,
     is_over: bool,
 }
 
-/// What a recording told beside events so far.
+/// What a recording's notes have said so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Notes {
     /// How many events were missed when it was recorded.
     pub(crate) missed: u64,
     /// Whether its end was read.
@@ -112,8 +112,8 @@ pub(crate) struct Told {
 
 /// A stream of which it is known whether it is a recording.
 pub(crate) enum Begun<R: Read> {
-    /// It is; what the head tells, the lines, and what is told between them.
-    Recording(Box<Head>, Box<Recording<R>>, Arc<Mutex<Told>>),
+    /// It is; its header, its lines, and its notes.
+    Recording(Box<Head>, Box<Recording<R>>, Arc<Mutex<Notes>>),
     /// It is not: the stream from its beginning.
     Other(io::Chain<Cursor<Vec<u8>>, R>),
 }
@@ -248,18 +248,18 @@ pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> 
         return Err(RecordingError::Version(format));
     }
     let head = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
-    let told = Arc::<Mutex<Told>>::default();
-    let notes = told.clone();
+    let notes = Arc::<Mutex<Notes>>::default();
+    let taken = notes.clone();
     let zstd = Zstd::with_notes(BufReader::new(reader), MAGIC, FRAME_BYTES_MAX as u64, move |content| {
-        let mut told = notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = taken.lock().unwrap_or_else(PoisonError::into_inner);
         match serde_json::from_slice(content)? {
-            Note::Missed(events) => told.missed = told.missed.saturating_add(events),
-            Note::End { .. } => told.is_ended = true,
+            Note::Missed(events) => notes.missed = notes.missed.saturating_add(events),
+            Note::End { .. } => notes.is_ended = true,
         }
         Ok(())
     });
-    let recording = Recording { zstd, told: told.clone(), frame: Cursor::default(), is_over: false };
-    Ok(Begun::Recording(Box::new(head), Box::new(recording), told))
+    let recording = Recording { zstd, notes: notes.clone(), frame: Cursor::default(), is_over: false };
+    Ok(Begun::Recording(Box::new(head), Box::new(recording), notes))
 }
 
 /// The one thing that the heads of all versions say.
@@ -273,7 +273,7 @@ impl<R: Read> Recording<R> {
     fn advance(&mut self) -> io::Result<bool> {
         self.frame.set_position(0);
         let is_there = self.zstd.frame(self.frame.get_mut(), FRAME_BYTES_MAX)?;
-        let is_ended = self.told.lock().unwrap_or_else(PoisonError::into_inner).is_ended;
+        let is_ended = self.notes.lock().unwrap_or_else(PoisonError::into_inner).is_ended;
         if is_there || is_ended { Ok(is_there) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
@@ -346,12 +346,13 @@ mod tests {
     #[test]
     fn an_event_is_judged_again_when_it_was() {
         let (schema, time) = (Schema::new(), Timestamp::from_nanos);
-        for (told, judged) in [(5, 5), (5_000_000_007, 3)] {
-            let event = Event::new(time(told), Fields::new(), Vec::new()).with_correlation_time(time(judged));
+        for (wall, monotonic) in [(5, 5), (5_000_000_007, 3)] {
+            let event =
+                Event::new(time(wall), Fields::new(), Vec::new()).with_correlation_time(time(monotonic));
             let mut line = Vec::new();
             write_line(&event, &schema, &mut line);
             let again = Event::from_json(&schema, &serde_json::from_slice(&line).unwrap()).unwrap();
-            assert_eq!((again.time(), again.timestamp()), (time(judged), time(told)));
+            assert_eq!((again.time(), again.timestamp()), (time(monotonic), time(wall)));
         }
     }
 
@@ -363,12 +364,12 @@ mod tests {
         recorder.missed(4).unwrap();
         let (bytes, written) = recorder.end().unwrap();
         assert_eq!((written.events, written.missed, written.bytes), (1, 7, bytes.len() as u64));
-        let Ok(Begun::Recording(_, mut recording, told)) = begin(&bytes[..]) else { panic!("no recording") };
+        let Ok(Begun::Recording(_, mut recording, notes)) = begin(&bytes[..]) else { panic!("no recording") };
         io::copy(&mut recording, &mut io::sink()).unwrap();
-        assert_eq!(told.lock().unwrap().missed, 7);
+        assert_eq!(notes.lock().unwrap().missed, 7);
     }
 
-    /// Wherever it is cut, whole frames before are read and it is told that the end is missing.
+    /// Wherever it is cut, whole frames before are read and the missing end is reported.
     #[test]
     fn a_torn_end_is_told_and_what_is_before_it_is_read() {
         let (bytes, end) = recording(&[&["first"], &["second"]]);

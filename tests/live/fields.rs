@@ -30,7 +30,8 @@ fn no_event_has_an_undocumented_field() {
     let documented = documented();
     for event in all(|_| true) {
         let action = event["event"]["action"].as_str().expect("an action");
-        let fields = documented.get(action).unwrap_or_else(|| panic!("no fields are documented for {action}"));
+        let fields =
+            documented.get(action).unwrap_or_else(|| panic!("no fields are documented for {action}"));
         let mut found = Vec::new();
         names(&event, "", &mut found);
         for name in found {

@@ -38,7 +38,7 @@ impl Forward {
     }
 
     /// Reads the next line, without its end, into `line`; `false` at the end of the log, where it can be
-    /// asked again later. A last line without an end is still being written, unless its file is not the last.
+    /// tried again later. A last line without an end is still being written, unless its file is not the last.
     ///
     /// # Errors
     /// The log cannot be read.

@@ -271,7 +271,7 @@ impl AlertLog {
         Ok(())
     }
 
-    /// Whoever renamed, deleted or emptied the file may not have told us.
+    /// The file may have been renamed, deleted or emptied without notice.
     fn follow_the_path(&mut self) -> io::Result<()> {
         let open = self.file.metadata()?;
         let same = match fs::metadata(&self.path) {
@@ -359,7 +359,7 @@ fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
 }
 
 /// A crash, or a power cut, can leave a last line without its end. It was never reported as written, and
-/// whoever reads the log expects whole lines; what is left of it goes to the agent's own log. Returns the
+/// readers of the log expect whole lines; what is left of it goes to the agent's own log. Returns the
 /// length of the rest.
 fn cut_torn_line(file: &File, path: &Path) -> io::Result<u64> {
     let length = file.metadata()?.len();

@@ -81,7 +81,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sensor/process.rs", "PROCESSES_BYTES_MAX", Times(1), "of the user who holds most: programs that ran before, then long arguments but their start, then ended processes, then living ones", "`budgets`, `processes_evicted`, `processes_shortened`, `processes_previous_dropped` in `lapwing status`"),
     limit("agent/src/sensor/process.rs", "BLOCKS_BYTES_MAX", Times(1), "what processes look like in events is made again", "`budgets` in `lapwing status`"),
     limit("agent/src/sensor/process.rs", "LINGERING_MAX", Apart, "of the user who has most, the process that ended first is kept for its children only", "`processes_ended` in `lapwing status`"),
-    limit("agent/src/sensor/process.rs", "ANCESTORS_MAX", Apart, "further ancestors are not told", "–"),
+    limit("agent/src/sensor/process.rs", "ANCESTORS_MAX", Apart, "further ancestors are not reported", "–"),
     limit("agent-ebpf/common/src/lib.rs", "CGROUPS_MAX", Kernel(80), "the group that was not used for longest is given up, and sent or looked up again", "`cgroups_evicted` in `lapwing status`"),
     limit("agent/src/sensor/groups.rs", "GROUPS_BYTES_MAX", Times(1), "the same", "`cgroups_evicted` in `lapwing status`"),
     limit("agent/src/sensor/image.rs", "SHORT_ARGS_BYTES_MAX", Apart, "what is left of arguments that were given up for room", EVENT),
@@ -164,7 +164,7 @@ const LIMITS: &[Limit] = &[
     limit(SETTING, "held_back_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`lapwing status`"),
     limit(SETTING, "lineage_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
     limit(SETTING, "unordered_bytes_max", Times(1), "the earliest is evaluated at once", "`released_early` in `lapwing status`"),
-    limit(SETTING, "alerts_max", Apart, "further alerts of the executable are held back, and told together", STATUS),
+    limit(SETTING, "alerts_max", Apart, "further alerts of the executable are suppressed, and reported together", STATUS),
     limit("agent/engine/src/detect/actor.rs", "TEXT_BYTES_MAX", Apart, "the text is cut", "–"),
     limit("agent/engine/src/detect/held_back.rs", "ROWS_MAX", Apart, "further rows are counted", "the alert"),
     limit("agent/engine/src/detect/sequence.rs", "CHAINS_BYTES_MAX", Apart, "the oldest half match of a key is forgotten", "`discarded` in `lapwing status`"),
@@ -188,7 +188,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/store/mod.rs", "CHECKED_BYTES_MAX", Apart, "at the start alerts that wait in a larger store are not looked at for damage", "the store's alarm in `lapwing status` when they are read"),
     limit("agent/src/store/trim.rs", "STATE_BYTES_MAX", Apart, "on disk, of all, at the start: the largest rows of each are dropped", "`state_rows_dropped` in `lapwing status`"),
     limit("agent/engine/src/detect/key.rs", "JOIN_KEYS_MAX", Apart, "further combinations of values take no part", "–"),
-    limit("agent/engine/src/detect/indicators.rs", "ENRICHMENTS_MAX", Apart, "further indicators are not told", "–"),
+    limit("agent/engine/src/detect/indicators.rs", "ENRICHMENTS_MAX", Apart, "further indicators are not reported", "–"),
     limit("agent/engine/src/detect/learner.rs", "PROBABILITY_MAX", Apart, "a threshold of the model", "–"),
     limit("agent/engine/src/detect/threshold.rs", "BUCKETS_OF_EVENT_MAX", Apart, "the event is not counted in further buckets", "–"),
     limit("agent/engine/src/detect/threshold.rs", "COUNTED_MAX", Apart, "the oldest time is forgotten, unless the rule needs more", "–"),
@@ -196,12 +196,12 @@ const LIMITS: &[Limit] = &[
     limit("agent/engine/src/detect/sequence.rs", "CHAINS_MAX", Apart, "the oldest half match of a key is forgotten", "`discarded` in `lapwing status`"),
     limit("agent/engine/src/detect/new_terms.rs", "TERMS_OF_EVENT_MAX", Apart, "further terms of the event are not learned", "–"),
     limit("agent/engine/src/detect/matcher/field.rs", "TABLE_BYTES_MAX", Apart, "the field's texts are looked up in another way", "–"),
-    limit("agent/engine/src/detect/matcher/class.rs", "CLASSES_MAX", Apart, "events are told apart less finely", "–"),
+    limit("agent/engine/src/detect/matcher/class.rs", "CLASSES_MAX", Apart, "events are classified less finely", "–"),
     limit("agent/engine/src/detect/matcher/recent.rs", "TEXTS_MAX", Each(64 * 32 * 2), "an earlier text is evaluated again; a field each", "–"),
     limit("agent/engine/src/detect/matcher/recent.rs", "TEXTS_BYTES_MAX", Times(32 * 2), "all texts of the field are evaluated again", "–"),
     limit("agent/engine/src/detect/matcher/recent.rs", "LISTS_MAX", Each(1100 * 8), "an earlier list is evaluated again; a field each", "–"),
-    limit("agent/engine/src/detect/matcher/recent.rs", "LIST_BYTES_MAX", Apart, "the list is judged each time", "–"),
-    limit("agent/engine/src/detect/matcher/recent.rs", "TEXT_BYTES_MAX", Apart, "the text is judged each time", "–"),
+    limit("agent/engine/src/detect/matcher/recent.rs", "LIST_BYTES_MAX", Apart, "the list is evaluated each time", "–"),
+    limit("agent/engine/src/detect/matcher/recent.rs", "TEXT_BYTES_MAX", Apart, "the text is evaluated each time", "–"),
     limit("agent/engine/src/detect/matcher/memory.rs", "LISTS_MAX", Each(3 << 10), "an earlier list of fields is evaluated again", "–"),
     limit("agent/engine/src/detect/matcher/memory.rs", "KINDS_MAX", Each(6 << 10), "the fields of a list are found again", "–"),
     // Documents of events and rules.
@@ -212,7 +212,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/engine/src/lang/mod.rs", "NESTING_MAX", Apart, "the query is refused", CHECK),
     limit("agent/engine/src/lang/mod.rs", "STAGES_MAX", Apart, "the query is refused", CHECK),
     limit("agent/engine/src/lang/mod.rs", "SAMPLE_STAGES_MAX", Apart, "the query is refused", CHECK),
-    limit("agent/engine/src/lang/mod.rs", "DIAGNOSTICS_MAX", Apart, "further faults are not told", CHECK),
+    limit("agent/engine/src/lang/mod.rs", "DIAGNOSTICS_MAX", Apart, "further faults are not reported", CHECK),
     limit("agent/engine/src/lang/eql/parser.rs", "LIST_MAX", Apart, "the query is refused", CHECK),
     limit("agent/engine/src/lang/format/mod.rs", "LINE_CHARACTERS_MAX", Apart, "the line is broken", "–"),
     limit("agent/engine/src/lang/function.rs", "ARGUMENTS_MAX", Apart, "the query is refused", CHECK),
@@ -262,7 +262,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/alert/form.rs", "REDUCED_VALUE_BYTES_MAX", Apart, "the value is cut", "a mark in the value"),
     limit("agent/src/alert/form.rs", "ORIGINAL_BYTES_MAX", Apart, "the text is cut", "a mark in the value"),
     limit("agent/src/alert/form.rs", "MINIMAL_CHARS_MAX", Apart, "the value is cut", "an ellipsis"),
-    limit("agent/src/alert/lost.rs", "EPISODE_MAX", Apart, "another alert tells of further losses", "–"),
+    limit("agent/src/alert/lost.rs", "EPISODE_MAX", Apart, "another alert reports further losses", "–"),
     limit("agent/src/lane.rs", "DELIVERY_BYTES_MAX", Times(2), "the rest is handed over next", "–"),
     limit("agent/src/ledger.rs", "COMMITS_WAITING_BYTES_MAX", Times(1), "lanes wait", "`waiting_bytes` in `lapwing status`"),
     limit("agent/src/ledger.rs", "ROWS_READ_MAX", Apart, "the rest is read next", "–"),
@@ -270,7 +270,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/ledger.rs", "HUNG_MAX", Apart, "the lane ends", LOG),
     limit("agent/src/ledger/writer.rs", "TAKEN_BYTES_MAX", Times(1), "the rest is written next", "–"),
     limit("agent/src/alert_log/mod.rs", "WRITE_BYTES_MAX", Passing, "the rest is written next", "–"),
-    limit("agent/src/edges.rs", "LOOKS_IN_VAIN_MAX", Apart, "the service manager is not told that all is well", LOG),
+    limit("agent/src/edges.rs", "LOOKS_IN_VAIN_MAX", Apart, "the watchdog is not pinged", LOG),
     limit("agent/src/pipeline.rs", "LANES_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "EDGES_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "LEDGER_END_MAX", Apart, "the next stage ends", LOG),
@@ -315,14 +315,14 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/source/cloudtrail/s3.rs", "REGIONS_MAX", Each(256), "the region is looked up again", "–"),
     limit("agent/src/source/cloudtrail/status.rs", "ALARMS_MAX", Apart, "further alarms are only logged", LOG),
     limit("agent/src/source/cloudtrail/tree.rs", "WATCHES_MAX", Each(512), "further folders are only looked through", "–"),
-    limit("agent/src/source/cloudtrail/tree.rs", "COMPLAINTS_MAX", Each(512), "trouble with further paths is not told", "–"),
+    limit("agent/src/source/cloudtrail/tree.rs", "COMPLAINTS_MAX", Each(512), "trouble with further paths is not reported", "–"),
     limit("agent/src/source/cloudtrail/tree.rs", "UNREAD_BYTES_MAX", Times(1), "further folders are left for a later look", LOG),
     limit("agent/src/source/cloudtrail/letter.rs", "TRIES_MAX", Apart, "the message raises no further alarm", LOG),
     // Commands.
     limit("agent/src/recording.rs", "NOTE_BYTES_MAX", Apart, "the recording is refused", COMMAND),
     limit("agent/src/recording.rs", "FRAME_AGE_MAX", Apart, "the frame is closed", "–"),
     limit("agent/src/recording.rs", "FRAME_BYTES_MAX", Apart, "the recording is refused", COMMAND),
-    limit("agent/src/command/replay.rs", "UNORDERED_BYTES_MAX", Apart, "the earliest is judged at once", COMMAND),
+    limit("agent/src/command/replay.rs", "UNORDERED_BYTES_MAX", Apart, "the earliest is evaluated at once", COMMAND),
     limit("agent/src/fixture.rs", "TESTS_BYTES_MAX", Apart, "the file is refused", COMMAND),
     limit("agent/src/fixture.rs", "TEMPLATES_DEEP_MAX", Apart, "the test is refused", COMMAND),
     limit("agent/src/fixture.rs", "EVENTS_MAX", Apart, "the test is refused", COMMAND),
@@ -426,7 +426,7 @@ fn number(expression: &str, values: &BTreeMap<(String, String), String>, place: 
         })
 }
 
-/// What a setting is where nobody sets it.
+/// The default of a setting.
 fn setting(name: &str) -> u64 {
     let limits = Limits::default();
     let count = match name {
@@ -454,7 +454,7 @@ fn setting(name: &str) -> u64 {
         "terms_bytes_all_max" => limits.terms_bytes_all_max,
         "job_bytes_max" => limits.job_bytes_max,
         "job_bytes_all_max" => limits.job_bytes_all_max,
-        other => panic!("what is `{other}` where nobody sets it?"),
+        other => panic!("`{other}` has no default here"),
     };
     count as u64
 }

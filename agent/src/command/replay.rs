@@ -14,7 +14,7 @@ use lapwing_engine::{Engine, Options, Output, Rule, Schema, Timestamp};
 use super::{Refused, complain, print, print_json, tell_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
-use crate::lane::{Judge, View};
+use crate::lane::{Evaluator, View};
 use crate::recording::Head;
 use crate::sensor::as_auditd;
 use crate::source::cloudtrail::Geo;
@@ -75,7 +75,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let limits = Limits { unordered_bytes_max: UNORDERED_BYTES_MAX, ..Limits::default() };
         let options = Options { lateness, limits, ..Options::default() };
         let engine = Engine::new(schema.clone(), rules, options);
-        Judge { view, engine: engine.with_exceptions(&exceptions.list).with_indicators(&indicators) }
+        Evaluator { view, engine: engine.with_exceptions(&exceptions.list).with_indicators(&indicators) }
     };
     let as_it_is: View = |event| Some(event.clone());
     let judges = if is_recording {
@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 /// A replay under way: its clock is the latest event.
 struct Replaying {
-    judges: Vec<Judge>,
+    judges: Vec<Evaluator>,
     schema: Arc<Schema>,
     output: Output,
     latest: Timestamp,
@@ -133,7 +133,7 @@ impl Replaying {
                 Ok(Recorded { event, .. }) => {
                     self.latest = self.latest.max(event.time());
                     let event = Arc::new(event);
-                    for Judge { view, engine } in &mut self.judges {
+                    for Evaluator { view, engine } in &mut self.judges {
                         if let Some(event) = view(&event) {
                             engine.push(event, &mut self.output);
                         }

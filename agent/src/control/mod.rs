@@ -37,7 +37,7 @@ impl Default for Config {
     }
 }
 
-/// What the agent can be asked.
+/// A request to the agent.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Request {
@@ -122,7 +122,7 @@ pub(crate) enum Line<'a> {
 }
 
 impl Lines {
-    /// Tells the agent that there is enough: what is on its way still comes, and then the end.
+    /// Ends the stream: what is on its way still comes, and then the end.
     ///
     /// # Errors
     /// The agent went away.

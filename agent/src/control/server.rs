@@ -61,7 +61,7 @@ struct Shared {
 }
 
 impl Server {
-    /// Takes the socket. One that nobody listens to any more, as a killed agent leaves it, is taken over.
+    /// Takes the socket. A stale one, as a killed agent leaves it, is taken over.
     ///
     /// # Errors
     /// Another agent listens there, or the socket cannot be made.
@@ -170,7 +170,7 @@ impl Shared {
         let mut line = String::new();
         let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
         tokio::time::timeout(REQUEST_WAIT, reader.read_line(&mut line)).await??;
-        // A client that has heard enough closes its end, and is then told what is on its way.
+        // A client that has enough closes its end, and then gets what is on its way.
         let enough = async move {
             let mut nothing = Vec::new();
             let _ = reader.read_to_end(&mut nothing).await;

@@ -1,4 +1,4 @@
-//! Hashes of files that were read before. Whatever changes a file changes its change time, which nobody can set, so that
+//! Hashes of files that were read before. Every change of a file sets its change time, which cannot be forged, so that
 //! device, inode and change time name a content; a file that is changed within the clock's tick in which it was read is
 //! not kept here.
 

@@ -10,7 +10,7 @@ use crate::budget;
 const SHARED_BYTES_MAX: u64 = 256 << 20;
 /// How many of them come back in a second.
 const BYTES_PER_SECOND: u64 = 32 << 20;
-/// Most users who are told apart; beyond it one who has read nothing lately has nothing to read.
+/// Most users who are counted separately; beyond it a user without recent reads gets none.
 const USERS_MAX: usize = 256;
 
 /// What was read lately for whom.

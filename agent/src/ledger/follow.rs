@@ -91,7 +91,7 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
     Ok(taken)
 }
 
-/// Remembers the ids of what does not fit, so that an alert that is raised again is told as a repetition.
+/// Remembers the ids of what does not fit, so that an alert that is raised again is deduplicated.
 fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
     let (mut reader, _) = Forward::new(log.to_owned(), store.position(Reach::Known)?)?;
     let mut changes = store.change()?;

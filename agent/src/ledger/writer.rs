@@ -61,7 +61,7 @@ pub(super) struct Writer {
     lost: (usize, usize),
     requests: Receiver<Request>,
     clients_ended: bool,
-    /// Tells sinks that there is something to read; dropped when nothing more comes.
+    /// Wakes sinks when there is something to read; dropped when nothing more comes.
     wake: Option<watch::Sender<i64>>,
     status: Arc<Status>,
 }
@@ -226,7 +226,7 @@ impl Writer {
         self.status.held_bytes.store(self.held.bytes() as u64, Relaxed);
     }
 
-    /// Where the store cannot be asked, an alert that is written twice is better than none.
+    /// Where the store cannot be queried, an alert that is written twice is better than none.
     fn is_known(&mut self, id: &str) -> bool {
         self.held.knows(id)
             || self.store.knows(id).unwrap_or_else(|error| {
@@ -235,7 +235,7 @@ impl Writer {
             })
     }
 
-    /// Whoever asked may be gone; a reply that is dropped says that the store could not be read.
+    /// The client may be gone; a reply that is dropped means that the store could not be read.
     fn answer(&mut self, request: Request) {
         let result = match request {
             Request::Read { after, count_max, bytes_max, reply } => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The first wait is up to this long.
 const DELAY_MIN: Duration = Duration::from_millis(500);
 /// The longest wait that upstream may ask for.
-const ASKED_MAX: Duration = Duration::from_secs(300);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Failures in a row.
 pub(super) struct Backoff {
@@ -19,12 +19,12 @@ impl Backoff {
         Self { failures: 0, delay_max }
     }
 
-    /// The wait after one more failure; at least as long as upstream asked for.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
+    /// The wait after one more failure; at least the `Retry-After` of upstream.
+    pub(super) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let ceiling = DELAY_MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.delay_max);
         self.failures = self.failures.saturating_add(1);
         let jittered = ceiling.mul_f64(fastrand::f64());
-        asked.map_or(jittered, |asked| asked.min(ASKED_MAX) + jittered)
+        retry_after.map_or(jittered, |retry_after| retry_after.min(RETRY_AFTER_MAX) + jittered)
     }
 
     /// Something went well.
@@ -54,6 +54,6 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_millis(1));
         let minute = Duration::from_secs(60);
         assert!(backoff.next(Some(minute)) >= minute);
-        assert!(backoff.next(Some(minute * 60 * 24)) <= ASKED_MAX + minute);
+        assert!(backoff.next(Some(minute * 60 * 24)) <= RETRY_AFTER_MAX + minute);
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a sink: read, send, judge, acknowledge, and wait where that is all that can be done.
+//! The loop of a sink: read, send, take the verdicts, acknowledge, and back off where upstream has trouble.
 //!
 //! What upstream says of one alert is believed only while it takes others: an alert that is refused beside others that are
 //! taken is set aside, or waits in a place of its own. Where nothing is taken it is upstream that has trouble, and
@@ -172,12 +172,12 @@ impl Courier {
             }
             let before = (round.taken, round.known, round.smaller);
             match self.sink.upstream.send(&part).await {
-                Answer::Judged(verdicts) => {
+                Answer::Verdicts(verdicts) => {
                     troubles = 0;
-                    round.judge(part.len(), verdicts);
+                    round.apply(part.len(), verdicts);
                 }
                 Answer::Refused(_) if part.len() > 1 => size = part.len() / 2,
-                Answer::Refused(reason) => round.judge(1, vec![Verdict::Rejected(reason)]),
+                Answer::Refused(reason) => round.apply(1, vec![Verdict::Rejected(reason)]),
                 Answer::TooMuch(trouble) => {
                     size = (part.len() / 2).max(1);
                     self.wait_out(trouble).await?;
@@ -189,7 +189,7 @@ impl Courier {
                     if troubles >= TRIES_OF_REQUEST {
                         troubles = 0;
                         match part.len() {
-                            1 => round.judge(1, vec![Verdict::Failed(reason)]),
+                            1 => round.apply(1, vec![Verdict::Failed(reason)]),
                             several => size = several / 2,
                         }
                     }
@@ -230,8 +230,8 @@ impl Courier {
             let mut trouble = None;
             while trouble.is_none() && !round.next(1).is_empty() {
                 match self.sink.upstream.send(&round.next(1)).await {
-                    Answer::Judged(verdicts) => round.judge(1, verdicts),
-                    Answer::Refused(reason) => round.judge(1, vec![Verdict::Rejected(reason)]),
+                    Answer::Verdicts(verdicts) => round.apply(1, verdicts),
+                    Answer::Refused(reason) => round.apply(1, vec![Verdict::Rejected(reason)]),
                     Answer::TooMuch(found) | Answer::Trouble(found) => {
                         tracing::debug!("sink {}: {}", self.sink.name, found.message);
                         trouble = Some(());

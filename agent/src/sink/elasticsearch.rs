@@ -85,7 +85,7 @@ const TEMPLATE_PATTERN: &str = "logs-lapwing.alerts-";
 const CURE: &str = "install packaging/elasticsearch/index-template.json";
 
 /// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and
-/// what its reason begins with. They are tried again until somebody has seen to the cluster.
+/// what its reason begins with. They are retried until an operator mends the cluster.
 const NOT_THE_ALERT: &[(&str, &str)] = &[
     ("illegal_argument_exception", "no write index is defined"),
     ("illegal_argument_exception", "pipeline with id"),
@@ -172,7 +172,7 @@ impl Elasticsearch {
             Err(error) => return Answer::Refused(format!("cannot be sent: {error}")),
         };
         let answer = match self.http.send(Method::POST, url.clone(), headers, body).await {
-            Ok(response) => judge(&response, alerts.len(), &url.origin().ascii_serialization()),
+            Ok(response) => verdicts(&response, alerts.len(), &url.origin().ascii_serialization()),
             Err(trouble) => Answer::Trouble(trouble),
         };
         if matches!(answer, Answer::Trouble(_)) {
@@ -262,7 +262,7 @@ fn version(mapping: &Json) -> Option<u64> {
     mapping["_meta"]["lapwing"]["template"].as_u64()
 }
 
-fn judge(response: &Response, count: usize, place: &str) -> Answer {
+fn verdicts(response: &Response, count: usize, place: &str) -> Answer {
     if response.status == 429 && response.is_too_much() {
         return Answer::TooMuch(Trouble { is_answer: false, ..response.trouble(place) });
     }
@@ -274,7 +274,7 @@ fn judge(response: &Response, count: usize, place: &str) -> Answer {
     }
     match serde_json::from_slice::<Bulk>(&response.body) {
         Ok(bulk) if bulk.items.len() == count => {
-            Answer::Judged(bulk.items.into_iter().map(|item| verdict(item.create)).collect())
+            Answer::Verdicts(bulk.items.into_iter().map(|item| verdict(item.create)).collect())
         }
         _ => Answer::Trouble(
             format!("{place} does not answer as Elasticsearch does: {}; check `urls`", response.summary())

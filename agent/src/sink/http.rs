@@ -211,7 +211,7 @@ impl Http {
             .connect_timeout(CONNECT_WAIT)
             .http1_only()
             .pool_max_idle_per_host(1)
-            // A redirect would be followed with another method, or to where nobody configured.
+            // A redirect would be followed with another method, or to a host that is not configured.
             .redirect(reqwest::redirect::Policy::none());
         if let Some(path) = &config.ca_file {
             let pem = bounded::read(path, SETTING_BYTES_MAX)

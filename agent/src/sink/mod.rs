@@ -47,7 +47,7 @@ pub(crate) enum Config {
 }
 
 impl Config {
-    /// The name that tells sinks apart in the store, in the log and in `lapwing status`.
+    /// The name that identifies the sink in the store, in the log and in `lapwing status`.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Elasticsearch(config) => &config.name,
@@ -88,8 +88,8 @@ enum Upstream {
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// Upstream judged each alert, in the order in which they were sent.
-    Judged(Vec<Verdict>),
+    /// A verdict for each alert, in the order in which they were sent.
+    Verdicts(Vec<Verdict>),
     /// Upstream refused the request for what is in it: it is too large, or one of its alerts is bad.
     Refused(String),
     /// Upstream has no room for a request of this size now.

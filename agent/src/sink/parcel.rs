@@ -91,7 +91,7 @@ impl Round {
     }
 
     /// Does what was said of the first `count` that are left. One that was refused is sent again in a smaller form.
-    pub(super) fn judge(&mut self, count: usize, verdicts: Vec<Verdict>) {
+    pub(super) fn apply(&mut self, count: usize, verdicts: Vec<Verdict>) {
         let mut again = Vec::new();
         let verdicts = verdicts.into_iter().map(Some).chain(std::iter::repeat(None));
         let parcels: Vec<_> = self.left.drain(..count.min(self.left.len())).collect();

@@ -25,7 +25,7 @@ pub(crate) struct Status {
     last_success: AtomicI64,
     /// Raised while nothing gets through.
     pub(super) trouble: Alarm,
-    /// Raised while alerts are set aside: somebody has to look.
+    /// Raised while alerts are set aside: an operator has to look.
     pub(super) rejected: Alarm,
     /// Raised while alerts wait alone.
     pub(super) delayed: Alarm,

@@ -42,7 +42,7 @@ impl Agent {
         self.statuses[sink].report()
     }
 
-    /// Waits until a sink tells of trouble in these words.
+    /// Waits until a sink reports trouble in these words.
     pub(super) fn wait_for_alarm(&self, sink: &str, words: &str) {
         wait_until(&format!("the alarm says `{words}`"), || {
             self.report(sink).alarms.iter().any(|alarm| alarm.contains(words))

@@ -157,7 +157,7 @@ impl Webhook {
             Err(error) => return Answer::Trouble(format!("{error:#}").into()),
         };
         match self.http.send(self.method.clone(), self.url.clone(), headers, body).await {
-            Ok(response) if response.is_success() => Answer::Judged(vec![Verdict::Delivered; alerts.len()]),
+            Ok(response) if response.is_success() => Answer::Verdicts(vec![Verdict::Delivered; alerts.len()]),
             // These say that the content is wrong. Any other says more about the receiver or the
             // configuration.
             Ok(response) if matches!(response.status, 400 | 413 | 422) => Answer::Refused(response.summary()),
@@ -253,7 +253,7 @@ fn render<'a>(environment: &Environment, documents: impl Iterator<Item = &'a [u8
     Ok(text)
 }
 
-/// The same alerts have the same id when they are sent again, so that a receiver can tell.
+/// The same alerts have the same id when they are sent again, so that a receiver can deduplicate.
 fn message_id(alerts: &[Spooled]) -> String {
     let mut hash = Sha256::new();
     for alert in alerts {

@@ -1,4 +1,4 @@
-//! Streams that may be compressed: gzip and Zstandard are told by their first bytes and inflated as they are read.
+//! Streams that may be compressed: gzip and Zstandard are detected by their first bytes and inflated as they are read.
 
 use std::io::{self, BufRead, Read};
 
@@ -8,7 +8,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use crate::recording::NOTE_BYTES_MAX;
 
-/// A stream as it was before somebody compressed it.
+/// A stream as it was before compression.
 pub(crate) struct Inflated {
     /// What it holds. Compressed data that end too early are an [`io::ErrorKind::UnexpectedEof`], broken ones are
     /// [`io::ErrorKind::InvalidData`] or [`InvalidInput`](io::ErrorKind::InvalidInput), and data that inflate to more than
@@ -70,14 +70,14 @@ pub(crate) struct Zstd<R> {
     notes: Option<Notes>,
 }
 
-/// Frames that are skipped and not passed over: by what they begin with, and who is told their content.
+/// Skippable frames whose content is read: their magic number, and the function that takes the content.
 struct Notes {
     magic: u32,
-    tell: Box<Tell>,
+    take: Box<TakeNote>,
 }
 
 /// Takes the content of a note.
-type Tell = dyn FnMut(&[u8]) -> io::Result<()> + Send;
+type TakeNote = dyn FnMut(&[u8]) -> io::Result<()> + Send;
 
 impl<R: BufRead> Zstd<R> {
     fn new(reader: R) -> Self {
@@ -90,11 +90,11 @@ impl<R: BufRead> Zstd<R> {
         reader: R,
         magic: [u8; 4],
         window_bytes_max: u64,
-        tell: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+        take: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(window_bytes_max);
-        let notes = Notes { magic: u32::from_le_bytes(magic), tell: Box::new(tell) };
+        let notes = Notes { magic: u32::from_le_bytes(magic), take: Box::new(take) };
         Self { reader, decoder, open: false, notes: Some(notes) }
     }
 
@@ -124,7 +124,7 @@ impl<R: BufRead> Zstd<R> {
                 if note.len() < length as usize {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                (notes.tell)(&note)
+                (notes.take)(&note)
             }
             _ => io::copy(&mut content, &mut io::sink()).map(drop),
         }
@@ -176,7 +176,7 @@ impl<R: BufRead> Zstd<R> {
     fn leave(&mut self) -> io::Result<()> {
         self.open = false;
         match (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum()) {
-            (Some(told), Some(found)) if told != found => {
+            (Some(stored), Some(computed)) if stored != computed => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum of a frame is wrong"))
             }
             _ => Ok(()),

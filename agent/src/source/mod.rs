@@ -15,7 +15,7 @@ use crate::clock;
 use crate::ledger::Checkpoint;
 use crate::program::{Missing, Program};
 
-/// A stream of events, in the order in which they are to be judged.
+/// A stream of events, in the order in which they are to be evaluated.
 pub(crate) trait Source: Send {
     /// The next events. It waits for them up to about `wait`; an empty batch means that none came in time, and
     /// `None` that none will come any more: the end of a file, or the agent stops.
@@ -24,16 +24,15 @@ pub(crate) trait Source: Send {
     /// What cannot be worked around by the source itself and ends its lane.
     fn next(&mut self, wait: Duration) -> Result<Option<Batch>>;
 
-    /// What the source knows beyond an event. It is asked only when an alert is made of the event.
+    /// What the source knows beyond an event. It is called only for an alert.
     fn context(&mut self, _event: &Event) -> Context {
         Context::default()
     }
 
-    /// The events by which what is going on now could be told anew, as at the source's start: to somebody who listens from
-    /// here on.
+    /// The events that describe the present state, as at the source's start, for a subscriber that begins now.
     fn running(&mut self, _take: &mut dyn FnMut(Event)) {}
 
-    /// Tells whether somebody wants to see the events, also those that no rule can match. It is told often.
+    /// Sets whether a subscriber wants the events, also those that no rule can match. It is called often.
     fn watch(&mut self, _is_watched: bool) {}
 
     /// How the source does, for `lapwing status`.
@@ -41,7 +40,7 @@ pub(crate) trait Source: Send {
         serde_json::Value::Null
     }
 
-    /// The time now by the clock that its events are judged by.
+    /// The current correlation time.
     fn now(&self) -> Timestamp {
         clock::now()
     }
@@ -55,19 +54,19 @@ pub(crate) trait Source: Send {
 /// Events that were read together.
 #[derive(Default)]
 pub(crate) struct Batch {
-    /// The events, oldest first as far as the source can tell.
+    /// The events, oldest first as far as the source can order them.
     pub(crate) events: Vec<Event>,
     /// What is to be remembered once every alert from these events, and from all before, is on disk.
     pub(crate) checkpoint: Checkpoint,
-    /// What was lost and was not told before, where the source can lose records.
+    /// What was lost and was not reported before, where the source can lose records.
     pub(crate) lost: Option<Lost>,
-    /// That nobody looked for a while before this run, where that is so and was not told before.
+    /// The downtime before this run, where there was one and it was not reported before.
     pub(crate) down: Option<Down>,
-    /// What somebody did to the source itself, and was not reported before.
+    /// Tampering with the source itself that was not reported before.
     pub(crate) tampered: Vec<Tampered>,
 }
 
-/// Somebody interfered with the source, or it does not show what happens.
+/// The source was tampered with, or it does not report what happens.
 pub(crate) struct Tampered {
     /// The event that says so.
     pub(crate) event: Event,
@@ -81,7 +80,7 @@ pub(crate) struct Tampered {
     pub(crate) weight: Weight,
 }
 
-/// How much it weighs that somebody did something to the source.
+/// How severe the tampering is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Weight {
     /// An administrator did it, as far as can be seen, and has still to put it into force.
@@ -94,7 +93,7 @@ pub(crate) enum Weight {
 
 /// A time in which the source did not run.
 pub(crate) struct Down {
-    /// The event that tells it.
+    /// The event that reports it.
     pub(crate) event: Event,
     /// From when, at the latest: the run before has seen what was until then.
     pub(crate) from: Timestamp,
@@ -106,9 +105,9 @@ pub(crate) struct Down {
 
 /// Records that were lost.
 pub(crate) struct Lost {
-    /// The event that tells it.
+    /// The event that reports it.
     pub(crate) event: Event,
-    /// From when: nothing was lost between what was told last and this.
+    /// From when: nothing was lost between the last report and this.
     pub(crate) from: Timestamp,
     /// Until when.
     pub(crate) to: Timestamp,

@@ -12,15 +12,15 @@ use lapwing_engine::{Event, FieldId, Schema, field};
 use serde_json::Value as Json;
 
 use super::cloudtrail::{Found, Geo, Mapper, Record, Records};
-use crate::recording::{self, Begun, Head, Told};
+use crate::recording::{self, Begun, Head, Notes};
 
 /// The documents of one stream, as they stand there.
 pub(crate) struct Documents {
     records: Records,
     name: String,
     over: bool,
-    /// What `lapwing record` tells beside the events, where it wrote them.
-    recorded: Option<(Box<Head>, Arc<Mutex<Told>>)>,
+    /// What `lapwing record` stores beside the events, where it wrote them.
+    recorded: Option<(Box<Head>, Arc<Mutex<Notes>>)>,
 }
 
 /// What makes events of recordings, one stream after the other.
@@ -65,22 +65,22 @@ impl Documents {
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, name: &str) -> Result<Self> {
         let (records, recorded) = match recording::begin(reader).with_context(|| name.to_owned())? {
-            Begun::Recording(head, recording, told) => (Records::of_lines(recording), Some((head, told))),
+            Begun::Recording(head, recording, notes) => (Records::of_lines(recording), Some((head, notes))),
             Begun::Other(stream) => (Records::recorded(stream).with_context(|| name.to_owned())?, None),
         };
         Ok(Self { records, name: name.to_owned(), over: false, recorded })
     }
 
-    /// What `lapwing record` says of what it recorded; `None` where somebody else wrote this.
+    /// The header that `lapwing record` wrote; `None` where another program wrote the file.
     pub(crate) fn head(&self) -> Option<&Head> {
         self.recorded.as_ref().map(|(head, _)| &**head)
     }
 
     /// How many events were missed when what was read so far was recorded.
     pub(crate) fn missed(&self) -> u64 {
-        let told =
-            self.recorded.as_ref().map(|(_, told)| told.lock().unwrap_or_else(PoisonError::into_inner));
-        told.map_or(0, |told| told.missed)
+        let notes =
+            self.recorded.as_ref().map(|(_, notes)| notes.lock().unwrap_or_else(PoisonError::into_inner));
+        notes.map_or(0, |notes| notes.missed)
     }
 
     /// What it is called in errors.
@@ -120,7 +120,7 @@ enum Form {
     Document(Json),
 }
 
-/// An error tells of one document that is none, or that the stream is broken; after the latter there are no more.
+/// An error is about one invalid document, or about the stream; after the latter there are no more documents.
 impl Iterator for Documents {
     type Item = Result<Json>;
 
@@ -177,7 +177,7 @@ impl Recording<'_> {
     }
 }
 
-/// An error tells of one event that is none, or that the stream is broken; after the latter there are no more events.
+/// An error is about one invalid event, or about the stream; after the latter there are no more events.
 impl Iterator for Recording<'_> {
     type Item = Result<Recorded>;
 
@@ -204,17 +204,17 @@ mod tests {
             [{"@timestamp":"2026-01-01T00:00:02Z","event.action":"exit"}] {"#;
         let schema = Arc::new(Schema::new());
         let mut replay = Replay::new(schema, Geo::default());
-        let told: Vec<_> = replay
+        let read: Vec<_> = replay
             .events(Documents::new(Cursor::new(text), "a.json").unwrap())
             .map(|event| match event {
                 Ok(recorded) => recorded.event.text(field!("event.action")).unwrap().to_owned(),
                 Err(error) => error.to_string(),
             })
             .collect();
-        assert_eq!(told[..2], ["exec", "RunInstances"]);
-        assert!(told[2].starts_with("a.json:3: `@timestamp` is missing"), "{}", told[2]);
-        assert_eq!(told[3], "exit");
-        assert!(told[4].starts_with("a.json: it ends in the middle of a record"), "{}", told[4]);
-        assert_eq!(told.len(), 5);
+        assert_eq!(read[..2], ["exec", "RunInstances"]);
+        assert!(read[2].starts_with("a.json:3: `@timestamp` is missing"), "{}", read[2]);
+        assert_eq!(read[3], "exit");
+        assert!(read[4].starts_with("a.json: it ends in the middle of a record"), "{}", read[4]);
+        assert_eq!(read.len(), 5);
     }
 }

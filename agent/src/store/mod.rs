@@ -64,7 +64,7 @@ impl Default for Config {
 /// An alert as it is written and delivered.
 #[derive(Clone, Debug)]
 pub(crate) struct AlertDocument {
-    /// The stable id: the same cause gives the same id, so that a second delivery can be told.
+    /// The stable id: the same cause gives the same id, so that a second delivery can be detected.
     pub(crate) id: String,
     /// When the last event of the match happened.
     pub(crate) time: Timestamp,

@@ -27,7 +27,7 @@ pub(super) const STEPS: &[&str] = &["
         PRIMARY KEY (scope, key)
     ) WITHOUT ROWID;
 
-    -- Alerts by which a repetition is told, and among them those that are still to be delivered.
+    -- Alerts, to detect repetitions, and among them those that are still to be delivered.
     CREATE TABLE alert (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,

@@ -1,4 +1,4 @@
-//! The alerts in the store: by id, so that a repetition is told, and, for those that are still to be
+//! The alerts in the store: by id, so that a repetition is detected, and, for those that are still to be
 //! delivered, whole.
 //!
 //! Each alert has a sequence number that is never used again; a sink's cursor is the number up to which it

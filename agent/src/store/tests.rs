@@ -230,7 +230,7 @@ fn an_alert_is_spooled_until_every_sink_has_it() {
     assert_eq!(ids(&store, store.cursor("c").unwrap()), [id(4)]);
     drop(store);
     let store = open(folder.path(), 1 << 20, &[]).unwrap();
-    assert_eq!(store.spooled(), (0, 0), "nobody waits for it");
+    assert_eq!(store.spooled(), (0, 0), "no sink waits for it");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn alerts_are_created_once_each() {
         std::fs::remove_dir_all(host.state_dir()).unwrap();
         let agent = Agent::start(&mut host, &config);
         agent.raise(10..11);
-        wait_until("all is told as known", || agent.report("siem").known == 10);
+        wait_until("all are already delivered", || agent.report("siem").known == 10);
         agent.wait_until_delivered("siem");
         assert_eq!(indexed(index), ids(0..11));
         assert!(agent.report("siem").alarms.is_empty());
@@ -110,7 +110,7 @@ fn the_shipped_template_takes_our_alerts() {
         let found = curl(&[&url, "-H", "Content-Type: application/json", "-d", &body]).unwrap();
         assert_eq!(found["hits"]["total"]["value"], hits, "{query}: {found}");
     }
-    // What somebody typed: a term that is too long, and keys of which one contradicts the other.
+    // What an attacker typed: a term that is too long, and keys of which one contradicts the other.
     let odd = |change: &dyn Fn(&mut Value), number: u64| {
         let mut alert = crate::testing::reverse_shell();
         change(&mut alert);

@@ -1,5 +1,5 @@
-//! The index template: made of the schema, so that no field of an alert lacks its type, and none can be refused for what
-//! somebody typed.
+//! The index template: made of the schema, so that no field of an alert lacks its type, and none can be rejected for what
+//! an attacker typed.
 //!
 //! After a change of the schema `LAPWING_WRITE_TEMPLATE=1 cargo test -p lapwing the_template_is_of_the_schema` writes it
 //! anew.

@@ -1,4 +1,4 @@
-//! Signed requests to AWS, and what its answers and hosts' names tell. Nothing here knows a queue or a bucket.
+//! Signed requests to AWS, its errors, and the regions in hosts' names. Nothing here depends on queues or buckets.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(40);
 /// Longest error document that is read, in bytes.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// Why AWS did not do what was asked.
+/// Why a request to AWS failed.
 #[derive(Debug, Error)]
 #[error("{message}")]
 pub(crate) struct AwsError {
@@ -31,7 +31,7 @@ pub(crate) struct AwsError {
     pub(crate) status: Option<u16>,
     /// AWS's name for the error, such as `NoSuchKey`.
     pub(crate) code: String,
-    /// The region that the bucket lies in, where AWS tells that it was asked in another.
+    /// The bucket's region, where AWS answers that the request went to another one.
     pub(crate) region: Option<String>,
     message: String,
 }
@@ -67,7 +67,7 @@ impl Client {
         Ok(Self { http, signer, region })
     }
 
-    /// The region that is asked unless another is named.
+    /// The region of requests unless another is named.
     pub(crate) fn region(&self) -> &str {
         &self.region
     }

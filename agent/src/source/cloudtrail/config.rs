@@ -27,7 +27,7 @@ pub(crate) struct Config {
     pub(crate) asn: Option<PathBuf>,
     /// Whether each event keeps the record as AWS wrote it, in `event.original`. Default: false.
     pub(crate) preserve_original_event: bool,
-    /// Queues that tell of new objects in S3.
+    /// Queues that announce new objects in S3.
     pub(crate) queue: Vec<QueueConfig>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) enum Start {
     Now,
 }
 
-/// An SQS queue to which S3, SNS, EventBridge or CloudTrail tells of new objects.
+/// An SQS queue in which S3, SNS, EventBridge or CloudTrail announces new objects.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct QueueConfig {
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_in_a_sentence() {
         let queue = "https://sqs.eu-central-1.amazonaws.com/111122223333/trail";
-        for (text, told) in [
+        for (text, expected) in [
             ("", vec![]),
             ("folders = ['/a', '/b']\nstart = 'now'\ngeoip = '/g.mmdb'", vec![]),
             ("folders = ['a']", vec!["cloudtrail.folders: a must be an absolute path"]),
@@ -217,7 +217,7 @@ mod tests {
                 vec![&format!("cloudtrail.queue: {queue} is given twice")],
             ),
         ] {
-            assert_eq!(problems(text), told, "{text}");
+            assert_eq!(problems(text), expected, "{text}");
         }
     }
 }

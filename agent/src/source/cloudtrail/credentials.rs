@@ -1,7 +1,7 @@
 //! Whose name requests are signed with: credentials by the chain that AWS's own clients have, and the instance's
 //! region.
 //!
-//! The instance's metadata service is asked by this process, which never runs another program for it. That is how
+//! This process queries the instance's metadata service itself, and never runs another program for it. That is how
 //! these requests differ from those that the rule about metadata looks for.
 
 use std::net::IpAddr;
@@ -182,7 +182,7 @@ async fn discover_region(context: &Context) -> Result<String> {
     };
     found
         .await
-        .context("no region: set `region` of the queue, or AWS_REGION; the instance does not tell its own")
+        .context("no region: set `region` of the queue, or AWS_REGION; the instance does not report its own")
 }
 
 fn metadata_client() -> Result<reqwest::Client> {

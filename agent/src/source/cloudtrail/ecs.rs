@@ -32,8 +32,8 @@ impl Mapper {
         Self { schema, constants: constants().into(), geo, preserve_original }
     }
 
-    /// The event of a record. `origin` tells where the record was read, `created` when; a replay tells neither, so
-    /// that it gives the same events each time.
+    /// The event of a record. `origin` has where the record was read, `created` when; a replay sets neither, so that it
+    /// gives the same events each time.
     ///
     /// # Errors
     /// Why the record cannot be an event, as half a sentence.
@@ -308,7 +308,7 @@ fn tls(fields: &mut Fields, record: &Record) {
         .set_some(field!("tls.client.server_name"), detail("clientProvidedHostHeader"));
 }
 
-/// Name and version of AWS's own clients. Browsers and other programs are told by `user_agent.original` only.
+/// Name and version of AWS's own clients. Browsers and other programs have `user_agent.original` only.
 fn user_agent(fields: &mut Fields, record: &Record) {
     let text = at(record, &["userAgent"]).unwrap_or_default();
     for word in text.split([' ', '[', ']', ',']) {

@@ -56,7 +56,7 @@ pub(crate) struct Folder {
 pub(crate) struct Reading {
     /// What stands in it.
     pub(crate) records: Records,
-    /// Fields that tell where an event was read.
+    /// Fields for where an event was read.
     pub(crate) origin: Arc<Fields>,
     place: Place,
     file: Arc<File>,
@@ -64,7 +64,7 @@ pub(crate) struct Reading {
 }
 
 impl Folder {
-    /// The folders of `config`, with what the store's rows tell of them.
+    /// The folders of `config`, with their state from the store's rows.
     pub(crate) fn new(config: &Config, rows: Vec<(String, Vec<u8>)>, status: Arc<Status>) -> Self {
         let mut progress = Progress::load(rows);
         let mut owed = Vec::new();
@@ -167,7 +167,7 @@ impl Folder {
         let stamp = Stamp::of(&metadata);
         let known = match self.progress.wanted(place, &stamp) {
             Wanted::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
-            // Read to the end without a word, so that what is added later is told from what is there.
+            // Read to the end without events, so that only what is added later causes any.
             Wanted::No if self.mute_until.is_some_and(|until| stamp.changed <= until) => {
                 Some(Known { records: u64::MAX, ..Known::default() })
             }
@@ -190,7 +190,7 @@ impl Folder {
         self.note(reading, false, None, changes);
     }
 
-    /// Notes that nothing more is to be had of a file, and why; `refused` tells what was wrong with its records.
+    /// Records that a file is finished, and why; `refused` has what was wrong with its records.
     pub(crate) fn finish(
         &mut self,
         reading: &Reading,
@@ -253,7 +253,7 @@ fn first(left: Option<Place>, right: Option<Place>) -> Option<Place> {
     }
 }
 
-/// When a file's records were made, as far as its name or folder tells, or else when it was last written: in
+/// When a file's records were made, by its name or folder, or else when it was last written: in
 /// nanoseconds since 1970.
 fn order(path: &str, modified: i64) -> i64 {
     named_time(path).or_else(|| dated_folder(path)).unwrap_or(modified)
@@ -309,7 +309,7 @@ mod tests {
         paths.reverse();
         paths.sort_by_key(|path| order(path, i64::MAX));
         assert_eq!(paths, expected);
-        assert_eq!(order(expected[3], i64::MAX), i64::MAX, "neither name nor folder tells");
+        assert_eq!(order(expected[3], i64::MAX), i64::MAX, "neither name nor folder has a time");
         assert_eq!(named_time("/t/x_20261332T9999Z_y.json"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Finds where one JSON record ends and the next begins, in a stream of any length and in bounded memory.
 //!
-//! A CloudTrail file is one object around an array of any size, so that a parser asked for the file would build the
+//! A CloudTrail file is one object around an array of any size, so that a parser of the file would build the
 //! whole of it. This looks only at quotes and brackets, hands out the bytes of one record at a time, and leaves to
 //! the parser whether they are JSON. It knows nothing of what a record means.
 
@@ -74,7 +74,7 @@ pub(crate) struct Frames<R> {
     flat: bool,
     /// Whether a broken line is given up by itself, so that what follows it is read.
     by_line: bool,
-    /// How often that may still be done where the line cannot be told to be broken before what follows was looked at.
+    /// How often that may still be done where only the following bytes show that the line is broken.
     retries: u32,
 }
 
@@ -244,7 +244,7 @@ impl<R: Read> Frames<R> {
             && self.next.checked_sub(length).is_some_and(|start| self.give_up(start).is_some())
     }
 
-    /// Goes back to the end of the line that begins at `start`, if there is more than that line, and tells its length.
+    /// Goes back to the end of the line that begins at `start`, if there is more than that line. Returns its length.
     fn give_up(&mut self, start: usize) -> Option<usize> {
         let length = self.first_line(start).filter(|length| start + length < self.next)?;
         self.retries = self.retries.checked_sub(1)?;
@@ -258,7 +258,7 @@ impl<R: Read> Frames<R> {
         memchr(b'\n', self.buffer.get(start..end)?)
     }
 
-    /// Goes to the end of the line, and tells its length.
+    /// Goes to the end of the line. Returns its length.
     fn line(&mut self, at: u64) -> Result<usize, FrameError> {
         let mut start = self.next;
         loop {
@@ -277,7 +277,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Goes over a string, a number or a word, and tells its length.
+    /// Goes over a string, a number or a word. Returns its length.
     fn scalar(&mut self, at: u64) -> Result<usize, FrameError> {
         let mut start = self.next;
         let quoted = self.buffer[start] == b'"';
@@ -381,7 +381,7 @@ enum Stop {
 }
 
 impl Scan {
-    /// Looks at bytes until there is something to decide; tells how many it has seen.
+    /// Scans bytes until there is something to decide. Returns how many it has scanned.
     fn run(&mut self, bytes: &[u8]) -> (usize, Stop) {
         let mut at = 0;
         while at < bytes.len() {
@@ -448,7 +448,6 @@ mod tests {
 
     use super::*;
 
-    /// Reads `text` in pieces of `step` bytes; a frame too long is told as `…`.
     /// A reader that gives so many bytes at a time.
     struct Steps<'a>(&'a [u8], usize);
     impl Read for Steps<'_> {

@@ -26,7 +26,7 @@ pub(crate) struct Geo {
 
 impl Geo {
     /// Opens the databases that are configured; copies are made in `directory`. One that cannot be read is no
-    /// error: it is told by [`Self::missing`], and tried again when it changes.
+    /// error: [`Self::missing`] reports it, and it is tried again when it changes.
     pub(crate) fn open(geoip: Option<&Path>, asn: Option<&Path>, directory: &Path) -> Self {
         let open = |path: &Path| Database::open(path, directory);
         Self { places: geoip.map(open), networks: asn.map(open) }
@@ -104,7 +104,7 @@ const NETWORK: &[Column] = &[
     column!("source.as.organization.name", "autonomous_system_organization", "as_name", "name"),
 ];
 
-/// The fields that databases can tell.
+/// The fields that databases provide.
 pub(super) fn fields() -> impl Iterator<Item = FieldId> {
     PLACE.iter().chain(NETWORK).map(|column| column.id)
 }
@@ -232,7 +232,7 @@ impl<'de> serde::Deserialize<'de> for Number {
     }
 }
 
-/// What tells one state of a file from the next.
+/// What distinguishes one state of a file from the next.
 #[derive(Clone, Copy, PartialEq)]
 struct Stamp {
     device: u64,
@@ -262,8 +262,8 @@ fn load(path: &Path, directory: &Path) -> Result<Reader<Mmap>> {
     if Stamp::of(&source.metadata()?) != Stamp::of(&before) {
         bail!("is being written; it is read again in {} s", CHECK_INTERVAL.as_secs());
     }
-    // SAFETY: the copy has no name and its only descriptor is ours, so nobody can truncate or change it while it
-    // is mapped.
+    // SAFETY: the copy has no name and its only descriptor is ours, so no other process can truncate or change it
+    // while it is mapped.
     #[expect(unsafe_code, reason = "a mapping keeps a database of 70 MB out of the heap")]
     let map = unsafe { Mmap::map(&copy) }.context("cannot be mapped")?;
     Reader::from_source(map).context("is not a database in MaxMind's format; download it again")

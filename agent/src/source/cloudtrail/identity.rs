@@ -37,7 +37,7 @@ fn caller(fields: &mut Fields, record: &Record, related: &mut Vec<String>) {
         "IdentityCenterUser" => {
             id = id.or_else(|| text(fields, field!("aws.cloudtrail.user_identity.on_behalf_of.user_id")));
         }
-        // A session is told by its role's name; its own name is often the person's.
+        // A session is identified by its role's name; its own name is often the person's.
         "AssumedRole" | "FederatedUser" => {
             let issuer = field!("aws.cloudtrail.user_identity.session_context.session_issuer.user_name");
             fields.set_some(field!("user.name"), text(fields, issuer));

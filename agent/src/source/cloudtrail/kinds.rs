@@ -20,7 +20,7 @@ pub(crate) fn event_kinds(places: bool) -> Vec<EventKind> {
     categories().iter().map(of).chain([others]).collect()
 }
 
-/// Fields that are worked out of several members of a record, or tell where it was read.
+/// Fields that are derived from several members of a record, or from where it was read.
 const OTHERS: &[FieldId] = &[
     field!("actor.entity.id"),
     field!("aws.cloudtrail.console_login.additional_eventdata.login_to"),

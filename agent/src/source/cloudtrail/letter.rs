@@ -28,7 +28,7 @@ const TRIES_MAX: u32 = 5;
 pub(crate) struct Delivery {
     /// Its bytes.
     pub(crate) body: Body,
-    /// Fields that tell where an event was read.
+    /// Fields for where an event was read.
     pub(crate) origin: Arc<Fields>,
     /// Its name for people, `s3://bucket/key`.
     pub(crate) name: String,
@@ -91,10 +91,10 @@ impl Letter {
             Outcome::Released => drop(queue.hide(&self, 0).await),
             Outcome::Left(reason) => {
                 queue.status.messages_left.one();
-                let told = format!("{} is left to the queue's redrive policy: {reason}", self.message_id);
+                let text = format!("{} is left to the queue's redrive policy: {reason}", self.message_id);
                 match tries {
-                    ..=TRIES_MAX => queue.status.alarm(&place, &told),
-                    _ => tracing::info!("cloudtrail: {place}: {} (received {tries} times)", escape(&told)),
+                    ..=TRIES_MAX => queue.status.alarm(&place, &text),
+                    _ => tracing::info!("cloudtrail: {place}: {} (received {tries} times)", escape(&text)),
                 }
             }
         }
@@ -150,12 +150,12 @@ async fn hand_over(queue: &Queue, object: &Object) -> Result<Option<oneshot::Rec
     origin
         .set(field!("aws.s3.bucket.name"), object.bucket.as_str())
         .set(field!("aws.s3.object.key"), object.key.as_str());
-    let (done, told) = oneshot::channel();
+    let (done, result) = oneshot::channel();
     let receipt = Receipt { done, _waiting: waiting };
     let delivery = Delivery { body, origin: origin.into(), name, receipt };
     // A source that has ended drops the receipt, which `objects` sees.
     let _ = queue.source.0.send(Message::Delivery(Box::new(delivery)));
-    Ok(Some(told))
+    Ok(Some(result))
 }
 
 /// Fetches an object, with its place among those that may wait to be read; `None` where it is gone.

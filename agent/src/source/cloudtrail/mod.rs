@@ -57,7 +57,7 @@ const BATCH_EVENTS_MAX: usize = 256;
 /// About how many bytes of records a batch holds before it is handed over.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// What the source is told by others.
+/// Messages to the source.
 enum Message {
     /// An object of S3 is here to be read.
     Delivery(Box<Delivery>),
@@ -67,14 +67,14 @@ enum Message {
     Stop,
 }
 
-/// What others can tell the source.
+/// Sends messages to the source.
 #[derive(Clone)]
 pub(crate) struct Control(Sender<Message>);
 
 impl Control {
-    /// The agent stops: the source hands over what it has and ends. Told twice it does no harm.
+    /// The agent stops: the source hands over what it has and ends. Idempotent.
     pub(crate) fn stop(&self) {
-        // Where nobody listens it has ended already.
+        // Without a receiver it has ended already.
         let _ = self.0.send(Message::Stop);
     }
 
@@ -166,7 +166,7 @@ impl CloudTrail {
         })
     }
 
-    /// What tells the source to stop or reload.
+    /// Messages to stop or reload.
     pub(crate) fn control(&self) -> Control {
         self.control.clone()
     }
@@ -354,7 +354,7 @@ impl Source for CloudTrail {
 impl Draft {
     fn into_batch(mut self, seen: &mut Seen) -> Batch {
         self.changes.extend(seen.changes());
-        // Files tell of overlapping times, and records stand in a file in no order.
+        // Files cover overlapping times, and records are in a file in no order.
         self.events.sort_by_key(Event::time);
         let receipts = self.receipts;
         let done: Option<Box<dyn FnOnce() + Send>> = match receipts.is_empty() {

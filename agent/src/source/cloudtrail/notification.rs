@@ -1,5 +1,5 @@
-//! What a queue's message tells: which objects of S3 are new. S3 tells it itself, through SNS or through EventBridge,
-//! and CloudTrail tells it through SNS in a form of its own.
+//! A queue's message announces new objects of S3. S3 sends it itself, through SNS or through EventBridge, and
+//! CloudTrail sends it through SNS in a form of its own.
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
@@ -16,24 +16,24 @@ pub(crate) struct Object {
     pub(crate) bucket: String,
     /// Its key, decoded.
     pub(crate) key: String,
-    /// The bucket's region, where the message tells it.
+    /// The bucket's region, where the message has it.
     pub(crate) region: Option<String>,
 }
 
-/// The objects that a message tells of; none where it tells of nothing to be read, such as S3's test of the queue.
+/// The objects that a message announces; none for messages without objects, such as S3's test of the queue.
 ///
 /// # Errors
 /// That the message is of no form that is known.
 pub(crate) fn objects(body: &str) -> Result<Vec<Object>, String> {
     let objects =
-        told(body, 0).ok_or("its message is no notification of S3, SNS, EventBridge or CloudTrail")?;
+        announced(body, 0).ok_or("its message is no notification of S3, SNS, EventBridge or CloudTrail")?;
     match objects.len() {
         0..=OBJECTS_MAX => Ok(objects),
-        many => Err(format!("its message tells of {many} objects, more than {OBJECTS_MAX}")),
+        many => Err(format!("its message announces {many} objects, more than {OBJECTS_MAX}")),
     }
 }
 
-fn told(body: &str, envelopes: usize) -> Option<Vec<Object>> {
+fn announced(body: &str, envelopes: usize) -> Option<Vec<Object>> {
     if body.trim() == "CloudTrail validation message." {
         return Some(Vec::new());
     }
@@ -43,7 +43,7 @@ fn told(body: &str, envelopes: usize) -> Option<Vec<Object>> {
         return Some(Vec::new());
     }
     if text("/Type").is_some() && envelopes < ENVELOPES_MAX {
-        return told(text("/Message")?, envelopes + 1);
+        return announced(text("/Message")?, envelopes + 1);
     }
     if let Some(records) = json.get("Records").and_then(Json::as_array) {
         return records
@@ -76,7 +76,7 @@ fn of_s3(record: &Json) -> Option<Option<Object>> {
 }
 
 /// An object, if its bucket and region have names that AWS gives. They become part of a host's name, to which
-/// credentials are sent, and whoever may write to the queue must not choose that host.
+/// credentials are sent, and a writer to the queue must not choose that host.
 fn object(bucket: &str, key: &str, region: Option<&str>) -> Option<Object> {
     let plain = |text: &str, others: &[u8]| {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || others.contains(byte);
@@ -96,8 +96,8 @@ mod tests {
 
     fn check(body: &str, expected: Result<&[&str], &str>) {
         let found = objects(body).map(|found| {
-            let told = |o: &Object| format!("{}/{} {}", o.bucket, o.key, o.region.as_deref().unwrap_or("?"));
-            found.iter().map(told).collect::<Vec<_>>()
+            let line = |o: &Object| format!("{}/{} {}", o.bucket, o.key, o.region.as_deref().unwrap_or("?"));
+            found.iter().map(line).collect::<Vec<_>>()
         });
         match expected {
             Ok(names) => assert_eq!(found.as_deref().unwrap_or_default(), names, "{body}"),

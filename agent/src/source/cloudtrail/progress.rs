@@ -1,8 +1,8 @@
 //! What was read of which file, in memory and in the store, so that a restart goes on where the agent stopped.
 //!
-//! A file is known by its path; its inode tells that it was renamed, and a hash of its beginning that it is still the
+//! A file is known by its path; its inode shows that it was renamed, and a hash of its beginning that it is still the
 //! same file. What is remembered is bounded by [`FILES_REMEMBERED_MAX`]. Before a file is forgotten a horizon is
-//! drawn: a time of change (`ctime`, which nobody can set back) up to which every file was read. A file beyond the
+//! drawn: a change time (`ctime`, which cannot be set back) up to which every file was read. A file beyond the
 //! horizon that is not remembered was read long ago. (A folder that is moved in whole keeps its files' times; if so
 //! many files were read that some are forgotten, such a folder's files are taken for read.)
 
@@ -23,7 +23,7 @@ pub(crate) const SCOPE: &str = "cloudtrail/folder";
 /// Most files that are remembered one by one: what a table of 32,768 places holds, in about 4 MiB. A trail of one
 /// account over all regions makes some 5,000 files a day.
 const FILES_REMEMBERED_MAX: usize = 28_000;
-/// How many bytes at a file's beginning tell that it is the same file.
+/// How many bytes at a file's beginning identify the file.
 const HEAD_BYTES: usize = 1_024;
 /// The key of the horizon's row; the files' keys are hexadecimal.
 const HORIZON: &str = "horizon";
@@ -56,7 +56,7 @@ pub(crate) struct Known {
     pub(crate) head: Head,
 }
 
-/// What tells one state of a file from the next.
+/// What distinguishes one state of a file from the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     inode: u64,
@@ -68,7 +68,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The state that `metadata` tells.
+    /// The state by `metadata`.
     pub(crate) fn of(metadata: &Metadata) -> Self {
         let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
         Self { inode: metadata.ino(), size: metadata.size(), modified, changed: changed(metadata) }
@@ -94,7 +94,7 @@ struct Row {
     path: String,
     #[serde(flatten)]
     known: Known,
-    /// Why the file is set aside, for whoever looks into the store.
+    /// Why the file is set aside, for readers of the store.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     set_aside: Option<String>,
 }
@@ -125,7 +125,7 @@ pub(crate) enum Wanted {
 }
 
 impl Progress {
-    /// What the rows of the store tell. A row that is not understood is as good as absent.
+    /// The state from the rows of the store. A row that is not understood is ignored.
     pub(crate) fn load(rows: Vec<(String, Vec<u8>)>) -> Self {
         let mut progress = Self {
             files: HashMap::new(),

@@ -1,4 +1,4 @@
-//! Queues that tell of new objects: their messages are received, a few at a time, and each is worked on by a task of
+//! Queues that announce new objects: their messages are received, a few at a time, and each is worked on by a task of
 //! its own. What a message means stands in `letter`.
 
 use std::path::{Path, PathBuf};
@@ -215,7 +215,7 @@ impl Queue {
         self.call("AmazonSQS.ChangeMessageVisibility", &body).await.map(drop)
     }
 
-    /// Deletes a message; one that cannot be deleted comes again, and nothing in it is told twice.
+    /// Deletes a message; one that cannot be deleted comes again, and its records are deduplicated.
     pub(crate) async fn delete(&self, letter: &Letter) {
         let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": letter.receipt_handle});
         let mut pause = Pause::default();

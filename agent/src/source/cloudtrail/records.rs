@@ -1,5 +1,5 @@
 //! CloudTrail's records out of a file or object of any form in which they come: a trail's files (gzip or not), one
-//! record a line, answers of `LookupEvents`, EventBridge's and CloudWatch Logs' wrappers. What is no record is told
+//! record a line, answers of `LookupEvents`, EventBridge's and CloudWatch Logs' wrappers. What is no record is reported
 //! apart here, so that the mapping to ECS sees records only.
 
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use super::frames::{FrameError, Frames, RECORD_BYTES_MAX};
 use crate::source::inflate::Inflated;
 
 /// Most that compressed data may inflate to, in bytes: trails deliver files of up to about 50 MB, and what grows
-/// beyond this is made to exhaust whoever reads it.
+/// beyond this is made to exhaust its reader.
 pub(crate) const INFLATED_BYTES_MAX: u64 = 2 << 30;
 
 /// A CloudTrail record as AWS writes it.
@@ -239,19 +239,19 @@ mod tests {
 
     fn read_all(bytes: Vec<u8>) -> String {
         let mut records = Records::new(io::Cursor::new(bytes), 0).unwrap();
-        let mut told = Vec::new();
+        let mut found = Vec::new();
         loop {
             match records.next() {
                 Ok(Some(Found::Record(record))) => {
-                    told.push(record["eventName"].as_str().unwrap().to_owned())
+                    found.push(record["eventName"].as_str().unwrap().to_owned())
                 }
-                Ok(Some(Found::Digest)) => told.push("digest".to_owned()),
-                Ok(Some(Found::Other(_))) => told.push(format!("other at {}", records.at())),
-                Ok(Some(Found::Refused(reason))) => told.push(format!("{reason} at {}", records.at())),
-                Ok(None) => return told.join("; "),
+                Ok(Some(Found::Digest)) => found.push("digest".to_owned()),
+                Ok(Some(Found::Other(_))) => found.push(format!("other at {}", records.at())),
+                Ok(Some(Found::Refused(reason))) => found.push(format!("{reason} at {}", records.at())),
+                Ok(None) => return found.join("; "),
                 Err(error) => {
-                    told.push(format!("{error:?}"));
-                    return told.join("; ");
+                    found.push(format!("{error:?}"));
+                    return found.join("; ");
                 }
             }
         }
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn every_form_is_read() {
         let quoted = serde_json::to_string(RECORD).unwrap();
-        for (text, told) in [
+        for (text, found) in [
             (format!(r#"{{"Records":[{RECORD},{RECORD}]}}"#), "X; X"),
             (format!("[{RECORD}]"), "X"),
             (format!("{RECORD}\n{RECORD}\n"), "X; X"),
@@ -294,8 +294,8 @@ mod tests {
                 "a record is not JSON (expected ident at line 1 column 9) at 1; X",
             ),
         ] {
-            assert_eq!(read_all(text.clone().into()), told, "{text}");
-            assert_eq!(read_all(gzip(&text)), told, "gzip of {text}");
+            assert_eq!(read_all(text.clone().into()), found, "{text}");
+            assert_eq!(read_all(gzip(&text)), found, "gzip of {text}");
         }
     }
 
@@ -306,17 +306,17 @@ mod tests {
         let trailer = broken.len() - 6;
         broken[trailer] ^= 0xff;
         let cut = "its compressed stream ends too early, behind byte";
-        for (bytes, told) in [
+        for (bytes, found) in [
             (
                 whole[..whole.len() - 1].to_vec(),
                 format!("X; Truncated(\"{cut} {} of what it holds\")", RECORD.len() + 12),
             ),
             (whole[..3].to_vec(), format!("Truncated(\"{cut} 0 of what it holds\")")),
         ] {
-            assert_eq!(read_all(bytes), told);
+            assert_eq!(read_all(bytes), found);
         }
-        let told = read_all(broken);
-        assert!(told.starts_with("X; Broken(\"its compressed stream is broken behind byte 86"), "{told}");
+        let found = read_all(broken);
+        assert!(found.starts_with("X; Broken(\"its compressed stream is broken behind byte 86"), "{found}");
         let twice = [whole.clone(), whole].concat();
         assert_eq!(read_all(twice), "X; X", "members of gzip follow one another");
     }
@@ -324,9 +324,9 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused_and_the_rest_read() {
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-        let told = read_all(format!("[{deep},{RECORD}]").into());
-        assert!(told.starts_with("a record is not JSON (recursion limit exceeded"), "{told}");
-        assert!(told.ends_with("; X"), "{told}");
+        let found = read_all(format!("[{deep},{RECORD}]").into());
+        assert!(found.starts_with("a record is not JSON (recursion limit exceeded"), "{found}");
+        assert!(found.ends_with("; X"), "{found}");
     }
 
     #[test]

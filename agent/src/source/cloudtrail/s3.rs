@@ -29,7 +29,7 @@ pub(crate) struct Buckets {
     client: Client,
     hosts: Hosts,
     directory: PathBuf,
-    /// Regions that S3 told of buckets. Held for a look only, never over a request.
+    /// Regions of buckets, from S3's answers. Locked only briefly, never over a request.
     regions: Arc<Mutex<HashMap<String, String>>>,
 }
 
@@ -66,7 +66,7 @@ impl From<AwsError> for FetchError {
     fn from(error: AwsError) -> Self {
         match error.code.as_str() {
             "NoSuchKey" | "NoSuchVersion" => Self::Gone,
-            // Glacier's: nobody restores a trail's file for us.
+            // Glacier's: a trail's file is not restored for us.
             "InvalidObjectState" => Self::Never(error.to_string()),
             _ => Self::Later(error.to_string()),
         }
@@ -103,7 +103,7 @@ impl Buckets {
         let region =
             known.or_else(|| object.region.clone()).unwrap_or_else(|| self.client.region().to_owned());
         let answer = match self.ask(object, &region).await {
-            // The bucket lies elsewhere, and S3 tells where.
+            // The bucket is in another region, which S3 names.
             Err(AwsError { region: Some(elsewhere), .. }) if elsewhere != region => {
                 let answer = self.ask(object, &elsewhere).await?;
                 let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The ids of the records that were read last, so that one that comes twice is told once: queues deliver again, and
+//! The ids of the records that were read last, to deduplicate them: queues deliver again, and
 //! trails overlap.
 //!
 //! On disk the ids lie in a ring of blocks, a row each. A block holds [`BLOCK_IDS`] ids, so a batch rewrites few
@@ -33,7 +33,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// What the rows of the store tell. A row that is not understood is as good as absent.
+    /// The state from the rows of the store. A row that is not understood is ignored.
     pub(crate) fn load(rows: Vec<(String, Vec<u8>)>) -> Self {
         let mut blocks: Vec<_> = rows.iter().filter_map(|(_, value)| decode(value)).collect();
         blocks.sort_unstable_by_key(|(number, _)| *number);

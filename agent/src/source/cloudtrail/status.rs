@@ -1,4 +1,4 @@
-//! What `lapwing status` tells of the source: counters, written by the lane and the queues, read by anyone.
+//! What `lapwing status` reports of the source: counters, written by the lane and the queues, read by anyone.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::terminal::escape;
 
-/// Most alarms that are told at once; further ones are only in the log.
+/// Most alarms that are reported at once; further ones are only in the log.
 const ALARMS_MAX: usize = 32;
 
 /// A counter.
@@ -77,7 +77,7 @@ counters! {
     objects_ignored,
     /// Records that became events.
     records,
-    /// Records that were not told again, for they had been read before.
+    /// Records that were dropped as duplicates.
     duplicates,
     /// What stood in the place of a record and is none, or is too long.
     records_refused,

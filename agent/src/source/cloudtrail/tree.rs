@@ -26,10 +26,10 @@ const WATCHES_MAX: usize = 4_096;
 const QUIET: Duration = Duration::from_secs(2 * 86_400);
 /// How long until a folder that is not there is looked for again.
 const MISSING_INTERVAL: Duration = Duration::from_secs(2);
-/// Most paths whose trouble is told once each.
+/// Most paths whose trouble is reported once each.
 const COMPLAINTS_MAX: usize = 1_000;
-/// How coarse a file system's times may be, in nanoseconds: a file that comes within this of another may be told as
-/// having come with it.
+/// How coarse a file system's times may be, in nanoseconds: a file that comes within this of another may seem
+/// to have come with it.
 const COARSE_NANOS: i64 = 2_000_000_000;
 
 /// The folders.
@@ -97,7 +97,7 @@ impl Tree {
     }
 
     /// Does one step of a look through the folders, if one is due: reads one directory and gives its files to
-    /// `found`. At the end of the last step it tells what was found.
+    /// `found`. At the end of the last step it returns what was found.
     pub(crate) fn step(&mut self, found: &mut impl FnMut(PathBuf, &Metadata)) -> Option<Scanned> {
         if self.scan.is_none() {
             if Instant::now() < self.due {
@@ -297,7 +297,7 @@ impl Tree {
         }
     }
 
-    /// Tells of trouble with a path, once.
+    /// Reports trouble with a path, once.
     pub(crate) fn complain(&mut self, path: &Path, error: &io::Error) {
         if self.complaints.len() < COMPLAINTS_MAX && self.complaints.insert(path.to_owned()) {
             let cure = match error.kind() {
@@ -332,8 +332,8 @@ fn length(path: &Path) -> usize {
     path.as_os_str().as_bytes().len()
 }
 
-/// Whether a path has the name of a file of a trail. Where AWS laid out the folders they tell: other services' logs
-/// lie beside a trail's, and so do its digests.
+/// Whether a path has the name of a file of a trail. In AWS's layout the folders decide: other services' logs are beside
+/// a trail's, and so are its digests.
 pub(crate) fn is_candidate(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let name = name.strip_suffix(".gz").unwrap_or(name);

@@ -163,7 +163,7 @@ fn growing_files_are_read_as_far_as_they_go() {
     bench.expect(0..2);
     append(&plain, &lines(2..3, false));
     bench.expect(0..3);
-    // Neither has ids, so that nothing but the progress keeps them from being told twice.
+    // Neither has ids, so that nothing but the progress deduplicates them.
     let text = json!({"Records": [record(3, false), record(4, false)]}).to_string();
     append(&array, &text.as_bytes()[..text.len() - 40]);
     bench.expect(0..4);
@@ -260,7 +260,7 @@ fn a_broken_file_is_set_aside_and_the_others_are_read() {
     );
     assert_eq!(reasons[1], "it is not JSON at byte 0");
     assert!(reasons[2].starts_with("its compressed stream is broken"), "{}", reasons[2]);
-    // It stays so over a restart, without being told again, and what mends is read.
+    // It stays so over a restart, without another report, and what mends is read.
     bench.restart();
     bench.settle();
     assert_eq!(bench.report().files_set_aside, 0);
@@ -357,7 +357,7 @@ fn what_must_not_be_read_is_told_once_with_the_cure() {
     for path in [&locked, &folder.path().join("b.json")] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     }
-    // The kernel lets this one thread be somebody else towards files, without the powers of root.
+    // This one thread acts as another user towards files, without the powers of root.
     setfsuid(Uid::from_raw(65_534));
     bench.expect(2..3);
     bench.until("two alarms", |bench| bench.report().alarms.len() == 2);

@@ -82,8 +82,11 @@ fn what_is_missing_is_told_with_the_cure() {
         missing(Some(&absent))
             .ends_with("absent.mmdb: cannot be opened: No such file or directory (os error 2)")
     );
-    let told = missing(Some(&broken));
-    assert!(told.contains("broken.mmdb: is not a database in MaxMind's format; download it again"), "{told}");
+    let reported = missing(Some(&broken));
+    assert!(
+        reported.contains("broken.mmdb: is not a database in MaxMind's format; download it again"),
+        "{reported}"
+    );
     assert!(missing(Some(folder.path())).ends_with(": is not a file"));
 }
 

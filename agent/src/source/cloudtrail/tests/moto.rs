@@ -36,15 +36,15 @@ impl Moto {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
-        let told = lines
+        let answer = lines
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("Running on ")?.1.to_owned()));
-        // The server must not block on what nobody reads.
+        // The server must not block on output that is not read.
         std::thread::spawn(move || lines.for_each(drop));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let moto =
-            Self { server, url: told.expect("moto tells where it runs"), http: reqwest::Client::new() };
+            Self { server, url: answer.expect("moto prints its address"), http: reqwest::Client::new() };
         moto.open();
         moto
     }
@@ -64,7 +64,7 @@ impl Moto {
         runtime().block_on(async { request.send().await.unwrap().error_for_status().unwrap() });
     }
 
-    /// Sends a request that is signed by nobody, to the interface of `service`.
+    /// Sends an unsigned request to the interface of `service`.
     fn ask(&self, service: &str, request: reqwest::RequestBuilder) -> String {
         let signed = format!(
             "AWS4-HMAC-SHA256 Credential=x/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
@@ -111,8 +111,9 @@ impl Moto {
     /// How many messages of a queue are visible, and how many hidden.
     pub(super) fn messages(&self, queue: &str) -> (u64, u64) {
         let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
-        let told = self.sqs("GetQueueAttributes", &json!({"QueueUrl": queue, "AttributeNames": names}));
-        let number = |name| told["Attributes"][name].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let answer = self.sqs("GetQueueAttributes", &json!({"QueueUrl": queue, "AttributeNames": names}));
+        let number =
+            |name| answer["Attributes"][name].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
         (number(names[0]), number(names[1]))
     }
 
@@ -130,13 +131,13 @@ impl Moto {
         );
     }
 
-    /// Lets a bucket tell of new objects, by a `QueueConfiguration` or a `TopicConfiguration`.
+    /// Lets a bucket announce new objects, by a `QueueConfiguration` or a `TopicConfiguration`.
     pub(super) fn notify(&self, bucket: &str, configuration: &str) {
         let body = format!("<NotificationConfiguration>{configuration}</NotificationConfiguration>");
         self.ask("s3", self.http.put(format!("{}/{bucket}?notification", self.url)).body(body));
     }
 
-    /// Makes a user with these policies and tells its key and secret.
+    /// Makes a user with these policies and returns its key and secret.
     pub(super) fn make_user(&self, name: &str, allowed: &[&str]) -> (String, String) {
         self.form("iam", "CreateUser", &[("UserName", name)]);
         self.allow(name, allowed);
@@ -154,7 +155,7 @@ impl Moto {
         );
     }
 
-    /// Makes a role that may do these actions, that a user may assume with an external id, and tells its ARN.
+    /// Makes a role that may do these actions, that a user may assume with an external id, and returns its ARN.
     pub(super) fn make_role(&self, name: &str, actions: &[&str], user: &str, external_id: &str) -> String {
         let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
             "Principal": {"AWS": format!("arn:aws:iam::{ACCOUNT}:user/{user}")},

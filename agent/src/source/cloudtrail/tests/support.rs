@@ -71,7 +71,7 @@ pub(super) fn write_networks(path: &Path) {
     write_mmdb(path, "GeoLite2-ASN", &[("203.0.113.0/24", record)]);
 }
 
-/// A record of this number, an hour's every second; it has an id unless it is not to be told from others.
+/// A record of this number, an hour's every second; it has an id unless it must look like others.
 pub(super) fn record(number: usize, with_id: bool) -> Json {
     let time = format!("2026-11-21T10:{:02}:{:02}Z", number / 60 % 60, number % 60);
     let mut record = json!({"eventVersion": "1.11", "eventTime": time, "eventName": format!("Call{number}"),
@@ -230,7 +230,7 @@ impl Bench {
         assert_eq!((surplus, expected), (Vec::new(), Vec::new()), "too many and too few");
     }
 
-    /// Steps until the source has looked at everything and has nothing to tell.
+    /// Steps until the source has read everything and has nothing to emit.
     pub(super) fn settle(&mut self) {
         let mut idle = 0;
         while idle < 3 {
