@@ -17,7 +17,7 @@ pub(crate) struct Alarm {
 #[derive(Debug)]
 struct Raised {
     since: Instant,
-    told: Instant,
+    logged: Instant,
     message: String,
     times: u64,
 }
@@ -32,17 +32,17 @@ impl Alarm {
     pub(crate) fn raise(&self, message: impl Into<String>) {
         let (message, now) = (message.into(), Instant::now());
         let mut state = self.state();
-        let tell = match state.as_ref() {
+        let is_due = match state.as_ref() {
             None => true,
-            Some(raised) => now.duration_since(raised.told) >= REMIND_EVERY,
+            Some(raised) => now.duration_since(raised.logged) >= REMIND_EVERY,
         };
-        if tell {
+        if is_due {
             tracing::error!("{}: {message}", self.subject);
         }
         *state = Some(match state.take() {
-            None => Raised { since: now, told: now, message, times: 1 },
+            None => Raised { since: now, logged: now, message, times: 1 },
             Some(raised) => Raised {
-                told: if tell { now } else { raised.told },
+                logged: if is_due { now } else { raised.logged },
                 message,
                 times: raised.times.saturating_add(1),
                 ..raised

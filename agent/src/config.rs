@@ -1,22 +1,24 @@
-//! The configuration file. Each section's type lives with what it configures.
+//! The configuration file. Each section's type is defined in the module that it configures.
+
+mod deprecated;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use bytesize::ByteSize;
 use serde::Deserialize;
+use toml::de::{DeTable, Deserializer};
 
 use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::integrity::{Role, Root};
 use crate::source::cloudtrail;
 use crate::{alert_log, control, indicators, log, rules, sensor, sink, store};
 
-/// Where the configuration lies, where no other file is named.
+/// The configuration file, unless another is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
 
-/// What a line holds from which on secrets may stand in the file.
-const MARKS_OF_SECRETS: [&str; 9] =
+/// Parts of lines from which on the file may contain secrets.
+const SECRET_MARKERS: [&str; 9] =
     ["sink", "key", "password", "token", "secret", "headers", "environment", "username", "url"];
 
 /// The whole configuration. Every key has a default, and an unknown key is an error.
@@ -32,7 +34,7 @@ pub(crate) struct Config {
     /// What is known of threats.
     pub(crate) indicators: indicators::Config,
     /// The events of this host.
-    pub(crate) sensor: SensorConfig,
+    pub(crate) sensor: sensor::Config,
     /// AWS's log of API calls.
     pub(crate) cloudtrail: cloudtrail::config::Config,
     /// The alert log.
@@ -45,38 +47,6 @@ pub(crate) struct Config {
     pub(crate) control: control::Config,
 }
 
-/// `[sensor]`: the events of this host.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct SensorConfig {
-    /// Whether this host is watched. Default: `true`.
-    pub(crate) enabled: bool,
-    /// Variables of the environment that events tell of a program's start, in `process.env_vars`.
-    pub(crate) env_vars: sensor::Wanted,
-    /// Size of the kernel's ring buffer for records about processes, rounded up to a power of two; that for connections
-    /// is half as large. What is unread when one is full is lost. Each counts twice in the agent's memory. Default: 2 MiB.
-    pub(crate) ring_size: ByteSize,
-    /// Whether events tell to whom processes send by UDP, which takes CAP_NET_ADMIN. Default: `false`.
-    pub(crate) udp: bool,
-    /// Whether records that no rule can match stay in the kernel. Default: `true`.
-    pub(crate) filter: bool,
-    /// By which methods hooks are attached, where not by the first that works.
-    pub(crate) hooks: sensor::Choices,
-}
-
-impl Default for SensorConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            env_vars: sensor::Wanted::default(),
-            ring_size: ByteSize::mib(2),
-            udp: false,
-            filter: true,
-            hooks: sensor::Choices::default(),
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -84,7 +54,7 @@ impl Default for Config {
             log: log::Config::default(),
             rules: rules::Config::default(),
             indicators: indicators::Config::default(),
-            sensor: SensorConfig::default(),
+            sensor: sensor::Config::default(),
             cloudtrail: cloudtrail::config::Config::default(),
             alerts: alert_log::Config::default(),
             spool: store::Config::default(),
@@ -108,26 +78,45 @@ impl Config {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// Names the file, and the line and key where something is wrong in it.
+    /// The file cannot be read or is invalid. The error names the file, the line and the key.
     pub(crate) fn read(path: &Path) -> Result<Self> {
+        Self::read_with_warnings(path).map(|(config, _)| config)
+    }
+
+    /// As [`read`](Self::read), with a warning for each deprecated key.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_with_warnings(path: &Path) -> Result<(Self, Vec<String>)> {
         let text = bounded::read_text(path, SETTING_BYTES_MAX).map_err(|error| {
-            let cure = match error.kind() {
+            let hint = match error.kind() {
                 ErrorKind::NotFound => "; `--config` names another",
                 ErrorKind::PermissionDenied => "; run as root, or as the agent's user",
                 _ => "",
             };
-            anyhow!("the configuration {} cannot be read: {error}{cure}", path.display())
+            anyhow!("the configuration {} cannot be read: {error}{hint}", path.display())
         })?;
-        toml::from_str(&text)
-            .map_err(|error| anyhow!("{}", wrong(&text, &error)))
-            .with_context(|| format!("the configuration {} is wrong", path.display()))
+        let file = path.display().to_string();
+        Self::parse(&file, &text).with_context(|| format!("the configuration {file} is wrong"))
     }
 
-    /// As [`read`](Self::read), but where nothing lies at [`DEFAULT_PATH`] everything is as by default: commands work
-    /// on a host without an agent, and a file that somebody named must be there.
+    fn parse(file: &str, text: &str) -> Result<(Self, Vec<String>)> {
+        let wrong = |error: &toml::de::Error| anyhow!("{}", wrong(text, error));
+        let mut table = DeTable::parse(text).map_err(|error| wrong(&error))?;
+        let warnings = deprecated::convert(text, table.get_mut())?;
+        let config = Self::deserialize(Deserializer::from(table)).map_err(|mut error| {
+            error.set_input(Some(text));
+            wrong(&error)
+        })?;
+        let warnings = warnings.into_iter().map(|(line, what)| format!("{file}:{line}: {what}"));
+        Ok((config, warnings.collect()))
+    }
+
+    /// As [`read`](Self::read), but returns the defaults where [`DEFAULT_PATH`] does not exist, so that commands work
+    /// on a host without an agent. Any other file must exist.
     ///
     /// # Errors
-    /// As of [`read`](Self::read).
+    /// As [`read`](Self::read).
     pub(crate) fn read_if_there(path: &Path) -> Result<Self> {
         if path == Path::new(DEFAULT_PATH) && !path.exists() {
             return Ok(Self::default());
@@ -136,23 +125,24 @@ impl Config {
     }
 }
 
-/// What is wrong, in several lines, with the line where it is; but from where secrets may stand in the file, no text of it.
+/// The error message with the line that it is about. Text of the file is left out from the first line on that may contain
+/// a secret.
 fn wrong(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(text.len(), |span| span.start).min(text.len());
     let before = text.get(..start).unwrap_or(text);
     let line = before.matches('\n').count();
     let is_open = |line: &str| {
-        line.trim_start().starts_with('#') || !MARKS_OF_SECRETS.iter().any(|mark| line.contains(mark))
+        line.trim_start().starts_with('#') || !SECRET_MARKERS.iter().any(|mark| line.contains(mark))
     };
     if text.lines().take(line + 1).all(is_open) {
         return error.to_string().trim_end().to_owned();
     }
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     let (line, message) = (line + 1, without_values(error.message()));
-    format!("line {line}, column {column}: {message} (the line is not shown, for a secret may stand there)")
+    format!("line {line}, column {column}: {message} (the line is not shown because it may contain a secret)")
 }
 
-/// The words of an error without the value that it quotes; keys stay.
+/// The message without the value that it quotes; keys stay.
 fn without_values(message: &str) -> String {
     let (value, rest) = match message.split_once(", expected") {
         Some((value, _)) if !value.starts_with("unknown field") => (value, &message[value.len()..]),
@@ -167,7 +157,7 @@ fn without_values(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Whatever is wrong, and wherever, with a file that holds secrets: none of them is printed.
+    /// No error in a file with secrets prints one of them.
     #[test]
     fn an_error_shows_no_secret() {
         let sink =
@@ -231,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_packaged_configuration_tells_the_defaults() {
+    fn the_packaged_configuration_has_the_defaults() {
         let default = format!("{:#?}", Config::default());
         assert_eq!(format!("{:#?}", read(PACKAGED)), default, "as it is");
         assert_eq!(format!("{:#?}", read(&uncommented("#"))), default, "with every key");

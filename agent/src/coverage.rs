@@ -5,8 +5,7 @@ use std::sync::Arc;
 use lapwing_engine::coverage::{Source, coverage};
 use lapwing_engine::{Rule, Schema};
 
-use crate::action;
-use crate::config::{Config, SensorConfig};
+use crate::config::Config;
 use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS};
 use crate::sensor::{self, Wanted};
 use crate::source::cloudtrail::{self, Geo};
@@ -41,7 +40,7 @@ fn of_sensor(wanted: &Wanted, has_udp: bool) -> [Source; 2] {
 
 /// The rules that the sensor's events are for: those that are shown these as they are, and those whose needs are met
 /// better by the same events in auditd's words.
-pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, config: &SensorConfig) -> [Vec<Arc<Rule>>; 2] {
+pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, config: &sensor::Config) -> [Vec<Arc<Rule>>; 2] {
     let sources = of_sensor(&config.env_vars, config.udp);
     let streams = action::streams();
     let reads = |rule: &Rule, streams: &[&str]| streams.iter().any(|stream| rule.reads(stream));

@@ -367,10 +367,10 @@ impl Work {
         let exceptions = counted.into_iter().map(|(exception, kept_back)| {
             json!({
                 "place": format!("{}:{}", exception.file, exception.line),
-                "kept_back": kept_back,
+                "suppressed_by_exception": kept_back,
                 "owner": exception.owner,
                 "expires": exception.expires.map(|expires| expires.to_string()),
-                "over": exception.is_over(now),
+                "expired": exception.is_over(now),
             })
         });
         exceptions.collect()
@@ -399,12 +399,12 @@ impl Work {
             "events": self.events,
             "alerts": self.alerts,
             "discarded": sum(|counters| counters.discarded),
-            "released_early": sum(|counters| counters.released_early),
+            "reorder_buffer_overflow": sum(|counters| counters.released_early),
             "sequence_bytes": sum(|counters| counters.sequence_bytes),
             "threshold_bytes": sum(|counters| counters.threshold_bytes),
             "state_bytes": sum(|counters| counters.state_bytes),
-            "unordered_bytes": sum(|counters| counters.unordered_bytes),
-            "half_matches_dropped": sum(|counters| counters.dropped),
+            "reorder_buffer_bytes": sum(|counters| counters.unordered_bytes),
+            "partial_matches_dropped": sum(|counters| counters.dropped),
             "suppressed": sum(|counters| counters.suppressed),
             "held_back": self.held_back(),
             "evidence": self.evidence.status(),

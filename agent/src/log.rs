@@ -24,7 +24,7 @@ enum Level {
     Trace,
 }
 
-/// Starts logging. Under journald, which has them already, times are left out.
+/// Starts logging. Under journald, which adds timestamps, they are omitted.
 pub(crate) fn start(config: Config) {
     let level = match config.level {
         Level::Error => LevelFilter::ERROR,
@@ -37,8 +37,8 @@ pub(crate) fn start(config: Config) {
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
-        // A line that cannot be written, on a full disk or to a reader that is gone, would be reported in a way that
-        // panics when that cannot be written either.
+        // The crate reports a write error to standard error, and panics if that fails too. Both fail on a full disk and
+        // with a broken pipe.
         .log_internal_errors(false)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);

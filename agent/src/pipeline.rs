@@ -25,13 +25,13 @@ use lapwing_engine::detect::{Indicators, Limits, Weights};
 use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, StateChange, field};
 use serde_json::json;
 
-use crate::config::{Config, SensorConfig};
+use crate::config::Config;
 use crate::control::Server;
 use crate::edges::{self, Edges, join_by};
 use crate::integrity::{self, Plan, Rows, Written};
 use crate::lane::{self, Bell, Evaluator, Lane, LaneClient, View};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
-use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
+use crate::sensor::{self, Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
@@ -84,7 +84,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut sensor =
-        config.sensor.enabled.then(|| sensor(config, &loaded, &exceptions, &stop)).transpose()?;
+        config.sensor.enabled.then(|| start_sensor(config, &loaded, &exceptions, &stop)).transpose()?;
     privileges::drop_needless()?;
 
     let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();
@@ -185,14 +185,14 @@ fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: [edges::Runnin
 }
 
 /// Starts the sensor, which goes on where the run before ended.
-fn sensor(
+fn start_sensor(
     config: &Config,
     loaded: &Loaded,
     exceptions: &Exceptions,
     stop: &Arc<AtomicBool>,
 ) -> Result<Sensor> {
     let env_vars = env_vars(&config.sensor.env_vars, &loaded.rules, &exceptions.list);
-    let sensor = SensorConfig { env_vars, ..config.sensor.clone() };
+    let sensor = sensor::Config { env_vars, ..config.sensor.clone() };
     Ok(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
 }
 
@@ -348,7 +348,7 @@ impl Lanes<'_> {
         let limits = |weights| Limits::default().part(weights, &engines);
         if let (Some(mut sensor), Some(rules)) = (sensor, for_host) {
             sensor.recall(&self.rows(MEMORY_SCOPE)?);
-            if self.config.sensor.filter {
+            if self.config.sensor.kernel_filter {
                 sensor.filter(&rules);
             }
             let [rules, for_auditd] = rules;
@@ -399,15 +399,9 @@ impl Lanes<'_> {
         Ok(source)
     }
 
-    /// What evaluators a lane's events by these rules, with what they knew when the agent stopped.
-    fn evaluator(
-        &self,
-        rules: &[Arc<Rule>],
-        lateness: Duration,
-        limits: Limits,
-        view: View,
-    ) -> Result<Evaluator> {
-        let options = Options { lateness, limits, learn: self.config.rules.learn };
+    /// What judges a lane's events by these rules, with what they knew when the agent stopped.
+    fn judge(&self, rules: &[Arc<Rule>], lateness: Duration, limits: Limits, view: View) -> Result<Judge> {
+        let options = Options { lateness, limits, learn: self.config.rules.learning_period };
         let mut engine = Engine::new(self.schema.clone(), rules, options)
             .with_exceptions(self.exceptions)
             .with_indicators(self.indicators);

@@ -32,16 +32,16 @@ pub(crate) struct Config {
     /// A folder or file of exceptions: what rules find and nobody wants to hear of. Default:
     /// `/etc/lapwing/exceptions.d`, which need not be there.
     pub(crate) exceptions: PathBuf,
-    /// For how long after a new_terms rule's first match terms are only learned and not told, such as `"24h"`.
-    /// Default: `"0s"`, so that the first sighting of a term after the installation is an alert.
+    /// How long after a new_terms rule's first match terms are only learned, without alerts, such as `"24h"`. Default:
+    /// `"0s"`: the first sighting of a term after the installation is an alert.
     #[serde(deserialize_with = "crate::clock::deserialize_period_or_none")]
-    pub(crate) learn: Duration,
+    pub(crate) learning_period: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let paths = vec!["/usr/share/lapwing/rules".into(), "/etc/lapwing/rules".into()];
-        Self { paths, exceptions: EXCEPTIONS.into(), learn: Duration::ZERO }
+        Self { paths, exceptions: EXCEPTIONS.into(), learning_period: Duration::ZERO }
     }
 }
 

@@ -121,7 +121,7 @@ index = ["logs-endpoint.events.*"]
 query = "event.category:process and event.type:start and process.name:term"
 "#;
 
-/// An upstream that refuses every alert for itself: what it gets is set aside.
+/// An upstream that rejects every alert: all are dead-lettered.
 pub(crate) fn refusing() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -332,7 +332,7 @@ impl Stage {
         took
     }
 
-    /// The files of the trail were read, or set aside.
+    /// The files of the trail were read or quarantined.
     fn trail_is_read(&self) {
         if self.trail.is_none() {
             return;
@@ -340,7 +340,7 @@ impl Stage {
         let read = lapwing_stage::until("that the trail is read", READ_WITHIN, || {
             let status = self.agent.status()?;
             let lanes = status["lanes"].as_array().cloned().unwrap_or_default();
-            let counts = ["files_read", "files_set_aside"];
+            let counts = ["files_read", "files_quarantined"];
             let count = |lane: &Value| {
                 counts.map(|name| lane["source"][name].as_u64().unwrap_or(0)).iter().sum::<u64>()
             };

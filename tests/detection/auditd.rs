@@ -16,7 +16,7 @@ const NOBODY: u32 = 65_534;
 
 const ROOT_SHELL: &str = "a root shell of another's";
 const SHELL_CONNECTS: &str = "a root shell connects";
-const UNTOLD: &str = "in the sensor's words";
+const OTHER_RULE: &str = "in the sensor's words";
 
 /// Rules: name, language, type, query.
 const RULES: [[&str; 4]; 3] = [
@@ -37,7 +37,7 @@ const RULES: [[&str; 4]; 3] = [
          destination.ip == \"127.0.0.1\" and process.name == \"lapwing-rootsh\"]",
     ],
     [
-        UNTOLD,
+        OTHER_RULE,
         "eql",
         "eql",
         "process where event.action in (\"exec\", \"fork\", \"end\") and process.args == \"-p\"",
@@ -69,7 +69,7 @@ fn root_shell(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn rules_for_auditd_are_judged_by_events_in_its_words() {
+fn rules_for_auditd_match_events_in_auditd_form() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (rules, folder) = (rules(), tempfile::tempdir().expect("a folder"));
     let program = env!("CARGO_BIN_EXE_lapwing").into();
@@ -97,6 +97,6 @@ fn rules_for_auditd_are_judged_by_events_in_its_words() {
             alert.document["lapwing"]["process"]
         );
     }
-    let told = agent.alerts().expect("the log");
-    assert!(told.iter().all(|alert| alert.rule() != UNTOLD), "auditd has no such words");
+    let printed = agent.alerts().expect("the log");
+    assert!(printed.iter().all(|alert| alert.rule() != OTHER_RULE), "auditd has no such words");
 }

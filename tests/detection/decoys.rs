@@ -74,7 +74,7 @@ fn is_suppressed(alert: &Alert) -> bool {
 }
 
 #[test]
-fn an_act_of_another_user_is_told_behind_decoys_and_what_was_held_back_outlives_a_stop() {
+fn an_act_of_another_user_is_alerted_behind_decoys_and_suppressed_alerts_survive_a_stop() {
     let (mut agent, folder) = agent(RULES);
     let program = tool(&folder, "true", "lapwing-decoy");
     for _ in 0..110 {
@@ -91,15 +91,15 @@ fn an_act_of_another_user_is_told_behind_decoys_and_what_was_held_back_outlives_
     agent.stop().expect("an end");
     agent.start_again().expect("an agent");
     let summary = agent.wait_for_within("what was held back", 0, SLOW, is_suppressed).expect("an alert");
-    let told = &summary.document["lapwing"]["alert"];
-    assert_eq!(told["suppressed_count"], 10);
-    let row = &told["held_back"][0];
-    assert_eq!(row["count"], 10, "{told}");
+    let printed = &summary.document["lapwing"]["alert"];
+    assert_eq!(printed["suppressed_count"], 10);
+    let row = &printed["held_back"][0];
+    assert_eq!(row["count"], 10, "{printed}");
     assert!(row["executable"].as_str().is_some_and(|path| path.ends_with("lapwing-decoy")), "{row}");
 }
 
 #[test]
-fn a_half_match_stands_beside_another_users_long_ones() {
+fn a_partial_match_is_kept_beside_long_ones_of_another_user() {
     let (agent, folder) = agent(SEQUENCE);
     let (late, quick) = (tool(&folder, "sleep", "lapwing-late"), tool(&folder, "true", "lapwing-quick"));
     let mut waiting = Command::new(&late).arg("60").spawn().expect("a program");
@@ -108,16 +108,16 @@ fn a_half_match_stands_beside_another_users_long_ones() {
         assert!(as_nobody(&quick).arg(&long).status().expect("a program").success());
     }
     lapwing_stage::until("half matches to be given up", SLOW, || {
-        let dropped = agent.status()?["lanes"][0]["half_matches_dropped"].as_u64();
+        let dropped = agent.status()?["lanes"][0]["partial_matches_dropped"].as_u64();
         Ok(dropped.filter(|dropped| *dropped > 0))
     })
     .expect("that the share of the long ones is used up");
     waiting.kill().and_then(|()| waiting.wait()).expect("an end");
     let alert =
         agent.wait_for_within("the half match", 0, SLOW, |alert| alert.rule() == "Half").expect("an alert");
-    let told = &alert.document["lapwing"]["alert"];
-    assert_eq!(told["complete"], false, "{told}");
-    assert!(told["dropped_matches"].as_u64() > Some(0), "{told}");
+    let printed = &alert.document["lapwing"]["alert"];
+    assert_eq!(printed["complete"], false, "{printed}");
+    assert!(printed["dropped_matches"].as_u64() > Some(0), "{printed}");
     let is_lost = |alert: &Alert| alert.document["lapwing"]["lost"]["by_kind"]["half_matches"].is_u64();
     let lost = agent.wait_for_within("Telemetry lost", 0, SLOW, is_lost).expect("an alert");
     // Where records were lost before, it is about the event that told that.

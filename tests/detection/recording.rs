@@ -69,8 +69,8 @@ fn a_replay_raises_the_alerts_of_the_live_run() {
     Command::new("kill").args(["-s", "INT", &pid]).status().expect("kill");
     let output = recorder.wait_with_output().expect("an end");
     assert!(output.status.success(), "{output:?}");
-    let told: Json = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!((&told["missed"], &told["lost_records"]), (&0.into(), &0.into()));
+    let printed: Json = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&printed["missed"], &printed["lost_records"]), (&0.into(), &0.into()));
 
     let live = stage.agent.alerts().expect("the log");
     let live = live.iter().map(|alert| &alert.document).filter(|alert| is_own(alert));
@@ -104,8 +104,8 @@ fn a_recording_outlives_its_recorder() {
         command.args(arguments).arg(&file).output().expect("lapwing")
     };
     let output = lapwing(&["search", "process where process.pid == 1"]);
-    let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("already_running"), "{told} {said}");
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("already_running"), "{printed} {said}");
     assert!(said.contains("the recording is cut off"), "{said}");
     let again = stage.agent.command("record").arg(&file).output().expect("lapwing record");
     let said = String::from_utf8_lossy(&again.stderr);

@@ -35,7 +35,7 @@ fn time(alert: &Alert, pointer: &str) -> Timestamp {
 }
 
 #[test]
-fn a_restart_is_told_with_the_time_in_which_nobody_looked() {
+fn a_restart_is_reported_with_its_outage() {
     let mut stage = stage();
     let down = std::time::Duration::from_millis(1500);
     for is_killed in [false, true] {
@@ -60,13 +60,13 @@ fn a_restart_is_told_with_the_time_in_which_nobody_looked() {
         assert!(reason.starts_with("the sensor was down between "), "{reason}");
         assert!(stage.agent.log().contains("the sensor was down between "), "{}", stage.agent.log());
         let status = stage.agent.status().expect("a status");
-        let told = status.pointer("/lanes/0/source/down/from").and_then(serde_json::Value::as_str);
-        assert_eq!(told, Some(alert.text("/event/start")));
+        let printed = status.pointer("/lanes/0/source/down/from").and_then(serde_json::Value::as_str);
+        assert_eq!(printed, Some(alert.text("/event/start")));
     }
 }
 
 #[test]
-fn a_first_start_tells_nothing() {
+fn a_first_start_reports_no_outage() {
     let stage = stage();
     let status = stage.agent.status().expect("a status");
     assert_eq!(status.pointer("/lanes/0/source/down"), Some(&serde_json::Value::Null));

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use crate::{FIRST, PATIENCE, RARE, UPLOAD, agent, ids, of, settings};
 
 /// What `lapwing alerts` prints with these arguments.
-fn told(agent: &Agent, arguments: &[&str]) -> String {
+fn printed_by(agent: &Agent, arguments: &[&str]) -> String {
     let output = agent.command("alerts").args(arguments).output().expect("lapwing alerts");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
@@ -18,7 +18,7 @@ fn told(agent: &Agent, arguments: &[&str]) -> String {
 
 /// The rules of the alerts that `lapwing alerts --json` prints with these arguments.
 fn rules(agent: &Agent, arguments: &[&str]) -> Vec<String> {
-    let text = told(agent, &[&["--json"], arguments].concat());
+    let text = printed_by(agent, &[&["--json"], arguments].concat());
     let rule =
         |line: &str| serde_json::from_str::<Json>(line).expect("JSON")["message"].as_str().map(str::to_owned);
     text.lines().map(|line| rule(line).expect("a rule")).collect()
@@ -48,18 +48,18 @@ fn alerts_are_listed_filtered_and_shown_whole() {
         (&["--rule", "5ef1a998-4250-49e0-915b-acab324a62d3"], &[UPLOAD]),
     ] {
         assert_eq!(rules(&agent, arguments), expected, "{arguments:?}");
-        let list = told(&agent, arguments);
+        let list = printed_by(&agent, arguments);
         let missing = expected.iter().find(|rule| !list.contains(**rule));
         assert!(missing.is_none(), "{arguments:?}: {list}");
     }
 
     let upload = of(&agent, UPLOAD).remove(0);
     let id = ids(std::slice::from_ref(&upload)).pop_first().expect("an id");
-    let whole = told(&agent, &[&id[..12]]);
+    let whole = printed_by(&agent, &[&id[..12]]);
     for part in [UPLOAD, &id, "arn:aws:iam::111122223333:user/deploy"] {
         assert!(whole.contains(part), "{part}: {whole}");
     }
-    let json: Json = serde_json::from_str(&told(&agent, &[&id, "--json"])).expect("JSON");
+    let json: Json = serde_json::from_str(&printed_by(&agent, &[&id, "--json"])).expect("JSON");
     assert_eq!(json, upload);
 }
 

@@ -133,7 +133,7 @@ fn a_full_disk_stops_neither_watchdog_nor_status_nor_the_end() {
     }
     until("memory is full", PATIENCE * 2, || {
         let status = service.status(&[]).1;
-        Ok((status["ledger"]["alerts_held"].as_u64() > Some(50)).then_some(()))
+        Ok((status["ledger"]["alerts_buffered"].as_u64() > Some(50)).then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error}: {}", service.log()));
     service.is_pinged();

@@ -12,13 +12,13 @@ use crate::{PATIENCE, UPLOAD, agent, of, settings};
 fn refused(agent: &Agent, verb: &str) -> String {
     let output = agent.command(verb).env_remove("RUST_BACKTRACE").output().expect("the program");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let told = String::from_utf8(output.stderr).expect("text");
+    let printed = String::from_utf8(output.stderr).expect("text");
     // The sentence is the last: the agent's own log may come before it.
-    told.trim_end().lines().last().unwrap_or_default().to_owned()
+    printed.trim_end().lines().last().unwrap_or_default().to_owned()
 }
 
 #[test]
-fn the_status_tells_how_the_agent_does() {
+fn the_status_shows_the_state_of_the_agent() {
     let trail = Trail::new().expect("a trail");
     let agent = agent(&trail);
     trail.deliver("key", &[key_upload(Timestamp::now())]).expect("a file");
@@ -35,7 +35,7 @@ fn the_status_tells_how_the_agent_does() {
     let output = agent.command("status").output().expect("lapwing status");
     let text = String::from_utf8(output.stdout).expect("text");
     for line in [&format!("pid: {}", agent.pid()), "lanes", "  name: cloudtrail"] {
-        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+        assert!(text.lines().any(|printed| printed == line), "{line}: {text}");
     }
     let checked = agent.command("check").output().expect("lapwing check");
     let text = String::from_utf8(checked.stdout).expect("text");
@@ -48,17 +48,17 @@ fn without_the_sensor_there_is_nothing_to_record() {
     let agent = agent(&trail);
     let file = agent.folder().join("incident.rec");
     let output = agent.command("record").arg(&file).output().expect("lapwing record");
-    let told = String::from_utf8(output.stderr).expect("text");
-    assert!(!output.status.success() && told.contains("this agent runs without the sensor"), "{told}");
+    let printed = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success() && printed.contains("this agent runs without the sensor"), "{printed}");
 }
 
 #[test]
-fn a_second_agent_on_the_same_state_is_refused_and_the_first_goes_on() {
+fn a_second_agent_on_the_same_state_is_refused_and_the_first_keeps_running() {
     let trail = Trail::new().expect("a trail");
     let agent = agent(&trail);
-    let told = refused(&agent, "run");
+    let printed = refused(&agent, "run");
     let words = format!("lapwing: another lapwing (process {}) uses the state directory ", agent.pid());
-    assert!(told.starts_with(&words) && told.contains(": stop it, or give this one "), "{told}");
+    assert!(printed.starts_with(&words) && printed.contains(": stop it, or give this one "), "{printed}");
     trail.deliver("key", &[key_upload(Timestamp::now())]).expect("a file");
     agent.wait_for_within("an upload", 0, PATIENCE, |alert| alert.rule() == UPLOAD).expect("an alert");
     assert_eq!(agent.status().expect("the first's socket")["pid"], agent.pid());
@@ -78,9 +78,9 @@ fn a_second_agent_on_the_same_socket_is_refused() {
     let mut command = std::process::Command::new(crate::LAPWING);
     let output = command.args(["run", "--config"]).arg(folder.path().join("lapwing.toml")).output();
     let output = output.expect("the program");
-    let told = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("lapwing: another agent listens on "), "{told}");
+    let printed = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("lapwing: another agent listens on "), "{printed}");
     assert!(first.status().is_ok(), "the first still answers");
 }
 
@@ -107,7 +107,7 @@ fn hangup_opens_the_log_anew_and_terminate_ends_it_well() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_with_the_cure() {
+fn an_unreadable_file_is_reported_with_a_hint() {
     if !is_root() {
         return;
     }
@@ -125,7 +125,7 @@ fn what_cannot_be_read_is_told_with_the_cure() {
     };
     let program = agent.folder().join("lapwing");
     fs::copy(crate::LAPWING, &program).expect("a copy");
-    let told = |verb: &str| {
+    let printed = |verb: &str| {
         let mut command = std::process::Command::new(&program);
         command.arg(verb).arg("--config").arg(agent.folder().join("lapwing.toml")).uid(65534).gid(65534);
         let output = command.env_remove("RUST_BACKTRACE").output().expect("the program");
@@ -136,14 +136,14 @@ fn what_cannot_be_read_is_told_with_the_cure() {
         ("alerts", "run as root, or as a member of the log's group"),
         ("status", "run as root, or as the agent's user"),
     ] {
-        let told = told(verb);
-        assert!(told.starts_with("lapwing: ") && told.contains(cure), "{verb}: {told}");
+        let printed = printed(verb);
+        assert!(printed.starts_with("lapwing: ") && printed.contains(cure), "{verb}: {printed}");
     }
     private("lapwing.toml");
     for verb in ["run", "status", "alerts", "check"] {
-        let told = told(verb);
+        let printed = printed(verb);
         let words = "lapwing.toml cannot be read: Permission denied (os error 13); run as root";
-        assert!(told.contains(words) && told.lines().count() == 1, "{verb}: {told}");
+        assert!(printed.contains(words) && printed.lines().count() == 1, "{verb}: {printed}");
     }
     agent.stop().expect("an end");
 }

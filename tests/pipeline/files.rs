@@ -35,7 +35,7 @@ fn append(path: &Path, text: &str) {
 }
 
 #[test]
-fn every_form_of_file_is_read_once_and_a_broken_one_is_set_aside() {
+fn every_form_of_file_is_read_once_and_a_broken_one_is_quarantined() {
     let trail = Trail::new().expect("a trail");
     let root = trail.folder();
     let mut agent = agent(&trail);
@@ -54,12 +54,13 @@ fn every_form_of_file_is_read_once_and_a_broken_one_is_set_aside() {
     append(&growing, &line[100..]);
     append(&growing, &format!("{}\n", upload(6)));
     wait_for_uploads(&agent, 6);
-    let told = source(&agent);
-    assert_eq!((&told["files_set_aside"], &told["records"]), (&json!(2), &json!(6)), "{told}");
+    let printed = source(&agent);
+    assert_eq!((&printed["files_quarantined"], &printed["records"]), (&json!(2), &json!(6)), "{printed}");
     let log = agent.log();
-    for words in
-        ["broken.json.gz is set aside: ", "no_record.json is set aside: one of its records is refused: "]
-    {
+    for words in [
+        "broken.json.gz is refused and quarantined: ",
+        "no_record.json is refused and quarantined: one of its records is refused: ",
+    ] {
         assert!(log.contains(words), "{words}: {log}");
     }
 

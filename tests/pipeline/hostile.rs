@@ -13,7 +13,7 @@ const RULES: usize = 5000;
 const BROKEN_EVERY: usize = 100;
 
 #[test]
-fn of_five_thousand_rules_the_fifty_broken_ones_are_told() {
+fn fifty_broken_rules_of_five_thousand_are_reported() {
     let folder = tempfile::tempdir().expect("a folder");
     write_rules(folder.path());
     let broken = RULES / BROKEN_EVERY;
@@ -94,15 +94,15 @@ fn a_recording_of_rubbish_gives_what_events_it_has() {
     fs::write(&recording, lines.concat()).expect("a file");
     let recording = recording.display().to_string();
     let output = lapwing(&["replay", "--json", &recording, "--rules"], folder.path());
-    let told = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stderr);
     let alerts = String::from_utf8(output.stdout.clone()).expect("text");
     let documents = alerts.lines().map(|line| serde_json::from_str::<Json>(line).expect("JSON"));
     let ids: Vec<_> =
         documents.map(|alert| alert["lapwing"]["alert"]["events"][0]["event"]["id"].clone()).collect();
-    assert_eq!(ids, ["first", "huge", "wide", "large", "last", "end"], "{told}");
+    assert_eq!(ids, ["first", "huge", "wide", "large", "last", "end"], "{printed}");
     assert_eq!(output.status.code(), Some(1));
     for part in ["nested more than 64 deep", "out of range", "recursion limit", "events could not be read"] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(printed.contains(part), "{part} is not in {printed}");
     }
 }
 

@@ -36,9 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Small files and a small spool, so that a moment without upstream fills the one and rotates the others.
 const CONFIGURATION: &str = r#"
 alerts.rotate_size = "1 MiB"
-alerts.files_kept = 65535
+alerts.rotate_keep = 65535
 spool.size_max = "2 MiB"
-cloudtrail.rescan_secs = 1
+cloudtrail.rescan_interval = "1s"
 [[sink]]
 type = "elasticsearch"
 name = "siem"
@@ -82,7 +82,7 @@ fn every_alert_is_upstream_once_however_often_the_agent_is_killed() {
     agent.stop().expect("a good end");
 
     let logged = logged(&agent, "0");
-    let told = agent.log();
+    let log = agent.log();
     let ids: Vec<_> = logged.iter().map(|alert| text(alert, "/event/id").to_owned()).collect();
     let unique: BTreeSet<_> = ids.iter().cloned().collect();
     println!("{rounds} rounds, {} records, {} files of the log:", load.records.len(), files(&agent));
@@ -98,7 +98,7 @@ fn every_alert_is_upstream_once_however_often_the_agent_is_killed() {
     let indexed = ids_in_index("alerts").expect("a search");
     assert_eq!(indexed, unique.iter().cloned().collect::<Vec<_>>(), "each is upstream, once by id");
     assert_eq!(upstream.called(), ids, "the webhook got each, in the order of the log");
-    assert!(!told.contains("panicked"), "{told}");
+    assert!(!log.contains("panicked"), "{log}");
 }
 
 /// Lets some time pass. The moment is the point: anywhere from before the store is open to well into the load.

@@ -32,8 +32,8 @@ impl Cloud {
             .spawn()
             .expect("moto");
         let mut lines = BufReader::new(server.stderr.take().expect("a pipe")).lines();
-        let told = lines.by_ref().map_while(Result::ok);
-        let url = told.filter_map(|line| Some(line.split_once("Running on ")?.1.to_owned())).next();
+        let printed = lines.by_ref().map_while(Result::ok);
+        let url = printed.filter_map(|line| Some(line.split_once("Running on ")?.1.to_owned())).next();
         // The server must not block on what nobody reads.
         std::thread::spawn(move || lines.for_each(drop));
         Self { environment, server, url: url.expect("moto tells where it runs") }
@@ -79,16 +79,16 @@ fn a_rare_call_and_a_key_upload_fire_from_objects_in_s3() {
     let location = format!("LocationConstraint={REGION}");
     cloud.aws(&["s3api", "create-bucket", "--bucket", BUCKET, "--create-bucket-configuration", &location]);
     let arn = format!("arn:aws:sqs:{REGION}:123456789012:trail");
-    let told =
+    let printed =
         json!({"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]}).to_string();
     let notify = ["s3api", "put-bucket-notification-configuration", "--bucket", BUCKET];
-    cloud.aws(&[&notify[..], &["--notification-configuration", &told]].concat());
+    cloud.aws(&[&notify[..], &["--notification-configuration", &printed]].concat());
 
     let trail = Trail::new().expect("a trail");
     let url = &cloud.url;
     // A request of an agent that was killed may still take a message, which is there again when this time is over.
     let configuration = format!(
-        "cloudtrail.queue = [{{ url = \"{queue}\", region = \"{REGION}\", visibility_timeout_secs = 10, \
+        "cloudtrail.queue = [{{ url = \"{queue}\", region = \"{REGION}\", visibility_timeout = \"10s\", \
          endpoint = \"{url}\", s3_endpoint = \"{url}\" }}]"
     );
     let settings = settings(&trail, &configuration);

@@ -1,4 +1,4 @@
-//! What upstream refuses for itself is set aside, and the rest goes on; what is wrong there is told.
+//! A rejected alert is dead-lettered and the others are delivered; errors of upstream are reported.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ retry_delay_max = "50ms"
 "#;
 
 #[test]
-fn what_upstream_refuses_is_set_aside_and_the_rest_goes_on() {
+fn a_rejected_alert_is_dead_lettered_and_the_others_are_delivered() {
     if !is_root() {
         return;
     }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value as Json, json};
 
 /// What a rule found.
 pub(super) fn detection(alert: &Alert, finding: &Finding, schema: &Schema) -> Map<String, Json> {
-    let mut told = Map::new();
-    let mut set = |name: &str, value: Json| told.insert(name.to_owned(), value);
+    let mut cause = Map::new();
+    let mut set = |name: &str, value: Json| cause.insert(name.to_owned(), value);
     if finding.events.len() > 1 {
         let keys: Vec<_> = finding.keys.iter().map(|key| key.as_ref().map(|key| key.as_str())).collect();
         set("group", json!({"id": alert.id, "keys": keys, "stages": finding.events.len()}));
@@ -21,7 +21,7 @@ pub(super) fn detection(alert: &Alert, finding: &Finding, schema: &Schema) -> Ma
     if let Some(result) = &finding.threshold {
         set("threshold_result", threshold(result, schema));
     }
-    told
+    cause
 }
 
 fn anomaly(anomaly: &Anomaly, schema: &Schema) -> Json {
@@ -79,8 +79,8 @@ pub(crate) fn held_back(HeldBack { act, count }: &HeldBack) -> Json {
 /// What was not raised.
 pub(super) fn suppressed(suppressed: &Suppressed, schema: &Schema) -> Map<String, Json> {
     let (start, end) = (suppressed.start.to_string(), suppressed.end.to_string());
-    let mut told = Map::new();
-    let mut set = |name: &str, value: Json| told.insert(name.to_owned(), value);
+    let mut cause = Map::new();
+    let mut set = |name: &str, value: Json| cause.insert(name.to_owned(), value);
     if let Some(group) = &suppressed.group {
         let terms = group
             .iter()
@@ -98,5 +98,5 @@ pub(super) fn suppressed(suppressed: &Suppressed, schema: &Schema) -> Map<String
     set("suppressed_count", suppressed.count.into());
     set("suppressed_from", start.into());
     set("suppressed_to", end.into());
-    told
+    cause
 }

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sensor_that_was_down_is_told_with_times() {
+    fn a_sensor_that_was_down_is_an_alert_with_times() {
         let alert = |is_killed| -> Json {
             let Lost { event, from, to, .. } = lost(5, &[]);
             let document = super::down(&Down { event, from, to, is_killed }, &Schema::new());
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn episodes_apart_are_told_apart_and_one_without_end_is_told_too() {
+    fn separate_episodes_are_separate_alerts_and_an_endless_one_is_reported() {
         assert_eq!(alerts(&[5, 20], 60).len(), 2);
         assert_eq!(alerts(&[5], 6).len(), 1, "it ends with the agent");
         let all: Vec<_> = (1..=130).collect();

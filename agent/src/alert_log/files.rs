@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_rotated_files_are_told() {
+    fn names_of_rotated_files_are_recognised() {
         for (rest, rotated) in [
             (".1", true),
             (".2.gz", true),

@@ -67,7 +67,7 @@ pub(crate) struct Config {
     /// How much is kept of what was rotated: as many bytes on disk as so many files of `rotate_size`. Of compressed files
     /// that is more files, up to eight times as many. When the oldest falls off, alerts of others than its biggest consumer
     /// are carried over, within half of these bytes. Default: 12.
-    pub(crate) files_kept: u16,
+    pub(crate) rotate_keep: u16,
     /// Whether rotated files are compressed. Default: true.
     pub(crate) gzip: bool,
 }
@@ -78,7 +78,7 @@ impl Default for Config {
             path: PATH.into(),
             rotate_size: ByteSize::mib(50),
             rotate_age: Duration::from_hours(30 * 24),
-            files_kept: 12,
+            rotate_keep: 12,
             gzip: true,
         }
     }

@@ -60,8 +60,8 @@ pub(super) fn retain(config: &Config, retention: &Retention) -> io::Result<()> {
         let (whole, kept) = (sum(false), sum(true));
         retention.files.store(files.len() as u64, Relaxed);
         retention.bytes.store(whole + kept, Relaxed);
-        let budget = config.rotate_size.as_u64().saturating_mul(u64::from(config.files_kept));
-        let files_max = usize::from(config.files_kept).saturating_mul(FILES_TIMES_MAX);
+        let budget = config.rotate_size.as_u64().saturating_mul(u64::from(config.rotate_keep));
+        let files_max = usize::from(config.rotate_keep).saturating_mul(FILES_TIMES_MAX);
         let many = |kept: bool| files.iter().filter(|file| file.is_kept == kept).count() > files_max;
         let oldest = |kept: bool| files.iter().find(|file| file.is_kept == kept);
         if kept > budget / 2 || many(true) {

@@ -134,7 +134,7 @@ fn positions_survive_rotation_compression_and_copies() {
 }
 
 #[test]
-fn a_reader_goes_on_across_a_rotation() {
+fn a_reader_continues_across_a_rotation() {
     let folder = Folder::new("across");
     let config = folder.config();
     let mut log = AlertLog::open(&config).unwrap();
@@ -158,7 +158,7 @@ fn a_reader_goes_on_across_a_rotation() {
 #[test]
 fn the_log_rotates_by_size_and_keeps_so_many_files() {
     let folder = Folder::new("size");
-    let config = Config { rotate_size: ByteSize::b(100), files_kept: 3, gzip: false, ..folder.config() };
+    let config = Config { rotate_size: ByteSize::b(100), rotate_keep: 3, gzip: false, ..folder.config() };
     let mut log = AlertLog::open(&config).unwrap();
     let lines = numbered(0..100);
     for line in &lines {
@@ -231,7 +231,7 @@ fn of_user(user: &str, number: u32, severity: u32, bytes: usize) -> String {
 fn the_noise_of_one_leaves_the_alerts_of_others() {
     for gzip in [false, true] {
         let folder = Folder::new(if gzip { "noise-gzip" } else { "noise" });
-        let config = Config { rotate_size: ByteSize::kib(16), files_kept: 4, gzip, ..folder.config() };
+        let config = Config { rotate_size: ByteSize::kib(16), rotate_keep: 4, gzip, ..folder.config() };
         let mut log = AlertLog::open(&config).unwrap();
         let mut victims = Vec::new();
         for number in 0..2000 {

@@ -163,8 +163,8 @@ const LIMITS: &[Limit] = &[
     limit(SETTING, "suppression_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
     limit(SETTING, "held_back_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`lapwing status`"),
     limit(SETTING, "lineage_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
-    limit(SETTING, "unordered_bytes_max", Times(1), "the earliest is evaluated at once", "`released_early` in `lapwing status`"),
-    limit(SETTING, "alerts_max", Apart, "further alerts of the executable are suppressed, and reported together", STATUS),
+    limit(SETTING, "unordered_bytes_max", Times(1), "the earliest is evaluated at once", "`reorder_buffer_overflow` in `lapwing status`"),
+    limit(SETTING, "alerts_max", Apart, "further alerts of the executable are held back, and told together", STATUS),
     limit("agent/engine/src/detect/actor.rs", "TEXT_BYTES_MAX", Apart, "the text is cut", "–"),
     limit("agent/engine/src/detect/held_back.rs", "ROWS_MAX", Apart, "further rows are counted", "the alert"),
     limit("agent/engine/src/detect/sequence.rs", "CHAINS_BYTES_MAX", Apart, "the oldest half match of a key is forgotten", "`discarded` in `lapwing status`"),
@@ -279,8 +279,8 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/ledger/follow.rs", "FOLLOW_BYTES_MAX", Passing, "the rest is taken over next", "–"),
     limit("agent/src/ledger/follow.rs", "RESEND_AGE_MAX", Apart, "older alerts are not sent again", LOG),
     limit("agent/src/alert_log/mod.rs", "LINE_BYTES_MAX", Passing, "the line is passed over", LOG),
-    limit(SETTING, "[alerts] rotate_size × files_kept", Apart, "on disk: the oldest file falls off, and alerts of others than its biggest consumer are carried over, within half of this", "`alerts_carried`, `alerts_expired` in `lapwing status`"),
-    limit("agent/src/alert_log/retain.rs", "FILES_TIMES_MAX", Apart, "the same, of so many times `files_kept`", STATUS),
+    limit(SETTING, "[alerts] rotate_size × rotate_keep", Apart, "on disk: the oldest file falls off, and alerts of others than its biggest consumer are carried over, within half of this", "`alerts_carried`, `alerts_expired` in `lapwing status`"),
+    limit("agent/src/alert_log/retain.rs", "FILES_TIMES_MAX", Apart, "the same, of so many times `rotate_keep`", STATUS),
     limit("agent/src/alert_log/retain.rs", "ACTORS_MAX", Each(320), "further actors count as one", "–"),
     limit("agent/src/alert_log/retain.rs", "ACTOR_CHARS_MAX", Apart, "the rest of the name makes no difference", "–"),
     limit("agent/src/alert_log/files.rs", "FINGERPRINT_BYTES_MAX", Apart, "the rest makes no difference", "–"),
@@ -431,15 +431,15 @@ fn setting(name: &str) -> u64 {
     let limits = Limits::default();
     let count = match name {
         "[sensor] ring_size, once and a half" => {
-            return crate::config::SensorConfig::default().ring_size.as_u64() / 2 * 3;
+            return crate::sensor::Config::default().ring_size.as_u64() / 2 * 3;
         }
         "[spool] size_max" => return crate::store::Config::default().size_max.as_u64(),
         "[sink.dead_letters] size_max" => {
             return crate::sink::dead_letter::Config::default().size_max.as_u64();
         }
-        "[alerts] rotate_size × files_kept" => {
+        "[alerts] rotate_size × rotate_keep" => {
             let alerts = crate::alert_log::Config::default();
-            return alerts.rotate_size.as_u64() * u64::from(alerts.files_kept);
+            return alerts.rotate_size.as_u64() * u64::from(alerts.rotate_keep);
         }
         "[sink.batch] bytes_max" => return crate::sink::BATCH_BYTES.as_u64(),
         "sequence_bytes_max" => limits.sequence_bytes_max,

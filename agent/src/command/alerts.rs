@@ -1,4 +1,4 @@
-//! `lapwing alerts`: what was raised on this host, from the log files alone, whether the agent runs or not.
+//! `lapwing alerts`: the alerts of this host, read from the log files. The agent need not run.
 
 mod detail;
 mod document;
@@ -26,55 +26,54 @@ use crate::config::{Config, DEFAULT_PATH};
 use crate::terminal::{Screen, escape};
 use crate::{alert_log, clock};
 
-/// How often the log is looked at for `--follow`.
+/// How often `--follow` checks the log for changes.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
-/// How many alerts are listed unless `--limit` says otherwise.
+/// Default of `--limit`.
 const LISTED_MAX: usize = 50;
-/// How many of these before it follows.
+/// Default of `--limit` with `--follow`.
 const FOLLOWED_MAX: usize = 10;
-/// How many ids are named where a beginning of one fits several.
+/// How many ids are listed when a prefix is ambiguous.
 const AMBIGUOUS_SHOWN_MAX: usize = 5;
 
-/// List the alerts of this host, newest first, or show one of them whole.
+/// List the alerts of this host, newest first, or show one alert
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Show this alert whole; the beginning of its id is enough
+    /// Show this alert; a prefix of its id is enough
     #[arg(value_name = "ID", conflicts_with_all = ["since", "rule", "severity", "limit", "follow", "building_blocks"])]
     id: Option<String>,
-    /// Of an alert that is shown whole only what happened, without the rule's words and guide
+    /// Omit the rule's description and guide
     #[arg(long, requires = "id", conflicts_with = "json")]
     brief: bool,
-    /// Only alerts of this last length of time (`2h`, `7d`), or since a time (`2026-11-22T03:00:00Z`,
-    /// `2026-11-22`)
+    /// Oldest time: a length of time before now (`2h`, `7d`) or a timestamp (`2026-11-22T03:00:00Z`, `2026-11-22`)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
-    /// Only alerts of this rule: a part of its name, or its id
+    /// Rule: a part of its name, or its id
     #[arg(long, value_name = "NAME|ID")]
     rule: Option<String>,
-    /// Only alerts that are at least so severe
+    /// Minimum severity
     #[arg(long, value_name = "LEVEL")]
     severity: Option<Severity>,
-    /// The alerts of building blocks too, which are there for other rules and searches
+    /// Include alerts of building block rules
     #[arg(long)]
     building_blocks: bool,
-    /// At most so many alerts; 0 for all [default: 50, or 10 before following]
+    /// Maximum number; 0 for all [default: 50; with --follow, 10 before following]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Print the alerts as they are in the log, one JSON object a line
+    /// Print the JSON documents of the log, one per line
     #[arg(long)]
     json: bool,
-    /// Oldest first, and go on with new ones as they are raised
+    /// Print the newest alerts, oldest first, and then new ones as they are written
     #[arg(long, short)]
     follow: bool,
-    /// The alert log, where it is not the one of the configuration
+    /// Alert log [default: the one of the configuration]
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
 
-/// How severe an alert is, in Elastic's four levels.
+/// Severity in Elastic's four levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Severity {
     Low,
@@ -110,7 +109,7 @@ impl Severity {
     }
 }
 
-/// Prints what the arguments ask for.
+/// Prints the alerts.
 ///
 /// # Errors
 /// The log cannot be read, or has no such alert.
@@ -121,15 +120,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let args = &args;
     let mut out = BufWriter::new(io::stdout().lock());
-    match write(args, Screen::stdout(), &mut out).and_then(|()| Ok(out.flush()?)) {
-        // Whoever reads has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        other => other.map(|()| ExitCode::SUCCESS),
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    write(args, Screen::stdout(), &mut out)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn write(args: &Args, screen: Screen, out: &mut impl Write) -> Result<()> {
@@ -160,7 +153,11 @@ fn list(args: &Args, screen: Screen, out: &mut impl Write) -> Result<()> {
             count => writeln!(out, "none of {count} alerts match")?,
         }
     } else if listed == limit && matching.next().is_some() {
-        writeln!(out, "there are older ones: `--limit {}`, or 0 for all", limit.saturating_mul(10))?;
+        writeln!(
+            out,
+            "older alerts are not shown: use `--limit {}`, or 0 for all",
+            limit.saturating_mul(10)
+        )?;
     }
     Ok(())
 }
@@ -202,7 +199,7 @@ fn follow(args: &Args, screen: Screen, out: &mut impl Write) -> Result<()> {
     for line in &last {
         print(args, screen, line, out)?;
     }
-    // What came between the two looks is in both.
+    // Alerts that were written between the two reads are in both.
     let mut printed: HashSet<Vec<u8>> = last.into_iter().collect();
     let (mut reader, _) = Forward::new(args.log().to_owned(), end).with_context(|| unreadable(args.log()))?;
     let (mut line, mut passed_over) = (Vec::new(), 0);
@@ -215,7 +212,9 @@ fn follow(args: &Args, screen: Screen, out: &mut impl Write) -> Result<()> {
         }
         if reader.passed_over() > passed_over {
             passed_over = reader.passed_over();
-            super::complain(&format!("lapwing: {passed_over} lines of the log are too long to be read"));
+            super::complain(&format!(
+                "lapwing: {passed_over} lines of the log are too long and were skipped"
+            ));
         }
         out.flush()?;
         while look(args.log()) == before {
@@ -224,7 +223,7 @@ fn follow(args: &Args, screen: Screen, out: &mut impl Write) -> Result<()> {
     }
 }
 
-/// What changes when the log was written to or rotated.
+/// Inode and size of the log: they change when it is written or rotated.
 fn look(log: &Path) -> Option<(u64, u64)> {
     fs::metadata(log).ok().map(|log| (log.ino(), log.len()))
 }
@@ -239,13 +238,13 @@ fn print(args: &Args, screen: Screen, line: &[u8], out: &mut impl Write) -> Resu
     }
 }
 
-/// The wanted lines, newest first.
+/// The matching lines, newest first.
 fn matching(args: &Args) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
     Ok(lines(args.log(), args.since)?.filter(|line| line.as_ref().map_or(true, |line| is_wanted(args, line))))
 }
 
 fn lines(log: &Path, since: Option<Timestamp>) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
-    // An alert is never written before it happened, so a file that was last written before has none of them.
+    // An alert is never written before it happened, so a file that was last written before `since` contains none.
     let since = since.map(|since| SystemTime::UNIX_EPOCH + since.since(Timestamp::default()));
     let lines = Backward::new(log, since).with_context(|| unreadable(log))?;
     let log = log.to_owned();
@@ -276,7 +275,7 @@ fn unreadable(log: &Path) -> String {
     format!("cannot read the alert log {}; run as root, or as a member of the log's group", log.display())
 }
 
-/// Reads what `--since` takes.
+/// Parses the value of `--since`.
 fn since(text: &str) -> Result<Timestamp, String> {
     if let Some(time) = Timestamp::parse(text).or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z"))) {
         return Ok(time);

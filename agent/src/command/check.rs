@@ -1,4 +1,4 @@
-//! `lapwing check`: what would go wrong, before it does.
+//! `lapwing check`: checks the configuration, the rules and the host before the agent runs.
 
 mod exceptions;
 mod needs;
@@ -16,7 +16,7 @@ use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
 use serde_json::{Map, Value as Json, json};
 
 use self::needs::Needs;
-use super::{complain, print, print_json, tell_reports};
+use super::{complain, print, print_json, print_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH};
@@ -24,51 +24,56 @@ use crate::sensor::{self, HookReport, Kept, Sensor, StartError};
 use crate::source::cloudtrail::Geo;
 use crate::{action, clock, coverage, indicators, report, rules, sink};
 
-/// Check the configuration, the rules and this host before anything runs
+/// Check the configuration, the rules and this host
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Check these rules alone
+    /// Check only these rules, without the configuration
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
-    /// Check these exceptions instead of those of the configuration; with `--rules` there are no others
+    /// Exceptions to check instead of those of the configuration; `--rules` alone checks none
     #[arg(long, value_name = "PATH")]
     exceptions: Option<PathBuf>,
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Tell of each rule whether the events that it needs are there
+    /// Report event coverage per rule
     #[arg(long, short)]
     verbose: bool,
-    /// Tell it of these rules: ids, or words of their names
+    /// Limit the coverage report to these rules: ids, or words of their names
     #[arg(value_name = "RULE")]
     wanted: Vec<String>,
 }
 
-/// What was found.
+/// The result of the checks.
 #[derive(Default)]
 struct Found {
-    /// What would keep the agent from running, or a part of it; a sentence each, with the cure.
+    /// Errors that prevent the agent or a part of it from running, each with a hint.
     problems: Vec<String>,
-    /// What it would run without.
+    /// Warnings.
     notes: Vec<String>,
     hooks: Vec<HookReport>,
-    /// Records that stay in the kernel because no rule can match them, with the classes of destinations.
-    left_out: Vec<(&'static str, Vec<&'static str>)>,
+    /// Records that the kernel filters because no rule can match them, with the classes of destinations.
+    filtered: Vec<(&'static str, Vec<&'static str>)>,
 }
 
 /// Runs it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let config = if args.rules.is_empty() { Some(Config::read(&args.config)?) } else { None };
+    let (config, warnings) = if args.rules.is_empty() {
+        let (config, warnings) = Config::read_with_warnings(&args.config)?;
+        (Some(config), warnings)
+    } else {
+        (None, Vec::new())
+    };
     let paths = config.as_ref().map_or(&args.rules, |config| &config.rules.paths);
     let mut schema = Schema::new();
     let loaded = rules::load(paths, &mut schema)?;
     let configured = config.as_ref().map(|config| &config.rules.exceptions);
     let mut exceptions = rules::exceptions(args.exceptions.as_ref().or(configured), &mut schema)?;
     exceptions.check(&loaded.rules, clock::now());
-    let mut found = Found::default();
+    let mut found = Found { notes: warnings, ..Found::default() };
     if let Some(config) = &config {
         found.check(&args.config, config, &loaded, &schema);
     }
@@ -80,9 +85,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         print_json(&to_json(&loaded, &exceptions, &found, &needs).to_string())?;
     } else {
-        tell(&loaded, &exceptions, &found, &needs)?;
+        print_report(&loaded, &exceptions, &found, &needs)?;
         if args.verbose || !args.wanted.is_empty() {
-            needs.tell_each(&args.wanted)?;
+            needs.print_rules(&args.wanted)?;
         }
     }
     let wrong = loaded.refused() > 0 || exceptions.refused > 0 || !found.problems.is_empty();
@@ -90,7 +95,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Found {
-    /// Tries whatever the agent would do with this configuration.
+    /// Tries what the agent would do with this configuration.
     fn check(&mut self, path: &Path, config: &Config, loaded: &Loaded, schema: &Schema) {
         self.problems.extend(config.cloudtrail.problems());
         match indicators::load(&config.indicators) {
@@ -116,20 +121,20 @@ impl Found {
         if !config.sink.is_empty() {
             self.check_mode(path);
         }
-        match control::ask(&config.control.socket, &Request::Status) {
+        match control::request(&config.control.socket, &Request::Status) {
             Err(error) => self.problem(&error),
-            Ok(Some(_)) => {
-                self.notes.push(format!("an agent runs: it listens on {}", config.control.socket.display()))
-            }
+            Ok(Some(_)) => self
+                .notes
+                .push(format!("an agent is running: it listens on {}", config.control.socket.display())),
             Ok(None) => {}
         }
         if config.sensor.enabled {
             match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true)), Kept::nothing()) {
                 Ok(sensor) => {
                     self.hooks = sensor.hooks().to_vec();
-                    if config.sensor.filter {
+                    if config.sensor.kernel_filter {
                         let rules = coverage::of_lane(&loaded.rules, schema, &config.sensor);
-                        self.left_out = sensor::left_out(&sensor::filter(&rules, &self.hooks), &self.hooks);
+                        self.filtered = sensor::left_out(&sensor::filter(&rules, &self.hooks), &self.hooks);
                     }
                 }
                 Err(error) => {
@@ -144,14 +149,11 @@ impl Found {
         }
         self.check_places(config, loaded, schema);
         for rule in loaded.rules.iter().filter(|rule| rule.enabled && lanes(rule).is_empty()) {
-            self.notes.push(format!(
-                "rule \"{}\" reads nothing that this agent has: its index is {:?}",
-                rule.name, rule.index
-            ));
+            self.notes.push(format!("rule \"{}\" has no source: its index is {:?}", rule.name, rule.index));
         }
     }
 
-    /// Rules that need places do nothing without a database of them.
+    /// Rules on countries and cities cannot run without a GeoIP database.
     fn check_places(&mut self, config: &Config, loaded: &Loaded, schema: &Schema) {
         let cloudtrail = &config.cloudtrail;
         let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &config.state_dir);
@@ -161,12 +163,13 @@ impl Found {
         }
     }
 
-    /// A configuration may hold keys of sinks.
+    /// The configuration may contain secrets of sinks.
     fn check_mode(&mut self, path: &Path) {
         if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
             let path = path.display();
-            self.notes
-                .push(format!("all users may read {path}, with the secrets in it: `chmod o-rwx {path}`"));
+            self.notes.push(format!(
+                "{path} is readable by all users and may contain secrets: `chmod o-rwx {path}`"
+            ));
         }
     }
 
@@ -181,12 +184,12 @@ impl Found {
     }
 }
 
-/// Whether files can be made in a folder, or in the nearest one above it that is there.
+/// Checks that files can be created in a folder, or in its nearest existing ancestor.
 fn writable(key: &str, folder: &Path) -> Result<()> {
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     tempfile::tempfile_in(there).map(drop).with_context(|| {
         format!(
-            "nothing can be written to {} for `{key}`; run as the agent's user, or set another place",
+            "{} is not writable for `{key}`; run as the agent's user, or set another path",
             there.display()
         )
     })
@@ -220,38 +223,38 @@ fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Need
     json!({
         "loaded": loaded.rules.len(),
         "refused": loaded.refused(),
-        // What is wrong; what is only not supported is refused, and no fault.
+        // A rule that uses an unsupported feature is refused, but is no fault.
         "faults": count(|found| found.severity() == Severity::Error && !found.code.is_unsupported()),
         "warnings": count(|found| found.severity() == Severity::Warning),
         "rules": rules.collect::<Vec<_>>(),
         "exceptions": exceptions::to_json(exceptions),
         "diagnostics": reports().flat_map(report::to_json).collect::<Vec<_>>(),
         "hooks": found.hooks,
-        "left_in_kernel": found.left_out.iter().map(|(kind, to)| json!({"record": kind, "to": to})).collect::<Vec<_>>(),
+        "filtered_in_kernel": found.filtered.iter().map(|(kind, to)| json!({"record": kind, "to": to})).collect::<Vec<_>>(),
         "methods": sensor::methods().map(|(hook, all)| (hook.to_owned(), json!(all))).collect::<Map<_, _>>(),
         "problems": found.problems,
         "notes": found.notes,
     })
 }
 
-fn tell(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) -> Result<()> {
-    tell_reports(loaded.reports.iter().chain(&exceptions.reports));
+fn print_report(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) -> Result<()> {
+    print_reports(loaded.reports.iter().chain(&exceptions.reports));
     let (rules, refused) = (loaded.rules.len(), loaded.refused());
-    print(&format!("rules that can run: {rules}; files that are refused: {refused}"))?;
+    print(&format!("rules loaded: {rules}; files rejected: {refused}"))?;
     if rules > 0 {
-        needs.tell()?;
+        needs.print_summary()?;
     }
-    exceptions::tell(exceptions)?;
+    exceptions::print_all(exceptions)?;
     for hook in &found.hooks {
         let method = hook.method.map(|method| format!(" by {method}")).unwrap_or_default();
         let reason = hook.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let unseen = hook.unseen.map(|unseen| format!("; {unseen}")).unwrap_or_default();
         print(&format!("hook {}: {}{method}{unseen}{reason}", hook.name, hook.state))?;
     }
-    for (kind, classes) in &found.left_out {
-        print(&format!("left in the kernel, for no rule can match it: {kind} to {}", classes.join(", ")))?;
+    for (kind, classes) in &found.filtered {
+        print(&format!("filtered in kernel: {kind}, destination {} (no rule matches)", classes.join(", ")))?;
     }
     found.notes.iter().try_for_each(|note| print(&format!("note: {note}")))?;
-    found.problems.iter().for_each(|problem| complain(&format!("problem: {problem}")));
-    if found.problems.is_empty() { Ok(()) } else { print(&format!("problems: {}", found.problems.len())) }
+    found.problems.iter().for_each(|problem| complain(&format!("error: {problem}")));
+    if found.problems.is_empty() { Ok(()) } else { print(&format!("errors: {}", found.problems.len())) }
 }

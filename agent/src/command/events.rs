@@ -1,5 +1,5 @@
-//! `lapwing events`: what happens, as it happens: one JSON object a line in a pipe or with `--json`, one readable line
-//! an event on a terminal. The events are those of the agent that runs; where none does, a sensor is started for them.
+//! `lapwing events`: live events, as JSON lines or, on a terminal, as text lines. They come from the running agent; if there
+//! is none, the command starts a sensor.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -14,38 +14,37 @@ use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{complain, json_shown};
-use crate::action::{Action, Shows};
-use crate::config::{Config, DEFAULT_PATH, SensorConfig};
+use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Answer, Line, Request};
 use crate::recording;
-use crate::sensor::{HookState, Kept, KindCounts, Sensor, SensorStatus};
+use crate::sensor::{self, Action, HookState, Kept, KindCounts, Sensor, SensorStatus, Shows};
 use crate::source::Source as _;
 use crate::terminal::escape;
 
-/// How long to wait for events before looking whether to stop.
+/// How long to wait for events before checking the stop flag.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Print events as they happen
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A condition that the events must meet, in KQL, such as `process.name: curl and event.action: exec`
+    /// Filter in KQL, such as `process.name: curl and event.action: exec`
     #[arg(value_name = "KQL")]
     filter: Option<String>,
-    /// One JSON object a line, also on a terminal
+    /// Print JSON lines on a terminal too
     #[arg(long)]
     json: bool,
-    /// The configuration file; where it is not there, a sensor is started
+    /// Configuration file; it need not exist
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
 
-/// Prints events until a signal ends it or nobody reads any more.
+/// Prints events until a signal or a broken pipe ends it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let mut out =
         Output { out: BufWriter::new(io::stdout()), as_json: args.json || !io::stdout().is_terminal() };
     let config = if args.config.exists() { Config::read(&args.config)? } else { Config::default() };
     let request = Request::Events { query: args.filter.clone() };
-    match control::ask(&config.control.socket, &request)? {
+    match control::request(&config.control.socket, &request)? {
         Some(answer) => out.print_agents(answer)?,
         None => out.print_sensors(&config.sensor, args.filter.as_deref())?,
     }
@@ -64,7 +63,7 @@ impl<W: Write> Output<W> {
             match lines.next()? {
                 Line::Whole(document) => self.print(document)?,
                 Line::Missed(events) => {
-                    complain(&format!("{events} events came faster than they were read"));
+                    complain(&format!("{events} events were dropped: they came faster than they were read"));
                 }
                 Line::Late => {}
                 Line::End => return Ok(()),
@@ -73,7 +72,7 @@ impl<W: Write> Output<W> {
         }
     }
 
-    fn print_sensors(&mut self, sensor: &SensorConfig, filter: Option<&str>) -> Result<()> {
+    fn print_sensors(&mut self, sensor: &sensor::Config, filter: Option<&str>) -> Result<()> {
         let schema = Schema::new();
         let mut filter = filter.map(|filter| control::filter(filter, &schema)).transpose()?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -109,7 +108,7 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    /// Prints an event, which is a line of JSON.
+    /// Prints an event that is given as a line of JSON.
     fn print(&mut self, document: &[u8]) -> Result<()> {
         if self.as_json {
             self.out.write_all(json_shown(document).as_bytes())?;
@@ -121,7 +120,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// An event for a person: when, what, who, and what it is about.
+/// An event as text: time, action, process, user and details.
 pub(super) fn line(event: &Json) -> String {
     let text = |pointer: &str| match event.pointer(pointer) {
         Some(Json::String(text)) => escape(text).into_owned(),
@@ -161,9 +160,9 @@ mod tests {
     use super::*;
     use crate::action::ACTIONS;
 
-    /// Every action that has two ends shows them.
+    /// Every action on a connection shows both ends.
     #[test]
-    fn a_connection_is_shown_with_its_ends() {
+    fn a_connection_is_shown_with_both_ends() {
         for action in ACTIONS.iter().filter(|action| action.shows == Shows::Connection) {
             let json = serde_json::json!({
                 "event": {"action": action.name},
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line_whatever_it_tells() {
+    fn an_event_is_one_line_whatever_it_contains() {
         let json = serde_json::json!({
             "@timestamp": "2026-11-22T03:56:01Z",
             "event": {"action": "exec"},

@@ -1,4 +1,4 @@
-//! `lapwing explain`: what a rule does and why it did or did not match, or what a code means.
+//! `lapwing explain`: explains a rule, its result for recorded events, or a diagnostic code.
 
 mod code;
 mod rule;
@@ -12,39 +12,39 @@ use anyhow::{Result, bail, ensure};
 use lapwing_engine::lang::diagnostic;
 use lapwing_engine::{Loaded, Rule, Schema};
 
-use super::tell_reports;
+use super::print_reports;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::rules;
 
-/// Most rules that are named where a word stands for several.
+/// Maximum number of rules that are listed when a word is ambiguous.
 const CANDIDATES_MAX: usize = 10;
 
-/// Say what a rule does and why it did or did not match, or what a code means
+/// Explain a rule, its result for recorded events, or a diagnostic code
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A code such as E0201, a rule file, or a rule's id or words of its name
+    /// A code such as E0201, a rule file, a rule's id, or words of its name
     #[arg(required_unless_present_any = ["list", "sources"])]
     subject: Option<String>,
-    /// Recorded events (NDJSON, a JSON array or CloudTrail's files, compressed or not; `-` is standard input): say of
-    /// each condition of the rule whether it holds for them, and what was there
+    /// Recorded events: show for each condition of the rule whether it held, and the values. NDJSON, a JSON array or
+    /// CloudTrail files, compressed or not; `-` is standard input
     #[arg(long, value_name = "FILE")]
     events: Vec<PathBuf>,
-    /// Rules to look in instead of those of the configuration
+    /// Rules to search instead of those of the configuration
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
-    /// Exceptions to apply instead of those of the configuration: a file or a folder
+    /// Exceptions to apply instead of those of the configuration
     #[arg(long, value_name = "PATH")]
     exceptions: Option<PathBuf>,
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// Every code there is
+    /// List all codes
     #[arg(long)]
     list: bool,
-    /// The kinds of events that this host's sources give, and their fields
+    /// List the kinds of events of this host's sources, with their fields
     #[arg(long)]
     sources: bool,
-    /// One JSON object
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The rule that is meant, and what was read with it.
+/// Finds the rule by file, id or name. Returns it with all rules that were loaded.
 fn find(subject: &str, args: &Args, config: &Config, schema: &mut Schema) -> Result<(Arc<Rule>, Loaded)> {
     let file = Path::new(subject);
     if file.is_file() {
@@ -81,7 +81,7 @@ fn find(subject: &str, args: &Args, config: &Config, schema: &mut Schema) -> Res
             report.diagnostics.iter().any(|fault| fault.code == diagnostic::code::UNKNOWN_JOB)
         };
         if loaded.reports.iter().any(is_job) {
-            // The job that it names lies beside it, where rules lie together.
+            // The job that the rule names may be in the same folder.
             paths.push(
                 file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned(),
             );
@@ -90,15 +90,12 @@ fn find(subject: &str, args: &Args, config: &Config, schema: &mut Schema) -> Res
         let found = loaded.rules.iter().find(|rule| Path::new(&*rule.file) == file).cloned();
         let Some(found) = found else {
             loaded.reports.retain(|report| Path::new(&*report.file) == file);
-            tell_reports(&loaded.reports);
-            bail!("{subject} gives no rule");
+            print_reports(&loaded.reports);
+            bail!("{subject} contains no valid rule");
         };
         return Ok((found, loaded));
     }
-    ensure!(
-        !is_like_code(subject),
-        "there is no code {subject}; `lapwing explain --list` tells those there are"
-    );
+    ensure!(!is_like_code(subject), "unknown code {subject}; `lapwing explain --list` lists all codes");
     let paths = if args.rules.is_empty() { &config.rules.paths } else { &args.rules };
     let loaded = rules::load(paths, schema)?;
     let word = subject.to_lowercase();
@@ -112,14 +109,14 @@ fn find(subject: &str, args: &Args, config: &Config, schema: &mut Schema) -> Res
             let rule = Arc::clone(rule);
             Ok((rule, loaded))
         }
-        [] => bail!("no rule is called {subject:?}; name a file, an id, or `--rules` to look in"),
+        [] => bail!("no rule matches {subject:?}; give a file or an id, or the rules with `--rules`"),
         several => {
             let names: Vec<_> = several
                 .iter()
                 .take(CANDIDATES_MAX)
                 .map(|rule| format!("\n  {}  {}", rule.id, rule.name))
                 .collect();
-            bail!("{} rules have {subject:?} in their names:{}", several.len(), names.concat())
+            bail!("{} rules match {subject:?}:{}", several.len(), names.concat())
         }
     }
 }

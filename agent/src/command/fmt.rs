@@ -1,4 +1,4 @@
-//! `lapwing fmt`: the queries of rule files in one layout.
+//! `lapwing fmt`: formats the queries of rule files.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,25 +18,25 @@ use crate::folder::{Listing, Stray};
 use crate::rules;
 use crate::terminal::escape;
 
-/// Lines around a change that a difference shows.
+/// Context lines of a diff.
 const CONTEXT_LINES: usize = 3;
 
-/// Lay out the queries in rule files
+/// Format the queries in rule files
 ///
-/// Nothing else in the files changes. A query that fits stands on one line; else each condition has a line of its own,
-/// lists fill lines, and each stage of a sequence begins one. Comments stay where they are; a query with a comment in
-/// the middle of a condition is left alone, and told.
+/// Nothing else in the files changes. A query that fits is one line. Otherwise each condition and each stage of a
+/// sequence begins a line, and lists fill lines. Comments keep their place. A query with a comment inside a condition
+/// is left unchanged and reported.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rule files, and folders of them
+    /// Rule files or folders
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Change nothing: print what would change, and fail where anything would
+    /// Print a diff instead of changing files; fail if there is one
     #[arg(long)]
     check: bool,
 }
 
-/// How many files there were of each sort.
+/// Number of files by result.
 #[derive(Default)]
 struct Counts {
     changed: usize,
@@ -47,7 +47,7 @@ struct Counts {
 /// Runs it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let mut counts = Counts::default();
-    // One schema for all would have every rule know the leaves of flattened fields that others name; that harms none.
+    // The schema is shared: leaves of flattened fields that one rule names are then known to all, which is harmless.
     let mut schema = Schema::new();
     let Listing { files, strays } = rules::files(&args.paths)?;
     for Stray { path, why } in &strays {
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     let Counts { changed, unchanged, wrong } = counts;
     let did = if args.check { "to be formatted" } else { "formatted" };
-    print(&format!("files {did}: {changed}; as they should be: {unchanged}; that cannot be read: {wrong}"))?;
+    print(&format!("files {did}: {changed}; unchanged: {unchanged}; unreadable: {wrong}"))?;
     let failed = wrong > 0 || (args.check && changed > 0);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -79,7 +79,7 @@ impl Counts {
             }
         };
         for (line, reason) in &formatted.kept {
-            complain(&escape(&format!("{name}:{line}: the query stays as it is: {}", told(reason))));
+            complain(&escape(&format!("{name}:{line}: query not formatted: {}", reason_text(reason))));
         }
         self.wrong +=
             usize::from(formatted.kept.iter().any(|(_, reason)| !matches!(reason, Unformatted::Comment(_))));
@@ -96,14 +96,13 @@ impl Counts {
     }
 }
 
-fn told(reason: &Unformatted) -> String {
+fn reason_text(reason: &Unformatted) -> String {
     match reason {
         Unformatted::Comment(_) => {
-            "it has a comment in the middle of a condition; put it at the end of a line or on its own"
-                .to_owned()
+            "it has a comment inside a condition; move it to the end of a line or to its own line".to_owned()
         }
         Unformatted::Faults(faults) => first(faults),
-        Unformatted::Changed => "its meaning would change, which is a bug of this program".to_owned(),
+        Unformatted::Changed => "its meaning would change, which is a bug in lapwing".to_owned(),
     }
 }
 
@@ -111,16 +110,16 @@ fn first(faults: &[Diagnostic]) -> String {
     faults.first().map(|fault| format!("{} {}", fault.code.id, fault.message)).unwrap_or_default()
 }
 
-/// Prints what would change, as `diff -u` does.
+/// Prints a unified diff.
 fn difference(name: &str, before: &str, after: &str) -> Result<()> {
     let difference = TextDiff::from_lines(before, after);
     let shown = difference.unified_diff().context_radius(CONTEXT_LINES).header(name, name).to_string();
     shown.lines().try_for_each(|line| print(&escape(line)))
 }
 
-/// Puts a text in the place of a file's: whole or not at all, under the same permissions.
+/// Replaces a file atomically, with the same permissions.
 fn write(file: &Path, text: &str) -> Result<()> {
-    // A link stays one.
+    // A symbolic link stays one.
     let file = file.canonicalize()?;
     let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new("/")))?;
     new.write_all(text.as_bytes())?;

@@ -37,35 +37,35 @@ pub(crate) struct Args {
 enum Command {
     /// Show the alerts of this host
     Alerts(alerts::Args),
-    /// Check the configuration, the rules and this host before anything runs
+    /// Check the configuration, the rules and this host
     Check(check::Args),
     /// Print events as they happen
     Events(events::Args),
-    /// Say what a rule does and why it did or did not match, or what a code means
+    /// Explain a rule, its result for recorded events, or a diagnostic code
     Explain(explain::Args),
-    /// Lay out the queries in rule files
+    /// Format the queries in rule files
     Fmt(fmt::Args),
-    /// Record events into a file, to replay them
+    /// Record events to a file
     Record(record::Args),
-    /// Run the rules over recorded events and print the alerts
+    /// Run the rules on recorded events and print the alerts
     Replay(replay::Args),
     /// Run the agent in the foreground
     Run(run::Args),
-    /// Find events in recordings, by a query in EQL or KQL
+    /// Search recorded events with an EQL or KQL query
     Search(search::Args),
-    /// Have a sink send again what upstream refused
+    /// Manage the delivery of alerts
     Sink(sink::Args),
-    /// Show how the running agent does
+    /// Show the agent's status
     Status(status::Args),
-    /// Run the tests that lie beside rules
+    /// Run rule tests (NAME.test.toml)
     Test(test::Args),
 }
 
 impl Args {
-    /// Does what the command line asks for.
+    /// Runs the command.
     ///
     /// # Errors
-    /// What kept it from being done.
+    /// The command's error.
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Alerts(args) => alerts::run(&args),
@@ -84,53 +84,53 @@ impl Args {
     }
 }
 
-/// Writes a line to standard output. A reader that has gone away ends the command without a fuss.
+/// Writes a line to standard output. A broken pipe ends the command without an error message.
 fn print(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     Ok(writeln!(out, "{line}")?)
 }
 
-/// Writes a line of JSON to standard output. On a terminal nothing in it acts.
+/// Writes a line of JSON to standard output. On a terminal, control characters are escaped.
 fn print_json(line: &str) -> Result<()> {
     print(&json_shown(line.as_bytes()))
 }
 
-/// JSON as standard output is to have it: as it is, but on a terminal nothing in it acts.
+/// JSON for standard output: unchanged, but on a terminal control characters are escaped.
 fn json_shown(json: &[u8]) -> Cow<'_, str> {
     static IS_TERMINAL: LazyLock<bool> = LazyLock::new(|| std::io::stdout().is_terminal());
     let json = String::from_utf8_lossy(json);
     if *IS_TERMINAL { escape_json(&json).into_owned().into() } else { json }
 }
 
-/// Writes a line to standard error; where that fails there is nobody left to tell.
+/// Writes a line to standard error. Errors are ignored, because there is nowhere left to report them.
 fn complain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Shows on standard error what is wrong with rule files.
-fn tell_reports<'a>(reports: impl IntoIterator<Item = &'a Report>) {
+/// Prints the diagnostics of rule files on standard error.
+fn print_reports<'a>(reports: impl IntoIterator<Item = &'a Report>) {
     reports.into_iter().for_each(|found| complain(&report::render(found, styled())));
 }
 
-/// Events of recordings that could not be read: the first are told one by one, all are counted.
+/// Recorded events that could not be read. The first are reported one by one; all are counted.
 #[derive(Debug, Default)]
 struct Refused {
     count: u64,
 }
 
 impl Refused {
-    /// Most events that could not be read of which each is told.
-    const TOLD_MAX: u64 = 20;
+    /// Maximum number of events that are reported one by one.
+    const REPORTED_MAX: u64 = 20;
 
-    /// Tells why one could not be read.
-    fn tell(&mut self, error: &anyhow::Error) {
+    /// Reports why an event could not be read.
+    fn report_error(&mut self, error: &anyhow::Error) {
         self.count += 1;
-        if self.count <= Self::TOLD_MAX {
+        if self.count <= Self::REPORTED_MAX {
             complain(&escape(&format!("{error:#}")));
         }
     }
 
-    /// Tells how many there were; where there were any, the command has not done all that it was asked for.
+    /// Prints the count. The exit code is a failure if any event could not be read.
     fn finish(&self) -> ExitCode {
         if self.count == 0 {
             return ExitCode::SUCCESS;
@@ -140,20 +140,19 @@ impl Refused {
     }
 }
 
-/// Whether standard error takes colours.
+/// Whether standard error is a terminal that may be coloured.
 fn styled() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// Says in one sentence what kept the command from being done.
+/// Prints the error with its causes in one line. A broken pipe is no error: the reader has closed it, as `head` does.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    let closed = |cause: &(dyn std::error::Error + 'static)| {
+    let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         cause
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     };
-    // Whoever read has seen enough.
-    if error.chain().any(closed) {
+    if error.chain().any(is_broken_pipe) {
         return ExitCode::SUCCESS;
     }
     complain(&format!("lapwing: {error:#}"));

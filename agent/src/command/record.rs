@@ -1,5 +1,5 @@
-//! `lapwing record`: the events of this host into a file, to be judged again by `lapwing replay`, here or elsewhere. The
-//! events are those of the agent that runs; where none does, a sensor is started for them.
+//! `lapwing record`: writes the events of this host to a file, for `lapwing replay` here or elsewhere. They come from the
+//! running agent; if there is none, the command starts a sensor.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
@@ -20,36 +20,36 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::{complain, print, print_json};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::clock;
-use crate::config::{Config, DEFAULT_PATH, SensorConfig};
+use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Line, Lines, Request};
 use crate::recording::{self, Head, Recorder, Written};
-use crate::sensor::{HookState, Kept, Sensor};
+use crate::sensor::{self, HookState, Kept, Sensor};
 use crate::source::Source as _;
 
-/// How long to wait for events before looking whether to stop.
+/// How long to wait for events before checking the stop flag.
 const WAIT: Duration = Duration::from_millis(100);
-/// How long it goes on when it is told to stop: what happened until then has come from the agent's sensor by then.
+/// How long recording continues after a stop request, so that events from before it arrive from the agent's sensor.
 const LINGER: Duration = Duration::from_millis(300);
-/// How often a person is told how far it has come.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often the progress is printed on a terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// Record events into a file, to replay them
+/// Record events to a file
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where to; a file that is there already is not touched
+    /// Output file; must not exist
     file: PathBuf,
-    /// How long, such as `90s` or `1h`; otherwise until Ctrl-C
+    /// Duration, such as `90s` or `1h` [default: until Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = clock::period)]
     duration: Option<Duration>,
-    /// At the end, one JSON object on what was recorded
+    /// Print a summary as one JSON object
     #[arg(long)]
     json: bool,
-    /// The configuration file; where it is not there, a sensor is started
+    /// Configuration file; it need not exist
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
 
-/// Records until it is told to stop, the time is over, or there is nothing more to record.
+/// Records until a signal, the end of the duration, or the end of the agent.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if args.file.symlink_metadata().is_ok() {
         return Err(is_there(&args.file));
@@ -59,34 +59,34 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
     }
-    let source = match control::ask(&config.control.socket, &Request::Record)? {
+    let source = match control::request(&config.control.socket, &Request::Record)? {
         Some(answer) => Events::Agent(answer.lines(WAIT)?),
-        None => Events::Sensor(Box::new(sensor(&config.sensor, &stop)?), Schema::new()),
+        None => Events::Sensor(Box::new(start_sensor(&config.sensor, &stop)?), Schema::new()),
     };
     let file = create(&args.file)?;
     let recorder = Recorder::new(file, &head(&source)).with_context(|| failed(&args.file))?;
     let mut recording = Recording { recorder, source, lost: 0 };
     let is_whole = recording.run(args, &stop).inspect_err(|_| {
         if recording.recorder.written().events == 0 {
-            // A recording of nothing is of no use; where it cannot be removed it stays.
+            // An empty recording is removed if possible.
             let _ = fs::remove_file(&args.file);
         }
     })?;
     let (file, written) = recording.recorder.end().with_context(|| failed(&args.file))?;
     file.sync_all().with_context(|| failed(&args.file))?;
-    tell(args, written, recording.lost)?;
+    print_summary(args, written, recording.lost)?;
     if is_whole {
         return Ok(ExitCode::SUCCESS);
     }
-    complain("the agent has ended, and with it the recording");
+    complain("the agent ended; the recording is incomplete");
     Ok(ExitCode::FAILURE)
 }
 
 /// Where the events come from.
 enum Events {
-    /// The agent that runs, as lines.
+    /// The running agent, as lines.
     Agent(Lines),
-    /// A sensor of our own.
+    /// A sensor that this command started.
     Sensor(Box<Sensor>, Schema),
 }
 
@@ -94,29 +94,29 @@ enum Events {
 struct Recording {
     recorder: Recorder<File>,
     source: Events,
-    /// Records that a sensor of our own lost.
+    /// Records that the own sensor lost.
     lost: u64,
 }
 
 impl Recording {
-    /// Returns whether it went on for as long as was wanted.
+    /// Returns whether the recording ended as requested.
     fn run(&mut self, args: &Args, stop: &AtomicBool) -> Result<bool> {
         let start = Instant::now();
         let mut progress = Progress::new();
-        let (mut asked, mut is_told) = (None, false);
+        let (mut stopped, mut is_closed) = (None, false);
         while self.take().with_context(|| failed(&args.file))? {
             self.recorder.tick().with_context(|| failed(&args.file))?;
             progress.show(start.elapsed(), self.recorder.written());
             if args.duration.is_some_and(|length| start.elapsed() >= length) {
-                // A sensor of our own ends by this.
+                // This ends the own sensor.
                 stop.store(true, Relaxed);
             }
-            if asked.is_none() && stop.load(Relaxed) {
-                asked = Some(Instant::now());
+            if stopped.is_none() && stop.load(Relaxed) {
+                stopped = Some(Instant::now());
             }
-            if let (Events::Agent(lines), Some(asked)) = (&self.source, asked)
-                && asked.elapsed() >= LINGER
-                && !std::mem::replace(&mut is_told, true)
+            if let (Events::Agent(lines), Some(stopped)) = (&self.source, stopped)
+                && stopped.elapsed() >= LINGER
+                && !std::mem::replace(&mut is_closed, true)
             {
                 lines.enough()?;
             }
@@ -124,7 +124,7 @@ impl Recording {
         Ok(stop.load(Relaxed))
     }
 
-    /// Takes what has come, having waited for it a while; false where there is no more to come.
+    /// Records the events that arrive within [`WAIT`]. Returns false at the end of input.
     fn take(&mut self) -> Result<bool> {
         match &mut self.source {
             Events::Agent(lines) => match lines.next()? {
@@ -150,7 +150,7 @@ impl Recording {
     }
 }
 
-fn sensor(config: &SensorConfig, stop: &Arc<AtomicBool>) -> Result<Sensor> {
+fn start_sensor(config: &sensor::Config, stop: &Arc<AtomicBool>) -> Result<Sensor> {
     let sensor = Sensor::start(config, stop.clone(), Kept::nothing())?;
     for hook in sensor.hooks().iter().filter(|hook| hook.state != HookState::Attached) {
         complain(&format!("{} {}: {}", hook.name, hook.state, hook.reason.as_deref().unwrap_or_default()));
@@ -158,7 +158,7 @@ fn sensor(config: &SensorConfig, stop: &Arc<AtomicBool>) -> Result<Sensor> {
     Ok(sensor)
 }
 
-/// Makes the file, for its owner alone: it holds what people typed, with what they should not have typed.
+/// Creates the file, readable by its owner only: command lines may contain secrets.
 fn create(file: &Path) -> Result<File> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     made.map_err(|error| match error.kind() {
@@ -168,11 +168,11 @@ fn create(file: &Path) -> Result<File> {
 }
 
 fn is_there(file: &Path) -> Error {
-    anyhow!("{} is there already: name another file, or remove it", file.display())
+    anyhow!("{} exists: choose another file, or remove it", file.display())
 }
 
 fn failed(file: &Path) -> String {
-    format!("{} cannot be written; what is in it can be replayed", file.display())
+    format!("{} cannot be written; its content so far can be replayed", file.display())
 }
 
 fn head(source: &Events) -> Head {
@@ -189,53 +189,56 @@ fn head(source: &Events) -> Head {
     Head::new(host, boot.trim().to_owned(), kernel, by, clock::now())
 }
 
-fn tell(args: &Args, written: Written, lost: u64) -> Result<()> {
+fn print_summary(args: &Args, written: Written, lost: u64) -> Result<()> {
     let Written { events, missed, bytes } = written;
     if args.json {
         let file = args.file.display().to_string();
-        let told =
+        let summary =
             json!({"file": file, "events": events, "missed": missed, "lost_records": lost, "bytes": bytes});
-        return print_json(&told.to_string());
+        return print_json(&summary.to_string());
     }
     if missed > 0 {
-        complain(&format!("{missed} events came faster than they were recorded"));
+        complain(&format!("{missed} events were dropped: they came faster than they were recorded"));
     }
     if lost > 0 {
         complain(&format!("{lost} records were lost in the kernel"));
     }
     if io::stdout().is_terminal() {
         let size = ByteSize::b(bytes);
-        print(&format!("{events} events in {size}; `lapwing replay {}` replays them", args.file.display()))?;
+        print(&format!(
+            "recorded {events} events, {size}; replay them with `lapwing replay {}`",
+            args.file.display()
+        ))?;
     }
     Ok(())
 }
 
-/// Tells a person, and nobody else, how far it has come.
+/// The progress, printed only if standard error is a terminal.
 struct Progress {
     is_shown: bool,
-    told: Option<Instant>,
+    printed: Option<Instant>,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { is_shown: io::stderr().is_terminal(), told: None }
+        Self { is_shown: io::stderr().is_terminal(), printed: None }
     }
 
     fn show(&mut self, since: Duration, written: Written) {
-        if !self.is_shown || self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+        if !self.is_shown || self.printed.is_some_and(|printed| printed.elapsed() < PROGRESS_EVERY) {
             return;
         }
-        self.told = Some(Instant::now());
+        self.printed = Some(Instant::now());
         let (seconds, size) = (since.as_secs(), ByteSize::b(written.bytes));
         let line = format!("\r{seconds} s: {} events, {size}; Ctrl-C ends it ", written.events);
-        // Where nobody can be told, nobody is.
+        // The progress is not important enough to report an error.
         let _ = io::stderr().write_all(line.as_bytes());
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.told.is_some() {
+        if self.printed.is_some() {
             let _ = io::stderr().write_all(b"\n");
         }
     }

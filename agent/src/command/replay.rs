@@ -1,4 +1,4 @@
-//! `lapwing replay`: recorded events through the same rules and engine as live ones.
+//! `lapwing replay`: runs rules on recorded events with the same engine as on live ones.
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal as _};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use lapwing_engine::detect::Limits;
 use lapwing_engine::{Engine, Options, Output, Rule, Schema, Timestamp};
 
-use super::{Refused, complain, print, print_json, tell_reports};
+use super::{Refused, complain, print, print_json, print_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::lane::{Evaluator, View};
@@ -22,30 +22,29 @@ use crate::source::{Documents, Recorded, Recording, Replay};
 use crate::terminal::escape;
 use crate::{clock, coverage, indicators, rules};
 
-/// How late recorded events may come and still take their place in a sequence: recordings of CloudTrail are as late as
-/// its files are.
+/// How far out of order recorded events may be and still be reordered: CloudTrail recordings are as late as its files.
 pub(super) const LATENESS: Duration = Duration::from_secs(900);
 
-/// Bytes of events of a recording that wait to be put in order: it is the caller's own, and may hold much in a quarter of
-/// an hour.
+/// Maximum bytes of events that wait to be reordered. It is larger than in the agent, because a recording is trusted and may
+/// contain many events within a quarter of an hour.
 pub(super) const UNORDERED_BYTES_MAX: usize = 256 << 20;
 
-/// Run the rules over recorded events and print the alerts
+/// Run the rules on recorded events and print the alerts
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What `lapwing record` wrote, ECS events (NDJSON or a JSON array) or CloudTrail files; `-` reads standard input
+    /// Files of `lapwing record`, ECS events (NDJSON or a JSON array) or CloudTrail files; `-` is standard input
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Rules to run instead of those of the configuration
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
-    /// Exceptions to apply instead of those of the configuration; with `--rules` there are no others
+    /// Exceptions to apply instead of those of the configuration; `--rules` alone applies none
     #[arg(long, value_name = "PATH")]
     exceptions: Option<PathBuf>,
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// One JSON object a line
+    /// Print the alerts as JSON lines
     #[arg(long)]
     json: bool,
 }
@@ -65,34 +64,34 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     exceptions.check(&loaded.rules, clock::now());
     let (indicators, problems) = indicators::load(&config.indicators)?;
     problems.iter().for_each(|problem| complain(problem));
-    tell_reports(loaded.reports.iter().chain(&exceptions.reports));
+    print_reports(loaded.reports.iter().chain(&exceptions.reports));
     let schema = Arc::new(schema);
     let mut files = args.files.iter().map(|file| Documents::open(file));
-    let first = files.next().context("no file is named")??;
+    let first = files.next().context("no file is given")??;
     let is_recording = first.head().is_some();
     let indicators = Arc::new(indicators);
-    let judge = |view: View, rules: &[Arc<Rule>], lateness| {
+    let engine_of = |view: View, rules: &[Arc<Rule>], lateness| {
         let limits = Limits { unordered_bytes_max: UNORDERED_BYTES_MAX, ..Limits::default() };
         let options = Options { lateness, limits, ..Options::default() };
         let engine = Engine::new(schema.clone(), rules, options);
         Evaluator { view, engine: engine.with_exceptions(&exceptions.list).with_indicators(&indicators) }
     };
     let as_it_is: View = |event| Some(event.clone());
-    let judges = if is_recording {
-        // As in the agent: the order is that in which events were judged.
+    let engines = if is_recording {
+        // As in the agent: events are in the order in which they were evaluated.
         let [rules, for_auditd] = coverage::of_lane(&loaded.rules, &schema, &config.sensor);
-        vec![judge(as_it_is, &rules, Duration::ZERO), judge(as_auditd, &for_auditd, Duration::ZERO)]
+        vec![engine_of(as_it_is, &rules, Duration::ZERO), engine_of(as_auditd, &for_auditd, Duration::ZERO)]
     } else {
-        vec![judge(as_it_is, &loaded.rules, LATENESS)]
+        vec![engine_of(as_it_is, &loaded.rules, LATENESS)]
     };
     let mut replaying = Replaying {
-        judges,
+        engines,
         schema: schema.clone(),
         output: Output::default(),
         latest: Timestamp::MIN,
         refused: Refused::default(),
         json: args.json,
-        told: HashSet::new(),
+        printed: HashSet::new(),
     };
     let cloudtrail = &config.cloudtrail;
     let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &std::env::temp_dir());
@@ -105,25 +104,25 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             let Head { host, began, by, version, .. } = head;
             complain(&escape(&format!("{name}: {host} since {began}, recorded by {by} {version}")));
         }
-        ensure!(is_like, "{name}: replay what `lapwing record` wrote apart from other events");
+        ensure!(is_like, "{name}: files of `lapwing record` and other events cannot be replayed together");
         replaying.run(replay.events(documents))?;
     }
-    let Replaying { judges, output, .. } = &mut replaying;
-    judges.iter_mut().for_each(|judge| judge.engine.finish(output));
-    replaying.tell()?;
+    let Replaying { engines, output, .. } = &mut replaying;
+    engines.iter_mut().for_each(|engine_of| engine_of.engine.finish(output));
+    replaying.print_alerts()?;
     Ok(replaying.refused.finish())
 }
 
-/// A replay under way: its clock is the latest event.
+/// A replay in progress. Its clock is the time of the latest event.
 struct Replaying {
-    judges: Vec<Evaluator>,
+    engines: Vec<Judge>,
     schema: Arc<Schema>,
     output: Output,
     latest: Timestamp,
     refused: Refused,
     json: bool,
-    /// The ids of the alerts that were told: recordings overlap, as trails do, and a cause is told once.
-    told: HashSet<String>,
+    /// Ids of the alerts that were printed. Recordings and trails overlap, and each alert is printed once.
+    printed: HashSet<String>,
 }
 
 impl Replaying {
@@ -133,29 +132,31 @@ impl Replaying {
                 Ok(Recorded { event, .. }) => {
                     self.latest = self.latest.max(event.time());
                     let event = Arc::new(event);
-                    for Evaluator { view, engine } in &mut self.judges {
+                    for Judge { view, engine } in &mut self.engines {
                         if let Some(event) = view(&event) {
                             engine.push(event, &mut self.output);
                         }
                         engine.advance(self.latest, &mut self.output);
                     }
-                    self.tell()?;
+                    self.print_alerts()?;
                 }
-                Err(error) => self.refused.tell(&error),
+                Err(error) => self.refused.report_error(&error),
             }
         }
         let (name, missed) = (events.documents().name(), events.documents().missed());
         if missed > 0 {
-            complain(&escape(&format!("{name}: {missed} events came faster than they were recorded")));
+            complain(&escape(&format!(
+                "{name}: {missed} events are missing: they came faster than they were recorded"
+            )));
         }
         Ok(())
     }
 
-    /// Prints the alerts that were raised.
-    fn tell(&mut self) -> Result<()> {
+    /// Prints the alerts since the last call.
+    fn print_alerts(&mut self) -> Result<()> {
         self.output.changes.clear();
         for raised in self.output.alerts.drain(..) {
-            if !self.told.insert(raised.id.clone()) {
+            if !self.printed.insert(raised.id.clone()) {
                 continue;
             }
             let document = alert::document(&raised, &self.schema, &Evidence::default());

@@ -1,4 +1,4 @@
-//! `lapwing search`: a query over recordings, with the meaning of Elasticsearch's EQL search.
+//! `lapwing search`: searches recordings with the semantics of Elasticsearch's EQL search.
 
 mod show;
 
@@ -24,68 +24,67 @@ use crate::report;
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Replay};
 
-/// Schemas that are no files.
+/// Values of `--schema` that are no files.
 const ECS: &str = "ecs";
 const INFER: &str = "infer";
 
-/// Find events in recordings, by a query in EQL or KQL
+/// Search recorded events with an EQL or KQL query
 ///
-/// All events are put in order of time first, and then looked at as Elasticsearch's EQL search does. Results come in
-/// ascending order.
+/// Events are sorted by time, then searched as by Elasticsearch's EQL search. Results are in ascending order.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to find, such as `process where process.name == "curl" | head 5`
+    /// Query, such as `process where process.name == "curl" | head 5`
     query: String,
-    /// Events (NDJSON or a JSON array) or CloudTrail files, compressed by gzip or Zstandard or not; `-` reads standard
+    /// Events (NDJSON or a JSON array) or CloudTrail files, plain or compressed with gzip or Zstandard; `-` is standard
     /// input
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// The language of the query
+    /// Query language
     #[arg(long, value_enum, default_value_t = Language::Eql)]
     language: Language,
-    /// Which fields there are: those of ECS; `infer` takes names and types from the data; a file with an Elasticsearch
-    /// mapping says them, and those that it does not name are taken from the data
+    /// Fields and their types: `ecs`, `infer` (from the data), or a file with an Elasticsearch mapping, whose missing
+    /// fields are inferred
     #[arg(long, value_name = "ecs|infer|FILE", default_value = ECS)]
     schema: String,
-    /// The field that holds the event category
+    /// Field with the event category
     #[arg(long, value_name = "FIELD", default_value = "event.category")]
     event_category_field: String,
-    /// The field that says when an event happened
+    /// Field with the time of an event
     #[arg(long, value_name = "FIELD", default_value = "@timestamp")]
     timestamp_field: String,
-    /// The field that orders events of the same time; without it they are taken in the order in which they stand
+    /// Field that orders events of the same time [default: their order in the files]
     #[arg(long, value_name = "FIELD")]
     tiebreaker_field: Option<String>,
-    /// Most results, also where a pipe asks for more
+    /// Maximum number of results, whatever the pipes say
     #[arg(long, value_name = "COUNT", default_value_t = SearchOptions::default().size, value_parser = count)]
     size: usize,
-    /// Which results to take where there are more: the earliest or the latest
+    /// Results to return if there are more than the maximum
     #[arg(long, value_enum, default_value_t = Position::Tail)]
     result_position: Position,
-    /// Most samples of one key
+    /// Maximum number of samples per key
     #[arg(long, value_name = "COUNT", default_value_t = SearchOptions::default().max_samples_per_key, value_parser = count)]
     max_samples_per_key: usize,
-    /// One JSON object a line: `{"event": …}`, or `{"join_keys": […], "events": […]}` for sequences and samples
+    /// Print JSON lines: `{"event": …}`, or `{"join_keys": […], "events": […]}` for sequences and samples
     #[arg(long)]
     json: bool,
-    /// A configuration file, for the databases that tell where CloudTrail's addresses are
+    /// Configuration file, for the GeoIP databases of CloudTrail
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Language {
-    /// The Event Query Language
+    /// Event Query Language
     Eql,
-    /// The Kibana Query Language
+    /// Kibana Query Language
     Kuery,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Position {
-    /// The earliest
+    /// Earliest
     Head,
-    /// The latest
+    /// Latest
     Tail,
 }
 
@@ -111,7 +110,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     searching.finish(args)
 }
 
-/// A search under way.
+/// A search in progress.
 struct Searching {
     search: Search<Rc<Known>>,
     for_events: bool,
@@ -120,15 +119,15 @@ struct Searching {
     events: u64,
 }
 
-/// What is known of an event that may be in a result.
+/// An event that may be part of a result.
 struct Known {
     event: Arc<Event>,
-    /// The text of the document, unless ECS was made of a record of CloudTrail's.
+    /// The text of the document, unless the event was converted from a CloudTrail record.
     document: Option<Box<str>>,
 }
 
 impl Searching {
-    /// What makes events of the recordings.
+    /// The reader that decodes the recordings.
     fn replay(&self, args: &Args, timestamp: FieldId) -> Result<Replay> {
         if args.schema != ECS {
             return Ok(Replay::plain(self.schema.clone(), timestamp));
@@ -150,12 +149,12 @@ impl Searching {
                         Rc::new(Known { event, document })
                     });
                 }
-                Err(error) => self.refused.tell(&error),
+                Err(error) => self.refused.report_error(&error),
             }
         }
     }
 
-    /// Shows what was found.
+    /// Prints the results.
     fn finish(self, args: &Args) -> Result<ExitCode> {
         let results = self.search.finish();
         let shown = Shown { results: &results, for_events: self.for_events, schema: &self.schema };
@@ -170,8 +169,7 @@ impl Searching {
             return Ok(code);
         }
         complain(&format!(
-            "{} times something that may be part of a result could not be held: make the query narrower, or give it \
-             fewer events",
+            "{} partial results were discarded because memory is limited: narrow the query, or search fewer events",
             results.discarded
         ));
         Ok(ExitCode::FAILURE)
@@ -182,14 +180,14 @@ fn summary<T>(results: &SearchResults<T>, events: u64) -> String {
     let read = format!("{events} {} read", if events == 1 { "event" } else { "events" });
     match (results.found.len() as u64, results.total) {
         (shown, total) if shown == total => format!("{read}, {total} found"),
-        (shown, total) => format!("{read}, {shown} of {total} found are shown"),
+        (shown, total) => format!("{read}, {total} found, {shown} shown"),
     }
 }
 
-/// A stream that can be read as often as is needed.
+/// An input that can be read more than once.
 enum Input {
     File(PathBuf),
-    /// What can be read only once, kept in a file without a name.
+    /// A copy of a stream, in an unnamed temporary file.
     Kept(String, File),
 }
 
@@ -198,7 +196,7 @@ impl Input {
         if !read_twice || std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file()) {
             return Ok(Self::File(file.to_owned()));
         }
-        let mut kept = tempfile::tempfile().context("no file can be made for what is read twice")?;
+        let mut kept = tempfile::tempfile().context("cannot create a temporary file")?;
         let (name, copied) = if file == Path::new("-") {
             ("standard input".to_owned(), io::copy(&mut io::stdin(), &mut kept))
         } else {
@@ -206,7 +204,7 @@ impl Input {
             let opened = File::open(file).with_context(|| format!("{name} cannot be read"));
             (name, io::copy(&mut opened?, &mut kept))
         };
-        copied.with_context(|| format!("{name} cannot be read, or kept for being read twice"))?;
+        copied.with_context(|| format!("{name} cannot be copied to a temporary file"))?;
         Ok(Self::Kept(name, kept))
     }
 
@@ -222,14 +220,14 @@ impl Input {
     }
 }
 
-/// The fields there are, and the one that says when events happened.
+/// The schema, and the field with the time of an event.
 fn schema(args: &Args, inputs: &[Input]) -> Result<(Schema, FieldId)> {
     let mapping = match args.schema.as_str() {
         ECS => {
             let schema = Schema::new();
             let timestamp = named(&schema, "--timestamp-field", &args.timestamp_field)?;
             if schema.ty(timestamp) != Type::Date {
-                bail!("--timestamp-field: `{}` is no date", args.timestamp_field);
+                bail!("--timestamp-field: `{}` is not a date", args.timestamp_field);
             }
             return Ok((schema, timestamp));
         }
@@ -238,12 +236,12 @@ fn schema(args: &Args, inputs: &[Input]) -> Result<(Schema, FieldId)> {
     };
     let mut inference = Inference::beside(mapping.schema);
     for input in inputs.iter().filter(|_| mapping.is_dynamic) {
-        // What cannot be read is told when the events are.
+        // Errors are reported when the events are searched.
         input.documents()?.flatten().for_each(|document| inference.see(&document));
     }
     let left_out = inference.left_out();
     if left_out > 0 {
-        complain(&format!("{left_out} values are in more fields than there can be, and are not looked at"));
+        complain(&format!("{left_out} values were ignored: there are too many fields"));
     }
     Ok(inference.finish(&args.timestamp_field)?)
 }
@@ -253,7 +251,7 @@ fn mapping(file: &str) -> Result<Mapping> {
     Ok(Mapping::read(&json)?)
 }
 
-/// The query; `None` where it is wrong, which is then told.
+/// The query; `None` if it is invalid, with the diagnostics printed.
 fn query(args: &Args, schema: &mut Schema) -> Option<eql::Search> {
     let read = match args.language {
         Language::Eql => eql::parse_search(&args.query, schema),
@@ -261,7 +259,7 @@ fn query(args: &Args, schema: &mut Schema) -> Option<eql::Search> {
             (eql::Search { query: Query::Event(query), pipes: Vec::new() }, warnings)
         }),
     };
-    let tell = |diagnostics: Vec<Diagnostic>| {
+    let print_diagnostics = |diagnostics: Vec<Diagnostic>| {
         if !diagnostics.is_empty() {
             let report = Report { file: "query".into(), text: args.query.as_str().into(), diagnostics };
             complain(&report::render(&report, styled()));
@@ -269,11 +267,11 @@ fn query(args: &Args, schema: &mut Schema) -> Option<eql::Search> {
     };
     match read {
         Ok((query, warnings)) => {
-            tell(warnings);
+            print_diagnostics(warnings);
             Some(query)
         }
         Err(faults) => {
-            tell(faults);
+            print_diagnostics(faults);
             None
         }
     }
@@ -281,9 +279,9 @@ fn query(args: &Args, schema: &mut Schema) -> Option<eql::Search> {
 
 fn options(args: &Args, query: &Query, schema: &Schema) -> Result<SearchOptions> {
     let tiebreaker = args.tiebreaker_field.as_deref();
-    let asks_category = query.events().any(|query| query.category.is_some());
+    let uses_category = query.events().any(|query| query.category.is_some());
     Ok(SearchOptions {
-        event_category_field: if asks_category {
+        event_category_field: if uses_category {
             named(schema, "--event-category-field", &args.event_category_field)?
         } else {
             field!("event.category")
@@ -299,18 +297,18 @@ fn options(args: &Args, query: &Query, schema: &Schema) -> Result<SearchOptions>
     })
 }
 
-/// The field of this name, which an option named.
+/// The field that an option names.
 fn named(schema: &Schema, option: &str, name: &str) -> Result<FieldId> {
     schema.id(name).ok_or_else(|| match nearest(name, schema.names()) {
-        Some(near) => anyhow!("{option}: no event has a field `{name}`; did you mean `{near}`?"),
-        None => anyhow!("{option}: no event has a field `{name}`"),
+        Some(near) => anyhow!("{option}: unknown field `{name}`; did you mean `{near}`?"),
+        None => anyhow!("{option}: unknown field `{name}`"),
     })
 }
 
-/// A number of results.
+/// Parses a number of results.
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("a whole number above 0 is needed".to_owned()),
+        Ok(0) | Err(_) => Err("must be a whole number above 0".to_owned()),
         Ok(count) => Ok(count),
     }
 }

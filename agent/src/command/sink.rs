@@ -1,4 +1,4 @@
-//! `lapwing sink`: what operators do about delivery.
+//! `lapwing sink`: manages the delivery of alerts.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,43 +10,43 @@ use super::print;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::sink;
 
-/// Have a sink send again what upstream refused
+/// Manage the delivery of alerts
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, global = true)]
     config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Send the alerts again that upstream refused, which are in the folder `dead-letters` of the state directory
+    /// Send the dead letters of a sink again: the alerts that upstream rejected
     Retry {
-        /// The name of the sink
+        /// Name of the sink
         name: String,
     },
 }
 
-/// Runs it. The agent that runs does the work, or else the next one: the files are its own.
+/// Requests a retry. The running agent, or the next one, does it, because it owns the files.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let config = Config::read(&args.config)?;
     let Verb::Retry { name } = &args.verb;
     if !config.sink.iter().any(|sink| sink.name() == name) {
         let names: Vec<_> = config.sink.iter().map(sink::Config::name).collect();
-        bail!("there is no sink `{name}` in {}; there are: {}", args.config.display(), names.join(", "));
+        bail!("no sink `{name}` in {}; its sinks are: {}", args.config.display(), names.join(", "));
     }
     let folder = config.state_dir.join("dead-letters");
     let count = sink::retry(&folder, name).with_context(|| {
         format!("cannot write to {}; run as root, or as the agent's user", folder.display())
     })?;
     if count == 0 {
-        print(&format!("sink {name}: there are no alerts that upstream refused"))?;
+        print(&format!("sink {name}: no dead letters"))?;
     } else {
         print(&format!(
-            "sink {name}: {count} alerts are sent again by the agent that runs, or when it is started; `lapwing status` \
-             shows what is left"
+            "sink {name}: {count} dead letters will be sent again by the running agent, or when it starts; `lapwing \
+             status` shows the rest"
         ))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `lapwing status`: how the agent does that runs on this host.
+//! `lapwing status`: the status of the agent on this host.
 
 mod health;
 
@@ -14,18 +14,18 @@ use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::terminal::escape;
 
-/// Show how the running agent does
+/// Show the agent's status
 ///
-/// It ends with 0 where the agent answers and was not tampered with, and with 1 otherwise.
+/// The exit code is 0 if the agent answers and was not tampered with, otherwise 1.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// Say in a word whether all is well, and why not: `healthy` ends with 0, `degraded` with 1, `blind` with 2
+    /// Show the health and the reasons; exit code 0 if `healthy`, 1 if `degraded`, 2 if `blind`
     #[arg(long)]
     health: bool,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -33,11 +33,12 @@ pub(crate) struct Args {
 /// Runs it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if args.health {
-        let health = ask(args).map_or_else(|error| Health::of_silence(&error), |status| Health::of(&status));
+        let health = request_status(args)
+            .map_or_else(|error| Health::of_silence(&error), |status| Health::of(&status));
         show(&health, args.json)?;
         return Ok(ExitCode::from(health.health.code()));
     }
-    let status = ask(args)?;
+    let status = request_status(args)?;
     if args.json {
         print_json(&status.to_string())?;
     } else {
@@ -48,15 +49,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if health::tampered(&status).is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn ask(args: &Args) -> Result<Json> {
+fn request_status(args: &Args) -> Result<Json> {
     let socket = Config::read(&args.config)?.control.socket;
-    let Some(mut answer) = control::ask(&socket, &Request::Status)? else {
+    let Some(mut answer) = control::request(&socket, &Request::Status)? else {
         bail!("no agent listens on {}: start it, as with `systemctl start lapwing`", socket.display());
     };
     answer.next().context("the agent gave no answer")?
 }
 
-/// A line for the word, and one for each reason.
+/// Prints a line with the health, and one for each reason.
 fn show(health: &Health, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(&serde_json::to_string(health)?);
@@ -65,7 +66,7 @@ fn show(health: &Health, as_json: bool) -> Result<()> {
     print(&format!("{}{}", health.health.word(), why.collect::<String>()))
 }
 
-/// The status as an indented outline; lists of objects are tables in which each object is a line.
+/// The status as an indented outline. In a list of objects, each object is a line.
 fn describe(json: &Json, depth: usize, lines: &mut Vec<String>) {
     let Json::Object(object) = json else { return };
     let indent = "  ".repeat(depth);

@@ -1,4 +1,4 @@
-//! `lapwing test`: the tests that lie beside rules.
+//! `lapwing test`: runs rule tests.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,40 +10,40 @@ use lapwing_engine::{Rule, Schema};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde_json::json;
 
-use super::{print, print_json, tell_reports};
+use super::{print, print_json, print_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::explain::{Marks, lines, names, to_json};
 use crate::fixture::{Fixture, Outcome};
 use crate::rules;
 use crate::terminal::escape;
 
-/// Most lines of the reason of a failure that are told.
+/// Maximum number of lines of a failure's explanation.
 const REASON_LINES_MAX: usize = 40;
 
-/// Run the tests that lie beside rules
+/// Run rule tests (NAME.test.toml)
 ///
-/// Tests are `[[test]]` tables in a rule's file or in NAME.test.toml beside NAME.toml. A test that fails tells what came
-/// nearest to what the rule looks for.
+/// Tests are `[[test]]` tables in a rule's file, or in NAME.test.toml beside NAME.toml. A failed test shows the events that
+/// came closest to a match.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Rules to test instead of those of the configuration
     #[arg(value_name = "PATH")]
     rules: Vec<PathBuf>,
-    /// Run only tests that have this word in their name, or in the name or id of their rule
+    /// Run only tests with this word in their name or their rule's name, or with this rule id
     #[arg(long, value_name = "WORD")]
     filter: Option<String>,
-    /// Write a report for CI to this file, as JUnit does
+    /// Write a JUnit report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// One JSON object a line: each test and then the counts
+    /// Print JSON lines: one per test, then the counts
     #[arg(long)]
     json: bool,
 }
 
-/// A test that was run.
+/// A test with its result.
 struct Ran<'a> {
     rule: &'a Rule,
     name: String,
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         if args.rules.is_empty() { Config::read(&args.config)?.rules.paths } else { args.rules.clone() };
     let mut schema = Schema::new();
     let loaded = rules::load(&paths, &mut schema)?;
-    tell_reports(&loaded.reports);
+    print_reports(&loaded.reports);
     let faults = loaded.refused();
     let schema = Arc::new(schema);
     let mut untested = 0;
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             continue;
         };
         if !found.is_empty() {
-            tell(&found, &schema, args.json)?;
+            print_outcomes(&found, &schema, args.json)?;
         }
         ran.extend(found);
     }
@@ -86,16 +86,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         let rules = loaded.rules.len();
         print(&format!(
-            "{passed} passed, {failed} failed; {untested} of {rules} rules have no test, {faults} files are wrong"
+            "{passed} passed, {failed} failed; {untested} of {rules} rules have no test; {faults} files rejected"
         ))?;
     }
     let filter = args.filter.as_deref().unwrap_or_default();
-    ensure!(filter.is_empty() || !ran.is_empty(), "no test is called {filter:?}, nor its rule");
+    ensure!(filter.is_empty() || !ran.is_empty(), "no test or rule matches {filter:?}");
     Ok(if failed + faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs a rule's tests that are asked for; `None` where it has none at all. A fixture that cannot be read is a test that
-/// fails.
+/// Runs the selected tests of a rule; `None` if it has no tests. A fixture that cannot be read is a failed test.
 fn of_rule<'a>(rule: &'a Arc<Rule>, filter: Option<&str>, schema: &Arc<Schema>) -> Option<Vec<Ran<'a>>> {
     let wanted = filter.map(str::to_lowercase).unwrap_or_default();
     let is_wanted = |name: &str| {
@@ -125,8 +124,8 @@ fn of_rule<'a>(rule: &'a Arc<Rule>, filter: Option<&str>, schema: &Arc<Schema>) 
     Some(ran)
 }
 
-/// Tells how the tests of a rule went.
-fn tell(ran: &[Ran<'_>], schema: &Schema, json: bool) -> Result<()> {
+/// Prints the results of a rule's tests.
+fn print_outcomes(ran: &[Ran<'_>], schema: &Schema, json: bool) -> Result<()> {
     if json {
         return ran.iter().try_for_each(|ran| {
             let Outcome { failure, explanation } = &ran.outcome;
@@ -156,18 +155,18 @@ fn tell(ran: &[Ran<'_>], schema: &Schema, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Why a test failed, in lines.
+/// The explanation of a failure, in lines.
 fn reason(ran: &Ran<'_>, marks: Marks) -> Vec<String> {
     let explanation = ran.outcome.explanation.as_ref();
-    let mut told = explanation.map(|found| lines(found, &names(ran.rule), marks)).unwrap_or_default();
-    if told.len() > REASON_LINES_MAX {
-        told.truncate(REASON_LINES_MAX);
-        told.push("(cut; `lapwing explain` over these events tells all)".to_owned());
+    let mut shown = explanation.map(|found| lines(found, &names(ran.rule), marks)).unwrap_or_default();
+    if shown.len() > REASON_LINES_MAX {
+        shown.truncate(REASON_LINES_MAX);
+        shown.push("(truncated; `lapwing explain` with these events shows all)".to_owned());
     }
-    told
+    shown
 }
 
-/// The report for CI: a suite for each rule.
+/// The JUnit report: a suite for each rule.
 fn junit(ran: &[Ran<'_>]) -> Result<String> {
     let mut report = Report::new("lapwing test");
     for of_rule in ran.chunk_by(|left, right| left.rule.id == right.rule.id) {

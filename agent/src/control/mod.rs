@@ -60,7 +60,7 @@ pub(crate) struct Answer(BufReader<UnixStream>);
 ///
 /// # Errors
 /// The socket is there and cannot be used.
-pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Option<Answer>> {
+pub(crate) fn request(socket: &Path, request: &Request) -> Result<Option<Answer>> {
     use ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
     let mut stream = match connect(socket) {
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused) => {
@@ -190,7 +190,7 @@ mod tests {
     use super::missed;
 
     #[test]
-    fn missed_events_are_told_from_events() {
+    fn missed_events_are_distinguished_from_events() {
         for (line, events) in [
             (&b"{\"missed\":7}\n"[..], Some(7)),
             (b"{\"@timestamp\":\"2026-01-01T00:00:00Z\"}\n", None),

@@ -211,7 +211,7 @@ impl Shared {
             }
         }
         status["lanes"] = lanes.into();
-        status["lanes_silent"] = silent.into();
+        status["lanes_not_responding"] = silent.into();
         status["budgets"] = json!([self.waiting.status()]);
         status
     }

@@ -26,7 +26,7 @@ pub(crate) struct Status {
     /// Alerts that are held in memory until the disk takes them.
     pub(super) held: AtomicU64,
     /// Bytes of all that is held.
-    pub(super) held_bytes: AtomicU64,
+    pub(super) buffered_bytes: AtomicU64,
     /// Commits that wait in the inbox.
     pub(super) waiting: Arc<Meter>,
     /// Alerts that sinks were given from memory, because the disk took none.
@@ -48,8 +48,8 @@ pub(crate) struct Status {
     pub(super) store: Alarm,
     /// Raised while the spool is full.
     pub(super) spool: Alarm,
-    /// Raised where a damaged store was set aside, for the rest of the run.
-    pub(super) set_aside: Alarm,
+    /// Raised if a damaged store was quarantined, for the rest of the run.
+    pub(super) quarantined: Alarm,
     /// What the log has not taken yet: it is written to the agent's own log where the ledger's thread hangs.
     unlogged: Mutex<VecDeque<Bytes>>,
     /// When the agent was stopped.
@@ -62,17 +62,17 @@ pub(crate) struct Report {
     /// Alerts written to the log in this run.
     pub(crate) alerts_written: u64,
     /// Alerts of this run that were known already and not written again.
-    pub(crate) alerts_repeated: u64,
+    pub(crate) alerts_deduplicated: u64,
     /// Commits of this run that are durable.
     pub(crate) commits: u64,
     /// Alerts that are held in memory until the disk takes them.
-    pub(crate) alerts_held: u64,
+    pub(crate) alerts_buffered: u64,
     /// Bytes of what waits to be taken by the ledger.
     pub(crate) waiting_bytes: u64,
     /// Bytes of all that is held, of at most so many.
-    pub(crate) held_bytes: u64,
+    pub(crate) buffered_bytes: u64,
     /// The most that is held before rules wait.
-    pub(crate) held_bytes_max: u64,
+    pub(crate) buffered_bytes_max: u64,
     /// Alerts of this run that sinks were given from memory, because the disk took none.
     pub(crate) alerts_from_memory: u64,
     /// Alerts of this run that were delivered and did not come into the log: the agent's own log has them.
@@ -84,7 +84,7 @@ pub(crate) struct Report {
     /// Alerts that are to be delivered and found no room in the spool: the log has them.
     pub(crate) alerts_in_log_only: u64,
     /// Alerts of this run that were rotated out of the log before they could be delivered.
-    pub(crate) alerts_missed: u64,
+    pub(crate) alerts_undeliverable: u64,
     /// Rotated files of the log, and what they take on disk.
     pub(crate) log_files: u64,
     pub(crate) log_bytes: u64,
@@ -104,7 +104,7 @@ impl Status {
             repeated: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             held: AtomicU64::new(0),
-            held_bytes: AtomicU64::new(0),
+            buffered_bytes: AtomicU64::new(0),
             waiting: Meter::new("commits", COMMITS_WAITING_BYTES_MAX),
             from_memory: AtomicU64::new(0),
             not_logged: AtomicU64::new(0),
@@ -118,7 +118,7 @@ impl Status {
             log: Alarm::new(format!("alert log {}", log.display())),
             store: Alarm::new("store"),
             spool: Alarm::new("spool"),
-            set_aside: Alarm::new("store"),
+            quarantined: Alarm::new("store"),
             unlogged: Mutex::default(),
             stopped: OnceLock::new(),
         }
@@ -177,24 +177,24 @@ impl Status {
         };
         Report {
             alerts_written: self.written.load(Relaxed),
-            alerts_repeated: self.repeated.load(Relaxed),
+            alerts_deduplicated: self.repeated.load(Relaxed),
             commits: self.committed.load(Relaxed),
-            alerts_held: self.held.load(Relaxed),
-            held_bytes: self.held_bytes.load(Relaxed),
+            alerts_buffered: self.held.load(Relaxed),
+            buffered_bytes: self.buffered_bytes.load(Relaxed),
             waiting_bytes: self.waiting.held() as u64,
-            held_bytes_max: super::writer::HELD_BYTES_MAX as u64,
+            buffered_bytes_max: super::writer::HELD_BYTES_MAX as u64,
             alerts_from_memory: self.from_memory.load(Relaxed),
             alerts_not_logged: self.not_logged.load(Relaxed),
             alerts_spooled: self.spooled.load(Relaxed),
             spooled_bytes: self.spooled_bytes.load(Relaxed),
             alerts_in_log_only: self.in_log_only.load(Relaxed),
-            alerts_missed: self.missed.load(Relaxed),
+            alerts_undeliverable: self.missed.load(Relaxed),
             log_files: retained(|retention| &retention.files),
             log_bytes: retained(|retention| &retention.bytes),
             alerts_carried: retained(|retention| &retention.carried),
             alerts_expired: retained(|retention| &retention.expired),
             state_rows_dropped: self.rows_dropped.load(Relaxed),
-            alarms: [&self.log, &self.store, &self.spool, &self.set_aside]
+            alarms: [&self.log, &self.store, &self.spool, &self.quarantined]
                 .iter()
                 .filter_map(|alarm| alarm.message())
                 .collect(),

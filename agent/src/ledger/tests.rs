@@ -96,7 +96,7 @@ fn an_alert_that_is_known_is_not_written_again() {
     ledger.commit(commit([alert(1), alert(4)]));
     assert_eq!(host.logged(), ids(1..5));
     assert_eq!(ledger.spooled(0), ids(1..5));
-    assert_eq!(ledger.client().report().alerts_repeated, 1);
+    assert_eq!(ledger.client().report().alerts_deduplicated, 1);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_full_spool_goes_on_from_the_log() {
         host.spool.size_max = ByteSize::b(bytes * 10 + 100);
         // Every few alerts, so that what is read back lies in compressed files.
         host.alerts.rotate_size = ByteSize::b(bytes * 7);
-        host.alerts.files_kept = 100;
+        host.alerts.rotate_keep = 100;
         let mut ledger = host.start().unwrap();
         for first in (0..100).step_by(5) {
             raise(&ledger, first..first + 5);
@@ -271,7 +271,7 @@ fn a_full_spool_goes_on_from_the_log() {
         }
         assert_eq!(delivered, ids(0..100), "{name}");
         let report = ledger.client().report();
-        assert_eq!((report.alerts_in_log_only, report.alerts_missed), (0, 0), "{name}: {report:?}");
+        assert_eq!((report.alerts_in_log_only, report.alerts_undeliverable), (0, 0), "{name}: {report:?}");
         assert!(report.alarms.is_empty(), "{name}: {report:?}");
     }
 }
@@ -286,7 +286,7 @@ fn what_is_rotated_away_before_it_is_delivered_is_counted() {
     fs::remove_file(&host.alerts.path).unwrap();
     raise(&ledger, 10..12);
     ledger.client().acknowledge("siem", 4);
-    wait_until("it is noticed", || ledger.client().report().alerts_missed == 6);
+    wait_until("it is noticed", || ledger.client().report().alerts_undeliverable == 6);
     assert_eq!(ledger.spooled(4), ids(10..12));
 }
 
@@ -349,7 +349,7 @@ fn a_full_disk_is_waited_for() {
                 client.report().alarms.iter().any(|alarm| alarm.contains("free space"))
             });
             assert_eq!(ledger.spooled(0)[..3], ids(0..3), "{folder}: requests are answered");
-            wait_until("much is held", || client.report().alerts_held > 100);
+            wait_until("much is held", || client.report().alerts_buffered > 100);
             assert!(!lane.is_finished(), "{folder}: the lane waits");
             client.acknowledge("siem", 2);
             fs::remove_file(ballast).unwrap();
@@ -426,7 +426,7 @@ fn what_a_full_disk_does_not_take_is_delivered_from_memory() {
             fs::remove_file(ballast).unwrap();
             let remount = format!("mount -o remount,size=64m {}", small.display());
             assert!(Command::new("sh").args(["-c", &remount]).status().unwrap().success());
-            wait_until("the disk has all", || client.report().alerts_held == 0);
+            wait_until("the disk has all", || client.report().alerts_buffered == 0);
             raise(&ledger, count..count + 2);
             assert_eq!(ledger.spooled(after), ids(count..count + 2), "{folder}: nothing comes again");
             ledger.stop().unwrap();
@@ -454,7 +454,7 @@ fn a_full_state_disk_does_not_hold_up_the_log() {
         let count = 3 * writer::HELD_BYTES_MAX as u64 / alert(0).json.len() as u64;
         (3..count).for_each(|number| hand_over(ledger.sender(), commit([alert(number)])));
         wait_until("all are logged", || ledger.client().report().alerts_written == count);
-        assert!(ledger.client().report().held_bytes < writer::HELD_BYTES_MAX as u64);
+        assert!(ledger.client().report().buffered_bytes < writer::HELD_BYTES_MAX as u64);
         // The log has them all, and the next run reads them there.
         ledger.stop().unwrap();
         fs::remove_file(small.join("ballast")).unwrap();
@@ -496,11 +496,11 @@ fn what_is_delivered_gives_way_when_memory_is_full() {
         assert_eq!(delivered, ids(0..count));
         let report = client.report();
         assert!(report.alerts_not_logged > 0, "{report:?}");
-        assert!(report.held_bytes <= writer::HELD_BYTES_MAX as u64 + (1 << 20), "{report:?}");
+        assert!(report.buffered_bytes <= writer::HELD_BYTES_MAX as u64 + (1 << 20), "{report:?}");
         fs::remove_file(small.join("ballast")).unwrap();
         let remount = format!("mount -o remount,size=64m {}", small.display());
         assert!(Command::new("sh").args(["-c", &remount]).status().unwrap().success());
-        wait_until("the disk has the rest", || client.report().alerts_held == 0);
+        wait_until("the disk has the rest", || client.report().alerts_buffered == 0);
         assert_eq!(host.logged().len() as u64, count - report.alerts_not_logged);
         drop(client);
         raise(&ledger, count..count + 2);
@@ -534,7 +534,7 @@ fn an_agent_starts_on_a_full_disk() {
             hand_over(ledger.sender(), commit([alert(3)]));
             wait_until("a sink gets it", || ledger.spooled(known as i64) == ids(3..4));
             fs::remove_file(small.join("ballast")).unwrap();
-            wait_until("all is durable", || ledger.client().report().alerts_held == 0);
+            wait_until("all is durable", || ledger.client().report().alerts_buffered == 0);
             ledger.stop().unwrap();
             let expected = if has_run { ids(0..4) } else { ids(3..4) };
             assert_eq!(host.logged(), expected, "{folder} {has_run}");
@@ -568,7 +568,7 @@ fn a_store_that_is_damaged_meanwhile_gives_way_to_a_new_one() {
         let _ = crate::testing::block_on(ledger.client().read(20, usize::MAX, usize::MAX));
         ledger.client().report().alarms.iter().any(|alarm| alarm.contains("put away"))
     });
-    wait_until("all is durable", || ledger.client().report().alerts_held == 0);
+    wait_until("all is durable", || ledger.client().report().alerts_buffered == 0);
     let cursor = crate::testing::block_on(ledger.client().cursor("siem")).unwrap();
     assert_eq!(cursor, 20, "the sink keeps its place");
     let left = ledger.spooled(cursor);

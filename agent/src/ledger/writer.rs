@@ -85,8 +85,8 @@ impl Writer {
         status: Arc<Status>,
     ) -> Result<Self> {
         let mut store = Store::open(settings.state_dir, settings.spool, settings.sinks)?;
-        if let Some(why) = store.set_aside() {
-            status.set_aside.raise(why);
+        if let Some(why) = store.quarantined() {
+            status.quarantined.raise(why);
         }
         let log = AlertLog::open(settings.alerts)?;
         let _ = status.retention.set(log.retention());
@@ -223,7 +223,7 @@ impl Writer {
 
     fn count_held(&self) {
         self.status.held.store(self.held.alerts.len() as u64, Relaxed);
-        self.status.held_bytes.store(self.held.bytes() as u64, Relaxed);
+        self.status.buffered_bytes.store(self.held.bytes() as u64, Relaxed);
     }
 
     /// Where the store cannot be queried, an alert that is written twice is better than none.
@@ -288,7 +288,7 @@ impl Writer {
     fn renew(&mut self) -> Result<()> {
         self.store.renew(self.cursors.iter(), self.held.first() - 1)?;
         self.damaged = false;
-        self.status.set_aside.raise(self.store.set_aside().unwrap_or_default());
+        self.status.quarantined.raise(self.store.quarantined().unwrap_or_default());
         let taken = follow::recover(&self.log_path, &mut self.store)?;
         self.gap = false;
         self.after_change(taken == Taken::Full);

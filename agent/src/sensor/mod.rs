@@ -52,6 +52,7 @@ mod snapshot;
 mod thread;
 
 mod auditd;
+mod config;
 mod container;
 mod context;
 mod decode;
@@ -80,6 +81,7 @@ use serde_json::json;
 
 pub(crate) use self::auditd::of as as_auditd;
 pub(crate) use self::canary::CanaryCounts;
+pub(crate) use self::config::Config;
 pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
 pub(crate) use self::handover::Kept;
@@ -109,7 +111,6 @@ use self::touched::StopSignal;
 use crate::action::{UDP, record_name as name};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::budget::Meter;
-use crate::config::SensorConfig;
 use crate::integrity::{FileChange, Integrity, Outcome};
 use crate::source::{Batch, Context, Down, Lost, Source, Tampered, Weight};
 
@@ -276,11 +277,7 @@ impl Sensor {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(crate) fn start(
-        config: &SensorConfig,
-        stop: Arc<AtomicBool>,
-        kept: Kept,
-    ) -> Result<Self, StartError> {
+    pub(crate) fn start(config: &Config, stop: Arc<AtomicBool>, kept: Kept) -> Result<Self, StartError> {
         let loaded = start::start(config)?;
         let cutoff = SnapshotCutoff::new(clock::now());
         let ring = Ring::new(loaded.rings).map_err(|error| StartError::Io("epoll", error))?;

@@ -16,6 +16,7 @@ use lapwing_common::{BUILDERS, OBJECTS_MAX, Object};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
+use super::config::Config;
 use super::filter::PodFilter;
 use super::handover::{self, Maps};
 use super::hierarchy;
@@ -26,7 +27,6 @@ use super::shares::{PodShare, Shares};
 use super::{bpf, btf};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::causes::causes;
-use crate::config::SensorConfig;
 
 /// The kernel programs; empty where this binary was built without them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
@@ -118,7 +118,7 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// See [`StartError`].
-pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
+pub(super) fn start(config: &Config) -> Result<Loaded, StartError> {
     let kernel = check_host()?;
     let layout = layout(&kernel)?;
     for member in layout.absent() {
@@ -163,7 +163,7 @@ pub(super) fn start(config: &SensorConfig) -> Result<Loaded, StartError> {
 }
 
 /// Loads the object for this kernel and configuration.
-fn load(config: &SensorConfig, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, StartError> {
+fn load(config: &Config, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, StartError> {
     // In a namespace of its own the host's number of it is not known.
     let agent = if pid_namespace == 0 { std::process::id() } else { 0 };
     let count = u32::try_from(config.env_vars.beginnings().len()).unwrap_or(u32::MAX);

@@ -156,7 +156,7 @@ fn marker(directory: &Path, sink: &str) -> PathBuf {
     directory.join(format!("{sink}.retry"))
 }
 
-/// Has the alerts that a sink has set aside sent again, and says how many there are.
+/// Requests that a sink sends its dead letters again, and returns how many there are.
 ///
 /// # Errors
 /// The folder cannot be written.

@@ -1,7 +1,7 @@
 //! The loop of a sink: read, send, take the verdicts, acknowledge, and back off where upstream has trouble.
 //!
 //! What upstream says of one alert is believed only while it takes others: an alert that is refused beside others that are
-//! taken is set aside, or waits in a place of its own. Where nothing is taken it is upstream that has trouble, and
+//! taken is dead-lettered, or waits in a place of its own. Where nothing is taken it is upstream that has trouble, and
 //! everything waits, with an alarm.
 
 use std::convert::Infallible;
@@ -27,14 +27,14 @@ const READ_MIN: usize = 8;
 const TRIES_BESIDE_OTHERS: u32 = 3;
 /// How often a request is answered with an error of its own until the next is tried.
 const TRIES_OF_REQUEST: u32 = 5;
-/// How often an alert that waits alone is tried until it is set aside when it is refused.
+/// How often an alert that waits alone is tried until it is dead-lettered when it is refused.
 const TRIES_ALONE: u32 = 5;
 /// How often it is looked whether a command asks for something.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How long it is believed that the target is what it should be, and that it is not.
 const TARGET_GOOD_FOR: Duration = Duration::from_hours(1);
 const TARGET_BAD_FOR: Duration = Duration::from_secs(60);
-/// How many alerts that were set aside are sent again at once.
+/// How many dead letters are sent again at once.
 const RESENT_AT_ONCE: usize = 32;
 
 /// Delivers until nothing more comes and everything is delivered, or the agent has waited long enough.
@@ -63,7 +63,7 @@ struct Courier {
     sink: Sink,
     ledger: LedgerClient,
     spooled: watch::Receiver<i64>,
-    /// The number of the last alert before which all are delivered or set aside.
+    /// The number of the last alert before which all are delivered or dead-lettered.
     delivered: i64,
     backoff: Backoff,
     waiting: Waiting,
@@ -127,7 +127,7 @@ impl Courier {
         }
     }
 
-    /// Sends alerts of the spool until each is delivered, set aside or waits alone, or upstream takes none.
+    /// Sends alerts of the spool until each is delivered, dead-lettered or waits alone, or upstream takes none.
     async fn settle(&mut self, alerts: Vec<Spooled>) -> Result<(), Stopped> {
         let last = alerts.last().map_or(0, |last| last.sequence);
         let mut round = Round::new(alerts, true);
@@ -200,14 +200,14 @@ impl Courier {
         }
     }
 
-    /// Of alerts that were not taken while others were: those that were refused are set aside, and those that fail again
+    /// Of alerts that were not taken while others were: those that were refused are dead-lettered, and those that fail again
     /// and again wait alone.
     async fn settle_failed(&mut self, round: &mut Round, tries: u32) -> Result<(), Stopped> {
         let mut left = Vec::new();
         for parcel in std::mem::take(&mut round.failed) {
             match &parcel.failure {
                 Some(Failure::Rejected(reason)) => {
-                    self.set_aside(&parcel.alert, reason).await?;
+                    self.dead_lettered(&parcel.alert, reason).await?;
                     self.settled(round, 1);
                 }
                 Some(Failure::Failed(reason))
@@ -243,7 +243,7 @@ impl Courier {
             match (failure, trouble) {
                 (None, None) => self.forget_alone(&alert),
                 (Some(Failure::Rejected(reason)), _) if tries >= TRIES_ALONE => {
-                    self.set_aside(&alert, &reason).await?;
+                    self.dead_lettered(&alert, &reason).await?;
                     self.forget_alone(&alert);
                 }
                 (Some(_), _) => self.waiting.later(&alert.id),
@@ -264,7 +264,7 @@ impl Courier {
         self.sink.status.delayed_count(self.waiting.count());
     }
 
-    /// An alert that cannot be set aside now, because the disk is full, say, is not given up either.
+    /// An alert that cannot be dead-lettered now, because the disk is full, say, is not given up either.
     async fn let_wait(&mut self, alert: &Spooled, reason: &str) -> Result<(), Stopped> {
         while let Err(error) = self.waiting.add(alert.clone(), reason) {
             self.wait_out(format!("an alert that fails cannot be kept apart: {error}").into()).await?;
@@ -279,7 +279,7 @@ impl Courier {
     }
 
     /// The same of one that upstream will never take.
-    async fn set_aside(&mut self, alert: &Spooled, reason: &str) -> Result<(), Stopped> {
+    async fn dead_lettered(&mut self, alert: &Spooled, reason: &str) -> Result<(), Stopped> {
         let path = self.sink.dead_letters.path().display().to_string();
         while let Err(error) = self.sink.dead_letters.write(alert, reason) {
             self.wait_out(format!("cannot write {path}: {error}").into()).await?;
@@ -293,10 +293,10 @@ impl Courier {
         Ok(())
     }
 
-    /// Counts the alerts that were set aside, also by earlier runs.
+    /// Counts the dead letters, those of earlier runs too.
     fn count_dead_letters(&self) {
         let (status, letters) = (&self.sink.status, &self.sink.dead_letters);
-        status.set_aside.store(letters.count, Relaxed);
+        status.dead_lettered.store(letters.count, Relaxed);
         status.dropped.store(letters.dropped, Relaxed);
         match letters.count {
             0 => status.rejected.clear(),
@@ -309,12 +309,12 @@ impl Courier {
         }
     }
 
-    /// Sends alerts again that were set aside, where a command asks for it.
+    /// Sends dead letters again if a command requests it.
     async fn resend(&mut self) -> Result<(), Stopped> {
         let files = match self.sink.dead_letters.take_to_resend() {
             Ok(files) => files,
             Err(error) => {
-                tracing::error!("sink {}: what was set aside cannot be sent again: {error}", self.sink.name);
+                tracing::error!("sink {}: cannot send dead letters again: {error}", self.sink.name);
                 return Ok(());
             }
         };
@@ -378,7 +378,7 @@ impl Courier {
         }
     }
 
-    /// Everything before the first that is left is delivered or set aside.
+    /// Everything before the first that is left is delivered or dead-lettered.
     fn acknowledge(&mut self, round: &Round, last: Option<i64>) {
         let Some(last) = last else { return };
         let delivered = round.first().map_or(last, |first| first - 1);
@@ -391,7 +391,7 @@ impl Courier {
     /// Counts what became of alerts since the round had taken so many.
     fn count(&self, round: &Round, (taken, known, smaller): (u64, u64, u64)) {
         let status = &self.sink.status;
-        status.known.fetch_add(round.known - known, Relaxed);
+        status.already_delivered.fetch_add(round.known - known, Relaxed);
         status.delivered.fetch_add((round.taken - taken) - (round.known - known), Relaxed);
         self.settled(round, round.taken - taken);
         if round.smaller > smaller {

@@ -3,7 +3,7 @@
 //! A sink reads the spool from its own cursor, sends, and acknowledges. What upstream cannot take now is sent
 //! again, with an alarm, for as long as it takes: no credentials, no permission and no server are reasons to
 //! wait, never to drop. An alert that upstream refuses is sent in smaller forms; one that it refuses in every form
-//! while it takes others is set aside, in a file, with the reason. A sink knows no rule and no source, and nothing
+//! while it takes others is dead-lettered, in a file, with the reason. A sink knows no rule and no source, and nothing
 //! waits for it.
 
 mod backoff;
@@ -165,7 +165,7 @@ impl Upstream {
 }
 
 impl Sink {
-    /// A sink as configured. What it cannot deliver is set aside in a file of `dead_letters`, a directory.
+    /// A sink as configured. What it cannot deliver is dead-lettered in a file of `dead_letters`, a directory.
     ///
     /// # Errors
     /// The configuration makes no sense; the message names the key.

@@ -56,7 +56,7 @@ impl Parcel {
 
 /// Alerts that are sent together, and what became of them.
 pub(super) struct Round {
-    /// Whether they are the spool's, and not such as were set aside.
+    /// Whether they are from the spool, and not dead letters.
     pub(super) is_spooled: bool,
     /// Those that are still to be sent in this pass, in order.
     left: VecDeque<Parcel>,

@@ -13,19 +13,19 @@ use crate::clock;
 pub(crate) struct Status {
     name: String,
     pub(super) delivered: AtomicU64,
-    pub(super) known: AtomicU64,
+    pub(super) already_delivered: AtomicU64,
     pub(super) retries: AtomicU64,
-    pub(super) set_aside: AtomicU64,
+    pub(super) dead_lettered: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) smaller: AtomicU64,
-    /// Alerts of the spool that this run delivered, set aside or let wait alone.
+    /// Alerts of the spool that this run delivered, dead-lettered or moved to the individual retries.
     pub(super) settled: AtomicI64,
     waiting_alone: AtomicU64,
     arrivals: OnceLock<Arrivals>,
     last_success: AtomicI64,
     /// Raised while nothing gets through.
     pub(super) trouble: Alarm,
-    /// Raised while alerts are set aside: an operator has to look.
+    /// Raised while there are dead letters: an operator must act.
     pub(super) rejected: Alarm,
     /// Raised while alerts wait alone.
     pub(super) delayed: Alarm,
@@ -48,14 +48,14 @@ pub(crate) struct Report {
     pub(crate) name: String,
     /// Alerts delivered in this run.
     pub(crate) delivered: u64,
-    /// Alerts that upstream said it had already.
-    pub(crate) known: u64,
+    /// Alerts that upstream already had.
+    pub(crate) already_delivered: u64,
     /// Requests that have to be sent again.
     pub(crate) retries: u64,
-    /// Alerts that upstream refused in every form and that are in a file, those of earlier runs too.
-    pub(crate) set_aside: u64,
-    /// Alerts that were dropped from that file, because there were more than it may hold.
-    pub(crate) dropped: u64,
+    /// Dead letters: alerts that upstream rejected in every form, of earlier runs too.
+    pub(crate) dead_lettered: u64,
+    /// Dead letters that were dropped because their file was full.
+    pub(crate) dead_letters_dropped: u64,
     /// Alerts that were delivered in a smaller form, because upstream refused the whole.
     pub(crate) delivered_smaller: u64,
     /// Alerts that are still to be delivered, without those that wait alone.
@@ -73,9 +73,9 @@ impl Status {
         Self {
             name: name.to_owned(),
             delivered: AtomicU64::new(0),
-            known: AtomicU64::new(0),
+            already_delivered: AtomicU64::new(0),
             retries: AtomicU64::new(0),
-            set_aside: AtomicU64::new(0),
+            dead_lettered: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             smaller: AtomicU64::new(0),
             settled: AtomicI64::new(0),
@@ -126,10 +126,10 @@ impl Status {
         Report {
             name: self.name.clone(),
             delivered: self.delivered.load(Relaxed),
-            known: self.known.load(Relaxed),
+            already_delivered: self.already_delivered.load(Relaxed),
             retries: self.retries.load(Relaxed),
-            set_aside: self.set_aside.load(Relaxed),
-            dropped: self.dropped.load(Relaxed),
+            dead_lettered: self.dead_lettered.load(Relaxed),
+            dead_letters_dropped: self.dropped.load(Relaxed),
             delivered_smaller: self.smaller.load(Relaxed),
             waiting: self.waiting(),
             waiting_alone: self.waiting_alone.load(Relaxed),

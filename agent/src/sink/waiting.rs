@@ -98,7 +98,7 @@ impl Waiting {
         }
     }
 
-    /// It is delivered, or set aside for good.
+    /// It is delivered, or dead-lettered for good.
     ///
     /// # Errors
     /// The file cannot be written: the next run will try it again.

@@ -124,7 +124,7 @@ pub(crate) struct Store {
     connection: Connection,
     spool: spool::Extent,
     /// That the store is not the one that was there, and why: a damaged one was put away, or the disk has no room.
-    set_aside: Option<String>,
+    quarantined: Option<String>,
     /// Whether rows were left behind that are still to be deleted.
     has_left_behind: bool,
     /// Rows that were left behind or refused because they, or all of their owner's, take too much.
@@ -160,8 +160,8 @@ impl Store {
         })?;
         let lock = lock(directory)?;
         let path = directory.join(FILE);
-        let mut set_aside = None;
-        let opened = connect_as_can_be(&path, config, sinks, &mut set_aside);
+        let mut quarantined = None;
+        let opened = connect_as_can_be(&path, config, sinks, &mut quarantined);
         let Opened { connection, spool, trimmed, has_left_behind } = opened
             .with_context(|| format!("cannot use the store {}", path.display()))
             .map_err(|error| match error.downcast_ref().and_then(|cause| cure(cause, &path)) {
@@ -185,7 +185,7 @@ impl Store {
             sinks,
             connection,
             spool,
-            set_aside,
+            quarantined,
             has_left_behind,
             rows_dropped: trimmed.rows,
             _lock: lock,
@@ -193,8 +193,8 @@ impl Store {
     }
 
     /// That the store is not the one that was there, and why.
-    pub(crate) fn set_aside(&self) -> Option<String> {
-        self.set_aside.clone()
+    pub(crate) fn quarantined(&self) -> Option<String> {
+        self.quarantined.clone()
     }
 
     /// Puts the store away, for it is damaged, and begins a new one, in which sinks have these places and no number up to
@@ -210,7 +210,7 @@ impl Store {
         let last = last.max(self.spool.last());
         self.trace.set(None);
         self.connection = Connection::open_in_memory()?;
-        self.set_aside = Some(put_away(&self.path)?);
+        self.quarantined = Some(put_away(&self.path)?);
         let opened = connect(&self.path, &self.config, &self.sinks, Home::Shared)?;
         (self.connection, self.spool, self.has_left_behind) = (opened.connection, opened.spool, false);
         self.trace.set(place(&self.connection, &self.path));

@@ -131,13 +131,13 @@ fn a_damaged_store_gives_way_to_a_new_one() {
         fs::write(&path, &bytes).unwrap();
         let mut store =
             open(folder.path(), 1 << 20, &["siem"]).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-        let aside = store.set_aside().unwrap_or_else(|| panic!("{name}: nothing is said"));
+        let aside = store.quarantined().unwrap_or_else(|| panic!("{name}: nothing is said"));
         assert!(aside.contains("lapwing.db.damaged"), "{name}: {aside}");
         assert!(fs::read(folder.path().join("lapwing.db.damaged")).unwrap() == bytes, "{name}");
         assert_eq!(spool(&mut store, 30..32), [Place::Spool; 2], "{name}");
         drop(store);
         let store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
-        assert_eq!((store.set_aside(), ids(&store, 0).len()), (None, 2), "{name}");
+        assert_eq!((store.quarantined(), ids(&store, 0).len()), (None, 2), "{name}");
     }
 }
 

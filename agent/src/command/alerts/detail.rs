@@ -172,20 +172,20 @@ impl Page {
             let outcome = if outcome.is_empty() { outcome } else { &format!(", {outcome}") };
             let action = self.screen.paint(Look::Strong, &escape(&action));
             self.line(&format!("{}  {action}{}{later}", escape(clock), escape(outcome)));
-            let told = [
+            let shown = [
                 words::subject(event),
                 words::command(event),
                 words::request(event),
                 words::connection(event),
             ];
-            for told in told.into_iter().flatten() {
-                self.below(&told);
+            for shown in shown.into_iter().flatten() {
+                self.below(&shown);
             }
         }
-        for told in words::holders(alert).into_iter().chain(words::successor(alert)) {
-            let told = self.screen.wrap_within(&told, EVENT, LINES_MAX);
-            let told = self.screen.paint(Look::Bad, &told);
-            self.line(&format!("{:EVENT$}{told}", ""));
+        for shown in words::holders(alert).into_iter().chain(words::successor(alert)) {
+            let shown = self.screen.wrap_within(&shown, EVENT, LINES_MAX);
+            let shown = self.screen.paint(Look::Bad, &shown);
+            self.line(&format!("{:EVENT$}{shown}", ""));
         }
     }
 
@@ -230,13 +230,13 @@ impl Page {
         self.line(&format!("{indent}{name}{rest}"));
         let hash = text(of, "process.hash.sha256");
         let skipped = text(of, "lapwing.process.hash_skipped");
-        let told = match (hash.is_empty(), skipped.is_empty()) {
+        let shown = match (hash.is_empty(), skipped.is_empty()) {
             (false, _) => format!("sha256 {}", escape(&hash)),
             (true, false) => format!("no sha256: {}", escape(&skipped)),
             (true, true) => return,
         };
         if self.extent == Extent::Whole {
-            let hash = self.screen.paint(Look::Faint, &told);
+            let hash = self.screen.paint(Look::Faint, &shown);
             self.line(&format!("{:width$}{hash}", "", width = 3 * depth));
         }
     }
@@ -264,8 +264,8 @@ impl Page {
         ];
         self.fact("rule", &escape(&rule.join("  ")));
         for (label, of) in named {
-            if let Some(told) = words::references(alert, of) {
-                self.fact(label, &told);
+            if let Some(shown) = words::references(alert, of) {
+                self.fact(label, &shown);
             }
         }
         self.references(alert);
@@ -327,9 +327,9 @@ impl Page {
     }
 
     /// What is told of an event, below its time.
-    fn below(&mut self, told: &str) {
-        let told = self.screen.wrap_within(told, EVENT, LINES_MAX);
-        self.line(&format!("{:EVENT$}{told}", ""));
+    fn below(&mut self, shown: &str) {
+        let shown = self.screen.wrap_within(shown, EVENT, LINES_MAX);
+        self.line(&format!("{:EVENT$}{shown}", ""));
     }
 
     fn line(&mut self, line: &str) {

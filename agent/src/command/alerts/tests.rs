@@ -168,7 +168,7 @@ fn one_alert_is_shown_whole() {
 
 /// The page of a shell held from afar says so, and an argument of 32 KiB does not bury it.
 #[test]
-fn a_brief_page_tells_what_happened() {
+fn a_brief_page_shows_what_happened() {
     let mut shell = reverse_shell();
     shell["lapwing"]["socket"] = json!({
         "inode": 77, "stdio": ["stdin", "stdout", "stderr"], "held_by": ["4711 (a): b): stdin"]
@@ -258,7 +258,7 @@ fn strange_alerts_are_shown_too() {
 }
 
 #[test]
-fn following_goes_on_across_rotations() {
+fn following_continues_across_rotations() {
     let mut host = Host::new();
     host.alerts.rotate_size = bytesize::ByteSize::kib(20);
     let ledger = host.start().unwrap();
@@ -281,7 +281,10 @@ fn following_goes_on_across_rotations() {
     // The reader goes away, as `head` does.
     *read.gone.lock().unwrap() = true;
     ledger.commit(commit([alert(40)]));
-    assert!(is_broken_pipe(&follower.join().unwrap().unwrap_err()));
+    let error = follower.join().unwrap().unwrap_err();
+    assert!(
+        matches!(error.downcast_ref::<std::io::Error>(), Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    );
 }
 
 /// The other end of a pipe.

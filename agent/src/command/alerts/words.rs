@@ -18,34 +18,34 @@ pub(super) fn subject(event: &Value) -> Option<String> {
     if field(event, "process.pid").is_none() {
         return account(event);
     }
-    let mut told = named(event);
+    let mut shown = named(event);
     for (before, name) in [(" as ", "user.name"), (" in ", "process.working_directory")] {
         let value = text(event, name);
         if !value.is_empty() {
-            told = format!("{told}{before}{}", escape(&value));
+            shown = format!("{shown}{before}{}", escape(&value));
         }
     }
     let parent = texts(event, "process.parent.name").join(" ");
     if !parent.is_empty() {
-        told =
-            format!("{told}, child of {} ({})", escape(&parent), escape(&text(event, "process.parent.pid")));
+        shown =
+            format!("{shown}, child of {} ({})", escape(&parent), escape(&text(event, "process.parent.pid")));
     }
-    Some(told)
+    Some(shown)
 }
 
 fn account(event: &Value) -> Option<String> {
     let user = text(event, "user.name");
-    let mut told = if user.is_empty() { text(event, "aws.cloudtrail.user_identity.arn") } else { user };
-    if told.is_empty() {
+    let mut shown = if user.is_empty() { text(event, "aws.cloudtrail.user_identity.arn") } else { user };
+    if shown.is_empty() {
         return None;
     }
     for (before, name) in [(" from ", "source.address"), (" in ", "source.geo.country_name")] {
         let value = text(event, name);
         if !value.is_empty() {
-            told = format!("{told}{before}{value}");
+            shown = format!("{shown}{before}{value}");
         }
     }
-    Some(escape(&told).into_owned())
+    Some(escape(&shown).into_owned())
 }
 
 /// The arguments as a shell would need them, so that one with a blank is told from two.
@@ -61,10 +61,10 @@ pub(super) fn command(of: &Value) -> Option<String> {
 
 /// What a cloud's API was asked for.
 pub(super) fn request(event: &Value) -> Option<String> {
-    let (error, asked) =
+    let (error, requested) =
         (text(event, "aws.cloudtrail.error_code"), text(event, "aws.cloudtrail.request_parameters"));
-    let told = [error, asked].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-    (!told.is_empty()).then(|| escape(&told).into_owned())
+    let shown = [error, requested].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    (!shown.is_empty()).then(|| escape(&shown).into_owned())
 }
 
 /// Who talked to whom.
@@ -93,19 +93,19 @@ pub(super) fn holders(alert: &Value) -> Vec<String> {
         let (pid, name) = who.split_once(" (")?;
         Some((escape(&format!("{name} ({pid})")).into_owned(), escape(descriptors).into_owned()))
     });
-    let told = |(who, descriptors): (String, String)| match descriptors.rsplit_once(", ") {
+    let shown = |(who, descriptors): (String, String)| match descriptors.rsplit_once(", ") {
         Some((first, last)) => format!("{first} and {last} of {who} are this connection"),
         None => format!("{descriptors} of {who} is this connection"),
     };
-    own.into_iter().map(|(who, own)| (who, escape(&own).into_owned())).chain(others).map(told).collect()
+    own.into_iter().map(|(who, own)| (who, escape(&own).into_owned())).chain(others).map(shown).collect()
 }
 
 /// What a process became after what the alert is about.
 pub(super) fn successor(alert: &Value) -> Option<String> {
     let executable = text(alert, "lapwing.process.next.executable");
     let command = text(alert, "lapwing.process.next.command_line");
-    let told = format!("{} runs {} now: {}", named(alert), escape(&executable), escape(&command));
-    (!executable.is_empty()).then_some(told)
+    let shown = format!("{} runs {} now: {}", named(alert), escape(&executable), escape(&command));
+    (!executable.is_empty()).then_some(shown)
 }
 
 /// What is rare about it, and how rare.
@@ -115,19 +115,19 @@ pub(super) fn anomaly(alert: &Value) -> Option<String> {
     let score = number("record_score")?;
     let among = part("partition_value");
     let among = if among.is_empty() { among } else { format!(" for {among}") };
-    let mut told = format!("{} is rare{among}: score {score:.0} of 100", part("by_value"));
+    let mut shown = format!("{} is rare{among}: score {score:.0} of 100", part("by_value"));
     if let Some(probability) = number("probability") {
-        told = format!("{told}, probability {probability:.4}");
+        shown = format!("{shown}, probability {probability:.4}");
     }
-    told = format!("{told}, after {} buckets of {}", part("buckets_learned"), part("job_id"));
-    Some(escape(&told).into_owned())
+    shown = format!("{shown}, after {} buckets of {}", part("buckets_learned"), part("job_id"));
+    Some(escape(&shown).into_owned())
 }
 
 /// Names with their ids, such as those of tactics.
 pub(super) fn references(alert: &Value, of: &str) -> Option<String> {
     let (names, ids) = (texts(alert, &format!("{of}.name")), texts(alert, &format!("{of}.id")));
-    let told: Vec<_> = names.iter().zip(ids).map(|(name, id)| format!("{name} ({id})")).collect();
-    (!told.is_empty()).then(|| escape(&told.join(", ")).into_owned())
+    let shown: Vec<_> = names.iter().zip(ids).map(|(name, id)| format!("{name} ({id})")).collect();
+    (!shown.is_empty()).then(|| escape(&shown.join(", ")).into_owned())
 }
 
 /// A value of any kind, on one line.
@@ -136,8 +136,8 @@ pub(super) fn any(value: &Value) -> String {
         Value::String(text) => escape(text).into_owned(),
         Value::Array(values) => values.iter().map(any).collect::<Vec<_>>().join(", "),
         Value::Object(parts) => {
-            let told = parts.iter().map(|(name, value)| format!("{} {}", escape(name), any(value)));
-            told.collect::<Vec<_>>().join(", ")
+            let shown = parts.iter().map(|(name, value)| format!("{} {}", escape(name), any(value)));
+            shown.collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
     }

@@ -1,4 +1,4 @@
-//! The exceptions that rules have: for whom, why, by whom and how long.
+//! The exceptions: their rules, reason, owner and expiry.
 
 use anyhow::Result;
 use lapwing_engine::{Exception, Exceptions};
@@ -8,7 +8,7 @@ use crate::clock;
 use crate::command::print;
 use crate::terminal::escape;
 
-/// As JSON: those that can be applied, and how many cannot.
+/// As JSON: the valid exceptions, and the number of invalid ones.
 pub(super) fn to_json(exceptions: &Exceptions) -> Json {
     let now = clock::now();
     let list = exceptions.list.iter().map(|exception| {
@@ -20,32 +20,32 @@ pub(super) fn to_json(exceptions: &Exceptions) -> Json {
             "reason": exception.reason,
             "owner": exception.owner,
             "expires": exception.expires.map(|expires| expires.to_string()),
-            "over": exception.is_over(now),
+            "expired": exception.is_over(now),
         })
     });
     json!({"applied": list.collect::<Vec<_>>(), "refused": exceptions.refused})
 }
 
-/// For people: a line each.
-pub(super) fn tell(exceptions: &Exceptions) -> Result<()> {
+/// As text: a line each.
+pub(super) fn print_all(exceptions: &Exceptions) -> Result<()> {
     let Exceptions { list, refused, .. } = exceptions;
     if list.is_empty() && *refused == 0 {
         return Ok(());
     }
-    let not_applied = if *refused > 0 { " and are NOT applied" } else { "" };
-    print(&format!("exceptions: {}; those that are wrong{not_applied}: {refused}", list.len()))?;
+    let not_applied = if *refused > 0 { " (NOT applied)" } else { "" };
+    print(&format!("exceptions: {}; invalid{not_applied}: {refused}", list.len()))?;
     list.iter().try_for_each(|exception| print(&line(exception)))
 }
 
 fn line(exception: &Exception) -> String {
     let rules = if exception.rules.is_empty() { "all rules".to_owned() } else { exception.rules.join(", ") };
     let until = match exception.expires {
-        None => "without an end".to_owned(),
-        Some(expires) if exception.is_over(clock::now()) => format!("over since {expires}"),
-        Some(expires) => format!("until {expires}"),
+        None => "no expiry".to_owned(),
+        Some(expires) if exception.is_over(clock::now()) => format!("expired {expires}"),
+        Some(expires) => format!("expires {expires}"),
     };
     let Exception { file, line, owner, reason, query, .. } = exception;
-    escape(&format!("exception {file}:{line} for {rules}, {until}, of {owner}: {reason} ({query})"))
+    escape(&format!("exception {file}:{line} for {rules}, {until}, owner {owner}: {reason} ({query})"))
         .into_owned()
 }
 
@@ -63,7 +63,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging")
     }
 
-    /// The examples of the guide that goes with the package, as they are copied from it.
+    /// The examples of the guide in the package.
     fn examples(schema: &mut Schema) -> Exceptions {
         let guide = std::fs::read_to_string(packaging().join("exceptions.md")).unwrap();
         let (_, examples) = guide.split_once("## Examples").unwrap();
@@ -118,7 +118,7 @@ mod tests {
         ] {
             let event = json!({"@timestamp": "2026-12-01T00:00:00Z", "process": process});
             let event = Event::from_json(&schema, &event).unwrap();
-            // The last is for another rule, which an event without variables is not about.
+            // The last example is for a rule about variables, so that events without them do not apply.
             let is_about = |place: usize| (place == 4) == event.get(field!("process.env_vars")).is_some();
             let holds = |place: &usize| naive::matches(&examples[*place].condition, &event);
             let holding: Vec<_> =

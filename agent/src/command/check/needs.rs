@@ -1,4 +1,4 @@
-//! Whether the events that rules need are there, for people and for programs.
+//! Event coverage: whether this host has the events that rules need.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use serde_json::{Value as Json, json};
 use super::super::print;
 use crate::terminal::escape;
 
-/// Most rows of what is missing that are told where nobody asked for all.
+/// Maximum number of rows about missing events without `--verbose`.
 const ROWS_MAX: usize = 15;
 
-/// Rules, and what of their needs is met.
+/// Rules with their coverage.
 pub(super) struct Needs(Vec<(Arc<Rule>, Coverage)>);
 
 impl Needs {
@@ -22,31 +22,32 @@ impl Needs {
         Self(rules.iter().map(|rule| (rule.clone(), coverage(rule, sources, schema))).collect())
     }
 
-    /// What is found out of each rule, in their order.
+    /// The coverage of each rule, in the order of the rules.
     pub(super) fn to_json(&self) -> impl Iterator<Item = Json> {
         self.0.iter().map(|(_, found)| to_json(found))
     }
 
-    /// How many rules have what they need; and what is missing, what the most rules lack first.
-    pub(super) fn tell(&self) -> Result<()> {
+    /// The number of rules by coverage, and what is missing, by the number of rules that need it.
+    pub(super) fn print_summary(&self) -> Result<()> {
         let count =
             |wanted: &dyn Fn(&Coverage) -> bool| self.0.iter().filter(|(_, found)| wanted(found)).count();
         let of = |covered: Covered| count(&|found| found.events == covered);
         let idle = count(&|found| found.events == Covered::Partly && !found.can_match);
-        let idle = if idle == 0 { String::new() } else { format!(" ({idle} of these can never match)") };
+        let idle = if idle == 0 { String::new() } else { format!(" ({idle} can never match)") };
         print(&format!(
-            "events that they need: all are here for {}, some for {}{idle}, none for {}",
-            of(Covered::All),
+            "required events: available for {}, partly for {}{idle}, missing for {}",
+            rules_of(of(Covered::All)),
             of(Covered::Partly),
             of(Covered::None),
         ))?;
         let mut lacking: BTreeMap<String, usize> = BTreeMap::new();
         for (_, found) in self.0.iter().filter(|(_, found)| found.events != Covered::All) {
             for missing in missing(found) {
-                // Which index it is matters for the one rule and not for the sum of them.
+                // The index differs from rule to rule, and would split the sum.
                 let missing = match missing.split_once(" (index ") {
-                    Some((event, _)) => format!("{event} of an index that has no source here"),
-                    None => missing,
+                    Some((event, _)) => format!("no source for {event} of its index"),
+
+                    None => format!("missing {missing}"),
                 };
                 *lacking.entry(missing).or_default() += 1;
             }
@@ -54,26 +55,26 @@ impl Needs {
         let mut rows: Vec<_> = lacking.into_iter().collect();
         rows.sort_by_key(|(_, rules)| std::cmp::Reverse(*rules));
         for (missing, rules) in rows.iter().take(ROWS_MAX) {
-            print(&escape(&format!("  {rules:>4} lack {missing}")))?;
+            print(&escape(&format!("  {:>9}: {missing}", rules_of(*rules))))?;
         }
         match rows.len().saturating_sub(ROWS_MAX) {
             0 => Ok(()),
-            more => print(&format!("       and {more} more; `--verbose` tells of each rule")),
+            more => print(&format!("  {more} more rows; `--verbose` reports each rule")),
         }
     }
 
-    /// A line for each rule, or for those of a name or id that holds one of these words.
-    pub(super) fn tell_each(&self, wanted: &[String]) -> Result<()> {
+    /// A line for each rule, or for those whose name contains one of these words or whose id is one.
+    pub(super) fn print_rules(&self, wanted: &[String]) -> Result<()> {
         let is_wanted = |rule: &Rule| {
             let name = rule.name.to_lowercase();
             wanted.is_empty()
                 || wanted.iter().any(|word| rule.id == *word || name.contains(&word.to_lowercase()))
         };
         for (rule, found) in self.0.iter().filter(|(rule, _)| is_wanted(rule)) {
-            let never = if found.can_match { "" } else { ", and can never match" };
+            let never = if found.can_match { "" } else { "; can never match" };
             let lacks = match missing(found).join("; ") {
                 missing if missing.is_empty() => String::new(),
-                missing => format!(": lacks {missing}{never}"),
+                missing => format!(": missing {missing}{never}"),
             };
             print(&escape(&format!("{:<6} {}{lacks}", word(found.events), rule.name)))?;
         }
@@ -81,7 +82,7 @@ impl Needs {
     }
 }
 
-/// What of a rule's needs is met.
+/// The coverage of a rule.
 pub(super) fn to_json(found: &Coverage) -> Json {
     json!({
         "events": word(found.events),
@@ -90,6 +91,10 @@ pub(super) fn to_json(found: &Coverage) -> Json {
         "missing_events": found.missing_events,
         "source": found.source,
     })
+}
+
+fn rules_of(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "rule" } else { "rules" })
 }
 
 fn word(covered: Covered) -> &'static str {

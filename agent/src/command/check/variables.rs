@@ -1,4 +1,4 @@
-//! Rules about variables of the environment: those that events cannot hold, and those that take whichever they hold.
+//! Rules about environment variables: those that need variables which are not collected, and those that match any variable.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use crate::pipeline::env_vars;
 use crate::sensor::Wanted;
 
 const FIELD: FieldId = field!("process.env_vars");
-/// How the names begin of those that make a program load other code: few programs are started with one.
+/// Prefix of the variables that make a program load other code. Few programs are started with one.
 const LOADERS: &str = "LD_";
-/// Of the others, which to name first: their values differ from user to user and from network to network.
+/// Examples that are named first, because their values differ between users and networks.
 const EXAMPLES: [&str; 2] = ["HISTSIZE", "https_proxy"];
 
-/// What is to be known of the rules, a sentence each.
+/// Warnings about the rules, a sentence each.
 pub(super) fn notes(configured: &Wanted, rules: &[Arc<Rule>], exceptions: &Exceptions) -> Vec<String> {
     let enabled = || rules.iter().filter(|rule| rule.enabled);
     let unmet = enabled().filter_map(|rule| unmet(configured, rule));
@@ -24,19 +24,19 @@ pub(super) fn notes(configured: &Wanted, rules: &[Arc<Rule>], exceptions: &Excep
     unmet.chain(taking.filter_map(|rule| taking_any(configured, &collected, rule))).collect()
 }
 
-/// The rule names variables that events cannot hold by themselves.
+/// The rule names variables by prefix, so that they are not collected for it.
 fn unmet(configured: &Wanted, rule: &Rule) -> Option<String> {
     let (_, unmet) = configured.with(&rule.texts(FIELD));
     (!unmet.is_empty()).then(|| {
         format!(
-            "rule \"{}\" is about variables of the environment that begin with {unmet:?}: events hold only those that \
-             `env_vars` in `[sensor]` names; name them there",
+            "rule \"{}\" matches environment variables that begin with {unmet:?}: only those in `sensor.env_vars` are \
+             collected; add them there",
             rule.name
         )
     })
 }
 
-/// The rule takes any value, and was written for events that hold few variables.
+/// The rule matches any value, and was written for events with few variables.
 fn taking_any(configured: &Wanted, collected: &Wanted, rule: &Rule) -> Option<String> {
     let mut loud = loud(collected);
     if loud.is_empty() || !rule.takes_any(FIELD) || !lanes(rule).contains(&"sensor") {
@@ -44,15 +44,15 @@ fn taking_any(configured: &Wanted, collected: &Wanted, rule: &Rule) -> Option<St
     }
     loud.sort_by_key(|name| !EXAMPLES.contains(name));
     loud.truncate(EXAMPLES.len());
-    let cure = if self::loud(configured).is_empty() {
-        "other rules name these, so that it needs an exception"
+    let hint = if self::loud(configured).is_empty() {
+        "other rules name these; write an exception"
     } else {
-        "let `env_vars` in `[sensor]` be [\"LD_LIBRARY_PATH\", \"LD_PRELOAD\"], or where other rules name more, write \
-         an exception: exceptions.d/README.md has one"
+        "set `sensor.env_vars` to [\"LD_LIBRARY_PATH\", \"LD_PRELOAD\"], or, if other rules name more, write an \
+         exception: exceptions.d/README.md has an example"
     };
     Some(format!(
-        "rule \"{}\" ({}) takes any value of process.env_vars, of which {} variables are collected, such as {}: it may \
-         alert for each new value of one; {cure}",
+        "rule \"{}\" ({}) matches any value of process.env_vars; {} variables are collected, such as {}: it may alert \
+         for each new value of one; {hint}",
         rule.name,
         rule.file,
         collected.names().count(),
@@ -60,12 +60,12 @@ fn taking_any(configured: &Wanted, collected: &Wanted, rule: &Rule) -> Option<St
     ))
 }
 
-/// The variables that ordinary programs have.
+/// The variables of ordinary programs.
 fn loud(wanted: &Wanted) -> Vec<&str> {
     wanted.names().filter(|name| !name.starts_with(LOADERS)).collect()
 }
 
-/// Whether somebody thought of the variables that the rule takes.
+/// Whether an exception covers the variables that the rule matches.
 fn has_exception(exceptions: &Exceptions, rule: &Rule) -> bool {
     let mut list = exceptions.list.iter().filter(|exception| !exception.is_over(clock::now()));
     list.any(|exception| exception.is_for(rule) && exception.condition.fields().contains(&FIELD))
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_take_any_value_are_named() {
+    fn rules_that_match_any_value_are_reported() {
         let (vars, name) = (terms("process.env_vars"), terms("process.name"));
         let eql = "language = \"eql\"\ntype = \"eql\"";
         let any = rule("r", KQL, "event.category: process and process.env_vars: *", &vars);
@@ -149,17 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn a_note_says_which_rule_and_what_helps() {
+    fn a_warning_has_the_rule_and_a_hint() {
         let any = rule("r", KQL, "process.env_vars: *", &terms("process.env_vars"));
         let eql = "language = \"eql\"\ntype = \"eql\"";
         let other = rule("o", eql, r#"process where process.env_vars : "HISTFILE=*""#, "");
         let note = found(std::slice::from_ref(&any), "", &[]);
-        let start = "rule \"r\" (0.toml) takes any value of process.env_vars, of which 15 variables are collected, such \
-                     as HISTSIZE and https_proxy: it may alert for each new value of one; let `env_vars`";
+        let start = "rule \"r\" (0.toml) matches any value of process.env_vars; 15 variables are collected, such as \
+                     HISTSIZE and https_proxy: it may alert for each new value of one; set `sensor.env_vars`";
         assert!(note[0].starts_with(start), "{note:?}");
         let note = found(&[any, other], "", &["LD_PRELOAD", "LD_LIBRARY_PATH"]);
-        let (start, end) =
-            ("of which 3 variables are collected, such as HISTFILE:", "so that it needs an exception");
+        let (start, end) = ("; 3 variables are collected, such as HISTFILE:", "; write an exception");
         assert!(note[0].contains(start) && note[0].ends_with(end), "{note:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What codes mean.
+//! Explanations of diagnostic codes.
 
 use anyhow::Result;
 use lapwing_engine::lang::Code;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::{print, print_json};
 use crate::terminal::Screen;
 
-/// Every code with its title.
+/// Lists every code with its title.
 pub(super) fn list(json: bool) -> Result<()> {
     ALL.iter().try_for_each(|code| match json {
         true => print_json(&to_json(code).to_string()),
@@ -17,7 +17,7 @@ pub(super) fn list(json: bool) -> Result<()> {
     })
 }
 
-/// What a code means, an example that raises it and the cure.
+/// Prints the explanation of a code, an example that raises it and the fix.
 pub(super) fn explain(code: &Code, json: bool) -> Result<()> {
     if json {
         return print_json(&to_json(code).to_string());
@@ -26,10 +26,10 @@ pub(super) fn explain(code: &Code, json: bool) -> Result<()> {
     print(&Screen::stdout().wrap(code.explanation, 0))?;
     let Some(example) = example(code) else { return Ok(()) };
     let (wrong, right) = match example.written {
-        Written::Words => ("It is raised by", "The cure is"),
-        Written::Eql | Written::Kql => ("This query raises it", "This one does not"),
-        Written::Rule => ("This in a rule raises it", "This does not"),
-        Written::File => ("This file raises it", "This one does not"),
+        Written::Words => ("Raised by", "Fix"),
+        Written::Eql | Written::Kql => ("This query raises it", "This query does not"),
+        Written::Rule => ("This part of a rule raises it", "This does not"),
+        Written::File => ("This file raises it", "This file does not"),
     };
     for (title, text) in [(wrong, example.wrong), (right, example.right)] {
         print(&format!("\n{title}:\n"))?;

@@ -1,4 +1,4 @@
-//! What a rule does, and why it did or did not match.
+//! Explains a rule, and why it did or did not match recorded events.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use lapwing_engine::rule::{Exceptions, Kind};
 use lapwing_engine::{Loaded, Options, Rule, Schema};
 use serde_json::{Value as Json, json};
 
-use super::super::{Refused, complain, print, print_json, replay, tell_reports};
+use super::super::{Refused, complain, print, print_json, print_reports, replay};
 use super::Args;
 use crate::config::Config;
 use crate::explain::{Marks, lines, names, to_json};
@@ -21,10 +21,10 @@ use crate::source::{Documents, Recorded, Replay};
 use crate::terminal::escape;
 use crate::{coverage as here, indicators, report, rules};
 
-/// How late recorded events may come, as in a replay.
+/// How far out of order recorded events may be, as in a replay.
 const LATENESS: std::time::Duration = replay::LATENESS;
 
-/// Tells what the rule does, or, where there are events, why it did or did not match.
+/// Prints what the rule does or, with events, why it did or did not match.
 pub(super) fn explain(
     rule: &Arc<Rule>,
     loaded: &Loaded,
@@ -34,7 +34,7 @@ pub(super) fn explain(
 ) -> Result<()> {
     let configured = Some(&config.rules.exceptions).filter(|_| args.rules.is_empty());
     let exceptions = rules::exceptions(args.exceptions.as_ref().or(configured), &mut schema)?;
-    tell_reports(&exceptions.reports);
+    print_reports(&exceptions.reports);
     let schema = &Arc::new(schema);
     let found = coverage(rule, &here::sources(None), schema);
     let queries = queries(rule, schema);
@@ -73,12 +73,12 @@ pub(super) fn explain(
         let names = names(rule);
         return lines(&explanation, &names, Marks::of_locale()).iter().try_for_each(|line| print(line));
     }
-    tell(rule, &queries, &found, &bounds)?;
-    tell_reports(reports);
+    print_rule(rule, &queries, &found, &bounds)?;
+    print_reports(reports);
     Ok(())
 }
 
-/// The rule's typed queries, each with what it is.
+/// The rule's typed queries, each with a title.
 fn queries(rule: &Rule, schema: &Schema) -> Vec<(&'static str, String)> {
     let text = match &rule.kind {
         Kind::Eql(query) => query.display(schema).to_string(),
@@ -91,20 +91,20 @@ fn queries(rule: &Rule, schema: &Schema) -> Vec<(&'static str, String)> {
             queries.collect::<Vec<_>>().join("\n")
         }
     };
-    let of = if matches!(rule.kind, Kind::MachineLearning { .. }) { "the job's query" } else { "query" };
+    let of = if matches!(rule.kind, Kind::MachineLearning { .. }) { "query of the job" } else { "query" };
     vec![(of, format::typed(&text))]
 }
 
-fn tell(rule: &Rule, queries: &[(&str, String)], found: &Coverage, bounds: &[Bound]) -> Result<()> {
+fn print_rule(rule: &Rule, queries: &[(&str, String)], found: &Coverage, bounds: &[Bound]) -> Result<()> {
     for (title, text) in queries {
-        print(&format!("\n{title}, as it runs"))?;
+        print(&format!("\n{title}, compiled"))?;
         text.lines().try_for_each(|line| print(&escape(&format!("  {line}"))))?;
     }
-    print("\nlistens to")?;
+    print("\nevents")?;
     for (name, kinds) in names(rule).iter().zip(&found.listens) {
         let source = found.source.as_deref().unwrap_or_default();
         let kinds = if kinds.is_empty() {
-            "nothing that is here".to_owned()
+            "no source on this host".to_owned()
         } else {
             format!("{source}: {}", kinds.join(", "))
         };
@@ -112,25 +112,25 @@ fn tell(rule: &Rule, queries: &[(&str, String)], found: &Coverage, bounds: &[Bou
     }
     let missing = found.missing_events.iter().map(|event| format!("event {event}"));
     let missing = missing.chain(found.missing_fields.iter().map(|field| format!("field {field}")));
-    missing.into_iter().try_for_each(|missing| print(&escape(&format!("  lacks {missing}"))))?;
+    missing.into_iter().try_for_each(|missing| print(&escape(&format!("  missing {missing}"))))?;
     if !found.can_match {
-        print("  so that it can never match")?;
+        print("  it can never match")?;
     }
-    print("\nremembers")?;
+    print("\nstate")?;
     if bounds.is_empty() {
-        print("  nothing: it judges each event by itself")?;
+        print("  none: each event is evaluated by itself")?;
     }
-    bounds.iter().try_for_each(|bound| print(&format!("  {}", bound_told(bound))))
+    bounds.iter().try_for_each(|bound| print(&format!("  {}", bound_text(bound))))
 }
 
-fn bound_told(bound: &Bound) -> String {
+fn bound_text(bound: &Bound) -> String {
     let bytes = bound.bytes_max.map(|bytes| bytesize::ByteSize(bytes as u64).display().iec().to_string());
     let most = bytes.or(bound.entries_max.map(|entries| entries.to_string())).unwrap_or_default();
     let window = match bound.window {
         Some(window) => format!("for {}", spelled(window)),
-        None => "for as long as there is room".to_owned(),
+        None => "until evicted".to_owned(),
     };
-    format!("{}: {most} at most, {window}", bound.what)
+    format!("{}: at most {most}, {window}", bound.what)
 }
 
 fn bound_to_json(bound: &Bound) -> Json {
@@ -142,7 +142,7 @@ fn bound_to_json(bound: &Bound) -> Json {
     })
 }
 
-/// Shows the events to the rule.
+/// Runs the rule on the events.
 fn run(
     rule: &Arc<Rule>,
     schema: &Arc<Schema>,
@@ -165,7 +165,7 @@ fn run(
         for event in source.events(Documents::open(file)?) {
             match event {
                 Ok(Recorded { event, .. }) => explainer.push(event),
-                Err(error) => refused.tell(&error),
+                Err(error) => refused.report_error(&error),
             }
         }
     }

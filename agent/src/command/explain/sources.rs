@@ -1,4 +1,4 @@
-//! Which events there are.
+//! The events of this host.
 
 use anyhow::Result;
 use lapwing_engine::Schema;
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::super::{print, print_json};
 use crate::coverage;
 
-/// Every kind of event of every source, and the fields that it may have.
+/// Lists every kind of event of every source, with the fields that it may have.
 pub(super) fn list(json: bool) -> Result<()> {
     let schema = Schema::new();
     for source in coverage::sources(None) {

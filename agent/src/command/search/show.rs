@@ -1,4 +1,4 @@
-//! What a search found, for people and for programs.
+//! The output of a search, as text or JSON.
 
 use std::borrow::Cow;
 use std::io::{BufWriter, Write};
@@ -11,10 +11,10 @@ use super::Known;
 use crate::command::{events, json_shown};
 use crate::terminal::{Look, Screen, escape};
 
-/// What stands in the place of an event that must not be there.
+/// The JSON for a missing event.
 const MISSING: &str = r#"{"missing":true}"#;
 
-/// Results on their way out.
+/// The results to print.
 pub(super) struct Shown<'a> {
     pub(super) results: &'a SearchResults<Rc<Known>>,
     /// Whether each result is one event.
@@ -23,7 +23,7 @@ pub(super) struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// One object a line; documents are as they were read.
+    /// Writes one object per line; documents are unchanged.
     pub(super) fn json(&self, out: impl Write) -> Result<()> {
         let mut out = BufWriter::new(out);
         for Match { keys, events } in &self.results.found {
@@ -50,7 +50,7 @@ impl Shown<'_> {
         }
     }
 
-    /// A line an event. Those of a sequence or sample stand below its keys.
+    /// Writes one line per event. Events of a sequence or sample follow a line with its keys.
     pub(super) fn text(&self, out: impl Write) -> Result<()> {
         let (mut out, screen) = (BufWriter::new(out), Screen::stdout());
         for (index, Match { keys, events }) in self.results.found.iter().enumerate() {
@@ -69,7 +69,7 @@ impl Shown<'_> {
         Ok(out.flush()?)
     }
 
-    /// An event in a line: what it is about where it is one of a kind that the sensor knows, and else its document.
+    /// An event as text: its details if the sensor has events of its kind, otherwise its document.
     fn line(&self, known: &Known) -> String {
         let normal = known.event.to_json(self.schema);
         if normal.pointer("/event/action").is_some() && normal.pointer("/process").is_some() {

@@ -1,26 +1,26 @@
-//! Whether the agent does what it is there for, in one word, by what its status says.
+//! The health of the agent, derived from its status.
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
-/// How the agent does, and why.
+/// The health of the agent, with the reasons.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Health {
-    /// The worst of what was found.
+    /// The worst level of all reasons.
     pub(super) health: Level,
-    /// What was found, the worst first; nothing where all is well.
+    /// The reasons, worst first; empty if healthy.
     pub(super) why: Vec<String>,
 }
 
-/// How bad it is.
+/// The level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
-    /// Everything that this kernel can do is done.
+    /// The agent does everything that this kernel supports.
     Healthy,
-    /// Something of it is not done, or not for long.
+    /// A part does not work, or will soon stop.
     Degraded,
-    /// What happens on this host raises no alert, or cannot be trusted to.
+    /// Events on this host raise no alerts, or cannot be trusted to.
     Blind,
 }
 
@@ -43,8 +43,8 @@ impl Level {
     }
 }
 
-/// What to look at, in the order in which it is reported.
-const LOOKS: [(Level, Look); 9] = [
+/// The checks, in the order of the report.
+const CHECKS: [(Level, Check); 9] = [
     (Level::Blind, tampered),
     (Level::Blind, silent),
     (Level::Blind, without_rules),
@@ -58,27 +58,27 @@ const LOOKS: [(Level, Look); 9] = [
     (Level::Degraded, |status| each(&status["lanes"], |lane| alarms(&lane["source"], ""))),
 ];
 
-/// What is found in a status.
-type Look = fn(&Json) -> Vec<String>;
+/// A check returns the reasons that it finds in a status.
+type Check = fn(&Json) -> Vec<String>;
 
 impl Health {
-    /// Of a status.
+    /// The health of an agent with this status.
     pub(super) fn of(status: &Json) -> Self {
-        let found: Vec<_> = LOOKS
+        let found: Vec<_> = CHECKS
             .iter()
-            .flat_map(|(level, look)| look(status).into_iter().map(|why| (*level, why)))
+            .flat_map(|(level, check)| check(status).into_iter().map(|why| (*level, why)))
             .collect();
         let health = found.iter().map(|(level, _)| *level).max().unwrap_or(Level::Healthy);
         Self { health, why: found.into_iter().map(|(_, why)| why).collect() }
     }
 
-    /// Of an agent that does not answer.
+    /// The health of an agent that does not answer.
     pub(super) fn of_silence(error: &anyhow::Error) -> Self {
         Self { health: Level::Blind, why: vec![format!("{error:#}")] }
     }
 }
 
-/// What somebody did to the sensor that is not resolved.
+/// Interference with the sensor that is not resolved.
 pub(super) fn tampered(status: &Json) -> Vec<String> {
     each(&status["lanes"], |lane| {
         let acts = lane["source"]["tampered"].as_array().into_iter().flatten();
@@ -88,7 +88,7 @@ pub(super) fn tampered(status: &Json) -> Vec<String> {
 
 fn silent(status: &Json) -> Vec<String> {
     let mut found =
-        each(&status["lanes_silent"], |lane| vec![format!("lane {} does not answer", text(lane))]);
+        each(&status["lanes_not_responding"], |lane| vec![format!("lane {} does not answer", text(lane))]);
     if found.is_empty() && status["lanes"].as_array().is_none_or(Vec::is_empty) {
         found.push("no lane runs".to_owned());
     }
@@ -97,16 +97,16 @@ fn silent(status: &Json) -> Vec<String> {
 
 fn without_rules(status: &Json) -> Vec<String> {
     let run: u64 = lanes(status).map(|lane| lane["rules"].as_u64().unwrap_or(0)).sum();
-    let answered = status["lanes_silent"].as_array().is_none_or(Vec::is_empty);
+    let answered = status["lanes_not_responding"].as_array().is_none_or(Vec::is_empty);
     if run == 0 && answered { vec!["no rule runs".to_owned()] } else { Vec::new() }
 }
 
-/// Rules wait where no more can be held that the disk does not take.
+/// Rules wait if memory is full of alerts that cannot be written to disk.
 fn full(status: &Json) -> Vec<String> {
     let bytes = |name: &str| status["ledger"][name].as_u64().unwrap_or(0);
-    let (held, most) = (bytes("held_bytes"), bytes("held_bytes_max"));
+    let (held, most) = (bytes("buffered_bytes"), bytes("buffered_bytes_max"));
     if most > 0 && held >= most {
-        vec!["rules wait: the disk takes nothing, and memory is full".to_owned()]
+        vec!["rules wait: the disk cannot be written, and memory is full".to_owned()]
     } else {
         Vec::new()
     }
@@ -114,14 +114,14 @@ fn full(status: &Json) -> Vec<String> {
 
 fn refused(status: &Json) -> Vec<String> {
     let parts = [
-        ("refused_files", "rule files are refused"),
-        ("refused_exceptions", "exceptions are wrong and not applied"),
+        ("refused_files", "rule files rejected"),
+        ("refused_exceptions", "exceptions invalid and not applied"),
     ];
     let counted = parts.iter().map(|(name, words)| (status["rules"][*name].as_u64().unwrap_or(0), words));
     counted.filter(|(count, _)| *count > 0).map(|(count, words)| format!("{count} {words}")).collect()
 }
 
-/// A hook that is attached and silent. One that this kernel does not have is no fault.
+/// Hooks that are attached and produce no events. A hook that this kernel does not have is no fault.
 fn hooks(status: &Json) -> Vec<String> {
     each(&status["lanes"], |lane| {
         let hooks = lane["source"]["hooks"].as_array().into_iter().flatten();
@@ -130,7 +130,7 @@ fn hooks(status: &Json) -> Vec<String> {
     })
 }
 
-/// Alarms are a list, or a table by where they are.
+/// Alarms are a list, or a table with the place of each.
 fn alarms(part: &Json, before: &str) -> Vec<String> {
     match &part["alarms"] {
         Json::Array(alarms) => alarms.iter().map(|alarm| format!("{before}{}", text(alarm))).collect(),
@@ -159,17 +159,17 @@ mod tests {
 
     use super::*;
 
-    /// An agent that does all that it is there for, changed at one place.
+    /// The status of a healthy agent with one value changed.
     fn changed(pointer: &str, value: Json) -> Json {
         let mut status = json!({
             "rules": {"loaded": 3, "enabled": 3, "refused_files": 0, "refused_exceptions": 0},
-            "ledger": {"alarms": [], "held_bytes": 0, "held_bytes_max": 100},
+            "ledger": {"alarms": [], "buffered_bytes": 0, "buffered_bytes_max": 100},
             "sinks": [{"name": "siem", "alarms": []}],
             "lanes": [{"name": "sensor", "rules": 3, "source": {
                 "hooks": [{"name": "exec", "state": "attached"}, {"name": "setns", "state": "skipped"}],
                 "tampered": [], "alarms": {},
             }}],
-            "lanes_silent": [],
+            "lanes_not_responding": [],
         });
         if let Some(place) = status.pointer_mut(pointer) {
             *place = value;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_of_what_is_found_is_the_verdict() {
+    fn the_health_is_the_worst_level_found() {
         use Level::{Blind, Degraded, Healthy};
         for (pointer, value, health, why) in [
             ("/nothing", Json::Null, Healthy, ""),
@@ -188,12 +188,12 @@ mod tests {
                 Blind,
                 "tampered with: hook exec",
             ),
-            ("/lanes_silent", json!(["sensor"]), Blind, "lane sensor does not answer"),
+            ("/lanes_not_responding", json!(["sensor"]), Blind, "lane sensor does not answer"),
             ("/lanes", json!([]), Blind, "no lane runs"),
             ("/lanes/0/rules", json!(0), Blind, "no rule runs"),
-            ("/ledger/held_bytes", json!(100), Blind, "rules wait"),
-            ("/rules/refused_files", json!(2), Degraded, "2 rule files are refused"),
-            ("/rules/refused_exceptions", json!(1), Degraded, "1 exceptions are wrong"),
+            ("/ledger/buffered_bytes", json!(100), Blind, "rules wait"),
+            ("/rules/refused_files", json!(2), Degraded, "2 rule files rejected"),
+            ("/rules/refused_exceptions", json!(1), Degraded, "1 exceptions invalid"),
             ("/lanes/0/source/hooks/0/state", json!("silent"), Degraded, "hook exec is attached and silent"),
             ("/ledger/alarms", json!(["cannot be written"]), Degraded, "cannot be written"),
             ("/sinks/0/alarms", json!(["cannot be reached"]), Degraded, "sink siem: cannot be reached"),

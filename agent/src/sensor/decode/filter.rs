@@ -218,7 +218,7 @@ mod tests {
             let mut rng = Rng::with_seed(seed);
             rng.shuffle(&mut rules);
             let chosen = &rules[..rng.usize(..rules.len())];
-            let chosen = crate::coverage::of_lane(chosen, &schema, &crate::config::SensorConfig::default());
+            let chosen = crate::coverage::of_lane(chosen, &schema, &crate::sensor::Config::default());
             let (filter, unmatchable) = (filter(&chosen, &[]), unmatchable(&audiences(&chosen)));
             let is_made = |event: &Event| {
                 let name = event.text(field!("event.action"));

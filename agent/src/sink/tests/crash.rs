@@ -32,7 +32,7 @@ fn host(folder: &Path) -> Host {
     // Small, so that a moment without upstream fills the one and rotates the other.
     host.spool.size_max = ByteSize::mib(2);
     host.alerts.rotate_size = ByteSize::mib(1);
-    host.alerts.files_kept = u16::MAX;
+    host.alerts.rotate_keep = u16::MAX;
     host
 }
 
@@ -78,7 +78,7 @@ fn no_alert_is_lost_however_often_the_agent_is_killed() {
     assert_eq!(logged, ids(0..logged.len() as u64), "in the log each is once, in order");
     assert_eq!(ids_in_index("alerts").unwrap(), logged, "upstream each is once, and none is missing");
     assert!(next_number(&agent.ledger) <= logged.len() as u64, "state is never ahead of the log");
-    assert_eq!((report.alerts_missed, agent.report("siem").set_aside), (0, 0));
+    assert_eq!((report.alerts_undeliverable, agent.report("siem").dead_lettered), (0, 0));
     agent.stop();
 }
 

@@ -69,7 +69,7 @@ fn alerts_are_created_once_each() {
         std::fs::remove_dir_all(host.state_dir()).unwrap();
         let agent = Agent::start(&mut host, &config);
         agent.raise(10..11);
-        wait_until("all are already delivered", || agent.report("siem").known == 10);
+        wait_until("all are counted as already delivered", || agent.report("siem").already_delivered == 10);
         agent.wait_until_delivered("siem");
         assert_eq!(indexed(index), ids(0..11));
         assert!(agent.report("siem").alarms.is_empty());
@@ -97,7 +97,7 @@ fn the_shipped_template_takes_our_alerts() {
     agent.wait_until_delivered("siem");
     assert_eq!(indexed(index), ids(0..3));
     let report = agent.report("siem");
-    assert_eq!((report.delivered_smaller, report.set_aside), (1, 0), "{report:?}");
+    assert_eq!((report.delivered_smaller, report.dead_lettered), (1, 0), "{report:?}");
     for (query, hits) in [
         ("event.severity:>=47", 3),
         ("destination.ip:\"203.0.113.0/24\"", 2),
@@ -229,7 +229,7 @@ fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
     agent.wait_until_delivered("siem");
     assert_eq!(indexed("alerts"), ids(0..43), "what is too large for the proxy arrives in a smaller form");
     let report = agent.report("siem");
-    assert_eq!((report.set_aside, report.delivered_smaller), (0, 1), "{report:?}");
+    assert_eq!((report.dead_lettered, report.delivered_smaller), (0, 1), "{report:?}");
     agent.stop();
     std::fs::copy(folder.join("other.pem"), &ca).unwrap();
     let agent = start(&mut host);
@@ -286,7 +286,7 @@ fn the_next_node_is_tried() {
     agent.stop();
 }
 
-/// What a cluster answers to three alerts, which of them are to be sent again, and how many are set aside.
+/// What a cluster answers to three alerts, which of them are to be sent again, and how many are dead-lettered.
 fn troubles() -> Vec<(&'static str, Value, Vec<u64>, u64)> {
     let ok = || (201, Value::Null);
     let error = |status: u64, kind: &str, reason: &str| (status, json!({"type": kind, "reason": reason}));
@@ -328,7 +328,7 @@ fn each_item_is_judged_by_itself() {
     if !private_network() {
         return;
     }
-    for (name, answer, again, set_aside) in troubles() {
+    for (name, answer, again, dead_lettered) in troubles() {
         let mut host = Host::new();
         let receiver = Receiver::start(host.path()).unwrap();
         receiver.answer([answer, bulk(&vec![(201, Value::Null); again.len()])]).unwrap();
@@ -346,7 +346,7 @@ fn each_item_is_judged_by_itself() {
         let expected: Vec<_> = again.iter().map(|number| json!({"create": {"_id": id(*number)}})).collect();
         assert_eq!(operations, expected, "{name}");
         let report = agent.report("siem");
-        assert!(report.set_aside == set_aside && report.retries > 0, "{name}: {report:?}");
+        assert!(report.dead_lettered == dead_lettered && report.retries > 0, "{name}: {report:?}");
         agent.stop();
     }
 }
@@ -398,15 +398,19 @@ fn what_is_refused_arrives_in_a_smaller_form() {
         agent.wait_until_delivered("siem");
         assert_eq!(sent(&receiver)[1..], forms(1, forms_sent));
         let report = agent.report("siem");
-        assert_eq!((report.delivered, report.delivered_smaller, report.set_aside), (3, 1, 0), "{report:?}");
+        assert_eq!(
+            (report.delivered, report.delivered_smaller, report.dead_lettered),
+            (3, 1, 0),
+            "{report:?}"
+        );
         assert!(report.alarms[0].contains(&format!("because of: 400 illegal_argument_exception: {reason}")));
         agent.stop();
     }
 }
 
-/// What is set aside is known after a restart, and can be sent again.
+/// Dead letters survive a restart and can be sent again.
 #[test]
-fn what_is_refused_in_every_form_beside_others_is_set_aside_and_sent_again() {
+fn an_alert_rejected_in_every_form_is_dead_lettered_and_sent_again() {
     if !private_network() {
         return;
     }
@@ -417,17 +421,17 @@ fn what_is_refused_in_every_form_beside_others_is_set_aside_and_sent_again() {
     agent.raise(0..3);
     agent.wait_until_delivered("siem");
     let report = agent.report("siem");
-    assert_eq!((report.delivered, report.set_aside, report.waiting), (2, 1, 0), "{report:?}");
+    assert_eq!((report.delivered, report.dead_lettered, report.waiting), (2, 1, 0), "{report:?}");
     agent.stop();
     let config = siem("http://127.0.0.1:8080", "gzip = false");
     let agent = Agent::start(&mut host, &config);
-    wait_until("it is counted", || agent.report("siem").set_aside == 1);
+    wait_until("it is counted", || agent.report("siem").dead_lettered == 1);
     assert!(agent.report("siem").alarms[0].contains("`lapwing sink retry siem` sends them again"));
     receiver.answer([bulk(&[ok()])]).unwrap();
     assert_eq!(retry(&host.path().join("dead-letters"), "siem").unwrap(), 1);
     wait_until("it is sent again", || agent.report("siem").delivered == 1);
     wait_until("nothing is left", || {
-        agent.report("siem").set_aside == 0 && agent.report("siem").alarms.is_empty()
+        agent.report("siem").dead_lettered == 0 && agent.report("siem").alarms.is_empty()
     });
     assert_eq!(sent(&receiver).last(), forms(1, &["whole"]).last());
     agent.stop();
@@ -447,7 +451,7 @@ fn a_cluster_that_refuses_everything_is_an_outage() {
     agent.raise(0..3);
     agent.wait_until_delivered("siem");
     let report = agent.report("siem");
-    assert_eq!((report.delivered, report.delivered_smaller, report.set_aside), (3, 0, 0), "{report:?}");
+    assert_eq!((report.delivered, report.delivered_smaller, report.dead_lettered), (3, 0, 0), "{report:?}");
     assert_eq!(sent(&receiver).last().unwrap().iter().filter(|(_, form)| form == "whole").count(), 3);
     agent.stop();
 }
@@ -468,7 +472,7 @@ fn an_alert_that_always_fails_lets_later_ones_pass() {
     agent.raise(3..5);
     wait_until("later ones pass", || agent.report("siem").delivered == 4);
     let report = agent.report("siem");
-    assert_eq!((report.waiting, report.waiting_alone, report.set_aside), (0, 1, 0), "{report:?}");
+    assert_eq!((report.waiting, report.waiting_alone, report.dead_lettered), (0, 1, 0), "{report:?}");
     assert!(
         report.alarms.iter().any(|alarm| alarm.contains("1 alerts fail while others are taken")),
         "{report:?}"

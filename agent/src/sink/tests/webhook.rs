@@ -130,7 +130,7 @@ fn whatever_may_pass_is_waited_for() {
         agent.wait_until_delivered("hook");
         assert_eq!(ids_in(&receiver.taken().unwrap()), ids(0..2), "{status}");
         let report = agent.report("hook");
-        assert_eq!((report.delivered, report.retries, report.set_aside), (2, 2, 0), "{status}");
+        assert_eq!((report.delivered, report.retries, report.dead_lettered), (2, 2, 0), "{status}");
         agent.stop();
     }
 }
@@ -150,16 +150,16 @@ fn retry_after_is_honoured() {
     agent.stop();
 }
 
-/// Only an alert that is refused alone is set aside; those that came with it are delivered.
+/// Only an alert that is refused alone is dead-lettered; those that came with it are delivered.
 #[test]
-fn a_refused_alert_is_set_aside_and_the_others_go_on() {
+fn a_rejected_alert_is_dead_lettered_and_the_others_are_delivered() {
     if !private_network() {
         return;
     }
     for status in [400, 413, 422] {
         let mut host = Host::new();
         let (agent, receiver) = agent(&mut host, "");
-        // Four alerts, then two of them, then the first alone, then two smaller forms of it; then it is set aside.
+        // Four alerts, then two of them, then the first alone, then two smaller forms of it; then it is dead-lettered.
         receiver.answer([(); 5].map(|()| json!({"status": status, "body": "bad\u{1b} field"}))).unwrap();
         agent.raise(0..4);
         agent.wait_until_delivered("hook");
@@ -169,7 +169,7 @@ fn a_refused_alert_is_set_aside_and_the_others_go_on() {
         assert_eq!(line["alert"]["event"]["id"], id(0));
         assert_eq!(line["reason"], format!("{status}: bad field"));
         let report = agent.report("hook");
-        assert_eq!((report.delivered, report.set_aside), (3, 1));
+        assert_eq!((report.delivered, report.dead_lettered), (3, 1));
         assert!(report.alarms[0].contains("upstream refused 1 alerts, which are in"), "{report:?}");
         agent.stop();
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::aws;
+use crate::clock;
 
 /// Where CloudTrail's records come from and what is added to them. Without folders and queues the source is off.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,11 +16,13 @@ pub(crate) struct Config {
     /// Folders that are watched, with all folders below them, for files of a trail: `.json`, `.jsonl`, `.ndjson`,
     /// gzip or not. A folder may appear later. Default: none.
     pub(crate) folders: Vec<PathBuf>,
-    /// What happens to files that are there when a folder is seen first. Default: `all`.
-    pub(crate) start: Start,
-    /// How often the folders are looked through beside the kernel's notifications, which network file systems do not
-    /// give, in seconds. Default: 60.
-    pub(crate) rescan_secs: u64,
+    /// Where reading begins in a folder that is new: with the files that it contains, or with what is added from now on.
+    /// Default: `beginning`.
+    pub(crate) read_from: ReadFrom,
+    /// How often the folders are scanned in addition to the kernel's notifications, which network file systems do not
+    /// send. 1 s to 24 h. Default: `60s`.
+    #[serde(deserialize_with = "clock::deserialize_period")]
+    pub(crate) rescan_interval: Duration,
     /// A GeoIP database in MaxMind's format (GeoLite2-City, GeoLite2-Country, DB-IP, …) for `source.geo.*`. It is
     /// read again when it changes. Default: none, and rules that need a country cannot run.
     pub(crate) geoip: Option<PathBuf>,
@@ -35,8 +38,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             folders: Vec::new(),
-            start: Start::All,
-            rescan_secs: 60,
+            read_from: ReadFrom::Beginning,
+            rescan_interval: Duration::from_secs(60),
             geoip: None,
             asn: None,
             preserve_original_event: false,
@@ -45,14 +48,14 @@ impl Default for Config {
     }
 }
 
-/// What happens to files that are there when a folder is seen first.
+/// Where reading begins in a folder that is new.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Start {
-    /// They are read, oldest first, so that what learns from the past learns.
-    All,
-    /// They are passed over; only what is added from now on is read.
-    Now,
+pub(crate) enum ReadFrom {
+    /// Existing files are read, oldest first, so that rules learn from them.
+    Beginning,
+    /// Existing content is skipped; what is added from now on is read.
+    End,
 }
 
 /// An SQS queue in which S3, SNS, EventBridge or CloudTrail announces new objects.
@@ -69,10 +72,9 @@ pub(crate) struct QueueConfig {
     pub(crate) external_id: Option<String>,
     /// The profile of `~/.aws/config` that gives the credentials. Default: `AWS_PROFILE`, then `default`.
     pub(crate) profile: Option<String>,
-    /// How long a message stays hidden from other readers unless it is extended, in seconds, 10 to 43,200.
-    /// Default: 300.
-    #[serde(default = "visibility_timeout_secs")]
-    pub(crate) visibility_timeout_secs: u32,
+    /// How long a message stays hidden from other readers unless it is extended, 10 s to 12 h. Default: `300s`.
+    #[serde(default = "visibility_timeout", deserialize_with = "clock::deserialize_period")]
+    pub(crate) visibility_timeout: Duration,
     /// Whether S3's and STS's FIPS endpoints are used; the queue's is the one in its URL. Default: false.
     #[serde(default)]
     pub(crate) fips: bool,
@@ -93,19 +95,14 @@ pub(crate) struct QueueConfig {
     pub(crate) poll_secs: Option<u32>,
 }
 
-fn visibility_timeout_secs() -> u32 {
-    300
+fn visibility_timeout() -> Duration {
+    Duration::from_secs(300)
 }
 
 impl Config {
     /// Whether there is anything to read.
     pub(crate) fn enabled(&self) -> bool {
         !self.folders.is_empty() || !self.queue.is_empty()
-    }
-
-    /// How often the folders are looked through.
-    pub(crate) fn rescan(&self) -> Duration {
-        Duration::from_secs(self.rescan_secs)
     }
 
     /// What is wrong with the section, a sentence each, and the cure; empty when nothing is.
@@ -121,8 +118,8 @@ impl Config {
                 problems.push(format!("cloudtrail.folders: {inner} lies in {outer}, which is enough"));
             }
         }
-        if !(1..=86_400).contains(&self.rescan_secs) {
-            problems.push("cloudtrail.rescan_secs must be between 1 and 86400".to_owned());
+        if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&self.rescan_interval) {
+            problems.push("cloudtrail.rescan_interval must be between 1s and 24h".to_owned());
         }
         for (name, path) in [("geoip", &self.geoip), ("asn", &self.asn)] {
             if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
@@ -170,8 +167,8 @@ impl QueueConfig {
             }
             _ => {}
         }
-        if !(10..=43_200).contains(&self.visibility_timeout_secs) {
-            problems.push("visibility_timeout_secs must be between 10 and 43200".to_owned());
+        if !(Duration::from_secs(10)..=Duration::from_hours(12)).contains(&self.visibility_timeout) {
+            problems.push("visibility_timeout must be between 10s and 12h".to_owned());
         }
         problems
     }
@@ -191,11 +188,11 @@ mod tests {
         let queue = "https://sqs.eu-central-1.amazonaws.com/111122223333/trail";
         for (text, expected) in [
             ("", vec![]),
-            ("folders = ['/a', '/b']\nstart = 'now'\ngeoip = '/g.mmdb'", vec![]),
+            ("folders = ['/a', '/b']\nread_from = 'end'\ngeoip = '/g.mmdb'", vec![]),
             ("folders = ['a']", vec!["cloudtrail.folders: a must be an absolute path"]),
             ("folders = ['/a/b', '/a']", vec!["cloudtrail.folders: /a/b lies in /a, which is enough"]),
-            ("start = 'yesterday'", vec!["unknown variant `yesterday`, expected `all` or `now`"]),
-            ("rescan_secs = 0", vec!["cloudtrail.rescan_secs must be between 1 and 86400"]),
+            ("read_from = 'yesterday'", vec!["unknown variant `yesterday`, expected `beginning` or `end`"]),
+            ("rescan_interval = '25h'", vec!["cloudtrail.rescan_interval must be between 1s and 24h"]),
             (&format!("[[queue]]\nurl = '{queue}'"), vec![]),
             (
                 "[[queue]]\nurl = 'trail'",
@@ -204,12 +201,10 @@ mod tests {
                 ],
             ),
             (
-                &format!("[[queue]]\nurl = '{queue}'\nexternal_id = 'x'\nvisibility_timeout_secs = 1"),
+                &format!("[[queue]]\nurl = '{queue}'\nexternal_id = 'x'\nvisibility_timeout = '1s'"),
                 vec![
                     &format!("cloudtrail.queue {queue}: external_id needs role_arn beside it"),
-                    &format!(
-                        "cloudtrail.queue {queue}: visibility_timeout_secs must be between 10 and 43200"
-                    ),
+                    &format!("cloudtrail.queue {queue}: visibility_timeout must be between 10s and 12h"),
                 ],
             ),
             (

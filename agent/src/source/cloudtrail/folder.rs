@@ -1,7 +1,7 @@
 //! Files of a trail in folders: which one is read next, from where, and what is noted of it.
 //!
 //! A file is read as far as it goes. One that ends within a record is still being written, so it is looked at again
-//! when it changes; if it does not change for [`INCOMPLETE_WAIT`] it is broken. A broken file is set aside: its row
+//! when it changes; if it does not change for [`INCOMPLETE_WAIT`] it is broken. A broken file is quarantined: its row
 //! says why, nothing is done to the file, and if it changes it is read on.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lapwing_engine::{Fields, Timestamp, field};
 
-use super::config::{Config, Start};
+use super::config::{Config, ReadFrom};
 use super::progress::{Known, Place, Progress, Stamp, Wanted};
 use super::records::{ReadError, Records};
 use super::status::Status;
@@ -68,12 +68,12 @@ impl Folder {
     pub(crate) fn new(config: &Config, rows: Vec<(String, Vec<u8>)>, status: Arc<Status>) -> Self {
         let mut progress = Progress::load(rows);
         let mut owed = Vec::new();
-        let mute_until = (config.start == Start::Now && progress.is_new()).then(now_nanos);
+        let mute_until = (config.read_from == ReadFrom::End && progress.is_new()).then(now_nanos);
         if let Some(until) = mute_until {
             progress.pass_over(until, &mut owed);
         }
         Self {
-            tree: Tree::new(config.folders.clone(), config.rescan(), Arc::clone(&status)),
+            tree: Tree::new(config.folders.clone(), config.rescan_interval, Arc::clone(&status)),
             progress,
             pending: BTreeSet::new(),
             left_out: None,
@@ -211,7 +211,7 @@ impl Folder {
             Err(ReadError::Truncated(reason) | ReadError::Broken(reason)) => Some(reason),
         };
         match &broken {
-            Some(reason) => self.status.set_aside(path, reason),
+            Some(reason) => self.status.quarantined(path, reason),
             None => self.status.files_read.one(),
         }
         self.note(reading, true, broken.as_deref(), changes);
@@ -223,12 +223,12 @@ impl Folder {
         }
     }
 
-    fn note(&mut self, reading: &Reading, done: bool, set_aside: Option<&str>, changes: &mut Vec<Change>) {
+    fn note(&mut self, reading: &Reading, done: bool, quarantined: Option<&str>, changes: &mut Vec<Change>) {
         let (records, offset) = (reading.records.count(), reading.records.offset());
         let date = reading.place.0;
         let known = Known { stamp: reading.stamp, records, offset, done, date, ..Known::default() };
         let path = &reading.place.1;
-        if let Err(error) = self.progress.note(path, &reading.file, known, set_aside, changes) {
+        if let Err(error) = self.progress.note(path, &reading.file, known, quarantined, changes) {
             self.fail(path, &error);
         }
     }

@@ -185,7 +185,7 @@ async fn fetch(
                 return Ok(None);
             }
             Err(FetchError::Never(reason)) => {
-                queue.status.set_aside(name, &reason);
+                queue.status.quarantined(name, &reason);
                 return Err(Outcome::Left(format!("{name}: {reason}")));
             }
             Err(FetchError::Later(reason)) => queue.status.alarm(&place, &reason),

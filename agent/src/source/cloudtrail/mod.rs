@@ -302,13 +302,13 @@ impl CloudTrail {
             Opened::Object { name, receipt, .. } => match end.map_err(|error| error.to_string()) {
                 Ok(()) => {
                     match refused {
-                        Some(reason) => self.status.set_aside(&name, &reason),
+                        Some(reason) => self.status.quarantined(&name, &reason),
                         None => self.status.files_read.one(),
                     }
                     draft.receipts.push(receipt);
                 }
                 // The receipt is dropped, so that the message stays in the queue, whose redrive policy decides.
-                Err(reason) => self.status.set_aside(&name, &reason),
+                Err(reason) => self.status.quarantined(&name, &reason),
             },
         }
     }

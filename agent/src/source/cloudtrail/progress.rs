@@ -94,9 +94,9 @@ struct Row {
     path: String,
     #[serde(flatten)]
     known: Known,
-    /// Why the file is set aside, for readers of the store.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    set_aside: Option<String>,
+    /// Why the file is quarantined, for operators who read the store.
+    #[serde(skip_serializing_if = "Option::is_none", default, alias = "set_aside")]
+    quarantined: Option<String>,
 }
 
 const VERSION: u8 = 1;
@@ -184,7 +184,7 @@ impl Progress {
         path: &str,
         file: &File,
         mut known: Known,
-        set_aside: Option<&str>,
+        quarantined: Option<&str>,
         changes: &mut Vec<Change>,
     ) -> io::Result<()> {
         known.head = Head::read(file, HEAD_BYTES)?;
@@ -201,17 +201,17 @@ impl Progress {
             self.files.remove(&old);
             changes.push(change(format!("{old:032x}"), None::<&Row>));
         }
-        self.remember(path, known, set_aside, changes);
+        self.remember(path, known, quarantined, changes);
         Ok(())
     }
 
-    fn remember(&mut self, path: &str, known: Known, set_aside: Option<&str>, changes: &mut Vec<Change>) {
+    fn remember(&mut self, path: &str, known: Known, quarantined: Option<&str>, changes: &mut Vec<Change>) {
         let key = key(path);
         let row = Row {
             version: VERSION,
             path: path.to_owned(),
             known: known.clone(),
-            set_aside: set_aside.map(str::to_owned),
+            quarantined: quarantined.map(str::to_owned),
         };
         changes.push(change(format!("{key:032x}"), Some(&row)));
         self.by_inode.insert(known.stamp.inode, key);

@@ -105,7 +105,7 @@ impl Starting {
             client,
             endpoint,
             url: self.config.url.into(),
-            visibility_secs: self.config.visibility_timeout_secs,
+            visibility_secs: self.config.visibility_timeout.as_secs(),
             poll_secs: self.config.poll_secs.unwrap_or(POLL_SECS),
             source: self.source,
             status: self.status,
@@ -127,7 +127,7 @@ fn origin(url: &str) -> Option<String> {
 pub(crate) struct Queue {
     client: Client,
     endpoint: String,
-    visibility_secs: u32,
+    visibility_secs: u64,
     poll_secs: u32,
     /// The queue's URL.
     pub(crate) url: Arc<str>,
@@ -199,7 +199,7 @@ impl Queue {
     /// Extends the time for which a message is hidden, again and again.
     pub(crate) async fn keep_hidden(&self, letter: &Letter) {
         loop {
-            tokio::time::sleep(Duration::from_secs(self.visibility_secs.into()) / 2).await;
+            tokio::time::sleep(Duration::from_secs(self.visibility_secs) / 2).await;
             if let Err(error) = self.hide(letter, self.visibility_secs).await {
                 tracing::warn!(
                     "cloudtrail: {}: a message cannot be kept hidden and may come twice: {error:#}",
@@ -210,7 +210,7 @@ impl Queue {
     }
 
     /// Hides a message for so many seconds from now; for none, it shows at once.
-    pub(crate) async fn hide(&self, letter: &Letter, secs: u32) -> Result<()> {
+    pub(crate) async fn hide(&self, letter: &Letter, secs: u64) -> Result<()> {
         let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": letter.receipt_handle, "VisibilityTimeout": secs});
         self.call("AmazonSQS.ChangeMessageVisibility", &body).await.map(drop)
     }

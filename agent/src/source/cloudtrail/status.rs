@@ -44,7 +44,7 @@ macro_rules! counters {
         pub(crate) struct Report {
             $($(#[doc = $doc])+ pub(crate) $name: u64,)+
             /// How far the newest event lies behind the clock, in seconds; trails deliver after about 300.
-            pub(crate) lag_secs: Option<u64>,
+            pub(crate) lag_seconds: Option<u64>,
             /// What is wrong now, by where.
             pub(crate) alarms: BTreeMap<String, String>,
             /// What went wrong last, whether or not it is still so.
@@ -57,7 +57,7 @@ macro_rules! counters {
                 let newest = self.newest_event.load(Ordering::Relaxed);
                 Report {
                     $($name: self.$name.total(),)+
-                    lag_secs: (newest != 0).then(|| now.since(Timestamp::from_nanos(newest)).as_secs()),
+                    lag_seconds: (newest != 0).then(|| now.since(Timestamp::from_nanos(newest)).as_secs()),
                     alarms: lock(&self.alarms).clone(),
                     last_error: lock(&self.last_error).clone(),
                 }
@@ -70,7 +70,7 @@ counters! {
     /// Files and objects read to their end.
     files_read,
     /// Files and objects that are broken, and of which what follows the break was not read.
-    files_set_aside,
+    files_quarantined,
     /// Objects that were gone from S3 before they were read.
     objects_gone,
     /// Objects that are not of a trail, and digests.
@@ -117,11 +117,11 @@ impl Status {
         }
     }
 
-    /// A file or object is set aside.
-    pub(crate) fn set_aside(&self, place: &str, reason: &str) {
+    /// A file or object is quarantined.
+    pub(crate) fn quarantined(&self, place: &str, reason: &str) {
         let (place, reason) = (&*escape(place), &*escape(reason));
-        self.files_set_aside.one();
-        tracing::warn!("cloudtrail: {place} is set aside: {reason}");
+        self.files_quarantined.one();
+        tracing::warn!("cloudtrail: {place} is refused and quarantined: {reason}");
         *lock(&self.last_error) = Some(format!("{place}: {reason}"));
     }
 }
@@ -144,7 +144,7 @@ mod tests {
         status.alarm("queue r", "throttled\n\u{1b}[2J");
         status.well("queue r");
         let report = status.report(Timestamp::from_millis(100_000));
-        assert_eq!((report.records, report.lag_secs), (2, Some(60)));
+        assert_eq!((report.records, report.lag_seconds), (2, Some(60)));
         assert_eq!(report.alarms.keys().collect::<Vec<_>>(), ["queue q"]);
         assert_eq!(report.last_error.as_deref(), Some("queue r: throttled\\n\\x1b[2J"));
     }

@@ -4,18 +4,23 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::unistd::{Uid, setfsuid};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::super::BATCH_EVENTS_MAX;
-use super::super::config::{Config, Start};
+use super::super::config::{Config, ReadFrom};
 use super::support::{Bench, file, gzip, lines, record};
 
 fn watched() -> (TempDir, Bench) {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { folders: vec![folder.path().to_owned()], rescan_secs: 1, ..Config::default() };
+    let config = Config {
+        folders: vec![folder.path().to_owned()],
+        rescan_interval: Duration::from_secs(1),
+        ..Config::default()
+    };
     (folder, Bench::new(config))
 }
 
@@ -73,7 +78,7 @@ fn links_and_what_is_no_file_are_reported_and_passed_over() {
     bench.expect(0..3);
     bench.until("every link is reported", |bench| bench.report().alarms.len() == links.len());
     let report = bench.report();
-    assert_eq!((report.files_read, report.files_set_aside), (1, 0));
+    assert_eq!((report.files_read, report.files_quarantined), (1, 0));
     let alarms: Vec<_> = report.alarms.values().collect();
     assert!(
         alarms.iter().all(|alarm| alarm.contains("it is a link, and links are not followed here")),
@@ -96,7 +101,11 @@ fn links_and_what_is_no_file_are_reported_and_passed_over() {
 #[test]
 fn the_kernel_tells_of_files_without_a_look_through_the_folders() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { folders: vec![folder.path().to_owned()], rescan_secs: 86_400, ..Config::default() };
+    let config = Config {
+        folders: vec![folder.path().to_owned()],
+        rescan_interval: Duration::from_secs(86_400),
+        ..Config::default()
+    };
     let mut bench = Bench::new(config);
     bench.settle();
     fs::write(folder.path().join("a.json"), file(0..3)).unwrap();
@@ -121,7 +130,11 @@ fn the_kernel_tells_of_files_without_a_look_through_the_folders() {
 fn a_folder_may_appear_later_and_be_made_anew() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("not/yet");
-    let mut bench = Bench::new(Config { folders: vec![folder.clone()], rescan_secs: 1, ..Config::default() });
+    let mut bench = Bench::new(Config {
+        folders: vec![folder.clone()],
+        rescan_interval: Duration::from_secs(1),
+        ..Config::default()
+    });
     bench.settle();
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("a.json"), file(0..2)).unwrap();
@@ -181,7 +194,7 @@ fn growing_files_are_read_as_far_as_they_go() {
     bench.restart();
     append(&plain, &lines(400..401, false));
     bench.expect(0..401);
-    assert_eq!(bench.report().files_set_aside, 0);
+    assert_eq!(bench.report().files_quarantined, 0);
 }
 
 #[test]
@@ -233,7 +246,7 @@ fn killed_at_any_batch_it_goes_on_where_its_store_is() {
 }
 
 #[test]
-fn a_broken_file_is_set_aside_and_the_others_are_read() {
+fn a_broken_file_is_quarantined_and_the_others_are_read() {
     let (folder, mut bench) = watched();
     let root = folder.path();
     let mut broken = gzip(&file(0..200));
@@ -244,14 +257,14 @@ fn a_broken_file_is_set_aside_and_the_others_are_read() {
     fs::write(root.join("c.json"), json!({"Records": [{"a": 1}, record(1_000, true), 7]}).to_string())
         .unwrap();
     fs::write(root.join("d.json"), file(1_001..1_003)).unwrap();
-    bench.until("three broken files", |bench| bench.report().files_set_aside == 3);
+    bench.until("three broken files", |bench| bench.report().files_quarantined == 3);
     bench.settle();
     assert!(
         ["Call1000", "Call1001", "Call1002"].iter().all(|call| bench.calls.iter().any(|found| found == call))
     );
     assert_eq!(bench.report().records_refused, 2);
     let mut reasons: Vec<_> =
-        bench.file_rows().iter().filter_map(|row| Some(row["set_aside"].as_str()?.to_owned())).collect();
+        bench.file_rows().iter().filter_map(|row| Some(row["quarantined"].as_str()?.to_owned())).collect();
     reasons.sort();
     assert_eq!(
         reasons[0],
@@ -263,7 +276,7 @@ fn a_broken_file_is_set_aside_and_the_others_are_read() {
     // It stays so over a restart, without another report, and what mends is read.
     bench.restart();
     bench.settle();
-    assert_eq!(bench.report().files_set_aside, 0);
+    assert_eq!(bench.report().files_quarantined, 0);
     fs::write(root.join("b.json"), file(2_000..2_001)).unwrap();
     bench.until("the mended file", |bench| bench.calls.iter().any(|call| call == "Call2000"));
 }
@@ -283,7 +296,8 @@ fn a_record_in_two_files_is_told_once() {
 fn a_folder_that_never_comes_does_not_make_the_others_memory_grow() {
     let folder = tempfile::tempdir().unwrap();
     let folders = vec![folder.path().to_owned(), "/nonexistent/lapwing".into()];
-    let mut bench = Bench::new(Config { folders, rescan_secs: 1, ..Config::default() });
+    let mut bench =
+        Bench::new(Config { folders, rescan_interval: Duration::from_secs(1), ..Config::default() });
     bench.source().folder.as_mut().unwrap().progress.files_max = 50;
     bench.source().folder.as_mut().unwrap().tree.coarse_nanos = 0;
     for number in 0..400 {
@@ -331,8 +345,8 @@ fn starting_now_passes_over_what_is_there() {
     fs::write(folder.path().join("old.json.gz"), gzip(&file(5..9))).unwrap();
     let config = Config {
         folders: vec![folder.path().to_owned()],
-        rescan_secs: 1,
-        start: Start::Now,
+        rescan_interval: Duration::from_secs(1),
+        read_from: ReadFrom::End,
         ..Config::default()
     };
     let mut bench = Bench::new(config);

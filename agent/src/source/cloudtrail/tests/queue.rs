@@ -119,7 +119,7 @@ fn a_message_stays_hidden_while_it_is_worked_on() {
     moto.put("logs", "a.json", file(0..3));
     moto.send(&queue, &announcement("a.json"));
     moto.enforce();
-    let mut bench = bench(QueueConfig { visibility_timeout_secs: 10, ..config });
+    let mut bench = bench(QueueConfig { visibility_timeout: Duration::from_secs(10), ..config });
     bench.hold = true;
     let until = Instant::now() + Duration::from_secs(13);
     bench.until("the end of the first time", |_| Instant::now() > until);
@@ -264,7 +264,11 @@ fn messages_and_objects_that_are_no_good_are_left_and_the_rest_goes_on() {
     moto.open();
     until_queue(&moto, &mut bench, &queue, (0, 2));
     let report = bench.report();
-    assert_eq!((report.objects_gone, report.files_set_aside, report.messages_done), (1, 1, 3), "{report:?}");
+    assert_eq!(
+        (report.objects_gone, report.files_quarantined, report.messages_done),
+        (1, 1, 3),
+        "{report:?}"
+    );
     let alarm = &report.alarms[&format!("a message of {queue}")];
     assert!(alarm.contains("is left to the queue's redrive policy: "), "{alarm}");
 }
