@@ -1,13 +1,13 @@
-//! Trouble that lasts: told in the agent's own log when it begins, again from time to time, and when it is
-//! over, but never once for each attempt. Whoever reports the agent's state reads it here.
+//! Alarms: faults that last. An alarm is logged when it is raised, again at intervals, and when it is cleared, but not for
+//! each attempt. `lapwing status` shows raised alarms.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often lasting trouble is told again.
+/// Interval between log messages of a raised alarm.
 const REMIND_EVERY: Duration = Duration::from_secs(300);
 
-/// One thing that can go wrong for a while, such as writing the alert log.
+/// A fault that can last, such as a failure to write the alert log.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     subject: String,
@@ -23,12 +23,12 @@ struct Raised {
 }
 
 impl Alarm {
-    /// An alarm that is off. The subject opens each sentence that is logged, as in `sink siem`.
+    /// A cleared alarm. The subject is the prefix of its log messages, such as `sink siem`.
     pub(crate) fn new(subject: impl Into<String>) -> Self {
         Self { subject: subject.into(), state: Mutex::new(None) }
     }
 
-    /// Something went wrong, maybe again. The message says what, and what cures it.
+    /// Raises the alarm, perhaps again. The message has the fault and a hint.
     pub(crate) fn raise(&self, message: impl Into<String>) {
         let (message, now) = (message.into(), Instant::now());
         let mut state = self.state();
@@ -50,7 +50,7 @@ impl Alarm {
         });
     }
 
-    /// It works, maybe again.
+    /// Clears the alarm, if it is raised.
     pub(crate) fn clear(&self) {
         if let Some(raised) = self.state().take() {
             let seconds = raised.since.elapsed().as_secs();
@@ -58,12 +58,12 @@ impl Alarm {
         }
     }
 
-    /// What is wrong, while the alarm is on.
+    /// The message of a raised alarm.
     pub(crate) fn message(&self) -> Option<String> {
         self.state().as_ref().map(|raised| raised.message.clone())
     }
 
-    /// A thread that panicked while it held the state left it whole: every change is one assignment.
+    /// The state is consistent even if a thread panicked while it held the lock: every change is one assignment.
     fn state(&self) -> MutexGuard<'_, Option<Raised>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
 //! An alert as a document: ECS, so that any collector can read it and Elastic's "External Alerts" rule promotes it, and
 //! `lapwing.alert.*` for what ECS lacks.
 //!
-//! The root is the last event of the match, completed with what the source knows about its process; every event stands
-//! whole in `lapwing.alert.events`. Nothing here reads a clock or the host: the same alert gives the same document.
+//! The root is the last event of the match, completed with what the source has about its process; every event is stored
+//! unchanged in `lapwing.alert.events`. No clock and no host state is read here: the same alert gives the same document.
 
 pub(crate) mod cause;
 mod cut;
@@ -28,36 +28,36 @@ use self::cut::{Cuts, Part, Piece};
 use crate::ledger::AlertDocument;
 use crate::source::Context;
 
-/// The `event.kind` of an alert of a building block, which stays on this host; of the others it is `alert`.
+/// The `event.kind` of an alert of a building block rule, which stays on this host. Other alerts have `alert`.
 pub(crate) const BUILDING_BLOCK_KIND: &str = "signal";
 
-/// The version of ECS of which the fields are, where the event does not say.
+/// The ECS version of the document, unless the event has one.
 const ECS_VERSION: &str = "8.11.0";
-/// Longest value in a line for people, such as `message`, in letters.
+/// Longest value in a line of text, such as `message`, in characters.
 const NAME_CHARS_MAX: usize = 256;
-/// Longest reason, in letters.
+/// Longest reason, in characters.
 const REASON_CHARS_MAX: usize = 2048;
-/// What of the rule, of indicators and of `related.*` each takes at most, in bytes as written.
+/// Maximum size of each part from the rule, the indicators and `related.*`, in bytes of JSON.
 const SAID_BYTES_MAX: usize = 16 << 10;
-/// What each of `lapwing.alert.*` takes at most, in bytes as written.
+/// Maximum size of each member of `lapwing.alert.*`, in bytes of JSON.
 const OWN_BYTES_MAX: usize = 8 << 10;
-/// The same of a rule's guide.
+/// Maximum size of a rule's guide, in bytes of JSON.
 const GUIDE_BYTES_MAX: usize = 32 << 10;
-/// What is not measured: names of objects, the reason, what the agent says of itself, and the list of cuts.
+/// Allowance for the parts that are not measured: names of objects, the reason, the agent's own fields, the list of cuts.
 const OVERHEAD_BYTES_MAX: usize = 64 << 10;
 
-/// What else is told with an alert.
+/// Data that completes an alert's document.
 #[derive(Default)]
 pub(crate) struct Evidence {
-    /// What the source knows about the last event.
+    /// What the source has about the last event.
     pub(crate) context: Context,
-    /// Records lost while the alert's events happened; `None` where the source cannot lose any.
+    /// Records lost during the alert's events; `None` if the source cannot lose any.
     pub(crate) lost_records: Option<u64>,
-    /// When the alert was made; absent in a replay, which has no such time.
+    /// When the alert was raised; absent in a replay, which has no such time.
     pub(crate) created: Option<Timestamp>,
 }
 
-/// Makes the document of an alert, of at most [`ALERT_BYTES_MAX`].
+/// Builds the document of an alert, of at most [`ALERT_BYTES_MAX`].
 pub(crate) fn document(alert: &Alert, schema: &Schema, evidence: &Evidence) -> AlertDocument {
     let mut cuts = Cuts::default();
     let completed = completed(alert, schema, evidence);
@@ -100,14 +100,14 @@ pub(crate) fn document(alert: &Alert, schema: &Schema, evidence: &Evidence) -> A
     }
 }
 
-/// The document as it is written.
+/// The serialised document.
 fn written(root: Map<String, Json>) -> Bytes {
     let json = Bytes::from(Json::Object(root).to_string());
-    // What is measured is never less than what is written. Where that is not so the smallest form is still an alert.
+    // Measured sizes are upper bounds. If a document is too large nevertheless, its smallest form is still an alert.
     if json.len() <= ALERT_BYTES_MAX { json } else { Form::Minimal.of(&json, "its document is too large") }
 }
 
-/// The parts of which each may be cut, in the order in which they stand.
+/// The parts that can be cut, in their order in the document.
 fn pieces<'a>(
     alert: &'a Alert,
     schema: &'a Schema,
@@ -125,7 +125,7 @@ fn pieces<'a>(
     root.into_iter().chain(events.map(event)).chain(ancestors.map(ancestor)).collect()
 }
 
-/// The last event's fields, the source's below them and below these what earlier events say of the same process.
+/// The last event's fields, completed with those of the source and then with those of earlier events of the same process.
 fn completed(alert: &Alert, schema: &Schema, evidence: &Evidence) -> Option<Event> {
     let last = alert.events().last()?;
     let mut event = (**last).clone();
@@ -152,7 +152,7 @@ fn completed(alert: &Alert, schema: &Schema, evidence: &Evidence) -> Option<Even
     Some(event)
 }
 
-/// What the rule says, and what is gathered of all events: with a limit for each, for it is not the host's alone.
+/// The rule's texts and the values gathered from all events. Each has a limit, because rules and indicators are not local.
 fn said(alert: &Alert, completed: Option<&Event>, cuts: &mut Cuts) -> Map<String, Json> {
     let mut threat = if alert.rule.threat.is_empty() { json!({}) } else { threat(&alert.rule.threat) };
     if let Some(enrichments) = alert.finding().and_then(cause::enrichments) {
@@ -170,7 +170,7 @@ fn said(alert: &Alert, completed: Option<&Event>, cuts: &mut Cuts) -> Map<String
         .collect()
 }
 
-/// A value that is cut where it is longer, which is noted.
+/// Cuts a value that is too long, and notes the cut.
 fn limited(name: &str, value: &Json, bytes_max: usize, cuts: &mut Cuts) -> Json {
     if cut::bytes_of_json(value) > bytes_max {
         cuts.name(name.to_owned());
@@ -178,7 +178,7 @@ fn limited(name: &str, value: &Json, bytes_max: usize, cuts: &mut Cuts) -> Json 
     cut::shrink(value, bytes_max)
 }
 
-/// Puts a value into the document; an object's members beside those that are there.
+/// Adds a value to the document. The members of an object are merged with existing ones.
 fn merge(root: &mut Map<String, Json>, name: String, value: Json) {
     match value {
         Json::Object(members) if members.is_empty() => {}
@@ -187,7 +187,7 @@ fn merge(root: &mut Map<String, Json>, name: String, value: Json) {
     }
 }
 
-/// Who made the document, as far as the event does not say.
+/// Adds the fields about the agent that the event does not have.
 fn describe_agent(root: &mut Map<String, Json>) {
     let version = env!("CARGO_PKG_VERSION");
     for (name, own) in [
@@ -252,7 +252,7 @@ fn rule(alert: &Alert) -> Json {
     })
 }
 
-/// `threat.*`: as ECS has it, the entries of all tactics side by side.
+/// `threat.*`: as in ECS, the entries of all tactics side by side.
 fn threat(threats: &[Threat]) -> Json {
     let tactics: Vec<_> = threats.iter().map(|threat| &threat.tactic).collect();
     let techniques = || threats.iter().flat_map(|threat| &threat.techniques);
@@ -272,7 +272,7 @@ fn listed(references: &[&Reference]) -> Json {
     })
 }
 
-/// `related.*`: every address, user, host and hash of all events, to search by.
+/// `related.*`: every address, user, host and hash of all events, for searches.
 fn related(alert: &Alert, completed: Option<&Event>) -> Json {
     let names: [(&str, &[lapwing_engine::FieldId]); 4] = [
         ("ip", &[field!("source.ip"), field!("destination.ip"), field!("related.ip")]),
@@ -300,7 +300,7 @@ fn related(alert: &Alert, completed: Option<&Event>) -> Json {
     related.into()
 }
 
-/// `lapwing.alert.*`, but for events and ancestors.
+/// `lapwing.alert.*`, without events and ancestors.
 fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, cuts: &mut Cuts) -> Map<String, Json> {
     let rule = &alert.rule;
     let mut own = Map::new();
@@ -344,7 +344,7 @@ fn own(alert: &Alert, schema: &Schema, evidence: &Evidence, cuts: &mut Cuts) -> 
     own
 }
 
-/// The last of an alert's events: what the source is asked about.
+/// The last event of an alert, for which the source is queried.
 pub(crate) fn last_event(alert: &Alert) -> Option<&Event> {
     alert.events().last().map(|event| &**event)
 }

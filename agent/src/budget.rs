@@ -1,9 +1,9 @@
-//! What may be held in memory, in bytes, and for whom.
+//! Memory limits in bytes, by owner.
 //!
-//! A [`Meter`] is one limit with what is held of it. A [`Charge`] lies beside what it is for and gives its bytes back when
-//! that is dropped, so that what is shared is charged once and what is forgotten is never charged on. [`Accounts`] part a
-//! meter by owner, so that the biggest consumer gives way first. `docs/limits.md` lists every limit there is; `limits` is its
-//! source and checks that it is complete, and that all of them together fit into what the unit allows.
+//! A [`Meter`] is one limit with the bytes that are held. A [`Charge`] is stored beside the object that it is for and returns
+//! its bytes when dropped, so that a shared object is charged once and only while it exists. [`Accounts`] divide a meter by
+//! owner, so that the biggest consumer is evicted first. `docs/limits.md` lists every limit; `limits` is its source and
+//! checks that it is complete and that the sum fits into the unit's memory limit.
 
 #[cfg(test)]
 mod limits;
@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value as Json, json};
 
-/// A limit in bytes, and how much of it is held.
+/// A limit in bytes, and the bytes that are held.
 #[derive(Debug)]
 pub(crate) struct Meter {
     name: &'static str,
@@ -30,12 +30,12 @@ impl Meter {
         Arc::new(Self { name, bytes_max, held: AtomicUsize::new(0), given_up: AtomicU64::new(0) })
     }
 
-    /// Takes so many bytes, also beyond the limit: the owner then makes room.
+    /// Takes bytes, beyond the limit too: the owner then evicts.
     pub(crate) fn take(&self, bytes: usize) {
         self.held.fetch_add(bytes, Relaxed);
     }
 
-    /// Takes so many bytes where the limit allows it.
+    /// Takes bytes if the limit allows it.
     pub(crate) fn try_take(&self, bytes: usize) -> bool {
         let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.bytes_max);
         let is_taken = self.held.fetch_update(Relaxed, Relaxed, fits).is_ok();
@@ -45,22 +45,22 @@ impl Meter {
         is_taken
     }
 
-    /// Gives so many bytes back.
+    /// Returns bytes.
     pub(crate) fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Relaxed);
     }
 
-    /// Counts things that were given up for the limit.
+    /// Counts objects that were evicted for the limit.
     pub(crate) fn given_up(&self, count: u64) {
         self.given_up.fetch_add(count, Relaxed);
     }
 
-    /// The bytes that are held.
+    /// Bytes that are held.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
     }
 
-    /// Whether more is held than the limit allows.
+    /// Whether more is held than the limit.
     pub(crate) fn is_over(&self) -> bool {
         self.held() > self.bytes_max
     }
@@ -76,7 +76,7 @@ impl Meter {
     }
 }
 
-/// Bytes of a meter that are held as long as this is there.
+/// Bytes of a meter, held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken {
     meter: Arc<Meter>,
@@ -84,12 +84,12 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Takes so many bytes where the limit allows it.
+    /// Takes bytes if the limit allows it.
     pub(crate) fn try_of(meter: &Arc<Meter>, bytes: usize) -> Option<Self> {
         meter.try_take(bytes).then(|| Self { meter: meter.clone(), bytes })
     }
 
-    /// Takes so many bytes where the limit is not passed yet: one thing may be larger than all that may be held.
+    /// Takes bytes if the limit is not exceeded yet: a single object may be larger than the limit.
     pub(crate) fn next_of(meter: &Arc<Meter>, bytes: usize) -> Option<Self> {
         let is_open = meter.held() < meter.bytes_max;
         is_open.then(|| {
@@ -105,7 +105,7 @@ impl Drop for Taken {
     }
 }
 
-/// Shares of a limit: no owner holds more than half of what the others leave, so that there is always room for one more.
+/// Shares of a limit: no owner may hold more than half of what the others leave, so that there is always room for one more.
 #[derive(Debug)]
 pub(crate) struct Shares {
     most: u64,
@@ -141,7 +141,7 @@ impl Shares {
         }
     }
 
-    /// Every owner gives so much back.
+    /// Every owner returns this many bytes.
     pub(crate) fn give_back_each(&mut self, amount: u64) {
         self.by_owner.retain(|_, own| {
             *own = own.saturating_sub(amount);
@@ -150,24 +150,24 @@ impl Shares {
         self.held = self.by_owner.values().sum();
     }
 
-    /// How many owners hold something.
+    /// Number of owners that hold bytes.
     pub(crate) fn owners(&self) -> usize {
         self.by_owner.len()
     }
 
-    /// Whether an owner holds something.
+    /// Whether an owner holds bytes.
     pub(crate) fn knows(&self, owner: u32) -> bool {
         self.by_owner.contains_key(&owner)
     }
 }
 
-/// A meter, parted by owner.
+/// A meter, divided by owner.
 pub(crate) struct Accounts {
     meter: Arc<Meter>,
     by_owner: HashMap<u32, Arc<Account>>,
 }
 
-/// What one owner holds.
+/// The bytes of one owner.
 #[derive(Debug)]
 struct Account {
     meter: Arc<Meter>,
@@ -183,7 +183,7 @@ impl Accounts {
         &self.meter
     }
 
-    /// Charges an owner with so many bytes.
+    /// Charges an owner.
     pub(crate) fn charge(&mut self, owner: u32, bytes: usize) -> Charge {
         let charge = Charge::default();
         self.charge_once(&charge, owner, bytes);
@@ -205,12 +205,12 @@ impl Accounts {
         }
     }
 
-    /// What an owner holds.
+    /// Bytes of an owner.
     pub(crate) fn held(&self, owner: u32) -> usize {
         self.by_owner.get(&owner).map_or(0, |account| account.held.load(Relaxed))
     }
 
-    /// The owner who holds most, what that is, and what the next one holds. Of owners who hold alike any one.
+    /// The owner with the most bytes, these bytes, and those of the next owner. Of equal owners any one.
     pub(crate) fn biggest(&self) -> Option<(u32, usize, usize)> {
         self.by_owner.iter().map(|(owner, account)| (*owner, account.held.load(Relaxed))).fold(
             None,
@@ -222,13 +222,13 @@ impl Accounts {
         )
     }
 
-    /// Forgets owners who hold nothing.
+    /// Removes owners without bytes.
     pub(crate) fn tidy(&mut self) {
         self.by_owner.retain(|_, account| account.held.load(Relaxed) > 0);
     }
 }
 
-/// Bytes that are charged as long as this is there. A copy is a separate, uncharged thing.
+/// Bytes that are charged while this exists. A copy is another object, and is not charged.
 #[derive(Debug, Default)]
 pub(crate) struct Charge(OnceLock<(Arc<Account>, usize)>);
 
@@ -247,7 +247,7 @@ impl Clone for Charge {
     }
 }
 
-/// What is charged for something is no part of what it is.
+/// A charge is not part of the value that it is for.
 impl PartialEq for Charge {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_given_back() {
+    fn a_dropped_charge_is_returned() {
         let mut accounts = Accounts::new(Meter::new("test", 100));
         let first = accounts.charge(7, 60);
         let second = accounts.charge(8, 50);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted() {
+    fn files_beyond_the_limit_are_counted() {
         let meter = Meter::new("test", 100);
         assert!(meter.try_take(100) && !meter.try_take(1));
         meter.give_back(1);

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_packaged_configuration_are_right() {
+    fn the_examples_of_the_packaged_configuration_are_valid() {
         let config = read(&uncommented("#     "));
         assert_eq!(config.cloudtrail.problems(), Vec::<String>::new());
         assert_eq!(config.cloudtrail.queue.len(), 1);

@@ -1,4 +1,4 @@
-//! Which events there are here, for rules to be held against.
+//! The events of this host, with which the needs of rules are compared.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS};
 use crate::sensor::{self, Wanted};
 use crate::source::cloudtrail::{self, Geo};
 
-/// What the sensor's events in auditd's words are called.
+/// The name of the source of the sensor's events in auditd's form.
 const AUDITD: &str = "auditd";
 
-/// The sources that this configuration switches on; without one, all that there can be.
+/// The sources that the configuration enables; without one, all sources.
 pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
     let mut sources = Vec::new();
     if config.is_none_or(|config| config.sensor.enabled) {
@@ -31,15 +31,15 @@ pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
     sources
 }
 
-/// What the sensor tells, and the same in auditd's words.
+/// The sensor's events, as they are and in auditd's form.
 fn of_sensor(wanted: &Wanted, has_udp: bool) -> [Source; 2] {
     let kinds = sensor::event_kinds(wanted, has_udp);
     let as_auditd = sensor::auditd_kinds(&kinds);
     [source("sensor", &action::streams(), kinds), source(AUDITD, &AUDITD_STREAMS, as_auditd)]
 }
 
-/// The rules that the sensor's events are for: those that are shown these as they are, and those whose needs are met
-/// better by the same events in auditd's words.
+/// The rules that run on the sensor's events: those that get them as they are, and those whose needs are met better by the
+/// same events in auditd's form.
 pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, config: &sensor::Config) -> [Vec<Arc<Rule>>; 2] {
     let sources = of_sensor(&config.env_vars, config.udp);
     let streams = action::streams();
@@ -63,7 +63,7 @@ mod tests {
     use lapwing_engine::coverage::{Covered, coverage};
     use lapwing_engine::{Loaded, Schema};
 
-    /// Rules that ask for what this host's events alone can hold, and how far they do.
+    /// Rules that need the events of this host, and their coverage.
     const RULES: &[(Covered, &str)] = &[
         (
             Covered::All,
@@ -104,7 +104,7 @@ mod tests {
         (Covered::None, "process where event.action == \"ptrace\""),
     ];
 
-    /// The same for rules that read auditd's events alone: the sensor's in auditd's words.
+    /// Rules that read auditd's events only: the sensor's in auditd's form.
     const AUDITD_RULES: &[(Covered, &str)] = &[
         (
             Covered::All,

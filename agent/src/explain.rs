@@ -1,4 +1,4 @@
-//! Why a rule did or did not match, for people and for programs. What is given back for people is escaped.
+//! Why a rule did or did not match, as text and JSON. Text is escaped.
 
 use lapwing_engine::explain::{Chain, Explanation, Part, Trace, Traced};
 use lapwing_engine::lang::Query;
@@ -8,15 +8,15 @@ use serde_json::{Value as Json, json};
 
 use crate::terminal::{escape, shows_unicode};
 
-/// Most characters of one value that are shown, and most values of one field.
+/// Maximum number of characters of a value, and of values of a field.
 const VALUE_CHARACTERS_MAX: usize = 160;
 const VALUES_MAX: usize = 8;
-/// Most characters of a condition that are shown: lists of patterns are long, and the rule has them whole.
+/// Maximum number of characters of a condition: lists of patterns are long, and the rule contains them.
 const CONDITION_CHARACTERS_MAX: usize = 240;
-/// Most alternatives of which none holds that are shown.
+/// Maximum number of alternatives that are shown if none holds.
 const ALTERNATIVES_MAX: usize = 12;
 
-/// How marks are drawn: what holds, and what does not.
+/// The marks for conditions that hold and do not hold.
 #[derive(Clone, Copy)]
 pub(crate) struct Marks {
     holds: &'static str,
@@ -24,12 +24,12 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// Those that the locale can show.
+    /// The marks that the locale can show.
     pub(crate) fn of_locale() -> Self {
         if shows_unicode() { Self { holds: "✓", fails: "✗" } } else { Self::ascii() }
     }
 
-    /// Those that everything can show.
+    /// Marks in ASCII.
     pub(crate) const fn ascii() -> Self {
         Self { holds: "ok", fails: "--" }
     }
@@ -39,7 +39,7 @@ impl Marks {
     }
 }
 
-/// What the rule's event queries are called, in their order.
+/// The names of the rule's event queries, in their order.
 pub(crate) fn names(rule: &Rule) -> Vec<String> {
     let Kind::Eql(query) = &rule.kind else { return vec!["the query".to_owned()] };
     let until = match query.inner() {
@@ -57,7 +57,7 @@ pub(crate) fn names(rule: &Rule) -> Vec<String> {
     (0..events).map(name).collect()
 }
 
-/// Why it did or did not match, in lines. `names` are those of the rule's event queries.
+/// The explanation in lines. `names` are those of the rule's event queries.
 pub(crate) fn lines(explanation: &Explanation, names: &[String], marks: Marks) -> Vec<String> {
     let Explanation { events, alert_count, alerts, parts, chain, state, excused } = explanation;
     let mut lines = vec![format!("events: {events}, alerts: {alert_count}")];
@@ -65,7 +65,7 @@ pub(crate) fn lines(explanation: &Explanation, names: &[String], marks: Marks) -
         lines.push(format!("  alert at {}", alert.time));
         lines.extend(alert.events().map(|event| format!("    {}", brief(event))));
     }
-    // What came nearest is told first: it is what people look for.
+    // The closest attempt is printed first, because it is the most useful.
     let mut order: Vec<_> = parts.iter().zip(names).collect();
     let nearest = |part: &Part| part.misses.first().map_or(2.0, |miss| miss.nearness);
     order.sort_by(|(left, _), (right, _)| nearest(left).total_cmp(&nearest(right)).reverse());
@@ -82,7 +82,7 @@ pub(crate) fn lines(explanation: &Explanation, names: &[String], marks: Marks) -
         lines.push("exceptions".to_owned());
         lines.extend(excused.iter().map(|(exception, times)| {
             let Exception { file, line, reason, .. } = &**exception;
-            format!("  {} kept back {times}: {}", escape(&format!("{file}:{line}")), escape(reason))
+            format!("  {} suppressed {times}: {}", escape(&format!("{file}:{line}")), escape(reason))
         }));
     }
     lines
@@ -90,20 +90,20 @@ pub(crate) fn lines(explanation: &Explanation, names: &[String], marks: Marks) -
 
 fn part_lines(part: &Part, name: &str, marks: Marks) -> Vec<String> {
     if let Some(first) = &part.first {
-        let mut lines = vec![format!("{name}: events that met it: {}, the first of them", part.matched)];
+        let mut lines = vec![format!("{name}: {} events matched, the first ones", part.matched)];
         lines.extend(traced_lines(first, marks, true));
         return lines;
     }
     let mut lines = vec![format!(
-        "{name}: met by no event{}",
-        if part.misses.is_empty() { "" } else { ", most nearly by" }
+        "{name}: no event matched{}",
+        if part.misses.is_empty() { "" } else { "; the closest" }
     )];
     let misses = part.misses.iter().enumerate();
     lines.extend(misses.flat_map(|(index, miss)| traced_lines(miss, marks, index == 0)));
     lines
 }
 
-/// An event and how it came out: every condition, or those that fail.
+/// An event with its result: every condition, or those that fail.
 fn traced_lines(traced: &Traced, marks: Marks, whole: bool) -> Vec<String> {
     let mut lines = vec![format!("  {}", brief(&traced.event))];
     for part in traced.trace.parts.iter().filter(|part| whole || !part.holds) {
@@ -112,14 +112,14 @@ fn traced_lines(traced: &Traced, marks: Marks, whole: bool) -> Vec<String> {
     lines
 }
 
-/// A condition and what it is made of, each with its mark and the values that were there.
+/// A condition and its parts, each with its mark and the values.
 fn tree(trace: &Trace, marks: Marks, indent: usize, lines: &mut Vec<String>) {
     let text = cut(&trace.text, CONDITION_CHARACTERS_MAX);
     let mark = marks.of(trace.holds);
     let values: Vec<_> = trace.values.iter().map(|(name, values)| shown(name, values)).collect();
     let values = if values.is_empty() { String::new() } else { format!("    {}", values.join(", ")) };
     lines.push(format!("{:indent$}{mark} {}{}", "", escape(&text), escape(&values)));
-    // Of alternatives one that holds says it all.
+    // One alternative that holds is sufficient.
     let parts: Vec<_> = match trace.text.as_str() {
         "one of" if trace.holds => trace.parts.iter().filter(|part| part.holds).collect(),
         _ => trace.parts.iter().collect(),
@@ -146,7 +146,7 @@ fn shown(name: &str, values: &[Value]) -> String {
 
 fn chain_lines(chain: &Chain, names: &[String]) -> Vec<String> {
     let name = |stage: &usize| names.get(*stage).cloned().unwrap_or_default();
-    let mut lines = vec!["the furthest it came".to_owned()];
+    let mut lines = vec!["closest attempt".to_owned()];
     for (key, value) in &chain.keys {
         let value = value.as_deref().unwrap_or("(absent)");
         lines.push(escape(&format!("  joined by {key} = {value}")).into_owned());
@@ -157,10 +157,10 @@ fn chain_lines(chain: &Chain, names: &[String]) -> Vec<String> {
     if let Some(stopped) = &chain.stopped {
         let stage = name(&stopped.stage);
         if stopped.refused.is_empty() {
-            lines.push(format!("  {stage}: no event met it"));
+            lines.push(format!("  {stage}: no event matched"));
         } else {
             lines.push(format!(
-                "  {stage}: events that met it: {}, none of which could be taken",
+                "  {stage}: {} events matched, none continued the sequence",
                 stopped.refused_count
             ));
         }
@@ -191,7 +191,7 @@ fn cut(text: &str, characters_max: usize) -> String {
     }
 }
 
-/// The same as an object.
+/// The explanation as JSON.
 pub(crate) fn to_json(explanation: &Explanation, schema: &Schema) -> Json {
     let traced = |traced: &Traced| {
         json!({

@@ -1,4 +1,4 @@
-//! Tests of rules: what happens and what alerts must come of it, in TOML beside the rule.
+//! Rule tests: events and the expected alerts, in TOML beside the rule.
 //!
 //! ```toml
 //! [event.exec]                       # a template
@@ -17,9 +17,9 @@
 //! A test of a rule of type `threat_match` has its `indicators`, as ECS documents:
 //! `indicators = [{ threat.indicator.ip = "192.0.2.1" }]`.
 //!
-//! An event is its template with its own fields in place of the template's. Events follow each other by `after`, a
-//! millisecond where it is not said; `repeat` and `every` make many of one. In place of `events`, `events_file` names a
-//! recording, from the folder of the file that it stands in: NDJSON, a JSON array or CloudTrail's, compressed or not.
+//! An event is its template, overridden by its own fields. `after` is its distance from the event before, by default a
+//! millisecond; `repeat` and `every` create many events from one. Instead of `events`, `events_file` names a recording,
+//! relative to the folder of the test file: NDJSON, a JSON array or CloudTrail files, compressed or not.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,20 +41,20 @@ use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Replay};
 use crate::{bounded, folder};
 
-/// Most bytes of a file with tests.
+/// Maximum size of a test file, in bytes.
 const TESTS_BYTES_MAX: u64 = 64 << 20;
 
-/// When the first event happens, in milliseconds since 1970: 2026-01-01T00:00:00Z.
+/// Time of the first event, in milliseconds since 1970: 2026-01-01T00:00:00Z.
 const START_MILLIS: i64 = 1_767_225_600_000;
-/// How long after the one before it an event happens, where it does not say.
+/// Default of `after`.
 const STEP: Duration = Duration::from_millis(1);
-/// Deepest chain of templates.
+/// Maximum depth of a chain of templates.
 const TEMPLATES_DEEP_MAX: usize = 8;
-/// Most events of a test, written down or recorded.
+/// Maximum number of events of a test, inline or recorded.
 const EVENTS_MAX: usize = 1_000_000;
-/// Most bytes of the documents of a test's alerts.
+/// Maximum bytes of the documents of a test's alerts.
 const ALERTS_BYTES_MAX: usize = 64 << 20;
-/// Most events that `repeat` makes of one.
+/// Maximum value of `repeat`.
 const REPEAT_MAX: usize = 100_000;
 
 /// The tests of one rule file.
@@ -67,26 +67,26 @@ pub(crate) struct Fixture {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Test {
-    /// What it shows.
+    /// Its name.
     pub(crate) name: String,
-    /// What happens.
+    /// The events.
     #[serde(default)]
     events: Vec<Json>,
-    /// A recording of it, in place of `events`.
+    /// A recording, instead of `events`.
     events_file: Option<PathBuf>,
-    /// What is known of threats: ECS documents.
+    /// Indicators: ECS documents.
     #[serde(default)]
     indicators: Vec<Map<String, Json>>,
-    /// What must come of it.
+    /// The expected alerts.
     alerts: Expected,
 }
 
-/// How a test went.
+/// The result of a test.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    /// What the rule does in place of what is expected; `None` where it does that.
+    /// The difference from the expected alerts; `None` if the test passed.
     pub(crate) failure: Option<String>,
-    /// Why, where it failed.
+    /// The explanation of a failure.
     pub(crate) explanation: Option<Explanation>,
 }
 
@@ -103,7 +103,7 @@ struct Tables {
     event: BTreeMap<String, Json>,
     #[serde(default)]
     test: Vec<Test>,
-    /// What else is in the file: the rule, where the tests are in its file.
+    /// The rest of the file: the rule, if the tests are in its file.
     #[serde(flatten)]
     others: BTreeMap<String, IgnoredAny>,
 }
@@ -112,7 +112,7 @@ impl Fixture {
     /// The tests of a rule file: those in it, and those in the file beside it whose name ends in `.test.toml`.
     ///
     /// # Errors
-    /// A file that cannot be read or holds no tests as they are written.
+    /// A file cannot be read or is invalid.
     pub(crate) fn read(rule_file: &Path) -> Result<Self> {
         let mut fixture = Self { events: BTreeMap::new(), tests: Vec::new() };
         for file in [rule_file.to_owned(), beside(rule_file)] {
@@ -125,7 +125,7 @@ impl Fixture {
             if file != rule_file
                 && let Some(key) = tables.others.keys().next()
             {
-                bail!("{}: a file of tests has no key `{key}`", file.display());
+                bail!("{}: unknown key `{key}` in a test file", file.display());
             }
             fixture.events.extend(tables.event);
             let folder = file.parent().unwrap_or(Path::new(""));
@@ -140,7 +140,7 @@ impl Fixture {
     /// Runs a test.
     ///
     /// # Errors
-    /// A test that is wrong itself.
+    /// The test is invalid.
     pub(crate) fn run(&self, test: &Test, rule: &Arc<Rule>, schema: &Arc<Schema>) -> Result<Outcome> {
         let rule = Arc::new(Rule { enabled: true, ..(**rule).clone() });
         let mut indicators = Indicators::default();
@@ -175,7 +175,7 @@ impl Fixture {
         Ok(Outcome { failure, explanation })
     }
 
-    /// Gives the events of a test, written down or recorded, one after the other: not all of them are in memory at once.
+    /// Reads the events of a test one by one, so that they are not all in memory at once.
     fn each_event(
         &self,
         test: &Test,
@@ -191,7 +191,7 @@ impl Fixture {
         let mut replay = Replay::new(schema.clone(), Geo::default());
         let recorded = replay.events(Documents::new(opened, &file.display().to_string())?);
         for (number, recorded) in recorded.enumerate() {
-            ensure!(number < EVENTS_MAX, "{} holds more than {EVENTS_MAX} events", file.display());
+            ensure!(number < EVENTS_MAX, "{} contains more than {EVENTS_MAX} events", file.display());
             each(Arc::new(recorded?.event))?;
         }
         Ok(())
@@ -212,7 +212,7 @@ impl Fixture {
             };
             ensure!(repeat <= REPEAT_MAX, "`repeat` must be a number up to {REPEAT_MAX}");
             count += repeat;
-            ensure!(count <= EVENTS_MAX, "a test may have {EVENTS_MAX} events");
+            ensure!(count <= EVENTS_MAX, "a test may have at most {EVENTS_MAX} events");
             millis += i64::try_from(after.as_millis())?;
             let has_time = event.contains_key("@timestamp");
             let mut event = Json::Object(event);
@@ -227,18 +227,15 @@ impl Fixture {
         Ok(())
     }
 
-    /// An event on top of its template.
+    /// An event merged with its template.
     fn merged(&self, written: &Map<String, Json>, depth: usize) -> Result<Map<String, Json>> {
         let mut event = match written.get("from") {
             None => Map::new(),
-            Some(_) if depth == 0 => bail!("templates lie more than {TEMPLATES_DEEP_MAX} deep"),
+            Some(_) if depth == 0 => bail!("templates are nested more than {TEMPLATES_DEEP_MAX} deep"),
             Some(from) => {
                 let name = from.as_str().context("`from` must be the name of a template")?;
                 let template = self.events.get(name).and_then(Json::as_object);
-                self.merged(
-                    template.ok_or_else(|| anyhow!("there is no template [event.{name}]"))?,
-                    depth - 1,
-                )?
+                self.merged(template.ok_or_else(|| anyhow!("unknown template [event.{name}]"))?, depth - 1)?
             }
         };
         for (key, value) in written.iter().filter(|(key, _)| *key != "from") {
@@ -248,21 +245,21 @@ impl Fixture {
     }
 }
 
-/// The documents of alerts, and how long they are together.
+/// Documents of alerts, with their total size.
 #[derive(Default)]
 struct Documented {
     list: Vec<Json>,
     bytes: usize,
 }
 
-/// Makes documents of the alerts so far.
+/// Converts the alerts so far to documents.
 fn documents_of(output: &mut Output, schema: &Schema, documents: &mut Documented) -> Result<()> {
     output.changes.clear();
     for alert in output.alerts.drain(..) {
         let document = alert::document(&alert, schema, &Evidence::default());
         documents.bytes += document.json.len();
-        ensure!(documents.bytes <= ALERTS_BYTES_MAX, "its alerts take more than {ALERTS_BYTES_MAX} bytes");
-        let read = serde_json::from_slice(&document.json).context("an alert's document is no JSON")?;
+        ensure!(documents.bytes <= ALERTS_BYTES_MAX, "its alerts exceed {ALERTS_BYTES_MAX} bytes");
+        let read = serde_json::from_slice(&document.json).context("the document of an alert is not JSON")?;
         documents.list.push(read);
     }
     Ok(())
@@ -273,13 +270,13 @@ fn text(file: File) -> std::io::Result<String> {
         .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "the file is not text in UTF-8"))
 }
 
-/// Where the tests of a rule file lie that are not in it.
+/// The path of the test file beside a rule file.
 fn beside(rule_file: &Path) -> PathBuf {
     let stem = rule_file.file_stem().unwrap_or_default().to_string_lossy();
     rule_file.with_file_name(format!("{stem}{TESTS}"))
 }
 
-/// Puts a value in the place of another; tables are merged key by key. An empty string takes a field away.
+/// Overrides a value; tables are merged key by key. An empty string removes a field.
 fn merge(base: &mut Json, value: &Json) {
     match (base, value) {
         (Json::Object(base), Json::Object(value)) => {
@@ -300,7 +297,7 @@ fn take_span(event: &mut Map<String, Json>, key: &str) -> Result<Option<Duration
 }
 
 impl Expected {
-    /// How the alerts differ from what is expected.
+    /// The difference between the alerts and the expected ones.
     fn differs(&self, documents: &[Json]) -> Option<String> {
         let count = match self {
             Self::Count(count) => *count,
@@ -318,10 +315,10 @@ impl Expected {
     }
 }
 
-/// The first thing of `expected` that `found` does not hold.
+/// The first part of `expected` that `found` does not contain.
 fn missing(expected: &Json, found: &Json, path: &mut String) -> Option<String> {
     let Json::Object(keys) = expected else {
-        return (expected != found).then(|| format!("{path} must be {expected} and is {found}"));
+        return (expected != found).then(|| format!("{path} must be {expected}, found {found}"));
     };
     keys.iter().find_map(|(key, expected)| {
         let end = path.len();

@@ -1,11 +1,11 @@
-//! The agent's own log: to standard error, where journald takes it up.
+//! The agent's own log, on standard error, from where journald reads it.
 
 use std::io::IsTerminal as _;
 
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
-/// `[log]`: what the agent says about itself.
+/// `[log]`: the agent's own log.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {

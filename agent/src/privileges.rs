@@ -1,11 +1,11 @@
-//! What the process may do after it has started: only what it still needs.
+//! Drops the privileges that are not needed after the start.
 
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability, CapsHashSet};
 
-/// What a running agent needs, and for what.
+/// The capabilities that a running agent needs, with their use.
 const NEEDED: [Capability; 4] = [
-    // Reading the maps of the programs, and running the one that reads a socket's port.
+    // Reading the programs' maps, and running the program that reads a socket's port.
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,
     // `/proc/PID/exe` and `/proc/PID/fd` of other users' processes, for alerts.
@@ -13,18 +13,18 @@ const NEEDED: [Capability; 4] = [
     Capability::CAP_DAC_READ_SEARCH,
 ];
 
-/// Gives up every capability that is not needed any more, and the ability to gain one by execve. It holds for this
-/// thread and those that it starts from now on.
+/// Drops every capability that is no longer needed, and the ability to gain one by execve. This applies to this thread and
+/// those that it starts later.
 ///
 /// # Errors
-/// The kernel refuses, which it does not to a thread that only gives up.
+/// The kernel refuses, which it never does for a thread that only drops capabilities.
 pub(crate) fn drop_needless() -> Result<()> {
     nix::sys::prctl::set_no_new_privs().context("cannot set no_new_privs")?;
     let held = caps::read(None, CapSet::Permitted).context("cannot read the capabilities")?;
     let kept: CapsHashSet = NEEDED.into_iter().filter(|capability| held.contains(capability)).collect();
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false) {
         for capability in caps::all().into_iter().filter(|capability| !kept.contains(capability)) {
-            // A capability that this kernel does not know cannot be dropped and is not held.
+            // A capability that this kernel does not have cannot be dropped and is not held.
             let _ = caps::drop(None, CapSet::Bounding, capability);
         }
     }

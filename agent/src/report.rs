@@ -1,4 +1,4 @@
-//! What is wrong with rule files, for people and for programs.
+//! Diagnostics of rule files, as text and JSON.
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
@@ -6,7 +6,7 @@ use lapwing_engine::Report;
 use lapwing_engine::lang::{Diagnostic, Severity};
 use serde_json::{Value as Json, json};
 
-/// A report with the places in the file's text, in colours where `styled`.
+/// A report with excerpts of the file, coloured if `styled`.
 pub(crate) fn render(report: &Report, styled: bool) -> String {
     let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(if styled { DecorStyle::Unicode } else { DecorStyle::Ascii });
@@ -37,7 +37,7 @@ fn one(renderer: &Renderer, report: &Report, diagnostic: &Diagnostic) -> String 
     renderer.render(&[group])
 }
 
-/// Every finding of a report as an object of its own.
+/// The diagnostics of a report, as an object each.
 pub(crate) fn to_json(report: &Report) -> impl Iterator<Item = Json> + '_ {
     report.diagnostics.iter().map(|diagnostic| {
         let (line, column) = position(&report.text, diagnostic.span.start);
@@ -57,7 +57,7 @@ pub(crate) fn to_json(report: &Report) -> impl Iterator<Item = Json> + '_ {
     })
 }
 
-/// The line and column of a place, both from one, the column in characters.
+/// Line and column of an offset, both from one, the column in characters.
 fn position(text: &str, at: usize) -> (usize, usize) {
     let before = &text[..floor(text, at)];
     let line = before.matches('\n').count() + 1;

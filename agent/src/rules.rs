@@ -12,25 +12,24 @@ use serde::Deserialize;
 use crate::bounded;
 use crate::folder::Listing;
 
-/// Most files that are read.
+/// Maximum number of files.
 const FILES_MAX: usize = 20_000;
-/// Most bytes of all files together; those that come then are not read.
+/// Maximum bytes of all files together; further files are not read.
 const BYTES_MAX: usize = 64 << 20;
-/// What the names of files with tests of rules end with; they hold no rules.
+/// Suffix of files with rule tests; they contain no rules.
 pub(crate) const TESTS: &str = ".test.toml";
 
-/// Where exceptions lie, where the configuration does not say.
+/// Default path of exceptions.
 const EXCEPTIONS: &str = "/etc/lapwing/exceptions.d";
 
-/// `[rules]`: what is detected.
+/// `[rules]`: the rules.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Folders and files of rules and of the jobs that they name. Default: the package's, `/usr/share/lapwing/rules`,
-    /// and the user's own, `/etc/lapwing/rules`.
+    /// Folders and files of rules and of the jobs that they name. Default: those of the package, `/usr/share/lapwing/rules`,
+    /// and of the user, `/etc/lapwing/rules`.
     pub(crate) paths: Vec<PathBuf>,
-    /// A folder or file of exceptions: what rules find and nobody wants to hear of. Default:
-    /// `/etc/lapwing/exceptions.d`, which need not be there.
+    /// A folder or file of exceptions, which suppress alerts. Default: `/etc/lapwing/exceptions.d`, which need not exist.
     pub(crate) exceptions: PathBuf,
     /// How long after a new_terms rule's first match terms are only learned, without alerts, such as `"24h"`. Default:
     /// `"0s"`: the first sighting of a term after the installation is an alert.
@@ -45,10 +44,10 @@ impl Default for Config {
     }
 }
 
-/// Reads the rules of all files below the given paths, in the order of their names.
+/// Loads the rules of all files below the given paths, in the order of their names.
 ///
 /// # Errors
-/// A path that cannot be read. What is wrong with a file is in the result and keeps no other from being read.
+/// A path cannot be read. Errors in a file are in the result, and do not affect other files.
 pub(crate) fn load(paths: &[PathBuf], schema: &mut Schema) -> Result<Loaded> {
     let contents = Contents::of(&files(paths)?);
     let mut loaded = Loaded::read(contents.named(), schema);
@@ -56,18 +55,18 @@ pub(crate) fn load(paths: &[PathBuf], schema: &mut Schema) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Reads the exceptions of a file, or of all files below a folder, in the order of their names. The default folder need
-/// not be there; without a path there are none.
+/// Loads the exceptions of a file, or of all files below a folder, in the order of their names. The default folder need
+/// not exist. Without a path there are no exceptions.
 ///
 /// # Errors
-/// The path cannot be read. What is wrong with an exception is in the result and keeps no other from being read.
+/// The path cannot be read. Errors in an exception are in the result, and do not affect others.
 pub(crate) fn exceptions(path: Option<&PathBuf>, schema: &mut Schema) -> Result<Exceptions> {
     let Some(path) = path.filter(|path| *path != Path::new(EXCEPTIONS) || path.exists()) else {
         return Ok(Exceptions::default());
     };
     ensure!(
         path.exists(),
-        "there are no exceptions at {}; make that folder, or name another by `rules.exceptions`",
+        "no exceptions at {}; create that folder, or set `rules.exceptions`",
         path.display()
     );
     let contents = Contents::of(&listing([path])?);
@@ -79,9 +78,9 @@ pub(crate) fn exceptions(path: Option<&PathBuf>, schema: &mut Schema) -> Result<
 /// The contents of files.
 #[derive(Default)]
 struct Contents {
-    /// Names and contents, these as far as they are read.
+    /// Names and contents, as far as they were read.
     read: Vec<(String, Vec<u8>)>,
-    /// Files that cannot be read, with why.
+    /// Files that cannot be read, with the reason.
     unreadable: Vec<(String, String)>,
 }
 
@@ -96,10 +95,7 @@ impl Contents {
             let most = (FILE_BYTES_MAX + 1).min(left);
             match found.open().and_then(|opened| bounded::start(opened, most as u64)) {
                 Ok(bytes) if bytes.len() == left => {
-                    contents.refuse(
-                        &found.path,
-                        &format!("all files together are longer than {BYTES_MAX} bytes"),
-                    );
+                    contents.refuse(&found.path, &format!("all files together exceed {BYTES_MAX} bytes"));
                 }
                 Ok(bytes) => {
                     left -= bytes.len();
@@ -123,12 +119,12 @@ impl Contents {
 /// The files of rules and jobs below the given paths, in the order of their names.
 ///
 /// # Errors
-/// A path that cannot be read.
+/// A path cannot be read.
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Listing> {
     for path in paths {
         ensure!(
             path.try_exists().unwrap_or(true),
-            "there are no rules at {}; make that folder, or name another by `rules.paths` or `--rules`",
+            "no rules at {}; create that folder, or set `rules.paths` or `--rules`",
             path.display()
         );
     }
@@ -145,7 +141,7 @@ fn listing<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Listing> 
     Ok(listing)
 }
 
-/// Whether a file of this name in a folder holds rules, jobs or exceptions.
+/// Whether a file with this name contains rules, jobs or exceptions.
 pub(crate) fn is_rules(name: &str) -> bool {
     name.ends_with(".toml") && !name.ends_with(TESTS)
 }
@@ -156,7 +152,7 @@ pub(crate) fn reading(rules: &[Arc<Rule>], data_streams: &[&str]) -> Vec<Arc<Rul
     rules.iter().filter(reads).cloned().collect()
 }
 
-/// Those of the rules that look at where an address is.
+/// The rules that use the location of an address.
 pub(crate) fn needing_places(rules: &[Arc<Rule>], schema: &Schema) -> Vec<Arc<Rule>> {
     let looks =
         |rule: &Arc<Rule>| rule.fields().into_iter().any(|id| schema.name(id).starts_with("source.geo."));

@@ -1,5 +1,5 @@
-//! Text for people: whatever an attacker puts into an argument or a file name must not move the cursor, hide
-//! a line or turn the order of letters around on the terminal of whoever investigates.
+//! Text for terminals. Arguments and file names are chosen by attackers, and must not move the cursor, hide a line or reverse
+//! the order of characters on an investigator's terminal.
 
 use std::borrow::Cow;
 use std::env;
@@ -9,34 +9,34 @@ use std::io::IsTerminal as _;
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Width that text is wrapped at where the terminal is wider: longer lines are hard to read.
+/// Maximum width of wrapped text: longer lines are hard to read.
 const TEXT_WIDTH_MAX: usize = 100;
-/// The narrowest terminal that is catered for.
+/// Minimum width of a terminal.
 const WIDTH_MIN: usize = 40;
 
-/// What the standard output can show.
+/// The capabilities of standard output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
-    /// Columns; `None` where it is no terminal, and no line is cut or wrapped.
+    /// Columns; `None` if it is no terminal, and lines are neither cut nor wrapped.
     width: Option<usize>,
-    /// Whether colours are shown.
+    /// Whether it is coloured.
     colour: bool,
 }
 
-/// What a piece of text is, which decides on its looks.
+/// The role of a text, which determines its style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// A heading, or what the eye looks for.
+    /// A heading or an important value.
     Strong,
-    /// What is there for completeness.
+    /// A less important value.
     Faint,
-    /// All is well.
+    /// Good state.
     Good,
-    /// Worth a look.
+    /// Low severity.
     Notice,
-    /// Worth a look now.
+    /// Medium severity.
     Bad,
-    /// Worth getting up for.
+    /// High severity.
     Worst,
 }
 
@@ -55,8 +55,8 @@ impl Look {
 }
 
 impl Screen {
-    /// What the standard output is: colours only on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`. Where it
-    /// is no terminal, an exported `COLUMNS` says how wide it is all the same.
+    /// The capabilities of standard output: colours on a terminal only, unless `NO_COLOR` is set or `TERM` is `dumb`. If it is
+    /// no terminal, an exported `COLUMNS` still sets the width.
     pub(crate) fn stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -84,7 +84,7 @@ impl Screen {
         Self { width: Some(width), colour: false }
     }
 
-    /// The text in its looks. It must be [`escape`]d already.
+    /// The text in its style. It must be [`escape`]d already.
     pub(crate) fn paint(self, look: Look, text: &str) -> String {
         if !self.colour || text.is_empty() {
             return text.to_owned();
@@ -101,12 +101,12 @@ impl Screen {
         }
     }
 
-    /// The text in lines that fit after an indent of so many columns, the first one not indented.
+    /// The text wrapped after an indent of this many columns; the first line is not indented.
     pub(crate) fn wrap(self, text: &str, indent: usize) -> String {
         self.wrap_within(text, indent, usize::MAX)
     }
 
-    /// The same with at most so many lines of it, and one more that says so where there are more.
+    /// The same with a maximum number of lines, and one more that reports the cut.
     pub(crate) fn wrap_within(self, text: &str, indent: usize, lines_max: usize) -> String {
         let Some(width) = self.width else { return text.to_owned() };
         let width = width.min(TEXT_WIDTH_MAX).saturating_sub(indent).max(WIDTH_MIN / 2);
@@ -120,15 +120,15 @@ impl Screen {
     }
 }
 
-/// Whether the locale says that characters beyond ASCII can be shown.
+/// Whether the locale supports characters beyond ASCII.
 pub(crate) fn shows_unicode() -> bool {
     let settings = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(|name| env::var(name).ok());
     let locale = settings.into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// The text with everything that is not a visible character written out: control characters as `\n` or
-/// `\x1b`, the marks that turn text around or take no space as `\u{202e}`. A backslash stays as it is.
+/// The text with everything that is not a visible character escaped: control characters as `\n` or `\x1b`, marks that
+/// reverse text or take no space as `\u{202e}`. A backslash is unchanged.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);
@@ -148,8 +148,8 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// JSON in which everything that is not a visible character is written as `\u202e`, in pairs where it must be: the same
-/// document. What JSON itself lays out by, spaces and line ends, stays.
+/// JSON in which every character that is not visible is escaped as `\u202e`, in surrogate pairs if needed: the same
+/// document. JSON's own whitespace is unchanged.
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let acts = |c: char| is_hidden(c) && c != '\n';
     if !json.chars().any(acts) {
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_hidden_reaches_the_terminal() {
+    fn invisible_characters_are_escaped() {
         for (text, escaped) in [
             ("curl -s http://x/ | sh", "curl -s http://x/ | sh"),
             ("a\\n", "a\\n"),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn json_on_a_terminal_is_the_same_document_and_nothing_in_it_acts() {
+    fn json_for_a_terminal_is_escaped_and_the_same_document() {
         for (text, escaped) in [
             ("plain größe 日本", "plain größe 日本"),
             ("\u{9b}31m\u{7f}", "\\u009b31m\\u007f"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_fit_whatever_their_letters_take() {
+    fn lines_fit_whatever_the_width_of_their_characters() {
         for (text, width, expected) in [
             ("short", 5, "short"),
             ("longer", 5, "long…"),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_only_where_they_are_seen() {
+    fn colours_are_used_on_terminals_only() {
         assert_eq!(Screen::plain().paint(Look::Worst, "x"), "x");
         let coloured = Screen { width: None, colour: true }.paint(Look::Strong, "x");
         assert_eq!(coloured, "\u{1b}[1mx\u{1b}[0m");

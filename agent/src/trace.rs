@@ -1,15 +1,15 @@
-//! What the owner of a file that the agent writes says of it, so that others can see whether somebody took it away: its place
-//! and its length as they must be, and what the owner found otherwise when it came to write.
+//! The trace of a file that the agent writes: its place and minimum length, set by its owner, and the owner's own findings.
+//! Other threads compare them with the file system to notice its removal.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Most losses that wait until they are reported.
+/// Maximum number of losses that wait to be reported.
 const LOSSES_MAX: usize = 8;
 
-/// A file, and how long it is at least.
+/// A file and its minimum length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KnownFile {
     pub(crate) device: u64,
@@ -17,13 +17,13 @@ pub(crate) struct KnownFile {
     pub(crate) length: u64,
 }
 
-impl KnownFile {
-    /// Of an open file of which so many bytes are known to be there.
+impl Place {
+    /// The trace of an open file with at least this many bytes.
     pub(crate) fn new(file: &Metadata, length: u64) -> Self {
         Self { device: file.dev(), inode: file.ino(), length }
     }
 
-    /// Whether this is the file, however long it is.
+    /// Whether this is the file, whatever its length.
     pub(crate) fn is(&self, file: &Metadata) -> bool {
         (self.device, self.inode) == (file.dev(), file.ino())
     }
@@ -32,17 +32,17 @@ impl KnownFile {
 /// How a file was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// Nothing is at its path any more.
+    /// Its path does not exist.
     Gone,
-    /// Another file is there.
+    /// Another file is at its path.
     Replaced,
     /// It is shorter than what was written.
     Shorter,
 }
 
 impl How {
-    /// How a file differs from what is at its path now; `None` where it does not.
-    pub(crate) fn of(place: &KnownFile, now: Option<&Metadata>) -> Option<Self> {
+    /// The difference between the file and what is at its path; `None` if there is none.
+    pub(crate) fn of(place: &Place, now: Option<&Metadata>) -> Option<Self> {
         match now {
             None => Some(Self::Gone),
             Some(now) if !place.is(now) => Some(Self::Replaced),
@@ -60,7 +60,7 @@ pub(crate) struct Loss {
     pub(crate) at: Instant,
 }
 
-/// What is known of one file. Its owner writes it, and the watch over the agent's files reads it.
+/// The trace of one file. The owner writes it; the integrity thread reads it.
 #[derive(Debug, Default)]
 pub(crate) struct Trace(Mutex<State>);
 
@@ -76,12 +76,12 @@ impl Trace {
         Arc::default()
     }
 
-    /// The owner writes to this file from now on; to none, while it changes from one to another itself.
-    pub(crate) fn set(&self, place: Option<KnownFile>) {
+    /// Sets the file that the owner writes to; `None` while it switches files itself.
+    pub(crate) fn set(&self, place: Option<Place>) {
         self.state().open = place;
     }
 
-    /// The owner found its file lost. It is said once for each file.
+    /// Adds a loss that the owner noticed. Each file is reported once.
     pub(crate) fn lose(&self, how: How) {
         let mut state = self.state();
         if let Some(place) = state.open.take()
@@ -91,7 +91,7 @@ impl Trace {
         }
     }
 
-    /// Somebody ordered that files are opened anew, as after a rename.
+    /// A reopen was requested, as after a rename.
     pub(crate) fn hangup(&self) {
         self.state().hangup = Some(Instant::now());
     }
@@ -101,12 +101,12 @@ impl Trace {
         self.state().open
     }
 
-    /// What was lost and not taken before.
+    /// The losses since the last call.
     pub(crate) fn losses(&self) -> Vec<Loss> {
         std::mem::take(&mut self.state().losses)
     }
 
-    /// When it was last ordered that files are opened anew.
+    /// The time of the last reopen request.
     pub(crate) fn last_hangup(&self) -> Option<Instant> {
         self.state().hangup
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_lost_where_it_is_gone_replaced_or_shorter() {
+    fn a_file_is_lost_if_it_is_deleted_replaced_or_truncated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         std::fs::write(&path, "four").unwrap();

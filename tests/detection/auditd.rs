@@ -1,4 +1,4 @@
-//! Rules that are written for auditd's events: the sensor's, in auditd's words.
+//! Rules for auditd's events: the sensor's events in auditd's form.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{PATIENCE, TURN};
 
-/// Nobody's number, as every system has it.
+/// The uid of `nobody`.
 const NOBODY: u32 = 65_534;
 
 const ROOT_SHELL: &str = "a root shell of another's";
@@ -44,7 +44,7 @@ const RULES: [[&str; 4]; 3] = [
     ],
 ];
 
-/// A folder with these rules, which read auditd's events alone.
+/// A folder with these rules, which read auditd's events only.
 fn rules() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for (number, [name, language, ty, query]) in RULES.iter().enumerate() {
@@ -58,7 +58,7 @@ fn rules() -> TempDir {
     folder
 }
 
-/// A copy of the shell that makes whoever runs it root.
+/// A set-user-id copy of the shell.
 fn root_shell(folder: &Path) -> std::path::PathBuf {
     let shell = folder.join("lapwing-rootsh");
     fs::copy("/bin/bash", &shell).expect("a copy");
@@ -78,7 +78,7 @@ fn rules_for_auditd_match_events_in_auditd_form() {
     let listener = net::TcpListener::bind("127.0.0.1:0").expect("loopback");
     let port = listener.local_addr().expect("an address").port();
     let shell = root_shell(folder.path());
-    // A file that changed in the very tick in which it ran is not hashed: its change time does not identify it.
+    // A file that was changed in the clock tick in which it ran is not hashed: its change time does not identify it.
     std::thread::sleep(std::time::Duration::from_millis(50));
     let mut command = Command::new(shell);
     command.args(["-p", "-c", &format!("exec 3<>/dev/tcp/127.0.0.1/{port}; exit $?")]);
@@ -88,7 +88,7 @@ fn rules_for_auditd_match_events_in_auditd_form() {
         assert_eq!(alert.text("/user/id"), "65534", "{rule}");
         assert_eq!(alert.text("/user/effective/id"), "0", "{rule}");
         assert_eq!(alert.text("/process/name"), "lapwing-rootsh", "{rule}");
-        // Ancestors, this test among them, may be too large to be hashed; the process itself is whole.
+        // Ancestors, such as this test, may be too large to be hashed; the process itself is complete.
         assert_ne!(alert.text("/lapwing/process/context"), "unknown", "{rule}");
         assert_eq!(
             alert.text("/process/hash/sha256").len(),

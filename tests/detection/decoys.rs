@@ -1,4 +1,4 @@
-//! One user's noise, however much, in front of another's act.
+//! One user's noise, in any amount, does not hide another's act.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use lapwing_stage::{Agent, Alert, Settings};
 use tempfile::TempDir;
 
-/// A user without rights.
+/// An unprivileged user.
 const NOBODY: u32 = 65_534;
-/// How long a hundred alerts may take.
+/// Maximum time for a hundred alerts.
 const SLOW: Duration = Duration::from_secs(90);
-/// Longest argument that a record holds whole, nearly.
+/// Nearly the longest argument that a record contains completely.
 const LONG_BYTES: usize = 47_000;
 
 const RULES: &str = r#"
@@ -45,7 +45,7 @@ sequence by process.entity_id with maxspan=5m
 '''
 "#;
 
-/// An agent with rules of ours, and a folder in which anybody may run what lies there.
+/// An agent with the test's rules, and a folder from which every user may run programs.
 fn agent(rules: &str) -> (Agent, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -56,7 +56,7 @@ fn agent(rules: &str) -> (Agent, TempDir) {
     (Agent::start(Settings { program, rules, ..Settings::default() }).expect("an agent"), folder)
 }
 
-/// A tool under a name that rules know.
+/// A tool under a name that the rules match.
 fn tool(folder: &TempDir, tool: &str, name: &str) -> PathBuf {
     let program = folder.path().join(name);
     fs::copy(PathBuf::from("/bin").join(tool), &program).expect("a copy");
@@ -90,7 +90,7 @@ fn an_act_of_another_user_is_alerted_behind_decoys_and_suppressed_alerts_survive
     assert_eq!((&lane["suppressed"], &lane["held_back"][0]["count"]), (&10.into(), &10.into()), "{lane}");
     agent.stop().expect("an end");
     agent.start_again().expect("an agent");
-    let summary = agent.wait_for_within("what was held back", 0, SLOW, is_suppressed).expect("an alert");
+    let summary = agent.wait_for_within("the suppressed alerts", 0, SLOW, is_suppressed).expect("an alert");
     let printed = &summary.document["lapwing"]["alert"];
     assert_eq!(printed["suppressed_count"], 10);
     let row = &printed["held_back"][0];
@@ -111,16 +111,17 @@ fn a_partial_match_is_kept_beside_long_ones_of_another_user() {
         let dropped = agent.status()?["lanes"][0]["partial_matches_dropped"].as_u64();
         Ok(dropped.filter(|dropped| *dropped > 0))
     })
-    .expect("that the share of the long ones is used up");
+    .expect("the share of the long ones is used up");
     waiting.kill().and_then(|()| waiting.wait()).expect("an end");
-    let alert =
-        agent.wait_for_within("the half match", 0, SLOW, |alert| alert.rule() == "Half").expect("an alert");
+    let alert = agent
+        .wait_for_within("the partial match", 0, SLOW, |alert| alert.rule() == "Half")
+        .expect("an alert");
     let printed = &alert.document["lapwing"]["alert"];
     assert_eq!(printed["complete"], false, "{printed}");
     assert!(printed["dropped_matches"].as_u64() > Some(0), "{printed}");
     let is_lost = |alert: &Alert| alert.document["lapwing"]["lost"]["by_kind"]["half_matches"].is_u64();
     let lost = agent.wait_for_within("Telemetry lost", 0, SLOW, is_lost).expect("an alert");
-    // Where records were lost before, it is about the event that told that.
+    // If records were lost earlier, the alert is about the event that reported that loss.
     if lost.document["lapwing"]["lost"]["records"] == 0 {
         assert_eq!(lost.text("/user/id"), NOBODY.to_string());
     }

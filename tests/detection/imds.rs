@@ -9,7 +9,7 @@ use crate::{PATIENCE, Stage, is_there, stage};
 const RULE: &str = "Unusual Instance Metadata Service (IMDS) API Request";
 const RULE_IPV6: &str = "Unusual Instance Metadata Service (IMDS) API Request over IPv6";
 
-/// A shell's script that asks `URL`, by the tool it takes.
+/// Shell scripts that request `URL`, by tool.
 const REQUESTS: &[(&str, &str)] = &[
     ("curl", "curl -s -o /dev/null URL"),
     ("wget", "wget -q -O /dev/null URL"),
@@ -20,7 +20,7 @@ const REQUESTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The same under what the rule excludes: folders that exist for the script alone.
+/// The same under the exclusions of the rule: folders that exist for the script only.
 const EXCLUDED: &[&str] = &[
     "mkdir -p /opt/rapid7/agent; cd /opt/rapid7/agent; curl -s -o /dev/null URL",
     "mkdir -p /opt/rumble/bin; cp \"$(command -v curl)\" /opt/rumble/bin/rumble-agent-1; /opt/rumble/bin/rumble-agent-1 -s -o /dev/null URL",

@@ -1,5 +1,5 @@
-//! The rules for this host, set off by real tools: an agent runs on the live kernel, tools do in network namespaces
-//! what attackers do, and the alerts are read from its log. It takes root and the kernel programs inside the agent.
+//! The rules for this host, triggered by real tools: the agent runs on the live kernel, tools in network namespaces imitate
+//! attackers, and the alerts are read from its log. Needs root and an agent with the kernel programs.
 #![expect(clippy::expect_used, reason = "a test that cannot go on stops")]
 
 /// Rules for auditd.
@@ -8,9 +8,9 @@ mod auditd;
 mod decoys;
 /// Requests to the instance metadata service.
 mod imds;
-/// Recordings of what happened, and replays of them.
+/// Recordings of events, and their replays.
 mod recording;
-/// Agents that are started again.
+/// Restarted agents.
 mod restart;
 /// Reverse and bind shells.
 mod reverse_shell;
@@ -23,12 +23,12 @@ use std::time::Duration;
 
 use lapwing_stage::{Agent, Alert, Hosts, Settings, skipped};
 
-/// How long a tool may take; what hangs longer is ended.
+/// Maximum time for a tool, which is then killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The hosts and the agent that watches. Tests take turns, for every agent sees what all of them do.
+/// The hosts and the agent. Tests run one at a time, because every agent sees the processes of all.
 struct Stage {
-    // Dropped in this order: who watches ends first, and the next test begins last.
+    // Dropped in this order: the agent first, and the lock of the next test last.
     agent: Agent,
     hosts: Hosts,
     _turn: MutexGuard<'static, ()>,
@@ -41,12 +41,12 @@ fn stage() -> Stage {
     Stage { agent: agent(), hosts: Hosts::new().expect("hosts in network namespaces"), _turn: turn }
 }
 
-/// How often something is done that no alert came of: rules want what belongs together within a second, and a tool that
-/// the disk has to bring first may take longer.
+/// Number of attempts for an alert: rules match events within a second, and a tool that must be loaded from disk may take
+/// longer.
 const ATTEMPTS_MAX: usize = 3;
 
 impl Stage {
-    /// Does something, and returns the alert that comes of it.
+    /// Performs an act, and returns its alert.
     fn alert_of(&self, what: &str, wanted: impl Fn(&Alert) -> bool, act: impl Fn()) -> Alert {
         let attempt = || {
             let mark = self.agent.mark();
@@ -58,7 +58,7 @@ impl Stage {
     }
 }
 
-/// An agent with the rules of the project and a history of its own.
+/// An agent with the rules of the project and its own history.
 fn agent() -> Agent {
     Agent::start(Settings {
         program: env!("CARGO_BIN_EXE_lapwing").into(),
@@ -72,7 +72,7 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder").to_owned()
 }
 
-/// Whether a tool is there; a test without its tool says so and is counted as skipped.
+/// Whether a tool is installed; a test without its tool prints that and is counted as skipped.
 fn is_there(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(tool).exists());

@@ -1,4 +1,4 @@
-//! What happened is recorded, and a replay of it raises the alerts that were raised when it happened.
+//! A replay of a recording raises the alerts of the live run.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,25 +9,25 @@ use serde_json::Value as Json;
 use crate::reverse_shell::end;
 use crate::{PATIENCE, Stage, is_there, project, reverse_shell, stage};
 
-/// Starts a recording of what the agent sees, and waits until it is under way.
+/// Starts a recording of the agent's events, and waits until it has begun.
 fn record(stage: &Stage, file: &Path) -> Child {
     let mut command = stage.agent.command("record");
     let child = command.arg(file).arg("--json").stdout(Stdio::piped()).spawn().expect("lapwing record");
-    // The head alone is shorter: with the processes that run it has begun.
+    // The head is shorter: with the running processes, the recording has begun.
     let is_begun = || Ok(std::fs::metadata(file).is_ok_and(|file| file.len() > 2000).then_some(()));
     until("the recording", PATIENCE, is_begun).expect("a recording");
     child
 }
 
-/// Ports that the test's reverse shells connect to, and nobody else on this machine.
+/// Ports that only the reverse shells of this test connect to.
 const PORTS: std::ops::Range<u64> = 4301..4310;
 
-/// Whether an alert is of something that the test did: every agent sees what all do on this machine.
+/// Whether an alert is about an act of this test: every agent sees the processes of all.
 fn is_own(alert: &Json) -> bool {
     alert.pointer("/destination/port").and_then(Json::as_u64).is_some_and(|port| PORTS.contains(&port))
 }
 
-/// What tells one alert from all others, and what it is made of.
+/// The parts of an alert that identify it.
 fn essence(alert: &Json) -> Json {
     let pick = |pointer: &str| alert.pointer(pointer).cloned().unwrap_or_default();
     let of = ["/event/id", "/@timestamp", "/rule/id", "/process/entity_id", "/lapwing/alert/events"];
@@ -90,9 +90,9 @@ fn a_replay_raises_the_alerts_of_the_live_run() {
     assert_eq!(replayed, live);
 }
 
-/// A recorder that is killed leaves what it had: it can be replayed, and it is told that the end is missing.
+/// A killed recorder leaves a recording that can be replayed, and the replay reports that its end is missing.
 #[test]
-fn a_recording_outlives_its_recorder() {
+fn the_recording_of_a_killed_recorder_is_replayed() {
     let stage = stage();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("incident.rec");
@@ -109,5 +109,5 @@ fn a_recording_outlives_its_recorder() {
     assert!(said.contains("the recording is cut off"), "{said}");
     let again = stage.agent.command("record").arg(&file).output().expect("lapwing record");
     let said = String::from_utf8_lossy(&again.stderr);
-    assert!(!again.status.success() && said.contains("incident.rec is there already"), "{said}");
+    assert!(!again.status.success() && said.contains("incident.rec exists"), "{said}");
 }

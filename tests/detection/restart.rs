@@ -1,4 +1,4 @@
-//! An agent that is started again says for how long nobody looked.
+//! A restarted agent reports the time in which it did not run.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -10,7 +10,7 @@ use lapwing_stage::{Agent, Alert, Settings};
 use crate::stage;
 
 const LOST: &str = "Telemetry lost";
-/// How long after the agent's own account of it a kill may have been: it remembers now and then.
+/// How old the agent's last saved time may be when it is killed: it is saved at intervals.
 const REMEMBERED: Duration = Duration::from_secs(11);
 
 /// Two programs of one parent, one after the other.
@@ -51,7 +51,7 @@ fn a_restart_is_reported_with_its_outage() {
         let starts = Timestamp::now();
         stage.agent.start_again().expect("an agent");
         let is_it = |alert: &Alert| alert.rule() == LOST && !alert.text("/event/start").is_empty();
-        let alert = stage.agent.wait_for("that nobody looked", mark, is_it).expect("an alert");
+        let alert = stage.agent.wait_for("the outage", mark, is_it).expect("an alert");
         let (from, to) = (time(&alert, "/event/start"), time(&alert, "/event/end"));
         let slack = if is_killed { REMEMBERED } else { Duration::ZERO };
         assert!(from >= before - slack && from <= ended, "{before} {from} {ended}");
@@ -74,7 +74,7 @@ fn a_first_start_reports_no_outage() {
 }
 
 #[test]
-fn half_of_a_match_outlives_a_restart() {
+fn a_partial_match_survives_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("steps.toml"), STEPS).expect("a rule");
     let run = |name: &str| {

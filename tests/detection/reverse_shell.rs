@@ -9,7 +9,7 @@ use crate::{PATIENCE, Stage, is_there, stage};
 
 const RULE: &str = "Potential Reverse Shell via Suspicious Child Process";
 
-/// Listens on every port that the tests connect to, by IPv4 and IPv6, and ends each connection at once.
+/// Accepts and closes connections on every port of the tests, by IPv4 and IPv6.
 const LISTENER: &str = r#"
 import selectors, socket, sys
 selector = selectors.DefaultSelector()
@@ -25,7 +25,7 @@ while True:
         key.fileobj.accept()[0].close()
 "#;
 
-/// A shell's script that connects back, by the tool it takes. `HOST` and `PORT` stand for the other end.
+/// Shell scripts that connect back, by tool. `HOST` and `PORT` are placeholders for the other end.
 const ATTEMPTS: &[(&str, &str)] = &[
     (
         "python3",
@@ -55,7 +55,7 @@ const ATTEMPTS: &[(&str, &str)] = &[
     ("telnet", "telnet HOST PORT </dev/null"),
 ];
 
-/// A shell's script that waits for a connection, by the tool it takes.
+/// Shell scripts that wait for a connection, by tool.
 const LISTENERS: &[(&str, &str)] = &[
     ("nc.traditional", "NC -l -p PORT -e /bin/true"),
     ("ncat", "ncat -l PORT -e /bin/true"),
@@ -65,7 +65,7 @@ const LISTENERS: &[(&str, &str)] = &[
     ),
 ];
 
-/// What would be an alert were it not for where it goes.
+/// Scripts that would be alerted at another destination.
 const SILENT: &[&str] = &["127.0.0.1", "127.8.8.8", "::1", "169.254.169.254"];
 
 #[test]
@@ -75,7 +75,7 @@ fn every_branch_that_connects_is_alerted() {
     let mut port = 4000;
     for (tool, script) in ATTEMPTS.iter().filter(|(tool, _)| is_there(tool)) {
         for host in [stage.hosts.far.address(), stage.hosts.far.address_ipv6()] {
-            // The traditional netcat knows IPv4 only.
+            // The traditional netcat supports IPv4 only.
             if *tool == "nc.traditional" && host.contains(':') {
                 continue;
             }
@@ -115,7 +115,7 @@ fn bind_shells_are_alerted() {
 }
 
 #[test]
-fn what_stays_on_the_host_or_the_link_is_not_alerted() {
+fn local_connections_are_not_alerted() {
     let stage = stage();
     if !is_there("python3") {
         return;
@@ -125,12 +125,12 @@ fn what_stays_on_the_host_or_the_link_is_not_alerted() {
         let script = filled("python3", ATTEMPTS[0].1, host, 4090);
         end(stage.hosts.near.shell("bash", &script).expect("bash"));
     }
-    // A parent that is no shell, and arguments that say nothing.
+    // A parent that is no shell, and arguments without a match.
     let far = stage.hosts.far.address();
     let plain = format!("import socket;socket.create_connection((\"{far}\",4091))");
     end(stage.hosts.near.command("env").args(["python3", "-c", &plain]).spawn().expect("env"));
     end(stage.hosts.near.shell("bash", &format!("python3 -c '{plain}'")).expect("bash"));
-    // What comes after all of them comes out after all of them.
+    // An alert about this later event arrives after those about all earlier ones.
     let last = filled("python3", ATTEMPTS[0].1, far, 4092);
     let act = || end(stage.hosts.near.shell("bash", &last).expect("bash"));
     stage.alert_of(&last, |alert| is_of(alert, 4092), act);
@@ -165,7 +165,7 @@ fn filled(tool: &str, script: &str, host: &str, port: u16) -> String {
         .replace("NC", &if tool == "nc.traditional" { link("nc", tool) } else { String::new() })
 }
 
-/// A link to a tool under the name that people type, as Debian's alternatives make them: the rule means these names.
+/// A link to a tool under its usual name, as Debian's alternatives create: the rule matches these names.
 pub(crate) fn link(name: &str, tool: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names");
     let link = folder.join(name);
@@ -183,24 +183,24 @@ fn port_of(alert: &Alert) -> u16 {
     port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default()
 }
 
-/// Whether an alert is the rule's, about this port.
+/// Whether an alert is of the rule, about this port.
 fn is_of(alert: &Alert, port: u16) -> bool {
     alert.rule() == RULE && port_of(alert) == port
 }
 
-/// The alert proves itself: both events, the shell above, nothing lost.
+/// Checks the evidence: both events, the shell above, no lost records.
 fn check_context(alert: &Alert, host: &str, port: u16) {
     let own = &alert.document["lapwing"]["alert"];
     assert_eq!(alert.text("/event/action"), "connection_attempted");
     assert_eq!((alert.text("/destination/ip"), port_of(alert)), (host, port));
-    assert_ne!(alert.document.pointer("/source/port"), None, "the source port is told");
+    assert_ne!(alert.document.pointer("/source/port"), None, "the source port is missing");
     assert_eq!(own["events"].as_array().map(Vec::len), Some(2));
-    // A tool with -e is a shell by the time that it is asked about: what is told is what connected.
+    // A tool with -e has become a shell when its context is queried: the alert has the program that connected.
     let args = alert.document["process"]["args"].as_array().expect("arguments");
     let args: Vec<_> = args.iter().filter_map(serde_json::Value::as_str).collect();
     assert_eq!(alert.text("/process/command_line"), args.join(" "));
     let executable = alert.text("/process/executable");
-    assert_ne!(alert.document.pointer("/process/hash/sha256"), None, "the hash of {executable} is told");
+    assert_ne!(alert.document.pointer("/process/hash/sha256"), None, "the hash of {executable} is missing");
     assert_eq!(own["complete"], true);
     assert_eq!(own["ancestors"][0]["process"]["name"], "bash");
     let last = own["ancestors"].as_array().and_then(|ancestors| ancestors.last());
@@ -212,7 +212,7 @@ fn check_context(alert: &Alert, host: &str, port: u16) {
     assert_ne!(alert.document.pointer("/process/args"), None);
 }
 
-/// A child that is ended when this is dropped.
+/// A child that is killed when this is dropped.
 pub(crate) struct Ended(pub(crate) Child);
 
 impl Drop for Ended {
@@ -222,7 +222,7 @@ impl Drop for Ended {
     }
 }
 
-/// Waits for a child, and ends one that hangs.
+/// Waits for a child, and kills one that hangs.
 pub(crate) fn end(child: Child) {
     let mut child = Ended(child);
     let _ = until("its end", PATIENCE, || Ok(child.0.try_wait()?));

@@ -1,4 +1,4 @@
-//! The AWS command line as it is packaged, and a program of its name; once in seven days a host, over restarts.
+//! The packaged AWS command line, and a program of the same name; once in seven days per host, across restarts.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +25,7 @@ const ARGUMENTS: [&str; 10] = [
     "http://10.66.0.2:9",
 ];
 
-/// The command line from PyPI, a Python script. `None` where it cannot be had.
+/// The command line from PyPI, a Python script. `None` if it cannot be installed.
 static COMMAND_LINE: LazyLock<Option<PathBuf>> = LazyLock::new(|| match Environment::install(AWS) {
     Ok(environment) => Some(environment.program("aws")),
     Err(error) => {
@@ -101,7 +101,7 @@ fn run(stage: &Stage, aws: &Path) {
     end(command(stage, aws).args(ARGUMENTS).spawn().expect("the AWS command line"));
 }
 
-/// Waits until the agent has judged everything that happened up to now: a shell that connects out comes out after it.
+/// Waits until the agent has evaluated all events so far: the alert of a later reverse shell arrives after theirs.
 fn passed(stage: &Stage, agent: &Agent) {
     let mark = agent.mark();
     end(stage.hosts.near.shell("bash", "openssl s_client -connect 10.66.0.2:9 </dev/null").expect("bash"));

@@ -141,7 +141,7 @@ pub(crate) fn replace_the_binary(program: &Path) -> Words {
 /// Edits a rule.
 pub(crate) fn edit_a_rule(rules: &Path) -> Words {
     append(&rules.join("reverse_shell.toml"), "# x\n");
-    Some("the file of rules ")
+    Some("the rule file ")
 }
 
 /// Deletes the alert log.

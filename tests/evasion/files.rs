@@ -135,7 +135,7 @@ fn rules_and_configuration_are_edited() {
     let stage = stage();
     let rule = stage.path("rules/reverse_shell.toml");
     for (path, deed, words) in [
-        (rule.clone(), (|path| _ = deed::edit_a_rule(path.parent().unwrap())) as Deed, "file of rules"),
+        (rule.clone(), (|path| _ = deed::edit_a_rule(path.parent().unwrap())) as Deed, "rule file"),
         (rule, |path| fs::remove_file(path).unwrap(), "was removed"),
         (stage.agent.folder().join("lapwing.toml"), |path| append(path, "# x\n"), "the configuration file "),
     ] {

@@ -1,4 +1,4 @@
-//! `lapwing alerts` about what an agent wrote, and an alert log on a disk that is full.
+//! `lapwing alerts` on the log of an agent, and an alert log on a full disk.
 
 use std::fs;
 
@@ -9,14 +9,14 @@ use serde_json::Value as Json;
 
 use crate::{FIRST, PATIENCE, RARE, UPLOAD, agent, ids, of, settings};
 
-/// What `lapwing alerts` prints with these arguments.
+/// The output of `lapwing alerts` with these arguments.
 fn printed_by(agent: &Agent, arguments: &[&str]) -> String {
     let output = agent.command("alerts").args(arguments).output().expect("lapwing alerts");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The rules of the alerts that `lapwing alerts --json` prints with these arguments.
+/// The rules of the alerts in the output of `lapwing alerts --json` with these arguments.
 fn rules(agent: &Agent, arguments: &[&str]) -> Vec<String> {
     let text = printed_by(agent, &[&["--json"], arguments].concat());
     let rule =
@@ -25,7 +25,7 @@ fn rules(agent: &Agent, arguments: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn alerts_are_listed_filtered_and_shown_whole() {
+fn alerts_are_listed_filtered_and_shown() {
     let trail = Trail::new().expect("a trail");
     let mut agent = agent(&trail);
     trail.deliver("calls", &rare_call(Timestamp::now())).expect("a file");
@@ -64,7 +64,7 @@ fn alerts_are_listed_filtered_and_shown_whole() {
 }
 
 #[test]
-fn a_full_disk_holds_alerts_back_and_loses_none() {
+fn a_full_disk_delays_alerts_and_loses_none() {
     if !is_root() {
         return;
     }
@@ -100,7 +100,7 @@ fn a_full_disk_holds_alerts_back_and_loses_none() {
     assert_eq!(lines(), 101, "each is there once, and the first of its account");
 }
 
-/// A small file system, until this is dropped.
+/// A small file system, unmounted when this is dropped.
 pub(crate) struct Small(pub(crate) std::path::PathBuf);
 
 impl Small {

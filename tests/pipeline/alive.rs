@@ -1,5 +1,5 @@
-//! Alive means alive: whatever the disk, upstream and clients do, the watchdog is satisfied, `lapwing status` answers, and
-//! the agent ends in time.
+//! Liveness: whatever the disk, upstream and clients do, the watchdog is pinged, `lapwing status` answers, and the agent ends
+//! in time.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -14,12 +14,12 @@ use serde_json::Value as Json;
 use crate::alerts::Small;
 use crate::{LAPWING, PATIENCE, UPLOAD, project};
 
-/// How long the service manager lets the agent be silent, in microseconds.
+/// Watchdog timeout in microseconds.
 const WATCHDOG_MICROS: &str = "2000000";
-/// How long the agent may take to end, whatever happens, with some more for a busy machine.
+/// Maximum time until the agent has ended, with a margin for a busy machine.
 const END: Duration = Duration::from_secs(12);
 
-/// An agent as a service manager runs it, in a folder.
+/// An agent in a folder, run as by a service manager.
 struct Service {
     child: Child,
     manager: UnixDatagram,
@@ -50,20 +50,20 @@ impl Service {
         service
     }
 
-    /// Whether the service manager is sent this before it loses patience.
+    /// Whether the service manager receives this before its timeout.
     fn hears(&self, words: &str) -> bool {
         let mut message = [0; 1024];
         std::iter::from_fn(|| self.manager.recv(&mut message).ok().map(|length| message[..length].to_vec()))
             .any(|message| String::from_utf8_lossy(&message).contains(words))
     }
 
-    /// The service manager is pinged so often from now on that it never loses patience.
+    /// From now on the watchdog is pinged within its timeout.
     fn is_pinged(&self) {
         let micros = Duration::from_micros(WATCHDOG_MICROS.parse().expect("a number"));
         for _ in 0..6 {
             let start = Instant::now();
             assert!(self.hears("WATCHDOG=1"), "no ping; {}", self.log());
-            // Pings that came before are read at once; none may come late. Others compile on this machine meanwhile.
+            // Earlier pings are read at once; none may be late. Other builds may use the machine meanwhile.
             assert!(start.elapsed() < micros * 2, "a ping after {:?}", start.elapsed());
         }
     }
@@ -84,7 +84,7 @@ impl Service {
         std::fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
     }
 
-    /// Sends SIGTERM, and gives the exit status.
+    /// Sends SIGTERM, and returns the exit status.
     fn end(&mut self) -> Option<i32> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a number"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
@@ -101,7 +101,7 @@ impl Drop for Service {
     }
 }
 
-/// So many key uploads, each of which is an alert.
+/// This many key uploads, each of which is an alert.
 fn uploads(count: i64) -> Vec<Json> {
     let now = Timestamp::now();
     (0..count)
@@ -114,7 +114,7 @@ fn uploads(count: i64) -> Vec<Json> {
 }
 
 #[test]
-fn a_full_disk_stops_neither_watchdog_nor_status_nor_the_end() {
+fn a_full_disk_stops_neither_watchdog_nor_status_nor_shutdown() {
     if !is_root() {
         return;
     }
@@ -123,7 +123,7 @@ fn a_full_disk_stops_neither_watchdog_nor_status_nor_the_end() {
     let small = Small::mount(&folder.path().join("small"));
     let mut service = Service::start(folder.path(), &trail, &small.0.join("alerts.ndjson"), "");
     assert_eq!(service.status(&["--health"]).0, Some(0), "{:?}", service.status(&["--health"]));
-    // Far more than is held in memory, so that the lane waits.
+    // Far more than is buffered in memory, so that the lane waits.
     for part in 0..6 {
         let mut records = uploads(400);
         records.iter_mut().for_each(|record| {
@@ -140,7 +140,7 @@ fn a_full_disk_stops_neither_watchdog_nor_status_nor_the_end() {
     let start = Instant::now();
     let code = service.status(&[]).0;
     assert!(code == Some(0) && start.elapsed() < PATIENCE / 10, "{code:?} after {:?}", start.elapsed());
-    // A lane that has much to do may be late for one answer; one that waits for the disk gives the next.
+    // A busy lane may miss one status request; a lane that waits for the disk answers the next.
     until("the lane's answer", PATIENCE, || {
         let lanes = service.status(&[]).1["lanes"].as_array().map(Vec::len);
         Ok((lanes == Some(1)).then_some(()))
@@ -155,9 +155,9 @@ fn a_full_disk_stops_neither_watchdog_nor_status_nor_the_end() {
     assert!(log.contains("an alert could not be written") && log.contains(UPLOAD), "{log}");
 }
 
-/// A pipe in the place of the log that is read by none, and clients that say nothing.
+/// A pipe without a reader in the place of the log, and clients that send nothing.
 #[test]
-fn a_log_that_is_no_file_and_silent_clients_stop_nothing() {
+fn a_log_that_is_no_file_and_silent_clients_block_nothing() {
     let trail = Trail::new().expect("a trail");
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("alerts.ndjson");
@@ -178,7 +178,7 @@ fn a_log_that_is_no_file_and_silent_clients_stop_nothing() {
 }
 
 #[test]
-fn an_agent_without_rules_is_blind_and_one_that_is_gone_too() {
+fn an_agent_without_rules_and_a_stopped_agent_are_blind() {
     let trail = Trail::new().expect("a trail");
     let folder = tempfile::tempdir().expect("a folder");
     let rules = folder.path().join("rules");

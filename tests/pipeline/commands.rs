@@ -1,10 +1,10 @@
-//! Golden: files, commands on them, and what they print, as a person at a terminal sees it.
+//! Golden transcripts: files, commands on them, and their output.
 //!
-//! A file of `tests/pipeline/commands/` says in its first lines what it shows. Then come files, `=== NAME` with their
-//! text below (compressed where NAME ends in `.gz` or `.zst`), and commands, `=== $ lapwing …`, a word with spaces in
-//! single quotation marks, the last word perhaps `<NAME` for standard input. Below a command
-//! stands what it printed, standard error behind `! `, and its exit code unless that is 0. `$HERE` is the folder of the
-//! files, and `$RULES` that of the project's rules. `UPDATE_EXPECT=1` writes down what is printed now.
+//! A file of `tests/pipeline/commands/` begins with a title. It contains files, `=== NAME` followed by their text (compressed
+//! if NAME ends in `.gz` or `.zst`), and commands, `=== $ lapwing …`, with words that contain spaces in single quotation
+//! marks; the last word may be `<NAME` for standard input. A command is followed by its output, with standard error after
+//! `! `, and its exit code unless that is 0. `$HERE` is the folder of the files, and `$RULES` that of the project's rules.
+//! `UPDATE_EXPECT=1` rewrites the output.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -29,7 +29,7 @@ fn commands_print_what_is_written_down() {
     }
 }
 
-/// The transcript with what the commands print now.
+/// The transcript with the current output.
 fn played(written: &str) -> String {
     let here = tempfile::tempdir().expect("a folder");
     let mut sections = written.split("\n=== ");
@@ -74,7 +74,7 @@ fn words(line: &str) -> Vec<&str> {
     words.collect()
 }
 
-/// What a command prints, and its exit code.
+/// The output of a command, and its exit code.
 fn run(here: &Path, line: &str) -> String {
     let mut words = words(line).into_iter();
     assert_eq!(words.next(), Some("lapwing"), "{line}");
@@ -113,7 +113,7 @@ fn rules() -> String {
     project().join("packaging/rules").display().to_string()
 }
 
-/// A line of the agent's own log without the time that it begins with.
+/// A line of the agent's own log without its timestamp.
 fn without_time(line: &str) -> &str {
     match line.split_once(' ') {
         Some((time, rest)) if time.parse::<jiff::Timestamp>().is_ok() => rest.trim_start(),

@@ -1,4 +1,4 @@
-//! How an agent is told what to do and asked how it does, and what a second one says to the first.
+//! Signals, the control socket, and errors that prevent the start of an agent.
 
 use std::fs;
 
@@ -8,12 +8,12 @@ use lapwing_stage::{Agent, is_root, until};
 
 use crate::{PATIENCE, UPLOAD, agent, of, settings};
 
-/// Runs a command about an agent that is expected to fail, and gives what it said.
+/// Runs a command that must fail, and returns its error message.
 fn refused(agent: &Agent, verb: &str) -> String {
     let output = agent.command(verb).env_remove("RUST_BACKTRACE").output().expect("the program");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = String::from_utf8(output.stderr).expect("text");
-    // The sentence is the last: the agent's own log may come before it.
+    // The message is the last line: lines of the agent's own log may precede it.
     printed.trim_end().lines().last().unwrap_or_default().to_owned()
 }
 
@@ -39,7 +39,7 @@ fn the_status_shows_the_state_of_the_agent() {
     }
     let checked = agent.command("check").output().expect("lapwing check");
     let text = String::from_utf8(checked.stdout).expect("text");
-    assert!(checked.status.success() && text.contains("note: an agent runs: it listens on "), "{text}");
+    assert!(checked.status.success() && text.contains("note: an agent is running: it listens on "), "{text}");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_second_agent_on_the_same_socket_is_refused() {
 }
 
 #[test]
-fn hangup_opens_the_log_anew_and_terminate_ends_it_well() {
+fn sighup_reopens_the_log_and_sigterm_ends_with_success() {
     let trail = Trail::new().expect("a trail");
     let mut agent = agent(&trail);
     let log = agent.folder().join("alerts.ndjson");
@@ -103,7 +103,11 @@ fn hangup_opens_the_log_anew_and_terminate_ends_it_well() {
     assert_eq!(of(&agent, UPLOAD).len(), 1, "the new log has the second alone");
     assert!(!agent.folder().join("control.sock").exists(), "it takes its socket with it");
     let output = agent.command("alerts").output().expect("lapwing alerts");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).matches(UPLOAD).count(), 2, "the old log is told too");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).matches(UPLOAD).count(),
+        2,
+        "the old log is listed too"
+    );
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn an_unreadable_file_is_reported_with_a_hint() {
     let mut agent = Agent::start(settings(&trail, "")).expect("an agent");
     trail.deliver("one", &[key_upload(Timestamp::now())]).expect("a file");
     agent.wait_for_within("an upload", 0, PATIENCE, |alert| alert.rule() == UPLOAD).expect("an alert");
-    // Everybody may come to the folder; what is in it is the agent's.
+    // The folder is public; its files are the agent's.
     let public = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(agent.folder(), public).expect("permissions");
     let private = |name: &str| {
@@ -132,12 +136,12 @@ fn an_unreadable_file_is_reported_with_a_hint() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8(output.stderr).expect("text")
     };
-    for (verb, cure) in [
+    for (verb, hint) in [
         ("alerts", "run as root, or as a member of the log's group"),
         ("status", "run as root, or as the agent's user"),
     ] {
         let printed = printed(verb);
-        assert!(printed.starts_with("lapwing: ") && printed.contains(cure), "{verb}: {printed}");
+        assert!(printed.starts_with("lapwing: ") && printed.contains(hint), "{verb}: {printed}");
     }
     private("lapwing.toml");
     for verb in ["run", "status", "alerts", "check"] {

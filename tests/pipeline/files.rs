@@ -1,4 +1,4 @@
-//! Files of a trail: read however they come, each record once, over restarts, and to the same alerts as a replay.
+//! Files of a trail: read in every form, each record once, across restarts, with the same alerts as a replay.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -11,14 +11,14 @@ use serde_json::{Value as Json, json};
 
 use crate::{PATIENCE, RARE, UPLOAD, agent, ids, of, replay, settings};
 
-/// A key upload that tells of nobody else's.
+/// A key upload that is like no other.
 fn upload(number: u32) -> Json {
     let mut record = key_upload(Timestamp::now());
     record["eventID"] = format!("{number:08x}-0000-4000-8000-000000000000").into();
     record
 }
 
-/// Waits until the log holds this many alerts of key uploads.
+/// Waits until the log has this many alerts about key uploads.
 fn wait_for_uploads(agent: &Agent, count: usize) {
     let found = until("key uploads", PATIENCE, || Ok((of(agent, UPLOAD).len() >= count).then_some(())));
     found
@@ -43,7 +43,7 @@ fn every_form_of_file_is_read_once_and_a_broken_one_is_quarantined() {
     trail.put(&root.join("plain.json"), &trail::file(&[upload(2), upload(3)])).expect("a plain file");
     wait_for_uploads(&agent, 3);
 
-    // One that grows, and is torn in the middle of a record for a while.
+    // A file that grows, and for a while ends inside a record.
     let growing = root.join("growing.ndjson");
     let line = format!("{}\n", upload(4));
     append(&growing, &line[..100]);
@@ -64,7 +64,7 @@ fn every_form_of_file_is_read_once_and_a_broken_one_is_quarantined() {
         assert!(log.contains(words), "{words}: {log}");
     }
 
-    // After a stop and a kill nothing comes twice: neither what was read, nor its like in another file.
+    // After a stop and a kill nothing is repeated: neither what was read, nor a copy of it in another file.
     agent.stop().expect("an end");
     append(&growing, &format!("{}\n", upload(7)));
     agent.start_again().expect("a start");
@@ -79,7 +79,7 @@ fn every_form_of_file_is_read_once_and_a_broken_one_is_quarantined() {
 }
 
 #[test]
-fn a_rare_call_and_a_key_upload_fire_and_a_replay_gives_the_same() {
+fn a_rare_call_and_a_key_upload_fire_live_and_in_a_replay() {
     let trail = Trail::new().expect("a trail");
     let mut agent = agent(&trail);
     let mut records = rare_call(Timestamp::now());
@@ -111,7 +111,7 @@ fn a_rare_call_and_a_key_upload_fire_and_a_replay_gives_the_same() {
 }
 
 #[test]
-fn without_a_database_of_places_the_rules_that_need_one_are_named_at_the_start() {
+fn rules_that_need_a_geoip_database_are_reported_at_the_start() {
     let trail = Trail::new().expect("a trail");
     fs::remove_file(trail.places()).expect("a database");
     let none = format!("sensor.enabled = false\ncloudtrail.folders = [\"{}\"]\n", trail.folder().display());

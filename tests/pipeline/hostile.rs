@@ -1,4 +1,4 @@
-//! Rules and recordings that are wrong in every way: what is wrong is told by name, and the rest runs.
+//! Rules and recordings with every kind of error: each error is reported by name, and the rest runs.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::LAPWING;
 
-/// Rules in the folder, and of how many one is broken.
+/// Number of rules in the folder, and the number per broken one.
 const RULES: usize = 5000;
 const BROKEN_EVERY: usize = 100;
 
@@ -65,7 +65,7 @@ fn write_rules(folder: &Path) {
 }
 
 #[test]
-fn a_recording_of_rubbish_gives_what_events_it_has() {
+fn valid_events_of_a_damaged_recording_are_replayed() {
     let folder = tempfile::tempdir().expect("a folder");
     let rule = "[rule]\nrule_id = \"any\"\nname = \"Any\"\ndescription = \"d\"\nseverity = \"low\"\nindex = [\"logs-*\"]\n\
         type = \"query\"\nquery = \"event.id: *\"\n";

@@ -1,4 +1,4 @@
-//! The report of rules' tests for CI.
+//! The JUnit report of rule tests.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ alerts = 1
 ";
 
 #[test]
-fn ci_reads_how_rules_tests_went() {
+fn the_junit_report_has_every_rule_test() {
     let here = tempfile::tempdir().expect("a folder");
     std::fs::write(here.path().join("failing.toml"), FAILING).expect("a file");
     let file = here.path().join("report.xml");

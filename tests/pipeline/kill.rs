@@ -1,9 +1,9 @@
-//! The promise of the whole with everything real: an agent that is killed at any moment, under load, while what is
-//! upstream comes and goes, has every alert in its log once, and every one of these upstream, and none is missing that
-//! the trail gave cause for.
+//! The delivery guarantee with real parts: an agent that is killed at any moment, under load, while upstream comes and
+//! goes, has every alert in its log once and delivers each upstream, and no alert that the trail has a cause for is
+//! missing.
 //!
-//! Elasticsearch takes an alert once by its id. A webhook is called at least once, in order: whoever receives it tells
-//! by the id what came twice, as this test does.
+//! Elasticsearch stores an alert once by its id. A webhook is called at least once, in order: the receiver deduplicates by
+//! id, as this test does.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::env;
@@ -24,16 +24,16 @@ use tempfile::TempDir;
 use crate::load::Load;
 use crate::{FIRST, UPLOAD, ids as ids_of, replay, settings};
 
-/// How often the agent is killed; the environment variable of this name says another number.
+/// Number of kills; the environment variable of this name overrides it.
 const ROUNDS: (&str, u32) = ("LAPWING_KILL_ROUNDS", 6);
-/// The environment variable with the number that all chance follows; it is printed.
+/// The environment variable with the random seed, which is printed.
 const SEED: &str = "LAPWING_KILL_SEED";
-/// How long the agent, or what is upstream, is left as it is, in milliseconds.
+/// How long the agent, or upstream, is left unchanged, in milliseconds.
 const MOMENT_MS_MAX: u64 = 1500;
-/// How long the agent may need for everything that it could not do before.
+/// Maximum time for the agent to catch up.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Small files and a small spool, so that a moment without upstream fills the one and rotates the others.
+/// Small files and a small spool, so that a short outage of upstream fills the spool and rotates the log.
 const CONFIGURATION: &str = r#"
 alerts.rotate_size = "1 MiB"
 alerts.rotate_keep = 65535
@@ -101,12 +101,12 @@ fn every_alert_is_upstream_once_however_often_the_agent_is_killed() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Lets some time pass. The moment is the point: anywhere from before the store is open to well into the load.
+/// Waits for a random time: from before the store is open to well into the load.
 fn moment(random: &mut Rng) {
     std::thread::sleep(Duration::from_millis(random.u64(1..MOMENT_MS_MAX)));
 }
 
-/// Waits until the agent has read everything and its sinks have nothing left.
+/// Waits until the agent has read everything and its sinks have delivered everything.
 fn wait_until_delivered(agent: &Agent, load: &Load) {
     let uploads = load.uploads();
     let last = uploads.last().expect("an upload");
@@ -123,7 +123,7 @@ fn wait_until_delivered(agent: &Agent, load: &Load) {
     delivered.unwrap_or_else(|error| panic!("{error:#}: {:?}", agent.status()));
 }
 
-/// The last alerts in all files of the log, oldest first, as `lapwing alerts` tells them.
+/// The last alerts in all files of the log, oldest first, from `lapwing alerts`.
 fn logged(agent: &Agent, limit: &str) -> Vec<Json> {
     let output = agent.command("alerts").args(["--json", "--limit", limit]).output().expect("lapwing alerts");
     assert!(output.status.success(), "{output:?}");
@@ -133,13 +133,13 @@ fn logged(agent: &Agent, limit: &str) -> Vec<Json> {
     alerts
 }
 
-/// How many files the log has.
+/// Number of files of the log.
 fn files(agent: &Agent) -> usize {
     let entries = std::fs::read_dir(agent.folder()).expect("a folder").flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("alerts")).count()
 }
 
-/// How many alerts there are of each rule.
+/// Number of alerts by rule.
 fn counts(alerts: &[Json]) -> BTreeMap<&str, usize> {
     alerts.iter().fold(BTreeMap::new(), |mut counts, alert| {
         *counts.entry(text(alert, "/message")).or_default() += 1;
@@ -147,13 +147,13 @@ fn counts(alerts: &[Json]) -> BTreeMap<&str, usize> {
     })
 }
 
-/// The ids of the alerts of the records when they are replayed.
+/// The ids of the alerts of a replay of the records.
 fn replayed(agent: &Agent, load: &Load) -> BTreeSet<String> {
     let lines: String = load.records.iter().map(|record| format!("{record}\n")).collect();
     ids_of(&replay(agent, &lines))
 }
 
-/// The ids of the records that a rule's alerts were raised for, sorted.
+/// The ids of the records for which a rule's alerts were raised, sorted.
 fn causes(alerts: &[Json], rule: &str) -> BTreeSet<String> {
     alerts.iter().filter(|alert| alert["message"] == rule).map(|alert| cause(alert).to_owned()).collect()
 }
@@ -166,7 +166,7 @@ fn text<'a>(alert: &'a Json, pointer: &str) -> &'a str {
     alert.pointer(pointer).and_then(Json::as_str).unwrap_or_default()
 }
 
-/// A thread that goes on delivering files until it is stopped.
+/// A thread that delivers files until it is stopped.
 struct Writer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Load>,
@@ -194,12 +194,12 @@ impl Writer {
     }
 }
 
-/// How something upstream is.
+/// The state of an upstream.
 #[derive(Clone, Copy)]
 enum Way {
     /// It does not listen.
     Down,
-    /// It takes connections and does not answer.
+    /// It accepts connections and does not answer.
     Silent,
     Up,
 }
@@ -210,14 +210,14 @@ impl Way {
     }
 }
 
-/// What alerts are delivered to: an index behind a proxy, which is what comes and goes, for the index is in memory;
-/// and a webhook, which comes and goes itself.
+/// The upstreams: an index behind a proxy, which is stopped and started because the index is in memory; and a webhook,
+/// which is stopped and started itself.
 struct Upstream {
     folder: TempDir,
     _index: Server,
     door: Option<Server>,
     hook: Option<Receiver>,
-    /// The folders of all that received for the webhook, a new one each time: a line may be torn when it is killed.
+    /// The folders of all webhook receivers, a new one for each: a line may be incomplete when the receiver is killed.
     received: Vec<PathBuf>,
 }
 
@@ -259,7 +259,7 @@ impl Upstream {
         }
     }
 
-    /// The ids that the webhook was called with, in the order in which each came first.
+    /// The ids that the webhook received, in the order of their first arrival.
     fn called(&self) -> Vec<String> {
         let bodies = self.received.iter().flat_map(|folder: &PathBuf| bodies(folder));
         let mut known = HashSet::new();

@@ -1,5 +1,5 @@
-//! A trail under load: files of every form, one after the other, with records that rules fire on, each for a cause of
-//! its own, among many that they do not. What is in a file follows from a number, and so does everything else.
+//! A trail under load: files of every form, with records on which rules fire, each with its own cause, among many on which
+//! they do not. Everything is derived from a random seed.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, OpenOptions};
@@ -11,13 +11,13 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use lapwing_stage::trail::{self, USUAL, call, key_upload};
 use serde_json::Value as Json;
 
-/// Between two records, in seconds: so far apart that no rule raises more alerts in a time span than it may.
+/// Seconds between two records: enough that no rule exceeds its alerts per interval.
 const STEP_SECS: i64 = 20;
-/// What is called when a key is uploaded.
+/// The API call of a key upload.
 const UPLOAD: &str = "SendSSHPublicKey";
-/// How many records there are to each of a call that was never made: seldom enough to be rare.
+/// Number of records per new call: enough that a new call is rare.
 const RARE_EVERY: u64 = 2_000;
-/// Most records of a file.
+/// Maximum number of records in a file.
 const RECORDS_MAX: usize = 20;
 
 /// The load so far.
@@ -38,7 +38,7 @@ impl Load {
         Self { random, folder: folder.to_owned(), time, files: 0, made: 0, records: Vec::new() }
     }
 
-    /// The ids of the records in which a key is uploaded.
+    /// The ids of the records with key uploads.
     pub(crate) fn uploads(&self) -> BTreeSet<String> {
         self.records.iter().filter(|record| record["eventName"] == UPLOAD).map(id).collect()
     }
@@ -50,8 +50,7 @@ impl Load {
         self.records.iter().filter(first).map(id).collect()
     }
 
-    /// Delivers the next file: compressed or not, at once or in pieces, and now and then one that came before, or one
-    /// that is broken.
+    /// Delivers the next file: compressed or not, at once or in pieces, sometimes an earlier file again, or a broken one.
     pub(crate) fn deliver(&mut self) {
         let count = self.random.usize(1..=RECORDS_MAX);
         let records: Vec<_> = (0..count).map(|_| self.record()).collect();
@@ -71,7 +70,7 @@ impl Load {
         self.records.extend(records);
     }
 
-    /// Delivers what ends every time span that is open, and then an upload, which is read last.
+    /// Delivers records that end every open time span, and then an upload, which is read last.
     pub(crate) fn end(&mut self) {
         self.time += SignedDuration::from_hours(3);
         let records = [self.call(USUAL[0]), self.upload()];
@@ -109,7 +108,7 @@ impl Load {
     fn next_time(&mut self) -> Timestamp {
         self.made += 1;
         self.time += SignedDuration::from_secs(STEP_SECS);
-        assert!(self.time < Timestamp::now(), "the load lies in the past");
+        assert!(self.time < Timestamp::now(), "the load is in the past");
         self.time
     }
 
@@ -120,7 +119,7 @@ impl Load {
         fs::rename(&written, path).expect("a file");
     }
 
-    /// A file with a record a line that grows in pieces, which end anywhere.
+    /// A file with one record per line that grows in pieces, which end anywhere.
     fn grow(&mut self, time: Timestamp, records: &[Json]) {
         let path = self.path(time, "ndjson");
         let text: String = records.iter().map(|record| format!("{record}\n")).collect();
@@ -134,7 +133,7 @@ impl Load {
         }
     }
 
-    /// Where the next file goes: into the folder of its day, with its time and a number of its own in its name.
+    /// The path of the next file: in the folder of its day, with its time and a number in its name.
     fn path(&mut self, time: Timestamp, form: &str) -> PathBuf {
         self.files += 1;
         let name = trail::key(time, &format!("{:06}", self.files));
@@ -144,7 +143,7 @@ impl Load {
     }
 }
 
-/// A record with an id of its time, which it shares with no other.
+/// A record with a unique id from its time.
 fn numbered(mut record: Json) -> Json {
     let time: Timestamp = record["eventTime"].as_str().unwrap_or_default().parse().expect("a time");
     record["eventID"] = format!("{:08x}-0000-4000-8000-000000000000", time.as_second()).into();

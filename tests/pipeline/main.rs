@@ -1,30 +1,30 @@
-//! The agent as it is run, without the sensor: CloudTrail in, alerts in the log and upstream, and the commands about
-//! all that. It needs no kernel of its own; what needs root for namespaces or mounts says so where there is none.
+//! The agent without the sensor: CloudTrail in, alerts in the log and upstream, and the commands. No kernel program is needed;
+//! tests that need root for namespaces or mounts print that they are skipped.
 #![expect(clippy::expect_used, reason = "a test that cannot go on stops")]
 
-/// The alert log: what it holds, and a disk that does not take it.
+/// The alert log: its content, and a full disk.
 mod alerts;
-/// Whatever disks, upstream and clients do: watchdog, status and the end.
+/// Liveness whatever disks, upstream and clients do.
 mod alive;
-/// What commands print, as golden transcripts.
+/// The output of commands, as golden transcripts.
 mod commands;
-/// Signals, the control socket, and what keeps an agent from running.
+/// Signals, the control socket, and errors at the start.
 mod control;
-/// Files of a trail, however they come.
+/// Files of a trail.
 mod files;
-/// Rules and recordings that are wrong in every way.
+/// Broken rules and recordings.
 mod hostile;
-/// The report of rules' tests.
+/// The JUnit report of rule tests.
 mod junit;
-/// An agent that is killed, over and over.
+/// An agent that is killed repeatedly.
 mod kill;
-/// What it is killed under.
+/// The load for it.
 mod load;
-/// Objects that a queue tells of.
+/// Objects that a queue announces.
 mod queue;
-/// What was learned, on disk.
+/// Learned state on disk.
 mod state;
-/// Sinks, and what they say of upstream.
+/// Sinks, and the errors of upstream.
 mod upstream;
 
 use std::collections::BTreeSet;
@@ -44,10 +44,10 @@ const UPLOAD: &str = "AWS EC2 Instance Connect SSH Public Key Uploaded";
 const RARE: &str = "Unusual Country For an AWS Command";
 const FIRST: &str = "First AWS Activity of an Account From a Country";
 
-/// How long something may take that must come; it is never waited out where all is well.
+/// Maximum time for what must happen; it is not used up where all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What an agent is started with that watches this trail with the rules of the project.
+/// Settings of an agent that watches this trail with the rules of the project.
 fn settings(trail: &Trail, configuration: &str) -> Settings {
     Settings {
         program: LAPWING.into(),
@@ -73,7 +73,7 @@ fn ids(alerts: &[Json]) -> BTreeSet<String> {
     alerts.iter().map(|alert| alert["event"]["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The alerts of a recording when this agent's configuration replays it from standard input.
+/// The alerts of a recording that is replayed from standard input with this agent's configuration.
 fn replay(agent: &Agent, recording: &str) -> Vec<Json> {
     let mut command = agent.command("replay");
     let mut child = command

@@ -1,5 +1,5 @@
-//! Objects in S3 that a queue of SQS tells of: both rules for CloudTrail fire, against a real server of AWS's
-//! interfaces that is set up by the AWS command line.
+//! Objects in S3 that an SQS queue announces: both rules for CloudTrail fire. The server implements AWS's APIs and is set up
+//! by the AWS command line.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::{PATIENCE, RARE, UPLOAD, of, settings};
 const REGION: &str = "eu-central-1";
 const BUCKET: &str = "trail";
 
-/// A server of AWS's interfaces, and the command line for it.
+/// A server with AWS's APIs, and the command line for it.
 struct Cloud {
     environment: Environment,
     server: Child,
@@ -34,12 +34,12 @@ impl Cloud {
         let mut lines = BufReader::new(server.stderr.take().expect("a pipe")).lines();
         let printed = lines.by_ref().map_while(Result::ok);
         let url = printed.filter_map(|line| Some(line.split_once("Running on ")?.1.to_owned())).next();
-        // The server must not block on what nobody reads.
+        // The server must not block on unread output.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { environment, server, url: url.expect("moto tells where it runs") }
+        Self { environment, server, url: url.expect("the address of moto") }
     }
 
-    /// What the AWS command line answers.
+    /// The response to the AWS command line.
     fn aws(&self, arguments: &[&str]) -> Json {
         let mut command = Command::new(self.environment.program("aws"));
         command.args(["--endpoint-url", &self.url, "--region", REGION, "--output", "json"]).args(arguments);
@@ -86,7 +86,7 @@ fn a_rare_call_and_a_key_upload_fire_from_objects_in_s3() {
 
     let trail = Trail::new().expect("a trail");
     let url = &cloud.url;
-    // A request of an agent that was killed may still take a message, which is there again when this time is over.
+    // A request of a killed agent may still receive a message, which is visible again after this time.
     let configuration = format!(
         "cloudtrail.queue = [{{ url = \"{queue}\", region = \"{REGION}\", visibility_timeout = \"10s\", \
          endpoint = \"{url}\", s3_endpoint = \"{url}\" }}]"
@@ -102,7 +102,7 @@ fn a_rare_call_and_a_key_upload_fire_from_objects_in_s3() {
     for rule in [RARE, UPLOAD] {
         agent.wait_for_within(rule, 0, PATIENCE, |alert| alert.rule() == rule).expect("an alert");
     }
-    // The same object told of again, before and after a kill: once is enough.
+    // The same object announced again, before and after a kill, is read once.
     wait_for_duplicates(&agent, &cloud, &object, &key);
     agent.kill().expect("an end");
     agent.start_again().expect("a start");
@@ -113,7 +113,7 @@ fn a_rare_call_and_a_key_upload_fire_from_objects_in_s3() {
     assert_eq!(alert["aws"]["s3"]["object"]["key"], key.as_str(), "{alert}");
 }
 
-/// Puts an object that was read before, and waits until the agent has seen that it knows what is in it.
+/// Adds an object that was read before, and waits until the agent has recognised its records.
 fn wait_for_duplicates(agent: &Agent, cloud: &Cloud, object: &Path, key: &str) {
     cloud.put(object, key);
     let duplicates = || agent.status().map(|status| status["lanes"][0]["source"]["duplicates"].clone());

@@ -1,4 +1,4 @@
-//! What an agent learned, on disk: whatever lies there, it starts soon and in little memory, and says what it left out.
+//! Learned state on disk: the agent starts soon and in little memory whatever its size, and reports what it dropped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 
 use crate::{PATIENCE, agent};
 
-/// How long a start may take, whatever is in the state. Others may keep the processors busy meanwhile.
+/// Maximum time for a start with any state. Other processes may use the processors.
 const START: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 5 });
 /// The rule that learns which errors are rare, and its job.
 const RARE_ERROR: &str = "rule/5b1f0c64-9d0f-4c9a-8f1c-4a2f7a6b9e45";
@@ -27,14 +27,14 @@ fn rows(store: &Path) -> i64 {
     connection.query_row("SELECT count(*) FROM state", [], |row| row.get(0)).expect("a number")
 }
 
-/// Most memory that the process held, in bytes.
+/// Peak memory of the process, in bytes.
 fn peak(agent: &Agent) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("its status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// Puts rows into the state as versions without limits left them.
+/// Inserts rows as versions without limits left them.
 fn fill(store: &Path, terms: usize, examples: usize) {
     let mut connection = Connection::open(store).expect("the store");
     let transaction = connection.transaction().expect("a transaction");
@@ -72,7 +72,7 @@ fn a_state_beyond_all_limits_is_trimmed_when_it_is_read() {
     assert!(status["ledger"]["state_rows_dropped"].as_u64() > Some(10_000), "{status}");
     let log = agent.log();
     assert!(log.contains("the store held more of what rules learned than it may"), "{log}");
-    // What was left behind is deleted while it runs, and the file shrinks.
+    // Rows that were not loaded are deleted while it runs, and the file shrinks.
     let left = || {
         let connection = Connection::open(store(&agent)).ok()?;
         let pages =
@@ -89,7 +89,7 @@ fn a_state_beyond_all_limits_is_trimmed_when_it_is_read() {
 }
 
 #[test]
-fn a_state_of_an_earlier_version_within_the_limits_is_taken_over() {
+fn a_state_of_an_earlier_version_within_the_limits_is_loaded() {
     let trail = Trail::new().expect("a trail");
     let mut agent = agent(&trail);
     agent.stop().expect("an end");

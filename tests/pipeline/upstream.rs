@@ -37,15 +37,15 @@ fn a_rejected_alert_is_dead_lettered_and_the_others_are_delivered() {
     let alarm = until("an alarm", PATIENCE, || {
         Ok(Some(sink(&agent)?["alarms"].to_string()).filter(|alarms| alarms.contains("cannot be reached")))
     });
-    alarm.expect("an alarm while nobody listens");
+    alarm.expect("an alarm while upstream is down");
 
     deliver("second", 2);
     deliver("third", 1);
     until("three alerts", PATIENCE, || Ok((sink(&agent)?["waiting"] == 3).then_some(())))
         .expect("three alerts");
     let receiver = Receiver::start(folder.path()).expect("a receiver");
-    // The first is in hand by itself, and refused as it is and in its smaller forms: that may be the receiver's trouble. Then
-    // it is refused beside others that are taken.
+    // The first alert is sent alone, and is rejected as it is and in its smaller forms: the fault may be the receiver's. Then it
+    // is rejected while others are accepted.
     let mut answers = vec![json!({"status": 400, "body": "no"}); 6];
     answers.insert(0, json!({"status": 401}));
     receiver.answer(answers).expect("answers");

@@ -1,10 +1,10 @@
-//! What of `lapwing.alert.*` tells what was found; the names are those of Kibana's `kibana.alert.*` where it has some.
+//! The members of `lapwing.alert.*` about the cause. Names follow Kibana's `kibana.alert.*` where it has them.
 
 use lapwing_engine::detect::{Anomaly, Enrichment, Finding, MATCHED_TYPE, ThresholdResult};
 use lapwing_engine::{Act, Alert, HeldBack, Schema, Suppressed};
 use serde_json::{Map, Value as Json, json};
 
-/// What a rule found.
+/// The finding of a rule.
 pub(super) fn detection(alert: &Alert, finding: &Finding, schema: &Schema) -> Map<String, Json> {
     let mut cause = Map::new();
     let mut set = |name: &str, value: Json| cause.insert(name.to_owned(), value);
@@ -52,7 +52,7 @@ fn threshold(result: &ThresholdResult, schema: &Schema) -> Json {
     })
 }
 
-/// `threat.enrichments`: the indicators that the event is about, as Kibana writes them.
+/// `threat.enrichments`: the indicators that the event matched, as in Kibana.
 pub(super) fn enrichments(finding: &Finding) -> Option<Json> {
     let enrichment = |Enrichment { indicator, atomic, field, id }: &Enrichment| {
         let matched = json!({
@@ -66,7 +66,7 @@ pub(super) fn enrichments(finding: &Finding) -> Option<Json> {
     (!finding.enrichments.is_empty()).then(|| finding.enrichments.iter().map(enrichment).collect())
 }
 
-/// Who did what how often, of what was not raised.
+/// A suppressed act: user, program, count.
 pub(crate) fn held_back(HeldBack { act, count }: &HeldBack) -> Json {
     let Act { user, group, executable, destination } = act;
     let texts = [("user", user), ("cgroup", group), ("executable", executable), ("destination", destination)];
@@ -76,7 +76,7 @@ pub(crate) fn held_back(HeldBack { act, count }: &HeldBack) -> Json {
     row.into()
 }
 
-/// What was not raised.
+/// The summary of suppressed alerts.
 pub(super) fn suppressed(suppressed: &Suppressed, schema: &Schema) -> Map<String, Json> {
     let (start, end) = (suppressed.start.to_string(), suppressed.end.to_string());
     let mut cause = Map::new();

@@ -1,49 +1,49 @@
-//! Who is watched does not choose how large an alert is: what is in it is measured as it will be written, and what is
-//! too long is cut before anything is built.
+//! Limits the size of an alert, so that the observed process cannot choose it: the serialised size is measured, and values
+//! that are too long are cut before anything is built.
 //!
-//! The order in which values give way is a table, [`rank`]: copies before originals, what is far before what is
-//! near, text that anyone can write at will before names. Of the values of one rank the longest give way first,
-//! down to a length that is the same for all. Each cut is marked in the value and listed in `lapwing.alert.cut`.
+//! The order in which values are cut is a table, [`rank`]: copies before originals, far before near, text that anyone can
+//! write before names. Within a rank the longest values are cut first, down to a length that is the same for all. Each
+//! cut is marked in the value and listed in `lapwing.alert.cut`.
 
 use lapwing_engine::event::{Leaf, insert};
 use lapwing_engine::{Schema, Value};
 use serde_json::{Map, Value as Json};
 
-/// Largest document of an alert, as it is written, in bytes.
+/// Maximum size of an alert's document, in bytes of JSON.
 pub(crate) const ALERT_BYTES_MAX: usize = 256 << 10;
-/// Longest value that is never cut, in bytes as written. No id, name of a user, address or hash is longer.
+/// Longest identifying value that is never cut, in bytes of JSON. No id, user name, address or hash is longer.
 const NAME_BYTES_KEPT: usize = 1024;
-/// The same of other values.
+/// Longest other value that is never cut, in bytes of JSON.
 const TEXT_BYTES_KEPT: usize = 256;
-/// Most cuts that are listed.
+/// Maximum number of cuts that are listed.
 const CUTS_LISTED_MAX: usize = 64;
-/// Longest name of a field that is listed, in letters.
+/// Longest name of a field in the list, in characters.
 const LISTED_NAME_CHARS_MAX: usize = 100;
-/// What a mark takes at most, in bytes as written.
+/// Maximum size of a mark, in bytes of JSON.
 const MARK_BYTES: usize = 48;
 
-/// Which part of an alert a piece is.
+/// The part of an alert that a piece is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// The document's root.
     Root,
-    /// One of the alert's events, by its place.
+    /// One of the alert's events, by index.
     Event(usize),
     /// An ancestor, by its distance: 0 is the parent.
     Ancestor(usize),
 }
 
-/// What gives way together: of a smaller rank first.
+/// Values that are cut together; a smaller rank is cut first.
 type Rank = (u8, usize);
-/// The rank of what says who, where or which.
+/// The rank of identifying values: who, where or which.
 const IDENTITY: Rank = (5, 0);
 
-/// The order in which values give way.
+/// The order in which values are cut.
 fn rank(part: Part, name: &str) -> Rank {
     let is_text_at_will = ["args", "command_line", "env_vars"].iter().any(|end| name.ends_with(end));
     match part {
         _ if is_identity(name) => IDENTITY,
-        // The farthest gives way first.
+        // The farthest ancestor is cut first.
         Part::Ancestor(distance) if is_text_at_will => (0, usize::MAX - distance),
         Part::Event(_) => (1, 0),
         Part::Root if name.ends_with("env_vars") => (2, 0),
@@ -52,7 +52,7 @@ fn rank(part: Part, name: &str) -> Rank {
     }
 }
 
-/// Whether a field says who, where or which: ids, names, users, addresses, hashes.
+/// Whether a field identifies who, where or which: ids, names, users, addresses, hashes.
 fn is_identity(name: &str) -> bool {
     const WHOLE: &[&str] = &["agent.", "cloud.", "event.", "host.", "related.", "user."];
     const PARTS: &[&str] = &["id", "name", "ip", "address", "arn", "user", "group", "hash", "pid"];
@@ -62,18 +62,18 @@ fn is_identity(name: &str) -> bool {
             || parts.any(|part| PARTS.contains(&part) || part.ends_with("_id")))
 }
 
-/// A part of an alert with what it holds.
+/// A part of an alert with its content.
 pub(super) struct Piece<'a> {
     part: Part,
     leaves: Vec<(&'a str, Leaf<'a>)>,
-    /// What each leaf takes as written.
+    /// The size of each leaf, in bytes of JSON.
     bytes: Vec<usize>,
-    /// How much of each leaf is written.
+    /// The size to which each leaf is cut.
     kept: Vec<usize>,
 }
 
 impl<'a> Piece<'a> {
-    /// A part that holds these leaves.
+    /// A part with these leaves.
     pub(super) fn new(part: Part, leaves: impl Iterator<Item = Leaf<'a>>, schema: &'a Schema) -> Self {
         let name = |leaf: &Leaf<'a>| match *leaf {
             Leaf::Field(id, _) => schema.name(id),
@@ -84,12 +84,12 @@ impl<'a> Piece<'a> {
         Self { part, leaves, kept: bytes.clone(), bytes }
     }
 
-    /// Which part it is.
+    /// The kind of part.
     pub(super) fn part(&self) -> Part {
         self.part
     }
 
-    /// The part as a document, cut as far as it must be; the cuts are added to `cuts`.
+    /// The part as a document, with values cut as needed; the cuts are added to `cuts`.
     pub(super) fn build(&self, schema: &Schema, cuts: &mut Cuts) -> Map<String, Json> {
         let mut document = Map::new();
         for (((name, leaf), bytes), kept) in self.leaves.iter().zip(&self.bytes).zip(&self.kept) {
@@ -101,15 +101,15 @@ impl<'a> Piece<'a> {
         document
     }
 
-    /// What it takes as written, at most.
+    /// Maximum size, in bytes of JSON.
     fn bytes(&self) -> usize {
         let names: usize = self.leaves.iter().map(|(name, _)| bytes_of_text(name) + 4).sum();
         names + self.kept.iter().sum::<usize>() + 4
     }
 }
 
-/// Cuts what must be, so that the pieces take at most `room` bytes as written, and drops what has no room even so:
-/// the farthest ancestors, then the first events.
+/// Cuts values so that the pieces fit into `room` bytes of JSON. If that is not enough, drops the farthest ancestors and
+/// then the first events.
 pub(super) fn fit(pieces: &mut Vec<Piece<'_>>, room: usize, cuts: &mut Cuts) {
     let bytes = |pieces: &[Piece<'_>]| pieces.iter().map(Piece::bytes).sum::<usize>();
     let excess = bytes(pieces).saturating_sub(room);
@@ -133,7 +133,7 @@ pub(super) fn fit(pieces: &mut Vec<Piece<'_>>, room: usize, cuts: &mut Cuts) {
     }
 }
 
-/// Has values give way, rank by rank, until they take `excess` bytes less.
+/// Cuts values, rank by rank, until they are `excess` bytes smaller.
 fn shorten(pieces: &mut [Piece<'_>], mut excess: usize) {
     let places = pieces.iter().enumerate().flat_map(|(index, piece)| {
         let ranked = move |(place, (name, _)): (usize, &(&str, _))| (rank(piece.part, name), index, place);
@@ -156,7 +156,7 @@ fn shorten(pieces: &mut [Piece<'_>], mut excess: usize) {
     }
 }
 
-/// The length to which values of these lengths are cut, so that they lose `excess` together; never below `floor`.
+/// The length to which values of these lengths are cut so that they shrink by `excess` together; never below `floor`.
 fn level(bytes: &[usize], excess: usize, floor: usize) -> usize {
     let mut longest: Vec<usize> = bytes.iter().copied().filter(|bytes| *bytes > floor).collect();
     longest.sort_unstable_by(|left, right| right.cmp(left));
@@ -164,7 +164,7 @@ fn level(bytes: &[usize], excess: usize, floor: usize) -> usize {
     for (index, bytes) in longest.iter().enumerate() {
         sum += bytes;
         let next = longest.get(index + 1).copied().unwrap_or(floor);
-        // Cut to the next shorter one, this many lose what they have beyond it.
+        // Cutting to the next shorter length shrinks this many values.
         if sum - next * (index + 1) >= excess {
             return ((sum - excess.min(sum)) / (index + 1)).max(floor);
         }
@@ -172,7 +172,7 @@ fn level(bytes: &[usize], excess: usize, floor: usize) -> usize {
     floor
 }
 
-/// The names of what was cut.
+/// The names of the fields that were cut.
 #[derive(Debug, Default)]
 pub(super) struct Cuts {
     listed: Vec<String>,
@@ -180,7 +180,7 @@ pub(super) struct Cuts {
 }
 
 impl Cuts {
-    /// Notes that a field of a part was cut; of no field: that the part was left out.
+    /// Notes that a field of a part was cut or, without a field, that the part was dropped.
     pub(super) fn add(&mut self, part: Part, name: &str) {
         let name: String = name.chars().filter(|c| !c.is_control()).take(LISTED_NAME_CHARS_MAX).collect();
         let above = match part {
@@ -191,7 +191,7 @@ impl Cuts {
         self.name((above + &name).trim_end_matches('.').to_owned());
     }
 
-    /// Notes that what stands under this name in the document was cut.
+    /// Notes that the value with this name in the document was cut.
     pub(super) fn name(&mut self, name: String) {
         match self.listed.len() {
             ..CUTS_LISTED_MAX => self.listed.push(name),
@@ -199,7 +199,7 @@ impl Cuts {
         }
     }
 
-    /// The value of `lapwing.alert.cut`; `None` where nothing was cut.
+    /// The value of `lapwing.alert.cut`; `None` if nothing was cut.
     pub(super) fn json(mut self) -> Option<Json> {
         if self.others > 0 {
             self.listed.push(format!("{} more", self.others));
@@ -251,7 +251,7 @@ fn shrink_value(value: &Value, room: usize) -> Json {
     }
 }
 
-/// The first elements of a list for which there is room, the last of them cut, and how many there are more.
+/// The first elements of a list that fit, the last of them cut, and the number of the others.
 fn shrink_list<'a>(items: impl Iterator<Item = Item<'a>> + Clone, room: usize) -> Json {
     if 2 + items.clone().map(|item| item.bytes() + 1).sum::<usize>() <= room {
         return items.map(|item| item.shrink(usize::MAX)).collect();
@@ -276,8 +276,8 @@ fn shrink_list<'a>(items: impl Iterator<Item = Item<'a>> + Clone, room: usize) -
     list.into()
 }
 
-/// The same JSON in at most about `room` bytes as written: texts are cut, and elements and members that find no room
-/// are counted.
+/// The same JSON in at most about `room` bytes: texts are cut; elements and members that do not fit are dropped and
+/// counted.
 pub(super) fn shrink(json: &Json, room: usize) -> Json {
     if bytes_of_json(json) <= room {
         return json.clone();
@@ -292,7 +292,7 @@ pub(super) fn shrink(json: &Json, room: usize) -> Json {
 
 fn shrink_object(members: &Map<String, Json>, room: usize) -> Map<String, Json> {
     let (mut object, mut left, mut omitted) = (Map::new(), room.saturating_sub(MARK_BYTES + 8), 0_usize);
-    // The short ones first, so that one long member does not push out all others.
+    // Short members first, so that one long member does not displace all others.
     let mut order: Vec<_> = members
         .iter()
         .map(|(name, json)| (bytes_of_text(name) + 2, bytes_of_json(json), name, json))
@@ -317,7 +317,7 @@ fn shrink_object(members: &Map<String, Json>, room: usize) -> Map<String, Json> 
     object
 }
 
-/// A text that was cut to at most `room` bytes as written, with a mark of how long it was; `None` where it need not be.
+/// A text cut to at most `room` bytes of JSON, with a mark of its length; `None` if it fits.
 fn cut_to(text: &str, room: usize) -> Option<String> {
     if bytes_of_text(text) <= room {
         return None;
@@ -332,7 +332,7 @@ fn cut_to(text: &str, room: usize) -> Option<String> {
     Some(cut)
 }
 
-/// A text of at most this many letters, and a mark where it was longer.
+/// A text cut to this many characters, with a mark if it was longer.
 pub(super) fn letters(text: &str, chars_max: usize) -> String {
     let mut rest = text.chars();
     let mut short: String = rest.by_ref().take(chars_max).collect();
@@ -365,7 +365,7 @@ fn bytes_of_value(value: &Value) -> usize {
     }
 }
 
-/// What JSON takes as written.
+/// The size of a value in JSON, in bytes.
 pub(super) fn bytes_of_json(json: &Json) -> usize {
     match json {
         Json::Null | Json::Bool(true) => 4,
@@ -386,7 +386,7 @@ fn bytes_of_text(text: &str) -> usize {
     2 + text.bytes().map(bytes_of_byte).sum::<usize>()
 }
 
-/// What a byte of a text takes in JSON, where a control character takes six.
+/// The size of a byte of text in JSON; a control character takes six bytes.
 fn bytes_of_byte(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,

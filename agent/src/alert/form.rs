@@ -1,5 +1,5 @@
-//! Smaller forms of an alert, for a receiver that does not take the whole one: an alert that arrives with less is
-//! worth more than one that waits in a file. Each form is made of the whole document.
+//! Smaller forms of an alert, for a receiver that rejects the complete one: an incomplete alert that is delivered is worth
+//! more than a dead letter. Each form is built from the complete document.
 
 use bytes::Bytes;
 use serde_json::{Map, Value as Json, json};
@@ -9,21 +9,21 @@ use super::{cut, object};
 /// How much of an alert is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Form {
-    /// The document as it is in the log.
+    /// The document as in the log.
     #[default]
     Whole,
-    /// Fields of ECS that every index of alerts knows, and the whole document as one text in `event.original`, which
-    /// is not indexed.
+    /// ECS fields that every index of alerts maps, and the complete document as one text in `event.original`, which is not
+    /// indexed.
     Reduced,
-    /// What no index refuses: which alert it is, of which rule and host, how severe, and the reason in a sentence.
+    /// Fields that no index rejects: id, rule, host, severity, and the reason.
     Minimal,
 }
 
-/// Longest value that the reduced form keeps, in bytes as written.
+/// Longest value in the reduced form, in bytes of JSON.
 const REDUCED_VALUE_BYTES_MAX: usize = 1024;
-/// How much of the whole document the reduced form has as one text, in bytes as written.
+/// Longest `event.original` in the reduced form, in bytes of JSON.
 const ORIGINAL_BYTES_MAX: usize = 16 << 10;
-/// Longest text of the minimal form, in letters.
+/// Longest text in the minimal form, in characters.
 const MINIMAL_CHARS_MAX: usize = 256;
 
 /// The fields of the minimal form.
@@ -52,7 +52,7 @@ const MINIMAL: &[&str] = &[
     "lapwing.alert.severity",
 ];
 
-/// What the reduced form has beyond these.
+/// The fields that only the reduced form has.
 const REDUCED: &[&str] = &[
     "agent.id",
     "agent.type",
@@ -113,7 +113,7 @@ impl Form {
         }
     }
 
-    /// This form of a whole document; `why` says what the larger form was refused for. What is no alert stays as it is.
+    /// This form of a complete document; `why` is the reason for which the larger form was rejected. Other JSON is unchanged.
     pub(crate) fn of(self, whole: &Bytes, why: &str) -> Bytes {
         let name = match self {
             Self::Whole => return whole.clone(),
@@ -140,7 +140,7 @@ fn reduced(document: &Map<String, Json>, whole: &str) -> Map<String, Json> {
     form
 }
 
-/// A text of the minimal form; of several values the first.
+/// A text of the minimal form; the first of several values.
 fn minimal(json: &Json) -> Json {
     match json {
         Json::String(text) => cut::letters(text, MINIMAL_CHARS_MAX).into(),
@@ -150,7 +150,7 @@ fn minimal(json: &Json) -> Json {
     }
 }
 
-/// The fields of these names, as `short` makes them.
+/// The fields with these names, shortened by `short`.
 fn pick<'a>(
     document: &Map<String, Json>,
     names: impl Iterator<Item = &'a &'a str>,

@@ -1,9 +1,8 @@
-//! The agent's own alert, "Telemetry lost": records were lost, or the sensor did not run, so that what happened meanwhile
-//! may have gone unseen.
+//! The agent's own alert "Telemetry lost": records were lost, or the sensor did not run, so that events may be missing.
 //!
-//! A flood may be meant to push one record out of the ring buffer, and then its silence is all that is left of it. Losses
-//! that follow one another are an episode, and an episode is one alert, with counts and times. It is told as soon as the
-//! losses stop, and not only then: whoever goes on without end is told of, too.
+//! A flood may be meant to push one record out of the ring buffer; the loss is then the only trace of it. Consecutive
+//! losses are an episode, and an episode is one alert with counts and times. It is raised when the losses stop, or after
+//! a maximum time, so that an endless flood is reported too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,55 +15,56 @@ use super::statement::{OwnRule, Statement};
 use crate::ledger::AlertDocument;
 use crate::source::{Down, Lost};
 
-/// How long nothing must be lost until an episode is over.
+/// Time without losses after which an episode is over.
 const CALM: Duration = Duration::from_secs(10);
-/// How long an episode lasts at most; what is lost after it begins the next.
+/// Maximum length of an episode; later losses begin the next one.
 const EPISODE_MAX: Duration = Duration::from_secs(60);
-/// Most users that an episode is attributed to.
+/// Maximum number of users in an episode.
 const USERS_MAX: usize = 64;
 static RULE: OwnRule = OwnRule {
     id: "7d0f6a0e-5f0f-4c39-9f0e-3a4d2a6c5b11",
     name: "Telemetry lost",
-    description: "Records of what happened on this host were lost, because more happened than the sensor \
-        could read or because it was held up. What happened then may have gone unseen, and that may have been the purpose.",
+    description: "Records of events on this host were lost, because there were more than the sensor could read or because \
+        it was delayed. Events of that time may be missing, which may have been the purpose.",
     category: "telemetry",
     action: "telemetry_lost",
 };
-const GUIDE: &str = "1. Look at what ran between `event.start` and `event.end`: what made so many processes or \
-    connections, and for whom.\n2. If nothing did, the sensor itself was held up: stopped by a signal, frozen by its control \
-    group, or left without processor time. Find out by whom.\n3. `lapwing status` counts what was lost, by kind.\n4. Where half \
-    matches were given up, one user or program made so many events that begin a match that its share of the memory for them was used up: look at what else it did.\n";
+const GUIDE: &str = "1. Find what ran between `event.start` and `event.end`, and which user created so many processes or \
+    connections.\n2. If there is none, the sensor itself was delayed: stopped by a signal, frozen by its control group, or \
+    without processor time. Find the cause.\n3. `lapwing status` counts lost records by kind.\n4. If partial matches were \
+    dropped, one user or program caused so many events that begin a match that its share of memory was used up: check its other \
+    acts.\n";
 const RISK_SCORE: u32 = 47;
-/// Of a sensor that did not run: most often it was upgraded.
+/// Risk score of an outage of the sensor: the usual cause is an upgrade.
 const DOWN_RISK_SCORE: u32 = 21;
 const DOWN_GUIDE: &str = "1. Find out why the sensor ended: an upgrade, its configuration, a stop by an operator \
-    (`journalctl -u lapwing`), a kill, which the kernel or root may have sent.\n2. Look at what began on this host just \
-    before `event.start`, and at what `already_running` events tell just after `event.end`: a process that was made \
-    in between and still runs is told there.\n";
+    (`journalctl -u lapwing`), or a kill by the kernel or root.\n2. Check what started on this host just before `event.start`, \
+    and the `already_running` events just after `event.end`: they report processes that were started in between and still \
+    run.\n";
 
-/// The kind of loss that is no record's: of several events that make a match, the first were forgotten.
+/// The kind of loss that is not about records: partial matches of sequences that were dropped.
 const HALF_MATCHES: &str = "half_matches";
 
-/// Watches over what is lost.
+/// Collects losses.
 #[derive(Default)]
 pub(crate) struct Watch(Option<Episode>);
 
-/// Losses that belong together.
+/// Losses in one episode.
 struct Episode {
-    /// The event that told the first of them.
+    /// The event about the first loss.
     event: Event,
     from: Timestamp,
     to: Timestamp,
     records: u64,
     by_kind: BTreeMap<&'static str, u64>,
-    /// By the ids of users; an episode names at most [`USERS_MAX`].
+    /// By user id; at most [`USERS_MAX`].
     by_user: BTreeMap<u32, u64>,
     began: Instant,
     latest: Instant,
 }
 
 impl Watch {
-    /// Takes what was lost by `now`, if anything, and returns the alert of an episode that is over, or too long.
+    /// Adds the losses at `now`, if any. Returns the alert of an episode that is over or too long.
     pub(crate) fn look(
         &mut self,
         lost: Option<Lost>,
@@ -78,7 +78,7 @@ impl Watch {
         if self.0.as_ref().is_some_and(is_over) { self.end(schema) } else { None }
     }
 
-    /// Takes half matches that were given up.
+    /// Adds partial matches that were dropped.
     pub(crate) fn give_up(&mut self, dropped: &Dropped, now: Instant, schema: &Schema) {
         let [first, last] = &dropped.events;
         self.add(
@@ -93,7 +93,7 @@ impl Watch {
         );
     }
 
-    /// Ends the episode that goes on, for nothing more comes.
+    /// Ends the current episode at the end of input.
     pub(crate) fn end(&mut self, schema: &Schema) -> Option<AlertDocument> {
         self.0.take().map(|episode| episode.document(schema))
     }
@@ -133,10 +133,10 @@ impl Episode {
         let (records, from, to) = (self.records, self.from, self.to);
         let given_up = self.by_kind.get(HALF_MATCHES);
         let given_up =
-            given_up.map(|count| format!("{count} half matches were given up")).unwrap_or_default();
+            given_up.map(|count| format!("{count} partial matches were dropped")).unwrap_or_default();
         if kinds.is_empty() {
             return format!(
-                "{given_up} between {from} and {to}: their makers took more room than their share; alerts may be missing"
+                "{given_up} between {from} and {to}: their users exceeded their share of memory; alerts may be missing"
             );
         }
         let and = if given_up.is_empty() { "" } else { " and " };
@@ -144,13 +144,13 @@ impl Episode {
         let cause =
             cause.map(|(user, count)| format!("; user {user} filled a ring and lost {count} of them"));
         format!(
-            "{records} records were lost{and}{given_up} between {from} and {to}: {}{}; what happened then may have gone unseen",
+            "{records} records were lost{and}{given_up} between {from} and {to}: {}{}; events of that time may be missing",
             kinds.join(", "),
             cause.unwrap_or_default()
         )
     }
 
-    /// The users whose records were dropped because they filled a ring, those with the most first.
+    /// The users whose records were dropped because they filled a ring, by descending count.
     fn users(&self) -> Vec<serde_json::Value> {
         let mut users: Vec<_> = self.by_user.iter().collect();
         users.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -178,7 +178,7 @@ impl Episode {
     }
 }
 
-/// Of the event that took the room: the host, and who did it, but nothing that may be long.
+/// The identifying fields of the event that displaced partial matches: host and actor, no long values.
 fn who(event: &Event, schema: &Schema) -> Event {
     let known = [
         "event.id",
@@ -204,18 +204,18 @@ fn who(event: &Event, schema: &Schema) -> Event {
     Event::new(event.timestamp(), own, Vec::new())
 }
 
-/// The alert that the sensor did not run for a while.
+/// The alert about an outage of the sensor.
 pub(crate) fn down(down: &Down, schema: &Schema) -> AlertDocument {
     let Down { event, from, to, is_killed } = down;
     let seconds = to.since(*from).as_secs_f64();
     let reason = if *is_killed {
         format!(
-            "the sensor was killed, and had not evaluated what it had read between {from} and {to}, {seconds:.1} s; what came \
-             after that the kernel kept, and it was evaluated when the sensor ran again"
+            "the sensor was killed before it evaluated what it had read between {from} and {to}, {seconds:.1} s; later \
+             records were kept by the kernel, and evaluated after the restart"
         )
     } else {
         format!(
-            "the sensor was down between {from} and {to}, {seconds:.1} s: what ran wholly in that time was not seen"
+            "the sensor was down between {from} and {to}, {seconds:.1} s: processes that started and ended in that time were not seen"
         )
     };
     let (severity, risk_score) =
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    /// The alerts that come of losses at these seconds, the last a second without any.
+    /// The alerts for losses at these seconds.
     fn alerts(seconds: &[u64], until: u64) -> Vec<Json> {
         let (schema, start) = (Schema::new(), Instant::now());
         let mut watch = Watch::default();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn half_matches_that_were_given_up_are_an_alert_about_who_took_the_room() {
+    fn dropped_partial_matches_are_an_alert_about_the_user_that_displaced_them() {
         let (schema, now) = (Schema::new(), Instant::now());
         let mut watch = Watch::default();
         let mut event = lost(7, &[]).event;
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(alert["lapwing"]["lost"], json!({"records": 0, "by_kind": {"half_matches": 3}}));
         assert_eq!(alert["user"]["id"], "65534");
         let reason = alert["event"]["reason"].as_str().unwrap();
-        assert!(reason.starts_with("3 half matches were given up between"), "{reason}");
+        assert!(reason.starts_with("3 partial matches were dropped between"), "{reason}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One line that says what happened, for a person who reads many of them.
+//! The reason of an alert: one line that describes what happened.
 
 use lapwing_engine::detect::{Size, ThresholdResult};
 use lapwing_engine::rule::Kind;
@@ -9,7 +9,7 @@ use super::NAME_CHARS_MAX;
 use super::cut::letters;
 use crate::action::{Action, Direction, Shows};
 
-/// Longest command line that a reason quotes, in characters.
+/// Longest command line in a reason, in characters.
 const COMMAND_LINE_MAX: usize = 160;
 
 /// The reason of an alert, from its document's root.
@@ -80,13 +80,13 @@ fn suppressed_reason(alert: &Alert, suppressed: &Suppressed, schema: &Schema) ->
             });
             let terms: Vec<_> = terms.collect();
             let of = if terms.is_empty() { String::new() } else { format!(" for {}", terms.join(", ")) };
-            format!("the rule tells the first{of} alone")
+            format!("the rule raises only the first{of}")
         }
     };
     format!("{count} more alerts of this rule between {start} and {end} were not raised: {limit}")
 }
 
-/// Who did most of what was not raised.
+/// Who did most of the suppressed acts.
 fn most(HeldBack { act: Act { user, executable, destination, .. }, count }: &HeldBack) -> String {
     let texts = [("user ", user), ("", executable), ("", destination)];
     let texts =
@@ -107,7 +107,7 @@ fn counted(result: &ThresholdResult, schema: &Schema) -> String {
     format!("; {} events{of}{distinct} since {}", result.count, result.from)
 }
 
-/// The beginning of a value that anyone may have chosen.
+/// The beginning of a value that an attacker may have chosen.
 fn short(value: &str) -> String {
     letters(value, NAME_CHARS_MAX)
 }
@@ -115,7 +115,7 @@ fn short(value: &str) -> String {
 struct Root<'a>(&'a Map<String, Json>);
 
 impl Root<'_> {
-    /// A value as text, of which the beginning; of several values the first.
+    /// The beginning of a value as text; the first of several values.
     fn text(&self, pointer: &str) -> Option<String> {
         let mut parts = pointer.trim_start_matches('/').splitn(2, '/');
         let outer = self.0.get(parts.next()?)?;
@@ -138,10 +138,10 @@ impl Root<'_> {
         format!("{by}{on}")
     }
 
-    /// Which way the connection goes, where that is known.
+    /// The direction of the connection, if known.
     fn direction(&self) -> Option<Direction> {
         let name = self.text("/network/direction")?;
-        // What comes from elsewhere may have the words of a network's border.
+        // Other sensors may use the terms of a network boundary.
         match name.as_str() {
             "ingress" | "inbound" => Some(Direction::Ingress),
             "egress" | "outbound" => Some(Direction::Egress),
@@ -173,7 +173,7 @@ impl Root<'_> {
     }
 }
 
-/// What happened on a host. An event of another sensor, whose action is not known here, is described by what it holds.
+/// What happened on a host. An event of another sensor with an unknown action is described by its fields.
 fn host(root: &Root<'_>) -> String {
     let action = root.text("/event/action").and_then(|name| Action::of(&name));
     if action.is_some_and(|action| action.shows.is_of_sensor()) {
@@ -197,21 +197,21 @@ fn host(root: &Root<'_>) -> String {
     format!("{} {what}{}{}", root.program(), root.actor(), root.command_line())
 }
 
-/// What a process did to a connection, and whose the other end is.
+/// What a process did to a connection, and the address of the other end.
 fn connection(root: &Root<'_>, action: &Action) -> String {
     let direction = root.direction().or(action.direction);
     let verb = action.verb(direction.unwrap_or(Direction::Egress));
     format!("{verb} {}", root.endpoint(peer(direction)))
 }
 
-/// The side of a connection on which the other host is.
+/// The side of a connection that is the other host.
 fn peer(direction: Option<Direction>) -> &'static str {
     if direction == Some(Direction::Ingress) { "source" } else { "destination" }
 }
 
 fn cloud(root: &Root<'_>) -> String {
     let who = root.text("/aws/cloudtrail/user_identity/arn").or_else(|| root.text("/user/name"));
-    let who = who.unwrap_or_else(|| "somebody".to_owned());
+    let who = who.unwrap_or_else(|| "an unknown user".to_owned());
     let action = root.text("/event/action").unwrap_or_else(|| "an action".to_owned());
     let service = root.text("/event/provider").map(|provider| format!(" of {provider}")).unwrap_or_default();
     let country =
@@ -252,7 +252,7 @@ mod tests {
         host(&Root(&root))
     }
 
-    /// A program whose standard input is a connection: with whom.
+    /// A program whose standard input is a connection, with the address of the other end.
     #[test]
     fn a_program_on_a_connection_names_the_peer() {
         let root = serde_json::json!({
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(host(&Root(&root)), "bash (pid 5) ran on a connection with 198.51.100.7:4444");
     }
 
-    /// What each action of the table is called in an alert, in both directions where a connection has one.
+    /// The verb of each action of the table, in both directions for connections.
     #[test]
     fn every_action_has_its_reason() {
         let (to, from) = ("[2001:db8::5]:22 on h: sshd -D", "198.51.100.7:5555 on h: sshd -D");
@@ -297,7 +297,7 @@ mod tests {
                     assert_eq!(self::line(Some(auditd), *direction, has_ends), *line);
                 }
             }
-            // Where an event lacks its direction, the action's own is taken.
+            // An event without a direction gets that of the action.
             if action.direction.is_some() {
                 let of_action = action.direction.map(Direction::name);
                 assert_eq!(
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_that_is_not_known_is_called_nothing_that_it_may_not_be() {
+    fn an_unknown_action_is_described_by_its_fields_only() {
         let (to, from) = ("[2001:db8::5]:22", "198.51.100.7:5555");
         for (action, direction, has_ends, start) in [
             (Some("bound-socket"), None, true, format!("sshd (pid 5) communicated with {to}")),

@@ -1,4 +1,4 @@
-//! The agent's own alerts, which no rule of a file raises: what they have in common.
+//! The agent's own alerts, which are not raised by a rule file: their common parts.
 
 use bytes::Bytes;
 use lapwing_engine::rule::Severity;
@@ -10,9 +10,9 @@ use super::{describe_agent, object};
 use crate::digest::hex;
 use crate::ledger::AlertDocument;
 
-/// A rule of the agent's own.
+/// A rule of the agent itself.
 pub(super) struct OwnRule {
-    /// What names its alerts, as a rule's id names a rule's.
+    /// The id of the rule, which its alerts have as `rule.id`.
     pub(super) id: &'static str,
     pub(super) name: &'static str,
     pub(super) description: &'static str,
@@ -22,10 +22,10 @@ pub(super) struct OwnRule {
     pub(super) action: &'static str,
 }
 
-/// What an alert of such a rule says.
+/// The content of such an alert.
 pub(super) struct Statement<'a> {
     pub(super) rule: &'static OwnRule,
-    /// The event that it is made of.
+    /// The event on which it is based.
     pub(super) event: &'a Event,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
@@ -34,12 +34,12 @@ pub(super) struct Statement<'a> {
     pub(super) risk_score: u32,
     pub(super) guide: &'a str,
     pub(super) lost_records: Option<u64>,
-    /// What else it says below `lapwing`, and under which name.
+    /// The member below `lapwing`, with its name.
     pub(super) detail: (&'static str, Json),
 }
 
 impl Statement<'_> {
-    /// Its document.
+    /// Builds the document.
     pub(super) fn document(self, schema: &Schema) -> AlertDocument {
         let mut root = match self.event.to_json(schema) {
             Json::Object(root) => root,

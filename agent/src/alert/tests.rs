@@ -1,4 +1,4 @@
-//! Alerts about hosts whose processes, files and records are as large as who is watched can make them.
+//! Alerts about processes, files and records that are as large as an attacker can make them.
 
 use lapwing_engine::detect::Finding;
 use lapwing_engine::{Loaded, Rule};
@@ -25,13 +25,13 @@ fn rule() -> Arc<Rule> {
     loaded.rules.into_iter().next().unwrap()
 }
 
-/// A process with this text as its arguments, and what names it.
+/// A process with this text as its arguments and its names.
 fn process(number: i64, text: &str) -> Fields {
     let mut fields = Fields::new();
     fields
         .set(field!("event.id"), format!("event-{number}"))
         .set(field!("host.name"), "host")
-        .set(field!("user.name"), "somebody")
+        .set(field!("user.name"), "mallory")
         .set(field!("process.pid"), number)
         .set(field!("process.name"), Value::texts(["sh", "dash"]))
         .set(field!("process.entity_id"), format!("entity-{number}"))
@@ -75,8 +75,8 @@ fn made(alert: &Alert, evidence: &Evidence) -> Json {
     serde_json::from_slice(&document.json).unwrap()
 }
 
-/// The fat alert of an unprivileged user: twenty ancestors of which each has arguments of control characters, which take
-/// six times as much in JSON.
+/// The largest alert of an unprivileged user: twenty ancestors with arguments of control characters, which take six times
+/// as much in JSON.
 #[test]
 fn an_alert_is_bounded_whatever_its_processes_are_called_with() {
     for text in ["\u{1}", "\"", "a", "ß", "🦀", "\n"] {
@@ -87,7 +87,7 @@ fn an_alert_is_bounded_whatever_its_processes_are_called_with() {
         assert_eq!(own["ancestors"].as_array().unwrap().len(), 20);
         assert_eq!(own["ancestors"][19]["process"]["entity_id"], "entity-19");
         assert_eq!(alert["process"]["name"], json!(["sh", "dash"]));
-        assert_eq!(alert["user"]["name"], "somebody");
+        assert_eq!(alert["user"]["name"], "mallory");
         let cut = own["cut"].as_array().unwrap();
         assert!(cut.contains(&"lapwing.alert.ancestors.19.process.command_line".into()), "{cut:?}");
         let line = own["ancestors"][19]["process"]["command_line"].as_str().unwrap();
@@ -95,9 +95,9 @@ fn an_alert_is_bounded_whatever_its_processes_are_called_with() {
     }
 }
 
-/// What is far gives way first, and what needs not be cut is whole.
+/// Far values are cut first, and values that fit are complete.
 #[test]
-fn the_farthest_ancestor_gives_way_first() {
+fn the_farthest_ancestor_is_cut_first() {
     let text = "x".repeat(40_000);
     let ancestors: Vec<_> = (0..3).map(|number| process(number, &text)).collect();
     let alert = made(&alert_of(vec![event(100, "short")]), &evidence(ancestors));
@@ -111,9 +111,9 @@ fn the_farthest_ancestor_gives_way_first() {
     assert_eq!(small["lapwing"]["alert"]["cut"], Json::Null, "nothing is cut without need");
 }
 
-/// However much of everything there is.
+/// The limit holds for any amount of each value.
 #[test]
-fn many_events_long_lists_and_odd_records_are_bounded_too() {
+fn many_events_long_lists_and_odd_records_are_bounded() {
     let empty = Value::texts(std::iter::repeat_n("", 200_000));
     let mut many = process(1, "x");
     many.set(field!("process.args"), empty.clone()).set(field!("process.env_vars"), empty);
@@ -143,9 +143,9 @@ fn many_events_long_lists_and_odd_records_are_bounded_too() {
     }
 }
 
-/// What stands in a line for people is short, also where an attacker chose it.
+/// Lines of text are short, even where an attacker chose them.
 #[test]
-fn a_value_in_a_line_for_people_is_short() {
+fn values_in_text_lines_are_short() {
     let mut alert = alert_of(vec![event(1, "x")]);
     alert.name = "n".repeat(40_000).into();
     let long = process(1, "x").set(field!("user.name"), "u".repeat(40_000)).clone();
@@ -162,9 +162,9 @@ fn a_value_in_a_line_for_people_is_short() {
     assert!(term.len() <= OWN_BYTES_MAX && term.ends_with("bytes]"), "{term}");
 }
 
-/// The smaller forms are alerts too, and hold less and less of what is not ours.
+/// The smaller forms are alerts too, with less and less foreign content.
 #[test]
-fn smaller_forms_are_alerts_of_the_same_id() {
+fn smaller_forms_are_alerts_with_the_same_id() {
     let text = "\u{1}".repeat(48_000);
     let whole = document(&alert_of(vec![event(1, &text)]), &Schema::new(), &Evidence::default()).json;
     let mut form = Form::Whole;

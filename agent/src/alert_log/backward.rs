@@ -1,5 +1,5 @@
-//! Reads the log backwards, newest line first, through rotated and compressed files, holding one window of
-//! one file in memory: a responder asks for the last alerts of a log that may be far larger than the memory.
+//! Reads the log backwards, newest line first, through rotated and compressed files. One window of one file is in memory,
+//! because the log may be far larger than the memory.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,15 +11,15 @@ use std::time::SystemTime;
 use super::LINE_BYTES_MAX;
 use super::files::{self, LogFile};
 
-/// How much is read of a plain file at once; more only for a line that is longer.
+/// Window size for a plain file; larger only for a longer line.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// How much is read of a compressed file at once: each window inflates the file anew from its start.
+/// Window size for a compressed file: each window decompresses the file from its start.
 const WINDOW_GZIP_BYTES: u64 = 8 << 20;
 
-/// The widest window: the longest line with its end, and the end of the one before.
+/// Maximum window size: the longest line with its end, and the end of the line before.
 const WINDOW_BYTES_WIDEST: u64 = LINE_BYTES_MAX as u64 + 2;
 
-/// Lines of the log, the last written first.
+/// Lines of the log, last written first.
 pub(crate) struct Backward {
     files: Vec<LogFile>,
     current: Option<Windows>,
@@ -27,7 +27,7 @@ pub(crate) struct Backward {
 }
 
 impl Backward {
-    /// The lines of the log at `log`; files that were last written before `since` are left out.
+    /// The lines of the log at `log`. Files that were last written before `since` are skipped.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -68,15 +68,15 @@ impl Iterator for Backward {
 /// One file, read window by window from its end.
 struct Windows {
     body: Body,
-    /// Everything from here on was read.
+    /// Everything from this offset on was read.
     end: u64,
-    /// How much to read next.
+    /// Size of the next window.
     size: u64,
-    /// Whether `end` lies in a line that is too long to be read.
+    /// Whether `end` is inside a line that is too long.
     in_long_line: bool,
 }
 
-/// A plain file is held open, so that rotation does not take it away.
+/// A plain file is kept open, so that rotation does not remove it.
 enum Body {
     Plain(File),
     Gzip(PathBuf),
@@ -106,7 +106,7 @@ impl Body {
 }
 
 impl Windows {
-    /// `None` where the file was deleted since it was listed, and not only compressed.
+    /// `None` if the file was deleted since it was listed, and not only compressed.
     fn open(mut path: PathBuf) -> io::Result<Option<Self>> {
         let plain = if files::is_gzip(&path) { None } else { Some(File::open(&path)) };
         let body = match plain {
@@ -140,7 +140,7 @@ impl Windows {
             (self.end, self.in_long_line) = (start + end as u64, end == 0);
             return Ok(true);
         }
-        // A window that begins inside a line leaves that line to the next one.
+        // A line that begins before the window is read with the next window.
         let first = match (start, window.iter().position(|byte| *byte == b'\n')) {
             (0, _) => 0,
             (_, Some(end)) if end + 1 < window.len() => end + 1,
@@ -162,7 +162,7 @@ impl Windows {
     }
 }
 
-/// How much text a compressed file holds, up to where it is damaged.
+/// Length of the text in a compressed file, up to the place where it is damaged.
 fn inflated_bytes(path: &Path) -> io::Result<u64> {
     let mut reader = files::open_at(path, 0)?;
     let mut bytes = 0;

@@ -1,5 +1,5 @@
-//! Which files make up the log, in which order, and how one is known again after it was renamed, copied or
-//! compressed: by its first line. It knows the agent's own rotation and the common forms of logrotate.
+//! The files of the log and their order. A file is identified by its first line, so that it is recognised after it was
+//! renamed, copied or compressed. The agent's own rotation and the common forms of logrotate are supported.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -11,22 +11,22 @@ use sha2::{Digest, Sha256};
 
 use crate::digest::hex;
 
-/// How much of a first line makes a fingerprint.
+/// Length of the first line that makes a fingerprint.
 const FINGERPRINT_BYTES_MAX: usize = 64 << 10;
 
-/// What ends the name of a file that holds what was kept of one that is gone.
+/// Suffix of a file with the alerts that were carried over from a deleted file.
 pub(super) const KEPT: &str = ".kept";
 
 /// One file of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogFile {
-    /// Where it is.
+    /// Its path.
     pub(crate) path: PathBuf,
-    /// When it was last written to, which is never before its last alert.
+    /// Last modification, which is never before its last alert.
     pub(crate) modified: SystemTime,
 }
 
-/// The files of the log whose current file is `path`, oldest first. A log that does not exist has none.
+/// The files of the log whose current file is `path`, oldest first; none if the log does not exist.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -53,7 +53,7 @@ pub(crate) fn list(path: &Path) -> io::Result<Vec<LogFile>> {
             continue;
         }
         // A file may be compressed or deleted while the folder is read.
-        // What is no file, a pipe say, must hold no reader up.
+        // An entry that is not a regular file, such as a pipe, must not block a reader.
         if let Ok(metadata) = fs::metadata(entry.path())
             && metadata.is_file()
         {
@@ -64,14 +64,14 @@ pub(crate) fn list(path: &Path) -> io::Result<Vec<LogFile>> {
         (left_last, left.modified, &left.path).cmp(&(right_last, right.modified, &right.path))
     });
     let files: Vec<LogFile> = files.into_iter().map(|(_, file)| file).collect();
-    // While a file is compressed, and after a crash then, both forms are there: the first one is enough.
+    // While a file is compressed, and after a crash then, both forms exist: the first one is complete.
     let twice = |file: &LogFile| {
         is_gzip(&file.path) && files.iter().any(|other| other.path == file.path.with_extension(""))
     };
     Ok(files.iter().filter(|file| !twice(file)).cloned().collect())
 }
 
-/// Whether what follows the log's name is what rotation appends: `.1`, `.2.gz`, `-20261122`, our own times.
+/// Whether a suffix of the log's name is one of rotation: `.1`, `.2.gz`, `-20261122`, or a timestamp of the agent.
 fn is_rotated(rest: &str) -> bool {
     let rest = rest.strip_suffix(".gz").unwrap_or(rest);
     let rest = rest.strip_suffix(KEPT).unwrap_or(rest);
@@ -81,7 +81,7 @@ fn is_rotated(rest: &str) -> bool {
     })
 }
 
-/// Whether the file holds what was kept of one that is gone.
+/// Whether the file contains alerts that were carried over from a deleted file.
 pub(crate) fn is_kept(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.strip_suffix(".gz").unwrap_or(name).ends_with(KEPT)
@@ -92,7 +92,7 @@ pub(crate) fn is_gzip(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz")
 }
 
-/// Whether a compressed file ends early or is broken at this place.
+/// Whether a compressed file is truncated or damaged here.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
@@ -101,7 +101,7 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
 /// Reads a file of the log from the given offset of its uncompressed text.
 ///
 /// # Errors
-/// It cannot be opened or read; what is broken inside a compressed file shows when it is read on.
+/// The file cannot be opened or read. Damage inside a compressed file is reported by later reads.
 pub(crate) fn open_at(path: &Path, offset: u64) -> io::Result<Box<dyn BufRead + Send>> {
     let mut file = File::open(path)?;
     if is_gzip(path) {
@@ -116,10 +116,10 @@ pub(crate) fn open_at(path: &Path, offset: u64) -> io::Result<Box<dyn BufRead + 
     Ok(Box::new(BufReader::new(file)))
 }
 
-/// What a file is known by whatever its name: its first line's hash; `None` while it has no whole line.
+/// The fingerprint of a file, whatever its name: the hash of its first line; `None` while it has no complete line.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub(crate) fn fingerprint(path: &Path) -> io::Result<Option<String>> {
     let mut start = Vec::new();
     let mut reader = open_at(path, 0)?.take(FINGERPRINT_BYTES_MAX as u64);

@@ -1,5 +1,5 @@
-//! Reads the log onwards from a position, through rotated and compressed files to its end: what the store
-//! missed is found so.
+//! Reads the log forward from a position, through rotated and compressed files to its end, to find what the store is
+//! missing.
 
 use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// Starts after `position`; where its file is gone, or there is no position, with the oldest line there
-    /// is. The second value says whether the position was found.
+    /// Starts after `position`. Without a position, or if its file is gone, starts with the oldest line. The second value is
+    /// whether the position was found.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -32,13 +32,13 @@ impl Forward {
         &self.position
     }
 
-    /// How many lines were too long to be read.
+    /// Number of lines that were too long.
     pub(crate) fn passed_over(&self) -> u64 {
         self.passed_over
     }
 
-    /// Reads the next line, without its end, into `line`; `false` at the end of the log, where it can be
-    /// tried again later. A last line without an end is still being written, unless its file is not the last.
+    /// Reads the next line, without its end, into `line`; `false` at the end of the log, where reading can be retried later.
+    /// A last line without an end is still being written, unless its file is not the last.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -60,8 +60,7 @@ impl Forward {
             }
             self.reader = None;
             next = match next {
-                // The file may have grown after its end was read and before the next one was begun: look
-                // again.
+                // The file may have grown between its end and the start of the next one: read again.
                 None => match self.following()? {
                     None => return Ok(false),
                     next => next,
@@ -78,7 +77,7 @@ impl Forward {
         }
     }
 
-    /// Opens the file of the position; where it is gone, the oldest file, and says `false`.
+    /// Opens the file of the position; if it is gone, opens the oldest file and returns `false`.
     fn open(&mut self) -> io::Result<bool> {
         loop {
             let files = fingerprints(&self.log)?;
@@ -97,7 +96,7 @@ impl Forward {
         }
     }
 
-    /// The file written after that of the position.
+    /// The file that was written after that of the position.
     fn following(&self) -> io::Result<Option<String>> {
         let files = fingerprints(&self.log)?;
         let after = files.iter().position(|(fingerprint, _)| *fingerprint == self.position.file);
@@ -106,7 +105,7 @@ impl Forward {
 }
 
 impl Position {
-    /// The place after the last whole line of the log at `log`; `None` where it has no line.
+    /// The position after the last complete line of the log at `log`; `None` if it has no line.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -125,8 +124,8 @@ impl Position {
     }
 }
 
-/// The files that hold at least a line, with what they are known by. What was kept of files that are gone was read in
-/// these.
+/// The files with at least one line, with their fingerprints. Files with carried-over alerts are left out, because their
+/// lines were read before.
 fn fingerprints(log: &Path) -> io::Result<Vec<(String, LogFile)>> {
     let mut known = Vec::new();
     for file in files::list(log)?.into_iter().filter(|file| !files::is_kept(&file.path)) {
@@ -136,7 +135,7 @@ fn fingerprints(log: &Path) -> io::Result<Vec<(String, LogFile)>> {
             // Deleted since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if files::is_damage(&error) => {
-                tracing::warn!("{} is damaged and is passed over: {error}", file.path.display());
+                tracing::warn!("{} is damaged and was skipped: {error}", file.path.display());
             }
             Err(error) => return Err(error),
         }
@@ -144,17 +143,17 @@ fn fingerprints(log: &Path) -> io::Result<Vec<(String, LogFile)>> {
     Ok(known)
 }
 
-/// What came of reading a line.
+/// The result of reading a line.
 pub(super) struct Read {
-    /// How far it went on.
+    /// Number of bytes read.
     pub(super) bytes: u64,
-    /// Whether the line has its end.
+    /// Whether the line is complete.
     pub(super) is_whole: bool,
     pub(super) is_too_long: bool,
 }
 
-/// Reads up to the next line's end, which is not kept; nor is anything of a line that is too long. The end of a damaged
-/// compressed file is an end.
+/// Reads up to the end of the next line. The line end and lines that are too long are not kept. The end of a damaged
+/// compressed file is the end of the file.
 pub(super) fn read_line(mut reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Read> {
     line.clear();
     let (mut bytes, mut is_too_long) = (0, false);

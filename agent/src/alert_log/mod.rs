@@ -1,11 +1,10 @@
-//! The alert log: one JSON object a line, for responders and collectors, on the host whatever happens
-//! upstream.
+//! The alert log: one JSON object per line, for responders and collectors. It is on the host whatever happens upstream.
 //!
-//! What is promised: a line is whole, however the disk fills or the agent is killed; after [`AlertLog::sync`]
-//! it is on disk; rotation, ours or logrotate's with or without a signal, tears and loses none. Lines that the disk does
-//! not take stay in memory as a whole, and go to the file that is at the path when it is tried again. A position
-//! names a file by its first line, so that it holds when the file is renamed, copied or compressed. The log
-//! knows no store.
+//! Guarantees: a line is complete, whether the disk fills or the agent is killed. After [`AlertLog::sync`] it is on disk.
+//! Rotation, by the agent or by logrotate with or without a signal, neither splits nor loses a line. Lines that the disk
+//! does not accept stay in memory, and are written to the file that is at the path at the next try. A position identifies
+//! a file by its first line, so that it is valid after the file is renamed, copied or compressed. The log does not depend
+//! on the store.
 
 mod backward;
 mod files;
@@ -36,21 +35,21 @@ use crate::alert::ALERT_BYTES_MAX;
 use crate::clock;
 use crate::trace::{How, KnownFile, Trace};
 
-/// Longest line that is read, in bytes: far longer than any that is written, for earlier versions wrote lines of 16.9 MB.
-/// A longer one is passed over, and counted.
+/// Longest line that is read, in bytes: much longer than any that is written, because earlier versions wrote lines of
+/// 16.9 MB. Longer lines are skipped and counted.
 pub(crate) const LINE_BYTES_MAX: usize = 68 * ALERT_BYTES_MAX;
-/// Access to the log: the agent writes, its group reads.
+/// Mode of the log: the agent writes, its group reads.
 const LOG_MODE: u32 = 0o640;
-/// Access to the log's directory.
+/// Mode of the log's directory.
 const DIRECTORY_MODE: u32 = 0o750;
-/// How much is written and synced at once.
+/// Maximum bytes that are written and synced at once.
 const WRITE_BYTES_MAX: usize = 1 << 20;
-/// How much room the file has on its disk beyond its end, so that others who fill the disk do not silence it at once.
+/// Disk space that is reserved beyond the end of the file, so that a full disk does not stop the log at once.
 const RESERVE_BYTES: u64 = 4 << 20;
-/// How much of a torn line the agent's own log keeps.
+/// Maximum bytes of an incomplete line that are copied to the agent's own log.
 const TORN_BYTES_SHOWN: u64 = 16 << 10;
 
-/// Where the log is, where the configuration does not say.
+/// Default path of the log.
 pub(crate) const PATH: &str = "/var/log/lapwing/alerts.ndjson";
 
 /// The `[alerts]` section.
@@ -59,14 +58,14 @@ pub(crate) const PATH: &str = "/var/log/lapwing/alerts.ndjson";
 pub(crate) struct Config {
     /// The log's file. Default: `/var/log/lapwing/alerts.ndjson`.
     pub(crate) path: PathBuf,
-    /// The log is rotated when it has grown to this size. Default: `50 MiB`.
+    /// Size at which the log is rotated. Default: `50 MiB`.
     pub(crate) rotate_size: ByteSize,
-    /// The log is rotated when it was begun this long ago. Default: `30d`.
+    /// Age at which the log is rotated. Default: `30d`.
     #[serde(deserialize_with = "clock::deserialize_period")]
     pub(crate) rotate_age: Duration,
-    /// How much is kept of what was rotated: as many bytes on disk as so many files of `rotate_size`. Of compressed files
-    /// that is more files, up to eight times as many. When the oldest falls off, alerts of others than its biggest consumer
-    /// are carried over, within half of these bytes. Default: 12.
+    /// Disk space for rotated files, as a multiple of `rotate_size`. There may be up to eight times as many compressed files.
+    /// When the oldest file is deleted, alerts about others than its biggest consumer are carried over, within half of this
+    /// space. Default: 12.
     pub(crate) rotate_keep: u16,
     /// Whether rotated files are compressed. Default: true.
     pub(crate) gzip: bool,
@@ -84,12 +83,12 @@ impl Default for Config {
     }
 }
 
-/// A place in the log, after a whole line.
+/// A position in the log, after a complete line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// The file, by its fingerprint.
+    /// The fingerprint of the file.
     pub(crate) file: String,
-    /// Bytes of the file's uncompressed text before the place.
+    /// Bytes of the file's uncompressed text before the position.
     pub(crate) offset: u64,
 }
 
@@ -98,17 +97,17 @@ pub(crate) struct AlertLog {
     path: PathBuf,
     file: File,
     begun: SystemTime,
-    /// What the open file is known by; `None` while it is empty.
+    /// The fingerprint of the open file; `None` while it is empty.
     fingerprint: Option<String>,
-    /// Bytes of the file that hold whole lines on disk.
+    /// Length of the complete lines that are on disk, in bytes.
     synced: u64,
-    /// Lines that are not yet on disk, without their ends.
+    /// Lines that are not yet on disk, without line ends.
     waiting: VecDeque<Bytes>,
-    /// Those of them that are being written.
+    /// The number of them that are being written.
     lines: Vec<u8>,
-    /// A write failed, after which nothing is known of what lies behind `synced`.
+    /// A write failed, so that the content beyond `synced` is unknown.
     doubtful: bool,
-    /// Up to where the disk keeps room for the file.
+    /// Offset up to which disk space is reserved.
     reserved: u64,
     rotation: rotate::Rotation,
     trouble: Alarm,
@@ -116,12 +115,12 @@ pub(crate) struct AlertLog {
 }
 
 impl AlertLog {
-    /// Opens the log, creating it with its directory, and cuts off a line that a crash left without an end.
+    /// Opens the log, creates it and its directory if needed, and removes an incomplete line that a crash left.
     ///
     /// # Errors
-    /// The file cannot be created or written, or the configuration makes no sense.
+    /// The file cannot be created or written, or the configuration is invalid.
     pub(crate) fn open(config: &Config) -> Result<Self> {
-        ensure!(config.rotate_size.as_u64() > 0, "`alerts.rotate_size` must be more than nothing");
+        ensure!(config.rotate_size.as_u64() > 0, "`alerts.rotate_size` must be greater than zero");
         let path = config.path.clone();
         let opened = open(&path).with_context(|| {
             format!(
@@ -147,26 +146,26 @@ impl AlertLog {
         })
     }
 
-    /// Adds a line, one JSON object without line breaks, to what the next [`sync`](Self::sync) writes.
+    /// Adds a line, one JSON object without line breaks, for the next [`sync`](Self::sync).
     pub(crate) fn append(&mut self, json: Bytes) {
         self.waiting.push_back(json);
     }
 
-    /// How many lines are not yet on disk.
+    /// Number of lines that are not yet on disk.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Leaves out the first line that is not yet on disk.
+    /// Removes the first line that is not yet on disk.
     pub(crate) fn leave_out(&mut self) {
         self.waiting.pop_front();
     }
 
-    /// Writes the lines that were added and waits until they are on disk. After an error it is to be called again: the
-    /// lines that the disk has taken are there as a whole, and the others wait.
+    /// Writes the added lines and waits until they are on disk. After an error it must be called again: complete lines that
+    /// the disk accepted are kept, and the others wait.
     ///
     /// # Errors
-    /// Some lines are not on disk: it is full, say.
+    /// Some lines are not on disk, for example because it is full.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         while !self.waiting.is_empty() {
             self.follow_the_path()?;
@@ -178,7 +177,7 @@ impl AlertLog {
         Ok(())
     }
 
-    /// Writes the first lines, as many as go at once.
+    /// Writes the first lines, up to the maximum of one write.
     fn write(&mut self) -> io::Result<()> {
         self.lines.clear();
         for json in &self.waiting {
@@ -190,7 +189,7 @@ impl AlertLog {
         }
         self.doubtful = true;
         let (written, outcome) = write_all(&self.file, &self.lines);
-        // What of them found room stays, as far as it is whole.
+        // Complete lines that were written stay.
         let whole = memchr::memrchr(b'\n', &self.lines[..written]).map_or(0, |end| end + 1);
         if whole < written {
             self.file.set_len(self.synced + whole as u64)?;
@@ -209,8 +208,8 @@ impl AlertLog {
         outcome
     }
 
-    /// Takes away what a write that failed may have left behind the whole lines: the kernel may have forgotten a part of
-    /// it, and the next sync would succeed without that.
+    /// Truncates what a failed write left after the complete lines: the kernel may have dropped a part of it, and the next
+    /// sync would succeed without that part.
     fn take_back(&mut self) -> io::Result<()> {
         if self.doubtful {
             self.file.set_len(self.synced)?;
@@ -220,7 +219,7 @@ impl AlertLog {
         Ok(())
     }
 
-    /// Has the disk keep room for what comes. One that cannot, or has none, takes what it takes.
+    /// Reserves disk space. File systems that cannot, or have none, are written without.
     fn reserve(&mut self) {
         if self.reserved >= self.synced + RESERVE_BYTES / 2 {
             return;
@@ -233,22 +232,22 @@ impl AlertLog {
         }
     }
 
-    /// What retention does.
+    /// The counters of retention.
     pub(crate) fn retention(&self) -> Arc<Retention> {
         self.rotation.retention.clone()
     }
 
-    /// The place after the last line that [`sync`](Self::sync) wrote; `None` while the open file is empty.
+    /// The position after the last line that [`sync`](Self::sync) wrote; `None` while the open file is empty.
     pub(crate) fn position(&self) -> Option<Position> {
         Some(Position { file: self.fingerprint.clone()?, offset: self.synced })
     }
 
-    /// What others see of the open file, and whether it was taken away.
+    /// The trace of the open file, by which others see whether it was removed.
     pub(crate) fn trace(&self) -> Arc<Trace> {
         self.trace.clone()
     }
 
-    /// Opens the file at the log's path, as after a rename by logrotate.
+    /// Reopens the file at the log's path, as after a rename by logrotate.
     ///
     /// # Errors
     /// The file cannot be created or written; the old one stays open.
@@ -260,7 +259,7 @@ impl AlertLog {
         }
         let opened = open(&self.path)?;
         self.trace.set(opened.place());
-        // The old file keeps no half line where that can be helped; its lines are written anew.
+        // The old file should not keep a partial line; its lines are written again.
         let _ = self.take_back();
         self.doubtful = false;
         self.reserved = 0;
@@ -271,7 +270,7 @@ impl AlertLog {
         Ok(())
     }
 
-    /// The file may have been renamed, deleted or emptied without notice.
+    /// The file may be renamed, deleted or truncated without a signal.
     fn follow_the_path(&mut self) -> io::Result<()> {
         let open = self.file.metadata()?;
         let same = match fs::metadata(&self.path) {
@@ -283,18 +282,18 @@ impl AlertLog {
         if same && as_left { Ok(()) } else { self.reopen() }
     }
 
-    /// A rotation that fails is trouble, and no reason not to write the alert.
+    /// A failed rotation is reported, and does not prevent writing the alert.
     fn rotate_if_due(&mut self) -> io::Result<()> {
         if !self.rotation.is_due(self.synced, self.begun) {
             return Ok(());
         }
-        // The file that is put away needs no room to grow, and is no loss.
+        // The rotated file needs no reserved space, and is not lost.
         self.reserved = 0;
         let place = self.trace.place();
         self.trace.set(None);
         if let Err(error) = self.file.set_len(self.synced).and_then(|()| self.rotation.rename()) {
             self.trace.set(place);
-            self.trouble.raise(format!("it cannot be rotated and grows on: {error}"));
+            self.trouble.raise(format!("it cannot be rotated and keeps growing: {error}"));
             return Ok(());
         }
         self.trouble.clear();
@@ -312,8 +311,8 @@ struct Opened {
 }
 
 impl Opened {
-    /// Where it is; what is no file has no place.
-    fn place(&self) -> Option<KnownFile> {
+    /// Device and inode; `None` for what is not a regular file.
+    fn place(&self) -> Option<Place> {
         let file = self.file.metadata().ok().filter(|file| file.is_file())?;
         Some(KnownFile::new(&file, self.length))
     }
@@ -323,7 +322,7 @@ fn open(path: &Path) -> io::Result<Opened> {
     let directory =
         path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
-    // A pipe or a device in its place must not hold the agent up: writing fails, and is tried again.
+    // A pipe or a device in its place must not block the agent: writing fails and is retried.
     let mut options = OpenOptions::new();
     options
         .read(true)
@@ -335,16 +334,16 @@ fn open(path: &Path) -> io::Result<Opened> {
     let metadata = file.metadata()?;
     let begun = metadata.created().or_else(|_| metadata.modified())?;
     if !metadata.is_file() {
-        tracing::error!("alert log {}: it is no file; put it away, or set `alerts.path`", path.display());
+        tracing::error!("alert log {}: not a regular file; remove it, or set `alerts.path`", path.display());
         return Ok(Opened { begun, fingerprint: None, file, length: 0 });
     }
     let length = cut_torn_line(&file, path)?;
-    // The name is to be on disk as well as what is in the file.
+    // The directory entry must be on disk too.
     File::open(directory)?.sync_all()?;
     Ok(Opened { begun, fingerprint: files::fingerprint(path)?, file, length })
 }
 
-/// Writes what the file takes: so many bytes, and why not all.
+/// Writes as much as the file accepts. Returns the number of bytes and the error, if any.
 fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -358,9 +357,8 @@ fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// A crash, or a power cut, can leave a last line without its end. It was never reported as written, and
-/// readers of the log expect whole lines; what is left of it goes to the agent's own log. Returns the
-/// length of the rest.
+/// A crash or a power failure can leave a last line without its end. It was never reported as written, and readers expect
+/// complete lines, so it is moved to the agent's own log. Returns the length of the rest.
 fn cut_torn_line(file: &File, path: &Path) -> io::Result<u64> {
     let length = file.metadata()?.len();
     let mut end = length;
@@ -381,7 +379,7 @@ fn cut_torn_line(file: &File, path: &Path) -> io::Result<u64> {
         let mut torn = vec![0; (length - whole).min(TORN_BYTES_SHOWN) as usize];
         file.read_exact_at(&mut torn, whole)?;
         let (torn, bytes) = (torn.escape_ascii(), length - whole);
-        tracing::warn!(%torn, "alert log {}: a line without an end is cut off, {bytes} bytes", path.display());
+        tracing::warn!(%torn, "alert log {}: removed an incomplete line of {bytes} bytes", path.display());
         file.set_len(whole)?;
         file.sync_all()?;
     }

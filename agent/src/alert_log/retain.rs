@@ -1,9 +1,9 @@
-//! What is kept of rotated files, and for whom. The files have a budget of bytes as they lie on disk. When there are more
-//! the oldest falls off, but what it holds of others than its biggest consumer is carried over, into a file that ends in
-//! `.kept`: who makes noise makes their own alerts go, and not those about others.
+//! Retention of rotated files, by bytes on disk. When they exceed the budget, the oldest file is deleted, but its alerts
+//! about others than its biggest consumer are carried over into a file that ends in `.kept`: noise displaces alerts about
+//! its maker, not about others.
 //!
-//! Carried alerts have half of the budget; beyond it the largest of these files is halved, again at the cost of
-//! who takes most in it. Of one actor the most severe alerts stay, and of these the first.
+//! Carried-over alerts have half of the budget. Beyond it the largest of these files is halved, again at the cost of its
+//! biggest consumer. For one actor the most severe alerts are kept, and of these the first.
 
 use std::collections::HashMap;
 use std::fs::{self, FileTimes, OpenOptions};
@@ -20,24 +20,24 @@ use serde_json::Value as Json;
 use super::forward::{Read, read_line};
 use super::{Config, LOG_MODE, files, rotate};
 
-/// How many times as many files are kept as the configuration says, where they are so small.
+/// Maximum number of files, as a multiple of `rotate_keep`, if they are small.
 const FILES_TIMES_MAX: usize = 8;
-/// Most actors that are counted apart in one file; others count as one.
+/// Maximum number of actors that are counted separately in one file; others count as one.
 const ACTORS_MAX: usize = 256;
-/// Longest name of an actor that is compared, in letters.
+/// Longest name of an actor that is compared, in characters.
 const ACTOR_CHARS_MAX: usize = 256;
-/// A file of carried alerts that is not larger is dropped whole.
+/// A file of carried-over alerts up to this size is deleted instead of halved.
 const KEPT_BYTES_MIN: u64 = 4 << 10;
 
-/// What retention did in this run, and what the files take.
+/// Counters of retention in this run, and the disk space of the files.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
     /// Rotated files, and their bytes on disk.
     pub(crate) files: AtomicU64,
     pub(crate) bytes: AtomicU64,
-    /// Alerts that were carried over when their file fell off.
+    /// Alerts that were carried over when their file was deleted.
     pub(crate) carried: AtomicU64,
-    /// Alerts that are no longer in the log.
+    /// Alerts that were deleted.
     pub(crate) expired: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ struct Rotated {
     is_kept: bool,
 }
 
-/// Drops what is beyond the budget.
+/// Deletes what exceeds the budget.
 ///
 /// # Errors
 /// A file cannot be read, written or removed.
@@ -65,7 +65,7 @@ pub(super) fn retain(config: &Config, retention: &Retention) -> io::Result<()> {
         let many = |kept: bool| files.iter().filter(|file| file.is_kept == kept).count() > files_max;
         let oldest = |kept: bool| files.iter().find(|file| file.is_kept == kept);
         if kept > budget / 2 || many(true) {
-            // The first of the largest is the oldest.
+            // Of equally large files, the first is the oldest.
             let largest = files.iter().filter(|file| file.is_kept).rev().max_by_key(|file| file.bytes);
             match largest.filter(|file| file.bytes > KEPT_BYTES_MIN && !many(true)).or_else(|| oldest(true)) {
                 Some(file) if file.bytes > KEPT_BYTES_MIN && !many(true) => thin(file, config, retention)?,
@@ -83,12 +83,12 @@ pub(super) fn retain(config: &Config, retention: &Retention) -> io::Result<()> {
     }
 }
 
-/// The rotated files, oldest first. Only what the agent itself rotated is touched: files of logrotate are logrotate's.
+/// The rotated files, oldest first. Only files that the agent rotated are listed: those of logrotate belong to logrotate.
 fn rotated(config: &Config) -> io::Result<Vec<Rotated>> {
     let mut files = Vec::new();
     for (end, is_kept) in [("", false), (".gz", false), (".kept", true), (".kept.gz", true)] {
         for path in rotate::own_files(&config.path, end)? {
-            // One that is a little longer than it should be counts as one.
+            // A file that is a little larger than `rotate_size` counts as one.
             let bytes = fs::metadata(&path)?.len().min(config.rotate_size.as_u64());
             files.push(Rotated { path, bytes, is_kept });
         }
@@ -107,7 +107,7 @@ fn drop_whole(file: &Rotated, retention: &Retention) -> io::Result<()> {
     fs::remove_file(&file.path)
 }
 
-/// Puts in the place of a file what is kept of it, or nothing.
+/// Replaces a file with the alerts that are kept of it, or deletes it.
 fn thin(file: &Rotated, config: &Config, retention: &Retention) -> io::Result<()> {
     let mut shares = Shares::default();
     each_line(&file.path, |line| {
@@ -146,7 +146,7 @@ fn thin(file: &Rotated, config: &Config, retention: &Retention) -> io::Result<()
     Ok(())
 }
 
-/// The name of the file of what is kept of this one.
+/// The name of the file with the alerts that are kept of this file.
 pub(super) fn kept_path(path: &Path, gzip: bool) -> PathBuf {
     if files::is_kept(path) {
         return path.to_owned();
@@ -155,7 +155,7 @@ pub(super) fn kept_path(path: &Path, gzip: bool) -> PathBuf {
     rotate::with_suffix(&plain, if gzip { ".kept.gz" } else { ".kept" })
 }
 
-/// A file that is written, compressed or not.
+/// An output file, compressed or not.
 enum Out {
     Plain(BufWriter<fs::File>),
     Gzip(GzEncoder<fs::File>),
@@ -198,7 +198,7 @@ fn each_line(path: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::
     }
 }
 
-/// How much of a file each actor takes, by severity, and then how much may stay.
+/// Bytes of a file by actor and severity, and then the bytes that may be kept.
 #[derive(Default)]
 struct Shares(HashMap<String, [u64; SEVERITIES]>);
 
@@ -210,14 +210,14 @@ impl Shares {
         self.0.entry(actor).or_default()[severity] += line.len() as u64 + 1;
     }
 
-    /// Leaves half of the bytes, and each actor the same at most; of a file that falls off, the biggest consumer no more
-    /// than the next one.
+    /// Halves the bytes, with the same maximum for each actor. For a deleted file, the biggest consumer keeps no more than the
+    /// next one.
     fn divide(&mut self, falls_off: bool) {
         let mut sums: Vec<u64> = self.0.values().map(|bytes| bytes.iter().sum()).collect();
         sums.sort_unstable_by(|left, right| right.cmp(left));
         let half = sums.iter().sum::<u64>() / 2;
         let taken = |level: u64| sums.iter().map(|sum| *sum.min(&level)).sum::<u64>();
-        // The highest level at which the file is halved.
+        // The highest severity at which the file is halved.
         let (mut low, mut high) = (0, sums.first().copied().unwrap_or(0));
         while low < high {
             let middle = low + (high - low).div_ceil(2);
@@ -233,7 +233,7 @@ impl Shares {
         }
     }
 
-    /// Whether a line stays.
+    /// Whether a line is kept.
     fn takes(&mut self, line: &[u8]) -> bool {
         let (actor, severity) = self.of(line);
         let length = line.len() as u64 + 1;
@@ -246,7 +246,7 @@ impl Shares {
         }
     }
 
-    /// Whose alert a line is, and how severe.
+    /// The actor and severity of a line.
     fn of(&self, line: &[u8]) -> (String, usize) {
         let Alert { event, user, aws, lapwing } = serde_json::from_slice(line).unwrap_or_default();
         let names = [lapwing.actor.id, user.id, aws.cloudtrail.user_identity.arn, user.name];
@@ -264,7 +264,7 @@ impl Shares {
     }
 }
 
-/// What is read of an alert.
+/// The fields of an alert that are read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Alert {

@@ -1,5 +1,5 @@
-//! Renames the log when it is large or old, compresses what was renamed and drops what is beyond the budget. Renaming
-//! is the writer's; the rest takes its time, so it is done on a thread that comes and goes.
+//! Renames the log when it is large or old, compresses renamed files and deletes those beyond the budget. The writer renames;
+//! the rest is slow and runs on a temporary thread.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -24,20 +24,20 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Takes up what an earlier run left undone.
+    /// Resumes the work of an earlier run.
     pub(super) fn start(config: &Config) -> Self {
         let mut rotation = Self { config: config.clone(), retention: Arc::default(), running: None };
         rotation.tidy();
         rotation
     }
 
-    /// Whether a file of this size, begun at this time, is to be rotated before it is written to.
+    /// Whether a file of this size and age must be rotated before the next write.
     pub(super) fn is_due(&self, bytes: u64, begun: SystemTime) -> bool {
         let old = begun.elapsed().is_ok_and(|age| age >= self.config.rotate_age);
         bytes > 0 && (bytes >= self.config.rotate_size.as_u64() || old)
     }
 
-    /// Renames the log to one that carries the time.
+    /// Renames the log to a name with a timestamp.
     pub(super) fn rename(&self) -> io::Result<()> {
         let mut time = jiff::Timestamp::now();
         loop {
@@ -49,8 +49,7 @@ impl Rotation {
         }
     }
 
-    /// Compresses and deletes rotated files on a thread of its own. While one still runs the next rotation
-    /// will do.
+    /// Compresses and deletes rotated files on a temporary thread. If one is still running, the next rotation does the work.
     pub(super) fn tidy(&mut self) {
         if self.running.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
@@ -58,20 +57,23 @@ impl Rotation {
         let (config, retention) = (self.config.clone(), self.retention.clone());
         let work = move || {
             if let Err(error) = tidy(&config, &retention) {
-                tracing::warn!("rotated files of {} cannot be tidied: {error}", config.path.display());
+                tracing::warn!(
+                    "rotated files of {} cannot be compressed or deleted: {error}",
+                    config.path.display()
+                );
             }
         };
         self.running = std::thread::Builder::new().name("log-tidy".to_owned()).spawn(work).ok();
     }
 }
 
-/// Only what the agent itself rotated is touched: files of logrotate are logrotate's.
+/// Only files that the agent rotated are changed: those of logrotate belong to logrotate.
 fn tidy(config: &Config, retention: &Retention) -> io::Result<()> {
     for end in [".gz.tmp", ".kept.tmp", ".kept.gz.tmp"] {
         own_files(&config.path, end)?.into_iter().try_for_each(fs::remove_file)?;
     }
     for path in [own_files(&config.path, "")?, own_files(&config.path, ".gz")?].concat() {
-        // What was to be carried over lies there whole: it was renamed last.
+        // The carried-over alerts are complete there: the file was renamed last.
         if retain::kept_path(&path, config.gzip).exists() {
             fs::remove_file(path)?;
         } else if config.gzip && !files::is_gzip(&path) {
@@ -81,7 +83,7 @@ fn tidy(config: &Config, retention: &Retention) -> io::Result<()> {
     retain::retain(config, retention)
 }
 
-/// The rotated files that end so after the time, oldest first.
+/// The rotated files with this suffix after the timestamp, oldest first.
 pub(super) fn own_files(log: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
     let (Some(directory), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
         return Ok(Vec::new());
@@ -110,7 +112,7 @@ fn is_own_time(text: &str) -> bool {
         })
 }
 
-/// Puts a compressed file in the place of a plain one. At every moment one of the two is whole.
+/// Replaces a plain file with its compressed form. At every moment one of the two is complete.
 fn compress(path: &Path) -> io::Result<()> {
     let (packed, unfinished) = (with_suffix(path, ".gz"), with_suffix(path, ".gz.tmp"));
     let plain = File::open(path)?;

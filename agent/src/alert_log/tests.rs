@@ -1,4 +1,4 @@
-//! The log on a real file system: what is written, what a crash leaves, and what rotation does to readers.
+//! The log on a real file system: writes, crashes, and readers across rotations.
 
 use std::fs;
 use std::process::Command;
@@ -51,11 +51,11 @@ fn numbered(numbers: std::ops::Range<u32>) -> Vec<String> {
 }
 
 #[test]
-fn lines_come_back_in_both_directions() {
+fn lines_are_read_in_both_directions() {
     let folder = Folder::new("directions");
     let config = folder.config();
     let mut log = AlertLog::open(&config).unwrap();
-    // Longer than a window, so that lines lie across its edge.
+    // Longer than a window, so that lines cross its edge.
     let mut lines = numbered(0..50_000);
     lines.push(format!("{{\"long\":\"{}\"}}", "x".repeat(3 * (256 << 10))));
     lines.extend(numbered(50_000..50_010));
@@ -68,7 +68,7 @@ fn lines_come_back_in_both_directions() {
 }
 
 #[test]
-fn a_torn_line_is_cut_and_whole_ones_stay() {
+fn an_incomplete_line_is_removed_and_complete_ones_stay() {
     for (name, content, left) in [
         ("empty", "", ""),
         ("whole", "{\"a\":1}\n", "{\"a\":1}\n"),
@@ -87,8 +87,7 @@ fn a_torn_line_is_cut_and_whole_ones_stay() {
     }
 }
 
-/// Positions taken after each line are good for reading on whatever happens to the files, and readers see
-/// each line once, in order.
+/// A reader resumes from the position after any line, whatever happens to the files, and reads each line once, in order.
 #[test]
 fn positions_survive_rotation_compression_and_copies() {
     type Rotate = fn(&Path, &mut AlertLog);
@@ -156,7 +155,7 @@ fn a_reader_continues_across_a_rotation() {
 }
 
 #[test]
-fn the_log_rotates_by_size_and_keeps_so_many_files() {
+fn the_log_rotates_by_size_and_keeps_the_configured_files() {
     let folder = Folder::new("size");
     let config = Config { rotate_size: ByteSize::b(100), rotate_keep: 3, gzip: false, ..folder.config() };
     let mut log = AlertLog::open(&config).unwrap();
@@ -166,7 +165,7 @@ fn the_log_rotates_by_size_and_keeps_so_many_files() {
         assert!(fs::metadata(&config.path).unwrap().len() < 120);
     }
     drop(log);
-    // What a run leaves uncompressed is done by the next one.
+    // A file that one run leaves uncompressed is compressed by the next.
     let mut log = AlertLog::open(&config).unwrap();
     log.rotation.running.take().unwrap().join().unwrap();
     let names: Vec<_> = files::list(&config.path).unwrap().into_iter().map(|file| file.path).collect();
@@ -188,7 +187,7 @@ fn the_log_rotates_by_age() {
 }
 
 #[test]
-fn a_deleted_log_is_made_anew() {
+fn a_deleted_log_is_recreated() {
     let folder = Folder::new("deleted");
     let config = folder.config();
     let mut log = AlertLog::open(&config).unwrap();
@@ -199,7 +198,7 @@ fn a_deleted_log_is_made_anew() {
 }
 
 #[test]
-fn a_damaged_compressed_file_gives_what_it_can() {
+fn a_damaged_compressed_file_is_read_up_to_the_damage() {
     let folder = Folder::new("damaged");
     let config = folder.config();
     let mut log = AlertLog::open(&config).unwrap();
@@ -218,7 +217,7 @@ fn a_damaged_compressed_file_gives_what_it_can() {
     assert_eq!(backward(&config.path).last(), noise.first());
 }
 
-/// An alert of this user of about this many bytes.
+/// An alert of this user with about this many bytes.
 fn of_user(user: &str, number: u32, severity: u32, bytes: usize) -> String {
     let noise = "x".repeat(bytes);
     format!(
@@ -226,16 +225,16 @@ fn of_user(user: &str, number: u32, severity: u32, bytes: usize) -> String {
     )
 }
 
-/// Who fills the log, compressed or not, does not push out what it says of others.
+/// A user who fills the log, compressed or not, does not displace alerts about others.
 #[test]
-fn the_noise_of_one_leaves_the_alerts_of_others() {
+fn noise_of_one_user_does_not_displace_alerts_of_others() {
     for gzip in [false, true] {
         let folder = Folder::new(if gzip { "noise-gzip" } else { "noise" });
         let config = Config { rotate_size: ByteSize::kib(16), rotate_keep: 4, gzip, ..folder.config() };
         let mut log = AlertLog::open(&config).unwrap();
         let mut victims = Vec::new();
         for number in 0..2000 {
-            // What does not compress, as the attacker would have it.
+            // Incompressible text, the worst case.
             let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(900).collect();
             write(
                 &mut log,
@@ -273,9 +272,9 @@ fn the_noise_of_one_leaves_the_alerts_of_others() {
     }
 }
 
-/// Lines that no version wrote are passed over, in both directions, and do not end the reading.
+/// Lines that no version wrote are skipped in both directions.
 #[test]
-fn a_line_that_is_too_long_is_passed_over() {
+fn a_line_that_is_too_long_is_skipped() {
     let folder = Folder::new("long");
     let config = folder.config();
     let mut log = AlertLog::open(&config).unwrap();

@@ -1,5 +1,5 @@
-//! Every limit there is: what happens beyond it, and where that shows. `docs/limits.md` is written from here, with the values
-//! that the sources have: `UPDATE_EXPECT=1 cargo test -p lapwing limits`.
+//! Every limit: what happens beyond it, and where that is visible. `docs/limits.md` is generated from this table, with the
+//! values of the sources: `UPDATE_EXPECT=1 cargo test -p lapwing limits`.
 //!
 //! A limit is a constant whose name ends in `_MAX`, or a setting. A new one needs a row in [`LIMITS`].
 
@@ -21,23 +21,23 @@ struct Limit {
     held: Held,
     /// What happens beyond it.
     beyond: &'static str,
-    /// Where that is counted or said.
+    /// Where that is counted or reported.
     seen: &'static str,
 }
 
-/// What a limit is of the agent's memory.
+/// The part of the agent's memory that a limit bounds.
 #[derive(Clone, Copy)]
 enum Held {
-    /// So many bytes may be held all the time, so many times: by each lane, say.
+    /// The bytes may be held all the time, this many times, for example by each lane.
     Times(u64),
-    /// So many things may be held all the time, each of up to so many bytes.
+    /// This many objects may be held all the time, each of up to this many bytes.
     Each(u64),
-    /// The same in the kernel, which takes no more than is said here.
+    /// The same in the kernel.
     Kernel(u64),
-    /// So many bytes may be held while one thing is in hand. Of these limits the largest counts.
+    /// The bytes may be held while one object is processed. The largest of these limits counts.
     Passing,
-    /// It bounds no memory of the running agent: a part of another limit, a number, time, disk, a command, a file of the
-    /// administrator's.
+    /// No memory of the running agent: a part of another limit, a number, a time, disk space, a command, or a file of the
+    /// administrator.
     Apart,
 }
 
@@ -54,7 +54,7 @@ const fn limit(
 const SETTING: &str = "setting";
 const STATUS: &str = "`lapwing status`";
 const LOG: &str = "the agent's log";
-const COMMAND: &str = "what the command prints";
+const COMMAND: &str = "the output of the command";
 const CHECK: &str = "`lapwing check`";
 const EVENT: &str = "a mark in the event";
 
@@ -68,23 +68,23 @@ const LIMITS: &[Limit] = &[
     limit("agent-ebpf/common/src/lib.rs", "NAMES_BYTES_MAX", Apart, "names in the middle of the path are missing", EVENT),
     limit("agent-ebpf/common/src/lib.rs", "UPPER_NAMES_MAX", Apart, "further names are missing", EVENT),
     limit("agent-ebpf/common/src/lib.rs", "UPPER_NAMES_BYTES_MAX", Apart, "further names are missing", EVENT),
-    limit("agent-ebpf/common/src/lib.rs", "ENVIRONMENT_BYTES_MAX", Apart, "further variables are left out", EVENT),
+    limit("agent-ebpf/common/src/lib.rs", "ENVIRONMENT_BYTES_MAX", Apart, "further variables are omitted", EVENT),
     limit("agent-ebpf/common/src/lib.rs", "STEPS_MAX", Apart, "the path or the environment is cut", EVENT),
     limit("agent-ebpf/common/src/lib.rs", "VARIABLE_BYTES_MAX", Apart, "the variable is cut", EVENT),
     limit("agent-ebpf/common/src/lib.rs", "WANTED_MAX", Apart, "further names of variables are refused", "an error at the start"),
     limit("agent-ebpf/common/src/lib.rs", "OBJECTS_MAX", Kernel(80), "commands on further maps and links are not reported", "–"),
     limit(SETTING, "[sensor] ring_size, once and a half", Kernel(1), "records are lost, those of programs and connections last", "*Telemetry lost*"),
     limit("agent/src/sensor/start.rs", "FLOWS_MAX", Kernel(104), "a destination is reported again", "–"),
-    limit("agent/src/sensor/start.rs", "CONNECTING_MAX", Kernel(80), "the one that waits longest is forgotten; its datagrams have no source", "–"),
+    limit("agent/src/sensor/start.rs", "CONNECTING_MAX", Kernel(80), "the one that waits longest is evicted; its datagrams have no source", "–"),
     limit("agent/src/sensor/ring.rs", "BUFFER_BYTES_MAX", Times(2), "the rest stays in the rings", "–"),
     limit("agent/src/sensor/ring.rs", "SHARE_BYTES_MAX", Apart, "a part of `BUFFER_BYTES_MAX`", "–"),
     limit("agent/src/sensor/process.rs", "PROCESSES_BYTES_MAX", Times(1), "of the user who holds most: programs that ran before, then long arguments but their start, then ended processes, then living ones", "`budgets`, `processes_evicted`, `processes_shortened`, `processes_previous_dropped` in `lapwing status`"),
-    limit("agent/src/sensor/process.rs", "BLOCKS_BYTES_MAX", Times(1), "what processes look like in events is made again", "`budgets` in `lapwing status`"),
+    limit("agent/src/sensor/process.rs", "BLOCKS_BYTES_MAX", Times(1), "cached blocks are built again", "`budgets` in `lapwing status`"),
     limit("agent/src/sensor/process.rs", "LINGERING_MAX", Apart, "of the user who has most, the process that ended first is kept for its children only", "`processes_ended` in `lapwing status`"),
     limit("agent/src/sensor/process.rs", "ANCESTORS_MAX", Apart, "further ancestors are not reported", "–"),
-    limit("agent-ebpf/common/src/lib.rs", "CGROUPS_MAX", Kernel(80), "the group that was not used for longest is given up, and sent or looked up again", "`cgroups_evicted` in `lapwing status`"),
+    limit("agent-ebpf/common/src/lib.rs", "CGROUPS_MAX", Kernel(80), "the group that was unused for longest is evicted, and sent or looked up again", "`cgroups_evicted` in `lapwing status`"),
     limit("agent/src/sensor/groups.rs", "GROUPS_BYTES_MAX", Times(1), "the same", "`cgroups_evicted` in `lapwing status`"),
-    limit("agent/src/sensor/image.rs", "SHORT_ARGS_BYTES_MAX", Apart, "what is left of arguments that were given up for room", EVENT),
+    limit("agent/src/sensor/image.rs", "SHORT_ARGS_BYTES_MAX", Apart, "what is left of arguments that were evicted", EVENT),
     limit("agent/src/sensor/inspect.rs", "ARGS_BYTES_MAX", Passing, "arguments are cut", EVENT),
     limit("agent/src/sensor/inspect.rs", "WAIT_MAX", Apart, "arguments are missing, of the user's further processes too until the thread returns", EVENT),
     limit("agent/src/sensor/inspect.rs", "WAITED_MAX", Apart, "further arguments of the user's processes are missing", EVENT),
@@ -92,17 +92,17 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sensor/inspect.rs", "HUNG_MAX", Apart, "arguments of further processes are missing", EVENT),
     limit("agent/src/sensor/snapshot.rs", "ABOUT_BYTES_MAX", Passing, "the process is not known from `/proc`", "–"),
     limit("agent/src/sensor/snapshot.rs", "SNAPSHOT_BYTES_MAX", Passing, "of further long arguments the start is kept", EVENT),
-    limit("agent/src/sensor/actor.rs", "USER_NAMESPACES_MAX", Apart, "who answers for the process is not known", "–"),
+    limit("agent/src/sensor/actor.rs", "USER_NAMESPACES_MAX", Apart, "the user who is charged is unknown", "–"),
     limit("agent/src/sensor/owner.rs", "OWNERS_BYTES_MAX", Times(1), "of a user who has half of what others leave: the end of the connection is not reported", "`connections_untracked` in `lapwing status`"),
-    limit("agent/src/sensor/loss.rs", "WINDOWS_MAX", Each(32), "the oldest time of losses is forgotten", "–"),
-    limit("agent/src/sensor/context.rs", "HOLDERS_MAX", Apart, "older children are not looked at", "`partial` in the alert"),
-    limit("agent/src/sensor/process/peers.rs", "PEERS_MAX", Apart, "the last that is known stays known when it is over", "–"),
-    limit("agent/src/sensor/process/entered.rs", "NAMESPACES_MAX", Apart, "the one learned first is forgotten, and learned again with the next program that is started in it from outside", "–"),
+    limit("agent/src/sensor/loss.rs", "WINDOWS_MAX", Each(32), "the oldest time of losses is evicted", "–"),
+    limit("agent/src/sensor/context.rs", "HOLDERS_MAX", Apart, "older children are not checked", "`partial` in the alert"),
+    limit("agent/src/sensor/process/peers.rs", "PEERS_MAX", Apart, "the last one stays known after it closed", "–"),
+    limit("agent/src/sensor/process/entered.rs", "NAMESPACES_MAX", Apart, "the one learned first is evicted, and learned again with the next program that is started in it from outside", "–"),
     limit("agent/src/sensor/script.rs", "STEPS_MAX", Apart, "the path of the script satisfies no exclusion", "`script.mark` in the event"),
-    limit("agent/src/sensor/script.rs", "ROOTS_MAX", Apart, "the script is not looked up through further ancestors", "`script.mark` in the event"),
-    limit("agent/src/sensor/context.rs", "WITNESSES_MAX", Apart, "the file is not looked for through further processes", "`hash_skipped` in the alert"),
-    limit("agent/src/sensor/thread.rs", "THREADS_MAX", Apart, "further threads are not looked at", "`hash_skipped` in the alert"),
-    limit("agent/src/program/descriptor.rs", "DESCRIPTORS_MAX", Apart, "the file is looked for by its path alone", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
+    limit("agent/src/sensor/script.rs", "ROOTS_MAX", Apart, "the script is not searched through further ancestors", "`script.mark` in the event"),
+    limit("agent/src/sensor/context.rs", "WITNESSES_MAX", Apart, "the file is not searched through further processes", "`hash_skipped` in the alert"),
+    limit("agent/src/sensor/thread.rs", "THREADS_MAX", Apart, "further threads are not checked", "`hash_skipped` in the alert"),
+    limit("agent/src/evidence/descriptor.rs", "DESCRIPTORS_MAX", Apart, "the file is searched by its path only", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
     limit("agent/src/evidence/mod.rs", "WAIT_MAX", Apart, "the alert is written without the hash", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
     limit("agent/src/evidence/mod.rs", "FILE_BYTES_MAX", Apart, "the file is not hashed", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
     limit("agent/src/evidence/mod.rs", "ALERT_BYTES_MAX", Apart, "further files are not hashed", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
@@ -113,7 +113,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/evidence/mod.rs", "READERS_MAX", Apart, "further files are read next", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
     limit("agent/src/evidence/share.rs", "SHARED_BYTES_MAX", Apart, "of a user who has half of what others leave no file is hashed", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
     limit("agent/src/evidence/share.rs", "USERS_MAX", Each(2 * 16), "files of further users are not hashed", "`hash_skipped` in the alert, `evidence` in `lapwing status`"),
-    limit("agent/src/evidence/cache.rs", "CACHE_BYTES_MAX", Times(2), "the hash that was not wanted for longest is forgotten", "`evidence` in `lapwing status`"),
+    limit("agent/src/evidence/cache.rs", "CACHE_BYTES_MAX", Times(2), "the hash that was unused for longest is evicted", "`evidence` in `lapwing status`"),
     limit("agent/src/evidence/cache.rs", "HASHES_MAX", Apart, "a part of `CACHE_BYTES_MAX`", "`evidence` in `lapwing status`"),
     limit("agent/src/digest.rs", "CACHED_BYTES_MAX", Apart, "the file leaves the page cache", "–"),
     limit("agent-ebpf/common/src/lib.rs", "SHARES_MAX", Kernel(3 * 104), "the actor that was not charged for longest begins at zero again; three maps", "–"),
@@ -128,46 +128,46 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sensor/tamper.rs", "REASON_BYTES_MAX", Apart, "the reason is cut", "–"),
     limit("agent/src/sensor/tamper.rs", "REPORT_BYTES_MAX", Apart, "further files are in `lapwing status` alone", "*Sensor tampered with*, *Sensor files changed*"),
     limit("agent/src/integrity/watch.rs", "WATCHED_BYTES_MAX", Times(1), "further files are not watched", "`files` in `lapwing status`"),
-    limit("agent/src/integrity/watch.rs", "FOLDERS_MAX", Each(256), "files of further folders are looked at every 5 s", "`alarms` in `lapwing status`"),
+    limit("agent/src/integrity/watch.rs", "FOLDERS_MAX", Each(256), "files of further folders are checked every 5 s", "`alarms` in `lapwing status`"),
     limit("agent/src/integrity/watch.rs", "TRIES_MAX", Apart, "a file that changes all the time is reported without its hash", "*Sensor tampered with*"),
     limit("agent/src/integrity/content.rs", "FILE_BYTES_MAX", Apart, "the file is reported without its hash", "*Sensor tampered with*"),
     limit("agent/src/integrity/content.rs", "SECOND_BYTES_MAX", Apart, "the rest is read later", "–"),
-    limit("agent/src/integrity/mod.rs", "LOTS_MAX", Apart, "nothing more is looked at until the sensor takes them", "–"),
+    limit("agent/src/integrity/mod.rs", "LOTS_MAX", Apart, "scanning stops until the sensor takes them", "–"),
     limit("agent/src/integrity/mod.rs", "CHANGES_MAX", Each(16 << 10), "of a lot of changes; the others come with the next", "–"),
     limit("agent/src/trace.rs", "LOSSES_MAX", Apart, "further losses of the alert log are not reported", "–"),
     limit("agent/src/integrity/written.rs", "ENTRIES_MAX", Apart, "a renamed log is not found among further files, and reported", "*Sensor tampered with*"),
     limit("agent/src/integrity/tree.rs", "ENTRIES_MAX", Apart, "further files are not watched", "–"),
-    limit("agent/src/integrity/holders.rs", "PROCESSES_MAX", Apart, "further processes are not looked at", "`by an unknown process`"),
-    limit("agent/src/integrity/holders.rs", "DESCRIPTORS_MAX", Apart, "further descriptors are not looked at", "`by an unknown process`"),
+    limit("agent/src/integrity/holders.rs", "PROCESSES_MAX", Apart, "further processes are not checked", "`by an unknown process`"),
+    limit("agent/src/integrity/holders.rs", "DESCRIPTORS_MAX", Apart, "further descriptors are not checked", "`by an unknown process`"),
     limit("agent/src/integrity/holders.rs", "HOLDERS_MAX", Apart, "further processes are not named", "–"),
-    limit("agent/src/sensor/handover.rs", "STATE_BYTES_MAX", Passing, "the next run does not know what this one did", LOG),
+    limit("agent/src/sensor/handover.rs", "STATE_BYTES_MAX", Passing, "the next run starts without the state of this one", LOG),
     limit("agent/src/sensor/btf.rs", "DEPTH_MAX", Apart, "the type is not resolved", "an error at the start"),
     limit("agent/src/sensor/start.rs", "BTF_BYTES_MAX", Apart, "the sensor does not start", "an error at the start"),
     limit("agent/src/sensor/stack.rs", "STACK_BYTES_MAX", Apart, "the build fails", "a test"),
     limit("agent/src/sensor/names.rs", "FILE_BYTES_MAX", Passing, "users or groups have no names", "–"),
     limit("agent/src/sensor/names.rs", "NAMES_MAX", Each(2 * 200), "further users or groups have no names", "–"),
     limit("agent/src/bounded.rs", "SETTING_BYTES_MAX", Passing, "the file is refused", "an error at the start"),
-    limit("agent/src/bounded.rs", "HOST_FILE_BYTES_MAX", Passing, "what the file says is not known", LOG),
+    limit("agent/src/bounded.rs", "HOST_FILE_BYTES_MAX", Passing, "the content of the file is unknown", LOG),
     limit("agent/src/store/mod.rs", "HOLDER_BYTES_MAX", Apart, "the rest is not read", "–"),
     // Events on their way to people.
     limit("agent/src/control/server.rs", "REQUEST_BYTES_MAX", Passing, "the request is cut, and not understood", "an answer"),
     limit("agent/src/control/server.rs", "CLIENTS_MAX", Apart, "the connection is closed", "the command"),
     limit("agent/src/control/server.rs", "SUBSCRIBERS_MAX", Apart, "the request is refused", "the command"),
-    limit("agent/src/control/server.rs", "CLIENT_BYTES_MAX", Apart, "the client misses events", "a line of what it is shown"),
-    limit("agent/src/control/server.rs", "CLIENTS_BYTES_MAX", Times(1), "the client misses events", "`budgets` in `lapwing status`, and a line of what the client is shown"),
+    limit("agent/src/control/server.rs", "CLIENT_BYTES_MAX", Apart, "events are dropped for the client", "a line among the events"),
+    limit("agent/src/control/server.rs", "CLIENTS_BYTES_MAX", Times(1), "events are dropped for the client", "`budgets` in `lapwing status`, and a line among the events of the client"),
     limit("agent/src/control/server.rs", "EVENTS_AT_ONCE_MAX", Apart, "the rest is written next", "–"),
     // What rules remember.
-    limit(SETTING, "state_bytes_max", Times(1), "of the user who holds most in the rule, what is oldest goes", "`discarded` in `lapwing status`, a mark in the rule's alerts, *Telemetry lost*"),
+    limit(SETTING, "state_bytes_max", Times(1), "of the user who holds most in the rule, the oldest is evicted", "`discarded` in `lapwing status`, a mark in the rule's alerts, *Telemetry lost*"),
     limit(SETTING, "sequence_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
     limit(SETTING, "threshold_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
     limit(SETTING, "suppression_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
     limit(SETTING, "held_back_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`lapwing status`"),
     limit(SETTING, "lineage_bytes_max", Apart, "a part of `state_bytes_max`, of a rule", "`discarded` in `lapwing status`"),
     limit(SETTING, "unordered_bytes_max", Times(1), "the earliest is evaluated at once", "`reorder_buffer_overflow` in `lapwing status`"),
-    limit(SETTING, "alerts_max", Apart, "further alerts of the executable are held back, and told together", STATUS),
+    limit(SETTING, "alerts_max", Apart, "further alerts of the executable are suppressed, and reported together", STATUS),
     limit("agent/engine/src/detect/actor.rs", "TEXT_BYTES_MAX", Apart, "the text is cut", "–"),
     limit("agent/engine/src/detect/held_back.rs", "ROWS_MAX", Apart, "further rows are counted", "the alert"),
-    limit("agent/engine/src/detect/sequence.rs", "CHAINS_BYTES_MAX", Apart, "the oldest half match of a key is forgotten", "`discarded` in `lapwing status`"),
+    limit("agent/engine/src/detect/sequence.rs", "CHAINS_BYTES_MAX", Apart, "the oldest half match of a key is evicted", "`discarded` in `lapwing status`"),
     limit("agent/engine/src/detect/share/tree.rs", "NODES_MAX", Apart, "further groups and executables count as one", "–"),
     limit("agent/engine/src/detect/share/tree.rs", "USERS_MAX", Apart, "further users count as one", "–"),
     limit("agent/src/lane.rs", "HELD_BACK_RULES_MAX", Apart, "further rules are not shown", STATUS),
@@ -178,25 +178,25 @@ const LIMITS: &[Limit] = &[
     limit(SETTING, "job_bytes_max", Apart, "a part of it, of a job's open time spans, and again of what it learned", "`discarded`, `learned_bytes` in `lapwing status`"),
     limit("agent/engine/src/detect/brief.rs", "TEXT_BYTES_MAX", Apart, "a beginning and a hash are kept of the text", "–"),
     limit("agent/engine/src/detect/brief.rs", "VALUE_BYTES_MAX", Apart, "the value is cut in the example of a time span", "`lapwing.event.cut` in the alert"),
-    limit("agent/engine/src/detect/buckets.rs", "EXAMPLE_BYTES_MAX", Apart, "further fields are left out of the example", "`lapwing.event.cut` in the alert"),
+    limit("agent/engine/src/detect/buckets.rs", "EXAMPLE_BYTES_MAX", Apart, "further fields are omitted of the example", "`lapwing.event.cut` in the alert"),
     limit("agent/engine/src/detect/buckets.rs", "ROW_BYTES_MAX", Apart, "the row of an earlier version is dropped", "`discarded` in `lapwing status`"),
     limit("agent/engine/src/detect/buckets.rs", "REFUSED_MAX", Apart, "further rows for which there is no room are not read", "`discarded` in `lapwing status`"),
     limit("agent/src/pipeline.rs", "BYTES_MAX", Apart, "rows that are shortened at the start are handed over", "–"),
     limit("agent/src/store/trim.rs", "ROW_BYTES_MAX", Apart, "the row is not kept", "`state_rows_dropped` in `lapwing status`"),
     limit("agent/src/store/trim.rs", "SCOPE_BYTES_MAX", Apart, "on disk, of a rule, at the start: its largest rows are dropped", "`state_rows_dropped` in `lapwing status`"),
     limit("agent/src/store/trim.rs", "SCOPE_ROWS_MAX", Apart, "on disk, of a rule, at the start: its largest rows are dropped", "`state_rows_dropped` in `lapwing status`"),
-    limit("agent/src/store/mod.rs", "CHECKED_BYTES_MAX", Apart, "at the start alerts that wait in a larger store are not looked at for damage", "the store's alarm in `lapwing status` when they are read"),
+    limit("agent/src/store/mod.rs", "CHECKED_BYTES_MAX", Apart, "at the start alerts that wait in a larger store are not checked for damage", "the store's alarm in `lapwing status` when they are read"),
     limit("agent/src/store/trim.rs", "STATE_BYTES_MAX", Apart, "on disk, of all, at the start: the largest rows of each are dropped", "`state_rows_dropped` in `lapwing status`"),
     limit("agent/engine/src/detect/key.rs", "JOIN_KEYS_MAX", Apart, "further combinations of values take no part", "–"),
     limit("agent/engine/src/detect/indicators.rs", "ENRICHMENTS_MAX", Apart, "further indicators are not reported", "–"),
     limit("agent/engine/src/detect/learner.rs", "PROBABILITY_MAX", Apart, "a threshold of the model", "–"),
     limit("agent/engine/src/detect/threshold.rs", "BUCKETS_OF_EVENT_MAX", Apart, "the event is not counted in further buckets", "–"),
-    limit("agent/engine/src/detect/threshold.rs", "COUNTED_MAX", Apart, "the oldest time is forgotten, unless the rule needs more", "–"),
+    limit("agent/engine/src/detect/threshold.rs", "COUNTED_MAX", Apart, "the oldest time is evicted, unless the rule needs more", "–"),
     limit("agent/engine/src/detect/naive.rs", "COMBINATIONS_MAX", Apart, "further combinations of values are not tried", "–"),
-    limit("agent/engine/src/detect/sequence.rs", "CHAINS_MAX", Apart, "the oldest half match of a key is forgotten", "`discarded` in `lapwing status`"),
+    limit("agent/engine/src/detect/sequence.rs", "CHAINS_MAX", Apart, "the oldest half match of a key is evicted", "`discarded` in `lapwing status`"),
     limit("agent/engine/src/detect/new_terms.rs", "TERMS_OF_EVENT_MAX", Apart, "further terms of the event are not learned", "–"),
     limit("agent/engine/src/detect/matcher/field.rs", "TABLE_BYTES_MAX", Apart, "the field's texts are looked up in another way", "–"),
-    limit("agent/engine/src/detect/matcher/class.rs", "CLASSES_MAX", Apart, "events are classified less finely", "–"),
+    limit("agent/engine/src/detect/matcher/class.rs", "CLASSES_MAX", Apart, "events are divided into fewer classes", "–"),
     limit("agent/engine/src/detect/matcher/recent.rs", "TEXTS_MAX", Each(64 * 32 * 2), "an earlier text is evaluated again; a field each", "–"),
     limit("agent/engine/src/detect/matcher/recent.rs", "TEXTS_BYTES_MAX", Times(32 * 2), "all texts of the field are evaluated again", "–"),
     limit("agent/engine/src/detect/matcher/recent.rs", "LISTS_MAX", Each(1100 * 8), "an earlier list is evaluated again; a field each", "–"),
@@ -266,11 +266,11 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/lane.rs", "DELIVERY_BYTES_MAX", Times(2), "the rest is handed over next", "–"),
     limit("agent/src/ledger.rs", "COMMITS_WAITING_BYTES_MAX", Times(1), "lanes wait", "`waiting_bytes` in `lapwing status`"),
     limit("agent/src/ledger.rs", "ROWS_READ_MAX", Apart, "the rest is read next", "–"),
-    limit("agent/src/ledger.rs", "STOP_MAX", Apart, "what the disk does not take is given up", LOG),
+    limit("agent/src/ledger.rs", "STOP_MAX", Apart, "what the disk does not take is evicted", LOG),
     limit("agent/src/ledger.rs", "HUNG_MAX", Apart, "the lane ends", LOG),
     limit("agent/src/ledger/writer.rs", "TAKEN_BYTES_MAX", Times(1), "the rest is written next", "–"),
     limit("agent/src/alert_log/mod.rs", "WRITE_BYTES_MAX", Passing, "the rest is written next", "–"),
-    limit("agent/src/edges.rs", "LOOKS_IN_VAIN_MAX", Apart, "the watchdog is not pinged", LOG),
+    limit("agent/src/edges.rs", "LOOKS_IN_VAIN_MAX", Apart, "the service manager is not reported that all is well", LOG),
     limit("agent/src/pipeline.rs", "LANES_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "EDGES_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "LEDGER_END_MAX", Apart, "the next stage ends", LOG),
@@ -309,14 +309,14 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/source/cloudtrail/records.rs", "INFLATED_BYTES_MAX", Apart, "a stream: the rest is refused", LOG),
     limit("agent/src/source/cloudtrail/mod.rs", "BATCH_EVENTS_MAX", Apart, "the rest is in the next batch", "–"),
     limit("agent/src/source/cloudtrail/mod.rs", "BATCH_BYTES_MAX", Times(4), "the rest is in the next batch", "–"),
-    limit("agent/src/source/cloudtrail/ecs.rs", "FLATTENED_BYTES_MAX", Apart, "the value is left out", EVENT),
+    limit("agent/src/source/cloudtrail/ecs.rs", "FLATTENED_BYTES_MAX", Apart, "the value is omitted", EVENT),
     limit("agent/src/source/cloudtrail/s3.rs", "MEMORY_BYTES_MAX", Apart, "the object is kept in a file", "–"),
     limit("agent/src/source/cloudtrail/s3.rs", "OBJECT_BYTES_MAX", Apart, "on disk: the object is refused", STATUS),
     limit("agent/src/source/cloudtrail/s3.rs", "REGIONS_MAX", Each(256), "the region is looked up again", "–"),
     limit("agent/src/source/cloudtrail/status.rs", "ALARMS_MAX", Apart, "further alarms are only logged", LOG),
-    limit("agent/src/source/cloudtrail/tree.rs", "WATCHES_MAX", Each(512), "further folders are only looked through", "–"),
+    limit("agent/src/source/cloudtrail/tree.rs", "WATCHES_MAX", Each(512), "further folders are only scanned", "–"),
     limit("agent/src/source/cloudtrail/tree.rs", "COMPLAINTS_MAX", Each(512), "trouble with further paths is not reported", "–"),
-    limit("agent/src/source/cloudtrail/tree.rs", "UNREAD_BYTES_MAX", Times(1), "further folders are left for a later look", LOG),
+    limit("agent/src/source/cloudtrail/tree.rs", "UNREAD_BYTES_MAX", Times(1), "further folders are scanned later", LOG),
     limit("agent/src/source/cloudtrail/letter.rs", "TRIES_MAX", Apart, "the message raises no further alarm", LOG),
     // Commands.
     limit("agent/src/recording.rs", "NOTE_BYTES_MAX", Apart, "the recording is refused", COMMAND),
@@ -337,36 +337,36 @@ const LIMITS: &[Limit] = &[
     limit("agent/engine/src/engine/explain/mod.rs", "ALERTS_MAX", Apart, "further alerts are not shown", COMMAND),
     limit("agent/engine/src/engine/explain/chain.rs", "HITS_MAX", Apart, "further events are not tried", COMMAND),
     limit("agent/engine/src/engine/explain/chain.rs", "REFUSED_MAX", Apart, "further ones are not shown", COMMAND),
-    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_MAX", Apart, "further groups are not looked at", COMMAND),
-    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_SHOWN_MAX", Apart, "further groups are not shown", COMMAND),
+    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_MAX", Apart, "further groups are not checked", COMMAND),
+    limit("agent/engine/src/engine/explain/state.rs", "GROUPS_TOLD_MAX", Apart, "further groups are not shown", COMMAND),
     limit("agent/src/command/explain.rs", "CANDIDATES_MAX", Apart, "further rules are not shown", COMMAND),
     limit("agent/src/command/test.rs", "REASON_LINES_MAX", Apart, "the rest is not shown", COMMAND),
     limit("agent/src/command/alerts.rs", "LISTED_MAX", Apart, "further alerts are not shown", COMMAND),
     limit("agent/src/command/alerts.rs", "FOLLOWED_MAX", Apart, "earlier alerts are not shown", COMMAND),
     limit("agent/src/command/alerts.rs", "AMBIGUOUS_SHOWN_MAX", Apart, "further alerts are not shown", COMMAND),
     limit("agent/src/command/alerts/detail.rs", "LINES_MAX", Apart, "further lines are not shown", COMMAND),
-    limit("agent/src/command/mod.rs", "TOLD_MAX", Apart, "further faults are counted", COMMAND),
+    limit("agent/src/command/mod.rs", "REPORTED_MAX", Apart, "further faults are counted", COMMAND),
     limit("agent/src/command/check/needs.rs", "ROWS_MAX", Apart, "further rows are counted", COMMAND),
     limit("agent/src/terminal.rs", "TEXT_WIDTH_MAX", Apart, "the line is broken", "–"),
 ];
 
-/// What the agent holds with Elastic's rules for Linux and nothing to remember, without the maps of its kernel programs.
+/// Memory of the agent with Elastic's rules for Linux and no state, without the maps of its kernel programs.
 /// Measured (`docs/benchmarks.md`, *Memory*): 32 MiB right after the start, of which 12 MiB are pages of the program's file;
 /// and 41 MiB after 31,000 events, of which 9 MiB at most are what the matcher keeps of fields and has rows of its own.
 const AT_REST_BYTES: u64 = 40 << 20;
-/// Processors of the largest host that is reckoned with, and what the kernel programs' scratch space takes for each: 83.6
-/// KiB, and half a KiB of counters.
+/// Processors of the largest supported host, and the scratch space of the kernel programs per processor: 83.6 KiB, and half
+/// a KiB of counters.
 const PROCESSORS: u64 = 128;
 const PROCESSOR_BYTES: u64 = 84 << 10;
-/// What is taken for a hundred bytes that are charged, with what the allocator and the room in maps and vectors take. The
-/// most that was measured is 114; no owner takes more than this (`overhead`).
+/// Real memory per hundred charged bytes, with the allocator's overhead and the spare capacity of maps and vectors. The
+/// highest measured value is 114; no owner takes more than this (`overhead`).
 pub(super) const OVERHEAD_PERCENT: u64 = 125;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The constants of the sources: file and name, with what they are set to.
+/// The constants of the sources: file and name, with their expression.
 fn constants() -> BTreeMap<(String, String), String> {
     let mut found = BTreeMap::new();
     for folder in ["agent/src", "agent/engine/src", "agent-ebpf/common/src"] {
@@ -383,7 +383,7 @@ fn collect(folder: &Path, found: &mut BTreeMap<(String, String), String>) {
             collect(&path, found);
         } else if name.ends_with(".rs") && !path.ends_with("tests.rs") {
             let text = fs::read_to_string(&path).unwrap();
-            // What stands in a file's own tests bounds no product.
+            // Constants of a file's own tests are left out.
             let product = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             found.extend(
                 product
@@ -395,7 +395,7 @@ fn collect(folder: &Path, found: &mut BTreeMap<(String, String), String>) {
     }
 }
 
-/// The constant that a line sets, if its name is that of a limit, and to what.
+/// The constant that a line defines, if its name is that of a limit, with its expression.
 fn constant(line: &str) -> Option<(&str, &str)> {
     let (before, rest) = line.split_once("const ")?;
     let (name, rest) = rest.split_once(": ")?;
@@ -405,7 +405,7 @@ fn constant(line: &str) -> Option<(&str, &str)> {
     (is_name && !before.contains("//")).then(|| (name, value.trim_end_matches(';')))
 }
 
-/// What an expression of a constant comes to.
+/// Evaluates the expression of a constant.
 fn number(expression: &str, values: &BTreeMap<(String, String), String>, place: &str) -> Option<u64> {
     let expression = expression.split(" as ").next()?.trim();
     let both = |operator: &str, of: fn(u64, u64) -> Option<u64>| {
@@ -454,7 +454,7 @@ fn setting(name: &str) -> u64 {
         "terms_bytes_all_max" => limits.terms_bytes_all_max,
         "job_bytes_max" => limits.job_bytes_max,
         "job_bytes_all_max" => limits.job_bytes_all_max,
-        other => panic!("`{other}` has no default here"),
+        other => panic!("the default of `{other}` is unknown"),
     };
     count as u64
 }
@@ -472,7 +472,7 @@ impl Limit {
         self.name.contains("BYTES") || self.name.contains("bytes") || self.name.contains("size")
     }
 
-    /// The value for people.
+    /// The value as text.
     fn shown(&self, values: &BTreeMap<(String, String), String>) -> String {
         match self.value(values) {
             (Some(bytes), _) if self.is_of_bytes() => ByteSize::b(bytes).display().iec().to_string(),
@@ -484,11 +484,11 @@ impl Limit {
 
 fn document(values: &BTreeMap<(String, String), String>) -> String {
     let mut text = String::from(
-        "# Limits\n\nEvery limit of the agent. This page is written by a test from `agent/src/budget/limits.rs` and the \
-         sources; a constant whose name ends\nin `_MAX` and that is not here fails it. *Memory* says what a limit is of the \
-         agent's memory: `held`, so many bytes may be held all the time;\n`held, N \
-         times`, as often as is said; `held, N B each`, so many things of that size; `kernel`, in the kernel; `passing`, while \
-         one thing is in hand.\nA test adds up what may be held, and compares it with what the unit allows.\n\n| limit | value | memory | beyond it | where that shows | in \
+        "# Limits\n\nEvery limit of the agent. A test generates this page from `agent/src/budget/limits.rs` and the sources, and fails \
+         if a constant\nwhose name ends in `_MAX` is missing. *Memory* is the part of the agent's memory: `held`, the bytes may be \
+         held all the time;\n`held, N times`, N times as much; `held, N B each`, this many objects of N bytes; `kernel`, in \
+         the kernel; `passing`, while one object is\nprocessed. Another test adds up all limits and compares the sum with \
+         the memory limit of the unit.\n\n| limit | value | memory | beyond it | visible in | source \
          |\n|---|---|---|---|---|---|\n",
     );
     for limit in LIMITS {
@@ -509,7 +509,7 @@ fn document(values: &BTreeMap<(String, String), String>) -> String {
     text
 }
 
-/// A constant that bounds something says here what happens beyond it.
+/// Every constant that is a limit has a row.
 #[test]
 fn every_limit_is_listed_once() {
     let values = constants();
@@ -519,28 +519,32 @@ fn every_limit_is_listed_once() {
     let found: Vec<_> = values.keys().map(|(place, name)| (place.as_str(), name.as_str())).collect();
     let missing: Vec<_> = found.iter().filter(|limit| !listed.contains(limit)).collect();
     let gone: Vec<_> = listed.iter().filter(|limit| !found.contains(limit)).collect();
-    assert!(missing.is_empty() && gone.is_empty(), "without a row: {missing:#?}\nno more there: {gone:#?}");
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "without a row: {missing:#?}\nno such constant: {gone:#?}"
+    );
     assert!(listed.windows(2).all(|pair| pair[0] != pair[1]), "a limit is listed twice");
 }
 
 #[test]
-fn the_page_of_limits_is_what_the_sources_say() {
+fn the_page_of_limits_is_up_to_date() {
     let path = root().join("docs/limits.md");
     let document = document(&constants());
     if env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(&path, &document).unwrap();
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == document, "UPDATE_EXPECT=1 cargo test -p lapwing limits writes docs/limits.md anew");
+    assert!(written == document, "UPDATE_EXPECT=1 cargo test -p lapwing limits updates docs/limits.md");
 }
 
-/// What may be held, with what the allocator takes beside it, and what there is at rest, fit into what the unit allows.
+/// The sum of all limits, with the allocator's overhead and the memory at rest, fits into the unit's memory limit.
 #[test]
 fn all_limits_together_fit_into_the_unit() {
     let values = constants();
     let (mut held, mut kernel, mut passing) = (0, PROCESSORS * PROCESSOR_BYTES, 0);
     for limit in LIMITS {
-        let value = || limit.value(&values).0.unwrap_or_else(|| panic!("what is {}?", limit.name));
+        let value =
+            || limit.value(&values).0.unwrap_or_else(|| panic!("the value of {} is unknown", limit.name));
         match limit.held {
             Times(bytes) | Each(bytes) => held += value() * bytes,
             Kernel(bytes) => kernel += value() * bytes,
@@ -560,6 +564,6 @@ fn all_limits_together_fit_into_the_unit() {
     let sum = AT_REST_BYTES + kernel + (held + passing) * OVERHEAD_PERCENT / 100;
     let shown = [AT_REST_BYTES, kernel, held, passing, sum, high];
     let shown = shown.map(|bytes| ByteSize::b(bytes).display().iec().to_string());
-    println!("at rest, kernel, held, in hand, together, MemoryHigh=: {shown:?}");
-    assert!(sum < high && high < max, "at rest, kernel, held, in hand, together, MemoryHigh=: {shown:?}");
+    println!("at rest, kernel, held, passing, sum, MemoryHigh=: {shown:?}");
+    assert!(sum < high && high < max, "at rest, kernel, held, passing, sum, MemoryHigh=: {shown:?}");
 }

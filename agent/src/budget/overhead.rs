@@ -1,6 +1,6 @@
-//! What memory really takes for what is charged. Each of the largest owners is filled beyond its limit, in a process of its
-//! own, and the growth of that process is compared with the charge: `cargo xtask bench memory` prints it, and the test holds
-//! all of it against what the sum of the limits reckons with.
+//! The real memory of what is charged. Each of the largest owners is filled beyond its limit, in a process of its own, and the
+//! growth of that process is compared with the charge: `cargo xtask bench memory` prints it, and the test compares it with
+//! the assumption of the sum of the limits.
 
 use std::any::Any;
 use std::ops::Range;
@@ -16,34 +16,34 @@ use serde_json::{Value as Json, json};
 use super::limits::OVERHEAD_PERCENT;
 use crate::{ledger, sensor};
 
-/// Names the owner that a process of its own fills.
+/// The owner that a child process fills.
 const OWNER: &str = "LAPWING_TEST_OWNER";
-/// Users who take part: with as many nearly all of a pool can be held.
+/// Number of users: enough to hold nearly all of a pool.
 const USERS: usize = 48;
 /// Rules of each kind; each may hold half of what the others leave.
 const RULES: usize = 8;
-/// Events between two looks whether an engine holds more than before.
+/// Events between two checks whether an engine still grows.
 const STEP: usize = 16 * USERS * RULES;
 
-/// Measures how a process grows.
+/// Measures the growth of the process.
 pub(crate) struct Probe {
     before: u64,
     grown: u64,
 }
 
 impl Probe {
-    /// From now on all that is taken is the owner's.
+    /// From now on, all growth is the owner's.
     pub(crate) fn begin(&mut self) {
         self.before = resident();
     }
 
-    /// The owner is full; it is held until this returns.
+    /// The owner is full; it is kept until this returns.
     fn end(&mut self) {
         self.grown = resident().saturating_sub(self.before);
     }
 }
 
-/// What an owner holds, and how much it was charged with.
+/// What an owner holds, and its charge.
 pub(crate) type Full = (Box<dyn Any>, usize);
 
 /// Fills an owner.
@@ -59,7 +59,7 @@ const OWNERS: &[(&str, Fill)] = &[
     ("terms", |probe| engine(probe, TERMS, Duration::ZERO, exec, |counters| counters.learned_bytes)),
     ("jobs", |probe| engine(probe, JOB, Duration::from_secs(900), call, |counters| counters.learned_bytes)),
     ("unordered events", |probe| {
-        // Those that are released early are half matches.
+        // Partial matches that were evicted are excluded.
         let held = |counters: &Counters| counters.unordered_bytes + counters.state_bytes;
         engine(probe, SEQUENCE, Duration::from_secs(900), exec, held)
     }),
@@ -108,7 +108,7 @@ fn name(number: usize) -> String {
     format!("n{}", number % RULES)
 }
 
-/// The start of a program, by one of many users.
+/// A program start by one of many users.
 fn exec(number: usize) -> Json {
     let (user, name) = (number / RULES % USERS, name(number));
     json!({
@@ -127,14 +127,14 @@ fn long_exec(number: usize) -> Json {
     event
 }
 
-/// A call of a cloud's interface, which failed as no other did.
+/// A call of a cloud API with a unique error.
 fn call(number: usize) -> Json {
     let mut event = exec(number);
     event["aws.cloudtrail.error_code"] = format!("Client.SomeErrorOfAnInterface{number}").into();
     event
 }
 
-/// An engine that was shown events until it held no more of them, and what one of its counters says.
+/// An engine that was fed events until it stopped growing, and the value of one of its counters.
 fn engine(
     probe: &mut Probe,
     kind: &str,
@@ -170,13 +170,13 @@ fn engine(
         push(&mut engine, number..number + STEP);
         number += STEP;
     }
-    // What is given up for room leaves gaps.
+    // Evictions leave gaps.
     push(&mut engine, number..number * 5 / 4);
     let charged = held(&engine.counters()) as usize;
     (Box::new(engine), charged)
 }
 
-/// What this process holds of memory that is not a file's, in bytes.
+/// Anonymous memory of this process, in bytes.
 fn resident() -> u64 {
     // SAFETY: it has no preconditions.
     #[cfg(target_env = "gnu")]
@@ -188,8 +188,8 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// Fills the owner that is named, and prints what it was charged with and by how much this process grew. It is nothing by
-/// itself: the test below runs it, in a process for each owner.
+/// Fills the owner that the environment names, and prints its charge and the growth of this process. It has no effect
+/// by itself: the test below runs it in a process per owner.
 #[test]
 fn one_owner() {
     let Ok(wanted) = env::var(OWNER) else { return };
@@ -202,7 +202,7 @@ fn one_owner() {
 }
 
 #[test]
-fn no_owner_takes_more_than_is_reckoned_with() {
+fn no_owner_exceeds_the_assumed_overhead() {
     let mut heavy = Vec::new();
     println!("owner | charged, MiB | taken, MiB | taken for each byte charged");
     for (name, _) in OWNERS {

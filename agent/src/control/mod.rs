@@ -1,7 +1,7 @@
-//! The control socket: how `lapwing status`, `lapwing events` and `lapwing record` ask the agent that runs.
+//! The control socket: how `lapwing status`, `lapwing events` and `lapwing record` query the running agent.
 //!
-//! A client sends one line, a [`Request`] as JSON, and is answered by lines of JSON until the connection ends. A line
-//! with `error` says why there is no other answer.
+//! A client sends one line, a [`Request`] as JSON, and receives lines of JSON until the connection ends. A line with
+//! `error` reports that there is no other response.
 
 mod server;
 
@@ -23,7 +23,7 @@ use serde_json::Value as Json;
 /// How long a client waits for the agent in each step.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// `[control]`: how commands reach the agent.
+/// `[control]`: the control socket.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
@@ -41,25 +41,25 @@ impl Default for Config {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Request {
-    /// How it does: one line.
+    /// Its status: one line.
     Status,
-    /// Its events from now on, a line each.
+    /// Its events from now on, one line each.
     Events {
-        /// A condition in KQL that they must meet.
+        /// A filter in KQL.
         query: Option<String>,
     },
-    /// The sensor's events, for a recording: first the processes that run, then every event from now on, a line each.
+    /// The sensor's events for a recording: first the running processes, then every event from now on, one line each.
     Record,
 }
 
-/// The lines of the agent's answer.
+/// The lines of the agent's response.
 pub(crate) struct Answer(BufReader<UnixStream>);
 
-/// Asks the agent whose socket this is; `None` where no agent listens there. No step takes longer than [`ANSWER_WAIT`],
-/// also where the agent is stopped by a signal.
+/// Sends a request to the agent at this socket; `None` if no agent listens there. No step takes longer than
+/// [`ANSWER_WAIT`], even if the agent is stopped by a signal.
 ///
 /// # Errors
-/// The socket is there and cannot be used.
+/// The socket exists and cannot be used.
 pub(crate) fn request(socket: &Path, request: &Request) -> Result<Option<Answer>> {
     use ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
     let mut stream = match connect(socket) {
@@ -67,24 +67,25 @@ pub(crate) fn request(socket: &Path, request: &Request) -> Result<Option<Answer>
             return Ok(None);
         }
         Err(error) => {
-            let cure = match error.kind() {
+            let hint = match error.kind() {
                 PermissionDenied => "; run as root, or as the agent's user",
-                ErrorKind::WouldBlock => "; the agent takes no more clients, or hangs",
+                ErrorKind::WouldBlock => "; the agent accepts no more clients, or hangs",
                 _ => "",
             };
-            bail!("the control socket {} cannot be used: {error}{cure}", socket.display())
+            bail!("the control socket {} cannot be used: {error}{hint}", socket.display())
         }
         Ok(stream) => stream,
     };
-    writeln!(stream, "{}", serde_json::to_string(request)?).context("the agent does not listen")?;
+    writeln!(stream, "{}", serde_json::to_string(request)?)
+        .context("cannot send the request to the agent")?;
     Ok(Some(Answer(BufReader::new(stream))))
 }
 
-/// As [`UnixStream::connect`], within [`ANSWER_WAIT`]: a full backlog would hold it up for ever.
+/// As [`UnixStream::connect`], but within [`ANSWER_WAIT`]: a full backlog would block it forever.
 fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let wait = TimeVal::seconds(ANSWER_WAIT.as_secs().cast_signed());
-    // The kernel waits for room in the backlog as long as it would for room to send.
+    // The kernel waits for space in the backlog as long as for space to send.
     setsockopt(&socket, sockopt::SendTimeout, &wait)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &wait)?;
     socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -92,10 +93,10 @@ fn connect(path: &Path) -> std::io::Result<UnixStream> {
 }
 
 impl Answer {
-    /// The lines as they come. A line that has not come within `wait` is waited for the next time.
+    /// The lines as they arrive. A line that does not arrive within `wait` is returned by a later call.
     ///
     /// # Errors
-    /// The system does not take the time.
+    /// The timeout cannot be set.
     pub(crate) fn lines(self, wait: Duration) -> Result<Lines> {
         let reader = self.0;
         reader.get_ref().set_read_timeout(Some(wait)).context("the control socket")?;
@@ -103,37 +104,37 @@ impl Answer {
     }
 }
 
-/// The lines of an answer, none of which is waited for long.
+/// The lines of a response, read with a timeout.
 pub(crate) struct Lines {
     reader: BufReader<UnixStream>,
     line: Vec<u8>,
 }
 
-/// What came of waiting for a line.
+/// The result of waiting for a line.
 pub(crate) enum Line<'a> {
     /// A line, with its end.
     Whole(&'a [u8]),
-    /// So many events came faster than they were read.
+    /// This number of events was dropped, because they came faster than they were read.
     Missed(u64),
-    /// None came in time.
+    /// No line arrived in time.
     Late,
-    /// There are no more.
+    /// The response ended.
     End,
 }
 
 impl Lines {
-    /// Ends the stream: what is on its way still comes, and then the end.
+    /// Ends the request: events on their way still arrive, and then the end.
     ///
     /// # Errors
-    /// The agent went away.
+    /// The agent closed the connection.
     pub(crate) fn enough(&self) -> Result<()> {
-        self.reader.get_ref().shutdown(Shutdown::Write).context("the agent went away")
+        self.reader.get_ref().shutdown(Shutdown::Write).context("the agent closed the connection")
     }
 
     /// The next line.
     ///
     /// # Errors
-    /// The agent went away in a way that is no end, or the line says why there are no others.
+    /// The connection failed, or the agent reported an error.
     pub(crate) fn next(&mut self) -> Result<Line<'_>> {
         if self.line.ends_with(b"\n") {
             self.line.clear();
@@ -149,12 +150,12 @@ impl Lines {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 Ok(Line::Late)
             }
-            Err(error) => Err(error).context("the agent went away"),
+            Err(error) => Err(error).context("the agent closed the connection"),
         }
     }
 }
 
-/// How many events a line says that were missed; none where it is an event.
+/// The number of dropped events in a line; `None` if the line is an event.
 fn missed(line: &[u8]) -> Option<u64> {
     let number = line.strip_prefix(b"{\"missed\":")?.strip_suffix(b"}\n")?;
     std::str::from_utf8(number).ok()?.parse().ok()
@@ -172,13 +173,13 @@ impl Iterator for Answer {
                 "the agent does not answer within {} s: it hangs, or is stopped",
                 ANSWER_WAIT.as_secs()
             ))),
-            Err(error) => Some(Err(error).context("the agent went away")),
+            Err(error) => Some(Err(error).context("the agent closed the connection")),
         }
     }
 }
 
 fn parse(line: &str) -> Result<Json> {
-    let json: Json = serde_json::from_str(line).context("the agent answers something that is no JSON")?;
+    let json: Json = serde_json::from_str(line).context("the agent sent invalid JSON")?;
     match json.get("error").and_then(Json::as_str) {
         Some(error) => Err(anyhow!("{error}")),
         None => Ok(json),

@@ -1,4 +1,4 @@
-//! The agent's end of the control socket.
+//! The agent's side of the control socket.
 
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
@@ -24,27 +24,27 @@ use crate::lane::{LaneClient, Subscriber, Waiting};
 use crate::pipeline::SENSOR_LANE;
 use crate::recording;
 
-/// Access to a folder that is made for the socket.
+/// Mode of a folder that is created for the socket.
 const FOLDER_MODE: u32 = 0o750;
 /// Longest request that is read, in bytes.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
-/// Most clients that are answered at once, and how many of them may be shown events: a status is always left room for.
+/// Maximum number of clients at once, and of those that receive events: a status request always finds a free slot.
 const CLIENTS_MAX: usize = 32;
 const SUBSCRIBERS_MAX: usize = 24;
-/// How long a client may take to say what it wants.
+/// How long a client may take to send its request.
 const REQUEST_WAIT: Duration = Duration::from_secs(5);
-/// How long lanes may take to say how they do, all together.
+/// How long all lanes together may take to report their status.
 const STATUS_WAIT: Duration = Duration::from_millis(750);
-/// How long a client may take to read an answer that has an end.
+/// How long a client may take to read a finite response.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// Most bytes of events that wait for one client, and for all; a client misses those that come then.
+/// Maximum bytes of events that wait for one client, and for all; further events are dropped for that client.
 const CLIENT_BYTES_MAX: usize = 4 << 20;
 const CLIENTS_BYTES_MAX: usize = 6 << 20;
-/// Most events that are taken at once, and after how many bytes of them they are written.
+/// Maximum number of events that are taken at once, and bytes after which they are written.
 const EVENTS_AT_ONCE_MAX: usize = 128;
 const WRITE_BYTES: usize = 256 << 10;
 
-/// Answers clients.
+/// Serves clients.
 pub(crate) struct Server {
     listener: UnixListener,
     path: PathBuf,
@@ -61,10 +61,10 @@ struct Shared {
 }
 
 impl Server {
-    /// Takes the socket. A stale one, as a killed agent leaves it, is taken over.
+    /// Binds the socket. One that a killed agent left is replaced.
     ///
     /// # Errors
-    /// Another agent listens there, or the socket cannot be made.
+    /// Another agent listens there, or the socket cannot be created.
     pub(crate) fn bind(
         path: &Path,
         lanes: Vec<LaneClient>,
@@ -86,16 +86,16 @@ impl Server {
         Ok(Self { listener, path: path.to_owned(), shared })
     }
 
-    /// Answers clients until it is dropped.
+    /// Serves clients until it is dropped.
     pub(crate) async fn run(self) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let shared = self.shared.clone();
-                    // One too many finds its connection closed.
+                    // The connection of a client beyond the maximum is closed.
                     let Ok(place) = shared.clients.clone().try_acquire_owned() else { continue };
                     tokio::spawn(async move {
-                        // A client that goes away before its answer is complete is its own affair.
+                        // A client that disconnects early is no error.
                         let _ = shared.serve(stream).await;
                         drop(place);
                     });
@@ -117,31 +117,30 @@ impl Drop for Server {
     }
 }
 
-/// Makes room for the socket: one that a killed agent left is taken away, and nothing else is.
+/// Removes a socket that a killed agent left, and nothing else.
 ///
 /// # Errors
-/// Another agent listens there, or what is there is no socket.
+/// Another agent listens there, or the path is not a socket.
 fn free(path: &Path) -> Result<()> {
     check(path)?;
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!("another agent listens on {}; stop it, or set control.socket", path.display());
     }
     if is_socket(path) {
-        // Where it cannot be taken away, the bind says so.
+        // If it cannot be removed, the bind fails.
         let _ = std::fs::remove_file(path);
     }
     Ok(())
 }
 
-/// Whether the agent may take this path for its socket.
+/// Checks that the agent may use this path for its socket.
 ///
 /// # Errors
-/// What is there is no socket: it stays.
+/// The path exists and is not a socket; it is left unchanged.
 pub(crate) fn check(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(there) if !there.file_type().is_socket() => bail!(
-            "control.socket is {}, where something else lies that is no socket: it stays; put it away, or set \
-             control.socket to another path",
+            "control.socket is {}, which exists and is not a socket; remove it, or set control.socket to another path",
             path.display()
         ),
         _ => Ok(()),
@@ -152,12 +151,12 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
-/// Binds the socket so that at no moment others can connect.
+/// Binds the socket so that other users can never connect.
 fn listen(path: &Path) -> std::io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
     }
-    // The mask is the process's: what other threads make in this moment is the less open for it.
+    // The umask is process-wide: files that other threads create at this moment are only more restricted.
     let before = umask(Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(path);
     umask(before);
@@ -170,7 +169,7 @@ impl Shared {
         let mut line = String::new();
         let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
         tokio::time::timeout(REQUEST_WAIT, reader.read_line(&mut line)).await??;
-        // A client that has enough closes its end, and then gets what is on its way.
+        // A client that needs no more events shuts down its side, and receives the events on their way.
         let enough = async move {
             let mut nothing = Vec::new();
             let _ = reader.read_to_end(&mut nothing).await;
@@ -183,7 +182,7 @@ impl Shared {
                 self.status().await
             }
             Ok(Request::Events { .. } | Request::Record) if place.is_err() => {
-                json!({"error": format!("{SUBSCRIBERS_MAX} clients are shown events already; end one of them")})
+                json!({"error": format!("{SUBSCRIBERS_MAX} clients already receive events; end one of them")})
             }
             Ok(Request::Events { query }) => match self.filter(query.as_deref()) {
                 Ok(filter) => return self.events(&mut writer, filter, enough).await,
@@ -191,9 +190,9 @@ impl Shared {
             },
             Ok(Request::Record) => match self.lanes.iter().find(|lane| lane.name() == SENSOR_LANE) {
                 Some(lane) => return self.record(&mut writer, lane, enough).await,
-                None => json!({"error": "there is nothing to record: this agent runs without the sensor"}),
+                None => json!({"error": "nothing to record: this agent runs without the sensor"}),
             },
-            Err(error) => json!({"error": format!("the agent does not understand the request: {error}")}),
+            Err(error) => json!({"error": format!("invalid request: {error}")}),
         };
         let answer = format!("{answer}\n");
         Ok(tokio::time::timeout(ANSWER_WAIT, writer.write_all(answer.as_bytes())).await??)
@@ -254,7 +253,7 @@ impl Shared {
         (Subscriber { events, meters, missed: Arc::default(), wants_running }, waiting)
     }
 
-    /// Writes the events that come, as many at once as have come, and how many were missed before.
+    /// Writes the events that arrive, as many at once as there are, and the number of dropped ones before them.
     async fn pass_on(
         &self,
         writer: &mut (impl AsyncWrite + Unpin),
@@ -292,10 +291,10 @@ impl Shared {
     }
 }
 
-/// A condition in KQL, made ready.
+/// Compiles a filter in KQL.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The query is invalid.
 pub(crate) fn filter(query: &str, schema: &Schema) -> Result<Matcher> {
     match kql::parse(query, &mut schema.clone()) {
         Ok((query, _)) => Ok(Matcher::new([&query])),
@@ -307,7 +306,7 @@ pub(crate) fn filter(query: &str, schema: &Schema) -> Result<Matcher> {
                     None => format!("{}: {}", fault.code.id, fault.message),
                 })
                 .collect();
-            bail!("the filter is wrong: {}", faults.join("; "))
+            bail!("invalid filter: {}", faults.join("; "))
         }
     }
 }

@@ -1,18 +1,17 @@
-//! Hashes of files that were read before. Every change of a file sets its change time, which cannot be forged, so that
-//! device, inode and change time name a content; a file that is changed within the clock's tick in which it was read is
-//! not kept here.
+//! Cache of file hashes. Every change of a file changes its change time, which cannot be set, so that device, inode and
+//! change time identify the content. A file that is changed within the clock tick in which it was read is not cached.
 
 use std::collections::VecDeque;
 
 use crate::digest::Hash;
 use crate::program::FileKey;
 
-/// Most bytes that hashes are kept in.
+/// Maximum bytes of the cache.
 const CACHE_BYTES_MAX: usize = 64 << 10;
-/// How many that are.
+/// Maximum number of hashes.
 const HASHES_MAX: usize = CACHE_BYTES_MAX / size_of::<(FileKey, Hash)>();
 
-/// The hashes, the one that was wanted last at the end.
+/// The hashes, the most recently used last.
 #[derive(Default)]
 pub(super) struct Cache(VecDeque<(FileKey, Hash)>);
 
@@ -25,7 +24,7 @@ impl Cache {
         Some(found.1)
     }
 
-    /// Remembers a hash; the one that was not wanted for longest is forgotten for it.
+    /// Adds a hash; the least recently used one is evicted.
     pub(super) fn put(&mut self, file: FileKey, hash: Hash) {
         if self.get(file).is_some() {
             return;
@@ -36,7 +35,7 @@ impl Cache {
         self.0.push_back((file, hash));
     }
 
-    /// How many are kept.
+    /// Number of hashes.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,8 +1,8 @@
-//! The stage between a lane and the ledger: it completes alerts with what has to be read for them.
+//! The stage between a lane and the ledger: it completes alerts with what must be read from disk.
 //!
-//! The lane takes at once what may vanish, and hands it on; here the files are read, the documents made, and everything
-//! is committed in the lane's order. An alert waits [`WAIT_MAX`] at most, and names what was not read by then. What was
-//! read before costs no wait, and neither does an alert without files.
+//! The lane captures what may disappear; this stage reads the files, builds the documents and commits everything in the
+//! lane's order. An alert waits at most [`WAIT_MAX`], and names what was not read by then. Cached hashes and alerts without
+//! files do not wait.
 //!
 //! ```text
 //! lane ─Delivery─▶ evidence ─Commit─▶ ledger
@@ -12,8 +12,8 @@
 //!                  readers, two
 //! ```
 //!
-//! No reader reads for a user for whom the other reads, and each user has a share of what may be read: whose files are
-//! slow to read holds up no other user's.
+//! Both readers never read for the same user, and each user has a share of the bytes: a user whose files are slow does not
+//! delay others.
 
 mod cache;
 mod reader;
@@ -36,29 +36,29 @@ use crate::ledger::{AlertDocument, Checkpoint, LedgerSender};
 use crate::program::{self, Missing, Program};
 use crate::source::Context;
 
-/// How long an alert waits for its evidence.
+/// Maximum time that an alert waits for its evidence.
 const WAIT_MAX: Duration = Duration::from_millis(250);
-/// How much sooner the reading ends, so that what was found by then is there in time.
+/// How much earlier reading ends, so that results arrive in time.
 const MARGIN: Duration = Duration::from_millis(25);
 /// Largest file that is hashed.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Most bytes that are read for one alert: for the process first, then its parent, and so on.
+/// Maximum bytes that are read for one alert: for the process first, then its parent, and so on.
 const ALERT_BYTES_MAX: u64 = 64 << 20;
-/// Most deliveries that wait here; as many wait in the inbox.
+/// Maximum number of deliveries in this stage, and also in the inbox.
 const DELIVERIES_MAX: usize = 64;
-/// Most bytes of what waits here and in the inbox; beyond it the lane waits. From half of it on no alert waits for its
-/// evidence any more.
+/// Maximum bytes in this stage and the inbox; beyond it the lane waits. From half of it on, alerts do not wait for their
+/// evidence.
 const WAITING_BYTES_MAX: usize = 2 << 20;
-/// The same, as a number of alerts.
+/// The same limit, as a number of alerts.
 const ALERTS_WAITING_MAX: usize = 64;
-/// Documents of this many bytes are committed although their delivery has more.
+/// Documents of this many bytes are committed before the rest of their delivery.
 const COMMIT_BYTES_MAX: usize = 1 << 20;
-/// How many files are read at the same time.
+/// Number of files that are read at the same time.
 const READERS_MAX: usize = 2;
-/// How long the ledger is waited for before it is offered the same again.
+/// How long one offer to the ledger waits.
 const LEDGER_WAIT: Duration = Duration::from_millis(100);
 
-/// What a lane hands over: what becomes durable together.
+/// What a lane hands over to become durable together.
 pub(crate) struct Delivery {
     /// Alerts in the order in which they were raised.
     alerts: Vec<Item>,
@@ -69,7 +69,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// What was raised just now.
+    /// New alerts.
     pub(crate) fn new(alerts: Vec<Item>, checkpoint: Checkpoint) -> Self {
         let bytes = alerts.iter().map(Item::bytes).sum::<usize>() + checkpoint.bytes();
         Self { alerts, checkpoint, raised: Instant::now(), bytes }
@@ -78,14 +78,14 @@ impl Delivery {
 
 /// An alert on its way to the ledger.
 pub(crate) enum Item {
-    /// One that is to be completed.
+    /// An alert to be completed.
     Raised(Box<Raised>),
-    /// One that is complete.
+    /// A complete document.
     Document(AlertDocument),
 }
 
 impl Item {
-    /// What it takes, as far as it is not shared with others.
+    /// Its size in bytes, without shared parts.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Document(document) => document.bytes(),
@@ -101,24 +101,24 @@ impl Item {
     }
 }
 
-/// An alert, and what was known when it was raised.
+/// An alert, with what was known when it was raised.
 pub(crate) struct Raised {
     /// The alert.
     pub(crate) alert: Alert,
-    /// What the source knew.
+    /// The context from the source.
     pub(crate) context: Context,
     /// As in [`alert::Evidence`](crate::alert::Evidence).
     pub(crate) lost_records: Option<u64>,
 }
 
-/// The stage, as its lane holds it.
+/// The stage's handle, held by its lane.
 pub(crate) struct Stage {
     inbox: Sender<(Delivery, Taken)>,
     thread: JoinHandle<Result<()>>,
     counts: Arc<Counts>,
 }
 
-/// What is counted, for `lapwing status`.
+/// Counters for `lapwing status`.
 struct Counts {
     hashed: AtomicU64,
     known: AtomicU64,
@@ -161,34 +161,34 @@ impl Stage {
         Ok(Self { inbox, thread, counts })
     }
 
-    /// Hands over what is to become durable. While too much is waiting already, because the ledger takes nothing, it comes
-    /// back after `wait`: the lane looks to its other duties, and offers it again.
+    /// Hands over what must become durable. If too much is waiting, because the ledger is blocked, the delivery is returned
+    /// after `wait`, so that the lane can do other work and offer it again.
     ///
     /// # Errors
-    /// The ledger takes nothing any more. What was offered is then in the agent's own log.
+    /// The ledger has ended. The offered alerts are in the agent's own log.
     pub(crate) fn offer(&self, delivery: Delivery, wait: Duration) -> Result<Option<Delivery>> {
         let Some(taken) = Taken::next_of(&self.counts.bytes, delivery.bytes) else {
             std::thread::sleep(wait.min(MARGIN));
             return Ok(Some(delivery));
         };
         match self.inbox.send_timeout((delivery, taken), wait) {
-            Ok(()) if self.counts.has_failed.load(Relaxed) => Err(anyhow!("the ledger takes no more")),
+            Ok(()) if self.counts.has_failed.load(Relaxed) => Err(anyhow!("the ledger has ended")),
             Ok(()) => Ok(None),
             Err(SendTimeoutError::Timeout((delivery, _))) => Ok(Some(delivery)),
             Err(SendTimeoutError::Disconnected(_)) => Err(anyhow!("the evidence stage has ended")),
         }
     }
 
-    /// Waits until all is handed over to the ledger.
+    /// Waits until everything is handed over to the ledger.
     ///
     /// # Errors
-    /// The ledger did not take it.
+    /// The ledger did not accept it.
     pub(crate) fn finish(self) -> Result<()> {
         drop(self.inbox);
         self.thread.join().unwrap_or_else(|_| Err(anyhow!("the evidence stage panicked")))
     }
 
-    /// How the stage does.
+    /// The status of the stage.
     pub(crate) fn status(&self) -> Json {
         let count = |count: &AtomicU64| count.load(Relaxed);
         let missing = Missing::ALL.iter().zip(&self.counts.missing);
@@ -207,7 +207,7 @@ impl Stage {
     }
 }
 
-/// Completes a context as an alert's is that waits for all of it.
+/// Completes a context like that of an alert that waits for all evidence.
 #[cfg(test)]
 pub(crate) fn complete_now(context: &mut Context) {
     let programs: Vec<_> = std::mem::take(&mut context.programs);

@@ -1,5 +1,5 @@
-//! The threads that read files to hash them. A file may lie on a disk that is slow, or on a file system that answers when
-//! it likes, so that nothing else waits for these threads longer than it has said.
+//! The threads that read and hash files. A disk may be slow and a file system may answer late, so the other threads wait for
+//! these with a timeout only.
 
 use std::fs::File;
 use std::io;
@@ -13,51 +13,51 @@ use crate::clock::{self, changed};
 use crate::digest::{self, CHUNK_BYTES, Hash};
 use crate::program::{self, FileKey, Missing, Program, is_fresh};
 
-/// What is to be read for an alert.
+/// The files to read for an alert.
 pub(super) struct Job {
-    /// The user on whose account it is read.
+    /// The user whose share is used.
     pub(super) user: u32,
-    /// The programs in the order of their importance, each with its place in the alert.
+    /// The programs by importance, each with its place in the alert.
     pub(super) programs: Vec<(Place, Program)>,
-    /// How much may be read.
+    /// Maximum bytes to read.
     pub(super) bytes_max: u64,
-    /// Until when.
+    /// Deadline.
     pub(super) until: Instant,
 }
 
-/// Where a hash belongs.
+/// The place of a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The delivery, by its number.
+    /// The number of the delivery.
     pub(super) delivery: u64,
-    /// The alert in that.
+    /// The alert in the delivery.
     pub(super) alert: usize,
-    /// The program in that.
+    /// The program in the alert.
     pub(super) program: usize,
 }
 
-/// What a reader says.
+/// A message of a reader.
 pub(super) enum Report {
-    /// What came of a program.
+    /// The result for a program.
     Program {
         place: Place,
         file: FileKey,
         outcome: Result<Hash, Missing>,
-        /// Whether the file cannot have this change time with another content.
+        /// Whether the change time identifies this content.
         is_lasting: bool,
     },
-    /// The job is done, and so many bytes were not read.
+    /// The job is done, and this many bytes were not read.
     Done { reader: usize, bytes_left: u64 },
 }
 
-/// A reader, and for whom it reads now.
+/// A reader, and the user for whom it is reading.
 pub(super) struct Reader {
     pub(super) jobs: Sender<Job>,
     pub(super) user: Option<u32>,
 }
 
 impl Reader {
-    /// Starts a thread. It ends when the reader is dropped, though not before what it reads now is read.
+    /// Starts a thread. It ends when the reader is dropped, after its current read.
     pub(super) fn start(reader: usize, reports: Sender<Report>) -> Result<Self> {
         let (jobs, inbox) = bounded(1);
         std::thread::Builder::new()
@@ -74,7 +74,7 @@ fn run(reader: usize, jobs: &Receiver<Job>, reports: &Sender<Report>) {
         let mut bytes_left = job.bytes_max;
         let mut found: Vec<(FileKey, Hash)> = Vec::new();
         for (place, program) in &job.programs {
-            // A shell's parent is a shell, often.
+            // The parent of a shell is often a shell.
             let known = found.iter().find(|(file, _)| *file == program.file && !program.is_fresh);
             let (outcome, is_lasting) = match known {
                 Some((_, hash)) => (Ok(*hash), false),
@@ -92,7 +92,7 @@ fn run(reader: usize, jobs: &Receiver<Job>, reports: &Sender<Report>) {
     }
 }
 
-/// The hash of a program's file, and whether it lasts.
+/// The hash of a program's file, and whether it may be cached.
 fn read(
     program: &Program,
     bytes_left: &mut u64,
@@ -109,7 +109,7 @@ fn read(
     };
     let is_lasting = file.metadata().is_ok_and(|metadata| !is_fresh(changed(&metadata), begun));
     let hash = hash(&file, bytes_left, until, chunk);
-    // What was changed while it was read is none of its contents.
+    // A file that was changed while it was read has no valid hash.
     (hash.and_then(|hash| program.check(file).map(|_| hash)), is_lasting)
 }
 

@@ -1,19 +1,19 @@
-//! How much may be read for whose alerts. Bytes come back at a steady rate; no user takes more than half of what the
-//! others leave, so that one who raises alerts about large files keeps no other user's alert from its hash.
+//! Limits the bytes that are read for alerts, by user. Bytes are refilled at a constant rate; no user takes more than half of
+//! what the others leave, so that a user whose alerts are about large files does not prevent hashes of other users' alerts.
 
 use std::time::Instant;
 
 use super::ALERT_BYTES_MAX;
 use crate::budget;
 
-/// Most bytes that are read at once, for all alerts.
+/// Maximum burst in bytes, for all alerts.
 const SHARED_BYTES_MAX: u64 = 256 << 20;
-/// How many of them come back in a second.
+/// Bytes that are refilled per second.
 const BYTES_PER_SECOND: u64 = 32 << 20;
-/// Most users who are counted separately; beyond it a user without recent reads gets none.
+/// Maximum number of users; beyond it, new users have no share until another has been idle.
 const USERS_MAX: usize = 256;
 
-/// What was read lately for whom.
+/// Bytes that were read recently, by user.
 pub(super) struct Shares {
     read: budget::Shares,
     since: Instant,
@@ -24,7 +24,7 @@ impl Shares {
         Self { read: budget::Shares::new(SHARED_BYTES_MAX), since: now }
     }
 
-    /// Takes what may be read for an alert of this user.
+    /// Takes the bytes that may be read for an alert of this user.
     pub(super) fn take(&mut self, user: u32, now: Instant) -> u64 {
         self.come_back(now);
         if !self.read.knows(user) && self.read.owners() >= USERS_MAX {
@@ -35,12 +35,12 @@ impl Shares {
         taken
     }
 
-    /// Gives back what was not read of it.
+    /// Returns bytes that were not read.
     pub(super) fn put_back(&mut self, user: u32, bytes: u64) {
         self.read.give_back(user, bytes);
     }
 
-    /// What comes back goes to all who have read, each as much.
+    /// Refilled bytes are divided equally among all users who have read.
     fn come_back(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.since).as_micros();
         let bytes =
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn many_users_are_bounded_and_leave_something() {
+    fn many_users_are_bounded_and_leave_a_share() {
         let start = Instant::now();
         let mut shares = Shares::new(start);
         for user in 0..10_000 {

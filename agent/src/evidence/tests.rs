@@ -1,4 +1,4 @@
-//! Files that are and are not what ran, found by what is left of a process.
+//! Files that are and are not the program that ran, found by the state of its process.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::digest::Hash;
 use crate::program::{Descriptor, FileKey, Missing, Program, is_fresh};
 use crate::testing::{Host, alert};
 
-/// A program that ran from this file long ago, and of which nothing is left but its path.
+/// A program that ran from this file long ago; only its path is known.
 fn ended(path: &Path) -> Program {
     Program {
         file: FileKey::of(&fs::metadata(path).unwrap()),
@@ -36,13 +36,13 @@ fn hash_of(bytes: &[u8]) -> Result<Hash, Missing> {
     Ok(Sha256::digest(bytes).into())
 }
 
-/// Longer than a clock's tick, so that a change shows.
+/// Longer than a clock tick, so that a change is visible.
 fn pass_a_tick() {
     std::thread::sleep(Duration::from_millis(30));
 }
 
 #[test]
-fn a_file_is_hashed_only_while_it_is_what_ran() {
+fn only_the_file_that_ran_is_hashed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("program");
     let fresh = || {
@@ -94,7 +94,7 @@ fn a_file_is_hashed_only_while_it_is_what_ran() {
 }
 
 #[test]
-fn what_may_have_changed_within_a_tick_is_no_hash_once_it_has_ended() {
+fn a_file_changed_within_a_tick_is_not_hashed_after_the_process_ended() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let program = Program { is_fresh: true, ..ended(file.path()) };
     assert_eq!(outcome(&program), Err(Missing::Fresh));
@@ -124,7 +124,7 @@ fn files_are_read_up_to_their_limits() {
 }
 
 #[test]
-fn an_alert_says_of_each_process_what_is_missing() {
+fn an_alert_has_a_reason_for_each_missing_hash() {
     let mut context = Context { ancestors: vec![Fields::new(), Fields::new()], ..Context::default() };
     complete(&mut context, &[hash_of(b""), Err(Missing::Large), hash_of(b"x")]);
     let text = |fields: &Fields, id| fields.get(id).map(|value| value.to_text().into_owned());
@@ -136,7 +136,7 @@ fn an_alert_says_of_each_process_what_is_missing() {
 }
 
 #[test]
-fn the_last_is_the_script_of_the_process() {
+fn the_last_program_is_the_script() {
     for (outcome, expected, missing) in [
         (hash_of(b"#!"), Some(64), None),
         (Err(Missing::Doubtful), None, Some("cannot be distinguished from other files")),
@@ -151,7 +151,7 @@ fn the_last_is_the_script_of_the_process() {
 }
 
 #[test]
-fn every_reason_has_its_place() {
+fn every_reason_has_a_counter() {
     for (index, missing) in Missing::ALL.into_iter().enumerate() {
         assert_eq!(missing as usize, index, "{}", missing.name());
     }
@@ -171,7 +171,7 @@ type = "eql"
 query = '''process where event.action == "exec"'''
 "#;
 
-/// Alerts about so many programs, each of which ran from this file.
+/// Alerts about this many programs, each of which ran from this file.
 fn raised(schema: &mut Schema, programs: usize, file: &Path) -> Vec<Item> {
     let loaded = Loaded::read([("rule.toml", RULE.as_bytes())], schema);
     let mut engine = Engine::new(Arc::new(schema.clone()), &loaded.rules, Options::default());
@@ -192,14 +192,14 @@ fn raised(schema: &mut Schema, programs: usize, file: &Path) -> Vec<Item> {
 }
 
 #[test]
-fn alerts_are_written_once_in_order_with_their_evidence_or_why_it_is_missing() {
+fn alerts_are_written_once_in_order_with_evidence_or_a_reason() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     let mut schema = Schema::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
     pass_a_tick();
-    // More than wait for their evidence, and then one that is complete.
+    // More than may wait for their evidence, and then a complete one.
     let mut deliveries: Vec<_> = raised(&mut schema, 2 * ALERTS_WAITING_MAX, file.path())
         .into_iter()
         .map(|item| Delivery::new(vec![item], Checkpoint::default()))

@@ -1,5 +1,5 @@
-//! The stage's thread: it notes what each alert waits for, gives readers what is to be read, and commits what is complete or
-//! has waited long enough, in order.
+//! The stage's thread: it tracks the evidence that each alert waits for, assigns files to readers, and commits in order what is
+//! complete or has waited long enough.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use crate::ledger::{AlertDocument, Commit, LedgerSender};
 use crate::program::{Missing, Program};
 use crate::source::Context;
 
-/// The stage at work.
+/// The stage's state.
 pub(super) struct Work {
     schema: Arc<Schema>,
     ledger: LedgerSender,
     inbox: Receiver<(Delivery, Taken)>,
-    /// What is not yet committed, in order, and the number of the first.
+    /// Deliveries that are not yet committed, in order, and the number of the first.
     waiting: VecDeque<Waiting>,
     first: u64,
     jobs: VecDeque<Job>,
@@ -44,13 +44,13 @@ pub(super) struct Work {
 /// A delivery whose alerts are not all complete.
 struct Waiting {
     delivery: Delivery,
-    /// What it is charged with until it is handed over.
+    /// Its charge until it is handed over.
     taken: Taken,
-    /// What came of the programs of each alert; `None` as long as it is not known.
+    /// The results for the programs of each alert; `None` while unknown.
     outcomes: Vec<Vec<Option<Result<Hash, Missing>>>>,
 }
 
-/// What the stage wakes up for.
+/// The events that wake the stage.
 enum Input {
     Delivery(Delivery, Taken),
     Report(Report),
@@ -92,7 +92,7 @@ impl Work {
             }
             self.dispatch();
             while let Some(waiting) = self.next_ready() {
-                // What the ledger does not take at the end it writes elsewhere: so it does with all that follows.
+                // At the end, the ledger writes elsewhere what it cannot store, and so does the stage with all that follows.
                 let wait = if outcome.is_ok() { LEDGER_WAIT } else { Duration::ZERO };
                 outcome = outcome.and(self.commit(waiting, wait));
                 self.counts.has_failed.store(outcome.is_err(), Relaxed);
@@ -132,7 +132,7 @@ impl Work {
         self.count_waiting();
     }
 
-    /// What is known of an alert's programs. The others are to be read.
+    /// The cached results for an alert's programs. The others must be read.
     fn look_up(
         &mut self,
         place: Place,
@@ -179,7 +179,7 @@ impl Work {
         }
     }
 
-    /// Notes what came of a program, if its alert still waits for it.
+    /// Stores the result for a program, if its alert still waits for it.
     fn set(&mut self, place: Place, outcome: Result<Hash, Missing>) {
         let index = place.delivery.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let waiting = index.and_then(|index| self.waiting.get_mut(index));
@@ -189,7 +189,7 @@ impl Work {
         }
     }
 
-    /// Gives readers what is to be read, the oldest first. What is too old by now is left.
+    /// Assigns files to readers, oldest first. Those past their deadline are skipped.
     fn dispatch(&mut self) {
         let now = Instant::now();
         let oldest = self.first;
@@ -207,13 +207,13 @@ impl Work {
             let user = job.user;
             match self.readers[reader].jobs.try_send(job) {
                 Ok(()) => self.readers[reader].user = Some(user),
-                // It has gone, and the alerts will say that nothing was read.
+                // The reader has ended; the alerts report that nothing was read.
                 Err(_) => return,
             }
         }
     }
 
-    /// A reader that has nothing to do.
+    /// An idle reader.
     fn idle_reader(&mut self) -> Option<usize> {
         if self.jobs.is_empty() {
             return None;
@@ -273,7 +273,7 @@ impl Work {
             bytes += document.json.len();
             alerts.push(document);
             if bytes >= COMMIT_BYTES_MAX {
-                // The checkpoint comes with the last: without it an alert may be raised again, and is known by its id.
+                // The checkpoint is committed with the last part: without it an alert may be raised again, and is deduplicated by id.
                 let commit = Commit { alerts: std::mem::take(&mut alerts), ..Commit::default() };
                 outcome = outcome.and(self.hand_over(commit, wait));
                 bytes = 0;
@@ -314,7 +314,7 @@ impl Waiting {
     }
 }
 
-/// Puts the hashes, or why there are none, into the process and its ancestors; the one behind these is that of its script.
+/// Adds hashes or reasons to the process and its ancestors; the last one is that of its script.
 pub(super) fn complete(context: &mut Context, outcomes: &[Result<Hash, Missing>]) {
     let process = std::iter::once(&mut context.fields).chain(&mut context.ancestors);
     for (fields, outcome) in process.zip(outcomes) {

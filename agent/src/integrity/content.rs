@@ -1,4 +1,4 @@
-//! What a file holds, by its hash: read within bounds, and no faster than the host can bear.
+//! The content of a file, identified by its hash. Reads are bounded in size and rate.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -10,19 +10,19 @@ use std::time::Duration;
 use crate::clock::changed;
 use crate::digest::{self, CHUNK_BYTES, Hash, hex};
 
-/// Longest file that is hashed.
+/// Largest file that is hashed.
 const FILE_BYTES_MAX: u64 = 256 << 20;
-/// Most bytes that are hashed in a second, of all files together.
+/// Maximum bytes that are hashed per second, for all files.
 const SECOND_BYTES_MAX: u64 = 64 << 20;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Bytes of this SHA-256.
+    /// Content with this SHA-256.
     Hash(Hash),
-    /// There is no file.
+    /// The file does not exist.
     Absent,
-    /// It was not read: it is too long, no regular file, or was changed meanwhile.
+    /// The file was not read: it is too long, not a regular file, or was changed meanwhile.
     Unknown,
 }
 
@@ -31,13 +31,13 @@ impl fmt::Display for Content {
         match self {
             Self::Hash(hash) => write!(f, "SHA-256 {}", hex(hash)),
             Self::Absent => f.write_str("no file"),
-            Self::Unknown => f.write_str("content that was not read"),
+            Self::Unknown => f.write_str("unread content"),
         }
     }
 }
 
 impl Content {
-    /// Of a file that could be opened, or not.
+    /// The content of a file that was opened or not.
     pub(super) fn of(opened: io::Result<File>) -> Self {
         match opened {
             Ok(file) => hash(&file).unwrap_or(Self::Unknown),
@@ -47,7 +47,7 @@ impl Content {
     }
 }
 
-/// A file whose stamp is another one may hold something else now.
+/// A file with another stamp may have other content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_has_a_bound() {
+    fn reads_are_bounded() {
         let file = tempfile::tempfile().unwrap();
         let empty = Content::of(file.try_clone());
         assert!(empty.to_string().starts_with("SHA-256 e3b0c44298fc1c14"), "{empty}");

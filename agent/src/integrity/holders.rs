@@ -1,17 +1,17 @@
-//! Which processes hold a file open at this moment. The kernel's notifications do not say who changed a file, and who still has
-//! it open has most likely done it.
+//! The processes that have a file open. The kernel's notifications do not report who changed a file; a process that still has it
+//! open most likely did.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// Most processes of root that are looked at, and most descriptors of each.
+/// Maximum number of root's processes that are checked, and of descriptors of each.
 const PROCESSES_MAX: usize = 2_048;
 const DESCRIPTORS_MAX: usize = 256;
-/// Most holders that are named.
+/// Maximum number of holders that are reported.
 const HOLDERS_MAX: usize = 4;
 
-/// The numbers of the processes of root, but for this one, that hold a file open.
+/// The pids of root's processes, except this one, that have a file open.
 pub(super) fn of(path: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let own = std::process::id();

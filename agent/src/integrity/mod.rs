@@ -1,9 +1,9 @@
-//! Whether the files that make the agent what it is are as it loaded them: its executable, its configuration, rules, exceptions
-//! and indicators, and whether the alert log and the store, which it writes itself, are where they must be.
+//! Integrity of the agent's files: whether its executable, configuration, rules, exceptions and indicators are as it loaded
+//! them, and whether the alert log and the store, which it writes itself, are in place.
 //!
-//! A thread of its own watches by the kernel's notifications, and looks at everything from time to time, for notifications
-//! overflow and miss what another name of a file is written by. It reads files and hashes them, and says what changed. By whom,
-//! and whether an administrator meant it, is for the sensor to find out, which knows the processes.
+//! A thread watches the files by the kernel's notifications and by a regular scan, because notifications overflow and do not
+//! cover writes through another name of a file. It reads and hashes files, and reports changes. The sensor, which has the
+//! process table, finds out who made a change and whether an administrator intended it.
 
 mod content;
 mod holders;
@@ -26,12 +26,12 @@ use self::watch::Watch;
 pub(crate) use self::written::{Rows, Written};
 use crate::alarm::Alarm;
 
-/// Most lots of changes that wait for the sensor; what comes then is said later.
+/// Maximum number of batches that wait for the sensor; further changes are reported later.
 const LOTS_MAX: usize = 4;
-/// Most changes of a lot.
+/// Maximum number of changes in a batch.
 const CHANGES_MAX: usize = 64;
 
-/// What a file is to the agent.
+/// The role of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Executable,
@@ -46,23 +46,23 @@ impl Role {
         match self {
             Self::Executable => "executable",
             Self::Configuration => "configuration file",
-            Self::Rules => "file of rules",
-            Self::Exceptions => "file of exceptions",
-            Self::Indicators => "file of indicators",
+            Self::Rules => "rule file",
+            Self::Exceptions => "exception file",
+            Self::Indicators => "indicator file",
         }
     }
 }
 
-/// What became of a file.
+/// The kind of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It is not what the agent loaded, and stays so until that is mended.
+    /// The file differs from what the agent loaded, until it is restored.
     Changed,
-    /// Something was done to it, and is over.
+    /// A change that is over.
     Done,
-    /// It is again what the agent loaded.
+    /// The file is as loaded again.
     Restored,
-    /// It is loaded, and was another one in the run before.
+    /// The file was loaded with other content than in the previous run.
     Loaded,
 }
 
@@ -71,35 +71,35 @@ pub(crate) enum Outcome {
 pub(crate) struct FileChange {
     pub(crate) path: PathBuf,
     pub(crate) outcome: Outcome,
-    /// What happened, in a sentence without its end.
+    /// The event, as a sentence without a full stop.
     pub(crate) reason: String,
-    /// Whether the agent writes it itself, so that an administrator has no reason to change it.
+    /// Whether the agent writes the file itself, so that an administrator has no reason to change it.
     pub(crate) is_own: bool,
-    /// Since when it may be so, at the earliest, and when it was seen.
+    /// The earliest time of the change, and when it was noticed.
     pub(crate) from: Instant,
     pub(crate) to: Instant,
-    /// Processes that held it open when the change was noticed.
+    /// Processes that had it open when the change was noticed.
     pub(crate) holders: Vec<u32>,
 }
 
-/// What the sensor holds of the watch.
+/// The sensor's handle of the watch.
 pub(crate) struct Integrity {
     changes: Receiver<Vec<FileChange>>,
     status: Arc<Status>,
 }
 
 impl Integrity {
-    /// What changed since the last call. It never waits.
+    /// The changes since the last call. It does not block.
     pub(crate) fn changes(&self) -> Vec<FileChange> {
         self.changes.try_iter().flatten().collect()
     }
 
-    /// What cannot be watched as it should be.
+    /// Files that cannot be watched completely.
     pub(crate) fn alarms(&self) -> Vec<String> {
         self.status.alarm.message().into_iter().collect()
     }
 
-    /// What is watched, for `lapwing status`.
+    /// The watched files, for `lapwing status`.
     pub(crate) fn status(&self) -> Json {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         let Status { watched, unwatched, looks, hashed, overflows, .. } = &*self.status;
@@ -113,18 +113,18 @@ impl Integrity {
     }
 }
 
-/// What the thread counts.
+/// Counters of the thread.
 struct Status {
-    /// Files that are watched, and those for which there was no room.
+    /// Watched files, and those beyond the maximum.
     watched: AtomicU64,
     unwatched: AtomicU64,
-    /// Looks at all files.
+    /// Scans of all files.
     looks: AtomicU64,
     /// Files that were read.
     hashed: AtomicU64,
-    /// How often notifications were lost.
+    /// Number of times that notifications were lost.
     overflows: AtomicU64,
-    /// Raised where the kernel gives no notifications of a folder.
+    /// Raised if the kernel sends no notifications for a folder.
     alarm: Alarm,
 }
 
@@ -142,7 +142,7 @@ impl Status {
     }
 }
 
-/// Starts the thread. It ends soon after `stop` is set, and no one waits for it: it only reads.
+/// Starts the thread. It ends soon after `stop` is set, and is not joined: it only reads.
 ///
 /// # Errors
 /// The thread cannot be started.

@@ -1,5 +1,4 @@
-//! What is watched: the files that make the agent what it is, found before they are loaded, so that a change between the two is
-//! none that goes unseen.
+//! The files to watch, found before they are loaded, so that a change between the two is noticed.
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
@@ -15,23 +14,11 @@ use super::content::Stamp;
 pub(crate) struct Root {
     pub(super) path: PathBuf,
     pub(super) role: Role,
-    /// Of a folder: which files below it are watched, by their names.
+    /// For a folder: a filter of the file names below it.
     pub(super) wanted: fn(&str) -> bool,
 }
 
-impl Root {
-    /// A folder of which the files are watched whose names are `wanted`, or one such file.
-    pub(crate) fn new(path: &Path, role: Role, wanted: fn(&str) -> bool) -> Self {
-        Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), role, wanted }
-    }
-
-    /// A file.
-    pub(crate) fn file(path: &Path, role: Role) -> Self {
-        Self::new(path, role, |_| true)
-    }
-}
-
-/// What is watched.
+/// The files to watch.
 pub(crate) struct Plan {
     pub(super) roots: Vec<Arc<Root>>,
     /// The files as they are before they are loaded, in the order in which they are read.
@@ -39,11 +26,23 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Finds the files of these roots and the agent's own executable.
-    pub(crate) fn new(roots: impl IntoIterator<Item = Root>) -> Self {
-        // The longest file comes last.
-        let executables = executables().into_iter().map(|path| Root::file(&path, Role::Executable));
-        let roots: Vec<_> = roots.into_iter().chain(executables).map(Arc::new).collect();
+    /// The plan for a configuration that was read from this path.
+    pub(crate) fn new(config: &Config, path: &Path) -> Self {
+        let all: fn(&str) -> bool = |_| true;
+        let root = |path: &Path, role, wanted| {
+            Arc::new(Root {
+                path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+                role,
+                wanted,
+            })
+        };
+        let mut roots = vec![root(path, Role::Configuration, all)];
+        roots.extend(config.rules.paths.iter().map(|path| root(path, Role::Rules, rules::is_rules as _)));
+        roots.push(root(&config.rules.exceptions, Role::Exceptions, rules::is_rules));
+        let indicators = config.indicators.paths.iter();
+        roots.extend(indicators.map(|path| root(path, Role::Indicators, indicators::is_wanted as _)));
+        // The longest file is last.
+        roots.extend(executables().iter().map(|path| root(path, Role::Executable, all)));
         let mut plan = Self { roots: roots.clone(), files: Vec::new() };
         for root in roots {
             let is_needed = matches!(root.role, Role::Configuration | Role::Executable);
@@ -65,7 +64,7 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     fs::metadata(path).ok().as_ref().map(Stamp::of)
 }
 
-/// The file that runs, and the path by which it was started where that is another.
+/// The running executable, and the path by which it was started if that is another one.
 fn executables() -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_link("/proc/self/exe").into_iter().collect();
     if let Some(started) = started_as().filter(|started| !paths.contains(started)) {
@@ -74,14 +73,14 @@ fn executables() -> Vec<PathBuf> {
     paths
 }
 
-/// The path that the program was started by, as the kernel took it.
+/// The path by which the program was started, as the kernel has it.
 fn started_as() -> Option<PathBuf> {
     // SAFETY: it has no preconditions.
     let text = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
     if text.is_null() {
         return None;
     }
-    // SAFETY: the kernel put a text with its end mark there, which stays as long as the process.
+    // SAFETY: the kernel put a NUL-terminated string there, which exists as long as the process.
     let text = unsafe { CStr::from_ptr(text) };
     let path = std::path::absolute(Path::new(OsStr::from_bytes(text.to_bytes()))).ok()?;
     path.exists().then_some(path)

@@ -1,5 +1,4 @@
-//! The folders below what the configuration names, and the files in them that are watched. Links to folders are not followed,
-//! as they are not where the files are loaded.
+//! The watched files and folders below a configured path. Links to folders are not followed, as when files are loaded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::plan::Root;
 use crate::folder::DEPTH_MAX;
 
-/// Most entries of a look through one root.
+/// Maximum number of entries in one scan of a root.
 const ENTRIES_MAX: usize = 20_000;
 
-/// The files below a folder that are watched, in the order of their paths; `None` where it cannot be read.
+/// The watched files below a folder, sorted by path; `None` if it cannot be read.
 pub(super) fn files(root: &Root) -> Option<Vec<PathBuf>> {
     let mut files = Vec::new();
     walk(root, &root.path, DEPTH_MAX, &mut files, &mut Vec::new())?;
@@ -21,7 +20,7 @@ pub(super) fn files(root: &Root) -> Option<Vec<PathBuf>> {
 /// The folder itself, and those below it.
 pub(super) fn folders(root: &Root) -> Vec<PathBuf> {
     let mut folders = Vec::new();
-    // A folder that cannot be read has none that can be watched.
+    // The subfolders of an unreadable folder cannot be watched.
     let _ = walk(root, &root.path, DEPTH_MAX, &mut Vec::new(), &mut folders);
     folders
 }
@@ -46,7 +45,7 @@ fn walk(
         }
         match entry.file_type() {
             Ok(kind) if kind.is_dir() && depth > 0 => {
-                // One that vanishes meanwhile holds nothing.
+                // A folder that is removed meanwhile is empty.
                 let _ = walk(root, &entry.path(), depth - 1, files, folders);
             }
             Ok(kind) if !kind.is_dir() && (root.wanted)(&name) => files.push(entry.path()),
@@ -66,7 +65,7 @@ mod tests {
 
     /// A file is watched whatever bytes its name has, as it is loaded whatever they are.
     #[test]
-    fn names_need_not_be_text() {
+    fn names_need_not_be_utf8() {
         let folder = tempfile::tempdir().unwrap();
         let below = folder.path().join(OsStr::from_bytes(b"b\xff"));
         fs::create_dir(&below).unwrap();

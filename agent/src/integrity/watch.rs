@@ -1,5 +1,5 @@
-//! The thread that watches: notifications say where to look at once, a look at everything from time to time finds what they
-//! missed. A file that changes again and again is read once a second at most.
+//! The integrity thread. Notifications trigger a check of a file at once; a regular scan finds what they missed. A file that
+//! changes repeatedly is read at most once a second.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
@@ -18,23 +18,23 @@ use super::written::{Looks, Rows, Written, shown};
 use super::{CHANGES_MAX, FileChange, Outcome, Role, Status, holders, tree};
 use crate::folder::{self, Folder, Links};
 
-/// How often everything is looked at.
+/// Interval of the full scan.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked whether the thread is to end, and where the agent's own files are.
+/// Interval of the checks of the stop flag and of the files that the agent writes.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
-/// How long after its first notification a file is read: an editor changes one in several steps.
+/// Delay between the first notification of a file and its read: an editor changes a file in several steps.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long notifications gather until they are read, so that a storm of them costs little.
+/// How long notifications are collected before they are read, to limit the cost of a burst.
 const GATHER: Duration = Duration::from_millis(20);
-/// How late a notification may be read.
+/// Maximum delay of a notification.
 const LATE: Duration = Duration::from_millis(500);
-/// How often a file that changes while it is read is read anew before that is reported.
+/// How often a file that changes while it is read is read again before that is reported.
 const TRIES_MAX: u32 = 3;
-/// Most folders that are watched by notification; the others are only looked through.
+/// Maximum number of folders with notifications; the others are only scanned.
 const FOLDERS_MAX: usize = 1_024;
-/// Most bytes that paths and what is known of their files take. Files beyond are not watched, and counted.
+/// Maximum bytes of paths and states. Files beyond are not watched, and counted.
 const WATCHED_BYTES_MAX: usize = 2 << 20;
-/// What is notified of folders: names that come and go, and, but for the folders that the agent writes to, writes.
+/// Notifications for folders: created and removed names and, except for folders that the agent writes to, writes.
 const NAMES: WatchMask = WatchMask::CREATE
     .union(WatchMask::MOVED_FROM)
     .union(WatchMask::MOVED_TO)
@@ -45,7 +45,7 @@ const NAMES: WatchMask = WatchMask::CREATE
     .union(WatchMask::MASK_ADD);
 const WRITES: WatchMask = WatchMask::MODIFY.union(WatchMask::CLOSE_WRITE).union(NAMES);
 
-/// What is watched, and how it is.
+/// The state of the thread.
 pub(super) struct Watch {
     roots: Vec<Arc<Root>>,
     files: BTreeMap<PathBuf, File>,
@@ -53,28 +53,28 @@ pub(super) struct Watch {
     looks: Looks,
     inotify: Option<(Inotify, Epoll)>,
     folders: HashMap<WatchDescriptor, PathBuf>,
-    /// The mark by which the two notifications of a rename of the log belong together.
+    /// The cookie that connects the two notifications of a rename of the log.
     log_moved: Option<u32>,
     looked: Option<Instant>,
     status: Arc<Status>,
 }
 
-/// A file that is watched.
+/// A watched file.
 struct File {
     root: Arc<Root>,
     stamp: Option<Stamp>,
-    /// What the agent loaded, and what was reported last.
+    /// The content that the agent loaded, and the content that was reported last.
     loaded: Content,
     reported: Content,
-    /// When it was last seen as it was reported.
+    /// When it last was as reported.
     good: Instant,
     stir: Option<Stir>,
 }
 
-/// That something happened to a file.
+/// A pending check of a file.
 struct Stir {
     since: Instant,
-    /// When it happened, where a notification said so.
+    /// The time of the event, if it came from a notification.
     at: Option<Instant>,
     notified: u64,
     tries: u32,
@@ -100,7 +100,7 @@ impl Watch {
         watch
     }
 
-    /// Watches until it is to end.
+    /// Runs until the stop flag is set.
     pub(super) fn run(mut self, changes: &Sender<Vec<FileChange>>, stop: &AtomicBool) {
         self.inotify = self.notifications();
         self.watch_folders();
@@ -122,7 +122,7 @@ impl Watch {
             }
             match changes.try_send(std::mem::take(&mut waiting)) {
                 Ok(()) => {}
-                // The sensor is held up; nothing more is looked at until it takes this.
+                // The sensor is blocked; scanning continues when it has taken this batch.
                 Err(TrySendError::Full(lot)) => waiting = lot,
                 Err(TrySendError::Disconnected(_)) => return,
             }
@@ -137,14 +137,14 @@ impl Watch {
         });
         made.map_err(|error| {
             self.status.alarm.raise(format!(
-                "no notifications of changes ({error}; raise fs.inotify.max_user_instances): all are looked at every {} s",
+                "no change notifications ({error}; raise fs.inotify.max_user_instances): all are scanned every {} s",
                 LOOK_EVERY.as_secs()
             ));
         })
         .ok()
     }
 
-    /// Asks for notifications of every folder in which something is watched.
+    /// Requests notifications for every watched folder.
     fn watch_folders(&mut self) {
         let own = self.looks.paths().map(|path| path.parent().map(Path::to_owned));
         let mut folders: Vec<_> = own.into_iter().flatten().map(|folder| (folder, NAMES)).collect();
@@ -164,7 +164,7 @@ impl Watch {
                 Ok(watch) => {
                     self.folders.insert(watch, folder);
                 }
-                // It is looked for again with each look at all.
+                // It is retried with each full scan.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
                     unwatched += 1;
@@ -176,13 +176,13 @@ impl Watch {
             self.status.alarm.clear();
         } else {
             self.status.alarm.raise(format!(
-                "{unwatched} folders give no notifications of changes: all files are looked at every {} s",
+                "{unwatched} folders have no change notifications: all files are scanned every {} s",
                 LOOK_EVERY.as_secs()
             ));
         }
     }
 
-    /// Reads every file for the first time. One that was changed since it was planned may have been loaded before or after.
+    /// Reads every file for the first time. A file that was changed since the plan may have been loaded before or after.
     fn begin(&mut self) {
         let paths: Vec<_> = self.files.keys().cloned().collect();
         let (last, first): (Vec<_>, Vec<_>) = paths
@@ -204,7 +204,7 @@ impl Watch {
         }
     }
 
-    /// What was changed since the run before loaded it, and what is to be remembered for the next.
+    /// The differences from the previous run, and what is stored for the next one.
     fn since_the_run_before(&mut self) -> (Vec<FileChange>, Rows) {
         let mut before = self.looks.before();
         let (is_known, now) = (!before.is_empty(), Instant::now());
@@ -231,12 +231,18 @@ impl Watch {
             }
             let known = known.and_then(|hash| hash.try_into().ok()).map_or(Content::Absent, Content::Hash);
             let loaded = file.loaded;
-            say(path, format!("the {what} {} holds {loaded}, and {known} in the previous run", shown(path)));
+            say(
+                path,
+                format!("the {what} {} has {loaded}, and had {known} in the previous run", shown(path)),
+            );
             rows.push((name.to_owned(), Some(hash.to_vec())));
         }
         for (name, hash) in before {
             let known = hash.try_into().map_or(Content::Unknown, Content::Hash);
-            say(Path::new(&name), format!("{} is loaded no more, and held {known}", shown(Path::new(&name))));
+            say(
+                Path::new(&name),
+                format!("{} is no longer loaded, and had {known}", shown(Path::new(&name))),
+            );
             rows.push((name, None));
         }
         (changes, rows)
@@ -263,7 +269,7 @@ impl Watch {
         }
     }
 
-    /// Waits for notifications, and takes them.
+    /// Waits for notifications and reads them.
     fn wait(&mut self) {
         let stirred =
             self.files.values().filter_map(|file| file.stir.as_ref()).map(|stir| stir.since + SETTLE).min();
@@ -273,7 +279,7 @@ impl Watch {
             return std::thread::sleep(wait.max(GATHER));
         };
         let timeout = EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO);
-        // A wait that a signal ends is a short one.
+        // A signal ends the wait early, which is harmless.
         if poll.wait(&mut [EpollEvent::empty()], timeout).is_ok_and(|count| count > 0) {
             self.take(&mut inotify);
             std::thread::sleep(GATHER);
@@ -324,7 +330,7 @@ impl Watch {
         }
     }
 
-    /// The folder that the configuration names below which this is a file that is loaded.
+    /// The configured folder below which this file is loaded.
     fn root_of(&self, path: &Path) -> Option<Arc<Root>> {
         let below = |root: &&Arc<Root>| {
             let name = path.file_name().and_then(|name| name.to_str())?;
@@ -338,7 +344,7 @@ impl Watch {
         self.roots.iter().find(|root| below(root).is_some()).cloned()
     }
 
-    /// Looks for files that came, and at every file that is known.
+    /// Finds new files, and checks every known one.
     fn look_at_all(&mut self, now: Instant) {
         self.looked = Some(now);
         self.status.looks.fetch_add(1, Relaxed);
@@ -362,7 +368,7 @@ impl Watch {
         }
     }
 
-    /// Reads files to which something happened, and says what changed.
+    /// Reads the files with pending checks, and reports changes.
     fn read_stirred(&mut self, now: Instant) -> Vec<FileChange> {
         let is_due = |file: &File| file.stir.as_ref().is_some_and(|stir| now >= stir.since + SETTLE);
         let due = self.files.iter().filter(|(_, file)| is_due(file)).map(|(path, _)| path.clone());
@@ -380,13 +386,13 @@ impl Watch {
     }
 }
 
-/// What a path takes with what is known of its file.
+/// Memory of a path with its state, in bytes.
 fn watched_bytes(path: &Path) -> usize {
     size_of::<(PathBuf, File)>() + path.as_os_str().len()
 }
 
 impl File {
-    /// Something happened to it, as a notification says now, or before. Whether that is the first since it was read.
+    /// Adds a pending check. Returns whether it is the first since the file was read.
     fn stir(&mut self, now: Instant, is_notified: bool) -> bool {
         match &mut self.stir {
             Some(stir) => {
@@ -411,7 +417,7 @@ impl File {
         Content::of(opened)
     }
 
-    /// What became of it since it was reported.
+    /// The change since the last report.
     fn look(&mut self, path: &Path) -> Option<FileChange> {
         let mut stir = self.stir.take()?;
         self.stamp = stamp(path);
@@ -439,7 +445,7 @@ impl File {
         let change = match (loaded, found) {
             (Content::Absent, _) => format!("a {what}, {path}, was added: {found}"),
             (_, Content::Absent) => {
-                format!("the {what} {path} was removed: it held {loaded} when it was loaded")
+                format!("the {what} {path} was removed: it had {loaded} when it was loaded")
             }
             _ => format!("the {what} {path} was changed: {found}, and {loaded} when it was loaded"),
         };
@@ -448,179 +454,4 @@ impl File {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::sync::atomic::AtomicU64;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::trace::Trace;
-
-    /// A folder with a configuration and rules, and the watch over it.
-    struct Stage {
-        folder: tempfile::TempDir,
-        changes: crossbeam_channel::Receiver<Vec<FileChange>>,
-        status: Arc<Status>,
-        stop: Arc<AtomicBool>,
-    }
-
-    impl Drop for Stage {
-        fn drop(&mut self) {
-            self.stop.store(true, Relaxed);
-        }
-    }
-
-    fn stage() -> Stage {
-        stage_after(tempfile::tempdir().unwrap(), BTreeMap::new()).0
-    }
-
-    /// The same in a folder, after a run that loaded these, and what is remembered.
-    fn stage_after(
-        folder: tempfile::TempDir,
-        before: BTreeMap<String, Vec<u8>>,
-    ) -> (Stage, crossbeam_channel::Receiver<Rows>) {
-        let (remembered, rows) = crossbeam_channel::unbounded();
-        let path = |name: &str| folder.path().join(name);
-        fs::create_dir_all(path("rules/deep")).unwrap();
-        for name in ["lapwing.toml", "rules/a.toml", "rules/deep/b.toml"] {
-            fs::write(path(name), name).unwrap();
-        }
-        let mut config = Config::default();
-        config.rules.paths = vec![path("rules")];
-        config.rules.exceptions = path("exceptions.d");
-        config.indicators.paths = vec![path("indicators.d")];
-        let mut plan = Plan::new(config.files(&path("lapwing.toml")));
-        // The test itself is large, and no one changes it.
-        plan.roots.retain(|root| root.role != Role::Executable);
-        plan.files.retain(|(root, ..)| root.role != Role::Executable);
-        let written = Written {
-            log: (path("alerts"), Trace::new()),
-            store: (path("store"), Trace::new()),
-            reopen: Box::new(|| {}),
-            before,
-            remember: Box::new(move |rows| drop(remembered.send(rows))),
-        };
-        let (stop, status) = (Arc::new(AtomicBool::new(false)), Status::new());
-        let (sender, changes) = crossbeam_channel::bounded(100);
-        let (watch, stopped) = (Watch::new(plan, written, status.clone()), stop.clone());
-        std::thread::spawn(move || watch.run(&sender, &stopped));
-        let stage = Stage { folder, changes, status, stop };
-        stage.until(&stage.status.looks, 1);
-        (stage, rows)
-    }
-
-    impl Stage {
-        fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(name)
-        }
-
-        fn until(&self, counter: &AtomicU64, count: u64) {
-            let start = Instant::now();
-            while counter.load(Relaxed) < count {
-                assert!(start.elapsed() < Duration::from_secs(20));
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-
-        fn next(&self) -> FileChange {
-            let mut lot = self.changes.recv_timeout(Duration::from_secs(10)).unwrap();
-            assert_eq!(lot.len(), 1, "{lot:?}");
-            lot.remove(0)
-        }
-    }
-
-    #[test]
-    fn what_is_done_to_a_file_is_said_once_and_that_it_is_mended() {
-        let stage = stage();
-        type Deed = fn(&Path);
-        for (name, deed, words) in [
-            ("lapwing.toml", (|path| fs::write(path, "other").unwrap()) as Deed, "the configuration file "),
-            ("rules/a.toml", |path| fs::remove_file(path).unwrap(), "was removed"),
-            (
-                "rules/deep/b.toml",
-                |path| fs::rename(path, path.with_extension("off")).unwrap(),
-                "was removed",
-            ),
-            ("rules/deep/c.toml", |path| fs::write(path, "new").unwrap(), "was added: SHA-256 "),
-        ] {
-            let path = stage.path(name);
-            deed(&path);
-            let change = stage.next();
-            assert_eq!((&change.path, change.outcome), (&path, Outcome::Changed));
-            assert!(change.reason.contains(words), "{}", change.reason);
-            if name.ends_with("c.toml") {
-                fs::remove_file(&path).unwrap()
-            } else {
-                fs::write(&path, name).unwrap()
-            }
-            let change = stage.next();
-            assert_eq!((&change.path, change.outcome), (&path, Outcome::Restored), "{}", change.reason);
-        }
-    }
-
-    #[test]
-    fn what_was_changed_between_two_runs_is_said_by_the_second() {
-        let (stage, rows) = stage_after(tempfile::tempdir().unwrap(), BTreeMap::new());
-        let rows = rows.recv().unwrap();
-        assert!(
-            rows.len() == 3
-                && rows.iter().all(|(_, hash)| hash.as_ref().is_some_and(|hash| hash.len() == 32))
-        );
-        assert!(stage.changes.try_recv().is_err(), "the first run knows of no other");
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let before = [(path("lapwing.toml"), vec![1; 32]), ("/gone.toml".to_owned(), vec![2; 32])];
-        let (stage, rows) = stage_after(folder, before.into_iter().collect());
-        let rows = rows.recv().unwrap();
-        assert!(rows.len() == 4 && rows[3] == ("/gone.toml".to_owned(), None), "{rows:?}");
-        let lot = stage.changes.recv_timeout(Duration::from_secs(10)).unwrap();
-        let said: Vec<_> = lot.iter().map(|change| change.reason.as_str()).collect();
-        assert!(lot.iter().all(|change| change.outcome == Outcome::Loaded), "{said:?}");
-        assert!(
-            said.len() == 4 && said[0].contains("and SHA-256 0101") && said[1].contains("and no file in"),
-            "{said:?}"
-        );
-        assert!(said[3].starts_with("/gone.toml is loaded no more, and held SHA-256 0202"), "{said:?}");
-    }
-
-    #[test]
-    fn what_leaves_the_content_as_it_is_is_no_change() {
-        let stage = stage();
-        let path = stage.path("rules/a.toml");
-        fs::write(&path, "rules/a.toml").unwrap();
-        fs::write(stage.path("rules/.hidden.toml"), "x").unwrap();
-        fs::write(stage.path("rules/notes.txt"), "x").unwrap();
-        fs::copy(&path, stage.path("copy")).unwrap();
-        fs::rename(stage.path("copy"), &path).unwrap();
-        stage.until(&stage.status.looks, 3);
-        assert!(stage.changes.try_recv().is_err());
-    }
-
-    #[test]
-    fn a_storm_of_writes_is_few_reads() {
-        let stage = stage();
-        let (path, start) = (stage.path("rules/a.toml"), Instant::now());
-        let before = stage.status.hashed.load(Relaxed);
-        let mut writes = 0_u32;
-        while start.elapsed() < Duration::from_secs(3) {
-            fs::write(&path, writes.to_string()).unwrap();
-            writes += 1;
-        }
-        let said = stage.next();
-        assert!(said.reason.contains("notifications"), "{}", said.reason);
-        let reads = stage.status.hashed.load(Relaxed) - before;
-        assert!(writes > 100 && reads <= 5, "{writes} writes, {reads} reads");
-    }
-
-    #[test]
-    fn more_files_than_have_room_are_counted() {
-        let stage = stage();
-        let long = "x".repeat(200);
-        for number in 0..WATCHED_BYTES_MAX / 300 {
-            fs::write(stage.path(&format!("rules/{long}{number}.toml")), "").unwrap();
-        }
-        stage.until(&stage.status.unwatched, 1);
-        let watched = stage.status.watched.load(Relaxed) as usize;
-        assert!(watched * 200 < WATCHED_BYTES_MAX, "{watched}");
-    }
-}
+mod tests;

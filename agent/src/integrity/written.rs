@@ -1,6 +1,6 @@
-//! The two files that the agent writes: the alert log and the store. Their content changes all the time, so that they are known
-//! by their place. Rotation is no loss: the agent's own, and that of others who rename the log in its folder and then say so by
-//! SIGHUP.
+//! The two files that the agent writes: the alert log and the store. Their content changes all the time, so that their place and
+//! length are checked. Rotation is no loss: neither the agent's own, nor that of others who rename the log in its folder and
+//! send SIGHUP.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -12,44 +12,44 @@ use std::time::{Duration, Instant};
 use super::{FileChange, Outcome};
 use crate::trace::{How, KnownFile, Loss, Trace};
 
-/// How long after the log was renamed SIGHUP may come.
+/// Maximum time between a rename of the log and SIGHUP.
 const RENAME_WAIT: Duration = Duration::from_secs(6);
-/// How long the log may be missing until it is made again: what renames it may be about to make it.
+/// How long the log may be missing before it is created again: a rotation may be about to create it.
 const MISSING_WAIT: Duration = Duration::from_secs(2);
-/// How long something must be wrong with the store: its owner may be about to put a new one there.
+/// How long the store must be wrong before that is reported: its owner may be about to replace it.
 const STORE_WAIT: Duration = Duration::from_secs(2);
-/// Most entries of the log's folder that are looked at for a renamed file.
+/// Maximum number of entries of the log's folder that are searched for a renamed file.
 const ENTRIES_MAX: usize = 4_096;
 /// What a store begins with. match-proto:v3.46:sqlite:src/btree.c:zMagicHeader
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Bytes of its header up to its number of pages.
+/// Bytes of its header up to the page count.
 const HEADER_BYTES: usize = 32;
 
-/// Files by their paths, with the hashes of what a run loaded; nothing for what it loads no more.
+/// Files by path, with the hashes of what a run loaded; `None` for files that are no longer loaded.
 pub(crate) type Rows = Vec<(String, Option<Vec<u8>>)>;
 
-/// The two, how the log is opened anew, and what the store keeps of the files that were loaded.
+/// The two files, how the log is reopened, and what the store has about loaded files.
 pub(crate) struct Written {
     pub(crate) log: (PathBuf, Arc<Trace>),
     pub(crate) store: (PathBuf, Arc<Trace>),
     pub(crate) reopen: Box<dyn Fn() + Send>,
-    /// What the run before loaded; empty where that is not known.
+    /// What the previous run loaded; empty if unknown.
     pub(crate) before: BTreeMap<String, Vec<u8>>,
     pub(crate) remember: Box<dyn Fn(Rows) + Send>,
 }
 
-/// What is known of them.
+/// The state of the two files.
 pub(super) struct Looks {
     written: Written,
-    /// Since when the log is missing, or another.
+    /// Since when the log is missing or another file.
     missing: Option<Instant>,
-    /// Losses of the log of which it is not clear yet whether it was rotated.
+    /// Losses of the log that may still turn out to be a rotation.
     losses: Vec<Loss>,
-    /// When a notification said that the log was renamed within its folder.
+    /// Time of the last notification of a rename of the log within its folder.
     renamed: Option<Instant>,
-    /// What is wrong with the store, since when, and whether that was said.
+    /// The fault of the store, since when, and whether it was reported.
     fault: Option<(How, Instant, bool)>,
-    /// When each was last seen as it must be.
+    /// When each was last seen in place.
     good: [Instant; 2],
 }
 
@@ -59,19 +59,19 @@ impl Looks {
         Self { written, missing: None, losses: Vec::new(), renamed: None, fault: None, good: [now; 2] }
     }
 
-    /// What the run before loaded.
+    /// What the previous run loaded.
     pub(super) fn before(&mut self) -> BTreeMap<String, Vec<u8>> {
         std::mem::take(&mut self.written.before)
     }
 
-    /// Has the store keep what this run loaded.
+    /// Stores what this run loaded.
     pub(super) fn remember(&self, rows: Rows) {
         if !rows.is_empty() {
             (self.written.remember)(rows);
         }
     }
 
-    /// The paths of the two.
+    /// The paths of the two files.
     pub(super) fn paths(&self) -> [&Path; 2] {
         [&self.written.log.0, &self.written.store.0]
     }
@@ -81,7 +81,7 @@ impl Looks {
         self.renamed = Some(Instant::now());
     }
 
-    /// Looks at both.
+    /// Checks both files.
     pub(super) fn look(&mut self, now: Instant) -> Vec<FileChange> {
         let mut changes = self.look_at_log(now);
         changes.extend(self.look_at_store(now));
@@ -90,7 +90,7 @@ impl Looks {
 
     fn look_at_log(&mut self, now: Instant) -> Vec<FileChange> {
         let (path, trace) = &self.written.log;
-        // The length first: it only grows meanwhile.
+        // The length is read first, because it only grows.
         let place = trace.place();
         let is_lost = place.is_some_and(|place| How::of(&place, at(path).as_ref()).is_some());
         if !is_lost {
@@ -99,7 +99,7 @@ impl Looks {
                 self.good[0] = now;
             }
         } else if now >= *self.missing.get_or_insert(now) + MISSING_WAIT {
-            // Its owner finds out what happened, and says so.
+            // Its owner notices the reason and reports it.
             (self.written.reopen)();
             self.missing = None;
         }
@@ -108,7 +108,7 @@ impl Looks {
         losses.into_iter().filter_map(|loss| self.settle(loss, now)).collect()
     }
 
-    /// What to say of a loss of the log, if anything is to be said, and if it is clear already.
+    /// The report about a loss of the log, if it is due.
     fn settle(&mut self, loss: Loss, now: Instant) -> Option<FileChange> {
         let (path, trace) = &self.written.log;
         let is_recent = |at: Instant| loss.at.saturating_duration_since(at) < RENAME_WAIT;
@@ -126,7 +126,7 @@ impl Looks {
         };
         let length = loss.place.length;
         let reason = format!(
-            "the alert log {} {what}: {length} bytes of alerts were in it; it is opened anew, and upstream has what was delivered",
+            "the alert log {} {what}: it contained {length} bytes of alerts; it is reopened, and delivered alerts are upstream",
             shown(path)
         );
         Some(change(path, Outcome::Done, reason, self.good[0], now))
@@ -165,7 +165,7 @@ fn change(path: &Path, outcome: Outcome, reason: String, from: Instant, to: Inst
     FileChange { path: path.to_owned(), outcome, reason, is_own: true, from, to, holders: Vec::new() }
 }
 
-/// A path for people, in which nothing acts on a terminal.
+/// A path as text, escaped for a terminal.
 pub(super) fn shown(path: &Path) -> String {
     crate::terminal::escape(&path.to_string_lossy()).into_owned()
 }
@@ -174,8 +174,8 @@ fn at(path: &Path) -> Option<Metadata> {
     fs::metadata(path).ok()
 }
 
-/// Whether a file is still in the folder of this path, under another name, and as long as it was.
-fn is_beside(path: &Path, place: &KnownFile) -> bool {
+/// Whether a file is still in the folder of this path, under another name, with at least the same length.
+fn is_beside(path: &Path, place: &Place) -> bool {
     let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return false };
     entries
         .flatten()
@@ -184,7 +184,7 @@ fn is_beside(path: &Path, place: &KnownFile) -> bool {
         .any(|found| place.is(&found) && found.len() >= place.length)
 }
 
-/// Whether a store is shorter than its header says, or has none.
+/// Whether a store is shorter than its header says, or has no header.
 fn is_short(path: &Path) -> bool {
     let mut header = [0; HEADER_BYTES];
     let Ok(file) = File::open(path) else { return false };
@@ -203,7 +203,7 @@ fn is_short(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// A log and a store in a folder, and how often the log is opened anew.
+    /// A log and a store in a folder, and the number of reopens.
     struct Stage {
         _folder: tempfile::TempDir,
         looks: Looks,
@@ -244,7 +244,7 @@ mod tests {
     }
 
     impl Stage {
-        /// What is said within so many seconds, a look each half of one.
+        /// The reports within this many seconds, with a check every half second.
         fn said(&mut self, seconds: u64) -> Vec<String> {
             let start = Instant::now();
             let times = (0..=seconds * 2).map(|step| start + Duration::from_millis(500 * step));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_taken_away_is_reported_once_and_made_again() {
+    fn a_removed_log_is_reported_once_and_recreated() {
         type Deed = fn(&Path);
         let rename: Deed = |log| fs::rename(log, log.with_extension("1")).unwrap();
         for (deed, what) in [
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_taken_away_is_wrong_until_it_is_there_again() {
+    fn a_removed_store_is_a_fault_until_it_is_restored() {
         let mut stage = stage();
         assert!(stage.said(3).is_empty());
         let kept = stage.store.with_extension("kept");

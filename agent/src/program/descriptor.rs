@@ -1,5 +1,5 @@
-//! Descriptors that are held for alerts: each names a file that may lose its name at any moment. They are counted, for
-//! alerts come as fast as somebody makes them, and the agent has only so many.
+//! File descriptors held for alerts: each refers to a file that may lose its name at any moment. They are counted, because
+//! alerts can be provoked at any rate and descriptors are limited.
 
 use std::fs::File;
 use std::io;
@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-/// Most descriptors that are held for all alerts together.
+/// Maximum number of descriptors for all alerts.
 const DESCRIPTORS_MAX: u64 = 256;
 
 static HELD: AtomicU64 = AtomicU64::new(0);
 
-/// A file that is open for nothing but to be found again. Opening it so asks neither its file system nor a driver.
+/// A file opened with O_PATH, which calls neither its file system nor a driver.
 #[derive(Debug)]
 pub(crate) struct Descriptor(OwnedFd);
 
 impl Descriptor {
-    /// Opens a file, following links. `None` while too many are held.
+    /// Opens a file, following links. `None` if too many are held.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -37,10 +37,10 @@ impl Descriptor {
         }
     }
 
-    /// The file, as often as it is needed.
+    /// Duplicates the descriptor.
     ///
     /// # Errors
-    /// The agent has no descriptor left.
+    /// No descriptor is available.
     pub(super) fn file(&self) -> io::Result<File> {
         self.0.try_clone().map(File::from)
     }
@@ -52,18 +52,18 @@ impl Drop for Descriptor {
     }
 }
 
-/// Counts one more, if there may be one more.
+/// Counts one more, if the maximum allows it.
 fn has_room(held: &AtomicU64) -> bool {
     held.fetch_update(Relaxed, Relaxed, |held| (held < DESCRIPTORS_MAX).then_some(held + 1)).is_ok()
 }
 
-/// How many are held now.
-pub(crate) fn held() -> u64 {
+/// Number of descriptors that are held.
+pub(super) fn held() -> u64 {
     HELD.load(Relaxed)
 }
 
-/// Opens the very file of a descriptor for reading.
-pub(crate) fn readable(file: &File) -> io::Result<File> {
+/// Opens the file of the descriptor for reading.
+pub(super) fn readable(file: &File) -> io::Result<File> {
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 

@@ -1,7 +1,7 @@
-//! A program of which an alert says by which file it ran: what the record of its start named, and where to find it.
+//! A program of an alert: the file that ran, as recorded at its start, and where to find it.
 //!
-//! A file counts as found only where its device, inode and change time are those that the kernel saw when it ran. A path
-//! alone names nothing: somebody else may have put another file there since, on this or another device.
+//! A file is accepted only if device, inode and change time are those that the kernel saw when it ran. A path alone is not
+//! enough: another file may have been put there since, on this or another device.
 
 mod descriptor;
 mod key;
@@ -16,28 +16,28 @@ use smol_str::SmolStr;
 pub(crate) use self::descriptor::{Descriptor, held, readable};
 pub(crate) use self::key::FileKey;
 
-/// Why an alert has no hash of a program, as `lapwing.process.hash_skipped` says it.
+/// The reason for which an alert has no hash of a program, in `lapwing.process.hash_skipped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// It is not known which file it was.
+    /// The file is not known.
     Unknown,
     /// The process has ended, and the file is not at its path.
     Gone,
-    /// The file that is there is another one, or was changed.
+    /// The file at the path is another one, or was changed.
     Other,
-    /// The file was changed so shortly before it ran that a change right after cannot be told from that.
+    /// The file was changed so shortly before it ran that a later change cannot be excluded.
     Fresh,
-    /// Its file system numbers files so that it cannot be known which is which.
+    /// The inode numbers of its file system do not identify files.
     Doubtful,
     /// It cannot be opened or read.
     Unreadable,
     /// It is larger than [`FILE_BYTES_MAX`](super::FILE_BYTES_MAX).
     Large,
-    /// As much was read for this alert, or for this user's, as may be.
+    /// The limit of bytes for this alert or user was reached.
     Budget,
-    /// It was not read when the alert had waited as long as it may.
+    /// It was not read within the maximum wait.
     Time,
-    /// More alerts wait than can be attended to.
+    /// Too many alerts wait.
     Busy,
 }
 
@@ -56,7 +56,7 @@ impl Missing {
         Self::Busy,
     ];
 
-    /// The reason in words.
+    /// The reason as text.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Unknown => "unknown file",
@@ -72,8 +72,8 @@ impl Missing {
         }
     }
 
-    /// Its name in `lapwing status`.
-    pub(crate) fn name(self) -> &'static str {
+    /// The key in `lapwing status`.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Gone => "gone",
@@ -92,11 +92,11 @@ impl Missing {
 /// A program that a process runs or ran.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// The file, as the kernel named it when the program started.
+    /// The file, as the kernel recorded it when the program started.
     pub(crate) file: FileKey,
-    /// Whether the file was changed so shortly before that its change time cannot show a change right after.
+    /// Whether the file was changed so shortly before that its change time cannot show a later change.
     pub(crate) is_fresh: bool,
-    /// The file that the process ran when the alert was raised, if it lived; an error where it could not be opened.
+    /// The file that the process ran when the alert was raised, if it was alive; an error if it could not be opened.
     pub(crate) running: Result<Descriptor, Missing>,
     /// Its path, from the root of its mount namespace.
     pub(crate) path: SmolStr,
@@ -105,8 +105,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The file, open for nothing but to be found again.
-    pub(crate) fn find(&self) -> Result<File, Missing> {
+    /// The file, opened with O_PATH.
+    pub(super) fn find(&self) -> Result<File, Missing> {
         if self.file.changed.is_none() {
             return Err(Missing::Doubtful);
         }
@@ -130,8 +130,8 @@ impl Program {
         Err(missing)
     }
 
-    /// Whether this is the file, as it was when it ran.
-    pub(crate) fn check(&self, file: File) -> Result<File, Missing> {
+    /// Whether this is the file, unchanged since it ran.
+    pub(super) fn check(&self, file: File) -> Result<File, Missing> {
         let metadata = file.metadata().map_err(|_| Missing::Unreadable)?;
         match self.file.is(&metadata) {
             Some(true) if metadata.is_file() => Ok(file),
@@ -140,16 +140,16 @@ impl Program {
         }
     }
 
-    /// Where the path begins: in its own namespace of mounts, then in the host's. The service sees fewer files than the host
-    /// (`PrivateTmp=`), and so asks init's root before its own; that one may be closed to it.
+    /// The root of the path: in its own mount namespace, then in the host's. The service sees fewer files than the host
+    /// (`PrivateTmp=`), so init's root is tried before the service's; it may be inaccessible.
     fn roots(&self) -> impl Iterator<Item = String> {
         let pids = self.witnesses.iter().copied().chain([1]);
         pids.map(|pid| format!("/proc/{pid}/root")).chain(["/".to_owned()])
     }
 }
 
-/// Whether a file that was changed then may be changed once more after `at` without a sign of it: the time of a change is
-/// as fine as the clock's tick, which is 10 ms at most, or a second, or two, on some file systems.
+/// Whether a file that was changed at this time may be changed again after `at` without a new change time. The granularity
+/// is a clock tick, at most 10 ms, or on some file systems one or two seconds.
 pub(crate) fn is_fresh(changed: i64, at: i64) -> bool {
     const TICKS_NANOS: i64 = 20_000_000;
     const SECONDS_NANOS: i64 = 2_000_000_000;
@@ -157,7 +157,7 @@ pub(crate) fn is_fresh(changed: i64, at: i64) -> bool {
     at.saturating_sub(changed) < doubt
 }
 
-/// Finds a file by its path from a root. Nothing is followed at its end; whatever is found is still to be checked.
+/// Opens a file by its path from a root, without following a link at its end. The caller must check the file.
 fn open_below(root: &str, path: &str) -> io::Result<File> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let root = open(root, flags, Mode::empty())?;

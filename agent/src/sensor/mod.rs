@@ -371,7 +371,7 @@ impl Sensor {
                 let down = Down { is_killed, ..self.decoder.down(until, to) };
                 let (from, to) = (down.from, down.to);
                 tracing::warn!(
-                    "the sensor was down between {from} and {to}: what ran wholly in that time was not seen"
+                    "the sensor was down between {from} and {to}: processes that started and ended in that time were not seen"
                 );
                 self.was_down = Some((from, to));
                 self.down = Some(down);

@@ -1,4 +1,4 @@
-//! What the tests of delivery share: alerts as the agent writes them, and folders that go away.
+//! Shared parts of the delivery tests: alerts as the agent writes them, and temporary folders.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -23,12 +23,12 @@ pub(crate) fn reverse_shell() -> Value {
     serde_json::from_str(include_str!("reverse_shell.json")).unwrap()
 }
 
-/// An alert whose id ends with this number, raised now.
+/// An alert with the current time, whose id ends with this number.
 pub(crate) fn alert(number: u64) -> AlertDocument {
     alert_of(number, &REVERSE_SHELL)
 }
 
-/// An alert with the text of this one, but for an id that ends with this number, and the time, which is now.
+/// A copy of this alert with the current time, whose id ends with this number.
 pub(crate) fn alert_of(number: u64, text: &str) -> AlertDocument {
     let (id, time) = (id(number), crate::clock::now());
     let json = text.replace(SAMPLE_ID, &id).replacen(SAMPLE_TIME, &time.to_string(), 1);
@@ -58,7 +58,7 @@ pub(crate) fn id_of(json: &[u8]) -> String {
     serde_json::from_slice::<Alert>(json).unwrap().event.id
 }
 
-/// What an installed agent has on disk.
+/// The files of an installed agent.
 pub(crate) struct Host {
     root: PathBuf,
     pub(crate) alerts: alert_log::Config,
@@ -68,14 +68,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// A host in a folder that goes away, whose agent has one sink, `siem`.
+    /// A host in a temporary folder, whose agent has one sink, `siem`.
     pub(crate) fn new() -> Self {
         let folder = TempDir::with_prefix("lapwing-").unwrap();
         let host = Self::at(folder.path());
         Self { _folder: Some(folder), ..host }
     }
 
-    /// The same in a folder that stays.
+    /// The same in a given folder.
     pub(crate) fn at(root: &Path) -> Self {
         let alerts = alert_log::Config { path: root.join("log/alerts.ndjson"), ..Default::default() };
         let sinks = vec!["siem".to_owned()];
@@ -138,7 +138,7 @@ impl Ledger {
         block_on(read).unwrap().into_iter().map(|alert| alert.id).collect()
     }
 
-    /// Ends the ledger as the agent does, and says what it says.
+    /// Ends the ledger as the agent does, and returns its result.
     pub(crate) fn stop(self) -> anyhow::Result<()> {
         let Started { sender, client, thread, .. } = self.0;
         drop(sender);
@@ -165,7 +165,7 @@ pub(crate) fn time(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
 }
 
-/// Waits for a condition that others bring about.
+/// Waits for a condition.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !condition() {
@@ -174,7 +174,7 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Gives this thread, and what it starts, a network of their own; says that the test is skipped where that cannot be.
+/// Gives this thread and its children a network namespace; prints that the test is skipped where that is not possible.
 pub(crate) fn private_network() -> bool {
     is_root() && {
         lapwing_stage::servers::private_network().unwrap();
@@ -182,7 +182,7 @@ pub(crate) fn private_network() -> bool {
     }
 }
 
-/// Gives this thread, and those it starts, mounts of their own, and mounts a small file system at `path`.
+/// Gives this thread and its children a mount namespace, and mounts a small file system at `path`.
 pub(crate) fn mount_small(path: &Path, options: &str) -> Mount {
     use nix::mount::{MsFlags, mount};
     let none = None::<&str>;
@@ -197,7 +197,7 @@ pub(crate) fn mount_small(path: &Path, options: &str) -> Mount {
     Mount(path.to_owned())
 }
 
-/// A mount that is gone when it is dropped, so that the folder around it can be deleted.
+/// A mount that is removed when it is dropped, so that the folder around it can be deleted.
 pub(crate) struct Mount(PathBuf);
 
 impl Drop for Mount {

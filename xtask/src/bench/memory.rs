@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     say("filling each of the largest owners");
     let mut cargo = shell::cargo();
     cargo.args(["test", "--quiet", "--package", "lapwing", "--bin", "lapwing", "--"]);
-    cargo.args(["--exact", "budget::overhead::no_owner_takes_more_than_is_reckoned_with", "--nocapture"]);
+    cargo.args(["--exact", "budget::overhead::no_owner_exceeds_the_assumed_overhead", "--nocapture"]);
     let status = cargo.status()?;
     if !status.success() {
         bail!("an owner takes more than is reckoned with");

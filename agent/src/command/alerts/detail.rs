@@ -1,5 +1,4 @@
-//! One alert whole, in the order in which it is asked about at night: what is it, where, what happened, who started
-//! whom, and then the rule's own words and what to do now.
+//! The page of one alert: rule, place, events, processes; then the rule's description and guide.
 
 use std::fmt::Write as _;
 
@@ -17,18 +16,18 @@ use crate::terminal::{Look, Screen, escape};
 pub(super) enum Extent {
     /// What happened.
     Brief,
-    /// That, and all that the rule says.
+    /// Everything, with the rule's texts.
     Whole,
 }
 
-/// Columns of a label and what follows it.
+/// Width of the labels.
 const LABEL: usize = 12;
-/// Columns before what an event tells, where its time stands.
+/// Width of the column with the time of an event.
 const EVENT: usize = 14;
-/// Lines of a terminal that one value may take: an attacker may write arguments of megabytes.
+/// Maximum number of terminal lines of one value: an attacker may choose arguments of megabytes.
 const LINES_MAX: usize = 8;
 
-/// Where it happened and to whom, beside labels: the fields of a label are put after one another.
+/// Labels with their fields; the values of a label are joined.
 const SCENE: &[(&str, &[&str])] = &[
     ("id", &["event.id"]),
     ("host", &["host.name", "host.id"]),
@@ -40,8 +39,8 @@ const SCENE: &[(&str, &[&str])] = &[
     ("new term", &["lapwing.alert.new_terms"]),
 ];
 
-/// Parts of `lapwing.alert` that have a place of their own on the page, or stand elsewhere in the alert; what else
-/// there is, is shown as it is.
+/// Members of `lapwing.alert` that have their own place on the page, or are elsewhere in the alert. All others are printed as
+/// name and value.
 const KNOWN: &[&str] = &[
     "ancestors",
     "anomaly",
@@ -64,7 +63,7 @@ const KNOWN: &[&str] = &[
     "suppressed_to",
 ];
 
-/// The alert as text.
+/// Renders the alert as text.
 pub(super) fn render(screen: Screen, alert: &Value, now: Timestamp, extent: Extent) -> String {
     let mut page = Page { screen, extent, text: String::new() };
     page.heading(alert, now);
@@ -135,7 +134,7 @@ impl Page {
         self.evidence(alert);
     }
 
-    /// Whether the sensor saw all there was.
+    /// Whether the sensor lost records.
     fn evidence(&mut self, alert: &Value) {
         let lost = field(alert, "lapwing.alert.lost_records").and_then(Value::as_u64).unwrap_or(0);
         let (look, says) = match field(alert, "lapwing.alert.complete").and_then(Value::as_bool) {
@@ -167,7 +166,7 @@ impl Page {
                 _ => String::new(),
             };
             let (action, outcome) = (texts(event, "event.action").join(", "), text(event, "event.outcome"));
-            // That of a connection is not known at its start.
+            // The outcome of a connection is not known at its start.
             let outcome = if outcome == "unknown" { "" } else { &outcome };
             let outcome = if outcome.is_empty() { outcome } else { &format!(", {outcome}") };
             let action = self.screen.paint(Look::Strong, &escape(&action));
@@ -195,7 +194,7 @@ impl Page {
             |left: &Value, right: &Value| text(left, "process.entity_id") == text(right, "process.entity_id");
         let mut own: Vec<&Value> = Vec::new();
         for event in list(alert, "lapwing.alert.events").iter().chain([alert]) {
-            // The alert itself knows more of its process than the event does.
+            // The alert has more fields of its process than the event.
             let event = if same(event, alert) { alert } else { event };
             if field(event, "process.pid").is_some() && !own.iter().any(|other| same(other, event)) {
                 own.push(event);
@@ -282,7 +281,7 @@ impl Page {
         let all = texts(alert, "lapwing.alert.references");
         let mut label = "reference";
         for reference in if all.is_empty() { texts(alert, "rule.reference") } else { all } {
-            // Whole, so that a terminal makes a link of it.
+            // Not wrapped, so that a terminal recognises a link.
             self.line(&format!("{label:<LABEL$}{}", escape(&reference)));
             label = "";
         }
@@ -305,7 +304,7 @@ impl Page {
         }
     }
 
-    /// A paragraph, or an item of a list with what follows its first line below its first word.
+    /// A paragraph, or a list item whose continuation lines are aligned with its first word.
     fn paragraph(&mut self, text: &str) {
         let mark = text.split_once(' ').map_or("", |(mark, _)| mark);
         let is_item =
@@ -320,13 +319,13 @@ impl Page {
         self.line(&format!("\n{title}"));
     }
 
-    /// A value beside its label; both are escaped already.
+    /// A labelled value; both are escaped already.
     fn fact(&mut self, label: &str, value: &str) {
         let value = self.screen.wrap_within(value, LABEL, LINES_MAX);
         self.line(&format!("{:<width$} {value}", label, width = LABEL - 1));
     }
 
-    /// What is told of an event, below its time.
+    /// A line about an event, below its time.
     fn below(&mut self, shown: &str) {
         let shown = self.screen.wrap_within(shown, EVENT, LINES_MAX);
         self.line(&format!("{:EVENT$}{shown}", ""));

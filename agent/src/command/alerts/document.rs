@@ -1,5 +1,4 @@
-//! Reads alert documents as far as they are shown. What a document lacks is left out: the log may be older
-//! than we are.
+//! Reads the parts of alert documents that are shown. Missing fields are skipped: the log may be from an older version.
 
 use std::borrow::Cow;
 
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use crate::alert::BUILDING_BLOCK_KIND;
 
-/// What the list shows of an alert.
+/// The fields for the list.
 #[derive(Debug, Deserialize)]
 pub(super) struct Summary<'a> {
     #[serde(rename = "@timestamp", borrow)]
@@ -61,7 +60,7 @@ struct Alert<'a> {
 }
 
 impl<'a> Summary<'a> {
-    /// Reads a line of the log; `None` where it is no alert.
+    /// Parses a line of the log; `None` if it is no alert.
     pub(super) fn read(line: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
     }
@@ -70,7 +69,7 @@ impl<'a> Summary<'a> {
         &self.event.id
     }
 
-    /// Whether it is that of a building block.
+    /// Whether it is an alert of a building block rule.
     pub(super) fn is_building_block(&self) -> bool {
         self.event.kind == BUILDING_BLOCK_KIND
     }
@@ -105,7 +104,7 @@ pub(super) fn field<'a>(document: &'a Value, name: &str) -> Option<&'a Value> {
     name.split('.').try_fold(document, |inner, part| inner.get(part)).filter(|value| !value.is_null())
 }
 
-/// The values of a field as texts; none where it is absent.
+/// The values of a field as texts; empty if it is absent.
 pub(super) fn texts(document: &Value, name: &str) -> Vec<String> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -118,12 +117,12 @@ pub(super) fn texts(document: &Value, name: &str) -> Vec<String> {
     }
 }
 
-/// The first value of a field as text; empty where it is absent.
+/// The first value of a field as text; empty if it is absent.
 pub(super) fn text(document: &Value, name: &str) -> String {
     texts(document, name).into_iter().next().unwrap_or_default()
 }
 
-/// The values of a field that is a list; none where it is absent or no list.
+/// The values of a list field; empty if it is absent or no list.
 pub(super) fn list<'a>(document: &'a Value, name: &str) -> &'a [Value] {
     field(document, name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

@@ -1,16 +1,16 @@
-//! An alert in two lines: when, how bad and what, then why.
+//! An alert in two lines: time, severity and rule, then the reason.
 
 use super::document::Summary;
 use super::words::Precision;
 use super::{Severity, words};
 use crate::terminal::{Look, Screen, escape};
 
-/// How much of an id is shown; enough for `lapwing alerts ID`.
+/// Length of the id in the list; enough for `lapwing alerts ID`.
 const ID_CHARS: usize = 8;
-/// Columns before a rule's name.
+/// Width of the columns before the rule's name.
 const NAME_COLUMN: usize = 42;
 
-/// The alert as two lines.
+/// Renders the alert as two lines.
 pub(super) fn render(screen: Screen, alert: &Summary) -> String {
     let time = alert
         .time()
@@ -32,7 +32,7 @@ pub(super) fn render(screen: Screen, alert: &Summary) -> String {
 }
 
 impl Severity {
-    /// How the level looks.
+    /// The style of the level.
     pub(super) fn look(self) -> Look {
         match self {
             Self::Low => Look::Faint,

@@ -1,4 +1,4 @@
-//! What a responder sees, on logs as the agent writes them.
+//! The output for a responder, on logs as the agent writes them.
 
 use std::sync::{Arc, Mutex};
 
@@ -28,7 +28,7 @@ fn output(log: &Path, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(out).unwrap())
 }
 
-/// A log of four alerts, of which the first was rotated and compressed.
+/// A log of four alerts; the first is in a rotated and compressed file.
 fn log() -> Host {
     let host = Host::new();
     let shell = reverse_shell();
@@ -73,7 +73,7 @@ fn log() -> Host {
     host
 }
 
-/// The numbers of the alerts that are listed, in order.
+/// The numbers of the listed alerts, in order.
 fn listed(log: &Path, arguments: &[&str]) -> String {
     let text = output(log, &[arguments, &["--json"]].concat()).unwrap();
     text.lines().map(|line| crate::testing::id_of(line.as_bytes()).chars().next().unwrap()).collect()
@@ -104,10 +104,10 @@ fn filters_choose_and_the_newest_comes_first() {
 }
 
 #[test]
-fn the_list_is_for_reading() {
+fn the_list_is_readable() {
     let host = log();
     let text = output(&host.alerts.path, &["--limit", "3"]).unwrap();
-    // The times are of today.
+    // The alerts are of today.
     let text: String = text
         .lines()
         .map(|line| match line.get(..20) {
@@ -122,7 +122,7 @@ fn the_list_is_for_reading() {
           python3.11 connected to 203.0.113.7:4444
         2026-11-22 03:56:01Z  critical  1abcdef0  Tampering with the Sensor
           kill -STOP by root
-        there are older ones: `--limit 30`, or 0 for all
+        older alerts are not shown: use `--limit 30`, or 0 for all
     "#]]
     .assert_eq(&text);
     let nowhere = host.path().join("nowhere/alerts.ndjson");
@@ -134,7 +134,7 @@ fn page(alert: &Value, extent: Extent) -> String {
 }
 
 #[test]
-fn one_alert_is_shown_whole() {
+fn one_alert_is_shown_completely() {
     expect_file!["testdata/reverse_shell.txt"].assert_eq(&page(&reverse_shell(), Extent::Whole));
     let event = json!({
         "@timestamp": "2026-11-22T03:50:00.000Z",
@@ -166,7 +166,7 @@ fn one_alert_is_shown_whole() {
     expect_file!["testdata/cloudtrail.txt"].assert_eq(&page(&trail, Extent::Whole));
 }
 
-/// The page of a shell held from afar says so, and an argument of 32 KiB does not bury it.
+/// The page of a remote shell names it, and an argument of 32 KiB does not hide it.
 #[test]
 fn a_brief_page_shows_what_happened() {
     let mut shell = reverse_shell();
@@ -181,7 +181,7 @@ fn a_brief_page_shows_what_happened() {
 }
 
 #[test]
-fn the_beginning_of_an_id_is_enough_if_it_fits_one() {
+fn an_unambiguous_id_prefix_is_enough() {
     let host = log();
     let log = &host.alerts.path;
     let shown = output(log, &["2a"]).unwrap();
@@ -204,9 +204,9 @@ fn the_beginning_of_an_id_is_enough_if_it_fits_one() {
     assert_eq!(error, format!("several alerts have ids that begin with `5f`: {}, {}", id(11), id(10)));
 }
 
-/// Every text of the alert is what an attacker would put there; nothing of it may act on the terminal.
+/// Every text of the alert is an attack on the terminal; none has an effect.
 #[test]
-fn hostile_alerts_are_shown_harmlessly() {
+fn hostile_alerts_have_no_effect_on_the_terminal() {
     fn spoil(value: &mut Value) {
         match value {
             Value::String(text) => text.push_str("\u{1b}[2J\n\r\u{202e}\u{9b}31m\u{7}"),
@@ -234,9 +234,9 @@ fn hostile_alerts_are_shown_harmlessly() {
     }
 }
 
-/// Whatever is missing or of another kind, there is a page.
+/// There is a page whatever is missing or has another type.
 #[test]
-fn strange_alerts_are_shown_too() {
+fn alerts_with_missing_or_mistyped_fields_are_shown() {
     for alert in [
         json!({}),
         json!([]),
@@ -278,7 +278,7 @@ fn following_continues_across_rotations() {
     }
     wait_until("all are printed", || read.ids().len() == 25);
     assert_eq!(read.ids(), ids(15..40));
-    // The reader goes away, as `head` does.
+    // The reader closes the pipe, as `head` does.
     *read.gone.lock().unwrap() = true;
     ledger.commit(commit([alert(40)]));
     let error = follower.join().unwrap().unwrap_err();

@@ -1,4 +1,4 @@
-//! Parts of an alert in words. What is given back is escaped: it can be put on a terminal as it is.
+//! Texts for parts of an alert. Results are escaped and safe for a terminal.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::document::{field, text, texts};
 use crate::terminal::escape;
 
-/// A process by its name and number.
+/// A process by name and pid.
 pub(super) fn named(of: &Value) -> String {
     let name = texts(of, "process.name").join(" ");
     escape(&format!("{name} ({})", text(of, "process.pid"))).into_owned()
 }
 
-/// Who did it: a process, or an account.
+/// The actor: a process or an account.
 pub(super) fn subject(event: &Value) -> Option<String> {
     if field(event, "process.pid").is_none() {
         return account(event);
@@ -48,7 +48,7 @@ fn account(event: &Value) -> Option<String> {
     Some(escape(&shown).into_owned())
 }
 
-/// The arguments as a shell would need them, so that one with a blank is told from two.
+/// The arguments, quoted as for a shell, so that spaces inside one are visible.
 pub(super) fn command(of: &Value) -> Option<String> {
     let args = texts(of, "process.args");
     let quoted = args.iter().map(|arg| {
@@ -59,7 +59,7 @@ pub(super) fn command(of: &Value) -> Option<String> {
     (!line.is_empty()).then(|| escape(&line).into_owned())
 }
 
-/// What a cloud's API was asked for.
+/// The request to a cloud API.
 pub(super) fn request(event: &Value) -> Option<String> {
     let (error, requested) =
         (text(event, "aws.cloudtrail.error_code"), text(event, "aws.cloudtrail.request_parameters"));
@@ -67,7 +67,7 @@ pub(super) fn request(event: &Value) -> Option<String> {
     (!shown.is_empty()).then(|| escape(&shown).into_owned())
 }
 
-/// Who talked to whom.
+/// The two ends of a connection.
 pub(super) fn connection(event: &Value) -> Option<String> {
     let end = |side: &str| {
         let (ip, port) = (text(event, &format!("{side}.ip")), text(event, &format!("{side}.port")));
@@ -82,13 +82,13 @@ pub(super) fn connection(event: &Value) -> Option<String> {
     Some(escape(&format!("{from} -> {to} {}", how.trim())).trim().to_owned())
 }
 
-/// Whose standard input and output the connection of an alert is, which makes a shell of it that is held from afar.
+/// The processes whose standard input or output is the connection of an alert, which makes them a remote shell.
 pub(super) fn holders(alert: &Value) -> Vec<String> {
     let own = texts(alert, "lapwing.socket.stdio");
     let own = (!own.is_empty()).then(|| (named(alert), own.join(", ")));
     let others = texts(alert, "lapwing.socket.held_by");
     let others = others.iter().filter_map(|held| {
-        // `4711 (sh): stdin, stdout`; the name may hold anything.
+        // `4711 (sh): stdin, stdout`; the name may contain anything.
         let (who, descriptors) = held.rsplit_once("): ")?;
         let (pid, name) = who.split_once(" (")?;
         Some((escape(&format!("{name} ({pid})")).into_owned(), escape(descriptors).into_owned()))
@@ -100,7 +100,7 @@ pub(super) fn holders(alert: &Value) -> Vec<String> {
     own.into_iter().map(|(who, own)| (who, escape(&own).into_owned())).chain(others).map(shown).collect()
 }
 
-/// What a process became after what the alert is about.
+/// The program that a process executed after the alert.
 pub(super) fn successor(alert: &Value) -> Option<String> {
     let executable = text(alert, "lapwing.process.next.executable");
     let command = text(alert, "lapwing.process.next.command_line");
@@ -108,7 +108,7 @@ pub(super) fn successor(alert: &Value) -> Option<String> {
     (!executable.is_empty()).then_some(shown)
 }
 
-/// What is rare about it, and how rare.
+/// The rare value, and how rare it is.
 pub(super) fn anomaly(alert: &Value) -> Option<String> {
     let part = |name: &str| text(alert, &format!("lapwing.alert.anomaly.{name}"));
     let number = |name: &str| field(alert, &format!("lapwing.alert.anomaly.{name}")).and_then(Value::as_f64);
@@ -130,7 +130,7 @@ pub(super) fn references(alert: &Value, of: &str) -> Option<String> {
     (!shown.is_empty()).then(|| escape(&shown.join(", ")).into_owned())
 }
 
-/// A value of any kind, on one line.
+/// A value of any type, on one line.
 pub(super) fn any(value: &Value) -> String {
     match value {
         Value::String(text) => escape(text).into_owned(),
@@ -156,13 +156,13 @@ pub(super) fn short(length: Duration) -> String {
     }
 }
 
-/// A time as it is read out over the phone.
+/// A timestamp in words.
 pub(super) fn moment(time: &str, precision: Precision) -> String {
     let (date, clock) = time.trim_end_matches('Z').split_once('T').unwrap_or((time, ""));
     escape(&format!("{date} {}Z", clock.get(..precision as usize).unwrap_or(clock))).into_owned()
 }
 
-/// How finely a time is told: how many characters of the clock are.
+/// Precision of a time: the number of characters of the clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Precision {
     Seconds = 8,

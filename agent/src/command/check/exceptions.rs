@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_are_exceptions_of_rules_that_there_are() {
+    fn the_examples_are_exceptions_of_existing_rules() {
         let mut schema = Schema::new();
         let mut examples = examples(&mut schema);
         let rules = rules::load(&[packaging().join("rules")], &mut schema).unwrap().rules;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn each_example_holds_for_what_it_is_about() {
+    fn each_example_matches_its_events_only() {
         const NRPE: &str = "/usr/sbin/nrpe";
         const CRON: &str = "/usr/sbin/cron";
         let mut schema = Schema::new();

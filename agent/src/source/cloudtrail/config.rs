@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_in_a_sentence() {
+    fn problems_are_reported_in_sentences() {
         let queue = "https://sqs.eu-central-1.amazonaws.com/111122223333/trail";
         for (text, expected) in [
             ("", vec![]),
