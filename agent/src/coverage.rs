@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use lapwing_engine::coverage::{Source, coverage};
+use lapwing_engine::coverage::{EventKind, Source, coverage};
 use lapwing_engine::{Rule, Schema};
 
 use crate::config::Config;
-use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS};
 use crate::sensor::{self, Wanted};
 use crate::source::cloudtrail::{self, Geo};
-
-/// The name of the source of the sensor's events in auditd's form.
-const AUDITD: &str = "auditd";
+use crate::streams::{self, Streams};
 
 /// The sources that the configuration enables; without one, all sources.
 pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
@@ -26,7 +23,7 @@ pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
             let folder = std::env::temp_dir();
             Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &folder).missing().is_none()
         });
-        sources.push(source("cloudtrail", &CLOUDTRAIL_STREAMS, cloudtrail::event_kinds(places)));
+        sources.push(source(&streams::CLOUDTRAIL, cloudtrail::event_kinds(places)));
     }
     sources
 }
@@ -35,27 +32,25 @@ pub(crate) fn sources(config: Option<&Config>) -> Vec<Source> {
 fn of_sensor(wanted: &Wanted, has_udp: bool) -> [Source; 2] {
     let kinds = sensor::event_kinds(wanted, has_udp);
     let as_auditd = sensor::auditd_kinds(&kinds);
-    [source("sensor", &action::streams(), kinds), source(AUDITD, &AUDITD_STREAMS, as_auditd)]
+    [source(&streams::SENSOR, kinds), source(&streams::AUDITD, as_auditd)]
 }
 
 /// The rules that run on the sensor's events: those that get them as they are, and those whose needs are met better by the
 /// same events in auditd's form.
 pub(crate) fn of_lane(rules: &[Arc<Rule>], schema: &Schema, config: &sensor::Config) -> [Vec<Arc<Rule>>; 2] {
     let sources = of_sensor(&config.env_vars, config.udp);
-    let streams = action::streams();
-    let reads = |rule: &Rule, streams: &[&str]| streams.iter().any(|stream| rule.reads(stream));
     let is_for_auditd = |rule: &Rule| {
-        reads(rule, &AUDITD_STREAMS)
-            && coverage(rule, &sources, schema).source.is_some_and(|source| source == AUDITD)
+        streams::AUDITD.are_read_by(rule)
+            && coverage(rule, &sources, schema).source.is_some_and(|source| source == streams::AUDITD.source)
     };
     let rules = rules.iter().filter(|rule| rule.enabled).cloned();
     let (auditd, rest) = rules.partition::<Vec<_>, _>(|rule| is_for_auditd(rule));
-    [rest.into_iter().filter(|rule| reads(rule, &streams)).collect(), auditd]
+    [rest.into_iter().filter(|rule| streams::SENSOR.are_read_by(rule)).collect(), auditd]
 }
 
-fn source(name: &str, data_streams: &[&str], kinds: Vec<lapwing_engine::coverage::EventKind>) -> Source {
-    let data_streams = data_streams.iter().map(|stream| (*stream).to_owned()).collect();
-    Source { name: name.to_owned(), data_streams, kinds }
+fn source(streams: &Streams, kinds: Vec<EventKind>) -> Source {
+    let data_streams = (streams.names)().into_iter().map(str::to_owned).collect();
+    Source { name: streams.source.to_owned(), data_streams, kinds }
 }
 
 #[cfg(test)]

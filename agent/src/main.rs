@@ -36,6 +36,7 @@ mod sensor;
 mod sink;
 mod source;
 mod store;
+mod streams;
 mod terminal;
 #[cfg(test)]
 mod testing;

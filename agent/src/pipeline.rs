@@ -35,20 +35,13 @@ use crate::sensor::{self, Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::trace::Trace;
-use crate::{clock, coverage, indicators, memory, privileges, report, rules, store};
+use crate::{clock, coverage, indicators, memory, privileges, report, rules, store, streams};
 
-/// The data streams of Elastic's that the sensor's events are in auditd's words.
-pub(crate) const AUDITD_STREAMS: [&str; 2] = ["logs-auditd_manager.auditd-default", "auditbeat-default"];
-/// The data streams of Elastic's that CloudTrail's events are.
-pub(crate) const CLOUDTRAIL_STREAMS: [&str; 1] = ["logs-aws.cloudtrail-default"];
 /// The scope of the store's rows about the files that the agent loaded.
 const FILES_SCOPE: &str = "files";
-/// The name of the sensor's lane.
-pub(crate) const SENSOR_LANE: &str = "sensor";
 /// Why an agent without a source does not run.
-pub(crate) const NOTHING_TO_WATCH: &str =
-    "there is nothing to watch: switch on the sensor, or name CloudTrail folders or queues";
+pub(crate) const NO_SOURCE: &str =
+    "no source is configured: enable the sensor, or add CloudTrail folders or queues";
 /// How late CloudTrail's events may come: AWS delivers them within about five minutes, and rarely in more than fifteen.
 const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
 /// How the engines that run share what all rules may hold ([`Limits`]). The parts are fixed, so that what happens in one
@@ -357,20 +350,19 @@ impl Lanes<'_> {
             if has_auditd {
                 evaluators.push(self.evaluator(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
             }
-            running.push(self.start(SENSOR_LANE, sensor, evaluators, SENSOR_QUIET)?);
+            running.push(self.start(streams::SENSOR.lane, sensor, judges, SENSOR_QUIET)?);
         }
         let mut cloudtrail = None;
         if self.config.cloudtrail.enabled() {
             let mut source = self.cloudtrail(edges)?;
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
-            let rules = rules::reading(self.rules, &CLOUDTRAIL_STREAMS);
+            let rules = rules::reading(self.rules, &streams::CLOUDTRAIL);
             let limits = limits(CLOUDTRAIL);
-            let evaluator =
-                self.evaluator(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
-            running.push(self.start("cloudtrail", source, vec![evaluator], CLOUDTRAIL_QUIET)?);
+            let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
+            running.push(self.start(streams::CLOUDTRAIL.lane, source, vec![judge], CLOUDTRAIL_QUIET)?);
         }
         if running.is_empty() {
-            bail!(NOTHING_TO_WATCH);
+            bail!(NO_SOURCE);
         }
         Ok(Sources { running, cloudtrail })
     }
@@ -392,7 +384,7 @@ impl Lanes<'_> {
         let source =
             CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
         if let Some(missing) = source.geoip_missing() {
-            for rule in rules::needing_places(&rules::reading(self.rules, &CLOUDTRAIL_STREAMS), self.schema) {
+            for rule in rules::needing_places(&rules::reading(self.rules, &streams::CLOUDTRAIL), self.schema) {
                 tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
             }
         }

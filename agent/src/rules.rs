@@ -146,7 +146,7 @@ pub(crate) fn is_rules(name: &str) -> bool {
     name.ends_with(".toml") && !name.ends_with(TESTS)
 }
 
-/// The enabled rules that read one of these data streams.
+/// The enabled rules that read these events.
 pub(crate) fn reading(rules: &[Arc<Rule>], data_streams: &[&str]) -> Vec<Arc<Rule>> {
     let reads = |rule: &&Arc<Rule>| rule.enabled && data_streams.iter().any(|stream| rule.reads(stream));
     rules.iter().filter(reads).cloned().collect()

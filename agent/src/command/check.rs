@@ -19,10 +19,11 @@ use self::needs::Needs;
 use super::{complain, print, print_json, print_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
-use crate::pipeline::{AUDITD_STREAMS, CLOUDTRAIL_STREAMS, NOTHING_TO_WATCH};
+use crate::pipeline::NO_SOURCE;
 use crate::sensor::{self, HookReport, Kept, Sensor, StartError};
 use crate::source::cloudtrail::Geo;
-use crate::{action, clock, coverage, indicators, report, rules, sink};
+use crate::streams::lanes;
+use crate::{clock, coverage, indicators, report, rules, sink, streams};
 
 /// Check the configuration, the rules and this host
 #[derive(Debug, clap::Args)]
@@ -145,7 +146,7 @@ impl Found {
                 }
             }
         } else if !config.cloudtrail.enabled() {
-            self.problems.push(NOTHING_TO_WATCH.to_owned());
+            self.problems.push(NO_SOURCE.to_owned());
         }
         self.check_places(config, loaded, schema);
         for rule in loaded.rules.iter().filter(|rule| rule.enabled && lanes(rule).is_empty()) {
@@ -158,7 +159,7 @@ impl Found {
         let cloudtrail = &config.cloudtrail;
         let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &config.state_dir);
         let Some(missing) = geo.missing().filter(|_| cloudtrail.enabled()) else { return };
-        for rule in rules::needing_places(&rules::reading(&loaded.rules, &CLOUDTRAIL_STREAMS), schema) {
+        for rule in rules::needing_places(&rules::reading(&loaded.rules, &streams::CLOUDTRAIL), schema) {
             self.notes.push(format!("rule \"{}\" cannot run: {missing}", rule.name));
         }
     }
@@ -193,15 +194,6 @@ fn writable(key: &str, folder: &Path) -> Result<()> {
             there.display()
         )
     })
-}
-
-/// The lanes on which a rule runs.
-fn lanes(rule: &Rule) -> Vec<&'static str> {
-    let streams = action::streams();
-    let lanes: [(&str, &[&[&str]]); 2] =
-        [("sensor", &[&streams, &AUDITD_STREAMS]), ("cloudtrail", &[&CLOUDTRAIL_STREAMS])];
-    let reads = |streams: &[&[&str]]| streams.concat().iter().any(|stream| rule.reads(stream));
-    lanes.iter().filter(|(_, streams)| reads(streams)).map(|(name, _)| *name).collect()
 }
 
 fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Needs) -> Json {

@@ -21,8 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Request;
 use crate::budget::Meter;
 use crate::lane::{LaneClient, Subscriber, Waiting};
-use crate::pipeline::SENSOR_LANE;
-use crate::recording;
+use crate::{recording, streams};
 
 /// Mode of a folder that is created for the socket.
 const FOLDER_MODE: u32 = 0o750;
@@ -188,7 +187,7 @@ impl Shared {
                 Ok(filter) => return self.events(&mut writer, filter, enough).await,
                 Err(error) => json!({"error": format!("{error:#}")}),
             },
-            Ok(Request::Record) => match self.lanes.iter().find(|lane| lane.name() == SENSOR_LANE) {
+            Ok(Request::Record) => match self.lanes.iter().find(|lane| lane.name() == streams::SENSOR.lane) {
                 Some(lane) => return self.record(&mut writer, lane, enough).await,
                 None => json!({"error": "nothing to record: this agent runs without the sensor"}),
             },

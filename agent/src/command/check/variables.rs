@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use lapwing_engine::{Exceptions, FieldId, Rule, field};
 
-use super::lanes;
 use crate::clock;
 use crate::pipeline::env_vars;
 use crate::sensor::Wanted;
+use crate::streams;
 
 const FIELD: FieldId = field!("process.env_vars");
 /// Prefix of the variables that make a program load other code. Few programs are started with one.
@@ -39,7 +39,7 @@ fn unmet(configured: &Wanted, rule: &Rule) -> Option<String> {
 /// The rule matches any value, and was written for events with few variables.
 fn taking_any(configured: &Wanted, collected: &Wanted, rule: &Rule) -> Option<String> {
     let mut loud = loud(collected);
-    if loud.is_empty() || !rule.takes_any(FIELD) || !lanes(rule).contains(&"sensor") {
+    if loud.is_empty() || !rule.takes_any(FIELD) || !streams::lanes(rule).contains(&streams::SENSOR.lane) {
         return None;
     }
     loud.sort_by_key(|name| !EXAMPLES.contains(name));

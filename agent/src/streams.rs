@@ -1,0 +1,44 @@
+//! The lanes, and the data streams of their events: the one table of what an `index` of a rule can name on this host.
+
+use lapwing_engine::Rule;
+
+use crate::sensor;
+
+/// Events of one form, by their source.
+pub(crate) struct Streams {
+    /// The name of the source, in the coverage of rules.
+    pub(crate) source: &'static str,
+    /// The name of the lane that evaluates them.
+    pub(crate) lane: &'static str,
+    /// The names of Elastic's data streams for these events.
+    pub(crate) names: fn() -> Vec<&'static str>,
+}
+
+/// The sensor's events.
+pub(crate) const SENSOR: Streams = Streams { source: "sensor", lane: "sensor", names: sensor::streams };
+/// The sensor's events in auditd's form.
+pub(crate) const AUDITD: Streams = Streams {
+    source: "auditd",
+    lane: SENSOR.lane,
+    names: || vec!["logs-auditd_manager.auditd-default", "auditbeat-default"],
+};
+/// CloudTrail's events.
+pub(crate) const CLOUDTRAIL: Streams =
+    Streams { source: "cloudtrail", lane: "cloudtrail", names: || vec!["logs-aws.cloudtrail-default"] };
+
+const ALL: [&Streams; 3] = [&SENSOR, &AUDITD, &CLOUDTRAIL];
+
+impl Streams {
+    /// Whether a rule reads these events.
+    pub(crate) fn are_read_by(&self, rule: &Rule) -> bool {
+        (self.names)().iter().any(|stream| rule.reads(stream))
+    }
+}
+
+/// The lanes on which a rule runs.
+pub(crate) fn lanes(rule: &Rule) -> Vec<&'static str> {
+    let mut lanes: Vec<_> =
+        ALL.iter().filter(|streams| streams.are_read_by(rule)).map(|streams| streams.lane).collect();
+    lanes.dedup();
+    lanes
+}
