@@ -90,13 +90,13 @@ pub(crate) fn lines(explanation: &Explanation, names: &[String], marks: Marks) -
 
 fn part_lines(part: &Part, name: &str, marks: Marks) -> Vec<String> {
     if let Some(first) = &part.first {
-        let mut lines = vec![format!("{name}: {} events matched, the first ones", part.matched)];
+        let mut lines = vec![format!("{name}: matching events: {}; the first ones", part.matched)];
         lines.extend(traced_lines(first, marks, true));
         return lines;
     }
     let mut lines = vec![format!(
         "{name}: no event matched{}",
-        if part.misses.is_empty() { "" } else { "; the closest" }
+        if part.misses.is_empty() { "" } else { "; the closest ones" }
     )];
     let misses = part.misses.iter().enumerate();
     lines.extend(misses.flat_map(|(index, miss)| traced_lines(miss, marks, index == 0)));
@@ -160,7 +160,7 @@ fn chain_lines(chain: &Chain, names: &[String]) -> Vec<String> {
             lines.push(format!("  {stage}: no event matched"));
         } else {
             lines.push(format!(
-                "  {stage}: {} events matched, none continued the sequence",
+                "  {stage}: matching events: {}, none continued the sequence",
                 stopped.refused_count
             ));
         }

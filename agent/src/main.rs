@@ -1,5 +1,6 @@
 //! Lapwing: a host sensor that runs detection rules where events happen.
 
+#![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod action;

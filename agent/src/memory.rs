@@ -8,6 +8,7 @@ use procfs::process::{MMPermissions, MMapPath, Process};
 const HEAPS: libc::c_int = 2;
 
 /// Bounds the heaps. It is called before there are threads.
+#[expect(unsafe_code, reason = "these are calls of libc")]
 pub(crate) fn share_heaps() {
     #[cfg(target_env = "gnu")]
     {
@@ -22,6 +23,7 @@ pub(crate) fn share_heaps() {
     not(test),
     expect(clippy::disallowed_methods, reason = "this process's own mappings are as many as it makes")
 )]
+#[expect(unsafe_code, reason = "these are calls of libc")]
 pub(crate) fn release() {
     #[cfg(target_env = "gnu")]
     {

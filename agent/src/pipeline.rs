@@ -72,7 +72,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
     memory::share_heaps();
     edges::outlive_limits()?;
-    let plan = config.sensor.enabled.then(|| Plan::new(config.files(path)));
+    let plan = config.sensor.enabled.then(|| Plan::new(path, &config.rules, &config.indicators));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -356,7 +356,7 @@ impl Lanes<'_> {
         if self.config.cloudtrail.enabled() {
             let mut source = self.cloudtrail(edges)?;
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
-            let rules = rules::reading(self.rules, &streams::CLOUDTRAIL);
+            let rules = streams::CLOUDTRAIL.readers(self.rules);
             let limits = limits(CLOUDTRAIL);
             let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
             running.push(self.start(streams::CLOUDTRAIL.lane, source, vec![judge], CLOUDTRAIL_QUIET)?);
@@ -384,7 +384,7 @@ impl Lanes<'_> {
         let source =
             CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
         if let Some(missing) = source.geoip_missing() {
-            for rule in rules::needing_places(&rules::reading(self.rules, &streams::CLOUDTRAIL), self.schema) {
+            for rule in rules::needing_places(&streams::CLOUDTRAIL.readers(self.rules), self.schema) {
                 tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
             }
         }

@@ -146,12 +146,6 @@ pub(crate) fn is_rules(name: &str) -> bool {
     name.ends_with(".toml") && !name.ends_with(TESTS)
 }
 
-/// The enabled rules that read these events.
-pub(crate) fn reading(rules: &[Arc<Rule>], data_streams: &[&str]) -> Vec<Arc<Rule>> {
-    let reads = |rule: &&Arc<Rule>| rule.enabled && data_streams.iter().any(|stream| rule.reads(stream));
-    rules.iter().filter(reads).cloned().collect()
-}
-
 /// The rules that use the location of an address.
 pub(crate) fn needing_places(rules: &[Arc<Rule>], schema: &Schema) -> Vec<Arc<Rule>> {
     let looks =

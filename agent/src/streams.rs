@@ -1,5 +1,7 @@
 //! The lanes, and the data streams of their events: the one table of what an `index` of a rule can name on this host.
 
+use std::sync::Arc;
+
 use lapwing_engine::Rule;
 
 use crate::sensor;
@@ -32,6 +34,11 @@ impl Streams {
     /// Whether a rule reads these events.
     pub(crate) fn are_read_by(&self, rule: &Rule) -> bool {
         (self.names)().iter().any(|stream| rule.reads(stream))
+    }
+
+    /// The enabled rules that read these events.
+    pub(crate) fn readers(&self, rules: &[Arc<Rule>]) -> Vec<Arc<Rule>> {
+        rules.iter().filter(|rule| rule.enabled && self.are_read_by(rule)).cloned().collect()
     }
 }
 

@@ -177,6 +177,7 @@ fn engine(
 }
 
 /// Anonymous memory of this process, in bytes.
+#[expect(unsafe_code, reason = "mallinfo2 is a call of libc")]
 fn resident() -> u64 {
     // SAFETY: it has no preconditions.
     #[cfg(target_env = "gnu")]

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
 use lapwing_engine::lang::{Diagnostic, Severity};
-use lapwing_engine::{Exceptions, Loaded, Rule, Schema};
+use lapwing_engine::{Exceptions, Loaded, Schema};
 use serde_json::{Map, Value as Json, json};
 
 use self::needs::Needs;
@@ -159,7 +159,7 @@ impl Found {
         let cloudtrail = &config.cloudtrail;
         let geo = Geo::open(cloudtrail.geoip.as_deref(), cloudtrail.asn.as_deref(), &config.state_dir);
         let Some(missing) = geo.missing().filter(|_| cloudtrail.enabled()) else { return };
-        for rule in rules::needing_places(&rules::reading(&loaded.rules, &streams::CLOUDTRAIL), schema) {
+        for rule in rules::needing_places(&streams::CLOUDTRAIL.readers(&loaded.rules), schema) {
             self.notes.push(format!("rule \"{}\" cannot run: {missing}", rule.name));
         }
     }

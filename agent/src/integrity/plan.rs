@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Role;
 use super::content::Stamp;
+use crate::{indicators, rules};
 
 /// A file or folder that the configuration names.
 #[derive(Clone, Debug)]
@@ -26,8 +27,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The plan for a configuration that was read from this path.
-    pub(crate) fn new(config: &Config, path: &Path) -> Self {
+    /// The plan for a configuration file at `path`, with these sections.
+    pub(crate) fn new(path: &Path, rules: &rules::Config, indicators: &indicators::Config) -> Self {
         let all: fn(&str) -> bool = |_| true;
         let root = |path: &Path, role, wanted| {
             Arc::new(Root {
@@ -37,9 +38,9 @@ impl Plan {
             })
         };
         let mut roots = vec![root(path, Role::Configuration, all)];
-        roots.extend(config.rules.paths.iter().map(|path| root(path, Role::Rules, rules::is_rules as _)));
-        roots.push(root(&config.rules.exceptions, Role::Exceptions, rules::is_rules));
-        let indicators = config.indicators.paths.iter();
+        roots.extend(rules.paths.iter().map(|path| root(path, Role::Rules, rules::is_rules as _)));
+        roots.push(root(&rules.exceptions, Role::Exceptions, rules::is_rules));
+        let indicators = indicators.paths.iter();
         roots.extend(indicators.map(|path| root(path, Role::Indicators, indicators::is_wanted as _)));
         // The longest file is last.
         roots.extend(executables().iter().map(|path| root(path, Role::Executable, all)));
@@ -74,6 +75,7 @@ fn executables() -> Vec<PathBuf> {
 }
 
 /// The path by which the program was started, as the kernel has it.
+#[expect(unsafe_code, reason = "the auxiliary vector is read by pointer")]
 fn started_as() -> Option<PathBuf> {
     // SAFETY: it has no preconditions.
     let text = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;

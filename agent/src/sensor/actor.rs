@@ -29,6 +29,7 @@ pub(super) fn of(pid: i32, uid: u32) -> u32 {
 }
 
 /// The owner of the outermost namespace below the initial one; nothing where it is the initial one itself.
+#[expect(unsafe_code, reason = "the ioctl returns a descriptor as a number")]
 fn outermost_owner(mut namespace: File) -> Option<Option<u32>> {
     let mut found = None;
     for _ in 0..USER_NAMESPACES_MAX {

@@ -11,6 +11,7 @@ pub(super) struct PodFilter(pub(super) Filter);
 
 const _: () = assert!(size_of::<PodFilter>() == 4 * SLOTS);
 // SAFETY: an array of numbers, without padding, as was just asserted.
+#[expect(unsafe_code, reason = "aya reads and writes this type as bytes")]
 unsafe impl Pod for PodFilter {}
 
 /// What the kernel leaves out now, and what it would by the rules.

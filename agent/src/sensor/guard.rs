@@ -118,6 +118,7 @@ impl Fault {
 
     /// Puts something harmless into the place of a descriptor that others closed, for the library closes that number once more, and
     /// a new link must not get it. Whether the number is ours; it is not where another file has it already.
+    #[expect(unsafe_code, reason = "fcntl returns a descriptor as a number")]
     pub(super) fn occupy(&self) -> bool {
         if self.is_detached || place(self.fd).is_some_and(|place| place.as_os_str() == NULL) {
             return true;

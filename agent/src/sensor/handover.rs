@@ -48,7 +48,8 @@ const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
 pub(crate) struct Kept(Option<Vec<(String, OwnedFd)>>);
 
 impl Kept {
-    /// Those that this process was started with, as the service. To be called once; it closes the ones it does not know.
+    /// Those that this process was started with, as the service. It is asked once, and closes what it does not know.
+    #[expect(unsafe_code, reason = "descriptors of the service manager arrive as numbers")]
     pub(crate) fn of_manager() -> Self {
         if std::env::var_os(MANAGER).is_none() {
             return Self::nothing();
@@ -206,6 +207,7 @@ pub(super) fn give_links() {
     }
 }
 
+#[expect(unsafe_code, reason = "descriptors of the service manager arrive as numbers")]
 fn keep_links() -> Result<()> {
     let links = links()?;
     // SAFETY: they stay open as long as the programs are attached, and this is before they are let go of.

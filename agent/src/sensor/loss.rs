@@ -21,6 +21,7 @@ pub(super) struct PodCounts(pub(super) Counts);
 
 const _: () = assert!(size_of::<PodCounts>() == 3 * 8 * SLOTS);
 // SAFETY: three arrays of numbers, without padding, as was just asserted.
+#[expect(unsafe_code, reason = "aya reads and writes this type as bytes")]
 unsafe impl Pod for PodCounts {}
 
 /// The account.

@@ -15,6 +15,7 @@ pub(super) struct PodShare(Share);
 
 const _: () = assert!(size_of::<PodShare>() == 4 * 8);
 // SAFETY: four numbers, without padding, as was just asserted.
+#[expect(unsafe_code, reason = "aya reads and writes this type as bytes")]
 unsafe impl Pod for PodShare {}
 
 /// The account of users.

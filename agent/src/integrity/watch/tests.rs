@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::super::trace::Trace;
 use super::*;
-use crate::config::Config;
+use crate::{indicators, rules};
 
 /// A folder with a configuration and rules, and its watch.
 struct Stage {
@@ -36,11 +36,13 @@ fn stage_after(
     for name in ["lapwing.toml", "rules/a.toml", "rules/deep/b.toml"] {
         fs::write(path(name), name).unwrap();
     }
-    let mut config = Config::default();
-    config.rules.paths = vec![path("rules")];
-    config.rules.exceptions = path("exceptions.d");
-    config.indicators.paths = vec![path("indicators.d")];
-    let mut plan = Plan::new(&config, &path("lapwing.toml"));
+    let rules = rules::Config {
+        paths: vec![path("rules")],
+        exceptions: path("exceptions.d"),
+        ..rules::Config::default()
+    };
+    let indicators = indicators::Config { paths: vec![path("indicators.d")] };
+    let mut plan = Plan::new(&path("lapwing.toml"), &rules, &indicators);
     // The test executable is large and does not change.
     plan.roots.retain(|root| root.role != Role::Executable);
     plan.files.retain(|(root, ..)| root.role != Role::Executable);

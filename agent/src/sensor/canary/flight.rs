@@ -94,6 +94,7 @@ fn send() -> io::Result<u16> {
 
 /// What the child makes of itself before it runs the program. The group that it could go back to is nothing by which
 /// anything is decided, and the program's start resets it. That this is forbidden is found out elsewhere.
+#[expect(unsafe_code, reason = "the child sets itself up between fork and exec")]
 fn change() -> io::Result<()> {
     // SAFETY: neither has preconditions.
     unsafe {
@@ -104,6 +105,7 @@ fn change() -> io::Result<()> {
 }
 
 /// Runs this very program in a session of its own, which prints its version and ends.
+#[expect(unsafe_code, reason = "the child sets itself up between fork and exec")]
 fn spawn() -> io::Result<u32> {
     let mut command = Command::new(PROGRAM);
     command.arg(ARGUMENT).env_clear();
