@@ -10,7 +10,6 @@ use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
 
 use crate::bounded::{self, SETTING_BYTES_MAX};
-use crate::integrity::{Role, Root};
 use crate::source::cloudtrail;
 use crate::{alert_log, control, indicators, log, rules, sensor, sink, store};
 
@@ -65,16 +64,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The files that make the agent what it is, where the configuration was read from this path.
-    pub(crate) fn files(&self, path: &Path) -> Vec<Root> {
-        let rules = self.rules.paths.iter().map(|path| Root::new(path, Role::Rules, rules::is_rules));
-        let indicators = self.indicators.paths.iter();
-        let indicators = indicators.map(|path| Root::new(path, Role::Indicators, indicators::is_wanted));
-        let exceptions = Root::new(&self.rules.exceptions, Role::Exceptions, rules::is_rules);
-        let configuration = Root::file(path, Role::Configuration);
-        [configuration].into_iter().chain(rules).chain([exceptions]).chain(indicators).collect()
-    }
-
     /// Reads a configuration file.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ use crate::sensor::{self, Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
+use crate::trace::Trace;
 use crate::{clock, coverage, indicators, memory, privileges, report, rules, store, streams};
 
 /// The scope of the store's rows about the files that the agent loaded.
@@ -350,7 +351,7 @@ impl Lanes<'_> {
             if has_auditd {
                 evaluators.push(self.evaluator(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
             }
-            running.push(self.start(streams::SENSOR.lane, sensor, judges, SENSOR_QUIET)?);
+            running.push(self.start(streams::SENSOR.lane, sensor, evaluators, SENSOR_QUIET)?);
         }
         let mut cloudtrail = None;
         if self.config.cloudtrail.enabled() {
@@ -358,7 +359,7 @@ impl Lanes<'_> {
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
             let rules = streams::CLOUDTRAIL.readers(self.rules);
             let limits = limits(CLOUDTRAIL);
-            let judge = self.judge(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
+            let judge = self.evaluator(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
             running.push(self.start(streams::CLOUDTRAIL.lane, source, vec![judge], CLOUDTRAIL_QUIET)?);
         }
         if running.is_empty() {
@@ -391,8 +392,14 @@ impl Lanes<'_> {
         Ok(source)
     }
 
-    /// What judges a lane's events by these rules, with what they knew when the agent stopped.
-    fn judge(&self, rules: &[Arc<Rule>], lateness: Duration, limits: Limits, view: View) -> Result<Judge> {
+    /// What evaluators a lane's events by these rules, with what they knew when the agent stopped.
+    fn evaluator(
+        &self,
+        rules: &[Arc<Rule>],
+        lateness: Duration,
+        limits: Limits,
+        view: View,
+    ) -> Result<Evaluator> {
         let options = Options { lateness, limits, learn: self.config.rules.learning_period };
         let mut engine = Engine::new(self.schema.clone(), rules, options)
             .with_exceptions(self.exceptions)

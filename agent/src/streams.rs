@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lapwing_engine::Rule;
 
-use crate::sensor;
+use crate::action;
 
 /// Events of one form, by their source.
 pub(crate) struct Streams {
@@ -17,7 +17,7 @@ pub(crate) struct Streams {
 }
 
 /// The sensor's events.
-pub(crate) const SENSOR: Streams = Streams { source: "sensor", lane: "sensor", names: sensor::streams };
+pub(crate) const SENSOR: Streams = Streams { source: "sensor", lane: "sensor", names: action::streams };
 /// The sensor's events in auditd's form.
 pub(crate) const AUDITD: Streams = Streams {
     source: "auditd",

@@ -17,7 +17,7 @@ pub(crate) struct KnownFile {
     pub(crate) length: u64,
 }
 
-impl Place {
+impl KnownFile {
     /// The trace of an open file with at least this many bytes.
     pub(crate) fn new(file: &Metadata, length: u64) -> Self {
         Self { device: file.dev(), inode: file.ino(), length }
@@ -42,7 +42,7 @@ pub(crate) enum How {
 
 impl How {
     /// The difference between the file and what is at its path; `None` if there is none.
-    pub(crate) fn of(place: &Place, now: Option<&Metadata>) -> Option<Self> {
+    pub(crate) fn of(place: &KnownFile, now: Option<&Metadata>) -> Option<Self> {
         match now {
             None => Some(Self::Gone),
             Some(now) if !place.is(now) => Some(Self::Replaced),
@@ -77,7 +77,7 @@ impl Trace {
     }
 
     /// Sets the file that the owner writes to; `None` while it switches files itself.
-    pub(crate) fn set(&self, place: Option<Place>) {
+    pub(crate) fn set(&self, place: Option<KnownFile>) {
         self.state().open = place;
     }
 

@@ -312,7 +312,7 @@ struct Opened {
 
 impl Opened {
     /// Device and inode; `None` for what is not a regular file.
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<KnownFile> {
         let file = self.file.metadata().ok().filter(|file| file.is_file())?;
         Some(KnownFile::new(&file, self.length))
     }

@@ -14,10 +14,11 @@ use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{complain, json_shown};
+use crate::action::{Action, Shows};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Answer, Line, Request};
 use crate::recording;
-use crate::sensor::{self, Action, HookState, Kept, KindCounts, Sensor, SensorStatus, Shows};
+use crate::sensor::{self, HookState, Kept, KindCounts, Sensor, SensorStatus};
 use crate::source::Source as _;
 use crate::terminal::escape;
 

@@ -115,7 +115,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 /// A replay in progress. Its clock is the time of the latest event.
 struct Replaying {
-    engines: Vec<Judge>,
+    engines: Vec<Evaluator>,
     schema: Arc<Schema>,
     output: Output,
     latest: Timestamp,
@@ -132,7 +132,7 @@ impl Replaying {
                 Ok(Recorded { event, .. }) => {
                     self.latest = self.latest.max(event.time());
                     let event = Arc::new(event);
-                    for Judge { view, engine } in &mut self.engines {
+                    for Evaluator { view, engine } in &mut self.engines {
                         if let Some(event) = view(&event) {
                             engine.push(event, &mut self.output);
                         }

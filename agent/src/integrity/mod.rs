@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value as Json, json};
 
-pub(crate) use self::plan::{Plan, Root};
+pub(crate) use self::plan::Plan;
 use self::watch::Watch;
 pub(crate) use self::written::{Rows, Written};
 use crate::alarm::Alarm;
@@ -33,7 +33,7 @@ const CHANGES_MAX: usize = 64;
 
 /// The role of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+enum Role {
     Executable,
     Configuration,
     Rules,

@@ -175,7 +175,7 @@ fn at(path: &Path) -> Option<Metadata> {
 }
 
 /// Whether a file is still in the folder of this path, under another name, with at least the same length.
-fn is_beside(path: &Path, place: &Place) -> bool {
+fn is_beside(path: &Path, place: &KnownFile) -> bool {
     let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return false };
     entries
         .flatten()

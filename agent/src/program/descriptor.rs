@@ -58,12 +58,12 @@ fn has_room(held: &AtomicU64) -> bool {
 }
 
 /// Number of descriptors that are held.
-pub(super) fn held() -> u64 {
+pub(crate) fn held() -> u64 {
     HELD.load(Relaxed)
 }
 
 /// Opens the file of the descriptor for reading.
-pub(super) fn readable(file: &File) -> io::Result<File> {
+pub(crate) fn readable(file: &File) -> io::Result<File> {
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::sync::atomic::AtomicU64;
 
-use super::super::trace::Trace;
 use super::*;
+use crate::trace::Trace;
 use crate::{indicators, rules};
 
 /// A folder with a configuration and rules, and its watch.
