@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_read_and_what_is_wrong_is_told() {
+    fn both_forms_are_read_and_errors_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("a.ndjson", "{\"threat\":{\"indicator\":{\"ip\":\"192.0.2.1\"}}}\n\nno json\n{}\n");

@@ -36,8 +36,8 @@ pub(crate) struct Lane {
     pub(crate) name: &'static str,
     /// Where its events come from.
     pub(crate) source: Box<dyn Source>,
-    /// The engines that evaluate them, each with its view: some rules are written for other names of the same events.
-    pub(crate) evaluators: Vec<Evaluator>,
+    /// What judges them: rules that were written for different words for the same are shown these.
+    pub(crate) rule_views: Vec<RuleView>,
     /// The fields of events.
     pub(crate) schema: Arc<Schema>,
     /// Where its alerts go.
@@ -56,19 +56,19 @@ impl Drop for Bell {
     }
 }
 
-/// An engine, and the view by which it gets the events.
-pub(crate) struct Evaluator {
+/// An engine, and how it is told the events.
+pub(crate) struct RuleView {
     /// The event as the engine's rules expect it; `None` where they know of no such event.
-    pub(crate) view: View,
-    /// Evaluates it.
+    pub(crate) view: EventView,
+    /// What judges it.
     pub(crate) engine: Engine,
 }
 
-/// A view of events, such as auditd's; `None` where it has no such event.
-pub(crate) type View = fn(&Arc<Event>) -> Option<Arc<Event>>;
+/// How an event is told.
+pub(crate) type EventView = fn(&Arc<Event>) -> Option<Arc<Event>>;
 
 /// What others hold of a lane at work.
-pub(crate) struct Running {
+pub(crate) struct LaneHandle {
     /// The thread; it ends with the source.
     pub(crate) thread: JoinHandle<Result<()>>,
     /// For those who ask it something.
@@ -164,7 +164,7 @@ impl Lane {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(self, bell: Bell) -> Result<Running> {
+    pub(crate) fn start(self, bell: Bell) -> Result<LaneHandle> {
         let (inbox, requests) = unbounded();
         let client = LaneClient { name: self.name, inbox, beats: Arc::default() };
         let name = self.name;
@@ -188,7 +188,7 @@ impl Lane {
                 work.run_to_end().with_context(|| format!("lane {name}"))
             })
             .with_context(|| format!("cannot start the thread `{name}`"))?;
-        Ok(Running { thread, client })
+        Ok(LaneHandle { thread, client })
     }
 }
 
@@ -230,9 +230,9 @@ impl Work {
 
     /// Hands over what rules hold that is not complete, a rule's after the other.
     fn suspend(&mut self) -> Result<()> {
-        for evaluator in 0..self.lane.evaluators.len() {
-            for rule in 0..self.lane.evaluators[evaluator].engine.rules().count() {
-                self.output.changes.extend(self.lane.evaluators[evaluator].engine.suspend_rule(rule));
+        for view in 0..self.lane.rule_views.len() {
+            for rule in 0..self.lane.rule_views[view].engine.rules().count() {
+                self.output.changes.extend(self.lane.rule_views[view].engine.suspend_rule(rule));
                 let changes = self.output.changes.iter().map(|changed| changed.change.value.as_ref());
                 if changes.flatten().map(Vec::len).sum::<usize>() >= DELIVERY_BYTES_MAX {
                     let checkpoint = Checkpoint { changes: self.changes(), done: None };
@@ -260,15 +260,15 @@ impl Work {
             self.events += 1;
             self.clock.see(event.time());
             self.show(&event);
-            for Evaluator { view, engine } in &mut self.lane.evaluators {
+            for RuleView { view, engine } in &mut self.lane.rule_views {
                 if let Some(event) = view(&event) {
                     engine.push(event, &mut self.output);
                 }
             }
         }
         if let Some(now) = self.clock.now(self.lane.quiet, self.lane.source.now()) {
-            for evaluator in &mut self.lane.evaluators {
-                evaluator.engine.advance(now, &mut self.output);
+            for rule_view in &mut self.lane.rule_views {
+                rule_view.engine.advance(now, &mut self.output);
             }
         }
         let alerts = std::mem::take(&mut self.output.alerts);
@@ -353,18 +353,18 @@ impl Work {
 
     /// The exceptions for rules that run here, and how often each kept something back.
     fn exceptions(&self) -> Vec<Json> {
-        let mut counted: Vec<(&Arc<Exception>, u64)> = Vec::new();
-        for Evaluator { engine, .. } in &self.lane.evaluators {
+        let mut listed: Vec<(&Arc<Exception>, u64)> = Vec::new();
+        for RuleView { engine, .. } in &self.lane.rule_views {
             let is_for_any = |exception: &Exception| engine.rules().any(|rule| exception.is_for(rule));
             for (exception, kept_back) in engine.exceptions().filter(|(exception, _)| is_for_any(exception)) {
-                match counted.iter_mut().find(|(known, _)| Arc::ptr_eq(known, exception)) {
+                match listed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, exception)) {
                     Some((_, count)) => *count += kept_back,
-                    None => counted.push((exception, kept_back)),
+                    None => listed.push((exception, kept_back)),
                 }
             }
         }
         let now = clock::now();
-        let exceptions = counted.into_iter().map(|(exception, kept_back)| {
+        let exceptions = listed.into_iter().map(|(exception, kept_back)| {
             json!({
                 "place": format!("{}:{}", exception.file, exception.line),
                 "suppressed_by_exception": kept_back,
@@ -378,20 +378,20 @@ impl Work {
 
     /// What `max_signals` holds back in time spans that are not over, by rule and by who did what.
     fn held_back(&self) -> Vec<Json> {
-        let engines = self.lane.evaluators.iter().map(|evaluator| &evaluator.engine);
+        let engines = self.lane.rule_views.iter().map(|rule_view| &rule_view.engine);
         let rules = engines.flat_map(Engine::held_back).take(HELD_BACK_RULES_MAX);
         let rows = rules.flat_map(|(rule, _, rows)| {
             rows.into_iter().take(HELD_BACK_ROWS_MAX).map(|row| {
-                let mut json = alert::cause::held_back(&row);
-                json["rule"] = rule.name.as_str().into();
-                json
+                let mut listed = alert::cause::held_back(&row);
+                listed["rule"] = rule.name.as_str().into();
+                listed
             })
         });
         rows.collect()
     }
 
     fn status(&self) -> Json {
-        let engines = || self.lane.evaluators.iter().map(|evaluator| &evaluator.engine);
+        let engines = || self.lane.rule_views.iter().map(|rule_view| &rule_view.engine);
         let sum = |of: fn(&Counters) -> u64| engines().map(|engine| of(&engine.counters())).sum::<u64>();
         json!({
             "name": self.lane.name,

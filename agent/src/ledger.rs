@@ -11,7 +11,7 @@ mod follow;
 mod status;
 mod writer;
 
-pub(crate) use status::{Report, Status};
+pub(crate) use status::{LedgerReport, Status};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -288,7 +288,7 @@ impl LedgerClient {
     }
 
     /// Counters and alarms; it never waits for the disk.
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> LedgerReport {
         self.status.report()
     }
 

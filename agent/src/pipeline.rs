@@ -27,16 +27,15 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::control::Server;
-use crate::edges::{self, Edges, join_by};
-use crate::integrity::{self, Plan, Rows, Written};
-use crate::lane::{self, Bell, Evaluator, Lane, LaneClient, View};
+use crate::integrity::{self, Plan, Rows, Trace, Written};
+use crate::lane::{self, Bell, EventView, Lane, LaneClient, LaneHandle, RuleView};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
-use crate::sensor::{self, Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
+use crate::runtime::{self, AsyncRuntime, RuntimeThread, join_by};
+use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::trace::Trace;
-use crate::{clock, coverage, indicators, memory, privileges, report, rules, store, streams};
+use crate::{clock, coverage, indicators, privileges, report, rules, store, trim_rss};
 
 /// The scope of the store's rows about the files that the agent loaded.
 const FILES_SCOPE: &str = "files";
@@ -56,9 +55,9 @@ const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
 /// that.
 const SENSOR_QUIET: Duration = Duration::from_secs(1);
 
-/// How long after a stop lanes, then the edges, and then the ledger may still run.
+/// How long after a stop lanes, then the runtime, and then the ledger may still run.
 const LANES_END_MAX: Duration = Duration::from_secs(6);
-const EDGES_END_MAX: Duration = Duration::from_millis(8500);
+const RUNTIME_END_MAX: Duration = Duration::from_millis(8500);
 const LEDGER_END_MAX: Duration = Duration::from_secs(9);
 /// How long after the start the threads run none of the code any more that only their own start needs.
 const THREADS_START: Duration = Duration::from_secs(1);
@@ -71,15 +70,15 @@ const END_MAX: Duration = Duration::from_millis(9500);
 /// What kept it from running: said before anything is started where it can be known then.
 pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
-    memory::share_heaps();
-    edges::outlive_limits()?;
-    let plan = config.sensor.enabled.then(|| Plan::new(path, &config.rules, &config.indicators));
+    trim_rss::share_heaps();
+    runtime::ignore_rlimit_signals()?;
+    let plan = config.sensor.enabled.then(|| Plan::new(config, path));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut sensor =
-        config.sensor.enabled.then(|| start_sensor(config, &loaded, &exceptions, &stop)).transpose()?;
-    privileges::drop_needless()?;
+        config.sensor.enabled.then(|| sensor(config, &loaded, &exceptions, &stop)).transpose()?;
+    privileges::drop_capabilities()?;
 
     let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();
     let ledger = ledger::start(&Settings {
@@ -91,7 +90,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let client = Arc::new(ledger.client.clone());
     let written = written(config, &ledger.traces, &client)?;
     watch_files(sensor.as_mut(), plan, written, &stop)?;
-    let (edges, upstream) = (Edges::new()?, Edges::new()?);
+    let (runtime, upstream) = (AsyncRuntime::new()?, AsyncRuntime::new()?);
     let (bell, rung) = crossbeam_channel::unbounded();
     let lanes = Lanes {
         config,
@@ -103,12 +102,12 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
         client: &ledger.client,
         bell: &bell,
     };
-    let Sources { running, cloudtrail } = lanes.start_all(sensor, &edges)?;
+    let Sources { running, cloudtrail } = lanes.start_all(sensor, &runtime)?;
     let clients: Vec<LaneClient> = running.iter().map(|lane| lane.client.clone()).collect();
     let (control, queues_ended) = cloudtrail.unzip();
     let stop = Stop { sensor: stop, cloudtrail: control.clone(), ledger: ledger.client.clone(), bell };
     let stopped = stop.clone();
-    edges::on_signals(&edges.handle(), move || stopped.all(), on_reload(&ledger, control))?;
+    runtime::on_signals(&runtime.handle(), move || stopped.all(), on_reload(&ledger, control))?;
     let about = About {
         config,
         loaded: &loaded,
@@ -117,14 +116,14 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
         sinks: &sinks,
         started,
     };
-    about.serve(&edges, &clients, &ledger.client)?;
+    about.serve(&runtime, &clients, &ledger.client)?;
     let delivered = upstream.handle().spawn(sink::run(sinks, ledger.client.clone()));
     let upstream = upstream.start("sinks", async move {
         // A task that panicked has said so.
         let _ = delivered.await;
     })?;
-    edges::tell_service_manager(&edges.handle(), clients);
-    let edges = edges.start("edges", async move {
+    runtime::notify_service_manager(&runtime.handle(), clients);
+    let runtime = runtime.start("async-io", async move {
         if let Some(queues_ended) = queues_ended {
             queues_ended.await;
         }
@@ -136,21 +135,21 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     wait_for_the_end(&rung);
     stop.all();
     drop((stop, client));
-    end(running, ledger, [upstream, edges])
+    end(running, ledger, [upstream, runtime])
 }
 
 /// Waits for SIGTERM, or for the end of a lane: the agent does not go on with half of its sources, the service manager starts it
 /// anew. Memory that only the start needed is given back now, and once the threads have started too.
 fn wait_for_the_end(rung: &Receiver<()>) {
-    memory::release();
+    trim_rss::release();
     if rung.recv_timeout(THREADS_START) == Err(RecvTimeoutError::Timeout) {
-        memory::release();
+        trim_rss::release();
         let _ = rung.recv();
     }
 }
 
 /// Waits for the ends of all, in their order, and for none too long.
-fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: [edges::Running; 2]) -> Result<()> {
+fn end(lanes: Vec<LaneHandle>, ledger: ledger::Started, runtime: [RuntimeThread; 2]) -> Result<()> {
     let stopped = Instant::now();
     let last = move || {
         std::thread::sleep(END_MAX);
@@ -159,14 +158,14 @@ fn end(lanes: Vec<lane::Running>, ledger: ledger::Started, edges: [edges::Runnin
     // Without it the others still have their times.
     let _ = std::thread::Builder::new().name("end".to_owned()).spawn(last);
     let mut outcome = Ok(());
-    for lane::Running { client, thread } in lanes {
+    for LaneHandle { client, thread } in lanes {
         let late = || Err(anyhow!("lane {} did not end in time, or panicked", client.name()));
         outcome = outcome.and(join_by(thread, stopped + LANES_END_MAX).unwrap_or_else(late));
     }
     let ledger::Started { sender, client, thread, remains, .. } = ledger;
     drop(sender);
-    for (name, edges) in ["the sinks", "the control socket and queues"].into_iter().zip(edges) {
-        if !edges.finish(stopped + EDGES_END_MAX) {
+    for (name, runtime) in ["the sinks", "the control socket and queues"].into_iter().zip(runtime) {
+        if !runtime.finish(stopped + RUNTIME_END_MAX) {
             tracing::error!("{name} did not end in time; the next run does what is left");
         }
     }
@@ -323,14 +322,14 @@ type QueuesEnded = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The sources that run, each on a lane of its own.
 struct Sources {
-    running: Vec<lane::Running>,
-    /// CloudTrail's control, and the end of its queues.
+    running: Vec<LaneHandle>,
+    /// How CloudTrail's is told what to do, and the end of what it does with queues.
     cloudtrail: Option<(Control, QueuesEnded)>,
 }
 
 impl Lanes<'_> {
     /// Starts the lane of every source that there is.
-    fn start_all(&self, sensor: Option<Sensor>, edges: &Edges) -> Result<Sources> {
+    fn start_all(&self, sensor: Option<Sensor>, runtime: &AsyncRuntime) -> Result<Sources> {
         let mut running = Vec::new();
         let for_host =
             sensor.is_some().then(|| coverage::of_lane(self.rules, self.schema, &self.config.sensor));
@@ -346,21 +345,22 @@ impl Lanes<'_> {
                 sensor.filter(&rules);
             }
             let [rules, for_auditd] = rules;
-            let mut evaluators =
-                vec![self.evaluator(&rules, Duration::ZERO, limits(HOST), |event| Some(event.clone()))?];
+            let mut rule_views =
+                vec![self.rule_view(&rules, Duration::ZERO, limits(HOST), |event| Some(event.clone()))?];
             if has_auditd {
-                evaluators.push(self.evaluator(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
+                rule_views.push(self.rule_view(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
             }
-            running.push(self.start(streams::SENSOR.lane, sensor, evaluators, SENSOR_QUIET)?);
+            running.push(self.start(SENSOR_LANE, sensor, rule_views, SENSOR_QUIET)?);
         }
         let mut cloudtrail = None;
         if self.config.cloudtrail.enabled() {
-            let mut source = self.cloudtrail(edges)?;
+            let mut source = self.cloudtrail(runtime)?;
             cloudtrail = Some((source.control(), Box::pin(source.queues_ended()) as QueuesEnded));
             let rules = streams::CLOUDTRAIL.readers(self.rules);
             let limits = limits(CLOUDTRAIL);
-            let judge = self.evaluator(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
-            running.push(self.start(streams::CLOUDTRAIL.lane, source, vec![judge], CLOUDTRAIL_QUIET)?);
+            let rule_view =
+                self.rule_view(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
+            running.push(self.start("cloudtrail", source, vec![rule_view], CLOUDTRAIL_QUIET)?);
         }
         if running.is_empty() {
             bail!(NO_SOURCE);
@@ -378,12 +378,12 @@ impl Lanes<'_> {
         Ok(rows)
     }
 
-    /// Opens the CloudTrail source, and reports which rules cannot run on it.
-    fn cloudtrail(&self, edges: &Edges) -> Result<CloudTrail> {
+    /// Opens the CloudTrail source, and tells which rules cannot run on it.
+    fn cloudtrail(&self, runtime: &AsyncRuntime) -> Result<CloudTrail> {
         let rows = |scope: &str| self.rows(scope);
         let config = &self.config.cloudtrail;
         let source =
-            CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &edges.handle())?;
+            CloudTrail::open(config, self.schema.clone(), rows, &self.config.state_dir, &runtime.handle())?;
         if let Some(missing) = source.geoip_missing() {
             for rule in rules::needing_places(&streams::CLOUDTRAIL.readers(self.rules), self.schema) {
                 tracing::warn!("rule \"{}\" cannot run: {missing}", rule.name);
@@ -392,15 +392,15 @@ impl Lanes<'_> {
         Ok(source)
     }
 
-    /// What evaluators a lane's events by these rules, with what they knew when the agent stopped.
-    fn evaluator(
+    /// What judges a lane's events by these rules, with what they knew when the agent stopped.
+    fn rule_view(
         &self,
         rules: &[Arc<Rule>],
         lateness: Duration,
         limits: Limits,
-        view: View,
-    ) -> Result<Evaluator> {
-        let options = Options { lateness, limits, learn: self.config.rules.learning_period };
+        view: EventView,
+    ) -> Result<RuleView> {
+        let options = Options { lateness, limits, learn: self.config.rules.learn };
         let mut engine = Engine::new(self.schema.clone(), rules, options)
             .with_exceptions(self.exceptions)
             .with_indicators(self.indicators);
@@ -414,19 +414,19 @@ impl Lanes<'_> {
             self.client.rows(&lane::scope(&id), &mut restore).with_context(|| format!("rule {id}"))?;
         }
         settled.finish();
-        Ok(Evaluator { view, engine })
+        Ok(RuleView { view, engine })
     }
 
     fn start(
         &self,
         name: &'static str,
         source: impl Source + 'static,
-        evaluators: Vec<Evaluator>,
+        rule_views: Vec<RuleView>,
         quiet: Duration,
-    ) -> Result<lane::Running> {
+    ) -> Result<LaneHandle> {
         let (source, schema, ledger) = (Box::new(source), self.schema.clone(), self.sender.clone());
         let bell = Bell(self.bell.clone());
-        Lane { name, source, schema, evaluators, ledger, quiet }.start(bell)
+        Lane { name, source, schema, rule_views, ledger, quiet }.start(bell)
     }
 }
 
@@ -488,7 +488,7 @@ struct About<'a> {
 impl About<'_> {
     /// Opens the control socket, by which others know that the agent runs. What can fail comes before it, and signals are caught
     /// before it: a client that finds it may end the agent.
-    fn serve(&self, edges: &Edges, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
+    fn serve(&self, runtime: &AsyncRuntime, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
         let started = self.started;
         let refused = self.loaded.refused();
         let enabled = self.loaded.rules.iter().filter(|rule| rule.enabled).count();
@@ -510,7 +510,7 @@ impl About<'_> {
                 "sinks": sinks.iter().map(|sink| sink.report()).collect::<Vec<_>>(),
             })
         };
-        let runtime = edges.handle();
+        let runtime = runtime.handle();
         let _entered = runtime.enter();
         let server = Server::bind(&self.config.control.socket, lanes.to_vec(), self.schema.clone(), status)?;
         runtime.spawn(server.run());

@@ -93,9 +93,9 @@ pub(crate) struct Recorder<W> {
 }
 
 /// Reads a recording's events, as lines.
-pub(crate) struct Recording<R: Read> {
+pub(crate) struct RecordingReader<R: Read> {
     zstd: Zstd<BufReader<R>>,
-    notes: Arc<Mutex<Notes>>,
+    notes_read: Arc<Mutex<RecordingNotes>>,
     /// The frame that is read, whole and checked.
     frame: Cursor<Vec<u8>>,
     is_over: bool,
@@ -103,7 +103,7 @@ pub(crate) struct Recording<R: Read> {
 
 /// What a recording's notes have said so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Notes {
+pub(crate) struct RecordingNotes {
     /// How many events were missed when it was recorded.
     pub(crate) missed: u64,
     /// Whether its end was read.
@@ -112,8 +112,8 @@ pub(crate) struct Notes {
 
 /// A stream of which it is known whether it is a recording.
 pub(crate) enum Begun<R: Read> {
-    /// It is; its header, its lines, and its notes.
-    Recording(Box<Head>, Box<Recording<R>>, Arc<Mutex<Notes>>),
+    /// It is; what the head tells, the lines, and what is told between them.
+    Recording(Box<Head>, Box<RecordingReader<R>>, Arc<Mutex<RecordingNotes>>),
     /// It is not: the stream from its beginning.
     Other(io::Chain<Cursor<Vec<u8>>, R>),
 }
@@ -248,18 +248,19 @@ pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> 
         return Err(RecordingError::Version(format));
     }
     let head = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
-    let notes = Arc::<Mutex<Notes>>::default();
-    let taken = notes.clone();
+    let notes_read = Arc::<Mutex<RecordingNotes>>::default();
+    let notes = notes_read.clone();
     let zstd = Zstd::with_notes(BufReader::new(reader), MAGIC, FRAME_BYTES_MAX as u64, move |content| {
-        let mut notes = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes_read = notes.lock().unwrap_or_else(PoisonError::into_inner);
         match serde_json::from_slice(content)? {
-            Note::Missed(events) => notes.missed = notes.missed.saturating_add(events),
-            Note::End { .. } => notes.is_ended = true,
+            Note::Missed(events) => notes_read.missed = notes_read.missed.saturating_add(events),
+            Note::End { .. } => notes_read.is_ended = true,
         }
         Ok(())
     });
-    let recording = Recording { zstd, notes: notes.clone(), frame: Cursor::default(), is_over: false };
-    Ok(Begun::Recording(Box::new(head), Box::new(recording), notes))
+    let recording =
+        RecordingReader { zstd, notes_read: notes_read.clone(), frame: Cursor::default(), is_over: false };
+    Ok(Begun::Recording(Box::new(head), Box::new(recording), notes_read))
 }
 
 /// The one thing that the heads of all versions say.
@@ -268,17 +269,17 @@ struct Format {
     lapwing_recording: u32,
 }
 
-impl<R: Read> Recording<R> {
+impl<R: Read> RecordingReader<R> {
     /// Goes to the next frame; false at the end.
     fn advance(&mut self) -> io::Result<bool> {
         self.frame.set_position(0);
         let is_there = self.zstd.frame(self.frame.get_mut(), FRAME_BYTES_MAX)?;
-        let is_ended = self.notes.lock().unwrap_or_else(PoisonError::into_inner).is_ended;
+        let is_ended = self.notes_read.lock().unwrap_or_else(PoisonError::into_inner).is_ended;
         if is_there || is_ended { Ok(is_there) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 
-impl<R: Read> Read for Recording<R> {
+impl<R: Read> Read for RecordingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let length = self.frame.read(buffer)?;
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn a_recording_returns_what_was_written() {
         let (bytes, _) = recording(&[&["a", "b"], &["c"], &[]]);
         let (text, error) = read(&bytes);
         assert_eq!((text.as_str(), error.is_none()), ("a\nb\nc\n", true));
@@ -344,34 +345,35 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_judged_again_when_it_was() {
+    fn a_replayed_event_keeps_both_of_its_times() {
         let (schema, time) = (Schema::new(), Timestamp::from_nanos);
-        for (wall, monotonic) in [(5, 5), (5_000_000_007, 3)] {
-            let event =
-                Event::new(time(wall), Fields::new(), Vec::new()).with_correlation_time(time(monotonic));
+        for (notes_read, judged) in [(5, 5), (5_000_000_007, 3)] {
+            let event = Event::new(time(notes_read), Fields::new(), Vec::new()).judged_at(time(judged));
             let mut line = Vec::new();
             write_line(&event, &schema, &mut line);
             let again = Event::from_json(&schema, &serde_json::from_slice(&line).unwrap()).unwrap();
-            assert_eq!((again.time(), again.timestamp()), (time(monotonic), time(wall)));
+            assert_eq!((again.time(), again.told_time()), (time(judged), time(notes_read)));
         }
     }
 
     #[test]
-    fn what_was_missed_is_told() {
+    fn missed_events_are_counted_in_the_recording() {
         let mut recorder = Recorder::new(Vec::new(), &head()).unwrap();
         recorder.event(b"a\n").unwrap();
         recorder.missed(3).unwrap();
         recorder.missed(4).unwrap();
         let (bytes, written) = recorder.end().unwrap();
         assert_eq!((written.events, written.missed, written.bytes), (1, 7, bytes.len() as u64));
-        let Ok(Begun::Recording(_, mut recording, notes)) = begin(&bytes[..]) else { panic!("no recording") };
+        let Ok(Begun::Recording(_, mut recording, notes_read)) = begin(&bytes[..]) else {
+            panic!("no recording")
+        };
         io::copy(&mut recording, &mut io::sink()).unwrap();
-        assert_eq!(notes.lock().unwrap().missed, 7);
+        assert_eq!(notes_read.lock().unwrap().missed, 7);
     }
 
     /// Wherever it is cut, whole frames before are read and the missing end is reported.
     #[test]
-    fn a_torn_end_is_told_and_what_is_before_it_is_read() {
+    fn a_truncated_recording_is_reported_and_read_up_to_the_cut() {
         let (bytes, end) = recording(&[&["first"], &["second"]]);
         let start = recording(&[]).1;
         for length in start..bytes.len() {
@@ -388,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_bytes_are_told_and_never_taken_for_events() {
+    fn corrupt_bytes_are_reported_and_never_read_as_events() {
         let (bytes, _) = recording(&[&["first event"], &["second event"]]);
         let (start, wanted) = (recording(&[]).1, b"first event\nsecond event\n");
         for place in start..bytes.len() {
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_other_files_are_told_apart() {
+    fn other_versions_and_other_files_are_distinguished() {
         let note = |content: &str| {
             let length = u32::try_from(content.len()).unwrap();
             [&MAGIC[..], &length.to_le_bytes(), content.as_bytes()].concat()

@@ -14,11 +14,11 @@ use lapwing_engine::{Engine, Options, Output, Rule, Schema, Timestamp};
 use super::{Refused, complain, print, print_json, print_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
-use crate::lane::{Evaluator, View};
+use crate::lane::{EventView, RuleView};
 use crate::recording::Head;
 use crate::sensor::as_auditd;
 use crate::source::cloudtrail::Geo;
-use crate::source::{Documents, Recorded, Recording, Replay};
+use crate::source::{Documents, Recorded, Replay, ReplayEvents};
 use crate::terminal::escape;
 use crate::{clock, coverage, indicators, rules};
 
@@ -70,22 +70,22 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let first = files.next().context("no file is given")??;
     let is_recording = first.head().is_some();
     let indicators = Arc::new(indicators);
-    let engine_of = |view: View, rules: &[Arc<Rule>], lateness| {
+    let rule_view = |view: EventView, rules: &[Arc<Rule>], lateness| {
         let limits = Limits { unordered_bytes_max: UNORDERED_BYTES_MAX, ..Limits::default() };
         let options = Options { lateness, limits, ..Options::default() };
         let engine = Engine::new(schema.clone(), rules, options);
-        Evaluator { view, engine: engine.with_exceptions(&exceptions.list).with_indicators(&indicators) }
+        RuleView { view, engine: engine.with_exceptions(&exceptions.list).with_indicators(&indicators) }
     };
-    let as_it_is: View = |event| Some(event.clone());
-    let engines = if is_recording {
-        // As in the agent: events are in the order in which they were evaluated.
+    let as_it_is: EventView = |event| Some(event.clone());
+    let rule_views = if is_recording {
+        // As in the agent: the order is that in which events were judged.
         let [rules, for_auditd] = coverage::of_lane(&loaded.rules, &schema, &config.sensor);
-        vec![engine_of(as_it_is, &rules, Duration::ZERO), engine_of(as_auditd, &for_auditd, Duration::ZERO)]
+        vec![rule_view(as_it_is, &rules, Duration::ZERO), rule_view(as_auditd, &for_auditd, Duration::ZERO)]
     } else {
-        vec![engine_of(as_it_is, &loaded.rules, LATENESS)]
+        vec![rule_view(as_it_is, &loaded.rules, LATENESS)]
     };
     let mut replaying = Replaying {
-        engines,
+        rule_views,
         schema: schema.clone(),
         output: Output::default(),
         latest: Timestamp::MIN,
@@ -107,15 +107,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         ensure!(is_like, "{name}: files of `lapwing record` and other events cannot be replayed together");
         replaying.run(replay.events(documents))?;
     }
-    let Replaying { engines, output, .. } = &mut replaying;
-    engines.iter_mut().for_each(|engine_of| engine_of.engine.finish(output));
-    replaying.print_alerts()?;
+    let Replaying { rule_views, output, .. } = &mut replaying;
+    rule_views.iter_mut().for_each(|view| view.engine.finish(output));
+    replaying.tell()?;
     Ok(replaying.refused.finish())
 }
 
 /// A replay in progress. Its clock is the time of the latest event.
 struct Replaying {
-    engines: Vec<Evaluator>,
+    rule_views: Vec<RuleView>,
     schema: Arc<Schema>,
     output: Output,
     latest: Timestamp,
@@ -126,13 +126,13 @@ struct Replaying {
 }
 
 impl Replaying {
-    fn run(&mut self, mut events: Recording<'_>) -> Result<()> {
+    fn run(&mut self, mut events: ReplayEvents<'_>) -> Result<()> {
         for event in &mut events {
             match event {
                 Ok(Recorded { event, .. }) => {
                     self.latest = self.latest.max(event.time());
                     let event = Arc::new(event);
-                    for Evaluator { view, engine } in &mut self.engines {
+                    for RuleView { view, engine } in &mut self.rule_views {
                         if let Some(event) = view(&event) {
                             engine.push(event, &mut self.output);
                         }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::AlertDocument;
 use crate::alert_log::{Forward, Position};
-use crate::store::{Place, Reach, Store};
+use crate::store::{DocumentLocation, LogCursor, Store};
 use crate::{alert, clock};
 
 /// How much of the log is taken over in one transaction.
@@ -34,7 +34,7 @@ pub(super) enum Taken {
 /// Takes over what the log has and the store does not, at start. What finds no room stays in the log, and is
 /// known.
 pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
-    let position = store.position(Reach::Taken)?;
+    let position = store.position(LogCursor::Taken)?;
     let was_empty = position == Some(Position::default());
     let (_, found) = Forward::new(log.to_owned(), position)?;
     let since = if found || was_empty { Timestamp::MIN } else { clock::now() - RESEND_AGE_MAX };
@@ -52,7 +52,7 @@ pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
 
 /// Reads on in the log from where the store is. The spool gets alerts that are not older than `since`.
 pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Result<Taken> {
-    let (mut reader, _) = Forward::new(log.to_owned(), store.position(Reach::Taken)?)?;
+    let (mut reader, _) = Forward::new(log.to_owned(), store.position(LogCursor::Taken)?)?;
     let mut changes = store.change()?;
     let mut position = reader.position().clone();
     let (mut line, mut bytes) = (Vec::new(), 0);
@@ -66,7 +66,9 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
         bytes += line.len();
         match read(&line) {
             Some(alert) if alert.time < since => changes.recall(&alert)?,
-            Some(alert) if changes.alert(&alert, Place::Spool)? == Place::Log => break Taken::Full,
+            Some(alert) if changes.alert(&alert, DocumentLocation::Spool)? == DocumentLocation::Log => {
+                break Taken::Full;
+            }
             _ => {}
         }
         position.clone_from(reader.position());
@@ -77,9 +79,9 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
             reader.passed_over()
         );
     }
-    changes.position(Reach::Taken, &position)?;
+    changes.position(LogCursor::Taken, &position)?;
     if taken == Taken::All {
-        changes.position(Reach::Known, &position)?;
+        changes.position(LogCursor::Known, &position)?;
         let missed = changes.miss()?;
         if missed > 0 {
             tracing::error!(
@@ -93,15 +95,15 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
 
 /// Remembers the ids of what does not fit, so that an alert that is raised again is deduplicated.
 fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
-    let (mut reader, _) = Forward::new(log.to_owned(), store.position(Reach::Known)?)?;
+    let (mut reader, _) = Forward::new(log.to_owned(), store.position(LogCursor::Known)?)?;
     let mut changes = store.change()?;
     let mut line = Vec::new();
     while reader.next_line(&mut line)? {
         if let Some(alert) = read(&line) {
-            changes.alert(&alert, Place::Log)?;
+            changes.alert(&alert, DocumentLocation::Log)?;
         }
     }
-    changes.position(Reach::Known, reader.position())?;
+    changes.position(LogCursor::Known, reader.position())?;
     Ok(changes.commit()?)
 }
 

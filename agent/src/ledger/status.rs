@@ -58,7 +58,7 @@ pub(crate) struct Status {
 
 /// A [`Status`] at one moment.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct LedgerReport {
     /// Alerts written to the log in this run.
     pub(crate) alerts_written: u64,
     /// Alerts of this run that were known already and not written again.
@@ -171,11 +171,11 @@ impl Status {
     }
 
     /// The counters now.
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> LedgerReport {
         let retained = |count: fn(&Retention) -> &AtomicU64| {
             self.retention.get().map_or(0, |retention| count(retention).load(Relaxed))
         };
-        Report {
+        LedgerReport {
             alerts_written: self.written.load(Relaxed),
             alerts_deduplicated: self.repeated.load(Relaxed),
             commits: self.committed.load(Relaxed),

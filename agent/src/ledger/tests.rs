@@ -367,7 +367,7 @@ fn a_full_disk_is_waited_for() {
 }
 
 #[test]
-fn what_a_full_disk_does_not_take_at_the_end_is_told() {
+fn alerts_that_a_full_disk_does_not_take_at_the_end_are_reported() {
     if !is_root() {
         return;
     }

@@ -25,8 +25,8 @@ use self::held::{Cursors, Held};
 use super::follow::{self, Taken};
 use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status, Weighed};
 use crate::alert_log::AlertLog;
-use crate::store::{self, Place, Reach, Spooled, Store};
-use crate::trace::Trace;
+use crate::integrity::Trace;
+use crate::store::{self, DocumentLocation, LogCursor, Spooled, Store};
 
 /// How much is taken from the inbox before it is written.
 const TAKEN_BYTES_MAX: usize = 1 << 20;
@@ -361,9 +361,9 @@ impl Writer {
         let mut behind = self.behind || gap;
         let mut changes = self.store.change()?;
         for (number, alert) in self.held.numbered().filter(|_| !gap) {
-            let place = if behind { Place::Log } else { Place::Spool };
+            let place = if behind { DocumentLocation::Log } else { DocumentLocation::Spool };
             changes.number_from(number);
-            behind |= changes.alert(alert, place)? == Place::Log;
+            behind |= changes.alert(alert, place)? == DocumentLocation::Log;
         }
         if self.held.left_out || !gap {
             changes.number_from(self.held.next());
@@ -378,9 +378,9 @@ impl Writer {
             && !gap
             && let Some(position) = self.log.position()
         {
-            changes.position(Reach::Known, &position)?;
+            changes.position(LogCursor::Known, &position)?;
             if !behind {
-                changes.position(Reach::Taken, &position)?;
+                changes.position(LogCursor::Taken, &position)?;
             }
         }
         changes.commit()?;

@@ -26,7 +26,8 @@ use super::loss::PodCounts;
 use super::shares::{PodShare, Shares};
 use super::{bpf, btf};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
-use crate::causes::causes;
+use crate::config::SensorConfig;
+use crate::error_chain::error_chain;
 
 /// The kernel programs; empty where this binary was built without them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
@@ -132,7 +133,8 @@ pub(super) fn start(config: &Config) -> Result<Loaded, StartError> {
         );
     }
     let mut ebpf = load(config, &layout, pid_namespace)?;
-    want(&mut ebpf, &config.env_vars.beginnings()).map_err(|error| StartError::Refused(causes(&error)))?;
+    want(&mut ebpf, &config.env_vars.beginnings())
+        .map_err(|error| StartError::Refused(error_chain(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|_| StartError::BadBtf)?;
     let is_inner = pid_namespace != 0;
     let hooks = hook::attach_all(&mut ebpf, &btf, &config.hooks, config.udp, is_inner);
@@ -141,7 +143,7 @@ pub(super) fn start(config: &Config) -> Result<Loaded, StartError> {
     freeze(&ebpf);
     // Only programs that were built to log have a map for it.
     let logger = EbpfLogger::init(&mut ebpf).ok();
-    let refused = |error: &dyn std::error::Error| StartError::Refused(causes(error));
+    let refused = |error: &dyn std::error::Error| StartError::Refused(error_chain(error));
     let ids = ebpf.maps().filter_map(|(_, map)| Some(data(map)?.info().ok()?.id())).collect();
     let mut maps = Maps::new();
     let mut map = |name| {
@@ -189,7 +191,7 @@ fn load(config: &Config, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, St
         .override_global("CONNECTIONS_MARK_BYTES", &connections_mark, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .load(OBJECT);
-    loaded.map_err(|error| StartError::Refused(causes(&error)))
+    loaded.map_err(|error| StartError::Refused(error_chain(&error)))
 }
 
 /// Maps that the agent writes while it runs. The first is read back ([`Filters`](super::filter::Filters)), the second once

@@ -19,12 +19,12 @@ impl Backoff {
         Self { failures: 0, delay_max }
     }
 
-    /// The wait after one more failure; at least the `Retry-After` of upstream.
+    /// The wait after one more failure; at least as long as upstream asked for.
     pub(super) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let ceiling = DELAY_MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.delay_max);
         self.failures = self.failures.saturating_add(1);
         let jittered = ceiling.mul_f64(fastrand::f64());
-        retry_after.map_or(jittered, |retry_after| retry_after.min(RETRY_AFTER_MAX) + jittered)
+        retry_after.map_or(jittered, |least| least.min(RETRY_AFTER_MAX) + jittered)
     }
 
     /// Something went well.

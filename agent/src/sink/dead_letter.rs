@@ -65,7 +65,7 @@ struct Line<'a> {
 
 /// What is read of a line.
 #[derive(Deserialize)]
-struct Letter<'a> {
+struct DeadLetter<'a> {
     #[serde(borrow, default)]
     alert: Option<&'a RawValue>,
     #[serde(default)]
@@ -229,7 +229,8 @@ impl Iterator for Reader {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Ok(Letter { alert: Some(alert), reason, .. }) = serde_json::from_slice(self.line()?) else {
+            let Ok(DeadLetter { alert: Some(alert), reason, .. }) = serde_json::from_slice(self.line()?)
+            else {
                 continue;
             };
             let Ok(Alert { event }) = serde_json::from_str(alert.get()) else { continue };
@@ -258,7 +259,7 @@ fn count(path: &Path) -> (u64, u64) {
     let (mut alerts, mut dropped) = (0, 0);
     let Ok(mut reader) = Reader::open(path) else { return (0, 0) };
     while let Some(line) = reader.line() {
-        match serde_json::from_slice::<Letter<'_>>(line) {
+        match serde_json::from_slice::<DeadLetter<'_>>(line) {
             Ok(letter) if letter.alert.is_none() => dropped = letter.dropped.max(dropped),
             _ => alerts += 1,
         }

@@ -172,7 +172,7 @@ impl Courier {
             }
             let before = (round.taken, round.known, round.smaller);
             match self.sink.upstream.send(&part).await {
-                Answer::Verdicts(verdicts) => {
+                Answer::PerAlert(verdicts) => {
                     troubles = 0;
                     round.apply(part.len(), verdicts);
                 }
@@ -230,7 +230,7 @@ impl Courier {
             let mut trouble = None;
             while trouble.is_none() && !round.next(1).is_empty() {
                 match self.sink.upstream.send(&round.next(1)).await {
-                    Answer::Verdicts(verdicts) => round.apply(1, verdicts),
+                    Answer::PerAlert(verdicts) => round.apply(1, verdicts),
                     Answer::Refused(reason) => round.apply(1, vec![Verdict::Rejected(reason)]),
                     Answer::TooMuch(found) | Answer::Trouble(found) => {
                         tracing::debug!("sink {}: {}", self.sink.name, found.message);

@@ -172,7 +172,7 @@ impl Elasticsearch {
             Err(error) => return Answer::Refused(format!("cannot be sent: {error}")),
         };
         let answer = match self.http.send(Method::POST, url.clone(), headers, body).await {
-            Ok(response) => verdicts(&response, alerts.len(), &url.origin().ascii_serialization()),
+            Ok(response) => answer_to_bulk(&response, alerts.len(), &url.origin().ascii_serialization()),
             Err(trouble) => Answer::Trouble(trouble),
         };
         if matches!(answer, Answer::Trouble(_)) {
@@ -187,7 +187,7 @@ impl Elasticsearch {
         let mapping = self.ask(Method::GET, &[index, "_mapping"]).await;
         match mapping {
             Some((200, json)) => match json.as_object().and_then(newest) {
-                Some(newest) => judge_mapping(index, &newest["mappings"]),
+                Some(newest) => target_of_mapping(index, &newest["mappings"]),
                 None => Target::Unknown,
             },
             Some((404, _)) => {
@@ -239,7 +239,7 @@ fn lines<W: Write>(alerts: &[Spooled], mut to: W) -> std::io::Result<W> {
 }
 
 /// What a mapping is, by what the template says of itself in it.
-fn judge_mapping(index: &str, mapping: &Json) -> Target {
+fn target_of_mapping(index: &str, mapping: &Json) -> Target {
     match version(mapping) {
         Some(TEMPLATE_VERSION..) => Target::Good,
         Some(old) => Target::Wrong(format!(
@@ -262,7 +262,7 @@ fn version(mapping: &Json) -> Option<u64> {
     mapping["_meta"]["lapwing"]["template"].as_u64()
 }
 
-fn verdicts(response: &Response, count: usize, place: &str) -> Answer {
+fn answer_to_bulk(response: &Response, count: usize, place: &str) -> Answer {
     if response.status == 429 && response.is_too_much() {
         return Answer::TooMuch(Trouble { is_answer: false, ..response.trouble(place) });
     }
@@ -274,7 +274,7 @@ fn verdicts(response: &Response, count: usize, place: &str) -> Answer {
     }
     match serde_json::from_slice::<Bulk>(&response.body) {
         Ok(bulk) if bulk.items.len() == count => {
-            Answer::Verdicts(bulk.items.into_iter().map(|item| verdict(item.create)).collect())
+            Answer::PerAlert(bulk.items.into_iter().map(|item| verdict(item.create)).collect())
         }
         _ => Answer::Trouble(
             format!("{place} does not answer as Elasticsearch does: {}; check `urls`", response.summary())

@@ -43,7 +43,7 @@ struct Arrivals {
 
 /// A [`Status`] at one moment.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct SinkReport {
     /// The sink's name.
     pub(crate) name: String,
     /// Alerts delivered in this run.
@@ -121,9 +121,9 @@ impl Status {
     }
 
     /// The counters now.
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> SinkReport {
         let last_success = self.last_success.load(Relaxed);
-        Report {
+        SinkReport {
             name: self.name.clone(),
             delivered: self.delivered.load(Relaxed),
             already_delivered: self.already_delivered.load(Relaxed),

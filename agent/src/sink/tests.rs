@@ -38,7 +38,7 @@ impl Agent {
         self.ledger.commit(commit(numbers.map(alert)));
     }
 
-    pub(super) fn report(&self, sink: &str) -> status::Report {
+    pub(super) fn report(&self, sink: &str) -> status::SinkReport {
         self.statuses[sink].report()
     }
 

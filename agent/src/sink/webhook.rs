@@ -157,7 +157,7 @@ impl Webhook {
             Err(error) => return Answer::Trouble(format!("{error:#}").into()),
         };
         match self.http.send(self.method.clone(), self.url.clone(), headers, body).await {
-            Ok(response) if response.is_success() => Answer::Verdicts(vec![Verdict::Delivered; alerts.len()]),
+            Ok(response) if response.is_success() => Answer::PerAlert(vec![Verdict::Delivered; alerts.len()]),
             // These say that the content is wrong. Any other says more about the receiver or the
             // configuration.
             Ok(response) if matches!(response.status, 400 | 413 | 422) => Answer::Refused(response.summary()),

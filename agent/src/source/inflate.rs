@@ -73,11 +73,11 @@ pub(crate) struct Zstd<R> {
 /// Skippable frames whose content is read: their magic number, and the function that takes the content.
 struct Notes {
     magic: u32,
-    take: Box<TakeNote>,
+    read: Box<ReadNote>,
 }
 
 /// Takes the content of a note.
-type TakeNote = dyn FnMut(&[u8]) -> io::Result<()> + Send;
+type ReadNote = dyn FnMut(&[u8]) -> io::Result<()> + Send;
 
 impl<R: BufRead> Zstd<R> {
     fn new(reader: R) -> Self {
@@ -90,11 +90,11 @@ impl<R: BufRead> Zstd<R> {
         reader: R,
         magic: [u8; 4],
         window_bytes_max: u64,
-        take: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+        read_note: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(window_bytes_max);
-        let notes = Notes { magic: u32::from_le_bytes(magic), take: Box::new(take) };
+        let notes = Notes { magic: u32::from_le_bytes(magic), read: Box::new(read_note) };
         Self { reader, decoder, open: false, notes: Some(notes) }
     }
 
@@ -124,7 +124,7 @@ impl<R: BufRead> Zstd<R> {
                 if note.len() < length as usize {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                (notes.take)(&note)
+                (notes.read)(&note)
             }
             _ => io::copy(&mut content, &mut io::sink()).map(drop),
         }
@@ -176,7 +176,7 @@ impl<R: BufRead> Zstd<R> {
     fn leave(&mut self) -> io::Result<()> {
         self.open = false;
         match (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum()) {
-            (Some(stored), Some(computed)) if stored != computed => {
+            (Some(declared), Some(found)) if declared != found => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum of a frame is wrong"))
             }
             _ => Ok(()),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_told_from_what_is_broken() {
+    fn truncated_input_is_distinguished_from_corrupt_input() {
         let text = [b'x'; 5000];
         for whole in [gzip(&text), zstd(&text)] {
             for length in 1..whole.len() {

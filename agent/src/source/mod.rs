@@ -10,7 +10,7 @@ use anyhow::Result;
 use lapwing_engine::{Event, Fields, Timestamp};
 
 pub(crate) use self::inflate::Zstd;
-pub(crate) use self::replay::{Documents, Recorded, Recording, Replay};
+pub(crate) use self::replay::{Documents, Recorded, Replay, ReplayEvents};
 use crate::clock;
 use crate::ledger::Checkpoint;
 use crate::program::{Missing, Program};

@@ -12,15 +12,15 @@ use lapwing_engine::{Event, FieldId, Schema, field};
 use serde_json::Value as Json;
 
 use super::cloudtrail::{Found, Geo, Mapper, Record, Records};
-use crate::recording::{self, Begun, Head, Notes};
+use crate::recording::{self, Begun, Head, RecordingNotes};
 
 /// The documents of one stream, as they stand there.
 pub(crate) struct Documents {
     records: Records,
     name: String,
     over: bool,
-    /// What `lapwing record` stores beside the events, where it wrote them.
-    recorded: Option<(Box<Head>, Arc<Mutex<Notes>>)>,
+    /// What `lapwing record` tells beside the events, where it wrote them.
+    recorded: Option<(Box<Head>, Arc<Mutex<RecordingNotes>>)>,
 }
 
 /// What makes events of recordings, one stream after the other.
@@ -32,7 +32,7 @@ pub(crate) struct Replay {
 }
 
 /// The events of one stream.
-pub(crate) struct Recording<'a> {
+pub(crate) struct ReplayEvents<'a> {
     documents: Documents,
     replay: &'a mut Replay,
 }
@@ -65,7 +65,9 @@ impl Documents {
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, name: &str) -> Result<Self> {
         let (records, recorded) = match recording::begin(reader).with_context(|| name.to_owned())? {
-            Begun::Recording(head, recording, notes) => (Records::of_lines(recording), Some((head, notes))),
+            Begun::Recording(head, recording, notes_read) => {
+                (Records::of_lines(recording), Some((head, notes_read)))
+            }
             Begun::Other(stream) => (Records::recorded(stream).with_context(|| name.to_owned())?, None),
         };
         Ok(Self { records, name: name.to_owned(), over: false, recorded })
@@ -151,8 +153,8 @@ impl Replay {
     }
 
     /// The events of these documents.
-    pub(crate) fn events(&mut self, documents: Documents) -> Recording<'_> {
-        Recording { documents, replay: self }
+    pub(crate) fn events(&mut self, documents: Documents) -> ReplayEvents<'_> {
+        ReplayEvents { documents, replay: self }
     }
 
     fn event(&mut self, form: Form) -> Result<Recorded, String> {
@@ -170,15 +172,15 @@ impl Replay {
     }
 }
 
-impl Recording<'_> {
+impl ReplayEvents<'_> {
     /// What it is made of, as far as that was read.
     pub(crate) fn documents(&self) -> &Documents {
         &self.documents
     }
 }
 
-/// An error is about one invalid event, or about the stream; after the latter there are no more events.
-impl Iterator for Recording<'_> {
+/// An error tells of one event that is none, or that the stream is broken; after the latter there are no more events.
+impl Iterator for ReplayEvents<'_> {
     type Item = Result<Recorded>;
 
     fn next(&mut self) -> Option<Self::Item> {

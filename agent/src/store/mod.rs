@@ -9,7 +9,7 @@ mod schema;
 mod spool;
 mod trim;
 
-pub(crate) use spool::{Place, Spooled};
+pub(crate) use spool::{DocumentLocation, Spooled};
 
 use std::cell::Cell;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -100,14 +100,14 @@ impl AlertDocument {
 
 /// How far the store has come in the alert log. The two differ while the spool is full.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Reach {
+pub(crate) enum LogCursor {
     /// The ids of all alerts up to there are known.
     Known,
     /// The documents of all alerts up to there were taken over.
     Taken,
 }
 
-impl Reach {
+impl LogCursor {
     fn name(self) -> &'static str {
         match self {
             Self::Known => "known",
@@ -268,7 +268,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(crate) fn position(&self, reach: Reach) -> rusqlite::Result<Option<Position>> {
+    pub(crate) fn position(&self, reach: LogCursor) -> rusqlite::Result<Option<Position>> {
         let read = |row: &rusqlite::Row<'_>| {
             Ok(Position { file: row.get(0)?, offset: row.get::<_, i64>(1)?.unsigned_abs() })
         };
@@ -341,7 +341,7 @@ impl Changes<'_> {
     ///
     /// # Errors
     /// The store cannot be written.
-    pub(crate) fn position(&self, reach: Reach, position: &Position) -> rusqlite::Result<()> {
+    pub(crate) fn position(&self, reach: LogCursor, position: &Position) -> rusqlite::Result<()> {
         let offset = i64::try_from(position.offset).unwrap_or(i64::MAX);
         self.transaction
             .prepare_cached("REPLACE INTO log_position (reach, file, offset) VALUES (?1, ?2, ?3)")?

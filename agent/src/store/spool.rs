@@ -40,7 +40,7 @@ pub(crate) struct Spooled {
 
 /// Where the document of an alert is, for the sinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum DocumentLocation {
     /// In the store, or nowhere because no sink needs it.
     Spool,
     /// In the alert log only.
@@ -232,13 +232,17 @@ impl Changes<'_> {
     ///
     /// # Errors
     /// The store cannot be written.
-    pub(crate) fn alert(&mut self, alert: &AlertDocument, place: Place) -> rusqlite::Result<Place> {
+    pub(crate) fn alert(
+        &mut self,
+        alert: &AlertDocument,
+        place: DocumentLocation,
+    ) -> rusqlite::Result<DocumentLocation> {
         // Sinks may have delivered it from memory before it came here.
         let delivered = self.after.last < self.after.released;
         if self.after.sinks == 0 || alert.local || delivered {
             self.after.arrived += i64::from(self.after.sinks > 0 && !alert.local);
             self.recall(alert)?;
-            return Ok(Place::Spool);
+            return Ok(DocumentLocation::Spool);
         }
         let known = self
             .transaction
@@ -251,24 +255,24 @@ impl Changes<'_> {
             self.after.refused = self.after.bytes;
         }
         match known {
-            Some((_, DONE | SPOOLED)) => return Ok(Place::Spool),
-            Some(_) if full || place == Place::Log => return Ok(Place::Log),
+            Some((_, DONE | SPOOLED)) => return Ok(DocumentLocation::Spool),
+            Some(_) if full || place == DocumentLocation::Log => return Ok(DocumentLocation::Log),
             Some((sequence, _)) => {
                 self.transaction
                     .prepare_cached("UPDATE alert SET place = 1, document = ?2 WHERE sequence = ?1")?
                     .execute(params![sequence, &alert.json[..]])?;
                 self.after.waiting -= 1;
             }
-            None if full || place == Place::Log => {
+            None if full || place == DocumentLocation::Log => {
                 self.insert(alert, LOGGED, None)?;
                 self.after.waiting += 1;
-                return Ok(Place::Log);
+                return Ok(DocumentLocation::Log);
             }
             None => self.insert(alert, SPOOLED, Some(&alert.json))?,
         }
         self.after.bytes += bytes;
         self.after.count += 1;
-        Ok(Place::Spool)
+        Ok(DocumentLocation::Spool)
     }
 
     /// The next alert gets this number, or a later one.

@@ -13,9 +13,10 @@ fn open(directory: &Path, size_max: u64, sinks: &[&str]) -> Result<Store> {
     Store::open(directory, &Config { size_max: ByteSize::b(size_max) }, &sinks)
 }
 
-fn spool(store: &mut Store, numbers: std::ops::Range<u64>) -> Vec<Place> {
+fn spool(store: &mut Store, numbers: std::ops::Range<u64>) -> Vec<DocumentLocation> {
     let mut changes = store.change().unwrap();
-    let places = numbers.map(|number| changes.alert(&alert(number), Place::Spool).unwrap()).collect();
+    let places =
+        numbers.map(|number| changes.alert(&alert(number), DocumentLocation::Spool).unwrap()).collect();
     changes.commit().unwrap();
     places
 }
@@ -134,7 +135,7 @@ fn a_damaged_store_gives_way_to_a_new_one() {
         let aside = store.quarantined().unwrap_or_else(|| panic!("{name}: nothing is said"));
         assert!(aside.contains("lapwing.db.damaged"), "{name}: {aside}");
         assert!(fs::read(folder.path().join("lapwing.db.damaged")).unwrap() == bytes, "{name}");
-        assert_eq!(spool(&mut store, 30..32), [Place::Spool; 2], "{name}");
+        assert_eq!(spool(&mut store, 30..32), [DocumentLocation::Spool; 2], "{name}");
         drop(store);
         let store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
         assert_eq!((store.quarantined(), ids(&store, 0).len()), (None, 2), "{name}");
@@ -252,7 +253,7 @@ fn what_does_not_fit_is_left_in_the_log_and_keeps_its_place() {
     let bytes = alert(0).json.len() as u64;
     let mut store = open(folder.path(), bytes * 4, &["siem"]).unwrap();
     let places = spool(&mut store, 0..6);
-    assert_eq!(places, [[Place::Spool; 4].as_slice(), &[Place::Log; 2]].concat());
+    assert_eq!(places, [[DocumentLocation::Spool; 4].as_slice(), &[DocumentLocation::Log; 2]].concat());
     assert_eq!((store.spooled().0, store.waiting()), (4, 2));
     assert_eq!(ids(&store, 0).len(), 4);
     assert!(!store.has_room());
@@ -262,10 +263,10 @@ fn what_does_not_fit_is_left_in_the_log_and_keeps_its_place() {
     assert!(store.has_room());
     // What comes later does not overtake.
     let mut changes = store.change().unwrap();
-    assert_eq!(changes.alert(&alert(6), Place::Log).unwrap(), Place::Log);
+    assert_eq!(changes.alert(&alert(6), DocumentLocation::Log).unwrap(), DocumentLocation::Log);
     changes.commit().unwrap();
     assert_eq!(ids(&store, 3), [id(3)]);
-    assert_eq!(spool(&mut store, 4..7), [Place::Spool; 3]);
+    assert_eq!(spool(&mut store, 4..7), [DocumentLocation::Spool; 3]);
     assert_eq!(ids(&store, 3), [id(3), id(4), id(5), id(6)]);
     assert_eq!(store.waiting(), 0);
 }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use lapwing_engine::Value;
 use smol_str::{SmolStr, format_smolstr};
 
-use crate::Kind;
+use crate::Workload;
 
 const TABLE: &str = include_str!("activities.txt");
 
@@ -82,7 +82,7 @@ pub(crate) fn activities() -> Vec<Activity> {
 
 impl Activity {
     /// How often it happens in a kind of stream, compared with others.
-    pub(crate) fn weight(&self, kind: Kind) -> u32 {
+    pub(crate) fn weight(&self, kind: Workload) -> u32 {
         self.weights[kind as usize]
     }
 }

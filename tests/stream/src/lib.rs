@@ -1,13 +1,13 @@
 //! Streams of events as the sensor makes them on busy hosts, without a host: the same seed, the same stream.
 //!
 //! A stream is made of activities that hosts have all day, web servers and compilers, cron and kubelet, and of a few
-//! that should alarm somebody; [`Kind`] says in which proportion. What a process looks like is made once and shared by
+//! that should alarm somebody; [`Workload`] says in which proportion. What a process looks like is made once and shared by
 //! its events, as the sensor does it, and what an event says of its own is what the sensor's says.
 //!
 //! ```
-//! use lapwing_stream::{Kind, Stream};
-//! let events: Vec<_> = Stream::new(Kind::Mixed, 7).take(100).collect();
-//! assert_eq!(events, Stream::new(Kind::Mixed, 7).take(100).collect::<Vec<_>>());
+//! use lapwing_stream::{Workload, Stream};
+//! let events: Vec<_> = Stream::new(Workload::Mixed, 7).take(100).collect();
+//! assert_eq!(events, Stream::new(Workload::Mixed, 7).take(100).collect::<Vec<_>>());
 //! ```
 #![forbid(unsafe_code)]
 
@@ -30,7 +30,7 @@ use self::process::Process;
 
 /// What a stream holds most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Workload {
     /// Processes: builds, scripts, cron.
     Exec,
     /// Connections: web servers, databases.
@@ -41,7 +41,7 @@ pub enum Kind {
 
 /// An endless stream of events, in order of time.
 pub struct Stream {
-    kind: Kind,
+    kind: Workload,
     rng: Rng,
     activities: Vec<Activity>,
     /// The program of each activity that is there all the time.
@@ -69,7 +69,7 @@ const ACCEPTED: usize = 4;
 impl Stream {
     /// The stream of this seed.
     #[must_use]
-    pub fn new(kind: Kind, seed: u64) -> Self {
+    pub fn new(kind: Workload, seed: u64) -> Self {
         let activities = activities();
         let time = Timestamp::from_millis(1_795_000_000_000);
         let program = Program::new("/usr/lib/systemd/systemd".into(), None, vec!["/sbin/init".into()]);
@@ -351,16 +351,20 @@ fn host() -> Fields {
 mod tests {
     use super::*;
 
-    fn share(kind: Kind, category: &str) -> usize {
+    fn share(kind: Workload, category: &str) -> usize {
         let of = |event: &Event| event.text(field!("event.category")) == Some(category);
         Stream::new(kind, 1).take(20_000).filter(of).count() / 200
     }
 
     #[test]
     fn streams_hold_what_they_say() {
-        assert!(share(Kind::Exec, "process") > 80, "{}", share(Kind::Exec, "process"));
-        assert!(share(Kind::Connect, "network") > 80, "{}", share(Kind::Connect, "network"));
-        assert!((30..70).contains(&share(Kind::Mixed, "process")), "{}", share(Kind::Mixed, "process"));
+        assert!(share(Workload::Exec, "process") > 80, "{}", share(Workload::Exec, "process"));
+        assert!(share(Workload::Connect, "network") > 80, "{}", share(Workload::Connect, "network"));
+        assert!(
+            (30..70).contains(&share(Workload::Mixed, "process")),
+            "{}",
+            share(Workload::Mixed, "process")
+        );
     }
 
     #[test]
@@ -368,7 +372,9 @@ mod tests {
         let activities = activities();
         for activity in &activities {
             assert!(
-                activity.weight(Kind::Mixed) > 0 && !activity.user.is_empty() && !activity.steps.is_empty()
+                activity.weight(Workload::Mixed) > 0
+                    && !activity.user.is_empty()
+                    && !activity.steps.is_empty()
             );
             let depths = activity.steps.iter().map(|step| step.depth);
             assert!(depths.clone().all(|depth| depth > 0));
@@ -380,7 +386,7 @@ mod tests {
 
     #[test]
     fn lists_are_shared() {
-        let events: Vec<_> = Stream::new(Kind::Mixed, 3).take(1000).collect();
+        let events: Vec<_> = Stream::new(Workload::Mixed, 3).take(1000).collect();
         assert!(events.is_sorted_by_key(Event::time));
         let bytes: usize = events.iter().map(Event::own_bytes).sum();
         assert!(bytes < 1_500_000, "{bytes}");

@@ -6,13 +6,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use fastrand::Rng;
 use lapwing_engine::{Loaded, Schema};
-use lapwing_stream::Kind;
+use lapwing_stream::Workload;
 
 use super::{Arguments, synthetic};
 
 /// A kind of stream and a set of rules.
 pub(super) struct Case {
-    pub(super) kind: Kind,
+    pub(super) kind: Workload,
     pub(super) set: Set,
 }
 
@@ -44,9 +44,9 @@ const CURVE: [usize; 5] = [5, 50, 100, 355, 2000];
 
 /// All cases.
 pub(super) fn cases(with_folder: bool) -> Vec<Case> {
-    let kinds = [Kind::Exec, Kind::Connect, Kind::Mixed];
+    let kinds = [Workload::Exec, Workload::Connect, Workload::Mixed];
     let mut cases: Vec<_> = kinds.map(|kind| Case { kind, set: Set::Five }).into();
-    let mixed = |set| Case { kind: Kind::Mixed, set };
+    let mixed = |set| Case { kind: Workload::Mixed, set };
     cases.push(mixed(Set::Packaged));
     if with_folder {
         cases.extend(kinds.map(|kind| Case { kind, set: Set::Folder(None) }));

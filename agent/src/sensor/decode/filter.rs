@@ -263,7 +263,7 @@ mod tests {
     /// What happens on a busy host, with connections to everywhere, most of which end.
     fn events(rng: &mut Rng) -> Vec<Arc<Event>> {
         let mut events = Vec::new();
-        for mut event in Stream::new(lapwing_stream::Kind::Mixed, rng.u64(..)).take(1500) {
+        for mut event in Stream::new(lapwing_stream::Workload::Mixed, rng.u64(..)).take(1500) {
             if event.get(field!("destination.ip")).is_none() {
                 events.push(Arc::new(event));
                 continue;

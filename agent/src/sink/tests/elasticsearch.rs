@@ -69,7 +69,7 @@ fn alerts_are_created_once_each() {
         std::fs::remove_dir_all(host.state_dir()).unwrap();
         let agent = Agent::start(&mut host, &config);
         agent.raise(10..11);
-        wait_until("all are counted as already delivered", || agent.report("siem").already_delivered == 10);
+        wait_until("all are counted as known", || agent.report("siem").known == 10);
         agent.wait_until_delivered("siem");
         assert_eq!(indexed(index), ids(0..11));
         assert!(agent.report("siem").alarms.is_empty());
@@ -324,7 +324,7 @@ fn bulk(items: &[(u64, Value)]) -> Value {
 /// Answers of clusters in trouble, as documented; no server here can be brought to give them. After each the
 /// cluster takes everything, and what was sent then must be what was not taken before.
 #[test]
-fn each_item_is_judged_by_itself() {
+fn each_item_has_its_own_verdict() {
     if !private_network() {
         return;
     }

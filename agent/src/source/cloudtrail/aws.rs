@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use super::config::QueueConfig;
 use super::credentials;
-use crate::causes::causes;
 use crate::digest::hex;
+use crate::error_chain::error_chain;
 
 /// How long AWS may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,7 +92,7 @@ impl Client {
         signer
             .sign(&mut parts, None)
             .await
-            .map_err(|error| AwsError::unanswered(format!("no credentials: {}", causes(&error))))?;
+            .map_err(|error| AwsError::unanswered(format!("no credentials: {}", error_chain(&error))))?;
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body))?;
         let answer = self.http.execute(request).await?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(service, answer).await) }

@@ -184,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_reported_in_sentences() {
+    fn each_problem_is_reported_in_a_sentence() {
         let queue = "https://sqs.eu-central-1.amazonaws.com/111122223333/trail";
-        for (text, expected) in [
+        for (text, reported) in [
             ("", vec![]),
             ("folders = ['/a', '/b']\nread_from = 'end'\ngeoip = '/g.mmdb'", vec![]),
             ("folders = ['a']", vec!["cloudtrail.folders: a must be an absolute path"]),
@@ -212,7 +212,7 @@ mod tests {
                 vec![&format!("cloudtrail.queue: {queue} is given twice")],
             ),
         ] {
-            assert_eq!(problems(text), expected, "{text}");
+            assert_eq!(problems(text), reported, "{text}");
         }
     }
 }

@@ -23,7 +23,7 @@ use reqsign_http_send_reqwest::ReqwestHttpSend;
 
 use super::aws::{host, region_in, suffix};
 use super::config::QueueConfig;
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 
 /// How long a host's metadata service may take; it answers within milliseconds or not at all.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
@@ -92,7 +92,7 @@ impl ProvideCredential for Chain {
             match provider.provide_credential_dyn(context).await {
                 Ok(Some(credential)) => return Ok(Some(credential)),
                 Ok(None) => {}
-                Err(error) => reasons.push(format!("{name}: {}", causes(&error))),
+                Err(error) => reasons.push(format!("{name}: {}", error_chain(&error))),
             }
         }
         reasons.push(
@@ -180,9 +180,9 @@ async fn discover_region(context: &Context) -> Result<String> {
         let token = ask(Method::PUT, "/latest/api/token", ttl, "60").await?;
         ask(Method::GET, "/latest/meta-data/placement/region", "x-aws-ec2-metadata-token", &token).await
     };
-    found
-        .await
-        .context("no region: set `region` of the queue, or AWS_REGION; the instance does not report its own")
+    found.await.context(
+        "no region: set `region` of the queue, or AWS_REGION; the metadata service did not return one",
+    )
 }
 
 fn metadata_client() -> Result<reqwest::Client> {

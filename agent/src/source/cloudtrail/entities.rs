@@ -49,10 +49,10 @@ pub(crate) fn set(fields: &mut Fields, record: &Record) {
 fn set_targets(fields: &mut Fields, targets: &BTreeSet<&str>) {
     fields.set(field!("target.entity.id"), Value::texts(targets.iter().copied()));
     for (kind, id) in [
-        (Kind::User, field!("user.target.entity.id")),
-        (Kind::Host, field!("host.target.entity.id")),
-        (Kind::Service, field!("service.target.entity.id")),
-        (Kind::Other, field!("entity.target.id")),
+        (TargetKind::User, field!("user.target.entity.id")),
+        (TargetKind::Host, field!("host.target.entity.id")),
+        (TargetKind::Service, field!("service.target.entity.id")),
+        (TargetKind::Other, field!("entity.target.id")),
     ] {
         fields.set(id, Value::texts(targets.iter().copied().filter(|target| target_kind(target) == kind)));
     }
@@ -91,28 +91,28 @@ fn actor_field(kind: &str, actor: &str) -> FieldId {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+enum TargetKind {
     User,
     Host,
     Service,
     Other,
 }
 
-fn target_kind(target: &str) -> Kind {
+fn target_kind(target: &str) -> TargetKind {
     let known = |table: &[&str], name: &str| table.contains(&name);
     match resource_type(target) {
-        Some(_) if is_service_role(target) => Kind::Service,
-        Some(resource) if known(USER_RESOURCES, resource) => Kind::User,
-        Some("instance") => Kind::Host,
+        Some(_) if is_service_role(target) => TargetKind::Service,
+        Some(resource) if known(USER_RESOURCES, resource) => TargetKind::User,
+        Some("instance") => TargetKind::Host,
         Some(resource) if known(SERVICE_RESOURCES, resource) || target.split(':').nth(2) == Some("s3") => {
-            Kind::Service
+            TargetKind::Service
         }
-        Some(_) => Kind::Other,
-        None if target.starts_with("arn:") => Kind::Other,
-        None if target.len() == 20 && target.starts_with("AKIA") => Kind::User,
-        None if target.starts_with("i-") => Kind::Host,
-        None if SERVICE_PREFIXES.iter().any(|prefix| target.starts_with(prefix)) => Kind::Service,
-        None => Kind::Other,
+        Some(_) => TargetKind::Other,
+        None if target.starts_with("arn:") => TargetKind::Other,
+        None if target.len() == 20 && target.starts_with("AKIA") => TargetKind::User,
+        None if target.starts_with("i-") => TargetKind::Host,
+        None if SERVICE_PREFIXES.iter().any(|prefix| target.starts_with(prefix)) => TargetKind::Service,
+        None => TargetKind::Other,
     }
 }
 
@@ -353,18 +353,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_told_apart_by_what_they_are() {
+    fn targets_are_classified_by_their_resource_type() {
         for (target, kind) in [
-            ("arn:aws:iam::111122223333:role/build", Kind::User),
-            ("arn:aws:iam::111122223333:role/aws-service-role/x/AWSServiceRoleForX", Kind::Service),
-            ("arn:aws:ec2:eu-west-1:111122223333:instance/i-0a1b2c3d", Kind::Host),
-            ("arn:aws:s3:::logs/a/b", Kind::Service),
-            ("arn:aws:kms:eu-west-1:111122223333:key/1", Kind::Service),
-            ("arn:odd", Kind::Other),
-            ("AKIAIOSFODNN7EXAMPLE", Kind::User),
-            ("i-0a1b2c3d", Kind::Host),
-            ("sg-1", Kind::Service),
-            ("111122223333", Kind::Other),
+            ("arn:aws:iam::111122223333:role/build", TargetKind::User),
+            ("arn:aws:iam::111122223333:role/aws-service-role/x/AWSServiceRoleForX", TargetKind::Service),
+            ("arn:aws:ec2:eu-west-1:111122223333:instance/i-0a1b2c3d", TargetKind::Host),
+            ("arn:aws:s3:::logs/a/b", TargetKind::Service),
+            ("arn:aws:kms:eu-west-1:111122223333:key/1", TargetKind::Service),
+            ("arn:odd", TargetKind::Other),
+            ("AKIAIOSFODNN7EXAMPLE", TargetKind::User),
+            ("i-0a1b2c3d", TargetKind::Host),
+            ("sg-1", TargetKind::Service),
+            ("111122223333", TargetKind::Other),
         ] {
             assert_eq!(target_kind(target), kind, "{target}");
         }

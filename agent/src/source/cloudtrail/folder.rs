@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use lapwing_engine::{Fields, Timestamp, field};
 
-use super::config::{Config, ReadFrom};
-use super::progress::{Known, Place, Progress, Stamp, Wanted};
+use super::config::{Config, Start};
+use super::progress::{Known, Progress, ReadDecision, ReadOrder, Stamp};
 use super::records::{ReadError, Records};
 use super::status::Status;
 use super::tree::Tree;
@@ -33,10 +33,10 @@ pub(crate) struct Folder {
     pub(super) tree: Tree,
     pub(super) progress: Progress,
     /// Files to be read, oldest first.
-    pending: BTreeSet<Place>,
+    pending: BTreeSet<ReadOrder>,
     /// The first of the files that were left out of `pending` for want of room, in the last look and the one under way.
-    left_out: Option<Place>,
-    left_out_now: Option<Place>,
+    left_out: Option<ReadOrder>,
+    left_out_now: Option<ReadOrder>,
     /// Whether the folders were looked through once.
     looked: bool,
     /// Files last changed by then are passed over; while the folders are looked through for the first time.
@@ -58,7 +58,7 @@ pub(crate) struct Reading {
     pub(crate) records: Records,
     /// Fields for where an event was read.
     pub(crate) origin: Arc<Fields>,
-    place: Place,
+    place: ReadOrder,
     file: Arc<File>,
     stamp: Stamp,
 }
@@ -91,7 +91,7 @@ impl Folder {
     /// Looks for files: takes the kernel's notifications and reads one directory where a look is due.
     pub(crate) fn look(&mut self) {
         let Self { tree, progress, pending, pending_max, mute_until, .. } = self;
-        let mut left_out: Option<Place> = None;
+        let mut left_out: Option<ReadOrder> = None;
         let mut unnamed = Vec::new();
         let mut found = |path: PathBuf, metadata: &Metadata| match path.into_os_string().into_string() {
             Ok(path) => {
@@ -100,7 +100,7 @@ impl Folder {
                 // Of what is passed over only plain files matter: they may grow.
                 let muted =
                     mute_until.is_some_and(|until| stamp.changed <= until) && !place.1.ends_with(".gz");
-                if muted || progress.wanted(&place, &stamp) != Wanted::No {
+                if muted || progress.wanted(&place, &stamp) != ReadDecision::No {
                     pending.insert(place);
                     if pending.len() > *pending_max {
                         left_out = first(left_out.take(), pending.pop_last());
@@ -161,17 +161,17 @@ impl Folder {
         None
     }
 
-    fn open_file(&self, place: &Place) -> io::Result<Option<Reading>> {
+    fn open_file(&self, place: &ReadOrder) -> io::Result<Option<Reading>> {
         let file = Arc::new(self.tree.file(Path::new(&place.1))?);
         let metadata = file.metadata()?;
         let stamp = Stamp::of(&metadata);
         let known = match self.progress.wanted(place, &stamp) {
-            Wanted::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
-            // Read to the end without events, so that only what is added later causes any.
-            Wanted::No if self.mute_until.is_some_and(|until| stamp.changed <= until) => {
+            ReadDecision::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
+            // Read to the end without a word, so that what is added later is told from what is there.
+            ReadDecision::No if self.mute_until.is_some_and(|until| stamp.changed <= until) => {
                 Some(Known { records: u64::MAX, ..Known::default() })
             }
-            Wanted::No => return Ok(None),
+            ReadDecision::No => return Ok(None),
         };
         let records = match known {
             Some(Known { offset: Some(offset), records, .. }) => {
@@ -246,7 +246,7 @@ impl Folder {
     }
 }
 
-fn first(left: Option<Place>, right: Option<Place>) -> Option<Place> {
+fn first(left: Option<ReadOrder>, right: Option<ReadOrder>) -> Option<ReadOrder> {
     match (left, right) {
         (Some(left), Some(right)) => Some(left.min(right)),
         (left, right) => left.or(right),
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_read_in_the_order_of_what_they_tell_of() {
+    fn files_are_read_in_the_order_of_their_dates() {
         let mut paths = [
             "/t/AWSLogs/1/CloudTrail/us-east-1/2026/01/31/1_CloudTrail_us-east-1_20260131T2355Z_b.json.gz",
             "/t/AWSLogs/1/CloudTrail/eu-west-1/2026/02/01/1_CloudTrail_eu-west-1_20260201T0005Z_a.json.gz",

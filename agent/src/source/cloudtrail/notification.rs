@@ -26,14 +26,14 @@ pub(crate) struct Object {
 /// That the message is of no form that is known.
 pub(crate) fn objects(body: &str) -> Result<Vec<Object>, String> {
     let objects =
-        announced(body, 0).ok_or("its message is no notification of S3, SNS, EventBridge or CloudTrail")?;
+        objects_of(body, 0).ok_or("its message is no notification of S3, SNS, EventBridge or CloudTrail")?;
     match objects.len() {
         0..=OBJECTS_MAX => Ok(objects),
-        many => Err(format!("its message announces {many} objects, more than {OBJECTS_MAX}")),
+        many => Err(format!("its message names {many} objects, more than {OBJECTS_MAX}")),
     }
 }
 
-fn announced(body: &str, envelopes: usize) -> Option<Vec<Object>> {
+fn objects_of(body: &str, envelopes: usize) -> Option<Vec<Object>> {
     if body.trim() == "CloudTrail validation message." {
         return Some(Vec::new());
     }
@@ -43,7 +43,7 @@ fn announced(body: &str, envelopes: usize) -> Option<Vec<Object>> {
         return Some(Vec::new());
     }
     if text("/Type").is_some() && envelopes < ENVELOPES_MAX {
-        return announced(text("/Message")?, envelopes + 1);
+        return objects_of(text("/Message")?, envelopes + 1);
     }
     if let Some(records) = json.get("Records").and_then(Json::as_array) {
         return records
@@ -96,8 +96,8 @@ mod tests {
 
     fn check(body: &str, expected: Result<&[&str], &str>) {
         let found = objects(body).map(|found| {
-            let line = |o: &Object| format!("{}/{} {}", o.bucket, o.key, o.region.as_deref().unwrap_or("?"));
-            found.iter().map(line).collect::<Vec<_>>()
+            let shown = |o: &Object| format!("{}/{} {}", o.bucket, o.key, o.region.as_deref().unwrap_or("?"));
+            found.iter().map(shown).collect::<Vec<_>>()
         });
         match expected {
             Ok(names) => assert_eq!(found.as_deref().unwrap_or_default(), names, "{body}"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_notification_is_told() {
+    fn a_message_that_is_no_notification_is_reported() {
         for body in ["", "hello", "[]", "{}", r#"{"Records":[{}]}"#, r#"{"s3Bucket":"b","s3ObjectKey":[1]}"#]
         {
             check(body, Err("no notification"));

@@ -109,15 +109,15 @@ struct Horizon {
     all: i64,
     /// Files last changed by this time whose place in the order of reading is not behind this one: how far a first
     /// reading of many files has come.
-    partly: Option<(i64, Place)>,
+    partly: Option<(i64, ReadOrder)>,
 }
 
 /// A file's place in the order in which files are read: its date, then its path.
-pub(crate) type Place = (i64, String);
+pub(crate) type ReadOrder = (i64, String);
 
 /// What is to be done about a file that was seen.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Wanted {
+pub(crate) enum ReadDecision {
     /// Nothing: it was read.
     No,
     /// It is to be read, from where `Known` says if that still holds.
@@ -157,16 +157,16 @@ impl Progress {
     }
 
     /// What is to be done about a file.
-    pub(crate) fn wanted(&self, place: &Place, stamp: &Stamp) -> Wanted {
+    pub(crate) fn wanted(&self, place: &ReadOrder, stamp: &Stamp) -> ReadDecision {
         if let Some(known) = self.files.get(&key(&place.1)) {
             let read = known.done && known.stamp.same_content(stamp);
-            return if read { Wanted::No } else { Wanted::Yes(Some(known.clone())) };
+            return if read { ReadDecision::No } else { ReadDecision::Yes(Some(known.clone())) };
         }
         let moved = self.by_inode.get(&stamp.inode).and_then(|key| self.files.get(key));
         if let Some(known) = moved.filter(|known| stamp.size >= known.stamp.size) {
-            return Wanted::Yes(Some(known.clone()));
+            return ReadDecision::Yes(Some(known.clone()));
         }
-        if self.horizon.covers(place, stamp) { Wanted::No } else { Wanted::Yes(None) }
+        if self.horizon.covers(place, stamp) { ReadDecision::No } else { ReadDecision::Yes(None) }
     }
 
     /// Whether a file still begins as it did when `known` was noted, so that reading can go on there.
@@ -223,7 +223,7 @@ impl Progress {
     pub(crate) fn forget(
         &mut self,
         complete_until: Option<i64>,
-        through: Option<&Place>,
+        through: Option<&ReadOrder>,
         changes: &mut Vec<Change>,
     ) {
         let Some(until) = complete_until.filter(|_| self.files.len() > self.files_max) else {
@@ -268,7 +268,7 @@ impl Progress {
 }
 
 impl Horizon {
-    fn covers(&self, place: &Place, stamp: &Stamp) -> bool {
+    fn covers(&self, place: &ReadOrder, stamp: &Stamp) -> bool {
         let partly = self.partly.as_ref();
         stamp.changed <= self.all
             || partly.is_some_and(|(until, through)| stamp.changed <= *until && place <= through)
@@ -307,7 +307,7 @@ fn change(key: String, value: Option<&impl Serialize>) -> Change {
 mod tests {
     use super::*;
 
-    fn place(date: i64) -> Place {
+    fn place(date: i64) -> ReadOrder {
         (date, format!("/t/{date}.json"))
     }
 
@@ -333,16 +333,17 @@ mod tests {
         progress.forget(Some(200), Some(&place(7)), &mut changes);
         assert!(progress.files.len() <= 4);
         for (date, changed, wanted) in [(0, 100, false), (7, 100, false), (8, 100, true), (9, 201, true)] {
-            let found = progress.wanted(&place(date), &stamp(date.unsigned_abs(), changed)) != Wanted::No;
+            let found =
+                progress.wanted(&place(date), &stamp(date.unsigned_abs(), changed)) != ReadDecision::No;
             assert_eq!(found, wanted, "date {date} changed {changed}");
         }
         // Late files of early dates do not draw the horizon back.
         read(&mut progress, -4..0, 300, &mut changes);
         progress.forget(Some(400), Some(&place(-1)), &mut changes);
-        assert_eq!(progress.wanted(&place(0), &stamp(0, 100)), Wanted::No);
+        assert_eq!(progress.wanted(&place(0), &stamp(0, 100)), ReadDecision::No);
         progress.forget(Some(400), None, &mut changes);
-        assert_eq!(progress.wanted(&place(99), &stamp(1_000, 400)), Wanted::No);
-        assert_eq!(progress.wanted(&place(99), &stamp(1_000, 401)), Wanted::Yes(None));
+        assert_eq!(progress.wanted(&place(99), &stamp(1_000, 400)), ReadDecision::No);
+        assert_eq!(progress.wanted(&place(99), &stamp(1_000, 401)), ReadDecision::Yes(None));
         let rows = changes.into_iter().fold(HashMap::new(), |mut rows, change| {
             match change.value {
                 Some(value) => rows.insert(change.key, value),

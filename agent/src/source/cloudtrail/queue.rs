@@ -1,5 +1,5 @@
-//! Queues that announce new objects: their messages are received, a few at a time, and each is worked on by a task of
-//! its own. What a message means stands in `letter`.
+//! Queues that tell of new objects: their messages are received, a few at a time, and each is worked on by a task of
+//! its own. What a message means stands in `sqs_message`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::Control;
 use super::aws::{self, AwsError, Client};
 use super::config::QueueConfig;
-use super::letter::Letter;
 use super::s3::Buckets;
+use super::sqs_message::SqsMessage;
 use super::status::Status;
 
 /// Most messages of one queue that are worked on at once.
@@ -146,7 +146,7 @@ pub(crate) struct Queue {
 #[derive(Deserialize)]
 struct Received {
     #[serde(rename = "Messages", default)]
-    messages: Vec<Letter>,
+    messages: Vec<SqsMessage>,
 }
 
 impl Queue {
@@ -165,14 +165,14 @@ impl Queue {
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             };
             match received {
-                Ok(letters) => {
+                Ok(messages) => {
                     self.status.well(&self.url);
                     pause = Pause::default();
-                    if letters.is_empty() {
+                    if messages.is_empty() {
                         tokio::time::sleep(EMPTY_PAUSE).await;
                     }
-                    for letter in letters {
-                        working.spawn(letter.work(self.clone()));
+                    for message in messages {
+                        working.spawn(message.work(self.clone()));
                     }
                 }
                 Err(error) => {
@@ -186,7 +186,7 @@ impl Queue {
         while working.join_next().await.is_some() {}
     }
 
-    async fn receive(&self, most: usize) -> Result<Vec<Letter>> {
+    async fn receive(&self, most: usize) -> Result<Vec<SqsMessage>> {
         let body = json!({"QueueUrl": &*self.url, "MaxNumberOfMessages": most, "WaitTimeSeconds": self.poll_secs,
             "VisibilityTimeout": self.visibility_secs, "MessageSystemAttributeNames": ["ApproximateReceiveCount"]});
         let answer = self.call("AmazonSQS.ReceiveMessage", &body).await?;
@@ -197,10 +197,10 @@ impl Queue {
     }
 
     /// Extends the time for which a message is hidden, again and again.
-    pub(crate) async fn keep_hidden(&self, letter: &Letter) {
+    pub(crate) async fn keep_hidden(&self, message: &SqsMessage) {
         loop {
-            tokio::time::sleep(Duration::from_secs(self.visibility_secs) / 2).await;
-            if let Err(error) = self.hide(letter, self.visibility_secs).await {
+            tokio::time::sleep(Duration::from_secs(self.visibility_secs.into()) / 2).await;
+            if let Err(error) = self.hide(message, self.visibility_secs).await {
                 tracing::warn!(
                     "cloudtrail: {}: a message cannot be kept hidden and may come twice: {error:#}",
                     self.url
@@ -210,14 +210,14 @@ impl Queue {
     }
 
     /// Hides a message for so many seconds from now; for none, it shows at once.
-    pub(crate) async fn hide(&self, letter: &Letter, secs: u64) -> Result<()> {
-        let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": letter.receipt_handle, "VisibilityTimeout": secs});
+    pub(crate) async fn hide(&self, message: &SqsMessage, secs: u32) -> Result<()> {
+        let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": message.receipt_handle, "VisibilityTimeout": secs});
         self.call("AmazonSQS.ChangeMessageVisibility", &body).await.map(drop)
     }
 
-    /// Deletes a message; one that cannot be deleted comes again, and its records are deduplicated.
-    pub(crate) async fn delete(&self, letter: &Letter) {
-        let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": letter.receipt_handle});
+    /// Deletes a message; one that cannot be deleted comes again, and nothing in it is told twice.
+    pub(crate) async fn delete(&self, message: &SqsMessage) {
+        let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": message.receipt_handle});
         let mut pause = Pause::default();
         while let Err(error) = self.call("AmazonSQS.DeleteMessage", &body).await {
             self.status.alarm(&self.url, &format!("{error:#}"));

@@ -55,12 +55,12 @@ pub(crate) struct Records {
     skip: u64,
     compressed: bool,
     /// Where the last record stood.
-    last: Place,
+    last: RecordSpan,
 }
 
 /// A place in the inflated stream.
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct RecordSpan {
     at: u64,
     line: u64,
     length: usize,
@@ -73,7 +73,7 @@ impl Records {
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, skip: u64) -> io::Result<Self> {
         let Inflated { reader, compressed } = Inflated::new(reader, INFLATED_BYTES_MAX)?;
-        Ok(Self { frames: Frames::new(reader, 0), count: 0, skip, compressed, last: Place::default() })
+        Ok(Self { frames: Frames::new(reader, 0), count: 0, skip, compressed, last: RecordSpan::default() })
     }
 
     /// The records of a recording that is the user's own: it may inflate to any length, and a line that is broken costs
@@ -84,13 +84,13 @@ impl Records {
     pub(crate) fn recorded(reader: impl Read + Send + 'static) -> io::Result<Self> {
         let Inflated { reader, compressed } = Inflated::new(reader, u64::MAX)?;
         let frames = Frames::line_by_line(reader);
-        Ok(Self { frames, count: 0, skip: 0, compressed, last: Place::default() })
+        Ok(Self { frames, count: 0, skip: 0, compressed, last: RecordSpan::default() })
     }
 
     /// The records of plain text, of which a broken line costs what is on that line.
     pub(crate) fn of_lines(reader: impl Read + Send + 'static) -> Self {
         let frames = Frames::line_by_line(Box::new(reader) as Box<dyn Read + Send>);
-        Self { frames, count: 0, skip: 0, compressed: false, last: Place::default() }
+        Self { frames, count: 0, skip: 0, compressed: false, last: RecordSpan::default() }
     }
 
     /// The records of plain text that begins with byte `at` of its stream, behind `count` records.
@@ -100,7 +100,7 @@ impl Records {
             count,
             skip: 0,
             compressed: false,
-            last: Place { at, ..Place::default() },
+            last: RecordSpan { at, ..RecordSpan::default() },
         }
     }
 
@@ -149,7 +149,7 @@ impl Records {
         };
         self.count += 1;
         let length = frame.bytes.map_or(RECORD_BYTES_MAX, <[u8]>::len);
-        self.last = Place { at: frame.at, line: frame.line, length };
+        self.last = RecordSpan { at: frame.at, line: frame.line, length };
         let is_json = |bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
         let found = match frame.bytes {
             Some(bytes) => read(bytes),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_told_from_what_is_broken() {
+    fn truncated_input_is_distinguished_from_corrupt_input() {
         let whole = gzip(&format!(r#"{{"Records":[{RECORD}]}}"#));
         let mut broken = whole.clone();
         let trailer = broken.len() - 6;

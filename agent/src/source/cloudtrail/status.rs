@@ -41,7 +41,7 @@ macro_rules! counters {
 
         /// The state of a [`Status`] at one moment.
         #[derive(Clone, Debug, PartialEq, Serialize)]
-        pub(crate) struct Report {
+        pub(crate) struct CloudTrailReport {
             $($(#[doc = $doc])+ pub(crate) $name: u64,)+
             /// How far the newest event lies behind the clock, in seconds; trails deliver after about 300.
             pub(crate) lag_seconds: Option<u64>,
@@ -53,9 +53,9 @@ macro_rules! counters {
 
         impl Status {
             /// The state at the time `now`.
-            pub(crate) fn report(&self, now: Timestamp) -> Report {
+            pub(crate) fn report(&self, now: Timestamp) -> CloudTrailReport {
                 let newest = self.newest_event.load(Ordering::Relaxed);
-                Report {
+                CloudTrailReport {
                     $($name: self.$name.total(),)+
                     lag_seconds: (newest != 0).then(|| now.since(Timestamp::from_nanos(newest)).as_secs()),
                     alarms: lock(&self.alarms).clone(),
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_tells_what_is_wrong_now_and_what_was_last() {
+    fn a_report_has_the_current_alarms_and_the_last_error() {
         let status = Status::default();
         status.event(Timestamp::from_millis(40_000));
         status.event(Timestamp::from_millis(10_000));

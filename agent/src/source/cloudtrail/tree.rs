@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_a_trail_are_told_by_their_names() {
+    fn files_of_a_trail_are_recognized_by_their_names() {
         for (path, candidate) in [
             (
                 "/t/AWSLogs/111122223333/CloudTrail/us-east-1/2026/11/22/111122223333_CloudTrail_us-east-1_20261122T0000Z_x.json.gz",

@@ -99,7 +99,7 @@ fn links_and_what_is_no_file_are_reported_and_passed_over() {
 }
 
 #[test]
-fn the_kernel_tells_of_files_without_a_look_through_the_folders() {
+fn inotify_reports_files_without_a_scan() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
         folders: vec![folder.path().to_owned()],
@@ -282,7 +282,7 @@ fn a_broken_file_is_quarantined_and_the_others_are_read() {
 }
 
 #[test]
-fn a_record_in_two_files_is_told_once() {
+fn a_record_in_two_files_is_one_event() {
     let (folder, mut bench) = watched();
     fs::write(folder.path().join("a.json"), file(0..100)).unwrap();
     bench.expect(0..100);
@@ -360,7 +360,7 @@ fn starting_now_passes_over_what_is_there() {
 }
 
 #[test]
-fn what_must_not_be_read_is_told_once_with_the_cure() {
+fn an_unreadable_file_is_reported_once_with_a_hint() {
     let (folder, mut bench) = watched();
     let locked = folder.path().join("locked");
     fs::create_dir(&locked).unwrap();

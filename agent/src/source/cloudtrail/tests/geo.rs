@@ -72,7 +72,7 @@ fn addresses_in_either_form_have_their_place() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_the_cure() {
+fn a_missing_database_is_reported_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let (absent, broken) = (folder.path().join("absent.mmdb"), folder.path().join("broken.mmdb"));
     fs::write(&broken, "this is not a database").unwrap();
@@ -82,10 +82,10 @@ fn what_is_missing_is_told_with_the_cure() {
         missing(Some(&absent))
             .ends_with("absent.mmdb: cannot be opened: No such file or directory (os error 2)")
     );
-    let reported = missing(Some(&broken));
+    let message = missing(Some(&broken));
     assert!(
-        reported.contains("broken.mmdb: is not a database in MaxMind's format; download it again"),
-        "{reported}"
+        message.contains("broken.mmdb: is not a database in MaxMind's format; download it again"),
+        "{message}"
     );
     assert!(missing(Some(folder.path())).ends_with(": is not a file"));
 }

@@ -50,7 +50,7 @@ fn records_become_the_events_that_rules_expect() {
 }
 
 #[test]
-fn no_event_holds_more_than_is_told_of_them() {
+fn no_event_has_fields_beyond_its_record() {
     let folder = tempfile::tempdir().unwrap();
     let mut mapper = mapper(folder.path(), true);
     let (schema, kinds) = (Schema::new(), event_kinds(true));

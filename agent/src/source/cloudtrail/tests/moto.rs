@@ -36,15 +36,14 @@ impl Moto {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
-        let answer = lines
+        let url = lines
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("Running on ")?.1.to_owned()));
         // The server must not block on output that is not read.
         std::thread::spawn(move || lines.for_each(drop));
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let moto =
-            Self { server, url: answer.expect("moto prints its address"), http: reqwest::Client::new() };
+        let moto = Self { server, url: url.expect("moto prints its address"), http: reqwest::Client::new() };
         moto.open();
         moto
     }
@@ -111,9 +110,9 @@ impl Moto {
     /// How many messages of a queue are visible, and how many hidden.
     pub(super) fn messages(&self, queue: &str) -> (u64, u64) {
         let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
-        let answer = self.sqs("GetQueueAttributes", &json!({"QueueUrl": queue, "AttributeNames": names}));
+        let attributes = self.sqs("GetQueueAttributes", &json!({"QueueUrl": queue, "AttributeNames": names}));
         let number =
-            |name| answer["Attributes"][name].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+            |name| attributes["Attributes"][name].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
         (number(names[0]), number(names[1]))
     }
 

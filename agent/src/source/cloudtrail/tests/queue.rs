@@ -40,8 +40,8 @@ fn setup(actions: &[&str]) -> (Moto, String, QueueConfig) {
     (moto, queue, config)
 }
 
-/// S3's message about a new object.
-fn announcement(key: &str) -> String {
+/// What S3 tells of a new object.
+fn notification(key: &str) -> String {
     json!({"Records": [{"eventSource": "aws:s3", "awsRegion": REGION, "eventName": "ObjectCreated:Put",
         "s3": {"bucket": {"name": "logs"}, "object": {"key": key}}}]})
     .to_string()
@@ -97,7 +97,7 @@ fn a_message_is_deleted_when_its_alerts_are_durable_and_not_before() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     // Long enough to be copied to disk, and for several batches.
     moto.put("logs", "long.json", lines(0..6_000, true));
-    moto.send(&queue, &announcement("long.json"));
+    moto.send(&queue, &notification("long.json"));
     moto.enforce();
     let mut bench = bench(config);
     bench.hold = true;
@@ -117,7 +117,7 @@ fn a_message_is_deleted_when_its_alerts_are_durable_and_not_before() {
 fn a_message_stays_hidden_while_it_is_worked_on() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     moto.put("logs", "a.json", file(0..3));
-    moto.send(&queue, &announcement("a.json"));
+    moto.send(&queue, &notification("a.json"));
     moto.enforce();
     let mut bench = bench(QueueConfig { visibility_timeout: Duration::from_secs(10), ..config });
     bench.hold = true;
@@ -135,7 +135,7 @@ fn a_message_stays_hidden_while_it_is_worked_on() {
 fn what_was_not_durable_is_given_back_and_read_again() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     moto.put("logs", "a.json", file(0..300));
-    moto.send(&queue, &announcement("a.json"));
+    moto.send(&queue, &notification("a.json"));
     let mut bench = bench(config);
     bench.hold = true;
     bench.until("some events", |bench| {
@@ -150,11 +150,11 @@ fn what_was_not_durable_is_given_back_and_read_again() {
     bench.hold = false;
     bench.restart();
     bench.expect(0..300);
-    // Announced again, it is a duplicate.
-    moto.send(&queue, &announcement("a.json"));
+    // Told of again, it is known.
+    moto.send(&queue, &notification("a.json"));
     bench.until("duplicates", |bench| bench.report().duplicates == 300);
     bench.restart();
-    moto.send(&queue, &announcement("a.json"));
+    moto.send(&queue, &notification("a.json"));
     bench.until("duplicates after a restart", |bench| bench.report().duplicates == 300);
     bench.expect(0..300);
 }
@@ -163,7 +163,7 @@ fn what_was_not_durable_is_given_back_and_read_again() {
 fn denied_access_is_an_alarm_and_no_loss() {
     let (moto, queue, config) = setup(QUEUE_ACTIONS);
     moto.put("logs", "a.json", file(0..3));
-    moto.send(&queue, &announcement("a.json"));
+    moto.send(&queue, &notification("a.json"));
     moto.enforce();
     let mut bench = bench(config);
     bench.until("an alarm", |bench| bench.report().alarms.contains_key("s3://logs"));
@@ -182,7 +182,7 @@ fn denied_access_is_an_alarm_and_no_loss() {
 }
 
 #[test]
-fn wrong_and_missing_credentials_are_told_with_the_cure() {
+fn wrong_and_missing_credentials_are_reported_with_a_hint() {
     let moto = Moto::start();
     let queue = moto.make_queue("trail");
     let (id, _) = moto.make_user("sensor", ALL_ACTIONS);
@@ -218,7 +218,7 @@ fn a_role_is_assumed_with_credentials_of_a_profile() {
     let (id, secret) = moto.make_user("sensor", &["sts:AssumeRole"]);
     let role = moto.make_role("reader", ALL_ACTIONS, "sensor", "lapwing");
     moto.put("logs", "a.json", file(0..3));
-    moto.send(&queue, &announcement("a.json"));
+    moto.send(&queue, &notification("a.json"));
     moto.enforce();
     let folder = tempfile::tempdir().unwrap();
     let credentials = folder.path().join("credentials");
@@ -250,13 +250,13 @@ fn messages_and_objects_that_are_no_good_are_left_and_the_rest_goes_on() {
     moto.put("logs", "broken.json.gz", broken);
     moto.put("logs", "good.json.gz", gzip(&file(100..103)));
     moto.send(&queue, "hello");
-    moto.send(&queue, &announcement("broken.json.gz"));
-    moto.send(&queue, &announcement("gone.json.gz"));
+    moto.send(&queue, &notification("broken.json.gz"));
+    moto.send(&queue, &notification("gone.json.gz"));
     moto.send(
         &queue,
         &json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "logs"}).to_string(),
     );
-    moto.send(&queue, &announcement("good.json.gz"));
+    moto.send(&queue, &notification("good.json.gz"));
     moto.enforce();
     let mut bench = bench(config);
     bench.until("good events", |bench| bench.calls.iter().filter(|call| call.len() == 7).count() == 3);
@@ -305,7 +305,7 @@ fn the_instance_gives_region_and_credentials() {
     let role = moto.make_role("instance", ALL_ACTIONS, "nobody", "nothing");
     let [id, secret, token] = moto.assume(&role);
     moto.put("logs", "a.json", file(0..3));
-    moto.send(&queue, &announcement("a.json"));
+    moto.send(&queue, &notification("a.json"));
     moto.enforce();
     let key = json!({"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": id, "SecretAccessKey": secret, "Token": token,
         "LastUpdated": "2026-11-22T00:00:00Z", "Expiration": "2099-01-01T00:00:00Z"});
@@ -322,7 +322,7 @@ fn the_instance_gives_region_and_credentials() {
 }
 
 #[test]
-fn a_silent_metadata_service_is_told_with_the_hop_limit() {
+fn a_silent_metadata_service_is_reported_with_the_hop_limit() {
     let moto = Moto::start();
     let queue = moto.make_queue("trail");
     // Takes connections and never answers, as behind a hop limit that is too low.

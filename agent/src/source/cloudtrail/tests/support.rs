@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 
 use super::super::CloudTrail;
 use super::super::config::Config;
-use super::super::status::Report;
+use super::super::status::CloudTrailReport;
 use crate::ledger::Change;
 use crate::source::{Batch, Source};
 
@@ -155,7 +155,7 @@ impl Bench {
         self.source.as_mut().unwrap()
     }
 
-    pub(super) fn report(&mut self) -> Report {
+    pub(super) fn report(&mut self) -> CloudTrailReport {
         self.source().status.report(Timestamp::parse("2026-11-21T11:00:00Z").unwrap())
     }
 

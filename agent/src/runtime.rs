@@ -26,15 +26,15 @@ const LOOKS_IN_VAIN_MAX: u32 = 2;
 const LOOK_MIN: Duration = Duration::from_millis(100);
 
 /// The runtime before its thread runs: what is to be spawned at the start is spawned on its handle.
-pub(crate) struct Edges(Runtime);
+pub(crate) struct AsyncRuntime(Runtime);
 
-/// The running thread. It ends after the lanes have ended and the sinks have had their time to finish.
-pub(crate) struct Running {
+/// The thread at work. It ends when it is told that the lanes have, after the sinks have had their time to finish.
+pub(crate) struct RuntimeThread {
     thread: JoinHandle<()>,
     end: oneshot::Sender<()>,
 }
 
-impl Edges {
+impl AsyncRuntime {
     /// Makes the runtime.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Edges {
         self,
         name: &str,
         finish: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<Running> {
+    ) -> Result<RuntimeThread> {
         let (end, ended) = oneshot::channel();
         let work = move || {
             self.0.block_on(async move {
@@ -69,11 +69,14 @@ impl Edges {
             self.0.shutdown_background();
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        Ok(Running { thread: thread.with_context(|| format!("cannot start the thread `{name}`"))?, end })
+        Ok(RuntimeThread {
+            thread: thread.with_context(|| format!("cannot start the thread `{name}`"))?,
+            end,
+        })
     }
 }
 
-impl Running {
+impl RuntimeThread {
     /// Lets what is under way finish, then ends the thread. Says whether it has ended by the deadline.
     pub(crate) fn finish(self, deadline: Instant) -> bool {
         // A thread that has ended already needs no message, and one that panicked has logged it.
@@ -98,7 +101,7 @@ pub(crate) fn join_by<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> 
 ///
 /// # Errors
 /// The signals cannot be caught.
-pub(crate) fn outlive_limits() -> Result<()> {
+pub(crate) fn ignore_rlimit_signals() -> Result<()> {
     let seen = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGXCPU, libc::SIGXFSZ] {
         signal_hook::flag::register(signal, seen.clone()).context("cannot catch signals")?;
@@ -136,9 +139,9 @@ pub(crate) fn on_signals(
     Ok(())
 }
 
-/// Notifies the service manager that the agent is ready. From then on it pings the watchdog, where one is configured,
-/// while every lane makes progress within half of the time limit. A lane that waits for the disk makes progress.
-pub(crate) fn tell_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
+/// Tells the service manager that the agent is ready, and from then on, where it wants to be told, that every lane is
+/// alive: none may stay where it is for half of the time limit. A lane that waits for the disk is alive.
+pub(crate) fn notify_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
     notify(&[NotifyState::Ready]);
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     handle.spawn(async move {

@@ -54,7 +54,7 @@ impl Receipt {
 /// A message as it was received.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Letter {
+pub(crate) struct SqsMessage {
     message_id: String,
     /// By which this receipt of the message is hidden and deleted.
     pub(crate) receipt_handle: String,
@@ -69,7 +69,7 @@ struct Attributes {
     approximate_receive_count: Option<String>,
 }
 
-impl Letter {
+impl SqsMessage {
     /// Works on the message until it can be deleted, or cannot be worked off.
     pub(crate) async fn work(self, queue: Queue) {
         let outcome = tokio::select! {
@@ -91,10 +91,10 @@ impl Letter {
             Outcome::Released => drop(queue.hide(&self, 0).await),
             Outcome::Left(reason) => {
                 queue.status.messages_left.one();
-                let text = format!("{} is left to the queue's redrive policy: {reason}", self.message_id);
+                let failure = format!("{} is left to the queue's redrive policy: {reason}", self.message_id);
                 match tries {
-                    ..=TRIES_MAX => queue.status.alarm(&place, &text),
-                    _ => tracing::info!("cloudtrail: {place}: {} (received {tries} times)", escape(&text)),
+                    ..=TRIES_MAX => queue.status.alarm(&place, &failure),
+                    _ => tracing::info!("cloudtrail: {place}: {} (received {tries} times)", escape(&failure)),
                 }
             }
         }
@@ -150,12 +150,12 @@ async fn hand_over(queue: &Queue, object: &Object) -> Result<Option<oneshot::Rec
     origin
         .set(field!("aws.s3.bucket.name"), object.bucket.as_str())
         .set(field!("aws.s3.object.key"), object.key.as_str());
-    let (done, result) = oneshot::channel();
+    let (done, finished) = oneshot::channel();
     let receipt = Receipt { done, _waiting: waiting };
     let delivery = Delivery { body, origin: origin.into(), name, receipt };
     // A source that has ended drops the receipt, which `objects` sees.
     let _ = queue.source.0.send(Message::Delivery(Box::new(delivery)));
-    Ok(Some(result))
+    Ok(Some(finished))
 }
 
 /// Fetches an object, with its place among those that may wait to be read; `None` where it is gone.

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// The error and its causes, each where what stands before does not say it already.
-pub(crate) fn causes(error: &dyn Error) -> String {
+pub(crate) fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -23,13 +23,13 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
-    struct Cause(&'static str, #[source] Option<Box<Cause>>);
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
 
     #[test]
-    fn each_cause_is_shown_once() {
-        let caused = |text, cause: Option<Cause>| Cause(text, cause.map(Box::new));
-        let error = caused("no answer", Some(caused("timed out", Some(caused("out", None)))));
-        assert_eq!(causes(&error), "no answer: timed out");
-        assert_eq!(causes(&caused("two\nlines", Some(caused("why", None)))), "two lines: why");
+    fn each_cause_is_printed_once() {
+        let layer = |text, cause: Option<Layer>| Layer(text, cause.map(Box::new));
+        let error = layer("no answer", Some(layer("timed out", Some(layer("out", None)))));
+        assert_eq!(error_chain(&error), "no answer: timed out");
+        assert_eq!(error_chain(&layer("two\nlines", Some(layer("why", None)))), "two lines: why");
     }
 }
