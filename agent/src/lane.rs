@@ -36,7 +36,7 @@ pub(crate) struct Lane {
     pub(crate) name: &'static str,
     /// Where its events come from.
     pub(crate) source: Box<dyn Source>,
-    /// What judges them: rules that were written for different words for the same are shown these.
+    /// The engines that evaluate them, each with its view: some rules are written for other names of the same events.
     pub(crate) rule_views: Vec<RuleView>,
     /// The fields of events.
     pub(crate) schema: Arc<Schema>,
@@ -56,15 +56,15 @@ impl Drop for Bell {
     }
 }
 
-/// An engine, and how it is told the events.
+/// An engine, and the view by which it gets the events.
 pub(crate) struct RuleView {
     /// The event as the engine's rules expect it; `None` where they know of no such event.
     pub(crate) view: EventView,
-    /// What judges it.
+    /// Evaluates it.
     pub(crate) engine: Engine,
 }
 
-/// How an event is told.
+/// A view of events, such as auditd's; `None` where it has no such event.
 pub(crate) type EventView = fn(&Arc<Event>) -> Option<Arc<Event>>;
 
 /// What others hold of a lane at work.

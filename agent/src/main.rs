@@ -40,6 +40,7 @@ mod streams;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod trim_rss;
 
 use std::process::ExitCode;

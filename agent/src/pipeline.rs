@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A lane is a thread with a source and an engine. The ledger is a thread that owns the alert log and the store. What
-//! waits on the outside world runs on the edges' runtime. On SIGTERM the sources end; each lane hands over what it
+//! waits on the outside world runs on the runtime' runtime. On SIGTERM the sources end; each lane hands over what it
 //! has and ends; with the last of them the ledger has no more senders and makes everything durable; the sinks have
 //! their time to deliver it; then all is over. Each of these has its time, and a thread that hangs is left behind, so
 //! that all is over after [`END_MAX`] whatever the disk and upstream do.
@@ -27,15 +27,16 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::control::Server;
-use crate::integrity::{self, Plan, Rows, Trace, Written};
+use crate::integrity::{self, Plan, Rows, Written};
 use crate::lane::{self, Bell, EventView, Lane, LaneClient, LaneHandle, RuleView};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
 use crate::runtime::{self, AsyncRuntime, RuntimeThread, join_by};
-use crate::sensor::{Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
+use crate::sensor::{self, Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
-use crate::{clock, coverage, indicators, privileges, report, rules, store, trim_rss};
+use crate::trace::Trace;
+use crate::{clock, coverage, indicators, privileges, report, rules, store, streams, trim_rss};
 
 /// The scope of the store's rows about the files that the agent loaded.
 const FILES_SCOPE: &str = "files";
@@ -72,12 +73,12 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
     trim_rss::share_heaps();
     runtime::ignore_rlimit_signals()?;
-    let plan = config.sensor.enabled.then(|| Plan::new(config, path));
+    let plan = config.sensor.enabled.then(|| Plan::new(path, &config.rules, &config.indicators));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
     let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut sensor =
-        config.sensor.enabled.then(|| sensor(config, &loaded, &exceptions, &stop)).transpose()?;
+        config.sensor.enabled.then(|| start_sensor(config, &loaded, &exceptions, &stop)).transpose()?;
     privileges::drop_capabilities()?;
 
     let names: Vec<_> = config.sink.iter().map(|sink| sink.name().to_owned()).collect();
@@ -323,7 +324,7 @@ type QueuesEnded = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The sources that run, each on a lane of its own.
 struct Sources {
     running: Vec<LaneHandle>,
-    /// How CloudTrail's is told what to do, and the end of what it does with queues.
+    /// CloudTrail's control, and the end of its queues.
     cloudtrail: Option<(Control, QueuesEnded)>,
 }
 
@@ -350,7 +351,7 @@ impl Lanes<'_> {
             if has_auditd {
                 rule_views.push(self.rule_view(&for_auditd, Duration::ZERO, limits(AUDITD), as_auditd)?);
             }
-            running.push(self.start(SENSOR_LANE, sensor, rule_views, SENSOR_QUIET)?);
+            running.push(self.start(streams::SENSOR.lane, sensor, rule_views, SENSOR_QUIET)?);
         }
         let mut cloudtrail = None;
         if self.config.cloudtrail.enabled() {
@@ -360,7 +361,7 @@ impl Lanes<'_> {
             let limits = limits(CLOUDTRAIL);
             let rule_view =
                 self.rule_view(&rules, CLOUDTRAIL_LATENESS, limits, |event| Some(event.clone()))?;
-            running.push(self.start("cloudtrail", source, vec![rule_view], CLOUDTRAIL_QUIET)?);
+            running.push(self.start(streams::CLOUDTRAIL.lane, source, vec![rule_view], CLOUDTRAIL_QUIET)?);
         }
         if running.is_empty() {
             bail!(NO_SOURCE);
@@ -378,7 +379,7 @@ impl Lanes<'_> {
         Ok(rows)
     }
 
-    /// Opens the CloudTrail source, and tells which rules cannot run on it.
+    /// Opens the CloudTrail source, and reports which rules cannot run on it.
     fn cloudtrail(&self, runtime: &AsyncRuntime) -> Result<CloudTrail> {
         let rows = |scope: &str| self.rows(scope);
         let config = &self.config.cloudtrail;
@@ -392,7 +393,7 @@ impl Lanes<'_> {
         Ok(source)
     }
 
-    /// What judges a lane's events by these rules, with what they knew when the agent stopped.
+    /// Builds the engine of a lane with these rules and the state that they had when the agent stopped.
     fn rule_view(
         &self,
         rules: &[Arc<Rule>],
@@ -400,7 +401,7 @@ impl Lanes<'_> {
         limits: Limits,
         view: EventView,
     ) -> Result<RuleView> {
-        let options = Options { lateness, limits, learn: self.config.rules.learn };
+        let options = Options { lateness, limits, learn: self.config.rules.learning_period };
         let mut engine = Engine::new(self.schema.clone(), rules, options)
             .with_exceptions(self.exceptions)
             .with_indicators(self.indicators);

@@ -112,7 +112,7 @@ pub(crate) struct RecordingNotes {
 
 /// A stream of which it is known whether it is a recording.
 pub(crate) enum Begun<R: Read> {
-    /// It is; what the head tells, the lines, and what is told between them.
+    /// It is; its header, its lines, and its notes.
     Recording(Box<Head>, Box<RecordingReader<R>>, Arc<Mutex<RecordingNotes>>),
     /// It is not: the stream from its beginning.
     Other(io::Chain<Cursor<Vec<u8>>, R>),
@@ -347,12 +347,13 @@ mod tests {
     #[test]
     fn a_replayed_event_keeps_both_of_its_times() {
         let (schema, time) = (Schema::new(), Timestamp::from_nanos);
-        for (notes_read, judged) in [(5, 5), (5_000_000_007, 3)] {
-            let event = Event::new(time(notes_read), Fields::new(), Vec::new()).judged_at(time(judged));
+        for (wall, monotonic) in [(5, 5), (5_000_000_007, 3)] {
+            let event =
+                Event::new(time(wall), Fields::new(), Vec::new()).with_correlation_time(time(monotonic));
             let mut line = Vec::new();
             write_line(&event, &schema, &mut line);
             let again = Event::from_json(&schema, &serde_json::from_slice(&line).unwrap()).unwrap();
-            assert_eq!((again.time(), again.told_time()), (time(judged), time(notes_read)));
+            assert_eq!((again.time(), again.timestamp()), (time(monotonic), time(wall)));
         }
     }
 

@@ -28,7 +28,7 @@ const LOOK_MIN: Duration = Duration::from_millis(100);
 /// The runtime before its thread runs: what is to be spawned at the start is spawned on its handle.
 pub(crate) struct AsyncRuntime(Runtime);
 
-/// The thread at work. It ends when it is told that the lanes have, after the sinks have had their time to finish.
+/// The running thread. It ends after the lanes have ended and the sinks have had their time to finish.
 pub(crate) struct RuntimeThread {
     thread: JoinHandle<()>,
     end: oneshot::Sender<()>,
@@ -139,8 +139,8 @@ pub(crate) fn on_signals(
     Ok(())
 }
 
-/// Tells the service manager that the agent is ready, and from then on, where it wants to be told, that every lane is
-/// alive: none may stay where it is for half of the time limit. A lane that waits for the disk is alive.
+/// Notifies the service manager that the agent is ready. From then on it pings the watchdog, where one is configured,
+/// while every lane makes progress within half of the time limit. A lane that waits for the disk makes progress.
 pub(crate) fn notify_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
     notify(&[NotifyState::Ready]);
     let Some(limit) = sd_notify::watchdog_enabled() else { return };

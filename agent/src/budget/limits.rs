@@ -270,7 +270,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/ledger.rs", "HUNG_MAX", Apart, "the lane ends", LOG),
     limit("agent/src/ledger/writer.rs", "TAKEN_BYTES_MAX", Times(1), "the rest is written next", "–"),
     limit("agent/src/alert_log/mod.rs", "WRITE_BYTES_MAX", Passing, "the rest is written next", "–"),
-    limit("agent/src/runtime.rs", "LOOKS_IN_VAIN_MAX", Apart, "the service manager is not told that all is well", LOG),
+    limit("agent/src/runtime.rs", "LOOKS_IN_VAIN_MAX", Apart, "the watchdog is not pinged", LOG),
     limit("agent/src/pipeline.rs", "LANES_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "RUNTIME_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "LEDGER_END_MAX", Apart, "the next stage ends", LOG),
@@ -315,7 +315,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/source/cloudtrail/s3.rs", "REGIONS_MAX", Each(256), "the region is looked up again", "–"),
     limit("agent/src/source/cloudtrail/status.rs", "ALARMS_MAX", Apart, "further alarms are only logged", LOG),
     limit("agent/src/source/cloudtrail/tree.rs", "WATCHES_MAX", Each(512), "further folders are only looked through", "–"),
-    limit("agent/src/source/cloudtrail/tree.rs", "COMPLAINTS_MAX", Each(512), "trouble with further paths is not told", "–"),
+    limit("agent/src/source/cloudtrail/tree.rs", "COMPLAINTS_MAX", Each(512), "trouble with further paths is not reported", "–"),
     limit("agent/src/source/cloudtrail/tree.rs", "UNREAD_BYTES_MAX", Times(1), "further folders are left for a later look", LOG),
     limit("agent/src/source/cloudtrail/sqs_message.rs", "TRIES_MAX", Apart, "the message raises no further alarm", LOG),
     // Commands.

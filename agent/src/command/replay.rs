@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     };
     let as_it_is: EventView = |event| Some(event.clone());
     let rule_views = if is_recording {
-        // As in the agent: the order is that in which events were judged.
+        // As in the agent: events are in the order in which they were evaluated.
         let [rules, for_auditd] = coverage::of_lane(&loaded.rules, &schema, &config.sensor);
         vec![rule_view(as_it_is, &rules, Duration::ZERO), rule_view(as_auditd, &for_auditd, Duration::ZERO)]
     } else {
@@ -109,7 +109,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     let Replaying { rule_views, output, .. } = &mut replaying;
     rule_views.iter_mut().for_each(|view| view.engine.finish(output));
-    replaying.tell()?;
+    replaying.print_alerts()?;
     Ok(replaying.refused.finish())
 }
 

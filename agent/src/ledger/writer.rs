@@ -25,8 +25,8 @@ use self::held::{Cursors, Held};
 use super::follow::{self, Taken};
 use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status, Weighed};
 use crate::alert_log::AlertLog;
-use crate::integrity::Trace;
 use crate::store::{self, DocumentLocation, LogCursor, Spooled, Store};
+use crate::trace::Trace;
 
 /// How much is taken from the inbox before it is written.
 const TAKEN_BYTES_MAX: usize = 1 << 20;

@@ -48,7 +48,7 @@ const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
 pub(crate) struct Kept(Option<Vec<(String, OwnedFd)>>);
 
 impl Kept {
-    /// Those that this process was started with, as the service. It is asked once, and closes what it does not know.
+    /// Those that this process was started with, as the service. To be called once; it closes the ones it does not know.
     #[expect(unsafe_code, reason = "descriptors of the service manager arrive as numbers")]
     pub(crate) fn of_manager() -> Self {
         if std::env::var_os(MANAGER).is_none() {

@@ -26,7 +26,6 @@ use super::loss::PodCounts;
 use super::shares::{PodShare, Shares};
 use super::{bpf, btf};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
-use crate::config::SensorConfig;
 use crate::error_chain::error_chain;
 
 /// The kernel programs; empty where this binary was built without them.

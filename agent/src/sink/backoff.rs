@@ -19,7 +19,7 @@ impl Backoff {
         Self { failures: 0, delay_max }
     }
 
-    /// The wait after one more failure; at least as long as upstream asked for.
+    /// The wait after one more failure; at least the `Retry-After` of upstream.
     pub(super) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let ceiling = DELAY_MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.delay_max);
         self.failures = self.failures.saturating_add(1);

@@ -88,7 +88,7 @@ enum Upstream {
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// Upstream judged each alert, in the order in which they were sent.
+    /// A verdict for each alert, in the order in which they were sent.
     PerAlert(Vec<Verdict>),
     /// Upstream refused the request for what is in it: it is too large, or one of its alerts is bad.
     Refused(String),

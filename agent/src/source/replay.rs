@@ -19,7 +19,7 @@ pub(crate) struct Documents {
     records: Records,
     name: String,
     over: bool,
-    /// What `lapwing record` tells beside the events, where it wrote them.
+    /// What `lapwing record` stores beside the events, where it wrote them.
     recorded: Option<(Box<Head>, Arc<Mutex<RecordingNotes>>)>,
 }
 
@@ -179,7 +179,7 @@ impl ReplayEvents<'_> {
     }
 }
 
-/// An error tells of one event that is none, or that the stream is broken; after the latter there are no more events.
+/// An error is about one invalid event, or about the stream; after the latter there are no more events.
 impl Iterator for ReplayEvents<'_> {
     type Item = Result<Recorded>;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lapwing_engine::{Fields, Timestamp, field};
 
-use super::config::{Config, Start};
+use super::config::{Config, ReadFrom};
 use super::progress::{Known, Progress, ReadDecision, ReadOrder, Stamp};
 use super::records::{ReadError, Records};
 use super::status::Status;
@@ -167,7 +167,7 @@ impl Folder {
         let stamp = Stamp::of(&metadata);
         let known = match self.progress.wanted(place, &stamp) {
             ReadDecision::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
-            // Read to the end without a word, so that what is added later is told from what is there.
+            // Read to the end without events, so that only what is added later causes any.
             ReadDecision::No if self.mute_until.is_some_and(|until| stamp.changed <= until) => {
                 Some(Known { records: u64::MAX, ..Known::default() })
             }

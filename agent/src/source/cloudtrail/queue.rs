@@ -1,4 +1,4 @@
-//! Queues that tell of new objects: their messages are received, a few at a time, and each is worked on by a task of
+//! Queues that announce new objects: their messages are received, a few at a time, and each is worked on by a task of
 //! its own. What a message means stands in `sqs_message`.
 
 use std::path::{Path, PathBuf};
@@ -199,7 +199,7 @@ impl Queue {
     /// Extends the time for which a message is hidden, again and again.
     pub(crate) async fn keep_hidden(&self, message: &SqsMessage) {
         loop {
-            tokio::time::sleep(Duration::from_secs(self.visibility_secs.into()) / 2).await;
+            tokio::time::sleep(Duration::from_secs(self.visibility_secs) / 2).await;
             if let Err(error) = self.hide(message, self.visibility_secs).await {
                 tracing::warn!(
                     "cloudtrail: {}: a message cannot be kept hidden and may come twice: {error:#}",
@@ -210,12 +210,12 @@ impl Queue {
     }
 
     /// Hides a message for so many seconds from now; for none, it shows at once.
-    pub(crate) async fn hide(&self, message: &SqsMessage, secs: u32) -> Result<()> {
+    pub(crate) async fn hide(&self, message: &SqsMessage, secs: u64) -> Result<()> {
         let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": message.receipt_handle, "VisibilityTimeout": secs});
         self.call("AmazonSQS.ChangeMessageVisibility", &body).await.map(drop)
     }
 
-    /// Deletes a message; one that cannot be deleted comes again, and nothing in it is told twice.
+    /// Deletes a message; one that cannot be deleted comes again, and its records are deduplicated.
     pub(crate) async fn delete(&self, message: &SqsMessage) {
         let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": message.receipt_handle});
         let mut pause = Pause::default();

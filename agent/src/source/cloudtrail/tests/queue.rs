@@ -40,7 +40,7 @@ fn setup(actions: &[&str]) -> (Moto, String, QueueConfig) {
     (moto, queue, config)
 }
 
-/// What S3 tells of a new object.
+/// S3's message about a new object.
 fn notification(key: &str) -> String {
     json!({"Records": [{"eventSource": "aws:s3", "awsRegion": REGION, "eventName": "ObjectCreated:Put",
         "s3": {"bucket": {"name": "logs"}, "object": {"key": key}}}]})
@@ -150,7 +150,7 @@ fn what_was_not_durable_is_given_back_and_read_again() {
     bench.hold = false;
     bench.restart();
     bench.expect(0..300);
-    // Told of again, it is known.
+    // Announced again, it is a duplicate.
     moto.send(&queue, &notification("a.json"));
     bench.until("duplicates", |bench| bench.report().duplicates == 300);
     bench.restart();
