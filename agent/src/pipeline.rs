@@ -131,7 +131,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     })?;
     tracing::info!("{} rules run on {} lanes", loaded.rules.len(), running.len());
     if !loaded.rules.iter().any(|rule| rule.enabled) {
-        tracing::error!("NO RULE RUNS: nothing raises an alert; put rules where `rules.paths` says");
+        tracing::error!("NO RULE IS RUNNING: no alert will be raised; put rules where `rules.paths` points");
     }
     wait_for_the_end(&rung);
     stop.all();
@@ -167,7 +167,7 @@ fn end(lanes: Vec<LaneHandle>, ledger: ledger::Started, runtime: [RuntimeThread;
     drop(sender);
     for (name, runtime) in ["the sinks", "the control socket and queues"].into_iter().zip(runtime) {
         if !runtime.finish(stopped + RUNTIME_END_MAX) {
-            tracing::error!("{name} did not end in time; the next run does what is left");
+            tracing::error!("{name} did not end in time; the next run completes the rest");
         }
     }
     drop(client);
@@ -297,7 +297,9 @@ impl Rules {
         }
         if exceptions.refused > 0 {
             let refused = exceptions.refused;
-            tracing::error!("{refused} exceptions are wrong and NOT applied: what they are for is raised");
+            tracing::error!(
+                "{refused} invalid exceptions ignored; the alerts they would suppress will be raised"
+            );
         }
         let (indicators, problems) = indicators::load(&config.indicators)?;
         problems.iter().for_each(|problem| tracing::warn!("{problem}"));
@@ -469,7 +471,7 @@ impl<'a> Settled<'a> {
         }
         if self.count > 0 {
             tracing::info!(
-                "{} rows of what rules learned are shortened, or found no room and are dropped",
+                "{} rows of the rules' state are shortened, or dropped for lack of room",
                 self.count
             );
         }

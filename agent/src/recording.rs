@@ -125,10 +125,12 @@ pub(crate) enum RecordingError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The format has changed since.
-    #[error("it is a recording of version {0}, and {VERSION} is known: replay it with a newer lapwing")]
+    #[error(
+        "it is a recording of format {0}, and this version reads up to {VERSION}: replay it with a newer lapwing"
+    )]
     Version(u32),
     /// The head says nothing of use.
-    #[error("it begins as a recording, and its head is broken: {0}")]
+    #[error("it is a recording with a corrupt head: {0}")]
     Head(serde_json::Error),
 }
 
@@ -293,10 +295,10 @@ impl<R: Read> Read for RecordingReader<R> {
                 // Of kinds that readers of other streams do not give words of their own.
                 return Err(io::Error::other(match error.kind() {
                     io::ErrorKind::UnexpectedEof => {
-                        "the recording is cut off: its end is missing, and what came last before it may be"
+                        "the recording is truncated: its end is missing, and possibly its last events"
                             .to_owned()
                     }
-                    _ => format!("the recording is broken from here on: {error}"),
+                    _ => format!("the recording is corrupt from here on: {error}"),
                 }));
             }
         }
@@ -381,7 +383,7 @@ mod tests {
             let (text, error) = read(&bytes[..length]);
             assert!("first\nsecond\n".starts_with(&text), "{text}");
             let error = error.expect("it is cut").to_string();
-            assert!(error.starts_with("the recording is cut off"), "{length}: {error}");
+            assert!(error.starts_with("the recording is truncated"), "{length}: {error}");
             assert!(length < end || text == "first\nsecond\n", "{text}");
         }
         for length in 0..start {
@@ -415,10 +417,10 @@ mod tests {
             [&MAGIC[..], &length.to_le_bytes(), content.as_bytes()].concat()
         };
         for (bytes, wanted) in [
-            (note(r#"{"lapwing_recording":2,"other":"things"}"#), "a recording of version 2, and 1 is known"),
-            (note(r#"{"lapwing_recording":1}"#), "its head is broken: missing field"),
-            (note(r#"{"lapwing_recording":x}"#), "its head is broken"),
-            (note(r#"{"lapwing_recording":1"#), "its head is broken: EOF"),
+            (note(r#"{"lapwing_recording":2,"other":"things"}"#), "a recording of format 2, and this version reads up to 1"),
+            (note(r#"{"lapwing_recording":1}"#), "a corrupt head: missing field"),
+            (note(r#"{"lapwing_recording":x}"#), "a corrupt head"),
+            (note(r#"{"lapwing_recording":1"#), "a corrupt head: EOF"),
         ] {
             let error = begin(&bytes[..]).err().expect(wanted).to_string();
             assert!(error.contains(wanted), "{error}");
@@ -441,7 +443,7 @@ mod tests {
         // A frame header: magic, no content size, a window of 2^(10 + 20) bytes, and an empty last block.
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0x01, 0x00, 0x00];
         let (_, error) = read(&[start, &frame].concat());
-        assert!(error.unwrap().to_string().contains("broken from here on"));
+        assert!(error.unwrap().to_string().contains("corrupt from here on"));
         // A note that says it is longer than any.
         let (_, error) = read(&[start, &MAGIC, &u32::MAX.to_le_bytes(), b"{}"].concat());
         assert!(error.is_some());

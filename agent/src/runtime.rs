@@ -146,12 +146,16 @@ pub(crate) fn notify_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     handle.spawn(async move {
         let mut lanes: Vec<_> = lanes.into_iter().map(Watched::new).collect();
+        let interval = (limit / PINGS).max(LOOK_MIN);
+        let hung_for = (interval * LOOKS_IN_VAIN_MAX).as_secs_f32();
         loop {
-            tokio::time::sleep((limit / PINGS).max(LOOK_MIN)).await;
+            tokio::time::sleep(interval).await;
             let hung: Vec<_> = lanes.iter_mut().filter_map(Watched::look).collect();
             match hung[..] {
                 [] => notify(&[NotifyState::Watchdog]),
-                [lane, ..] => tracing::error!("lane {lane} does not come round"),
+                [lane, ..] => tracing::error!(
+                    "lane {lane} made no progress in {hung_for:.1} s; not pinging the watchdog"
+                ),
             }
         }
     });

@@ -104,9 +104,9 @@ fn the_recording_of_a_killed_recorder_is_replayed() {
         command.args(arguments).arg(&file).output().expect("lapwing")
     };
     let output = lapwing(&["search", "process where process.pid == 1"]);
-    let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(printed.contains("already_running"), "{printed} {said}");
-    assert!(said.contains("the recording is cut off"), "{said}");
+    let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("already_running"), "{told} {said}");
+    assert!(said.contains("the recording is truncated"), "{said}");
     let again = stage.agent.command("record").arg(&file).output().expect("lapwing record");
     let said = String::from_utf8_lossy(&again.stderr);
     assert!(!again.status.success() && said.contains("incident.rec exists"), "{said}");

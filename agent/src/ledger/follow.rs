@@ -132,7 +132,7 @@ fn read(line: &[u8]) -> Option<AlertDocument> {
         })
     });
     if alert.is_none() {
-        tracing::warn!("a line of {} bytes in the alert log is no alert and is left out", line.len());
+        tracing::warn!("skipping a line of {} bytes in the alert log: not an alert", line.len());
     }
     alert
 }

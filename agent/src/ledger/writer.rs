@@ -91,8 +91,9 @@ impl Writer {
         let log = AlertLog::open(settings.alerts)?;
         let _ = status.retention.set(log.retention());
         let log_path = settings.alerts.path.clone();
-        let taken = follow::recover(&log_path, &mut store)
-            .with_context(|| format!("cannot bring the store up to the alert log {}", log_path.display()))?;
+        let taken = follow::recover(&log_path, &mut store).with_context(|| {
+            format!("cannot synchronize the store with the alert log {}", log_path.display())
+        })?;
         let cursors = Cursors::of(settings.sinks, &store)?;
         let mut writer = Self {
             log,
@@ -265,7 +266,7 @@ impl Writer {
             Request::Reopen => {
                 self.retry = self.retry.map(|_| Instant::now());
                 if let Err(error) = self.log.reopen() {
-                    self.status.log.raise(format!("cannot be opened anew: {error}"));
+                    self.status.log.raise(format!("cannot be reopened: {error}"));
                 }
                 Ok(())
             }
@@ -319,9 +320,7 @@ impl Writer {
             if self.damaged
                 && let Err(error) = self.renew()
             {
-                self.status
-                    .store
-                    .raise(format!("no new one can take the place of the damaged one: {error:#}"));
+                self.status.store.raise(format!("cannot replace the damaged store: {error:#}"));
                 return Err(());
             }
             self.write_store().map_err(|error| self.trouble(&error))
@@ -401,9 +400,7 @@ impl Writer {
                 self.after_change(taken != Taken::All);
             }
             Err(error) => {
-                self.status
-                    .store
-                    .raise(format!("alerts that wait in the log cannot be taken over: {error:#}"));
+                self.status.store.raise(format!("cannot read pending alerts from the alert log: {error:#}"));
                 self.retry = Some(Instant::now() + RETRY_AFTER);
             }
         }
@@ -415,8 +412,8 @@ impl Writer {
         if behind {
             let waiting = self.store.waiting();
             self.status.spool.raise(format!(
-                "it is full: {waiting} alerts wait in the alert log, and are missed upstream if it is rotated away \
-                 before; see what keeps the sinks, or raise `spool.size_max`"
+                "it is full: {waiting} alerts wait in the alert log and are lost upstream if it is rotated before they \
+                 are sent; check the sinks, or raise `spool.size_max`"
             ));
         } else {
             self.status.spool.clear();

@@ -259,7 +259,7 @@ impl Courier {
 
     fn forget_alone(&mut self, alert: &Spooled) {
         if let Err(error) = self.waiting.remove(&alert.id) {
-            tracing::warn!("sink {}: alerts that wait alone may be sent twice: {error}", self.sink.name);
+            tracing::warn!("sink {}: alerts queued for a retry may be sent twice: {error}", self.sink.name);
         }
         self.sink.status.delayed_count(self.waiting.count());
     }
@@ -314,7 +314,7 @@ impl Courier {
         let files = match self.sink.dead_letters.take_to_resend() {
             Ok(files) => files,
             Err(error) => {
-                tracing::error!("sink {}: cannot send dead letters again: {error}", self.sink.name);
+                tracing::error!("sink {}: dead letters cannot be resent: {error}", self.sink.name);
                 return Ok(());
             }
         };

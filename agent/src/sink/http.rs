@@ -86,11 +86,11 @@ impl Credentials {
     ) -> Result<Self> {
         match (token, username, password) {
             (token, None, None) => Ok(token.unwrap_or(Self::None)),
-            (Some(_), ..) => bail!("`{key}` and `username` exclude each other"),
+            (Some(_), ..) => bail!("`{key}` and `username` are mutually exclusive"),
             (None, Some(username), Some(password)) => {
                 Ok(Self::Basic { username: username.clone(), password: password.clone() })
             }
-            _ => bail!("`username` and `password` go together"),
+            _ => bail!("`username` and `password` must be set together"),
         }
     }
 }
@@ -124,10 +124,10 @@ impl Http {
         );
         for name in config.headers.keys() {
             HeaderName::try_from(name)
-                .with_context(|| format!("`http.headers`: `{name}` is no header name"))?;
+                .with_context(|| format!("`http.headers`: `{name}` is not a header name"))?;
         }
         if let Some(proxy) = &config.proxy {
-            Proxy::all(proxy).with_context(|| format!("`http.proxy`: `{proxy}` is no URL of a proxy"))?;
+            Proxy::all(proxy).with_context(|| format!("`http.proxy`: `{proxy}` is not a proxy URL"))?;
         }
         for url in urls {
             let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
@@ -276,7 +276,7 @@ impl Http {
 fn sensitive(text: &str, secret: &Secret) -> Result<HeaderValue> {
     let mut value = HeaderValue::try_from(text)
         .ok()
-        .with_context(|| format!("{secret:?} holds what cannot stand in a header"))?;
+        .with_context(|| format!("{secret:?} has characters that a header cannot contain"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -324,7 +324,7 @@ impl Response {
 /// It is none; the message names the key.
 pub(super) fn url(key: &str, text: &str) -> Result<Url> {
     let url = Url::parse(text)
-        .with_context(|| format!("`{key}`: `{text}` is no URL such as https://host.example:9200"))?;
+        .with_context(|| format!("`{key}`: `{text}` is not a URL such as https://host.example:9200"))?;
     ensure!(
         matches!(url.scheme(), "http" | "https"),
         "`{key}`: `{text}` must begin with https:// or http://"
@@ -387,7 +387,7 @@ mod tests {
             ("ftp://host/x", "must begin with https://"),
             ("https://user:pw@host/", "must not hold a password"),
             ("host:9200", "must begin with https://"),
-            ("not a url", "is no URL"),
+            ("not a url", "is not a URL"),
         ] {
             let error = format!("{:#}", url("sink.url", text).unwrap_err());
             assert!(error.contains(expected) && error.contains("`sink.url`"), "{text}: {error}");

@@ -133,7 +133,7 @@ impl Webhook {
             },
             body: body(config, content_type)?,
             content_type: HeaderValue::try_from(content_type)
-                .with_context(|| format!("`content_type`: `{content_type}` cannot stand in a header"))?,
+                .with_context(|| format!("`content_type`: `{content_type}` is not a valid header value"))?,
             signing_key: config.signing_key.clone(),
         })
     }
@@ -208,8 +208,8 @@ fn body(config: &Config, content_type: &str) -> Result<Body> {
         (Some(source), None, None) => source.clone(),
         (None, Some(path), None) => bounded::read_text(path, SETTING_BYTES_MAX)
             .with_context(|| format!("`template_file`: cannot read {}", path.display()))?,
-        (Some(_), Some(_), _) => bail!("`template` and `template_file` exclude each other"),
-        _ => bail!("`format` and a template exclude each other"),
+        (Some(_), Some(_), _) => bail!("`template` and `template_file` are mutually exclusive"),
+        _ => bail!("`format` and a template are mutually exclusive"),
     };
     let name = if content_type.contains("json") { TEMPLATE_JSON } else { TEMPLATE_TEXT };
     let mut environment = Environment::new();
@@ -269,7 +269,7 @@ fn key(secret: &Secret) -> Result<Vec<u8>> {
         Some(encoded) => BASE64_STANDARD
             .decode(encoded)
             .ok()
-            .with_context(|| format!("{secret:?}: what follows `whsec_` is no base64"))?,
+            .with_context(|| format!("{secret:?}: the part after `whsec_` is not base64"))?,
         None => text.into_bytes(),
     };
     ensure!(key.len() >= 16, "{secret:?} is shorter than 16 bytes, which is too easy to guess");

@@ -170,7 +170,7 @@ impl Store {
             })?;
         if trimmed.rows > 0 {
             tracing::warn!(
-                "the store held more of what rules learned than it may: the {} largest rows, {} together, are dropped",
+                "the rules' state exceeds its limit in the store: the {} largest rows ({}) are dropped",
                 trimmed.rows,
                 ByteSize::b(trimmed.bytes).display().iec()
             );
@@ -322,7 +322,7 @@ impl Changes<'_> {
         match value {
             Some(value) if key.len() + value.len() > trim::ROW_BYTES_MAX => {
                 self.rows_refused.set(self.rows_refused.get() + 1);
-                tracing::error!("a row of {scope} is larger than the store takes, and is not kept");
+                tracing::error!("a row of {scope} exceeds the store's limit and is not saved");
                 0
             }
             Some(value) => self

@@ -85,13 +85,13 @@ pub(super) fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<()>
     for (index, step) in steps.iter().enumerate().skip(version) {
         transaction
             .execute_batch(step)
-            .with_context(|| format!("it cannot be brought to format {}", index + 1))?;
+            .with_context(|| format!("cannot migrate it to format {}", index + 1))?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", i32::try_from(newest).unwrap_or(i32::MAX))?;
     transaction.commit()?;
     if version > 0 {
-        tracing::info!("the store was brought from format {version} to format {newest}");
+        tracing::info!("migrated the store from format {version} to format {newest}");
     }
     Ok(())
 }

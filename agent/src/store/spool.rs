@@ -89,7 +89,7 @@ impl Extent {
             .collect::<rusqlite::Result<Vec<_>>>()?
         {
             if !sinks.contains(&sink) {
-                tracing::warn!("sink {sink} is no longer configured: what it did not deliver is dropped");
+                tracing::warn!("sink {sink} is no longer configured: its undelivered alerts are dropped");
                 transaction.execute("DELETE FROM cursor WHERE sink = ?1", [sink])?;
             }
         }

@@ -110,7 +110,7 @@ pub(crate) fn json_request(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0"));
     let mut request = http::Request::new(Bytes::from(body.to_string()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = url.parse().context("it is no URL")?;
+    *request.uri_mut() = url.parse().context("not a URL")?;
     *request.headers_mut() = headers;
     Ok(request)
 }

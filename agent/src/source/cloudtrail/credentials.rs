@@ -130,7 +130,7 @@ impl Send {
     fn routed(&self, mut request: http::Request<Bytes>) -> reqsign_core::Result<http::Request<Bytes>> {
         let host = request.uri().host().unwrap_or_default().to_owned();
         if let Some(sts) = self.sts.as_ref().filter(|_| host.starts_with("sts.")) {
-            let invalid = || Error::config_invalid("sts_endpoint is no URL");
+            let invalid = || Error::config_invalid("sts_endpoint is not a URL");
             let mut uri = request.uri().clone().into_parts();
             uri.scheme = sts.scheme().cloned();
             uri.authority = sts.authority().cloned();
@@ -159,7 +159,7 @@ fn sts_host(config: &QueueConfig, region: &str) -> Result<Option<http::Uri>> {
         None if config.fips => format!("https://sts-fips.{region}.{}", suffix(region)),
         None => return Ok(None),
     };
-    url.parse().map(Some).context("sts_endpoint is no URL")
+    url.parse().map(Some).context("sts_endpoint is not a URL")
 }
 
 async fn discover_region(context: &Context) -> Result<String> {

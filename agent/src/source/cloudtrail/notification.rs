@@ -25,8 +25,8 @@ pub(crate) struct Object {
 /// # Errors
 /// That the message is of no form that is known.
 pub(crate) fn objects(body: &str) -> Result<Vec<Object>, String> {
-    let objects =
-        objects_of(body, 0).ok_or("its message is no notification of S3, SNS, EventBridge or CloudTrail")?;
+    let objects = objects_of(body, 0)
+        .ok_or("its message is not a notification from S3, SNS, EventBridge or CloudTrail")?;
     match objects.len() {
         0..=OBJECTS_MAX => Ok(objects),
         many => Err(format!("its message names {many} objects, more than {OBJECTS_MAX}")),
@@ -144,11 +144,11 @@ mod tests {
     fn a_message_that_is_no_notification_is_reported() {
         for body in ["", "hello", "[]", "{}", r#"{"Records":[{}]}"#, r#"{"s3Bucket":"b","s3ObjectKey":[1]}"#]
         {
-            check(body, Err("no notification"));
+            check(body, Err("not a notification"));
         }
         let nested = (0..9)
             .fold("x".to_owned(), |inner, _| json!({"Type": "Notification", "Message": inner}).to_string());
-        check(&nested, Err("no notification"));
+        check(&nested, Err("not a notification"));
         let many: Vec<_> = (0..=OBJECTS_MAX).map(|key| key.to_string()).collect();
         check(&json!({"s3Bucket": "b", "s3ObjectKey": many}).to_string(), Err("more than 1000"));
     }

@@ -192,7 +192,7 @@ impl Queue {
         let answer = self.call("AmazonSQS.ReceiveMessage", &body).await?;
         let bytes = answer.bytes().await.map_err(AwsError::from)?;
         let received: Received =
-            serde_json::from_slice(&bytes).context("the queue's answer is not understood")?;
+            serde_json::from_slice(&bytes).context("cannot parse the queue's response")?;
         Ok(received.messages)
     }
 
