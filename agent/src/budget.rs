@@ -71,7 +71,7 @@ impl Meter {
             "name": self.name,
             "bytes": self.held(),
             "bytes_max": self.bytes_max,
-            "given_up": self.given_up.load(Relaxed),
+            "evicted": self.given_up.load(Relaxed),
         })
     }
 }
@@ -293,6 +293,6 @@ mod tests {
         assert!(meter.try_take(100) && !meter.try_take(1));
         meter.give_back(1);
         assert!(meter.try_take(1));
-        assert_eq!(meter.status()["given_up"], 1);
+        assert_eq!(meter.status()["evicted"], 1);
     }
 }

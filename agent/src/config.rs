@@ -20,29 +20,29 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/lapwing/lapwing.toml";
 const SECRET_MARKERS: [&str; 9] =
     ["sink", "key", "password", "token", "secret", "headers", "environment", "username", "url"];
 
-/// The whole configuration. Every key has a default, and an unknown key is an error.
+/// The configuration. Every key has a default, and an unknown key is an error.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The folder for what must survive a restart. Default: `/var/lib/lapwing`.
+    /// The state directory, with the store and the dead letters. Default: `/var/lib/lapwing`.
     pub(crate) state_dir: PathBuf,
-    /// What the agent says about itself.
+    /// The agent's own log.
     pub(crate) log: log::Config,
-    /// What is detected.
+    /// Rules and exceptions.
     pub(crate) rules: rules::Config,
-    /// What is known of threats.
+    /// Indicators of threats.
     pub(crate) indicators: indicators::Config,
     /// The events of this host.
     pub(crate) sensor: sensor::Config,
-    /// AWS's log of API calls.
+    /// AWS CloudTrail, the log of API calls.
     pub(crate) cloudtrail: cloudtrail::config::Config,
     /// The alert log.
     pub(crate) alerts: alert_log::Config,
-    /// What waits to be delivered.
+    /// The spool of alerts that wait for delivery.
     pub(crate) spool: store::Config,
-    /// Where alerts are delivered: any number of `[[sink]]` sections.
+    /// Upstreams for alerts: any number of `[[sink]]` sections.
     pub(crate) sink: Vec<sink::Config>,
-    /// How commands reach the agent.
+    /// The control socket.
     pub(crate) control: control::Config,
 }
 
@@ -112,6 +112,12 @@ impl Config {
         }
         Self::read(path)
     }
+}
+
+/// The deprecated keys, with their new names.
+#[cfg(test)]
+pub(crate) fn deprecated_keys() -> Vec<(String, String)> {
+    deprecated::names()
 }
 
 /// The error message with the line that it is about. Text of the file is left out from the first line on that may contain
@@ -193,10 +199,10 @@ mod tests {
         );
     }
 
-    /// What the package installs as `/etc/lapwing/lapwing.toml`.
+    /// The package's `/etc/lapwing/lapwing.toml`.
     const PACKAGED: &str = include_str!("../../packaging/lapwing.toml");
 
-    /// The lines with this before them, without it; the others as they are where they are no comment.
+    /// The lines with this prefix, without it, and the other lines that are no comment.
     fn uncommented(mark: &str) -> String {
         let line = |line: &'static str| match line.strip_prefix(mark) {
             Some(code) if !code.starts_with([' ', '#']) => Some(code),

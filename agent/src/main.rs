@@ -29,6 +29,8 @@ mod pipeline;
 mod privileges;
 mod program;
 mod recording;
+#[cfg(test)]
+mod reference;
 mod report;
 mod rules;
 mod runtime;

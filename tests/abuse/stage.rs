@@ -310,7 +310,7 @@ impl Stage {
     /// The files of the agent were read for the first time, so that a change of them is known by its hash.
     fn files_are_read(&self) {
         let read = lapwing_stage::until("the first look at files", ALERT_WITHIN, || {
-            let looks = self.agent.status()?["lanes"][0]["source"]["files"]["looks"].as_u64();
+            let looks = self.agent.status()?["lanes"][0]["source"]["files"]["scans"].as_u64();
             Ok(looks.filter(|looks| *looks > 0))
         });
         read.unwrap_or_else(|error| panic!("{}: {error}:\n{}", self.name, self.agent.log()));

@@ -45,7 +45,7 @@ fn stage_in(turn: Option<RwLockReadGuard<'static, ()>>) -> Stage {
     let settings = Settings { program, rules, ..Settings::default() };
     let stage = Stage { agent: Agent::start(settings).expect("an agent"), folder, _turn: turn };
     // The first look at everything comes after all was read.
-    stage.until("the first look", || stage.files("looks") > 0);
+    stage.until("the first scan", || stage.files("scans") > 0);
     stage
 }
 

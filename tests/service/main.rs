@@ -59,6 +59,8 @@ fn the_service_from_installation_to_purge() {
     assert_ne!(main_pid(&guest), before, "an upgrade restarts it");
     guest.run("grep -q '^level = .debug' /etc/lapwing/lapwing.toml");
 
+    an_edited_old_configuration_is_upgraded(&guest, &install);
+
     guest.reboot();
     guest.until("systemctl is-active lapwing", WAIT);
     an_attacker_is_there(&guest);
@@ -192,6 +194,48 @@ fn it_is_replaced_when_it_dies_or_hangs(guest: &Guest) {
         guest.until(&is_new, WAIT);
     }
     guest.run("rm -r /run/systemd/system/lapwing.service.d && systemctl daemon-reload");
+}
+
+/// Every key that has a new name, edited under its old one, survives an upgrade: the service runs with the values, and warns.
+fn an_edited_old_configuration_is_upgraded(guest: &Guest, install: &str) {
+    guest.run(
+        "cd /etc/lapwing && cp -p lapwing.toml /root/lapwing.toml && mkdir -p /srv/trail
+         sed -i lapwing.toml -e 's/^#learning_period = .*/learn = \"24h\"/' -e 's/^#kernel_filter = .*/filter = false/' \
+             -e 's/^#read_from = .*/start = \"now\"/' -e 's/^#rescan_interval = .*/rescan_secs = 1/' \
+             -e 's/^#rotate_keep = .*/files_kept = 3/' -e 's!^#folders = .*!folders = [\"/srv/trail\"]!'
+         cat >> lapwing.toml <<'END'
+[[cloudtrail.queue]]
+url = \"https://sqs.eu-central-1.amazonaws.com/111122223333/cloudtrail\"
+visibility_timeout_secs = 20
+END
+         cp lapwing.toml /root/edited.toml",
+    );
+    guest.run(install);
+    it_is_ready(guest);
+    guest.run("cmp /etc/lapwing/lapwing.toml /root/edited.toml");
+    let pid = main_pid(guest);
+    let warnings = guest.run(&format!("journalctl --no-pager -o cat _PID={pid} | grep 'is deprecated: use'"));
+    let checked = guest.run("lapwing check | grep 'is deprecated: use'");
+    for (old, new) in [
+        ("alerts.files_kept", "alerts.rotate_keep"),
+        ("cloudtrail.queue.visibility_timeout_secs", "cloudtrail.queue.visibility_timeout"),
+        ("cloudtrail.rescan_secs", "cloudtrail.rescan_interval"),
+        ("cloudtrail.start", "cloudtrail.read_from"),
+        ("rules.learn", "rules.learning_period"),
+        ("sensor.filter", "sensor.kernel_filter"),
+    ] {
+        let warning = format!("`{old}` is deprecated: use `{new}`");
+        assert!(warnings.contains(&warning) && checked.contains(&warning), "{warning}: {warnings} {checked}");
+    }
+    let status: Json = serde_json::from_str(&guest.run("lapwing status --json")).unwrap();
+    let lanes = status["lanes"].as_array().unwrap();
+    assert_eq!(lanes.len(), 2, "the folder is watched: {status}");
+    let records = lanes[0]["source"]["records"].as_array().unwrap();
+    assert!(
+        records.iter().all(|record| record["filtered_to"].is_null()),
+        "no filter in the kernel: {status}"
+    );
+    guest.run("cp -p /root/lapwing.toml /etc/lapwing/ && systemctl restart lapwing");
 }
 
 fn it_stops_cleanly(guest: &Guest) {

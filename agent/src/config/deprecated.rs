@@ -69,6 +69,12 @@ pub(super) fn convert(text: &str, table: &mut DeTable<'_>) -> Result<Vec<(usize,
     Ok(warnings)
 }
 
+/// Every deprecated key, with its new name.
+#[cfg(test)]
+pub(super) fn names() -> Vec<(String, String)> {
+    DEPRECATED.iter().map(|key| (key.path(key.old), key.path(key.new))).collect()
+}
+
 impl Deprecated {
     fn convert(
         &self,

@@ -199,8 +199,8 @@ impl Stage {
             "bytes_waiting": self.counts.bytes.held(),
             "waited_ms_max": count(&self.counts.waited_ms_max),
             "hashed": count(&self.counts.hashed),
-            "hash_known": count(&self.counts.known),
-            "hashes_kept": count(&self.counts.cached),
+            "hash_cache_hits": count(&self.counts.known),
+            "hash_cache_size": count(&self.counts.cached),
             "descriptors": program::held(),
             "hash_skipped": skipped,
         })

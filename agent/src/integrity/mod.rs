@@ -102,11 +102,11 @@ impl Integrity {
     /// The watched files, for `lapwing status`.
     pub(crate) fn status(&self) -> Json {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
-        let Status { watched, unwatched, looks, hashed, overflows, .. } = &*self.status;
+        let Status { watched, unwatched, scans, hashed, overflows, .. } = &*self.status;
         json!({
             "watched": count(watched),
             "unwatched": count(unwatched),
-            "looks": count(looks),
+            "scans": count(scans),
             "hashed": count(hashed),
             "overflows": count(overflows),
         })
@@ -119,7 +119,7 @@ struct Status {
     watched: AtomicU64,
     unwatched: AtomicU64,
     /// Scans of all files.
-    looks: AtomicU64,
+    scans: AtomicU64,
     /// Files that were read.
     hashed: AtomicU64,
     /// Number of times that notifications were lost.
@@ -134,7 +134,7 @@ impl Status {
         Arc::new(Self {
             watched: zero(),
             unwatched: zero(),
-            looks: zero(),
+            scans: zero(),
             hashed: zero(),
             overflows: zero(),
             alarm: Alarm::new("files of the agent"),

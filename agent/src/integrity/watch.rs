@@ -347,7 +347,7 @@ impl Watch {
     /// Finds new files, and checks every known one.
     fn look_at_all(&mut self, now: Instant) {
         self.looked = Some(now);
-        self.status.looks.fetch_add(1, Relaxed);
+        self.status.scans.fetch_add(1, Relaxed);
         self.status.unwatched.store(0, Relaxed);
         self.watch_folders();
         for root in self.roots.clone() {

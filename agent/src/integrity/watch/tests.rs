@@ -58,7 +58,7 @@ fn stage_after(
     let (watch, stopped) = (Watch::new(plan, written, status.clone()), stop.clone());
     std::thread::spawn(move || watch.run(&sender, &stopped));
     let stage = Stage { folder, changes, status, stop };
-    stage.until(&stage.status.looks, 1);
+    stage.until(&stage.status.scans, 1);
     (stage, rows)
 }
 
@@ -140,7 +140,7 @@ fn unchanged_content_is_no_change() {
     fs::write(stage.path("rules/notes.txt"), "x").unwrap();
     fs::copy(&path, stage.path("copy")).unwrap();
     fs::rename(stage.path("copy"), &path).unwrap();
-    stage.until(&stage.status.looks, 3);
+    stage.until(&stage.status.scans, 3);
     assert!(stage.changes.try_recv().is_err());
 }
 
