@@ -417,7 +417,10 @@ mod tests {
             [&MAGIC[..], &length.to_le_bytes(), content.as_bytes()].concat()
         };
         for (bytes, wanted) in [
-            (note(r#"{"lapwing_recording":2,"other":"things"}"#), "a recording of format 2, and this version reads up to 1"),
+            (
+                note(r#"{"lapwing_recording":2,"other":"things"}"#),
+                "a recording of format 2, and this version reads up to 1",
+            ),
             (note(r#"{"lapwing_recording":1}"#), "a corrupt head: missing field"),
             (note(r#"{"lapwing_recording":x}"#), "a corrupt head"),
             (note(r#"{"lapwing_recording":1"#), "a corrupt head: EOF"),

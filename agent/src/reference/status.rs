@@ -147,9 +147,9 @@ pub(super) fn page() -> String {
         "The files and queues of AWS CloudTrail.",
         table(head, &counters.into_iter().chain(described("cloudtrail")).collect::<Vec<_>>()),
     );
-    let (_, items) = members("agent/src/ledger/status.rs", "\npub(crate) struct Report {");
+    let (_, items) = members("agent/src/ledger/status.rs", "\npub(crate) struct LedgerReport {");
     section("`ledger`", "The alert log and the store.", table(head, &items));
-    let (_, items) = members("agent/src/sink/status.rs", "\npub(crate) struct Report {");
+    let (_, items) = members("agent/src/sink/status.rs", "\npub(crate) struct SinkReport {");
     section("`sinks`", "Each sink has one upstream.", table(head, &items));
     text
 }
