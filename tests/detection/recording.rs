@@ -104,8 +104,8 @@ fn the_recording_of_a_killed_recorder_is_replayed() {
         command.args(arguments).arg(&file).output().expect("lapwing")
     };
     let output = lapwing(&["search", "process where process.pid == 1"]);
-    let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("already_running"), "{told} {said}");
+    let (reported, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(reported.contains("already_running"), "{reported} {said}");
     assert!(said.contains("the recording is truncated"), "{said}");
     let again = stage.agent.command("record").arg(&file).output().expect("lapwing record");
     let said = String::from_utf8_lossy(&again.stderr);

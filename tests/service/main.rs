@@ -24,7 +24,7 @@ const PACKAGE: &str = "LAPWING_PACKAGE";
 const WAIT: Duration = Duration::from_secs(60);
 const LOG: &str = "/var/log/lapwing/alerts.ndjson";
 const RULE: &str = "Potential Reverse Shell via Suspicious Child Process";
-/// Told of the time in which the agent was down.
+/// The rule id of *Telemetry lost*, which reports the downtime.
 const LOST: &str = "Telemetry lost";
 /// The capabilities that the service keeps: the bits of CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
 const CAPABILITIES: u64 = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
@@ -46,8 +46,8 @@ fn the_service_from_installation_to_purge() {
 
     nothing_is_missed_while_it_is_started_again(&guest);
     guest.run("systemctl stop lapwing && systemctl start lapwing");
-    let told = alerts(&guest, LOST, 2);
-    assert!(told[1]["event"]["start"].as_str() < told[1]["event"]["end"].as_str(), "{told:?}");
+    let reported = alerts(&guest, LOST, 2);
+    assert!(reported[1]["event"]["start"].as_str() < reported[1]["event"]["end"].as_str(), "{reported:?}");
     a_reverse_shell_is_alerted_to(&guest, 4002, 4);
     its_log_can_be_rotated(&guest);
     it_is_replaced_when_it_dies_or_hangs(&guest);
@@ -132,7 +132,7 @@ fn a_reverse_shell_is_alerted_to(guest: &Guest, port: u16, count: usize) {
 }
 
 /// A shell that is opened between two runs of the agent is alerted to. Only where the agent was killed there is a time of
-/// which something may be missing, and that is told.
+/// which something may be missing, and that is reported.
 fn nothing_is_missed_while_it_is_started_again(guest: &Guest) {
     // What comes before the agent in its unit runs while there is none.
     guest.run(
@@ -148,8 +148,8 @@ END
         [("systemctl restart lapwing", 2, "0"), ("systemctl kill --signal=KILL lapwing", 3, "1")]
     {
         guest.run(end);
-        let told = alerts(guest, RULE, alerts_until_then);
-        let between = &told[alerts_until_then - 1];
+        let reported = alerts(guest, RULE, alerts_until_then);
+        let between = &reported[alerts_until_then - 1];
         assert_eq!(between["destination"]["port"], 4020, "{end}: {between}");
         assert_eq!(between["lapwing"]["alert"]["complete"], true, "{end}: {between}");
         let status: Json = serde_json::from_str(&guest.until("lapwing status --json", WAIT)).unwrap();
@@ -169,7 +169,7 @@ fn alerts(guest: &Guest, rule: &str, count: usize) -> Vec<Json> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// As logrotate does it: the file is moved away, and the agent told.
+/// As logrotate does it: the file is moved away, and the agent gets SIGHUP.
 fn its_log_can_be_rotated(guest: &Guest) {
     let before = main_pid(guest);
     guest.run(&format!("mv {LOG} {LOG}.old && systemctl reload lapwing"));

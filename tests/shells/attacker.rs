@@ -69,7 +69,7 @@ impl Attacker {
         Self { end, second, is_bytewise: shell.bytewise }
     }
 
-    /// Accepts, connects and reads what there is, and waits for nothing; returns whether there is somebody to type to.
+    /// Accepts, connects and reads what there is, and waits for nothing; returns whether there is a shell to type to.
     pub(crate) fn look(&mut self) -> bool {
         self.second.look();
         match &mut self.end {

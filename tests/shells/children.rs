@@ -98,7 +98,7 @@ pub(crate) fn last_words(folder: &Path) -> String {
     text.concat().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Ends all that a row has started and that still runs, whoever its parent is by now.
+/// Ends all that a row has started and that still runs, with any parent.
 pub(crate) fn sweep(folder: &str) {
     end_all(|process| is_of(process, folder));
 }

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     pub(crate) target: Option<&'static Processor>,
 }
 
-/// The environment variable by which the agent's build script is told where the object lies.
+/// The environment variable with the path of the object, for the agent's build script.
 pub(crate) const OBJECT: &str = "LAPWING_EBPF_OBJECT";
 
 /// The name of the kernel programs' object.

@@ -1,6 +1,6 @@
 //! `cargo xtask check`: everything that can be said of the project without running it.
 //!
-//! Every step runs, also after one has failed; each tells its time, and what a failing one printed is shown whole.
+//! Every step runs, also after one has failed; each prints its time, and the output of a failing one is shown whole.
 
 use std::io::Write;
 use std::process::Command;

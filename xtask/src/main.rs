@@ -42,7 +42,7 @@ enum Verb {
     Setup,
     /// Builds the kernel programs and the agent that carries them
     Build(build::Arguments),
-    /// Measures what the agent costs the host's processes, and how soon it tells
+    /// Measures what the agent costs the host's processes, and how soon it alerts
     #[command(subcommand)]
     Bench(bench::Measurement),
     /// Runs test suites of others, for EQL and for what is rare

@@ -1,6 +1,6 @@
 //! What tests use of the machine: a table, and the installing of what is missing.
 //!
-//! Root on Debian or Ubuntu gets it installed; everyone else is told what is missing and by which command it comes.
+//! Root on Debian or Ubuntu gets it installed; other users get a message with what is missing and the command that installs it.
 //! A test whose tool is missing all the same says so and is counted as skipped.
 
 use std::collections::BTreeSet;

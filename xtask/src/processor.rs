@@ -58,7 +58,7 @@ impl Processor {
         self.name == std::env::consts::ARCH
     }
 
-    /// A cargo that builds for it, which is to be told the target.
+    /// A cargo that builds for it; the caller adds the target.
     ///
     /// # Errors
     /// What is missing for that, and its cure.

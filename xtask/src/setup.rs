@@ -127,7 +127,7 @@ fn linker(llvm_major: u32) -> Result<PathBuf> {
     Ok(linker)
 }
 
-/// LLVM's libraries and headers: installed by root, asked for otherwise.
+/// LLVM's libraries and headers: installed by root, requested in a message otherwise.
 fn llvm(major: u32, prefix: &Path) -> Result<()> {
     let needed = [prefix.join("bin/llvm-config"), prefix.join("include/llvm-c/Core.h")];
     if needed.iter().all(|file| file.exists()) {

@@ -12,7 +12,7 @@ pub(crate) fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// cargo, in the project's folder and as if a person called it. What cargo tells this program of its own crate would make
+/// cargo, in the project's folder and as if a person called it. What cargo sets in this program's environment about its own crate would make
 /// build scripts that look at it run again, each time that the caller changes.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
@@ -26,7 +26,7 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// Tells a person what is going on. Standard output is left to results.
+/// Prints progress for people to standard error. Standard output is for results.
 pub(crate) fn say(text: &str) {
     // A closed standard error is no reason to stop building.
     let _ = writeln!(std::io::stderr(), "{text}");

@@ -19,7 +19,7 @@ use self::report::Report;
 use crate::shell::{self, output, say, step};
 use crate::{build, needs, package, setup, targets};
 
-/// The target that tests the installed package, and the variable by which it is told where that lies.
+/// The target that tests the installed package, and the variable with the package's path.
 const SERVICE: (&str, &str) = ("service", "LAPWING_PACKAGE");
 
 /// The variable that names the agent that is tested.

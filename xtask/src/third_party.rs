@@ -26,7 +26,7 @@ struct Crate {
 /// Every crate in the agent and in its kernel programs with its licence, and then the texts, each once.
 ///
 /// # Errors
-/// Where cargo cannot tell the crates, or a text cannot be read.
+/// Where cargo cannot list the crates, or a text cannot be read.
 pub(crate) fn list() -> Result<String> {
     let mut crates = BTreeSet::new();
     for manifest in ["agent/Cargo.toml", "agent-ebpf/Cargo.toml"] {

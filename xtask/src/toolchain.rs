@@ -66,7 +66,7 @@ impl Compiler {
         }
     }
 
-    /// What cargo must be told beside the target: a nightly builds `core` itself.
+    /// Further arguments of cargo beside the target: a nightly builds `core` itself.
     pub(crate) fn flags(&self) -> &'static [&'static str] {
         match self {
             Self::Debian(_) => &[],
@@ -79,7 +79,7 @@ impl Compiler {
     /// # Errors
     /// Where the compiler does not say.
     pub(crate) fn llvm_major(&self) -> Result<u32> {
-        // Debian's compiler runs only once the LLVM is there that it is linked to, which is what is asked here.
+        // Debian's compiler runs only once the LLVM that it is linked to is installed, which is checked here.
         let (said, mark) = match self {
             Self::Debian(root) => {
                 let mut libraries = Command::new("ldd");
@@ -92,8 +92,7 @@ impl Compiler {
                 (shell::output(&mut rustc)?, "LLVM version: ")
             }
         };
-        major_after(&said, mark)
-            .with_context(|| format!("no version of LLVM in what the compiler tells:\n{said}"))
+        major_after(&said, mark).with_context(|| format!("the compiler prints no version of LLVM:\n{said}"))
     }
 }
 
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_of_llvm_is_found_in_what_is_told() {
+    fn the_version_of_llvm_is_found_in_the_compilers_output() {
         for (text, mark, major) in [
             ("\tlibc.so.6 => /x (0x1)\n\tlibLLVM.so.22.1 => not found\n", "libLLVM", Some(22)),
             ("\tlibLLVM-19.so.1 => /x (0x1)\n", "libLLVM", Some(19)),

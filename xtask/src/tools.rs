@@ -14,7 +14,7 @@ pub(crate) struct Tool {
     version: &'static str,
 }
 
-/// Judges licences, sources and advisories of the crates that are used.
+/// Checks licences, sources and advisories of the crates that are used.
 pub(crate) const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 /// Makes the Debian package.
 pub(crate) const DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };

@@ -144,7 +144,7 @@ fn what_is_in_the_spool_when_the_agent_stops_is_still_sent() {
 
 /// A sink that does not answer delays neither the alert log nor another sink.
 #[test]
-fn a_sink_that_hangs_holds_nobody_up() {
+fn a_sink_that_hangs_holds_up_no_other() {
     if !private_network() {
         return;
     }

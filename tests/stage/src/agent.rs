@@ -193,7 +193,7 @@ impl Agent {
         fs::metadata(self.alert_log()).map_or(0, |metadata| metadata.len())
     }
 
-    /// Tells the agent to end, and waits until it has.
+    /// Sends SIGTERM to the agent, and waits until it has ended.
     ///
     /// # Errors
     /// It does not end, or not well.

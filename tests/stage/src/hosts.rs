@@ -1,4 +1,4 @@
-//! Two hosts that reach each other and nobody else: network namespaces joined by a cable.
+//! Two hosts that reach each other and no other host: network namespaces joined by a cable.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ impl Host {
             .with_context(|| format!("{shell} cannot be started"))
     }
 
-    /// Whether somebody on this host listens on a TCP port.
+    /// Whether a process on this host listens on a TCP port.
     ///
     /// # Errors
     /// The list of sockets cannot be read.

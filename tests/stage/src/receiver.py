@@ -1,4 +1,4 @@
-"""An HTTP server that writes down what it receives and answers as it is told.
+"""An HTTP server that records what it receives and answers as configured.
 
 receiver.py PORT FOLDER: requests go to FOLDER/requests.ndjson; answers come from FOLDER/answers.ndjson, a line a
 request, and are 200 when there is none left. Where FOLDER/signing_key exists, a request whose signature the library
@@ -22,7 +22,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def receive(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         with LOCK:
-            status, headers, text = self.judge(body)
+            status, headers, text = self.answer(body)
             request = {
                 "method": self.command,
                 "path": self.path,
@@ -41,7 +41,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_PATCH = receive
 
-    def judge(self, body):
+    def answer(self, body):
         key = FOLDER / "signing_key"
         if key.exists():
             import standardwebhooks

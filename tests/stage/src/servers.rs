@@ -1,5 +1,5 @@
 //! Real servers that alerts are delivered to, each on the loopback of a network of the test's own: ports never
-//! collide, and what a server does reaches nobody.
+//! collide, and what a server does reaches no other host.
 //!
 //! They are fetched on first use: two from PyPI that speak `_bulk`, and nginx from the distribution.
 
@@ -55,7 +55,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Sends a signal, such as `SIGSTOP` or `SIGCONT`, that stays unnoticed by whoever is connected.
+    /// Sends a signal, such as `SIGSTOP` or `SIGCONT`, that connected clients do not notice.
     ///
     /// # Errors
     /// It has ended.
@@ -103,7 +103,7 @@ pub fn nginx(folder: &Path, http: &str) -> Result<Server> {
     Server::start(Command::new(nginx_program()?).arg("-p").arg(folder).args(["-c", "nginx.conf"]), 9443)
 }
 
-/// An HTTP server on port 8080 that writes down what it receives in `folder`, and answers as it is told.
+/// An HTTP server on port 8080 that records what it receives in `folder`, and answers as configured.
 #[derive(Debug)]
 pub struct Receiver {
     folder: PathBuf,

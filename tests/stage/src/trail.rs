@@ -33,7 +33,7 @@ pub const USUAL: [&str; 12] = [
     "GetUser",
     "Decrypt",
 ];
-/// Quarters of an hour in which all of that was called: enough for the rare to be told from the new.
+/// Quarters of an hour in which all of that was called: enough to distinguish rare calls from new ones.
 const HISTORY: i64 = 40;
 
 /// The folder and the database. They are gone when this is dropped.
@@ -64,7 +64,7 @@ impl Trail {
         self.0.path().join("places.mmdb")
     }
 
-    /// What the agent is told of both, in keys, which stand before sections.
+    /// The configuration of both, as keys, which come before sections.
     #[must_use]
     pub fn configuration(&self) -> String {
         let (folder, places) = (self.folder(), self.places());
@@ -168,7 +168,7 @@ pub fn rare_call(now: Timestamp) -> Vec<Json> {
         records.extend(USUAL.iter().map(|action| call(quarter(number), action)));
     }
     records.push(call(quarter(HISTORY), "StopLogging"));
-    // Calls go on: their time tells that the quarter of an hour before is over.
+    // Calls go on: their time ends the quarter of an hour before.
     records.extend((1..4).map(|later| call(quarter(HISTORY + later), "DescribeInstances")));
     records
 }

@@ -1,7 +1,7 @@
 //! Streams of events as the sensor makes them on busy hosts, without a host: the same seed, the same stream.
 //!
 //! A stream is made of activities that hosts have all day, web servers and compilers, cron and kubelet, and of a few
-//! that should alarm somebody; [`Workload`] says in which proportion. What a process looks like is made once and shared by
+//! that should raise an alert; [`Workload`] has the proportion. What a process looks like is made once and shared by
 //! its events, as the sensor does it, and what an event says of its own is what the sensor's says.
 //!
 //! ```

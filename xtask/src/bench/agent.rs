@@ -122,7 +122,7 @@ impl Agent {
         Ok(Processes { kept: kept?, alive: alive?, ended: ended? })
     }
 
-    /// The processes that alerts tell of.
+    /// The processes in alerts.
     pub(super) fn alerted(&self) -> Result<Vec<u64>> {
         let pid =
             |alert: &lapwing_stage::Alert| alert.document.pointer("/process/pid").and_then(Json::as_u64);

@@ -1,6 +1,6 @@
 //! What the agent costs the processes of the host, and the host.
 //!
-//! Each run with the agent lies between two without it, and what is told is the median over these of the difference to
+//! Each run with the agent lies between two without it, and the result is the median over these of the difference to
 //! the mean of the two: on a machine that others use too, single runs differ by more than what is measured, and slowly.
 
 use std::io::Write;

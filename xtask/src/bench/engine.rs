@@ -1,5 +1,5 @@
-//! How many events a second one core judges. The measuring itself is a benchmark of the engine's crate, built as released
-//! programs are; here it is only told where the packaged rules lie, and where it was called.
+//! How many events a second one core evaluates. The measurement is a benchmark of the engine's crate, built in release
+//! mode; this only passes the folder of the packaged rules and the working directory.
 
 use std::ffi::OsString;
 

@@ -117,15 +117,15 @@ fn measure(arguments: &Arguments, agent: &Agent) -> Result<Outcome> {
     Ok(Outcome { execs, connects, records, lost, needles, needles_found, rss_mib, cpu_percent })
 }
 
-/// How many of these processes an alert tells of; it is waited for all of them for a while.
+/// How many of these processes have an alert. It waits a while for all of them.
 fn found(agent: &Agent, needles: &[u64]) -> Result<usize> {
     let start = Instant::now();
     loop {
-        let mut told = agent.alerted()?;
+        let mut alerted = agent.alerted()?;
         let is_told = |pid: &&u64| {
-            // Numbers are used again in a flood: each alert tells of one.
-            let place = told.iter().position(|told| told == *pid);
-            place.map(|place| told.swap_remove(place)).is_some()
+            // Pids are used again in a flood: each alert is for one.
+            let place = alerted.iter().position(|alerted| alerted == *pid);
+            place.map(|place| alerted.swap_remove(place)).is_some()
         };
         let count = needles.iter().filter(is_told).count();
         if count == needles.len() || start.elapsed() > SETTLE_MAX {

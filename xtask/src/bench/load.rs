@@ -82,7 +82,7 @@ fn connects(count: usize) -> Result<Vec<Duration>> {
         let start = Instant::now();
         connect(&client, &address)?;
         let time = start.elapsed();
-        // Before the next: a full queue of connections would be told as a second of waiting.
+        // Before the next: a full queue of connections would be measured as a second of waiting.
         listener.accept()?;
         Ok(time)
     };

@@ -41,7 +41,7 @@ pub(crate) enum Measurement {
     Soak(soak::Arguments),
     /// What the agent takes at rest, and what is taken for what is charged
     Memory(memory::Arguments),
-    /// How many events a second one core judges, with few rules and with many
+    /// How many events a second one core evaluates, with few rules and with many
     #[command(disable_help_flag = true)]
     Engine(engine::Arguments),
     /// What the rules alert of benign work: builds, remote sessions, relays, services, jobs, containers

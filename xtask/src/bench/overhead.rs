@@ -1,6 +1,6 @@
 //! What Lapwing costs beside other sensors that are found on this machine, all measured in one run and in the same way.
 //!
-//! In each round every sensor has its turn: both loads with it, between both without it. What is told is the median over
+//! In each round every sensor has its turn: both loads with it, between both without it. The result is the median over
 //! the rounds of the difference, so that what the machine does meanwhile is the same for all of them.
 
 mod sensor;

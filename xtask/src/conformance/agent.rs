@@ -1,4 +1,4 @@
-//! The agent under test, asked as a user would ask it.
+//! The agent under test, run by its commands as a user would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl Agent {
         lines.collect()
     }
 
-    /// What `lapwing search` finds in a file; events are told by their field `id`.
+    /// What `lapwing search` finds in a file; events are identified by their field `id`.
     pub(super) fn search(&self, query: &str, file: &Path, options: &[&str], id: &str) -> Result<Found> {
         let file = file.display().to_string();
         let arguments = [&["search", "--json", query, &file], options].concat();

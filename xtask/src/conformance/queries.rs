@@ -28,10 +28,10 @@ struct Query {
 /// In the place of an event that must not be there.
 const MISSING: i64 = -1;
 
-/// The field that tells events apart.
+/// The field that identifies an event.
 const ID: &str = "sequence";
 
-/// What the index of the extra suite has that its data cannot tell: a null that stands for something.
+/// A value of the index of the extra suite that is not in its data: the meaning of a null.
 const EXTRA_MAPPING: &str = r#"{"properties": {
     "optional_field_default_null": {"type": "keyword", "null_value": "NULL"},
     "version": {"type": "version"}

@@ -130,16 +130,16 @@ impl Scene {
             None => time_of(&alert)?,
         };
         let delay = alert.seen.duration_since(cause).unwrap_or_default();
-        show(&self.told(&alert)?)?;
+        show(&self.page(&alert)?)?;
         show(&format!("   -> {:.0} ms from the cause to the alert in the log", delay.as_secs_f64() * 1000.0))
     }
 
     /// The alert as `lapwing alerts` shows it, without the rule's guide, which is the same every time.
-    fn told(&self, alert: &Alert) -> Result<String> {
+    fn page(&self, alert: &Alert) -> Result<String> {
         let mut command = self.agent.command("alerts");
         command.args(["--brief", alert.text("/lapwing/alert/id")]).env("COLUMNS", COLUMNS);
-        let told = shell::output(&mut command)?;
-        Ok(told.lines().map(|line| format!("   {line}").trim_end().to_owned() + "\n").collect())
+        let page = shell::output(&mut command)?;
+        Ok(page.lines().map(|line| format!("   {line}").trim_end().to_owned() + "\n").collect())
     }
 
     /// Rules of the demo that fired more than once.

@@ -1,4 +1,4 @@
-//! One process of the fuzzer, and what it tells of itself.
+//! One process of the fuzzer, and its output.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,12 +23,12 @@ const LINES_MAX: usize = 200;
 pub(super) struct Job {
     child: Child,
     reader: JoinHandle<()>,
-    told: Arc<Told>,
+    printed: Arc<Printed>,
 }
 
-/// What a process told so far.
+/// What a process has printed so far.
 #[derive(Default)]
-struct Told {
+struct Printed {
     numbers: Mutex<Numbers>,
     lines: Mutex<Vec<String>>,
     has_ended: AtomicBool,
@@ -92,11 +92,11 @@ pub(super) fn end(mut jobs: Vec<Job>) -> Result<Vec<End>> {
         let status = job.child.wait().context("a job of the fuzzer")?;
         // It only reads, and ends when the process does.
         let _ = job.reader.join();
-        let said = std::mem::take(&mut *lock(&job.told.lines));
+        let said = std::mem::take(&mut *lock(&job.printed.lines));
         let written = said.iter().find_map(|line| line.split_once("Test unit written to "));
         let input = written.map(|(_, path)| path.into());
         let is_well = status.success() || is_stopped;
-        ends.push(End { numbers: *lock(&job.told.numbers), is_well, said, input });
+        ends.push(End { numbers: *lock(&job.printed.numbers), is_well, said, input });
     }
     Ok(ends)
 }
@@ -113,31 +113,31 @@ impl Job {
             .spawn()
             .with_context(|| command.get_program().to_string_lossy().into_owned())?;
         let stderr = child.stderr.take().context("a pipe")?;
-        let told = Arc::new(Told::default());
+        let printed = Arc::new(Printed::default());
         let reader = std::thread::spawn({
-            let told = told.clone();
+            let printed = printed.clone();
             move || {
                 for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                    told.line(&String::from_utf8_lossy(&line));
+                    printed.line(&String::from_utf8_lossy(&line));
                 }
-                told.has_ended.store(true, Ordering::Release);
+                printed.has_ended.store(true, Ordering::Release);
             }
         });
-        Ok(Self { child, reader, told })
+        Ok(Self { child, reader, printed })
     }
 
     /// Whether it has not ended yet.
     pub(super) fn is_running(&self) -> bool {
-        !self.told.has_ended.load(Ordering::Acquire)
+        !self.printed.has_ended.load(Ordering::Acquire)
     }
 
     /// How far it has come.
     pub(super) fn numbers(&self) -> Numbers {
-        *lock(&self.told.numbers)
+        *lock(&self.printed.numbers)
     }
 }
 
-impl Told {
+impl Printed {
     fn line(&self, line: &str) {
         let mut numbers = lock(&self.numbers);
         if !numbers.read(line) && !is_noise(line) {

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use super::folder;
 use crate::shell::{self, output, step};
 
-/// What makes the compiler tell libFuzzer which branches an input takes. What is compared it is not told: words of the
-/// languages are in dictionaries, and to tell each comparison of a hash would take three quarters of the time.
+/// Instruments branches for libFuzzer. Comparisons are not instrumented: words of the languages are in dictionaries, and
+/// reporting each comparison of a hash would take three quarters of the time.
 const INSTRUMENTATION: &[&str] = &[
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -61,5 +61,5 @@ fn host() -> Result<String> {
     let mut rustc = Command::new("rustc");
     let said = output(rustc.arg("-vV").current_dir(shell::root()))?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).with_context(|| format!("no host in what rustc tells:\n{said}"))
+    host.map(str::to_owned).with_context(|| format!("rustc prints no host:\n{said}"))
 }

@@ -86,7 +86,7 @@ pub(super) fn exceptions_have_reasons(project: &Project, faults: &mut Vec<Fault>
     }
 }
 
-/// Crates of others are named once, in the workspace, without features that nobody asked for.
+/// Crates of others are named once, in the workspace, without features that are not used.
 pub(super) fn dependencies_are_named_once(project: &Project, faults: &mut Vec<Fault>) {
     let is_manifest = |file: &&File| file.path.ends_with(MANIFEST) && !is_below(&file.path, KERNEL);
     for file in project.files.iter().filter(is_manifest) {

@@ -21,10 +21,10 @@ const WORDS: &[Word] = &[
     Word { halves: ("FIX", "ME"), in_rust: false, instead: "do it, or say in a sentence what does not hold" },
     Word { halves: ("#[ign", "ore"), in_rust: true, instead: "a test that cannot run prints `skipped: …` and returns" },
     Word { halves: ("#[should", "_panic"), in_rust: true, instead: "return the error and compare it" },
-    Word { halves: ("#[allow", "("), in_rust: true, instead: "use #[expect(…, reason = …)], which tells when it is no longer needed" },
+    Word { halves: ("#[allow", "("), in_rust: true, instead: "use #[expect(…, reason = …)], which warns when it is no longer needed" },
 ];
 
-/// Folders of somebody's machine.
+/// Folders of a person's machine.
 const PLACES: &[(&str, &str)] = &[("/Use", "rs/"), ("/wo", "rk/"), ("/home/run", "ner")];
 
 /// No function is longer than a page.

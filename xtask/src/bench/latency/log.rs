@@ -45,7 +45,7 @@ impl Log {
         loop {
             while self.file.read_until(b'\n', &mut self.line)? > 0 && self.line.ends_with(b"\n") {
                 let seen = now();
-                // What is seen may not be on disk yet; it is when this returns, whoever's sync brought it there.
+                // What is seen may not be on disk yet; it is when this returns, by whichever sync.
                 self.file.get_ref().sync_data()?;
                 let arrival = Arrival { seen, on_disk: now() };
                 let alert: Json = serde_json::from_slice(&self.line).context("the alert log")?;
@@ -60,7 +60,7 @@ impl Log {
             }
             let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             poll(&mut [PollFd::new(&self.changes, PollFlags::IN)], Some(&left))?;
-            // What is told does not matter, only that it is taken.
+            // The content of the answer does not matter, only that it is read.
             let _ = rustix::io::read(&self.changes, &mut [0; 4096]);
         }
     }

@@ -35,7 +35,7 @@ impl Report {
         self.of_the_work().filter(|alert| alert.is_ours && alert.may_alert.is_none())
     }
 
-    /// Alerts by rules of ours about what such a rule looks for, done by somebody who may.
+    /// Alerts by rules of ours about what such a rule looks for, done by an authorized user.
     fn allowed(&self) -> impl Iterator<Item = &Alert> {
         self.of_the_work().filter(|alert| alert.is_ours && alert.may_alert.is_some())
     }

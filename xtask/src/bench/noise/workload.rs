@@ -61,7 +61,8 @@ pub(super) struct Act {
     pub(super) setup: String,
     /// The script of a round.
     pub(super) run: String,
-    /// Why a rule may alert it: it is what such a rule looks for, done by somebody who may. Such alerts are counted apart.
+    /// Why a rule may alert it: it is what such a rule looks for, done by an authorized user. Such alerts are counted
+    /// separately.
     pub(super) may_alert: Option<String>,
 }
 

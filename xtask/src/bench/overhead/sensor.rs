@@ -1,4 +1,4 @@
-//! The sensors that are compared, each as its own documentation says it is run, told to record programs that start and
+//! The sensors that are compared, each run as its own documentation says, configured to record programs that start and
 //! connections that are made.
 
 use std::fs;
@@ -119,7 +119,7 @@ impl Sensor {
             Self::Lapwing(agent) => agent.lost(),
             Self::Auditd(_) => {
                 let status = shell::output(Command::new("auditctl").arg("-s"))?;
-                agent::number(&status, "lost").context("auditctl tells nothing of what was lost")
+                agent::number(&status, "lost").context("auditctl reports no lost records")
             }
             Self::Bpftrace(other) => {
                 let said = fs::read_to_string(other.folder.path().join("err")).unwrap_or_default();
@@ -130,7 +130,7 @@ impl Sensor {
     }
 }
 
-/// A sensor of somebody else's, with a folder for what it writes.
+/// Another project's sensor, with a folder for what it writes.
 pub(super) struct Other {
     child: Child,
     folder: TempDir,
@@ -165,7 +165,7 @@ fn auditd() -> Result<Other> {
     let rules = shell::output(Command::new("auditctl").arg("-l"))?;
     let is_idle = agent::number(&status, "pid") == Some(0) && rules.trim() == "No rules";
     ensure!(is_idle, "this machine's own auditd or audit rules are in use: leave it out with `--only`");
-    let backlog = agent::number(&status, "backlog_limit").context("auditctl tells no backlog_limit")?;
+    let backlog = agent::number(&status, "backlog_limit").context("auditctl reports no backlog_limit")?;
     let folder = folder()?;
     let log = folder.path().join("audit.log");
     let config = folder.path().join("auditd.conf");

@@ -60,12 +60,12 @@ pub(super) fn run(length: Duration) -> Result<u64> {
     for child in &mut children {
         child.wait()?;
     }
-    // The orphans are waited for by nobody.
+    // No process waits for the orphans.
     std::thread::sleep(Duration::from_secs(10));
     Ok(acts)
 }
 
-/// How long after the time that was asked for it may take until everything has ended.
+/// How long after the requested time everything may take to end.
 pub(super) fn rest() -> Duration {
     Duration::from_secs(LIFE_MAX_SECONDS + 30)
 }

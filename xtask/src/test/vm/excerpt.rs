@@ -109,7 +109,7 @@ pub(super) fn of_image(image: &Path) -> Result<Vec<u8>> {
     btf.map(<[u8]>::to_vec).with_context(|| format!("there is no BTF in {}", image.display()))
 }
 
-/// The packed kernel in an image for x86, whose header tells where it lies.
+/// The packed kernel in an image for x86, whose header has its offset.
 fn payload(image: &[u8]) -> Option<&[u8]> {
     let number =
         |place: usize| Some(u32::from_le_bytes(image.get(place..place + 4)?.try_into().ok()?) as usize);

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The first process of a guest: makes of it a machine that tests can run on, and then runs what it is told on its
+# The first process of a guest: prepares the guest for tests, and then runs the commands on its
 # console, a line at a time.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
 if [ "$1" != inside ]; then
-    # Nobody can leave the kernel's first file system as a container leaves its host's; bound over itself, it is one
+    # No process can leave the kernel's first file system as a container leaves its host's; bound over itself, it is one
     # as every other.
     mount --bind / /mnt && cd /mnt && mount --move . / && exec chroot . /init inside
 fi

@@ -1,5 +1,5 @@
 //! Machines on which the tests are run: this one, and guests with other kernels in an emulator. Each runs lines of
-//! a shell and tells what they print.
+//! a shell and returns what they print.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ use crate::shell::{self, say};
 
 /// How long a guest may say nothing. Single tests take minutes where others work on this machine too.
 const SILENCE_MAX: Duration = Duration::from_secs(900);
-/// By what the guest's own words are told from what is printed in it.
+/// What distinguishes the guest's own messages from what is printed in it.
 const READY: &str = "@ready ";
 const END: &str = "@end ";
 
@@ -42,9 +42,9 @@ impl Machine {
     ///
     /// # Errors
     /// The machine itself fails.
-    pub(super) fn run(&mut self, line: &str, mut told: impl FnMut(&str)) -> Result<bool> {
+    pub(super) fn run(&mut self, line: &str, mut printed: impl FnMut(&str)) -> Result<bool> {
         match self {
-            Self::Guest(guest) => guest.run(line, told),
+            Self::Guest(guest) => guest.run(line, printed),
             Self::Host => {
                 let (reader, writer) = std::io::pipe()?;
                 let mut shell = Command::new("sh");
@@ -53,7 +53,7 @@ impl Machine {
                 // It holds the pipe's other end: with it the reading would never end.
                 drop(shell);
                 for line in BufReader::new(reader).split(b'\n') {
-                    told(&String::from_utf8_lossy(&line?));
+                    printed(&String::from_utf8_lossy(&line?));
                 }
                 Ok(child.wait()?.success())
             }
@@ -114,7 +114,7 @@ impl Guest {
         std::thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
-                // Nobody listens any more when the guest is let go of.
+                // There is no receiver any more when the guest is dropped.
                 if sender.send(line).is_err() {
                     break;
                 }
@@ -127,19 +127,19 @@ impl Guest {
         Ok(guest)
     }
 
-    fn run(&mut self, line: &str, told: impl FnMut(&str)) -> Result<bool> {
+    fn run(&mut self, line: &str, printed: impl FnMut(&str)) -> Result<bool> {
         writeln!(self.input, "{line}").context("the emulator has ended")?;
-        Ok(self.read_until(END, told)? == "0")
+        Ok(self.read_until(END, printed)? == "0")
     }
 
     /// Reads up to the line with this beginning, and returns the rest of it.
-    fn read_until(&mut self, mark: &str, mut told: impl FnMut(&str)) -> Result<String> {
+    fn read_until(&mut self, mark: &str, mut printed: impl FnMut(&str)) -> Result<String> {
         loop {
             let line = self.lines.recv_timeout(SILENCE_MAX);
             let line = line.context("the guest says nothing any more")?;
             match line.strip_prefix(mark) {
                 Some(rest) => return Ok(rest.trim().to_owned()),
-                None => told(&line),
+                None => printed(&line),
             }
         }
     }

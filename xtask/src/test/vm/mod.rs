@@ -29,7 +29,7 @@ use crate::{build, needs, setup};
 
 /// A kernel that tests can be run on.
 struct Kernel {
-    /// As it is asked for.
+    /// As configured.
     name: &'static str,
     /// The release of Debian that has it.
     suite: &'static str,
@@ -147,11 +147,11 @@ pub(super) fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
             let btf = image.map_or_else(|| fs::read(BTF).context(BTF), |image| excerpt::of_image(&image))?;
             excerpt::write(&kernel, &btf)?;
         }
-        let told = |outcomes: &[Outcome]| {
+        let write = |outcomes: &[Outcome]| {
             let rest = if arguments.rounds.is_empty() { Rest::Open } else { Rest::AsItWas };
             if arguments.write { table::write(name, &kernel, outcomes, rest) } else { Ok(()) }
         };
-        rounds::run(&mut machine, programs, choice, report, told)?;
+        rounds::run(&mut machine, programs, choice, report, write)?;
         say(&format!("{name} took {:.0} s", start.elapsed().as_secs_f64()));
     }
     Ok(())

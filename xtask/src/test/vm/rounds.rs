@@ -14,7 +14,7 @@ use super::machine::Machine;
 use crate::shell::say;
 use crate::test::report::Report;
 
-/// By which the tests are told which configuration their agent has.
+/// The variable with the path of the configuration of the tests' agent.
 const CONFIG: &str = "LAPWING_LIVE_CONFIG";
 /// Where things lie in a guest, and on this machine below the folder for temporary files.
 const FOLDER: &str = "lapwing-kernels";
@@ -42,7 +42,7 @@ pub(super) struct Choice<'a> {
     pub(super) rounds: &'a [usize],
 }
 
-/// Runs the rounds. After each, `told` is handed what came of all methods so far: a machine may not come to the end.
+/// Runs the rounds. After each, `write` gets the outcomes of all methods so far: a machine may not come to the end.
 ///
 /// # Errors
 /// The machine fails, or the agent does not say what it has.
@@ -51,22 +51,22 @@ pub(super) fn run(
     programs: &Programs,
     choice: Choice<'_>,
     report: &mut Report,
-    told: impl Fn(&[Outcome]) -> Result<()>,
+    write: impl Fn(&[Outcome]) -> Result<()>,
 ) -> Result<()> {
     let kernel = machine.kernel()?;
     let bench = Bench { programs, folder: std::env::temp_dir().join(FOLDER).display().to_string() };
     let outcomes = bench.attach_all(machine)?;
     for Outcome { hook, method, result } in &outcomes {
-        let told =
+        let reported =
             result.as_ref().map_or_else(|why| format!("not available: {why}"), |_| "attached".to_owned());
-        say(&format!("{hook} by {method} on Linux {kernel}: {told}"));
+        say(&format!("{hook} by {method} on Linux {kernel}: {reported}"));
     }
     if let Machine::Guest(_) = machine {
         let result = bench.silence(machine)?;
         report.one(&format!("a hook that is silent on Linux {kernel}"), result);
     }
     let mut outcomes = outcomes;
-    told(&outcomes)?;
+    write(&outcomes)?;
     let is_chosen = |round: &usize| choice.rounds.is_empty() || choice.rounds.contains(&(round + 1));
     for round in (0..most_methods(&outcomes)).filter(is_chosen) {
         let choices = choices(&outcomes, round);
@@ -88,13 +88,13 @@ pub(super) fn run(
             choices.iter().map(|(hook, method)| ((*hook).to_owned(), (*method).to_owned())).collect();
         for outcome in &mut outcomes {
             let is_chosen = choices.get(&outcome.hook) == Some(&outcome.method);
-            if let Ok(told @ Tests::NONE) = &mut outcome.result
+            if let Ok(reported @ Tests::NONE) = &mut outcome.result
                 && is_chosen
             {
-                *told = tests;
+                *reported = tests;
             }
         }
-        told(&outcomes)?;
+        write(&outcomes)?;
     }
     Ok(())
 }
@@ -122,15 +122,15 @@ fn choices(outcomes: &[Outcome], round: usize) -> BTreeMap<&str, &str> {
     working.into_iter().map(|(hook, methods)| (hook, *methods.get(round).unwrap_or(&methods[0]))).collect()
 }
 
-/// Whether the agent told that a hook was attached by a method and worked, or why not.
-fn attached(told: &Json, hook: &str, method: &str) -> Result<Result<Tests, String>> {
-    let reports = told["hooks"].as_array().into_iter().flatten();
+/// Whether the agent reported that a hook was attached by a method and worked, or why not.
+fn attached(reported: &Json, hook: &str, method: &str) -> Result<Result<Tests, String>> {
+    let reports = reported["hooks"].as_array().into_iter().flatten();
     let report = reports.into_iter().find(|report| report["name"] == hook);
-    let report = report.with_context(|| format!("nothing is told of `{hook}`: {told}"))?;
+    let report = report.with_context(|| format!("no report of `{hook}`: {reported}"))?;
     if report["state"] == "attached" {
         return Ok(Ok(Tests::NONE));
     }
-    let reason = report["reason"].as_str().unwrap_or("no reason is told");
+    let reason = report["reason"].as_str().unwrap_or("no reason is given");
     Ok(Err(reason.rsplit_once(&format!("{method}: ")).map_or(reason, |(_, why)| why).to_owned()))
 }
 
@@ -144,8 +144,8 @@ impl Bench<'_> {
     /// Attaches each hook by each of its methods, where that can be: all hooks by their first, then by their second.
     fn attach_all(&self, machine: &mut Machine) -> Result<Vec<Outcome>> {
         self.configure(machine, &BTreeMap::new())?;
-        let told = self.check(machine)?;
-        let hooks = told["methods"].as_object().context("the agent tells no methods")?;
+        let reported = self.check(machine)?;
+        let hooks = reported["methods"].as_object().context("the agent reports no methods")?;
         let hooks: Vec<(&str, Vec<&str>)> = hooks
             .iter()
             .map(|(hook, all)| {
@@ -157,9 +157,9 @@ impl Bench<'_> {
             let choices: BTreeMap<_, _> =
                 hooks.iter().filter_map(|(hook, methods)| Some((*hook, *methods.get(index)?))).collect();
             self.configure(machine, &choices)?;
-            let told = self.check(machine)?;
+            let reported = self.check(machine)?;
             for (hook, method) in choices {
-                let result = attached(&told, hook, method)?;
+                let result = attached(&reported, hook, method)?;
                 outcomes.push(Outcome { hook: hook.to_owned(), method: method.to_owned(), result });
             }
         }
@@ -175,11 +175,11 @@ impl Bench<'_> {
         const SWITCH: &str = "/proc/sys/kernel/ftrace_enabled";
         self.configure(machine, &BTreeMap::new())?;
         machine.run(&format!("echo 0 >{SWITCH}"), |_| {})?;
-        let told = self.check(machine);
+        let reported = self.check(machine);
         machine.run(&format!("echo 1 >{SWITCH}"), |_| {})?;
-        let told = told?;
-        let accept = told["hooks"].as_array().into_iter().flatten().find(|hook| hook["name"] == "accept");
-        let accept = accept.context("nothing is told of `accept`")?;
+        let reported = reported?;
+        let accept = reported["hooks"].as_array().into_iter().flatten().find(|hook| hook["name"] == "accept");
+        let accept = accept.context("no report of `accept`")?;
         say(&format!("accept without ftrace: {accept}"));
         let is_trampoline = accept["method"].as_str().is_some_and(|method| method.starts_with("fexit/"));
         let is_attached = accept["state"] == "attached" && !is_trampoline;
@@ -196,8 +196,8 @@ impl Bench<'_> {
             said.push('\n');
         })?;
         let json = said.lines().find(|line| line.starts_with('{'));
-        let json = json.with_context(|| format!("`lapwing check` tells nothing:\n{said}"))?;
-        serde_json::from_str(json).context("what `lapwing check` tells")
+        let json = json.with_context(|| format!("`lapwing check` prints no JSON:\n{said}"))?;
+        serde_json::from_str(json).context("the output of `lapwing check`")
     }
 
     fn configure(&self, machine: &mut Machine, choices: &BTreeMap<&str, &str>) -> Result<()> {

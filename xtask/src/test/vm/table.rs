@@ -18,15 +18,15 @@ const UNKNOWN: &str = "–";
 const ATTACHED: &str = "attached";
 /// What it says where they have.
 const PASSED: &str = " passed";
-/// The row that tells which build of a kernel it was.
+/// The row with the build of the kernel.
 const KERNEL: &str = "kernel";
 
-/// What the table tells of methods whose round was not run.
+/// The cell of methods whose round was not run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
     /// That they are attached, and nothing more is known yet.
     Open,
-    /// What it told before.
+    /// Its previous content.
     AsItWas,
 }
 
