@@ -46,15 +46,15 @@ const WAKE_BYTES: u64 = 64 * 1024;
 /// Whether a record of this kind is filtered because no rule can match a connection whose destination is of one of these
 /// classes, a bit each. The classes are computed only where the result depends on them.
 #[inline(always)]
-pub(crate) fn stays(kind: Kind, reaches: impl FnOnce() -> u32) -> bool {
+pub(crate) fn is_filtered(kind: Kind, address_classes: impl FnOnce() -> u32) -> bool {
     let Some(filter) = FILTER.get(0) else { return false };
-    let stays = if filter.drops(kind, Reach::EVERY) {
+    let is_filtered = if filter.drops(kind, Reach::EVERY) {
         true
     } else {
-        filter.dropped[kind.slot()] != 0 && filter.drops(kind, reaches())
+        filter.dropped[kind.slot()] != 0 && filter.drops(kind, address_classes())
     };
-    if stays && !is_agent() {
-        stayed(kind);
+    if is_filtered && !is_agent() {
+        count_filtered(kind);
         return true;
     }
     false
@@ -69,7 +69,7 @@ fn is_agent() -> bool {
 
 /// Counts a record of this kind that is left unmade.
 #[inline(always)]
-pub(crate) fn stayed(kind: Kind) {
+pub(crate) fn count_filtered(kind: Kind) {
     if let Some(counts) = counts() {
         add(&counts.filtered[kind.slot()]);
     }

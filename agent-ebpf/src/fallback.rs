@@ -8,7 +8,7 @@ use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint};
 use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext};
 
 use crate::layout::*;
-use crate::network::went;
+use crate::network::state_changed;
 use crate::process::{current, ended, executed, forked};
 
 /// match-proto:v2.6.37:include/trace/events/sched.h:TP_PROTO(struct task_struct *parent, struct task_struct *child)
@@ -65,7 +65,7 @@ pub(crate) fn exec_kprobe(ctx: ProbeContext) -> u32 {
 /// match-proto:v6.16:include/trace/events/sched.h:TP_PROTO(struct task_struct *p, bool group_dead)
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(crate) fn exit_raw(ctx: RawTracePointContext) -> i32 {
-    let is_last = if EXIT_TELLS_LAST.load() != 0 { Some(ctx.arg::<u64>(1) & 0xff != 0) } else { None };
+    let is_last = if EXIT_NAMES_LAST_THREAD.load() != 0 { Some(ctx.arg::<u64>(1) & 0xff != 0) } else { None };
     ended::<Address>(&ctx, ctx.arg(0), is_last);
     0
 }
@@ -91,7 +91,7 @@ pub(crate) fn exit_kprobe(ctx: ProbeContext) -> u32 {
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub(crate) fn connect_raw(ctx: RawTracePointContext) -> i32 {
-    went::<Address>(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    state_changed::<Address>(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn connect_raw(ctx: RawTracePointContext) -> i32 {
 #[fentry(function = "inet_sk_state_store")]
 pub(crate) fn connect_fentry(ctx: FEntryContext) -> i32 {
     let sock = ctx.arg(0);
-    went(&ctx, sock, state(sock), ctx.arg(1));
+    state_changed(&ctx, sock, state(sock), ctx.arg(1));
     0
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn connect_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe(function = "inet_sk_state_store")]
 pub(crate) fn connect_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg(1)) {
-        went(&ctx, sock, state(sock), new);
+        state_changed(&ctx, sock, state(sock), new);
     }
     0
 }

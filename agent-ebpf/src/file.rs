@@ -16,12 +16,12 @@ pub(crate) fn of<B: Base>(inode: B) -> File {
     let super_block: B = read(inode, &INODE_SB);
     let nanos = read_or(inode, &INODE_CTIME_NANOS, ABSENT);
     let magic = read_or(super_block, &SUPER_BLOCK_MAGIC, 0) as u32;
-    let is_told = has(&INODE_CTIME_NANOS) && !(magic == OVERLAYFS_SUPER_MAGIC && is_a_users(super_block));
+    let has_ctime = has(&INODE_CTIME_NANOS) && !(magic == OVERLAYFS_SUPER_MAGIC && is_a_users(super_block));
     File {
         inode: read(inode, &INODE_INO),
         size: read_or(inode, &INODE_SIZE, 0),
         changed: read_or(inode, &INODE_CTIME_SECS, 0) as i64,
-        changed_nanos: if is_told { nanos & CTIME_NANOS } else { ABSENT },
+        changed_nanos: if has_ctime { nanos & CTIME_NANOS } else { ABSENT },
         device: read_or(super_block, &SUPER_BLOCK_DEV, 0),
         generation: read_or(inode, &INODE_GENERATION, 0),
         magic,

@@ -61,7 +61,7 @@ enumerators!(numbers);
 
 /// Whether `sched_process_exit` says itself that the last thread ends (since 6.16).
 #[unsafe(no_mangle)]
-pub(crate) static EXIT_TELLS_LAST: Global<u32> = Global::new(0);
+pub(crate) static EXIT_NAMES_LAST_THREAD: Global<u32> = Global::new(0);
 /// The inode of the namespace whose processes are watched, numbered as they are there; zero for the host's own, which
 /// has them all.
 #[unsafe(no_mangle)]

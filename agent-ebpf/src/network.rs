@@ -25,13 +25,13 @@ const TCP_LISTEN: u32 = 10;
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint]
 pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
-    went(&ctx, Typed::parameter(&ctx, 0), ctx.arg(1), ctx.arg(2));
+    state_changed(&ctx, Typed::parameter(&ctx, 0), ctx.arg(1), ctx.arg(2));
     0
 }
 
 /// A TCP socket goes from one state to another.
 #[inline(always)]
-pub(crate) fn went<B: Base>(_ctx: &impl EbpfContext, sock: B, old: u32, new: u32) {
+pub(crate) fn state_changed<B: Base>(_ctx: &impl EbpfContext, sock: B, old: u32, new: u32) {
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
         connection(Kind::CONNECT, sock);
         trace!(_ctx, "connect");
@@ -104,7 +104,7 @@ pub(crate) fn accept_syscall(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn connected(sock: impl Base, state: u32) {
     let kind = Kind::CONNECTED;
-    if emit::stays(kind, || socket::reaches(sock)[1]) {
+    if emit::is_filtered(kind, || socket::address_classes(sock)[1]) {
         return;
     }
     let (local_port, remote_port) = (socket::local_port(sock), socket::remote_port(sock));
@@ -119,7 +119,7 @@ fn closed(sock: impl Base, state: u32) {
         return;
     }
     let both = |[local, remote]: [u32; 2]| local | remote;
-    if emit::stays(Kind::CLOSED, || both(socket::reaches(sock))) {
+    if emit::is_filtered(Kind::CLOSED, || both(socket::address_classes(sock))) {
         return;
     }
     let [sent, received] = socket::bytes(sock);
@@ -161,7 +161,7 @@ fn connection_of(kind: Kind, sock: impl Base, current: impl Base) {
     }
     // Who accepts is the destination.
     let destination = usize::from(kind != Kind::ACCEPT);
-    if emit::stays(kind, || socket::reaches(sock)[destination]) {
+    if emit::is_filtered(kind, || socket::address_classes(sock)[destination]) {
         return;
     }
     let (task, state, socket) = (task::identity(current), task::own_state(current), socket::ends(sock));

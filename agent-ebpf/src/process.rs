@@ -133,7 +133,7 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
 /// match-proto:v6.16:include/trace/events/sched.h:TP_PROTO(struct task_struct *p, bool group_dead)
 #[btf_tracepoint]
 pub(crate) fn exit(ctx: BtfTracePointContext) -> i32 {
-    let is_last = if EXIT_TELLS_LAST.load() != 0 { Some(ctx.arg::<u64>(1) & 0xff != 0) } else { None };
+    let is_last = if EXIT_NAMES_LAST_THREAD.load() != 0 { Some(ctx.arg::<u64>(1) & 0xff != 0) } else { None };
     ended(&ctx, Typed::parameter(&ctx, 0), is_last);
     0
 }

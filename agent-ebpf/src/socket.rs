@@ -78,7 +78,7 @@ pub(crate) fn is_tcp(sock: impl Base) -> bool {
 
 /// The classes of the local and of the remote address, each as a bit.
 #[inline(always)]
-pub(crate) fn reaches(sock: impl Base) -> [u32; 2] {
+pub(crate) fn address_classes(sock: impl Base) -> [u32; 2] {
     let both = packed_reaches(sock);
     [(both >> 32) as u32, both as u32]
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::Global;
 use lapwing_common::layout::{Pointer, UPID_BYTES, UPID_NS};
-use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, Place, State, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, ProcessContext, State, Task};
 
 use crate::layout::*;
 use crate::process::current;
@@ -167,13 +167,13 @@ pub(crate) fn state<B: Base>(task: B, cred: B) -> State {
 
 /// Where the task runs.
 #[inline(always)]
-pub(crate) fn place<B: Base>(task: B) -> Place {
+pub(crate) fn place<B: Base>(task: B) -> ProcessContext {
     let signal: B = read(task, &TASK_SIGNAL);
     let pid: B = read(task, &TASK_THREAD_PID);
     let level: u32 = read(pid, &PID_LEVEL);
     // Which of them is known only when the program runs, so that the verifier does not know the type there.
     let upid = at(pid.address(), &PID_NUMBERS).wrapping_add(level as usize * UPID_BYTES);
-    Place {
+    ProcessContext {
         pgid: group(signal, &PIDTYPE_PGID),
         sid: group(signal, &PIDTYPE_SID),
         tty: terminal(signal),

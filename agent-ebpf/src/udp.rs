@@ -144,7 +144,7 @@ fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) -> bool {
 fn report(sock: Address, family: u16, mut flow: Flow) -> bool {
     let current = current();
     let reach = Reach::of(family == IPV6, flow.remote);
-    if !task::is_watched(current) || emit::stays(Kind::DATAGRAM, || reach.bit()) {
+    if !task::is_watched(current) || emit::is_filtered(Kind::DATAGRAM, || reach.bit()) {
         return false;
     }
     let task = task::identity(current);
@@ -157,7 +157,7 @@ fn report(sock: Address, family: u16, mut flow: Flow) -> bool {
     // SAFETY: a place in the map stays one; at worst another flow's time is read from it.
     let reported = FLOWS.get_ptr(flow).map(|reported| unsafe { *reported });
     if reported.is_some_and(|reported| now.wrapping_sub(reported) < SILENCE_NANOS) {
-        emit::stayed(Kind::DATAGRAM);
+        emit::count_filtered(Kind::DATAGRAM);
         return false;
     }
     let header = emit::header(Kind::DATAGRAM);

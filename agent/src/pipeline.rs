@@ -31,7 +31,7 @@ use crate::integrity::{self, Plan, Rows, Written};
 use crate::lane::{self, Bell, EventView, Lane, LaneClient, LaneHandle, RuleView};
 use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
 use crate::runtime::{self, AsyncRuntime, RuntimeThread, join_by};
-use crate::sensor::{self, Kept, MEMORY_SCOPE, Sensor, Wanted, as_auditd};
+use crate::sensor::{self, LAST_SEEN_SCOPE, Sensor, StoredFds, Wanted, as_auditd};
 use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
@@ -187,7 +187,7 @@ fn start_sensor(
 ) -> Result<Sensor> {
     let env_vars = env_vars(&config.sensor.env_vars, &loaded.rules, &exceptions.list);
     let sensor = sensor::Config { env_vars, ..config.sensor.clone() };
-    Ok(Sensor::start(&sensor, stop.clone(), Kept::of_manager())?)
+    Ok(Sensor::start(&sensor, stop.clone(), StoredFds::of_manager())?)
 }
 
 /// The variables of the environment that events hold: those of the configuration, and those that rules and exceptions name. None
@@ -343,9 +343,9 @@ impl Lanes<'_> {
             engines.into_iter().filter(|(_, runs)| *runs).map(|(weights, _)| weights).collect();
         let limits = |weights| Limits::default().part(weights, &engines);
         if let (Some(mut sensor), Some(rules)) = (sensor, for_host) {
-            sensor.recall(&self.rows(MEMORY_SCOPE)?);
+            sensor.recall(&self.rows(LAST_SEEN_SCOPE)?);
             if self.config.sensor.kernel_filter {
-                sensor.filter(&rules);
+                sensor.set_rules(&rules);
             }
             let [rules, for_auditd] = rules;
             let mut rule_views =

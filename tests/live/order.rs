@@ -15,8 +15,8 @@ use crate::agent::{DEADLINE, events, field};
 /// What a sensor of its own reported from its start to its end.
 struct Run {
     events: Vec<Value>,
-    /// How many records it says came too late to be put in their order.
-    late: u64,
+    /// How many records it counted as out of order.
+    out_of_order: u64,
 }
 
 /// A sensor that runs, and the thread that keeps its events.
@@ -43,10 +43,13 @@ impl Sensor {
         let mut said = String::new();
         self.child.stderr.take().expect("a pipe").read_to_string(&mut said).unwrap();
         assert!(self.child.wait().unwrap().success(), "{said}");
-        let late = said
-            .lines()
-            .find_map(|line| line.strip_prefix("records: ")?.rsplit(", ").next()?.strip_suffix(" late"));
-        Run { events, late: late.and_then(|late| late.parse().ok()).expect("the account at the end") }
+        let out_of_order = said.lines().find_map(|line| {
+            line.strip_prefix("records: ")?.rsplit(", ").next()?.strip_suffix(" out of order")
+        });
+        Run {
+            events,
+            out_of_order: out_of_order.and_then(|count| count.parse().ok()).expect("the account at the end"),
+        }
     }
 }
 
@@ -143,7 +146,11 @@ fn events_are_in_order_and_each_process_is_reported_once_over_a_restart() {
         let is_behind = |pair: &&[&Value]| time(pair[1]) < time(pair[0]);
         let behind: Vec<_> =
             found.windows(2).filter(is_behind).map(|pair| [brief(pair[0]), brief(pair[1])]).collect();
-        assert!(behind.len() as u64 <= run.late, "{behind:?} stand behind later ones, {} late", run.late);
+        assert!(
+            behind.len() as u64 <= run.out_of_order,
+            "{behind:?} follow later ones, {} counted as out of order",
+            run.out_of_order
+        );
         for ((pid, id), count) in begun(run) {
             assert_eq!(count, 1, "process {pid}, {id}, was reported to begin {count} times");
         }

@@ -154,8 +154,8 @@ END
         assert_eq!(between["lapwing"]["alert"]["complete"], true, "{end}: {between}");
         let status: Json = serde_json::from_str(&guest.until("lapwing status --json", WAIT)).unwrap();
         let sensor = &status["lanes"][0]["source"];
-        assert!(sensor["taken_over"]["records"].as_u64() > Some(0), "{end}: {sensor}");
-        assert_eq!(sensor["taken_over"]["lost"], 0, "{end}: {sensor}");
+        assert!(sensor["handover"]["records"].as_u64() > Some(0), "{end}: {sensor}");
+        assert_eq!(sensor["handover"]["lost"], 0, "{end}: {sensor}");
         assert_eq!(guest.run(&format!("grep --count '{LOST}' {LOG}; true")), told_as_lost, "{end}: {sensor}");
     }
     guest.run("rm -r /run/systemd/system/lapwing.service.d && systemctl daemon-reload");

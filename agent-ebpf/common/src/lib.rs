@@ -264,7 +264,7 @@ wire! {
     }
 
     /// Where it runs.
-    Place: 56 {
+    ProcessContext: 56 {
         /// The process group.
         pgid: u32,
         /// The session.
@@ -298,7 +298,7 @@ wire! {
         pgid: u32,
         /// The session.
         sid: u32,
-        /// The controlling terminal, as in [`Place`].
+        /// The controlling terminal, as in [`ProcessContext`].
         tty: u32,
         /// The user of the host who answers for it: its own real user id in the initial user namespace; in any other,
         /// the owner of the outermost namespace that it is in.
@@ -359,7 +359,7 @@ wire! {
         /// The new process's.
         credentials: Credentials,
         /// The new process's.
-        place: Place,
+        place: ProcessContext,
         /// The process that forked; the parent of the new one is another with `CLONE_PARENT`.
         forker: u32,
         /// Zero.
@@ -377,7 +377,7 @@ wire! {
         /// With the new program.
         credentials: Credentials,
         /// With the new program.
-        place: Place,
+        place: ProcessContext,
         /// Standard input, output and error.
         stdio: [Descriptor; 3],
         /// The first of these that is a socket of IPv4 or IPv6, of any protocol; all zero where none is.
@@ -529,8 +529,8 @@ impl Filter {
     /// Whether records of this kind stay in the kernel where the destination is of one of these classes, a bit each.
     #[inline(always)]
     #[must_use]
-    pub fn drops(&self, kind: Kind, reaches: u32) -> bool {
-        reaches & !self.dropped[kind.slot()] == 0
+    pub fn drops(&self, kind: Kind, address_classes: u32) -> bool {
+        address_classes & !self.dropped[kind.slot()] == 0
     }
 }
 
@@ -587,7 +587,7 @@ impl Span {
     }
 }
 
-/// The places in [`Place::namespaces`].
+/// The places in [`ProcessContext::namespaces`].
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub enum Namespace {

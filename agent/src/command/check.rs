@@ -20,7 +20,7 @@ use super::{complain, print, print_json, print_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Request};
 use crate::pipeline::NO_SOURCE;
-use crate::sensor::{self, HookReport, Kept, Sensor, StartError};
+use crate::sensor::{self, HookReport, Sensor, StartError, StoredFds};
 use crate::source::cloudtrail::Geo;
 use crate::streams::lanes;
 use crate::{clock, coverage, indicators, report, rules, sink, streams};
@@ -130,12 +130,13 @@ impl Found {
             Ok(None) => {}
         }
         if config.sensor.enabled {
-            match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true)), Kept::nothing()) {
+            match Sensor::start(&config.sensor, Arc::new(AtomicBool::new(true)), StoredFds::none()) {
                 Ok(sensor) => {
                     self.hooks = sensor.hooks().to_vec();
                     if config.sensor.kernel_filter {
                         let rules = coverage::of_lane(&loaded.rules, schema, &config.sensor);
-                        self.filtered = sensor::left_out(&sensor::filter(&rules, &self.hooks), &self.hooks);
+                        self.filtered =
+                            sensor::filtered_kinds(&sensor::filter_for(&rules, &self.hooks), &self.hooks);
                     }
                 }
                 Err(error) => {

@@ -18,7 +18,7 @@ use crate::action::{Action, Shows};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Answer, Line, Request};
 use crate::recording;
-use crate::sensor::{self, HookState, Kept, KindCounts, Sensor, SensorStatus};
+use crate::sensor::{self, HookState, KindCounts, Sensor, SensorStatus, StoredFds};
 use crate::source::Source as _;
 use crate::terminal::escape;
 
@@ -80,8 +80,8 @@ impl<W: Write> Output<W> {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, stop.clone()).context("cannot catch signals")?;
         }
-        let mut sensor = Sensor::start(sensor, stop, Kept::nothing())?;
-        let works = |state| matches!(state, HookState::Attached | HookState::Off);
+        let mut sensor = Sensor::start(sensor, stop, StoredFds::none())?;
+        let works = |state| matches!(state, HookState::Attached | HookState::Disabled);
         for hook in sensor.hooks().iter().filter(|hook| !works(hook.state)) {
             complain(&format!(
                 "{} {}: {}",
@@ -101,11 +101,11 @@ impl<W: Write> Output<W> {
             }
             self.out.flush()?;
         }
-        let SensorStatus { records: counts, late, .. } = sensor.status();
+        let SensorStatus { records: counts, out_of_order, .. } = sensor.status();
         let sum = |of: fn(&KindCounts) -> u64| counts.iter().map(|(_, counts, _)| of(counts)).sum::<u64>();
         let (seen, read, lost) =
             (sum(|counts| counts.seen), sum(|counts| counts.delivered), sum(|counts| counts.lost));
-        complain(&format!("records: {seen} seen, {read} read, {lost} lost, {late} late"));
+        complain(&format!("records: {seen} seen, {read} read, {lost} lost, {out_of_order} out of order"));
         Ok(())
     }
 

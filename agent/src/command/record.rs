@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Line, Lines, Request};
 use crate::recording::{self, Head, Recorder, Written};
-use crate::sensor::{self, HookState, Kept, Sensor};
+use crate::sensor::{self, HookState, Sensor, StoredFds};
 use crate::source::Source as _;
 
 /// How long to wait for events before checking the stop flag.
@@ -151,7 +151,7 @@ impl Recording {
 }
 
 fn start_sensor(config: &sensor::Config, stop: &Arc<AtomicBool>) -> Result<Sensor> {
-    let sensor = Sensor::start(config, stop.clone(), Kept::nothing())?;
+    let sensor = Sensor::start(config, stop.clone(), StoredFds::none())?;
     for hook in sensor.hooks().iter().filter(|hook| hook.state != HookState::Attached) {
         complain(&format!("{} {}: {}", hook.name, hook.state, hook.reason.as_deref().unwrap_or_default()));
     }

@@ -74,7 +74,7 @@ impl Type {
 }
 
 /// Where a member lies, and its type.
-pub(super) struct Place {
+pub(super) struct MemberOffset {
     pub(super) offset: u32,
     ty: u32,
     /// How many bits it has, where it is a bit field.
@@ -123,13 +123,14 @@ impl<'a> Btf<'a> {
 
     /// Where a member lies, named as `structure.member.member`; members of anonymous structures and unions are named as
     /// in C, without them. Of an array that is gone on into it is the first element.
-    pub(super) fn place(&self, path: &str) -> Option<Place> {
+    pub(super) fn place(&self, path: &str) -> Option<MemberOffset> {
         let (structure, members) = path.split_once('.')?;
-        let mut place = Place { offset: 0, ty: *self.structs.get(structure.as_bytes())?, field_bits: 0 };
+        let mut place =
+            MemberOffset { offset: 0, ty: *self.structs.get(structure.as_bytes())?, field_bits: 0 };
         for name in members.split('.') {
             let member = self.member(self.first_element(place.ty)?, name.as_bytes(), 0)?;
             let offset = place.offset.checked_add(member.bits / 8)?;
-            place = Place { offset, ty: member.ty, field_bits: member.field_bits };
+            place = MemberOffset { offset, ty: member.ty, field_bits: member.field_bits };
         }
         Some(place)
     }

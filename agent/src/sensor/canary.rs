@@ -137,13 +137,13 @@ impl Canary {
     }
 
     /// Begins a flight from time to time, on a thread of its own, and says once what each hook showed of it. Nothing here
-    /// waits. Hooks that are `left_out` are not checked, for the kernel leaves out what they would show; nor is anything where
+    /// waits. Hooks that are `untestable` are not checked, for the kernel leaves out what they would show; nor is anything where
     /// records were lost since a time, as `has_lost` knows.
     pub(super) fn turn(
         &mut self,
         now: u64,
         hooks: &[HookReport],
-        left_out: &[&str],
+        untestable: &[&str],
         has_lost: impl Fn(u64) -> bool,
     ) -> Vec<Finding> {
         match self.result.as_ref().map(Receiver::try_recv) {
@@ -167,7 +167,7 @@ impl Canary {
         if !self.is_checked && (now > self.until + LATE_NANOS || self.is_seen(hooks)) {
             self.is_checked = true;
             let is_lossy = has_lost(self.from);
-            return if is_lossy { Vec::new() } else { self.findings(hooks, left_out) };
+            return if is_lossy { Vec::new() } else { self.findings(hooks, untestable) };
         }
         let is_time = self.is_due || now >= self.from + EVERY_NANOS;
         if is_time && self.is_checked && self.result.is_none() {
@@ -192,7 +192,7 @@ impl Canary {
         let faults: Vec<_> = self.tested(hooks).filter_map(|name| Some((name, self.fault(name)?))).collect();
         for (name, fault) in faults {
             for report in hooks.iter_mut().filter(|report| report.name == name) {
-                (report.state, report.reason) = (HookState::Silent, Some(fault.clone()));
+                (report.state, report.reason) = (HookState::NotFiring, Some(fault.clone()));
             }
         }
         for report in hooks.iter_mut().filter(|report| report.state == HookState::Attached) {
@@ -229,8 +229,8 @@ impl Canary {
         }
     }
 
-    fn findings(&mut self, hooks: &[HookReport], left_out: &[&str]) -> Vec<Finding> {
-        let tested = self.tested(hooks).filter(|name| !left_out.contains(name));
+    fn findings(&mut self, hooks: &[HookReport], untestable: &[&str]) -> Vec<Finding> {
+        let tested = self.tested(hooks).filter(|name| !untestable.contains(name));
         let found: Vec<_> = tested.map(|name| (name, self.fault(name))).collect();
         self.counts.failed += u64::from(found.iter().any(|(_, fault)| fault.is_some()));
         let sure = found.into_iter().filter(|(name, fault)| self.is_sure(name, fault.is_some())).collect();

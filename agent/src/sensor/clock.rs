@@ -93,7 +93,7 @@ mod tests {
     const DAY: i64 = 86_400 * SECOND;
 
     #[test]
-    fn a_clock_that_is_set_changes_what_is_told_and_not_what_is_judged() {
+    fn setting_the_clock_changes_the_timestamp_and_not_the_correlation_time() {
         let start = 1_700_000_000 * SECOND;
         let mut clock = Clock::starting_at(start);
         let mut times = Vec::new();

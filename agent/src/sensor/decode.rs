@@ -4,10 +4,10 @@
 //! a network event has no arguments and no parent's name. An event is a stack of shared layers; what a process looks
 //! like, in each of the roles it has in other processes' events, is made once and kept with it.
 
+mod audience;
 mod block;
 mod capabilities;
-mod filter;
-mod specimen;
+mod event_samples;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use lapwing_common::{Closed, Connection, Exit, Socket};
 use lapwing_engine::{Event, FieldId, Fields, Value, field};
 use smol_str::{ToSmolStr, format_smolstr};
 
+pub(super) use self::audience::{Audience, filter_for, needs_connections};
 pub(super) use self::block::Blocks;
-pub(super) use self::filter::{Audience, asks_for_connections, filter};
-pub(super) use self::specimen::kinds;
+pub(super) use self::event_samples::kinds;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};
 use self::capabilities::Capabilities;
@@ -71,7 +71,7 @@ impl Decoder {
 
     /// From now on builds only events that one of these audiences can match, except while all are emitted.
     pub(super) fn set_audiences(&mut self, audiences: &[Audience<'_>]) {
-        self.unmatchable = filter::unmatchable(audiences);
+        self.unmatchable = audience::unmatchable(audiences);
     }
 
     /// Whether a subscriber gets all events.
@@ -79,7 +79,7 @@ impl Decoder {
         self.is_unfiltered = is_unfiltered;
     }
 
-    fn is_told(&self, row: Row) -> bool {
+    fn is_emitted(&self, row: Row) -> bool {
         self.is_unfiltered || !self.unmatchable[row as usize]
     }
 
@@ -225,7 +225,7 @@ impl Decoder {
     }
 
     fn process_event(&mut self, row: Row, table: &Table, key: Key, time: u64, with: Fields) -> Option<Event> {
-        let process = table.get(key).filter(|_| self.is_told(row))?;
+        let process = table.get(key).filter(|_| self.is_emitted(row))?;
         let mut own = self.own(row, key.pid, time);
         for (id, value) in with.iter() {
             own.set(id, value.clone());
@@ -246,7 +246,7 @@ impl Decoder {
         socket: &Socket,
         with: Fields,
     ) -> Option<Event> {
-        let process = table.get(key).filter(|_| self.is_told(about.row))?;
+        let process = table.get(key).filter(|_| self.is_emitted(about.row))?;
         let mut own = self.own(about.row, about.number, about.time);
         for (id, value) in with.iter() {
             own.set(id, value.clone());

@@ -9,7 +9,7 @@ use super::groups::Groups;
 use super::image::{self, Image};
 use super::owner::{Owner, Owners};
 use super::process::{Key, Origin, Table};
-use super::snapshot::{NO_CREDENTIALS, NO_PLACE};
+use super::snapshot::{NO_CONTEXT, NO_CREDENTIALS};
 use crate::budget::overhead::{Full, Probe};
 
 /// Nanoseconds from the start of one process to that of the next.
@@ -38,7 +38,7 @@ fn table(probe: &mut Probe, count: u32, args: &[&str]) -> Full {
         credentials.actor = pid % 100;
         let start = u64::from(pid) * STEP;
         let parent = Some(Key::new(1, STEP));
-        let (image, place) = (Arc::new(image), NO_PLACE);
+        let (image, place) = (Arc::new(image), NO_CONTEXT);
         table.add(Origin { pid, start, parent, parent_pid: 1, image, credentials, place });
         table.relieve();
     }

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_told_again_takes_the_place_of_the_first() {
+    fn a_path_that_is_reported_again_replaces_the_first() {
         let mut groups = Groups::default();
         groups.insert(1, "/a".into());
         groups.insert(1, "/longer".into());

@@ -45,14 +45,14 @@ const MANAGER: &str = "NOTIFY_SOCKET";
 const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
 
 /// The descriptors that the service manager kept from the run before, by name; nothing where there is no manager.
-pub(crate) struct Kept(Option<Vec<(String, OwnedFd)>>);
+pub(crate) struct StoredFds(Option<Vec<(String, OwnedFd)>>);
 
-impl Kept {
-    /// Those that this process was started with, as the service. To be called once; it closes the ones it does not know.
+impl StoredFds {
+    /// Those that this process was started with, as the service. Called once; descriptors with unknown names are closed.
     #[expect(unsafe_code, reason = "descriptors of the service manager arrive as numbers")]
     pub(crate) fn of_manager() -> Self {
         if std::env::var_os(MANAGER).is_none() {
-            return Self::nothing();
+            return Self::none();
         }
         let listed = sd_notify::listen_fds_with_names().map(Vec::from_iter);
         let listed = listed.unwrap_or_else(|error| {
@@ -65,7 +65,7 @@ impl Kept {
     }
 
     /// For a sensor that is no service.
-    pub(crate) fn nothing() -> Self {
+    pub(crate) fn none() -> Self {
         Self(None)
     }
 
@@ -76,9 +76,9 @@ impl Kept {
 
     /// What can be read of it. What cannot, as of another wire, is let go of.
     pub(super) fn open(self) -> Option<Inherited> {
-        let kept = self.0.filter(|kept| !kept.is_empty())?;
-        let names: Vec<_> = kept.iter().map(|(name, _)| name.clone()).collect();
-        match Inherited::open(kept, names.clone()) {
+        let stored = self.0.filter(|stored| !stored.is_empty())?;
+        let names: Vec<_> = stored.iter().map(|(name, _)| name.clone()).collect();
+        match Inherited::open(stored, names.clone()) {
             Ok(inherited) => Some(inherited),
             Err(error) => {
                 tracing::warn!("what the run before left cannot be taken over: {error:#}");
@@ -96,7 +96,7 @@ pub(super) struct Inherited {
     /// Its rings, of which nothing was read yet.
     pub(super) ring: Ring,
     /// What it knew at its end; nothing where it was killed.
-    pub(super) state: Option<State>,
+    pub(super) state: Option<HandoverState>,
     /// That it was stopped by a signal, whose record it had read, where it did not go on.
     pub(super) stop: Option<Touched>,
     /// What was lost since its end, by [`Kind::slot`](lapwing_common::Kind::slot), as far as that is known.
@@ -108,7 +108,7 @@ pub(super) struct Inherited {
 
 /// What a run knows at its end.
 #[derive(Deserialize, Serialize)]
-pub(super) struct State {
+pub(super) struct HandoverState {
     version: u32,
     /// Until when it has seen everything, in nanoseconds since boot.
     pub(super) until: u64,
@@ -119,7 +119,7 @@ pub(super) struct State {
     pub(super) owners: Vec<(u64, Owner)>,
 }
 
-impl State {
+impl HandoverState {
     /// What is known now.
     pub(super) fn new(until: u64, lost: [u64; SLOTS], table: Saved, owners: Vec<(u64, Owner)>) -> Self {
         Self { version: STATE_VERSION, until, lost, table, owners }
@@ -127,10 +127,10 @@ impl State {
 }
 
 impl Inherited {
-    fn open(kept: Vec<(String, OwnedFd)>, names: Vec<String>) -> Result<Self> {
+    fn open(stored: Vec<(String, OwnedFd)>, names: Vec<String>) -> Result<Self> {
         let (mut records, mut connections, mut counts, mut state) = (None, None, None, None);
         let (mut links, mut run, mut stop) = (Vec::new(), None, None);
-        for (name, fd) in kept {
+        for (name, fd) in stored {
             let (what, version, by) = parse(&name).with_context(|| format!("`{name}` is not known"))?;
             ensure!(version == VERSION, "its records are of version {version}, and {VERSION} is read");
             ensure!(*run.get_or_insert(by) == by, "it is of more than one run");
@@ -229,7 +229,7 @@ pub(super) fn give(maps: &Maps) -> bool {
 ///
 /// # Errors
 /// It cannot be written, or the manager does not hear.
-pub(super) fn leave(state: &State) -> Result<()> {
+pub(super) fn store_state(state: &HandoverState) -> Result<()> {
     let file = File::from(memfd_create("lapwing-state", MFdFlags::MFD_CLOEXEC)?);
     let mut writer = BufWriter::new(file);
     serde_json::to_writer(&mut writer, state)?;
@@ -239,7 +239,7 @@ pub(super) fn leave(state: &State) -> Result<()> {
 }
 
 /// Gives the service manager the record of the signal that stops this run now, for it may not go on.
-pub(super) fn leave_stop(stop: &Touched) {
+pub(super) fn store_stop(stop: &Touched) {
     let left = memfd_create("lapwing-stop", MFdFlags::MFD_CLOEXEC).map_err(Into::into).and_then(|file| {
         let mut file = File::from(file);
         file.write_all(stop.as_bytes())?;
@@ -251,7 +251,7 @@ pub(super) fn leave_stop(stop: &Touched) {
 }
 
 /// It went on.
-pub(super) fn forget_stop() {
+pub(super) fn remove_stop() {
     forget(&[name(STOP)]);
 }
 
@@ -261,10 +261,10 @@ fn read_stop(fd: OwnedFd) -> Option<Touched> {
     Touched::read_from_bytes(&bytes).ok()
 }
 
-fn read_state(fd: OwnedFd) -> Result<State> {
+fn read_state(fd: OwnedFd) -> Result<HandoverState> {
     let mut file = File::from(fd);
     file.rewind()?;
-    let state: State = serde_json::from_reader(BufReader::new(file.take(STATE_BYTES_MAX)))?;
+    let state: HandoverState = serde_json::from_reader(BufReader::new(file.take(STATE_BYTES_MAX)))?;
     let version = state.version;
     ensure!(version == STATE_VERSION, "it is of version {version}, and {STATE_VERSION} is known");
     Ok(state)
@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_what_and_by_whom() {
+    fn descriptor_names_contain_kind_version_and_process() {
         assert_eq!(parse("records-2-812-70000000"), Some(("records", 2, Key::new(812, 70_000_000))));
         for odd in ["", "stored", "records-2-812", "records-x-812-1", "records-2-812-1-1", "records-2-812-x"]
         {

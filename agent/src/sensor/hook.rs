@@ -201,25 +201,25 @@ pub(crate) struct HookReport {
 
 /// Whether a hook works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum HookState {
     /// It is attached and the agent saw its own canary by it.
     Attached,
     /// It could not be attached.
-    Skipped,
+    Unavailable,
     /// It is attached, and the canary did not come through it.
-    Silent,
+    NotFiring,
     /// It is not enabled in the configuration.
-    Off,
+    Disabled,
 }
 
 impl fmt::Display for HookState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Attached => "attached",
-            Self::Skipped => "skipped",
-            Self::Silent => "silent",
-            Self::Off => "off",
+            Self::Unavailable => "unavailable",
+            Self::NotFiring => "not_firing",
+            Self::Disabled => "disabled",
         })
     }
 }
@@ -238,10 +238,10 @@ pub(super) fn attach_all(
 ) -> Result<Vec<HookReport>, Unattached> {
     let report = |hook: &'static Hook| {
         if hook.name == UDP && !has_udp {
-            return off(hook, "`udp = true` in `[sensor]` turns it on");
+            return disabled(hook, "`udp = true` in `[sensor]` turns it on");
         }
         if is_inner && OF_AGENT.contains(&hook.name) {
-            return off(
+            return disabled(
                 hook,
                 "in a process namespace of its own the agent is not known by the host's number",
             );
@@ -252,14 +252,14 @@ pub(super) fn attach_all(
     };
     let reports: Vec<_> = with_tracefs(|| HOOKS.iter().map(report).collect());
     let is_missing =
-        |(hook, report): &(&Hook, &HookReport)| hook.is_required && report.state == HookState::Skipped;
+        |(hook, report): &(&Hook, &HookReport)| hook.is_required && report.state == HookState::Unavailable;
     let missing = HOOKS.iter().zip(&reports).position(|pair| is_missing(&pair));
     missing.map_or(Ok(reports.clone()), |missing| Err(Unattached { reports, missing }))
 }
 
-fn off(hook: &Hook, reason: &str) -> HookReport {
+fn disabled(hook: &Hook, reason: &str) -> HookReport {
     let reason = Some(reason.to_owned());
-    HookReport { name: hook.name, state: HookState::Off, method: None, reason, unseen: None }
+    HookReport { name: hook.name, state: HookState::Disabled, method: None, reason, unseen: None }
 }
 
 /// What is tried where a hook is attached and shows nothing: its other methods, one after the other.
@@ -285,7 +285,7 @@ impl<'a> Retry<'a> {
             let mut is_any = false;
             for (hook, report) in HOOKS.iter().zip(reports) {
                 let is_chosen = self.choices.0.contains_key(hook.name);
-                if report.state == HookState::Silent && !is_chosen && !self.settled.contains(&hook.name) {
+                if report.state == HookState::NotFiring && !is_chosen && !self.settled.contains(&hook.name) {
                     is_any |= self.attach_hook(hook, report);
                 }
             }
@@ -310,7 +310,7 @@ impl<'a> Retry<'a> {
         } else {
             self.settled.push(hook.name);
             let best = attach(hook, hook.alternatives.iter(), Vec::new(), self.ebpf, self.btf);
-            *report = HookReport { state: HookState::Silent, reason: report.reason.take(), ..best };
+            *report = HookReport { state: HookState::NotFiring, reason: report.reason.take(), ..best };
         }
         is_found
     }
@@ -377,7 +377,7 @@ fn attach(
         }
     }
     let reason = joined(&reasons).map(|reason| format!("{}, for {reason}", hook.without));
-    HookReport { name: hook.name, state: HookState::Skipped, method: None, reason, unseen: None }
+    HookReport { name: hook.name, state: HookState::Unavailable, method: None, reason, unseen: None }
 }
 
 fn unseen(method: &str) -> Option<&'static str> {

@@ -129,7 +129,7 @@ impl Layout {
         for (global, value) in globals.zip(self.offsets.iter().chain(&self.numbers)) {
             loader.override_global(global, value, true);
         }
-        loader.override_global("EXIT_TELLS_LAST", &self.exit_names_last_thread, true);
+        loader.override_global("EXIT_NAMES_LAST_THREAD", &self.exit_names_last_thread, true);
     }
 
     /// What is optional and not there, for the log.

@@ -41,7 +41,7 @@ pub(super) struct Losses {
 }
 
 /// What was lost between two looks.
-pub(super) struct Lost {
+pub(super) struct LossPeriod {
     /// When it was looked before, in nanoseconds since boot.
     pub(super) from: u64,
     /// When it was looked now.
@@ -89,7 +89,12 @@ impl Losses {
 
     /// Looks now and then, or at once. Returns what was lost since the last look, if anything. `missed` gives the runs of
     /// programs that the kernel has left out so far.
-    pub(super) fn look(&mut self, now: u64, at_once: bool, missed: impl FnOnce() -> u64) -> Option<Lost> {
+    pub(super) fn look(
+        &mut self,
+        now: u64,
+        at_once: bool,
+        missed: impl FnOnce() -> u64,
+    ) -> Option<LossPeriod> {
         if self.looked.elapsed() < LOOK_EVERY && !at_once {
             return None;
         }
@@ -100,7 +105,7 @@ impl Losses {
         let missed = missed.saturating_sub(std::mem::replace(&mut self.missed, missed));
         let lost = std::array::from_fn(|slot| sums[slot].saturating_sub(before[slot]));
         let lost = self.add(from, now, &lost, missed, sums.iter().sum())?;
-        Some(Lost { by_user: self.shares.look(), ..lost })
+        Some(LossPeriod { by_user: self.shares.look(), ..lost })
     }
 
     /// Takes in what was lost between two times, by [`Kind::slot`], of `total` in all, and the runs of programs that were
@@ -112,7 +117,7 @@ impl Losses {
         lost: &[u64; SLOTS],
         missed: u64,
         total: u64,
-    ) -> Option<Lost> {
+    ) -> Option<LossPeriod> {
         let by_kind: Vec<_> = Kind::ALL.into_iter().map(|kind| (kind, lost[kind.slot()])).collect();
         let records = by_kind.iter().map(|(_, count)| count).sum::<u64>() + missed;
         if records == 0 {
@@ -122,7 +127,7 @@ impl Losses {
             self.windows.pop_front();
         }
         self.windows.push_back((from, to, records));
-        Some(Lost { from, to, records, total, by_kind, missed, by_user: Vec::new() })
+        Some(LossPeriod { from, to, records, total, by_kind, missed, by_user: Vec::new() })
     }
 
     /// How many records may have been lost between two times since boot.

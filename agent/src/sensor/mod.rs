@@ -9,7 +9,7 @@
 //!
 //! # Privileges
 //! At the start: CAP_BPF and CAP_PERFMON for the programs; CAP_SYS_ADMIN where `accept`, `ids` or `session` is hooked by
-//! system calls (a perf event, and tracefs); CAP_NET_ADMIN where datagrams are reported; CAP_SYS_RESOURCE on kernels before 5.11, for locked memory.
+//! system calls (a perf event, and tracefs); CAP_NET_ADMIN where datagrams are reported; CAP_SYS_RESOURCE on kernels before 5.11, for locked last_seen.
 //! For the snapshot, and for as long as it runs: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to read `/proc/PID/exe`,
 //! `cwd`, `fd` and `ns` of others. After the start, CAP_BPF alone is needed of the first two, and only to read the
 //! port of a connection that has no answer yet; CAP_KILL is not needed, a probe by signal 0 may be refused.
@@ -24,8 +24,8 @@ mod layout;
 mod stack;
 mod start;
 
-mod filter;
 mod guard;
+mod kernel_filter;
 mod loss;
 mod record;
 mod ring;
@@ -37,7 +37,6 @@ mod who;
 
 mod actor;
 mod clock;
-mod down;
 mod file;
 #[cfg(test)]
 pub(crate) mod full;
@@ -47,6 +46,7 @@ mod hierarchy;
 mod image;
 mod inspect;
 mod interpreter;
+mod last_seen;
 mod process;
 mod snapshot;
 mod thread;
@@ -82,10 +82,10 @@ use serde_json::json;
 pub(crate) use self::auditd::of as as_auditd;
 pub(crate) use self::canary::CanaryCounts;
 pub(crate) use self::config::Config;
-pub(crate) use self::down::SCOPE as MEMORY_SCOPE;
 pub(crate) use self::environment::Wanted;
-pub(crate) use self::handover::Kept;
+pub(crate) use self::handover::StoredFds;
 pub(crate) use self::hook::{Choices, HookReport, HookState, methods};
+pub(crate) use self::last_seen::SCOPE as LAST_SEEN_SCOPE;
 pub(crate) use self::loss::KindCounts;
 pub(crate) use self::owner::OwnerCounts;
 pub(crate) use self::process::TableCounts;
@@ -93,13 +93,13 @@ pub(crate) use self::start::StartError;
 
 use self::canary::Canary;
 use self::decode::{Audience, Decoder};
-use self::down::{Before, Memory};
-use self::filter::Filters;
 use self::guard::Guard;
-use self::handover::{Inherited, Maps, State as Left};
+use self::handover::{HandoverState, Inherited, Maps};
 use self::hook::{HOOKS, PTRACE, Retry};
 use self::host::Host;
 use self::image::Image;
+use self::kernel_filter::KernelFilter;
+use self::last_seen::{LastSeen, PreviousRun};
 use self::loss::Losses;
 use self::owner::{Owner, Owners};
 use self::process::{Changes, Key, TICK_NANOS, Table};
@@ -138,7 +138,7 @@ pub(crate) struct Sensor {
     hooks: Vec<HookReport>,
     ring: Ring,
     losses: Losses,
-    filters: Filters,
+    kernel_filter: KernelFilter,
     /// Whether a subscriber gets the events.
     is_watched: bool,
     canary: Canary,
@@ -162,27 +162,27 @@ pub(crate) struct Sensor {
     /// What the previous run has left, until it is reported.
     inherited: Option<Inherited>,
     /// What was taken over of it.
-    taken_over: Option<TakenOver>,
+    handover: Option<HandoverCounts>,
     /// What the service manager is to be given for the next run, until it is.
     maps: Option<Maps>,
     /// Whether this run leaves something to the next.
-    are_fds_stored: bool,
+    fds_stored: bool,
     /// Processes of the snapshot that the table does not know yet.
     snapshot: Vec<Running>,
     /// Processes of the snapshot that were not emitted yet.
     running: Vec<Key>,
     cutoff: SnapshotCutoff,
-    memory: Memory,
+    last_seen: LastSeen,
     /// The downtime before this run, until it is reported.
     down: Option<Down>,
     /// From when to when that was.
-    was_down: Option<(Timestamp, Timestamp)>,
+    downtime: Option<(Timestamp, Timestamp)>,
     stop: Arc<AtomicBool>,
     /// When the kernel programs were ended.
     stopped: Option<Instant>,
     malformed: u64,
     /// Records of the agent's own connections.
-    own: u64,
+    self_connections: u64,
     /// Records that were reported already.
     already_delivered: u64,
     owners: Owners,
@@ -193,7 +193,7 @@ pub(crate) struct Sensor {
 
 /// What was taken over from the run before.
 #[derive(Clone, Copy, Debug)]
-struct TakenOver {
+struct HandoverCounts {
     /// The number of its process.
     pid: u32,
     /// Records of the time in which no agent ran.
@@ -211,13 +211,13 @@ pub(crate) struct SensorStatus {
     pub(crate) records: Vec<(&'static str, KindCounts, Vec<&'static str>)>,
     /// How often a program could not run because it was running on that processor already. Not each would have
     /// made a record.
-    pub(crate) missed: u64,
+    pub(crate) probe_recursion_misses: u64,
     /// Records that could not be read.
     pub(crate) malformed: u64,
     /// Records that came too late to be put in the order of their times.
-    pub(crate) late: u64,
+    pub(crate) out_of_order: u64,
     /// Records of the agent's own connections, of which no events are made.
-    pub(crate) own: u64,
+    pub(crate) self_connections: u64,
     /// Records that the snapshot, or the previous run, has reported already.
     pub(crate) already_delivered: u64,
     /// What was counted of the canary's flights.
@@ -236,27 +236,31 @@ pub(crate) struct SensorStatus {
 
 /// What can be left in the kernel where these rules are shown the events, the second ones in auditd's words, with hooks
 /// attached like these.
-pub(crate) fn filter(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filter {
-    decode::filter(&audiences(rules), hooks)
+pub(crate) fn filter_for(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filter {
+    decode::filter_for(&audiences(rules), hooks)
 }
 
 fn audiences(rules: &[Vec<Arc<Rule>>; 2]) -> Vec<Audience<'_>> {
     let views: [fn(&EventKind) -> Option<EventKind>; 2] = [|kind| Some(kind.clone()), auditd::kind];
     let audiences = rules.iter().zip(views).map(|(rules, view)| {
         let interest = Interest::of(rules.iter().map(|rule| &**rule));
-        let asks_for_connections = rules.iter().any(|rule| decode::asks_for_connections(rule));
-        Audience { interest, view, asks_for_connections }
+        let needs_connections = rules.iter().any(|rule| decode::needs_connections(rule));
+        Audience { interest, view, needs_connections }
     });
     audiences.collect()
 }
 
 /// What a filter leaves out of what these hooks show: kinds of records, each with the classes of destinations.
-pub(crate) fn left_out(filter: &Filter, hooks: &[HookReport]) -> Vec<(&'static str, Vec<&'static str>)> {
+pub(crate) fn filtered_kinds(
+    filter: &Filter,
+    hooks: &[HookReport],
+) -> Vec<(&'static str, Vec<&'static str>)> {
     let is_off = |kind| {
-        kind == Kind::DATAGRAM && hooks.iter().any(|hook| hook.name == UDP && hook.state == HookState::Off)
+        kind == Kind::DATAGRAM
+            && hooks.iter().any(|hook| hook.name == UDP && hook.state == HookState::Disabled)
     };
     let kinds = Kind::ALL.into_iter().filter(|kind| !is_off(*kind));
-    let named = kinds.map(|kind| (name(kind), filter::names(filter, kind)));
+    let named = kinds.map(|kind| (name(kind), kernel_filter::names(filter, kind)));
     named.filter(|(_, classes)| !classes.is_empty()).collect()
 }
 
@@ -277,19 +281,23 @@ impl Sensor {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub(crate) fn start(config: &Config, stop: Arc<AtomicBool>, kept: Kept) -> Result<Self, StartError> {
+    pub(crate) fn start(
+        config: &Config,
+        stop: Arc<AtomicBool>,
+        stored: StoredFds,
+    ) -> Result<Self, StartError> {
         let loaded = start::start(config)?;
         let cutoff = SnapshotCutoff::new(clock::now());
         let ring = Ring::new(loaded.rings).map_err(|error| StartError::Io("epoll", error))?;
         let host = Host::new();
-        let memory = Memory::new(host.boot_id.clone());
+        let last_seen = LastSeen::new(host.boot_id.clone());
         let mut sensor = Self {
             ebpf: Some(loaded.ebpf),
             logger: loaded.logger,
             hooks: loaded.hooks,
             ring,
             losses: Losses::new(loaded.counts, loaded.shares),
-            filters: Filters::new(loaded.filter),
+            kernel_filter: KernelFilter::new(loaded.filter),
             is_watched: false,
             canary: Canary::fly(),
             is_inner: loaded.is_inner,
@@ -303,20 +311,20 @@ impl Sensor {
             integrity: None,
             table: Table::new(&host.boot_id),
             decoder: Decoder::new(host),
-            maps: kept.has_manager().then_some(loaded.maps),
-            are_fds_stored: false,
-            inherited: kept.open(),
-            taken_over: None,
+            maps: stored.has_manager().then_some(loaded.maps),
+            fds_stored: false,
+            inherited: stored.open(),
+            handover: None,
             snapshot: Vec::new(),
             running: Vec::new(),
             cutoff,
-            memory,
+            last_seen,
             down: None,
-            was_down: None,
+            downtime: None,
             stop,
             stopped: None,
             malformed: 0,
-            own: 0,
+            self_connections: 0,
             already_delivered: 0,
             owners: Owners::default(),
             wanted: config.env_vars.clone(),
@@ -350,21 +358,21 @@ impl Sensor {
         }
     }
 
-    /// Computes the downtime from what the previous run has stored, the rows of [`MEMORY_SCOPE`].
+    /// Computes the downtime from what the previous run has stored, the rows of [`LAST_SEEN_SCOPE`].
     pub(crate) fn recall(&mut self, rows: &[(String, Vec<u8>)]) {
-        match self.memory.recall(rows) {
-            Before::Nothing => {}
-            Before::OtherBoot(until) => {
+        match self.last_seen.recall(rows) {
+            PreviousRun::Unknown => {}
+            PreviousRun::OtherBoot(until) => {
                 tracing::info!(
                     "the sensor runs for the first time since the host was booted; it last saw {until}"
                 );
             }
-            Before::SameBoot(_)
+            PreviousRun::SameBoot(_)
                 if self.inherited.as_ref().is_some_and(|inherited| inherited.state.is_some()) =>
             {
                 tracing::info!("the sensor goes on where the run before ended");
             }
-            Before::SameBoot(until) => {
+            PreviousRun::SameBoot(until) => {
                 let first = self.inherited.as_mut().and_then(Inherited::first_time);
                 let to = first.map_or(self.cutoff.attached, |first| first.clamp(until, self.cutoff.attached));
                 let is_killed = self.inherited.is_some();
@@ -373,7 +381,7 @@ impl Sensor {
                 tracing::warn!(
                     "the sensor was down between {from} and {to}: processes that started and ended in that time were not seen"
                 );
-                self.was_down = Some((from, to));
+                self.downtime = Some((from, to));
                 self.down = Some(down);
             }
         }
@@ -386,13 +394,13 @@ impl Sensor {
 
     /// From now on leaves in the kernel what none of these rules can match, of which the second are shown the events in
     /// auditd's words; and of what must come all the same makes no events that none can match.
-    pub(crate) fn filter(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
-        let filter = filter(rules, &self.hooks);
+    pub(crate) fn set_rules(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
+        let filter = filter_for(rules, &self.hooks);
         self.decoder.set_audiences(&audiences(rules));
-        for (kind, classes) in left_out(&filter, &self.hooks) {
+        for (kind, classes) in filtered_kinds(&filter, &self.hooks) {
             tracing::info!("left in the kernel: {kind} to {}", classes.join(", "));
         }
-        self.filters.set(filter, self.is_watched);
+        self.kernel_filter.set(filter, self.is_watched);
         self.keep_owners();
     }
 
@@ -401,7 +409,7 @@ impl Sensor {
     /// are its own, so nothing is waited for.
     fn is_at_rest(&mut self) -> bool {
         let Some(stopped) = self.stopped else { return false };
-        if self.are_fds_stored || self.is_number_lost {
+        if self.fds_stored || self.is_number_lost {
             return true;
         }
         let (written, is_still) = self.losses.written();
@@ -421,7 +429,7 @@ impl Sensor {
 
     /// Forgets the connections whose ends are not reported any more.
     fn keep_owners(&mut self) {
-        let filter = *self.filters.now();
+        let filter = *self.kernel_filter.now();
         self.owners.keep(|reach| !filter.drops(Kind::CLOSED, reach.bit()));
     }
 
@@ -432,12 +440,12 @@ impl Sensor {
             hooks: self.hooks.clone(),
             records: records
                 .into_iter()
-                .map(|(kind, counts)| (name(kind), counts, self.filters.dropped(kind)))
+                .map(|(kind, counts)| (name(kind), counts, self.kernel_filter.dropped(kind)))
                 .collect(),
-            missed: self.ebpf.as_ref().map_or(0, missed),
+            probe_recursion_misses: self.ebpf.as_ref().map_or(0, recursion_misses),
             malformed: self.malformed,
-            late: self.ring.late(),
-            own: self.own,
+            out_of_order: self.ring.out_of_order(),
+            self_connections: self.self_connections,
             already_delivered: self.already_delivered,
             canary: self.canary.counts(),
             owners: self.owners.counts(),
@@ -538,7 +546,7 @@ impl Sensor {
         tracing::info!(
             "of the time between the run of process {pid} and this one: {records} records, {lost} lost"
         );
-        self.taken_over = Some(TakenOver { pid, records, lost });
+        self.handover = Some(HandoverCounts { pid, records, lost });
         let from = inherited.state.as_ref().map_or(self.cutoff.attached, |state| state.until);
         let lost = self.losses.add(from, self.cutoff.attached, &inherited.lost, 0, lost);
         inherited.release();
@@ -547,19 +555,20 @@ impl Sensor {
     }
 
     /// Leaves to the next run what this one knows.
-    fn leave(&self) {
-        let state = Left::new(clock::now(), self.losses.lost(), self.table.save(), self.owners.save());
-        if let Err(error) = handover::leave(&state) {
+    fn store_state(&self) {
+        let state =
+            HandoverState::new(clock::now(), self.losses.lost(), self.table.save(), self.owners.save());
+        if let Err(error) = handover::store_state(&state) {
             tracing::warn!("the next run will not know what this one does: {error:#}");
         }
     }
 
     /// Takes what is in the rings. The signal that stops the agent is left to the next run before its record is taken.
     fn drain(&mut self) {
-        let (agent, are_fds_stored, stop_signal) = (self.agent, self.are_fds_stored, &mut self.stop_signal);
+        let (agent, fds_stored, stop_signal) = (self.agent, self.fds_stored, &mut self.stop_signal);
         self.ring.drain(|signal| {
-            if are_fds_stored {
-                stop_signal.leave(signal, agent);
+            if fds_stored {
+                stop_signal.store(signal, agent);
             }
         });
     }
@@ -567,7 +576,7 @@ impl Sensor {
     /// Turns the records that are ready into events; those of the rings of the process `before`, where one is given.
     fn decode(&mut self, before: Option<Key>) -> Vec<Event> {
         let mut ports = self.find_ports();
-        let is_udp = |hook: &HookReport| hook.name == UDP && hook.state != HookState::Off;
+        let is_udp = |hook: &HookReport| hook.name == UDP && hook.state != HookState::Disabled;
         let mut sources = if self.hooks.iter().any(is_udp) { known_sources(&self.ring) } else { Vec::new() };
         let mut events = Vec::with_capacity(ports.len());
         for bytes in self.ring.ready() {
@@ -604,14 +613,14 @@ impl Sensor {
                 continue;
             }
             if own::is_connection_of(before.or(self.agent), &record) {
-                self.own += 1;
+                self.self_connections += 1;
                 continue;
             }
-            let is_told = match before {
+            let is_delivered = match before {
                 Some(_) => self.cutoff.is_in_this_run(&record),
                 None => self.cutoff.is_covered(&record),
             };
-            if is_told {
+            if is_delivered {
                 self.already_delivered += 1;
                 if let Record::Exec(exec) = &record {
                     // It may be of a group that others are in.
@@ -620,7 +629,7 @@ impl Sensor {
                 continue;
             }
             let (table, decoder, ebpf) = (&mut self.table, &mut self.decoder, self.ebpf.as_ref());
-            let (owners, wanted, filter) = (&mut self.owners, &self.wanted, self.filters.now());
+            let (owners, wanted, filter) = (&mut self.owners, &self.wanted, self.kernel_filter.now());
             EventBuilder { table, decoder, owners, wanted, filter, ebpf, events: &mut events }
                 .build(&record, port);
         }
@@ -654,7 +663,7 @@ impl Sensor {
             self.stop_signal.reported(&touched);
         }
         let report = |reason, from| Report::new(reason, from, now, Weight::Interference);
-        if let Some(found) = self.filters.verify() {
+        if let Some(found) = self.kernel_filter.verify() {
             let reason = format!(
                 "the map FILTER, by which the kernel leaves out connections, was changed to {found}: connections \
                  since the last look, a moment before, may have gone unseen"
@@ -662,9 +671,9 @@ impl Sensor {
             self.tamper.done(Subject::Map("FILTER"), report(reason, self.looked));
         }
         self.look_at_links(now);
-        let left_out = self.untestable();
+        let untestable = self.untestable();
         let has_lost = |from| self.losses.between(from, now) > 0;
-        for (hook, fault) in self.canary.turn(now, &self.hooks, &left_out, has_lost) {
+        for (hook, fault) in self.canary.turn(now, &self.hooks, &untestable, has_lost) {
             match fault {
                 None => self.tamper.resolve(&Subject::Hook(hook)),
                 Some(fault) => {
@@ -706,7 +715,7 @@ impl Sensor {
             let what = format!("a kernel program of the sensor is not attached any more: {}", fault.words);
             let Some(ebpf) = &mut self.ebpf else { continue };
             let is_silent = fault.program(ebpf).is_some_and(|(_, hook, _)| silent.contains(&hook));
-            if self.are_fds_stored && !fault.is_detached && !is_silent {
+            if self.fds_stored && !fault.is_detached && !is_silent {
                 // Attached twice it would show all twice, and the service manager has a descriptor of its own.
                 let reason = format!("{what}; the service manager may keep it attached; restart the service");
                 let subject = Subject::Link(fault.words.clone());
@@ -734,7 +743,7 @@ impl Sensor {
         if !mended.is_empty() {
             self.guard.mended(&mended);
             self.canary.hurry();
-            if self.are_fds_stored {
+            if self.fds_stored {
                 handover::give_links();
             }
         }
@@ -774,13 +783,13 @@ impl Sensor {
     /// Hooks of which the kernel leaves out what the canary does: what the agent does passes the filter only where it is known by
     /// its number.
     fn untestable(&self) -> Vec<&'static str> {
-        let is_left_out =
-            |kind: &Kind| self.is_inner && self.filters.now().drops(*kind, Reach::Loopback.bit());
-        let hooks = HOOKS.iter().filter(|hook| hook.yields.first().is_some_and(is_left_out));
+        let is_filtered =
+            |kind: &Kind| self.is_inner && self.kernel_filter.now().drops(*kind, Reach::Loopback.bit());
+        let hooks = HOOKS.iter().filter(|hook| hook.yields.first().is_some_and(is_filtered));
         hooks.map(|hook| hook.name).collect()
     }
 
-    fn report_lost(&mut self, lost: &loss::Lost) -> Lost {
+    fn report_lost(&mut self, lost: &loss::LossPeriod) -> Lost {
         let by_kind = lost.by_kind.iter().map(|(kind, count)| (name(*kind), *count));
         let by_kind = by_kind.chain([(PROBE_RUNS, lost.missed)]).filter(|(_, count)| *count > 0);
         Lost {
@@ -863,14 +872,14 @@ impl EventBuilder<'_> {
                 self.observe(key, &connect.state, time);
                 let known = port.filter(|port| *port != 0);
                 let port = known.unwrap_or_else(|| read_port(self.ebpf, connect));
-                self.own(&connect.socket, key, false);
+                self.remember_owner(&connect.socket, key, false);
                 self.decoder.connect(self.table, key, connect, port)
             }
             Record::Accept(accept) => {
                 let key = self.table.find(&accept.task);
                 self.table.connect(key, &accept.socket, time);
                 self.observe(key, &accept.state, time);
-                self.own(&accept.socket, key, true);
+                self.remember_owner(&accept.socket, key, true);
                 self.decoder.accept(self.table, key, accept)
             }
             Record::Datagram(sent) => {
@@ -895,7 +904,7 @@ impl EventBuilder<'_> {
     }
 
     /// Remembers whose connection it is, where its end will be reported.
-    fn own(&mut self, socket: &Socket, key: Key, is_acceptor: bool) {
+    fn remember_owner(&mut self, socket: &Socket, key: Key, is_acceptor: bool) {
         let reach = Reach::of(socket.family == IPV6, if is_acceptor { socket.local } else { socket.remote });
         if !self.filter.drops(Kind::CLOSED, reach.bit()) {
             let user = self.table.owner(key);
@@ -926,15 +935,15 @@ impl Source for Sensor {
             return Ok(Some(batch));
         }
         if let Some(maps) = self.maps.take() {
-            self.are_fds_stored = handover::give(&maps);
+            self.fds_stored = handover::give(&maps);
         }
         if !self.running.is_empty() {
             return Ok(Some(Batch { events: self.emit_running(), ..Batch::default() }));
         }
         if self.stopped.is_some() && self.ring.is_over() {
             self.close_account();
-            if self.are_fds_stored {
-                self.leave();
+            if self.fds_stored {
+                self.store_state();
             }
             return Ok(None);
         }
@@ -943,7 +952,7 @@ impl Source for Sensor {
             if self.is_number_lost {
                 // The number of a descriptor that others closed may be another file's: nothing of it is closed.
                 std::mem::forget(self.ebpf.take());
-            } else if !self.are_fds_stored {
+            } else if !self.fds_stored {
                 // Ends the kernel programs, so that what is in the rings now is the last.
                 self.ebpf = None;
             }
@@ -964,10 +973,10 @@ impl Source for Sensor {
         let now = clock::now();
         self.table.expire(now);
         self.table.groups.flush();
-        let missed = || self.ebpf.as_ref().map_or(0, missed);
+        let missed = || self.ebpf.as_ref().map_or(0, recursion_misses);
         let lost = self.losses.look(now, self.stopped.is_some(), missed).map(|lost| self.report_lost(&lost));
         events.extend(lost.as_ref().map(|lost| lost.event.clone()));
-        let checkpoint = self.memory.remember(now, self.decoder.clock.wall(now), self.stopped.is_some());
+        let checkpoint = self.last_seen.remember(now, self.decoder.clock.wall(now), self.stopped.is_some());
         self.look_for_stall(waited);
         let tampered = self.watch_over(now);
         events.extend(tampered.iter().map(|one| one.event.clone()));
@@ -992,7 +1001,7 @@ impl Source for Sensor {
         if is_watched != self.is_watched {
             self.is_watched = is_watched;
             self.decoder.set_unfiltered(is_watched);
-            if self.filters.watch(is_watched) {
+            if self.kernel_filter.watch(is_watched) {
                 self.keep_owners();
             }
         }
@@ -1015,14 +1024,14 @@ impl Source for Sensor {
         json!({
             "hooks": status.hooks,
             "records": records.collect::<Vec<_>>(),
-            "missed": status.missed,
-            "down": self.was_down.map(|(from, to)| json!({"from": from.to_string(), "to": to.to_string()})),
-            "taken_over": self.taken_over.map(|TakenOver { pid, records, lost }| {
+            "probe_recursion_misses": status.probe_recursion_misses,
+            "downtime": self.downtime.map(|(from, to)| json!({"from": from.to_string(), "to": to.to_string()})),
+            "handover": self.handover.map(|HandoverCounts { pid, records, lost }| {
                 json!({"pid": pid, "records": records, "lost": lost})
             }),
             "malformed": status.malformed,
-            "late": status.late,
-            "own_connections": status.own,
+            "out_of_order": status.out_of_order,
+            "self_connections_filtered": status.self_connections,
             "already_delivered": status.already_delivered,
             "tampered": self.tamper.reasons(),
             "files_changed": self.tamper.meant(),
@@ -1036,8 +1045,8 @@ impl Source for Sensor {
                 "records": status.canary.records,
             },
             "connections": status.owners.open,
-            "connections_untracked": status.owners.untracked,
-            "connections_unowned": status.owners.unowned,
+            "owner_table_full": status.owners.table_full,
+            "closes_without_owner": status.owners.closes_without_owner,
             "processes": status.processes,
             "processes_alive": status.alive,
             "processes_ended": status.ended,
@@ -1045,8 +1054,8 @@ impl Source for Sensor {
             "processes_evicted": status.table.evicted,
             "processes_shortened": status.table.shortened,
             "processes_previous_dropped": status.table.previous_dropped,
-            "processes_learned": status.table.learned,
-            "processes_swept": status.table.swept,
+            "processes_recovered_from_procfs": status.table.recovered,
+            "processes_expired_without_exit": status.table.expired_without_exit,
             "budgets": self.table.meters().map(Meter::status),
         })
     }
@@ -1145,7 +1154,7 @@ fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
 }
 
 /// How often the kernel skipped a program because it was running already, by the programs' descriptors.
-fn missed(ebpf: &Ebpf) -> u64 {
+fn recursion_misses(ebpf: &Ebpf) -> u64 {
     let fds = ebpf.programs().filter_map(|(_, program)| Some(program.fd().ok()?.as_fd().as_raw_fd()));
     let misses = fds.filter_map(|fd| {
         let text = bounded::read_text(format!("/proc/self/fdinfo/{fd}"), HOST_FILE_BYTES_MAX).ok()?;

@@ -42,8 +42,8 @@ enum ReachName {
 pub(super) struct Owners {
     open: HashMap<u64, Owner>,
     shares: Shares,
-    untracked: u64,
-    unowned: u64,
+    table_full: u64,
+    closes_without_owner: u64,
 }
 
 /// What was counted of them.
@@ -52,15 +52,15 @@ pub(crate) struct OwnerCounts {
     /// Connections whose end is waited for.
     pub(crate) open: usize,
     /// Connections whose end will not be reported, because too many are open.
-    pub(crate) untracked: u64,
+    pub(crate) table_full: u64,
     /// Ends of connections whose beginning was not reported: older ones, the agent's own, those that were never accepted.
-    pub(crate) unowned: u64,
+    pub(crate) closes_without_owner: u64,
 }
 
 impl Default for Owners {
     fn default() -> Self {
         let shares = Shares::new(OWNERS_BYTES_MAX as u64);
-        Self { open: HashMap::new(), shares, untracked: 0, unowned: 0 }
+        Self { open: HashMap::new(), shares, table_full: 0, closes_without_owner: 0 }
     }
 }
 
@@ -69,7 +69,7 @@ impl Owners {
     pub(super) fn set(&mut self, socket: u64, owner: Owner) {
         self.remove(socket);
         if self.shares.room(owner.user) < OWNER_BYTES as u64 {
-            self.untracked += 1;
+            self.table_full += 1;
             return;
         }
         self.shares.take(owner.user, OWNER_BYTES as u64);
@@ -85,7 +85,7 @@ impl Owners {
     /// A socket is closed.
     pub(super) fn take(&mut self, socket: u64) -> Option<Owner> {
         let owner = self.remove(socket);
-        self.unowned += u64::from(owner.is_none());
+        self.closes_without_owner += u64::from(owner.is_none());
         // After a burst the room goes back.
         if self.open.is_empty() && self.open.capacity() > OWNERS_BYTES_MAX / OWNER_BYTES / 16 {
             self.open.shrink_to_fit();
@@ -124,7 +124,11 @@ impl Owners {
 
     /// What was counted.
     pub(super) fn counts(&self) -> OwnerCounts {
-        OwnerCounts { open: self.open.len(), untracked: self.untracked, unowned: self.unowned }
+        OwnerCounts {
+            open: self.open.len(),
+            table_full: self.table_full,
+            closes_without_owner: self.closes_without_owner,
+        }
     }
 }
 
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_told_once_and_of_the_last_owner() {
+    fn a_close_is_reported_once_and_for_the_last_owner() {
         let owner =
             |pid, is_acceptor| Owner { key: Key::new(pid, 0), is_acceptor, reach: Reach::Public, user: 0 };
         let mut owners = Owners::default();
@@ -146,7 +150,7 @@ mod tests {
             owners.set(socket, owner(7, false));
         }
         owners.set(3, owner(9, false));
-        assert_eq!(owners.counts(), OwnerCounts { open: most, untracked: 5, unowned: 1 });
+        assert_eq!(owners.counts(), OwnerCounts { open: most, table_full: 5, closes_without_owner: 1 });
         let other = Owner { user: 1000, ..owner(10, false) };
         owners.set(1 << 40, other);
         assert_eq!(owners.take(1 << 40), Some(other), "one user's connections leave room for another's");

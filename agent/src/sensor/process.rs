@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, Place, Socket, State, Task};
+use lapwing_common::{ABSENT, Credentials, Descriptor, Fork, Namespace, ProcessContext, Socket, State, Task};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -76,7 +76,7 @@ pub(super) struct Process {
     /// What it ran before; at first what its parent ran.
     pub(super) previous: Option<Arc<Image>>,
     pub(super) credentials: Credentials,
-    pub(super) place: Place,
+    pub(super) place: ProcessContext,
     /// Standard input, output and error as they were when the program started.
     pub(super) stdio: Option<[Descriptor; 3]>,
     /// The first of these that is a socket of IPv4 or IPv6.
@@ -127,7 +127,7 @@ pub(super) struct Origin {
     pub(super) parent_pid: u32,
     pub(super) image: Arc<Image>,
     pub(super) credentials: Credentials,
-    pub(super) place: Place,
+    pub(super) place: ProcessContext,
 }
 
 /// The processes of this host.
@@ -163,9 +163,9 @@ pub(crate) struct TableCounts {
     /// Programs that processes ran before, dropped for room.
     pub(crate) previous_dropped: u64,
     /// Processes whose first record was lost and which were learned from a later one.
-    pub(crate) learned: u64,
+    pub(crate) recovered: u64,
     /// Processes that were found gone although no record reported their exit.
-    pub(crate) swept: u64,
+    pub(crate) expired_without_exit: u64,
 }
 
 impl Key {
@@ -371,7 +371,7 @@ impl Table {
                 (process.owner, process.charge) = (owner, self.accounts.charge(owner, PROCESS_BYTES));
             }
         } else {
-            self.counts.learned += 1;
+            self.counts.recovered += 1;
             let parent = self.parent(&fixed.task);
             let (pid, start, parent_pid) = (fixed.task.pid, fixed.task.start, fixed.task.parent);
             let (credentials, place) = (fixed.credentials, fixed.place);
@@ -408,7 +408,7 @@ impl Table {
         if self.processes.contains_key(&key) {
             return key;
         }
-        self.counts.learned += 1;
+        self.counts.recovered += 1;
         let parent = self.parent(task);
         let origin = snapshot::read(key).unwrap_or_else(|| Origin {
             pid: task.pid,
@@ -417,7 +417,7 @@ impl Table {
             parent_pid: task.parent,
             image: Arc::new(Image::unknown(image::comm(&task.comm))),
             credentials: snapshot::NO_CREDENTIALS,
-            place: snapshot::NO_PLACE,
+            place: snapshot::NO_CONTEXT,
         });
         self.add(Origin { parent, ..origin })
     }
@@ -543,7 +543,7 @@ impl Table {
         if !self.processes.contains_key(&parent)
             && let Some(origin) = snapshot::read(parent)
         {
-            self.counts.learned += 1;
+            self.counts.recovered += 1;
             let grandparent = self.current.get(&origin.parent_pid).copied();
             self.add(Origin { parent: grandparent, ..origin });
         }
@@ -551,7 +551,7 @@ impl Table {
     }
 
     fn learn_image(&mut self, key: Key, task: &Task) -> Arc<Image> {
-        self.counts.learned += 1;
+        self.counts.recovered += 1;
         match snapshot::read(key) {
             Some(origin) => origin.image,
             None => Arc::new(Image::unknown(image::comm(&task.comm))),
@@ -618,7 +618,7 @@ impl Table {
         };
         let gone: Vec<_> = self.each().filter(is_gone).map(|process| process.key).collect();
         for key in gone {
-            self.counts.swept += 1;
+            self.counts.expired_without_exit += 1;
             self.end(key, now);
         }
         self.accounts.tidy();
@@ -656,12 +656,12 @@ impl Changes {
     }
 }
 
-fn user_namespace(place: &Place) -> u32 {
+fn user_namespace(place: &ProcessContext) -> u32 {
     place.namespaces[Namespace::User as usize]
 }
 
 /// What a process is by its credentials and its place.
-pub(super) fn state_of(credentials: &Credentials, place: &Place) -> State {
+pub(super) fn state_of(credentials: &Credentials, place: &ProcessContext) -> State {
     State {
         uid: credentials.uid,
         gid: credentials.gid,
@@ -799,7 +799,7 @@ fn entry_type(process: &Process, parent: Option<&Process>) -> Option<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sensor::snapshot::{NO_CREDENTIALS, NO_PLACE};
+    use crate::sensor::snapshot::{NO_CONTEXT, NO_CREDENTIALS};
     use smol_str::format_smolstr;
 
     pub(super) const SECOND: u64 = 1_000_000_000;
@@ -816,7 +816,7 @@ mod tests {
                 parent_pid: *parent,
                 image: Arc::new(image),
                 credentials: NO_CREDENTIALS,
-                place: Place { sid: *sid, tty: *tty, ..NO_PLACE },
+                place: ProcessContext { sid: *sid, tty: *tty, ..NO_CONTEXT },
             });
         }
         table
@@ -852,7 +852,7 @@ mod tests {
         for pid in 2..10_000 {
             let image = Arc::new(Image::unknown(format_smolstr!("{pid}")));
             let start = u64::from(pid) * SECOND;
-            let (credentials, place) = (NO_CREDENTIALS, NO_PLACE);
+            let (credentials, place) = (NO_CREDENTIALS, NO_CONTEXT);
             table.add(Origin { pid, start, parent: Some(key(1)), parent_pid: 1, image, credentials, place });
             table.end(key(pid), SECOND);
             expire(&mut table, 1);
@@ -872,7 +872,7 @@ mod tests {
             parent_pid: 1,
             image: Arc::new(Image::unknown("again".into())),
             credentials: NO_CREDENTIALS,
-            place: NO_PLACE,
+            place: NO_CONTEXT,
         };
         let again = table.add(again);
         assert_ne!(table.entity_id(key(7)), table.entity_id(again));
@@ -887,7 +887,7 @@ mod tests {
         let mut table = table(&[(1, 0, "/sbin/init", 0, 0), (7, 1, "/bin/sh", 0, 0)]);
         table.end(key(7), 8 * SECOND);
         let image = Arc::new(Image::unknown("again".into()));
-        let (credentials, place) = (NO_CREDENTIALS, NO_PLACE);
+        let (credentials, place) = (NO_CREDENTIALS, NO_CONTEXT);
         let parent = Some(key(1));
         let again = table.add(Origin {
             pid: 7,
@@ -921,7 +921,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_becomes_is_told_once() {
+    fn a_change_of_ids_is_reported_once() {
         let mut table = table(&[(1, 0, "/sbin/init", 1, 0), (7, 1, "/bin/sh", 1, 0)]);
         let root =
             State { uid: 0, gid: 0, suid: 0, sgid: 0, euid: 0, egid: 0, ..table.by_pid(7).unwrap().state() };
@@ -958,7 +958,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_told_by_how_they_began() {
+    fn the_entry_leader_has_the_type_of_its_beginning() {
         let tty = TTY_MAJOR << 20 | 1;
         let pts = 136 << 20;
         let table = table(&[

@@ -36,7 +36,7 @@ pub(super) struct Ring {
     /// Room that records move to which are not ready yet. It and `buffer` take turns.
     spare: Vec<u64>,
     /// Where they begin, those to be handed out first.
-    pending: Vec<Place>,
+    pending: Vec<RecordSpan>,
     /// How many of `pending` are handed out now.
     ready: usize,
     delivered: [u64; SLOTS],
@@ -83,7 +83,7 @@ struct Part {
 
 /// A record's place in the buffer.
 #[derive(Clone, Copy)]
-struct Place {
+struct RecordSpan {
     time: u64,
     cpu: u32,
     /// In words of the buffer.
@@ -224,11 +224,11 @@ impl Ring {
     }
 
     /// How many records came too late to be put in their order.
-    pub(super) fn late(&self) -> u64 {
+    pub(super) fn out_of_order(&self) -> u64 {
         self.order.late
     }
 
-    fn bytes(&self, place: &Place) -> &[u8] {
+    fn bytes(&self, place: &RecordSpan) -> &[u8] {
         let words = &self.buffer[place.start as usize..(place.start + place.words) as usize];
         &words.as_bytes()[..place.len as usize]
     }
@@ -252,12 +252,12 @@ impl Ring {
 }
 
 /// Copies a record into the buffer; `None` where it is too short to be one.
-fn append(buffer: &mut Vec<u64>, bytes: &[u8]) -> Option<(Kind, Place)> {
+fn append(buffer: &mut Vec<u64>, bytes: &[u8]) -> Option<(Kind, RecordSpan)> {
     let (header, _) = Header::read_from_prefix(bytes).ok()?;
     let (start, words) = (buffer.len(), bytes.len().div_ceil(8));
     buffer.resize(start + words, 0);
     buffer[start..].as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
-    let place = Place {
+    let place = RecordSpan {
         time: header.time,
         cpu: header.cpu,
         start: u32::try_from(start).ok()?,

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lapwing_common::{ABSENT, Credentials, Namespace, Place};
+use lapwing_common::{ABSENT, Credentials, Namespace, ProcessContext};
 use lapwing_engine::Texts;
 use procfs::process::{Process, Stat, Status};
 use procfs::{FromRead, ProcessCGroups};
@@ -43,7 +43,8 @@ pub(super) const NO_CREDENTIALS: Credentials = Credentials {
     permitted: 0,
 };
 /// A place of which nothing is known.
-pub(super) const NO_PLACE: Place = Place { pgid: 0, sid: 0, tty: 0, vpid: 0, namespaces: [0; 8], cgroup: 0 };
+pub(super) const NO_CONTEXT: ProcessContext =
+    ProcessContext { pgid: 0, sid: 0, tty: 0, vpid: 0, namespaces: [0; 8], cgroup: 0 };
 
 /// A process and the path of its control group.
 pub(super) struct Running {
@@ -204,7 +205,7 @@ fn credentials(process: &Process, status: &Status) -> Credentials {
     }
 }
 
-fn place(process: &Process, stat: &Stat, status: &Status) -> Place {
+fn place(process: &Process, stat: &Stat, status: &Status) -> ProcessContext {
     let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
     let (major, minor) = stat.tty_nr();
     let inner = status.nspid.as_ref().and_then(|numbers| numbers.last().copied());
@@ -223,7 +224,7 @@ fn place(process: &Process, stat: &Stat, status: &Status) -> Place {
             namespaces[namespace as usize] = u32::try_from(inode).unwrap_or(0);
         }
     }
-    Place {
+    ProcessContext {
         pgid: unsigned(stat.pgrp),
         sid: unsigned(stat.session),
         tty: unsigned(major) << 20 | unsigned(minor) & 0xf_ffff,
@@ -258,7 +259,7 @@ mod tests {
 
     /// A process is emitted by the snapshot or by the record of its fork, whatever the tick hides.
     #[test]
-    fn each_process_is_told_once() {
+    fn each_process_is_emitted_once() {
         let attached = 1000 * TICK_NANOS + TICK_NANOS / 2;
         for (made, is_in_snapshot) in [
             (attached - 3 * TICK_NANOS, true),

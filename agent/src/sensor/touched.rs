@@ -50,20 +50,20 @@ pub(super) struct StopSignal {
     /// Read, and not reported yet.
     waiting: Option<Touched>,
     /// Left to the next run.
-    is_left: bool,
+    is_stored: bool,
 }
 
 impl StopSignal {
     /// Leaves the record to the next run, for this one may not go on. It is called while the record is still in the ring: there
     /// is no moment in which neither has it.
-    pub(super) fn leave(&mut self, record: &[u8], agent: Option<Key>) {
+    pub(super) fn store(&mut self, record: &[u8], agent: Option<Key>) {
         if let Ok(Record::Touched(touched)) = Record::parse(record)
             && is_stop(touched)
             && is_of(touched, agent)
-            && !self.is_left
+            && !self.is_stored
         {
-            handover::leave_stop(touched);
-            self.is_left = true;
+            handover::store_stop(touched);
+            self.is_stored = true;
         }
     }
 
@@ -83,9 +83,9 @@ impl StopSignal {
 
     /// A record was reported: the next run need not.
     pub(super) fn reported(&mut self, touched: &Touched) {
-        if self.is_left && is_stop(touched) {
-            handover::forget_stop();
-            self.is_left = false;
+        if self.is_stored && is_stop(touched) {
+            handover::remove_stop();
+            self.is_stored = false;
         }
     }
 }

@@ -130,13 +130,13 @@ fn is_on_host(table: &Table, process: &Process) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use lapwing_common::{Credentials, Place};
+    use lapwing_common::{Credentials, ProcessContext};
     use std::sync::Arc;
 
     use super::*;
     use crate::sensor::image::{self, Image};
     use crate::sensor::process::Origin;
-    use crate::sensor::snapshot::{NO_CREDENTIALS, NO_PLACE};
+    use crate::sensor::snapshot::{NO_CONTEXT, NO_CREDENTIALS};
 
     const RULE: &str = "/etc/lapwing/rules/a.toml";
     const SECOND: u64 = 1_000_000_000;
@@ -160,7 +160,7 @@ mod tests {
                 parent_pid: if number < 2 { number as u32 } else { pid - 1 },
                 image: Arc::new(image),
                 credentials: Credentials { uid: 0, euid: 0, ..NO_CREDENTIALS },
-                place: Place { sid: pid, tty: if number > 1 { 136 << 20 } else { 0 }, ..NO_PLACE },
+                place: ProcessContext { sid: pid, tty: if number > 1 { 136 << 20 } else { 0 }, ..NO_CONTEXT },
             }));
         }
         table

@@ -125,8 +125,8 @@ fn refused(status: &Json) -> Vec<String> {
 fn hooks(status: &Json) -> Vec<String> {
     each(&status["lanes"], |lane| {
         let hooks = lane["source"]["hooks"].as_array().into_iter().flatten();
-        let silent = hooks.filter(|hook| hook["state"] == "silent");
-        silent.map(|hook| format!("hook {} is attached and silent", text(&hook["name"]))).collect()
+        let not_firing = hooks.filter(|hook| hook["state"] == "not_firing");
+        not_firing.map(|hook| format!("hook {} is attached and silent", text(&hook["name"]))).collect()
     })
 }
 
@@ -166,7 +166,7 @@ mod tests {
             "ledger": {"alarms": [], "buffered_bytes": 0, "buffered_bytes_max": 100},
             "sinks": [{"name": "siem", "alarms": []}],
             "lanes": [{"name": "sensor", "rules": 3, "source": {
-                "hooks": [{"name": "exec", "state": "attached"}, {"name": "setns", "state": "skipped"}],
+                "hooks": [{"name": "exec", "state": "attached"}, {"name": "setns", "state": "unavailable"}],
                 "tampered": [], "alarms": {},
             }}],
             "lanes_not_responding": [],
@@ -194,7 +194,12 @@ mod tests {
             ("/ledger/buffered_bytes", json!(100), Blind, "rules wait"),
             ("/rules/refused_files", json!(2), Degraded, "2 rule files rejected"),
             ("/rules/refused_exceptions", json!(1), Degraded, "1 exceptions invalid"),
-            ("/lanes/0/source/hooks/0/state", json!("silent"), Degraded, "hook exec is attached and silent"),
+            (
+                "/lanes/0/source/hooks/0/state",
+                json!("not_firing"),
+                Degraded,
+                "hook exec is attached and silent",
+            ),
             ("/ledger/alarms", json!(["cannot be written"]), Degraded, "cannot be written"),
             ("/sinks/0/alarms", json!(["cannot be reached"]), Degraded, "sink siem: cannot be reached"),
             ("/lanes/0/source/alarms", json!({"/t": "cannot be read"}), Degraded, "/t: cannot be read"),

@@ -2,7 +2,7 @@
 
 use lapwing_common::layout::Shape;
 
-use super::{Btf, DEPTH_MAX, Kind, Place, Type, number};
+use super::{Btf, DEPTH_MAX, Kind, MemberOffset, Type, number};
 
 /// The size of an address.
 const POINTER_BYTES: u32 = 8;
@@ -44,7 +44,7 @@ impl Btf<'_> {
     ///
     /// # Errors
     /// What it is instead, for messages.
-    pub(in crate::sensor) fn check(&self, place: &Place, shape: Shape) -> Result<(), String> {
+    pub(in crate::sensor) fn check(&self, place: &MemberOffset, shape: Shape) -> Result<(), String> {
         let has_shape = place.field_bits == 0 && self.has_shape(place.ty, shape);
         if has_shape { Ok(()) } else { Err(self.description(place)) }
     }
@@ -60,7 +60,7 @@ impl Btf<'_> {
         }
     }
 
-    fn description(&self, place: &Place) -> String {
+    fn description(&self, place: &MemberOffset) -> String {
         if place.field_bits != 0 {
             return format!("a bit field of {}", count(place.field_bits, "bit"));
         }

@@ -180,7 +180,7 @@ mod tests {
     use crate::sensor::handover::STATE_BYTES_MAX;
     use crate::sensor::image::{Image, args};
     use crate::sensor::record::Record;
-    use crate::sensor::snapshot::{NO_CREDENTIALS, NO_PLACE};
+    use crate::sensor::snapshot::{NO_CONTEXT, NO_CREDENTIALS};
 
     /// The users who do what they like, and one who does not.
     const FLOODERS: Range<u32> = 60_000..60_004;
@@ -371,7 +371,7 @@ mod tests {
                 parent_pid: 1,
                 image,
                 credentials,
-                place: NO_PLACE,
+                place: NO_CONTEXT,
             });
         }
         assert!(!table.accounts.meter().is_over() && table.get(key(1)).is_some());

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use lapwing_common::{
-    Closed, Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, Place, Reach, VERSION,
+    Closed, Connection, Credentials, Descriptor, Exec, Exit, Fork, Kind, ProcessContext, Reach, VERSION,
 };
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::{Event, FieldId, Value, field};
@@ -149,8 +149,15 @@ fn root() -> Credentials {
 }
 
 /// A place with everything: a terminal, a container, another number in its own namespace.
-fn place(pid: u32, session: u32) -> Place {
-    Place { pgid: pid, sid: session, tty: 136 << 20, vpid: pid + 1, namespaces: [1; 8], cgroup: CGROUP }
+fn place(pid: u32, session: u32) -> ProcessContext {
+    ProcessContext {
+        pgid: pid,
+        sid: session,
+        tty: 136 << 20,
+        vpid: pid + 1,
+        namespaces: [1; 8],
+        cgroup: CGROUP,
+    }
 }
 
 /// A program of which everything is known, and of which an argument was cut.

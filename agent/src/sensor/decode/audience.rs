@@ -20,13 +20,13 @@ use crate::sensor::process::is_followed;
 pub(in crate::sensor) struct Audience<'a> {
     pub(in crate::sensor) interest: Interest<'a>,
     pub(in crate::sensor) view: fn(&EventKind) -> Option<EventKind>,
-    /// Whether they ask which connections a process has when another event happens ([`asks_for_connections`]).
-    pub(in crate::sensor) asks_for_connections: bool,
+    /// Whether they ask which connections a process has when another event happens ([`needs_connections`]).
+    pub(in crate::sensor) needs_connections: bool,
 }
 
 /// Whether a rule asks for the connection of the process that made a standard input: which connections there are must be known
 /// then.
-pub(in crate::sensor) fn asks_for_connections(rule: &Rule) -> bool {
+pub(in crate::sensor) fn needs_connections(rule: &Rule) -> bool {
     rule.fields().iter().any(|field| OF_MAKER.contains(field))
 }
 
@@ -54,7 +54,7 @@ impl Matchable<'_> {
 }
 
 /// What may be left out for these audiences, with these hooks.
-pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]) -> Filter {
+pub(in crate::sensor) fn filter_for(audiences: &[Audience<'_>], hooks: &[HookReport]) -> Filter {
     let matchable = Matchable { audiences, kinds: kinds(true, true) };
     let mut filter = Filter::NONE;
     let mut changes = ACTIONS.iter().filter(|action| action.is_change());
@@ -68,7 +68,7 @@ pub(in crate::sensor) fn filter(audiences: &[Audience<'_>], hooks: &[HookReport]
             let mut needing = ACTIONS.iter().filter(|action| action.needs.contains(&kind));
             let is_needed_later = is_followed(reach)
                 && kind != Kind::CONNECTED
-                && audiences.iter().any(|audience| audience.asks_for_connections);
+                && audiences.iter().any(|audience| audience.needs_connections);
             if !is_needed_later && !needing.any(|action| matchable.includes(action.name, Some(place))) {
                 filter.dropped[kind.slot()] |= reach.bit();
             }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::action::Row;
     use crate::sensor::decode::fixed;
-    use crate::sensor::{as_auditd, audiences, filter};
+    use crate::sensor::{as_auditd, audiences, filter_for};
 
     /// Addresses at the bounds of classes, and in none.
     const ADDRESSES: [&str; 24] = [
@@ -219,7 +219,7 @@ mod tests {
             rng.shuffle(&mut rules);
             let chosen = &rules[..rng.usize(..rules.len())];
             let chosen = crate::coverage::of_lane(chosen, &schema, &crate::sensor::Config::default());
-            let (filter, unmatchable) = (filter(&chosen, &[]), unmatchable(&audiences(&chosen)));
+            let (filter, unmatchable) = (filter_for(&chosen, &[]), unmatchable(&audiences(&chosen)));
             let is_made = |event: &Event| {
                 let name = event.text(field!("event.action"));
                 let action = ACTIONS.iter().position(|action| Some(action.name) == name);

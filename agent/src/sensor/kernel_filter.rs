@@ -15,13 +15,13 @@ const _: () = assert!(size_of::<PodFilter>() == 4 * SLOTS);
 unsafe impl Pod for PodFilter {}
 
 /// What the kernel leaves out now, and what it would by the rules.
-pub(super) struct Filters {
+pub(super) struct KernelFilter {
     map: Array<MapData, PodFilter>,
     now: Filter,
     by_rules: Filter,
 }
 
-impl Filters {
+impl KernelFilter {
     /// Nothing is left out at first.
     pub(super) fn new(map: Array<MapData, PodFilter>) -> Self {
         Self { map, now: Filter::NONE, by_rules: Filter::NONE }
@@ -38,7 +38,7 @@ impl Filters {
         self.watch(is_watched);
     }
 
-    /// Filters nothing while a subscriber gets the events. Returns whether the filter changed.
+    /// KernelFilter nothing while a subscriber gets the events. Returns whether the filter changed.
     pub(super) fn watch(&mut self, is_watched: bool) -> bool {
         let wanted = if is_watched { Filter::NONE } else { self.by_rules };
         if wanted.dropped == self.now.dropped {

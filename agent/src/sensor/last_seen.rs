@@ -30,9 +30,9 @@ struct Seen {
 
 /// What was before this run.
 #[derive(Debug, PartialEq)]
-pub(super) enum Before {
+pub(super) enum PreviousRun {
     /// No sensor that is remembered.
-    Nothing,
+    Unknown,
     /// A sensor that saw until then, in nanoseconds since boot.
     SameBoot(u64),
     /// A sensor before the host was booted, which saw until then.
@@ -40,12 +40,12 @@ pub(super) enum Before {
 }
 
 /// Remembers until when everything was seen.
-pub(super) struct Memory {
+pub(super) struct LastSeen {
     boot: SmolStr,
     remembered: Option<Instant>,
 }
 
-impl Memory {
+impl LastSeen {
     pub(super) fn new(boot: SmolStr) -> Self {
         Self { boot, remembered: None }
     }
@@ -65,12 +65,12 @@ impl Memory {
     }
 
     /// What the previous run has left in the store. What cannot be read, as of another version, is ignored.
-    pub(super) fn recall(&self, rows: &[(String, Vec<u8>)]) -> Before {
+    pub(super) fn recall(&self, rows: &[(String, Vec<u8>)]) -> PreviousRun {
         let value = rows.iter().find(|(key, _)| key == KEY).map(|(_, value)| value);
         match value.and_then(|value| serde_json::from_slice::<Seen>(value).ok()) {
-            None => Before::Nothing,
-            Some(seen) if seen.boot == self.boot => Before::SameBoot(seen.until),
-            Some(seen) => Before::OtherBoot(seen.time),
+            None => PreviousRun::Unknown,
+            Some(seen) if seen.boot == self.boot => PreviousRun::SameBoot(seen.until),
+            Some(seen) => PreviousRun::OtherBoot(seen.time),
         }
     }
 }
@@ -81,17 +81,17 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_recalled_by_boot() {
-        let mut memory = Memory::new("boot".into());
+        let mut last_seen = LastSeen::new("boot".into());
         let time = Timestamp::from_nanos(0);
         let mut rows = Vec::new();
         for (until, at_once, count) in [(7, false, 1), (8, false, 0), (9, true, 1)] {
-            let checkpoint = memory.remember(until, time, at_once);
+            let checkpoint = last_seen.remember(until, time, at_once);
             assert_eq!(checkpoint.changes.len(), count, "{until}");
             rows = checkpoint.changes.into_iter().map(|change| (change.key, change.value.unwrap())).collect();
         }
-        assert_eq!(memory.recall(&rows), Before::SameBoot(9));
-        assert_eq!(Memory::new("other".into()).recall(&rows), Before::OtherBoot(time.to_string()));
-        assert_eq!(memory.recall(&[]), Before::Nothing);
-        assert_eq!(memory.recall(&[(KEY.to_owned(), b"{".to_vec())]), Before::Nothing);
+        assert_eq!(last_seen.recall(&rows), PreviousRun::SameBoot(9));
+        assert_eq!(LastSeen::new("other".into()).recall(&rows), PreviousRun::OtherBoot(time.to_string()));
+        assert_eq!(last_seen.recall(&[]), PreviousRun::Unknown);
+        assert_eq!(last_seen.recall(&[(KEY.to_owned(), b"{".to_vec())]), PreviousRun::Unknown);
     }
 }
