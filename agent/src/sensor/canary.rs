@@ -247,7 +247,7 @@ impl Canary {
         };
         if has_failed {
             *failed += 1;
-            tracing::debug!("the hook {name} failed the agent's own test, {failed} times in a row");
+            tracing::debug!("hook {name}: self-test failed {failed} times in a row");
             return *failed >= FAILED_MAX;
         }
         (*failed, *good) = (0, from);

@@ -81,7 +81,7 @@ impl StoredFds {
         match Inherited::open(stored, names.clone()) {
             Ok(inherited) => Some(inherited),
             Err(error) => {
-                tracing::warn!("what the run before left cannot be taken over: {error:#}");
+                tracing::warn!("cannot take over from the previous run: {error:#}");
                 forget(&names);
                 None
             }
@@ -131,9 +131,9 @@ impl Inherited {
         let (mut records, mut connections, mut counts, mut state) = (None, None, None, None);
         let (mut links, mut run, mut stop) = (Vec::new(), None, None);
         for (name, fd) in stored {
-            let (what, version, by) = parse(&name).with_context(|| format!("`{name}` is not known"))?;
-            ensure!(version == VERSION, "its records are of version {version}, and {VERSION} is read");
-            ensure!(*run.get_or_insert(by) == by, "it is of more than one run");
+            let (what, version, by) = parse(&name).with_context(|| format!("unknown descriptor `{name}`"))?;
+            ensure!(version == VERSION, "records have version {version}, expected {VERSION}");
+            ensure!(*run.get_or_insert(by) == by, "descriptors of more than one run");
             match what {
                 LINK => links.push(fd),
                 RECORDS => records = Some(fd),
@@ -149,11 +149,11 @@ impl Inherited {
         };
         let counts = MapData::from_fd(counts.context("the counters are missing")?)?;
         let state = state.map(read_state).transpose().unwrap_or_else(|error| {
-            tracing::warn!("what the run before knew cannot be read: {error:#}");
+            tracing::warn!("cannot read the state of the previous run: {error:#}");
             None
         });
         Ok(Self {
-            by: run.context("nothing is there")?,
+            by: run.context("no descriptors")?,
             ring: Ring::new([ring(records)?, ring(connections)?])?,
             state,
             stop: stop.and_then(read_stop),
@@ -203,7 +203,7 @@ pub(super) fn of_map(map_name: &str, map: &Map) -> Option<(&'static str, OwnedFd
 /// Gives the service manager what is attached, once more; it keeps each once.
 pub(super) fn give_links() {
     if let Err(error) = keep_links() {
-        tracing::warn!("a restart will miss what happens meanwhile: {error:#}");
+        tracing::warn!("fd store unavailable, events during a restart will be lost: {error:#}");
     }
 }
 
@@ -220,7 +220,7 @@ pub(super) fn give(maps: &Maps) -> bool {
     let links = keep_links();
     let given = maps.iter().try_fold((), |(), (what, fd)| keep(what, &[fd.as_fd()])).and(links);
     if let Err(error) = &given {
-        tracing::warn!("a restart will miss what happens meanwhile: {error:#}");
+        tracing::warn!("fd store unavailable, events during a restart will be lost: {error:#}");
     }
     given.is_ok()
 }
@@ -246,7 +246,7 @@ pub(super) fn store_stop(stop: &Touched) {
         keep(STOP, &[file.as_fd()])
     });
     if let Err(error) = left {
-        tracing::warn!("the next run may not know that this one was stopped: {error:#}");
+        tracing::warn!("cannot store the stop signal for the next run: {error:#}");
     }
 }
 
@@ -266,7 +266,7 @@ fn read_state(fd: OwnedFd) -> Result<HandoverState> {
     file.rewind()?;
     let state: HandoverState = serde_json::from_reader(BufReader::new(file.take(STATE_BYTES_MAX)))?;
     let version = state.version;
-    ensure!(version == STATE_VERSION, "it is of version {version}, and {STATE_VERSION} is known");
+    ensure!(version == STATE_VERSION, "state has version {version}, expected {STATE_VERSION}");
     Ok(state)
 }
 
@@ -298,7 +298,7 @@ fn name(what: &str) -> String {
 fn keep(what: &str, fds: &[BorrowedFd<'_>]) -> Result<()> {
     let name = name(what);
     let message = [NotifyState::FdStore, UNPOLLED, NotifyState::FdName(&name)];
-    sd_notify::notify_with_fds(&message, fds).context("the service manager does not keep descriptors")
+    sd_notify::notify_with_fds(&message, fds).context("sd_notify FDSTORE failed")
 }
 
 fn forget(names: &[String]) {
@@ -307,7 +307,7 @@ fn forget(names: &[String]) {
     names.dedup();
     for name in names {
         if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]) {
-            tracing::warn!("the service manager keeps `{name}`: {error}");
+            tracing::warn!("cannot remove `{name}` from the fd store: {error}");
         }
     }
 }

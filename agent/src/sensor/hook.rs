@@ -46,14 +46,11 @@ const SET_IDS: [&str; 6] = [
 ];
 /// What a method does not see, by its name. The kernel's tracing leaves out calls of 32-bit programs.
 const UNSEEN: [(&str, &str); 7] = [
-    (
-        "tracepoint/sys_exit_accept4",
-        "not seen: what 32-bit programs accept, and what is accepted by io_uring",
-    ),
+    ("tracepoint/sys_exit_accept4", "not seen: accept by 32-bit programs and by io_uring"),
     ("tracepoint/sys_exit_setuid", "not seen at once: changes of 32-bit programs"),
     ("tracepoint/sys_exit_setsid", "not seen at once: sessions of 32-bit programs"),
-    ("cgroup/sendmsg4", "not seen: from where sockets send that 32-bit programs or io_uring connect"),
-    ("cgroup/connect4", "not seen: from where a socket sends that is connected first"),
+    ("cgroup/sendmsg4", "not seen: source addresses of sockets connected by 32-bit programs or io_uring"),
+    ("cgroup/connect4", "not seen: source addresses of connected sockets"),
     ("tracepoint/sys_enter_bpf", "not seen: commands of 32-bit programs"),
     ("tracepoint/sys_exit_ptrace", "not seen: 32-bit debuggers, and other ways into memory than ptrace"),
 ];
@@ -63,25 +60,25 @@ const LATE: &str =
 
 #[rustfmt::skip]
 pub(super) const HOOKS: &[Hook] = &[
-    Hook { name: "fork", yields: &[Kind::FORK], is_required: true, without: "nothing", alternatives: &[
+    Hook { name: "fork", yields: &[Kind::FORK], is_required: true, without: "the agent cannot run without it", alternatives: &[
         Alternative { method: "tp_btf/sched_process_fork", programs: &[("fork", Attach::Tracepoint("sched_process_fork"))] },
         Alternative { method: "raw_tp/sched_process_fork", programs: &[("fork_raw", Attach::RawTracepoint("sched_process_fork"))] },
         Alternative { method: "fentry/wake_up_new_task", programs: &[("fork_fentry", Attach::Fentry("wake_up_new_task"))] },
         Alternative { method: "kprobe/wake_up_new_task", programs: &[("fork_kprobe", Attach::Kprobe("wake_up_new_task"))] },
     ]},
-    Hook { name: "exec", yields: &[Kind::EXEC], is_required: true, without: "nothing", alternatives: &[
+    Hook { name: "exec", yields: &[Kind::EXEC], is_required: true, without: "the agent cannot run without it", alternatives: &[
         Alternative { method: "tp_btf/sched_process_exec", programs: &[("exec", Attach::Tracepoint("sched_process_exec"))] },
         Alternative { method: "raw_tp/sched_process_exec", programs: &[("exec_raw", Attach::RawTracepoint("sched_process_exec"))] },
         Alternative { method: "fentry/finalize_exec", programs: &[("exec_fentry", Attach::Fentry("finalize_exec"))] },
         Alternative { method: "kprobe/finalize_exec", programs: &[("exec_kprobe", Attach::Kprobe("finalize_exec"))] },
     ]},
-    Hook { name: "exit", yields: &[Kind::EXIT], is_required: true, without: "nothing", alternatives: &[
+    Hook { name: "exit", yields: &[Kind::EXIT], is_required: true, without: "the agent cannot run without it", alternatives: &[
         Alternative { method: "tp_btf/sched_process_exit", programs: &[("exit", Attach::Tracepoint("sched_process_exit"))] },
         Alternative { method: "raw_tp/sched_process_exit", programs: &[("exit_raw", Attach::RawTracepoint("sched_process_exit"))] },
         Alternative { method: "fentry/taskstats_exit", programs: &[("exit_fentry", Attach::Fentry("taskstats_exit"))] },
         Alternative { method: "kprobe/taskstats_exit", programs: &[("exit_kprobe", Attach::Kprobe("taskstats_exit"))] },
     ]},
-    Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED, Kind::CLOSED], is_required: true, without: "nothing", alternatives: &[
+    Hook { name: "connect", yields: &[Kind::CONNECT, Kind::CONNECTED, Kind::CLOSED], is_required: true, without: "the agent cannot run without it", alternatives: &[
         Alternative { method: "tp_btf/inet_sock_set_state", programs: &[("connect", Attach::Tracepoint("inet_sock_set_state"))] },
         Alternative { method: "raw_tp/inet_sock_set_state", programs: &[("connect_raw", Attach::RawTracepoint("inet_sock_set_state"))] },
         Alternative { method: "fentry/inet_sk_state_store", programs: &[("connect_fentry", Attach::Fentry("inet_sk_state_store"))] },
@@ -158,10 +155,13 @@ impl TryFrom<BTreeMap<String, String>> for Choices {
         for (name, method) in &choices {
             let Some((_, methods)) = methods().find(|(hook, _)| hook == name) else {
                 let names: Vec<_> = methods().map(|(hook, _)| hook).collect();
-                return Err(format!("there is no hook `{name}`, but {}", names.join(", ")));
+                return Err(format!("unknown hook `{name}`; hooks are {}", names.join(", ")));
             };
             if !methods.contains(&method.as_str()) {
-                return Err(format!("`{name}` has no method `{method}`, but {}", methods.join(", ")));
+                return Err(format!(
+                    "unknown method `{method}` of `{name}`; methods are {}",
+                    methods.join(", ")
+                ));
             }
         }
         Ok(Self(choices))
@@ -238,13 +238,10 @@ pub(super) fn attach_all(
 ) -> Result<Vec<HookReport>, Unattached> {
     let report = |hook: &'static Hook| {
         if hook.name == UDP && !has_udp {
-            return disabled(hook, "`udp = true` in `[sensor]` turns it on");
+            return disabled(hook, "set `udp = true` in `[sensor]` to enable it");
         }
         if is_inner && OF_AGENT.contains(&hook.name) {
-            return disabled(
-                hook,
-                "in a process namespace of its own the agent is not known by the host's number",
-            );
+            return disabled(hook, "the agent runs in a PID namespace and its host pid is unknown");
         }
         let chosen = choices.0.get(hook.name);
         let is_chosen = |one: &&Alternative| chosen.is_none_or(|method| one.method == method);
@@ -301,7 +298,8 @@ impl<'a> Retry<'a> {
         hook.alternatives.iter().for_each(|alternative| alternative.unload(self.ebpf));
         self.silent.push((hook.name, method));
         let of_hook = self.silent.iter().filter(|(name, _)| *name == hook.name);
-        let reasons = of_hook.map(|(_, method)| (*method, "it is attached and shows nothing".to_owned()));
+        let reasons = of_hook
+            .map(|(_, method)| (*method, "attached but produced no event in the self-test".to_owned()));
         let rest = hook.alternatives[last + 1..].iter();
         let next = attach(hook, rest, reasons.collect(), self.ebpf, self.btf);
         let is_found = next.state == HookState::Attached;
@@ -343,7 +341,7 @@ impl fmt::Display for Unattached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HookReport { name, reason, .. } = &self.reports[self.missing];
         let reason = reason.as_deref().unwrap_or_default();
-        write!(f, "the hook `{name}` cannot be attached: {reason}; `lapwing check` reports all of them")
+        write!(f, "cannot attach the required hook `{name}`: {reason}; `lapwing check` reports all hooks")
     }
 }
 
@@ -376,7 +374,7 @@ fn attach(
             }
         }
     }
-    let reason = joined(&reasons).map(|reason| format!("{}, for {reason}", hook.without));
+    let reason = joined(&reasons).map(|reason| format!("{}: {reason}", hook.without));
     HookReport { name: hook.name, state: HookState::Unavailable, method: None, reason, unseen: None }
 }
 

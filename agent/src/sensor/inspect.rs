@@ -103,9 +103,7 @@ impl Readers {
                 seen
             }
             Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!(
-                    "a process of the user {user} does not let the agent read which program it runs"
-                );
+                tracing::warn!("cannot read the executable of a process of user {user}");
                 self.hung.push((user, reader));
                 None
             }

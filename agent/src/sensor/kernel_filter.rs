@@ -47,7 +47,7 @@ impl KernelFilter {
         match self.map.set(0, PodFilter(wanted), 0) {
             Ok(()) => self.now = wanted,
             // Rules miss nothing by that: what they ask for is let through before and after.
-            Err(error) => tracing::warn!("the kernel's filter cannot be changed: {error}"),
+            Err(error) => tracing::warn!("cannot update the kernel filter: {error}"),
         }
         true
     }

@@ -354,7 +354,7 @@ impl Sensor {
         let Some(state) = &mut inherited.state else { return self.settle() };
         self.owners.restore(std::mem::take(&mut state.owners));
         if let Err(error) = self.table.restore(std::mem::take(&mut state.table)) {
-            tracing::warn!("what the run before knew of processes: {error:#}");
+            tracing::warn!("cannot restore the process table of the previous run: {error:#}");
         }
     }
 
@@ -363,14 +363,12 @@ impl Sensor {
         match self.last_seen.recall(rows) {
             PreviousRun::Unknown => {}
             PreviousRun::OtherBoot(until) => {
-                tracing::info!(
-                    "the sensor runs for the first time since the host was booted; it last saw {until}"
-                );
+                tracing::info!("first run since the host booted; the previous run ended at {until}");
             }
             PreviousRun::SameBoot(_)
                 if self.inherited.as_ref().is_some_and(|inherited| inherited.state.is_some()) =>
             {
-                tracing::info!("the sensor goes on where the run before ended");
+                tracing::info!("continuing where the previous run ended");
             }
             PreviousRun::SameBoot(until) => {
                 let first = self.inherited.as_mut().and_then(Inherited::first_time);
@@ -398,7 +396,10 @@ impl Sensor {
         let filter = filter_for(rules, &self.hooks);
         self.decoder.set_audiences(&audiences(rules));
         for (kind, classes) in filtered_kinds(&filter, &self.hooks) {
-            tracing::info!("left in the kernel: {kind} to {}", classes.join(", "));
+            tracing::info!(
+                "filtered in kernel: {kind}, destination {} (no rule matches)",
+                classes.join(", ")
+            );
         }
         self.kernel_filter.set(filter, self.is_watched);
         self.keep_owners();
@@ -543,9 +544,7 @@ impl Sensor {
         self.settle();
         let (pid, records) = (inherited.by.pid, inherited.ring.delivered().iter().sum());
         let lost = inherited.lost.iter().sum();
-        tracing::info!(
-            "of the time between the run of process {pid} and this one: {records} records, {lost} lost"
-        );
+        tracing::info!("handover from process {pid}: {records} records since its end, {lost} lost");
         self.handover = Some(HandoverCounts { pid, records, lost });
         let from = inherited.state.as_ref().map_or(self.cutoff.attached, |state| state.until);
         let lost = self.losses.add(from, self.cutoff.attached, &inherited.lost, 0, lost);
@@ -559,7 +558,7 @@ impl Sensor {
         let state =
             HandoverState::new(clock::now(), self.losses.lost(), self.table.save(), self.owners.save());
         if let Err(error) = handover::store_state(&state) {
-            tracing::warn!("the next run will not know what this one does: {error:#}");
+            tracing::warn!("cannot save state for the next run: {error:#}");
         }
     }
 
@@ -665,8 +664,8 @@ impl Sensor {
         let report = |reason, from| Report::new(reason, from, now, Weight::Interference);
         if let Some(found) = self.kernel_filter.verify() {
             let reason = format!(
-                "the map FILTER, by which the kernel leaves out connections, was changed to {found}: connections \
-                 since the last look, a moment before, may have gone unseen"
+                "the map FILTER, the kernel's connection filter, was changed to {found}: connections since the \
+                 last check may have been missed"
             );
             self.tamper.done(Subject::Map("FILTER"), report(reason, self.looked));
         }
@@ -677,7 +676,7 @@ impl Sensor {
             match fault {
                 None => self.tamper.resolve(&Subject::Hook(hook)),
                 Some(fault) => {
-                    let reason = format!("the hook {hook} does not show what happens: {fault}");
+                    let reason = format!("hook {hook} failed the self-test: {fault}");
                     self.tamper.raise(Subject::Hook(hook), report(reason, self.canary.good(hook)));
                     self.silent.push(hook);
                 }

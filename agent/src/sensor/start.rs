@@ -122,13 +122,13 @@ pub(super) fn start(config: &Config) -> Result<Loaded, StartError> {
     let kernel = check_host()?;
     let layout = layout(&kernel)?;
     for member in layout.absent() {
-        tracing::info!("this kernel has no {member}: what needs it stays empty, or is found another way");
+        tracing::info!("kernel BTF has no {member}; dependent fields will be empty or read by other means");
     }
     let pid_namespace = pid_namespace();
     if pid_namespace != 0 {
         tracing::warn!(
-            "this runs in a process namespace of its own: what is not in it is not seen; for the whole host run on the \
-             host, or with `--pid=host`"
+            "running in a PID namespace: processes outside it are not seen; to cover the whole host, run on the host or \
+             with `--pid=host`"
         );
     }
     let mut ebpf = load(config, &layout, pid_namespace)?;
@@ -206,7 +206,7 @@ fn freeze(ebpf: &Ebpf) {
         // A ring has no elements to be written.
         let data = data(map).filter(|_| !matches!(map, Map::RingBuf(_)));
         if let Some(Err(error)) = data.map(|data| bpf::freeze(data.fd().as_fd())) {
-            tracing::warn!("the map {name} can be written to by others: {error}");
+            tracing::warn!("cannot freeze map {name}, other processes can write it: {error}");
         }
     }
 }
@@ -243,7 +243,7 @@ impl Objects {
         let frozen = self.fd.map_or(Ok(()), |fd| bpf::freeze(fd.as_fd()));
         let written = written.map_err(io::Error::other).and(frozen);
         if let Err(error) = written {
-            tracing::warn!("commands on the sensor's own maps and links may go unseen: {error}");
+            tracing::warn!("bpf commands on the sensor's own maps and links may not be recorded: {error}");
         }
     }
 }
@@ -320,7 +320,7 @@ fn load_port(ebpf: &mut Ebpf) {
     let program: Option<&mut RawTracePoint> =
         ebpf.program_mut("port").and_then(|program| program.try_into().ok());
     if let Some(Err(error)) = program.map(RawTracePoint::load) {
-        tracing::warn!("source ports of connections without an answer stay unknown: {error}");
+        tracing::warn!("cannot read source ports of unanswered connections: {error}");
     }
 }
 

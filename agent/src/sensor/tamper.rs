@@ -132,7 +132,7 @@ impl Tamper {
     pub(super) fn resolve(&mut self, subject: &Subject) {
         let Some(trouble) = self.troubles.get_mut(subject) else { return };
         if trouble.phase != Phase::Over {
-            tracing::info!("no longer so: {}", trouble.reason);
+            tracing::info!("resolved: {}", trouble.reason);
         }
         trouble.phase = Phase::Over;
         if !subject.is_file() {

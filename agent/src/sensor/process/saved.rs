@@ -159,7 +159,7 @@ fn text<T: Immutable + IntoBytes>(value: &T) -> String {
 
 fn value<T: FromBytes>(text: &str) -> Result<T> {
     let bytes = STANDARD.decode(text)?;
-    T::read_from_bytes(&bytes).ok().context("a part has another size than the wire gives it")
+    T::read_from_bytes(&bytes).ok().context("a part has the wrong size")
 }
 
 #[cfg(test)]
