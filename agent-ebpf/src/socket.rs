@@ -1,14 +1,11 @@
 //! Reads a socket.
 
 use lapwing_common::layout::SOCK_COMMON_BYTES;
-use lapwing_common::{Reach, Socket};
+use lapwing_common::{AF_INET, AF_INET6, Reach, Socket};
 
 use crate::layout::*;
 use crate::task;
 
-/// `AF_INET` and `AF_INET6`.
-pub(crate) const IPV4: u16 = 2;
-pub(crate) const IPV6: u16 = 10;
 /// `IPPROTO_TCP`. The state tracepoint fires for SCTP and for the outer sockets of MPTCP as well.
 const TCP: u16 = 6;
 /// `IPPROTO_MPTCP`. match-proto:v5.6:include/uapi/linux/in.h:IPPROTO_MPTCP
@@ -46,7 +43,7 @@ pub(crate) fn of_file(file: Address) -> Address {
 /// Whether it speaks IPv4 or IPv6.
 #[inline(always)]
 pub(crate) fn is_internet(sock: Address) -> bool {
-    matches!(read(sock, &SOCK_FAMILY), IPV4 | IPV6)
+    matches!(read(sock, &SOCK_FAMILY), AF_INET | AF_INET6)
 }
 
 /// The socket of TCP that carries it: of one of Multipath TCP the first below it, whose descriptor is the outer one's.
@@ -88,7 +85,7 @@ pub(crate) fn address_classes(sock: impl Base) -> [u32; 2] {
 #[inline(never)]
 fn packed_reaches<B: Base>(sock: B) -> u64 {
     let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);
-    let is_ipv6 = read(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let is_ipv6 = read(sock, &SOCK_FAMILY) == AF_INET6 && !is_mapped(remote);
     let [local, remote] = if is_ipv6 {
         [read_or(sock, &SOCK_V6_SADDR, [0; 4]), remote]
     } else {
@@ -102,7 +99,7 @@ fn packed_reaches<B: Base>(sock: B) -> u64 {
 #[inline(always)]
 pub(crate) fn ends<B: Base>(sock: B) -> Socket {
     let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);
-    let is_ipv6 = read(sock, &SOCK_FAMILY) == IPV6 && !is_mapped(remote);
+    let is_ipv6 = read(sock, &SOCK_FAMILY) == AF_INET6 && !is_mapped(remote);
     let namespace: B = read(sock, &SOCK_NET);
     Socket {
         id: sock.address() as u64,
@@ -115,7 +112,7 @@ pub(crate) fn ends<B: Base>(sock: B) -> Socket {
         remote: if is_ipv6 { remote } else { [read(sock, &SOCK_DADDR), 0, 0, 0] },
         local_port: local_port(sock),
         remote_port: remote_port(sock),
-        family: if is_ipv6 { IPV6 } else { IPV4 },
+        family: if is_ipv6 { AF_INET6 } else { AF_INET },
         protocol: TCP,
         namespace: read_or(namespace, &NET_INUM, 0),
         reserved: 0,
@@ -136,7 +133,11 @@ pub(crate) fn toward(
     Socket {
         id: sock as u64,
         inode: inode(sock),
-        local: if family == IPV6 { common.get(&SOCK_V6_SADDR) } else { [common.get(&SOCK_SADDR), 0, 0, 0] },
+        local: if family == AF_INET6 {
+            common.get(&SOCK_V6_SADDR)
+        } else {
+            [common.get(&SOCK_SADDR), 0, 0, 0]
+        },
         remote: *remote,
         local_port: local_port(sock),
         remote_port,

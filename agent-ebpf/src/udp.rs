@@ -10,17 +10,17 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::{cgroup_sock_addr, map, tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{SockAddrContext, TracePointContext};
-use lapwing_common::{Connected, Connection, Kind, Reach, Socket};
+use lapwing_common::{AF_INET, AF_INET6, Connected, Connection, IPPROTO_UDPLITE, Kind, Reach, Socket};
 
 use crate::emit::{self, emit};
 use crate::layout::*;
 use crate::process::current;
-use crate::socket::{self, IPV4, IPV6};
+use crate::socket;
 use crate::{task, trace};
 
 /// `IPPROTO_UDP` and `IPPROTO_UDPLITE`.
 const UDP: u32 = 17;
-const UDP_LITE: u32 = 136;
+const UDP_LITE: u32 = IPPROTO_UDPLITE as u32;
 /// The programs' only answer: the kernel may go on.
 const GO_ON: i32 = 1;
 /// How long a process's destination is not reported again.
@@ -111,7 +111,7 @@ fn connecting(ctx: &SockAddrContext) {
 fn sends_ipv4(ctx: &SockAddrContext) -> bool {
     // SAFETY: the kernel hands a context over that lives as long as the program runs.
     let address = unsafe { word(&raw const (*ctx.sock_addr).user_ip4) };
-    sends(ctx, IPV4, [address, 0, 0, 0])
+    sends(ctx, AF_INET, [address, 0, 0, 0])
 }
 
 #[inline(always)]
@@ -122,7 +122,7 @@ fn sends_ipv6(ctx: &SockAddrContext) -> bool {
     };
     let address = [part(0), part(1), part(2), part(3)];
     let is_mapped = socket::is_mapped(address);
-    let (family, remote) = if is_mapped { (IPV4, [address[3], 0, 0, 0]) } else { (IPV6, address) };
+    let (family, remote) = if is_mapped { (AF_INET, [address[3], 0, 0, 0]) } else { (AF_INET6, address) };
     sends(ctx, family, remote)
 }
 
@@ -143,7 +143,7 @@ fn sends(ctx: &SockAddrContext, family: u16, remote: [u32; 4]) -> bool {
 #[inline(always)]
 fn report(sock: Address, family: u16, mut flow: Flow) -> bool {
     let current = current();
-    let reach = Reach::of(family == IPV6, flow.remote);
+    let reach = Reach::of(family == AF_INET6, flow.remote);
     if !task::is_watched(current) || emit::is_filtered(Kind::DATAGRAM, || reach.bit()) {
         return false;
     }

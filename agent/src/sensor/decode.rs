@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use lapwing_common::{Closed, Connection, Exit, Socket};
+use lapwing_common::{AF_INET, Closed, Connection, Exit, IPPROTO_UDPLITE, Socket};
 use lapwing_engine::{Event, FieldId, Fields, Value, field};
 use smol_str::{ToSmolStr, format_smolstr};
 
@@ -251,7 +251,7 @@ impl Decoder {
         for (id, value) in with.iter() {
             own.set(id, value.clone());
         }
-        own.set(field!("network.type"), if socket.family == IPV4 { "ipv4" } else { "ipv6" });
+        own.set(field!("network.type"), if socket.family == AF_INET { "ipv4" } else { "ipv6" });
         own.set(field!("process.uptime"), seconds(about.time.saturating_sub(process.start)));
         own.set_some(field!("lapwing.socket.inode"), (socket.inode != 0).then(|| count(socket.inode)));
         let layers = vec![self.fixed(about.row), self.network_block(table, process), self.host.clone()];
@@ -393,7 +393,7 @@ fn transport(protocol: u16) -> Option<&'static str> {
         6 => Some("tcp"),
         17 => Some("udp"),
         132 => Some("sctp"),
-        UDP_LITE => Some("udplite"),
+        IPPROTO_UDPLITE => Some("udplite"),
         MPTCP => Some("mptcp"),
         _ => None,
     }
@@ -445,15 +445,10 @@ fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// `AF_INET`, as records have it.
-const IPV4: u16 = 2;
-/// `IPPROTO_UDPLITE`.
-const UDP_LITE: u16 = 136;
-
 /// The local and the remote address of a socket.
 fn addresses(socket: &Socket) -> [IpAddr; 2] {
     [socket.local, socket.remote].map(|words| match (socket.family, words) {
-        (IPV4, [first, ..]) => Ipv4Addr::from(u32::from_be(first)).into(),
+        (AF_INET, [first, ..]) => Ipv4Addr::from(u32::from_be(first)).into(),
         (_, words) => {
             let mut octets = [0; 16];
             for (room, word) in octets.chunks_exact_mut(4).zip(words) {

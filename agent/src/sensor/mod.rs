@@ -73,7 +73,7 @@ use anyhow::Result;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Btf, Ebpf, TestRun};
 use aya_log::EbpfLogger;
-use lapwing_common::{Connected, Connection, Filter, Kind, Reach, Socket, State};
+use lapwing_common::{AF_INET6, Connected, Connection, Filter, Kind, Reach, Socket, State};
 use lapwing_engine::coverage::EventKind;
 use lapwing_engine::interest::Interest;
 use lapwing_engine::{Event, Rule, Timestamp};
@@ -123,8 +123,6 @@ const STALL_NANOS: u64 = 10_000_000_000;
 const CANARY_WAIT: Duration = Duration::from_secs(2);
 /// How long a stopping agent waits for kernel programs that still run after their links have ended.
 const REST_WAIT: Duration = Duration::from_secs(1);
-/// `AF_INET6`, as records have it.
-const IPV6: u16 = 10;
 /// How runs of programs that the kernel left out are named among the kinds of what was lost.
 const PROBE_RUNS: &str = "probe_run";
 /// Most events of the snapshot in one batch.
@@ -904,7 +902,8 @@ impl EventBuilder<'_> {
 
     /// Remembers whose connection it is, where its end will be reported.
     fn remember_owner(&mut self, socket: &Socket, key: Key, is_acceptor: bool) {
-        let reach = Reach::of(socket.family == IPV6, if is_acceptor { socket.local } else { socket.remote });
+        let reach =
+            Reach::of(socket.family == AF_INET6, if is_acceptor { socket.local } else { socket.remote });
         if !self.filter.drops(Kind::CLOSED, reach.bit()) {
             let user = self.table.owner(key);
             self.owners.set(socket.id, Owner { key, is_acceptor, reach, user });

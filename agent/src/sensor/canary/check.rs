@@ -4,22 +4,21 @@
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 
-use lapwing_common::{Credentials, Kind, Socket, State, Task};
+use lapwing_common::{AF_INET, Credentials, Kind, Socket, State, Task};
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
 use super::flight::{ARGUMENT, Flight, GROUP, PROGRAM};
 use crate::sensor::process::Key;
 use crate::sensor::record::Record;
 
-/// 127.0.0.1 as the wire has it, and its family and the protocols.
+/// 127.0.0.1 as the wire has it, and the protocols.
 const LOOPBACK: [u32; 4] = [u32::from_be_bytes(Ipv4Addr::LOCALHOST.octets()).to_be(), 0, 0, 0];
-const IPV4: u16 = 2;
 const TCP: u16 = 6;
 const UDP: u16 = 17;
 
 /// Whether a socket is one of those that a flight makes.
 pub(super) fn is_loopback(socket: &Socket) -> bool {
-    socket.remote == LOOPBACK && socket.family == IPV4
+    socket.remote == LOOPBACK && socket.family == AF_INET
 }
 
 /// What is wrong with what a hook showed of a flight, which yields these kinds, the one that must be there first.

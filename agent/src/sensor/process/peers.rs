@@ -1,8 +1,6 @@
 //! Which connections a process has that it made a short time ago: a shell is made for one of these.
 
-use lapwing_common::{Reach, Socket};
-
-use crate::sensor::IPV6;
+use lapwing_common::{AF_INET6, Reach, Socket};
 
 /// How long after a connection began a shell may begin that is made for it: what is made later is made for something else.
 const RECENT_NANOS: u64 = 10_000_000_000;
@@ -70,7 +68,7 @@ pub(super) fn is_of_interest(socket: &Socket) -> bool {
     const UDP: u16 = 17;
     const NAMES: u16 = 53;
     let is_question = socket.protocol == UDP && socket.remote_port == NAMES;
-    is_followed(Reach::of(socket.family == IPV6, socket.remote)) && !is_question
+    is_followed(Reach::of(socket.family == AF_INET6, socket.remote)) && !is_question
 }
 
 #[cfg(test)]
