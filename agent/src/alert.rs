@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lapwing_engine::event::Leaf;
-use lapwing_engine::rule::{Reference, Threat};
+use lapwing_engine::rule::{Reference, Severity, Threat};
 use lapwing_engine::{Alert, Cause, Event, Fields, Schema, Timestamp, Value, field};
 use serde_json::{Map, Value as Json, json};
 
@@ -223,16 +223,38 @@ fn describe_event(alert: &Alert, evidence: &Evidence, reason: &str, event: &mut 
     for name in ["sequence", "created", "original", "ingested"] {
         event.remove(name);
     }
-    let mut set = |name: &str, value: Json| event.insert(name.to_owned(), value);
-    set("kind", if alert.rule.building_block { BUILDING_BLOCK_KIND } else { "alert" }.into());
-    set("module", "lapwing".into());
-    set("dataset", "lapwing.alert".into());
-    set("id", alert.id.clone().into());
-    set("severity", alert.severity.number().into());
-    set("risk_score", alert.risk_score.into());
-    set("reason", reason.into());
+    Heading {
+        kind: if alert.rule.building_block { BUILDING_BLOCK_KIND } else { "alert" },
+        id: &alert.id,
+        severity: alert.severity,
+        risk_score: alert.risk_score,
+        reason,
+    }
+    .write(event);
     if let Some(created) = evidence.created {
-        set("created", created.to_string().into());
+        event.insert("created".to_owned(), created.to_string().into());
+    }
+}
+
+/// The members of `event` that make it an alert.
+struct Heading<'a> {
+    kind: &'a str,
+    id: &'a str,
+    severity: Severity,
+    risk_score: i64,
+    reason: &'a str,
+}
+
+impl Heading<'_> {
+    fn write(&self, event: &mut Map<String, Json>) {
+        let mut set = |name: &str, value: Json| event.insert(name.to_owned(), value);
+        set("kind", self.kind.into());
+        set("module", "lapwing".into());
+        set("dataset", "lapwing.alert".into());
+        set("id", self.id.into());
+        set("severity", self.severity.number().into());
+        set("risk_score", self.risk_score.into());
+        set("reason", self.reason.into());
     }
 }
 

@@ -83,10 +83,10 @@ impl Config {
                 ErrorKind::PermissionDenied => "; run as root, or as the agent's user",
                 _ => "",
             };
-            anyhow!("the configuration {} cannot be read: {error}{hint}", path.display())
+            anyhow!("cannot read the configuration {}: {error}{hint}", path.display())
         })?;
         let file = path.display().to_string();
-        Self::parse(&file, &text).with_context(|| format!("the configuration {file} is wrong"))
+        Self::parse(&file, &text).with_context(|| format!("invalid configuration {file}"))
     }
 
     fn parse(file: &str, text: &str) -> Result<(Self, Vec<String>)> {
@@ -99,6 +99,11 @@ impl Config {
         })?;
         let warnings = warnings.into_iter().map(|(line, what)| format!("{file}:{line}: {what}"));
         Ok((config, warnings.collect()))
+    }
+
+    /// The folder of dead letters, in the state directory.
+    pub(crate) fn dead_letters(&self) -> PathBuf {
+        self.state_dir.join("dead-letters")
     }
 
     /// As [`read`](Self::read), but returns the defaults where [`DEFAULT_PATH`] does not exist, so that commands work

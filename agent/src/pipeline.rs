@@ -75,7 +75,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     runtime::ignore_rlimit_signals()?;
     let plan = config.sensor.enabled.then(|| Plan::new(path, &config.rules, &config.indicators));
     let Rules { loaded, exceptions, indicators, schema } = Rules::load(config)?;
-    let sinks = sink::sinks(&config.sink, &config.state_dir.join("dead-letters"))?;
+    let sinks = sink::sinks(&config.sink, &config.dead_letters())?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut sensor =
         config.sensor.enabled.then(|| start_sensor(config, &loaded, &exceptions, &stop)).transpose()?;

@@ -17,7 +17,7 @@ const NEEDED: [Capability; 4] = [
 /// those that it starts later.
 ///
 /// # Errors
-/// The kernel refuses, which it does not to a thread that only gives up.
+/// The kernel refuses, which it never does for a thread that only drops capabilities.
 pub(crate) fn drop_capabilities() -> Result<()> {
     nix::sys::prctl::set_no_new_privs().context("cannot set no_new_privs")?;
     let held = caps::read(None, CapSet::Permitted).context("cannot read the capabilities")?;

@@ -146,7 +146,7 @@ fn an_unreadable_file_is_reported_with_a_hint() {
     private("lapwing.toml");
     for verb in ["run", "status", "alerts", "check"] {
         let printed = printed(verb);
-        let words = "lapwing.toml cannot be read: Permission denied (os error 13); run as root";
+        let words = "lapwing.toml: Permission denied (os error 13); run as root";
         assert!(printed.contains(words) && printed.lines().count() == 1, "{verb}: {printed}");
     }
     agent.stop().expect("an end");

@@ -6,7 +6,7 @@ use lapwing_engine::{Event, Schema, Timestamp, field};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{describe_agent, object};
+use super::{Heading, describe_agent, object};
 use crate::digest::hex;
 use crate::ledger::AlertDocument;
 
@@ -54,19 +54,20 @@ impl Statement<'_> {
         for name in ["sequence", "created"] {
             event.remove(name);
         }
+        let heading = Heading {
+            kind: "alert",
+            id: &id,
+            severity: self.severity,
+            risk_score: self.risk_score.into(),
+            reason: &self.reason,
+        };
+        heading.write(event);
         for (name, value) in [
-            ("kind", "alert".into()),
-            ("action", self.rule.action.into()),
-            ("module", "lapwing".into()),
-            ("dataset", "lapwing.alert".into()),
-            ("id", id.clone().into()),
-            ("severity", self.severity.number().into()),
-            ("risk_score", self.risk_score.into()),
-            ("reason", self.reason.clone().into()),
-            ("start", self.from.to_string().into()),
-            ("end", self.to.to_string().into()),
+            ("action", self.rule.action.to_owned()),
+            ("start", self.from.to_string()),
+            ("end", self.to.to_string()),
         ] {
-            event.insert(name.to_owned(), value);
+            event.insert(name.to_owned(), value.into());
         }
         describe_agent(&mut root);
         root.insert("rule".to_owned(), self.rule.to_json());

@@ -103,7 +103,7 @@ impl Found {
             Err(error) => self.problem(&error),
             Ok((_, problems)) => self.problems.extend(problems),
         }
-        match sink::sinks(&config.sink, &config.state_dir.join("dead-letters")) {
+        match sink::sinks(&config.sink, &config.dead_letters()) {
             Err(error) => self.problem(&error),
             Ok(sinks) => {
                 let checks: Vec<_> =

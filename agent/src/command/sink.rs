@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let names: Vec<_> = config.sink.iter().map(sink::Config::name).collect();
         bail!("no sink `{name}` in {}; its sinks are: {}", args.config.display(), names.join(", "));
     }
-    let folder = config.state_dir.join("dead-letters");
+    let folder = config.dead_letters();
     let count = sink::retry(&folder, name).with_context(|| {
         format!("cannot write to {}; run as root, or as the agent's user", folder.display())
     })?;
