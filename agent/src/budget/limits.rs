@@ -80,7 +80,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sensor/ring.rs", "SHARE_BYTES_MAX", Apart, "a part of `BUFFER_BYTES_MAX`", "–"),
     limit("agent/src/sensor/process.rs", "PROCESSES_BYTES_MAX", Times(1), "for the user with the most: former programs are evicted first, then long arguments except their start, ended processes, living ones", "`budgets`, `processes_evicted`, `processes_shortened`, `processes_previous_dropped` in `lapwing status`"),
     limit("agent/src/sensor/process.rs", "BLOCKS_BYTES_MAX", Times(1), "cached blocks are built again", "`budgets` in `lapwing status`"),
-    limit("agent/src/sensor/process.rs", "LINGERING_MAX", Apart, "the process of the user with the most that ended first is kept for its children only", "`processes_ended` in `lapwing status`"),
+    limit("agent/src/sensor/process/linger.rs", "LINGERING_MAX", Apart, "of the user who has most, the process that ended first is kept for its children only", "`processes_ended` in `lapwing status`"),
     limit("agent/src/sensor/process.rs", "ANCESTORS_MAX", Apart, "further ancestors are not reported", "–"),
     limit("agent-ebpf/common/src/lib.rs", "CGROUPS_MAX", Kernel(80), "the group that was unused for longest is evicted, and sent or looked up again", "`cgroups_evicted` in `lapwing status`"),
     limit("agent/src/sensor/groups.rs", "GROUPS_BYTES_MAX", Times(1), "the same", "`cgroups_evicted` in `lapwing status`"),

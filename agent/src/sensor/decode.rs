@@ -19,7 +19,6 @@ use lapwing_engine::{Event, FieldId, Fields, Value, field};
 use smol_str::{ToSmolStr, format_smolstr};
 
 pub(super) use self::audience::{Audience, filter_for, needs_connections};
-pub(super) use self::block::Blocks;
 pub(super) use self::event_samples::kinds;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};

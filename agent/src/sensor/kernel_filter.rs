@@ -38,7 +38,7 @@ impl KernelFilter {
         self.watch(is_watched);
     }
 
-    /// KernelFilter nothing while a subscriber gets the events. Returns whether the filter changed.
+    /// Filters nothing while a subscriber gets the events. Returns whether the filter changed.
     pub(super) fn watch(&mut self, is_watched: bool) -> bool {
         let wanted = if is_watched { Filter::NONE } else { self.by_rules };
         if wanted.dropped == self.now.dropped {

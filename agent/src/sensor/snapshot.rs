@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use super::actor;
 use super::image::{self, Image};
 use super::inspect::{self, ARGS_BYTES_MAX, Seen};
-use super::process::{Key, Origin, TICK_NANOS};
+use super::process::key::{Key, Origin, TICK_NANOS};
 use super::record::Record;
 use super::thread;
 use crate::bounded;
@@ -26,25 +26,6 @@ const ABOUT_BYTES_MAX: u64 = 1 << 20;
 
 /// Most bytes of programs whose whole arguments are kept until the snapshot is emitted; of further long ones the start is.
 const SNAPSHOT_BYTES_MAX: usize = 8 << 20;
-
-/// Credentials of which nothing is known.
-pub(super) const NO_CREDENTIALS: Credentials = Credentials {
-    uid: ABSENT,
-    gid: ABSENT,
-    euid: ABSENT,
-    egid: ABSENT,
-    suid: ABSENT,
-    sgid: ABSENT,
-    login_uid: ABSENT,
-    session_id: ABSENT,
-    actor: ABSENT,
-    reserved: 0,
-    effective: 0,
-    permitted: 0,
-};
-/// A place of which nothing is known.
-pub(super) const NO_CONTEXT: ProcessContext =
-    ProcessContext { pgid: 0, sid: 0, tty: 0, vpid: 0, namespaces: [0; 8], cgroup: 0 };
 
 /// A process and the path of its control group.
 pub(super) struct Running {

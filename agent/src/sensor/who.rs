@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::sensor::image::{self, Image};
     use crate::sensor::process::Origin;
-    use crate::sensor::snapshot::{NO_CONTEXT, NO_CREDENTIALS};
+    use crate::sensor::process::key::{NO_CONTEXT, NO_CREDENTIALS};
 
     const RULE: &str = "/etc/lapwing/rules/a.toml";
     const SECOND: u64 = 1_000_000_000;

@@ -1,6 +1,5 @@
 //! What one process looks like in events, in each of the roles it has in its own and in others'.
 
-use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
 use lapwing_common::{ABSENT, Descriptor, Namespace};
@@ -8,48 +7,15 @@ use lapwing_engine::{FieldId, Fields, Value, field};
 use smol_str::{SmolStr, ToSmolStr};
 
 use super::{Decoder, count};
-use crate::budget::Meter;
 use crate::sensor::container::Container;
 use crate::sensor::image::Image;
-use crate::sensor::process::{Process, Table};
+use crate::sensor::process::{BLOCKS, Process, Table};
 use crate::sensor::script::Mark;
 
-/// What a process looks like in events, made when it is needed first.
-pub(in crate::sensor) struct Blocks {
-    process: OnceCell<Arc<Fields>>,
-    network: OnceCell<Arc<Fields>>,
-    roles: [OnceCell<Arc<Fields>>; ROLES.len()],
-    meter: Arc<Meter>,
-    bytes: Cell<usize>,
-}
-
-impl Blocks {
-    /// Nothing yet; what is made is charged to this meter.
-    pub(in crate::sensor) fn new(meter: Arc<Meter>) -> Self {
-        let (process, network, roles) = Default::default();
-        Self { process, network, roles, meter, bytes: Cell::new(0) }
-    }
-
-    /// Forgets what was made.
-    pub(in crate::sensor) fn clear(&mut self) {
-        if self.bytes.get() > 0 {
-            *self = Self::new(self.meter.clone());
-        }
-    }
-
-    fn made(&self, fields: Fields) -> Arc<Fields> {
-        let bytes = fields.held_bytes();
-        self.meter.take(bytes);
-        self.bytes.set(self.bytes.get() + bytes);
-        Arc::new(fields)
-    }
-}
-
-impl Drop for Blocks {
-    fn drop(&mut self) {
-        self.meter.give_back(self.bytes.get());
-    }
-}
+/// The numbers of the blocks: those of the roles first.
+const PROCESS: usize = ROLES.len();
+const NETWORK: usize = PROCESS + 1;
+const _: () = assert!(NETWORK + 1 == BLOCKS);
 
 /// The fields by which one process is described in a role.
 struct Role {
@@ -136,14 +102,13 @@ impl Decoder {
                 let kind = process.entry.map(|(_, kind)| kind);
                 fields.set_some(field!("process.entry_leader.entry_meta.type"), kind);
             }
-            process.blocks.made(fields)
+            fields
         };
-        process.blocks.roles[role].get_or_init(make).clone()
+        process.blocks.get_or_build(role, make)
     }
 
     pub(super) fn process_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
-        let make = || process.blocks.made(self.process_fields(table, process, Some(&process.image)));
-        process.blocks.process.get_or_init(make).clone()
+        process.blocks.get_or_build(PROCESS, || self.process_fields(table, process, Some(&process.image)))
     }
 
     /// What a process looks like that runs this program, its own or an earlier one.
@@ -188,9 +153,9 @@ impl Decoder {
             let container = table.container(process);
             self.describe_user(process, container.is_some(), &mut fields);
             describe_container(container, &mut fields);
-            process.blocks.made(fields)
+            fields
         };
-        process.blocks.network.get_or_init(make).clone()
+        process.blocks.get_or_build(NETWORK, make)
     }
 
     fn describe_as(&self, role: &Role, process: &Process, fields: &mut Fields) {

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Key, Life, Process, Table};
+use super::state::Life;
+use super::{Key, Process, Table};
 use crate::sensor::container::{self, Container};
 
 /// Most namespaces of containers that are known. The one that was learned first is forgotten first, and learned again with the next

@@ -9,7 +9,8 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Key, Life, PROCESSES_BYTES_MAX, Process, Table};
+use super::state::Life;
+use super::{Key, PROCESSES_BYTES_MAX, Process, Table};
 use crate::sensor::image::Image;
 
 /// How much is held once room was made, so that not each process that comes makes room anew.
@@ -179,8 +180,8 @@ mod tests {
     use super::*;
     use crate::sensor::handover::STATE_BYTES_MAX;
     use crate::sensor::image::{Image, args};
+    use crate::sensor::process::key::{NO_CONTEXT, NO_CREDENTIALS};
     use crate::sensor::record::Record;
-    use crate::sensor::snapshot::{NO_CONTEXT, NO_CREDENTIALS};
 
     /// The users who do what they like, and one who does not.
     const FLOODERS: Range<u32> = 60_000..60_004;

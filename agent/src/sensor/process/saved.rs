@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Image, Key, Life, Origin, Process, Table};
+use super::state::Life;
+use super::{Image, Key, Origin, Process, Table};
 
 /// Everything that is known of processes, but for what can be found out again from it.
 #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]

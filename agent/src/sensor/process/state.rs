@@ -1,0 +1,162 @@
+//! One process: its program, its ids, its descriptors, and what changes between two looks at it.
+
+use std::sync::Arc;
+
+use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, ProcessContext, Socket, State};
+use smol_str::SmolStr;
+
+use super::blocks::Blocks;
+use super::key::Key;
+use super::peers::Peers;
+use crate::budget::Charge;
+use crate::sensor::actor::INITIAL_USER_NAMESPACE;
+use crate::sensor::image::Image;
+
+/// A process.
+pub(in crate::sensor) struct Process {
+    pub(in crate::sensor) key: Key,
+    /// Unique over reuse of numbers and over reboots; the same after `execve` and after a restart of the agent.
+    pub(in crate::sensor) entity_id: SmolStr,
+    /// When it was made, in nanoseconds since boot.
+    pub(in crate::sensor) start: u64,
+    /// The process it was born to, as it was then: being adopted changes nothing.
+    pub(in crate::sensor) parent: Option<Key>,
+    pub(in crate::sensor) parent_pid: u32,
+    pub(in crate::sensor) image: Arc<Image>,
+    /// What it ran before; at first what its parent ran.
+    pub(in crate::sensor) previous: Option<Arc<Image>>,
+    pub(in crate::sensor) credentials: Credentials,
+    pub(in crate::sensor) place: ProcessContext,
+    /// Standard input, output and error as they were when the program started.
+    pub(in crate::sensor) stdio: Option<[Descriptor; 3]>,
+    /// The first of these that is a socket of IPv4 or IPv6.
+    pub(in crate::sensor) socket: Option<Box<Socket>>,
+    /// The connections that it made and accepted, and whom it sent datagrams to.
+    pub(super) peers: Option<Box<Peers>>,
+    /// The process with which the session, login or service began, and what kind of beginning that was.
+    pub(in crate::sensor) entry: Option<(Key, &'static str)>,
+    /// What it looks like in events.
+    pub(in crate::sensor) blocks: Blocks,
+    pub(super) life: Life,
+    pub(super) children: u32,
+    /// Who is charged with the bytes that it takes: its user when it was made, or ran its program.
+    pub(super) owner: u32,
+    pub(super) charge: Charge,
+}
+
+/// How far a process has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It runs.
+    Alive,
+    /// It ended, and is kept for a while.
+    Lingering,
+    /// It is kept only for its children.
+    Past,
+}
+
+/// The names of the standard descriptors.
+pub(in crate::sensor) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
+
+/// Whether two descriptors stand for one file. Who writes to it changes.
+pub(in crate::sensor) fn is_same(one: &Descriptor, other: &Descriptor) -> bool {
+    (one.inode, one.mode) == (other.inode, other.mode)
+}
+
+/// Whether a descriptor stands for a socket.
+pub(in crate::sensor) fn is_socket(descriptor: &Descriptor) -> bool {
+    descriptor.mode & 0o170_000 == 0o140_000
+}
+
+/// What a process has become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::sensor) struct Changes {
+    /// It began a session.
+    pub(in crate::sensor) session: bool,
+    /// It is another user: really, effectively, or by the id that it could go back to.
+    pub(in crate::sensor) user: bool,
+    /// It is another group, likewise.
+    pub(in crate::sensor) group: bool,
+}
+
+impl Changes {
+    /// What differs between two states. From a state that is not known nothing does.
+    pub(super) fn between(old: &State, new: &State) -> Self {
+        if old.euid == ABSENT {
+            return Self::default();
+        }
+        Self {
+            session: old.sid != new.sid,
+            user: (old.uid, old.euid, old.suid) != (new.uid, new.euid, new.suid),
+            group: (old.gid, old.egid, old.sgid) != (new.gid, new.egid, new.sgid),
+        }
+    }
+}
+
+pub(super) fn user_namespace(place: &ProcessContext) -> u32 {
+    place.namespaces[Namespace::User as usize]
+}
+
+/// What a process is by its credentials and its place.
+pub(in crate::sensor) fn state_of(credentials: &Credentials, place: &ProcessContext) -> State {
+    State {
+        uid: credentials.uid,
+        gid: credentials.gid,
+        suid: credentials.suid,
+        sgid: credentials.sgid,
+        euid: credentials.euid,
+        egid: credentials.egid,
+        pgid: place.pgid,
+        sid: place.sid,
+        tty: place.tty,
+        actor: credentials.actor,
+        effective: credentials.effective,
+        permitted: credentials.permitted,
+        cgroup: place.cgroup,
+    }
+}
+
+impl Process {
+    /// Whether its user namespace is known not to be the host's. Its own inode decides, for `/proc/1/ns/user` may be
+    /// unreadable where the agent runs.
+    pub(in crate::sensor) fn is_of_other_users(&self) -> bool {
+        !matches!(user_namespace(&self.place), 0 | INITIAL_USER_NAMESPACE)
+    }
+
+    /// What the process is, as far as it was looked at.
+    pub(in crate::sensor) fn state(&self) -> State {
+        state_of(&self.credentials, &self.place)
+    }
+
+    pub(super) fn set_state(&mut self, state: &State) {
+        let (credentials, place) = (&mut self.credentials, &mut self.place);
+        (credentials.uid, credentials.euid, credentials.suid) = (state.uid, state.euid, state.suid);
+        (credentials.gid, credentials.egid, credentials.sgid) = (state.gid, state.egid, state.sgid);
+        credentials.actor = state.actor;
+        (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
+        (place.pgid, place.sid, place.tty, place.cgroup) = (state.pgid, state.sid, state.tty, state.cgroup);
+    }
+
+    /// A connection that it has and that began a short time before this one.
+    pub(in crate::sensor) fn recent_peer(&self, time: u64) -> Option<&Socket> {
+        self.peers.as_ref()?.recent(time)
+    }
+
+    /// The connection with which its program started as a standard descriptor, and the names of those that are it.
+    pub(in crate::sensor) fn connection(&self) -> Option<(&Socket, Vec<&'static str>)> {
+        let (socket, stdio) = (self.socket.as_deref()?, self.stdio.as_ref()?);
+        let is_it = |descriptor: &Descriptor| is_socket(descriptor) && descriptor.inode == socket.inode;
+        let held = STDIO.iter().zip(stdio).filter(|(_, descriptor)| is_it(descriptor));
+        Some((socket, held.map(|(name, _)| *name).collect()))
+    }
+
+    /// The number of its namespace of mounts; zero where that is not known.
+    pub(in crate::sensor) fn mount_namespace(&self) -> u32 {
+        self.place.namespaces[Namespace::Mount as usize]
+    }
+
+    /// Whether the process leads its session.
+    pub(in crate::sensor) fn is_session_leader(&self) -> bool {
+        self.place.sid == self.key.pid
+    }
+}
