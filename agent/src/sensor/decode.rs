@@ -18,7 +18,7 @@ use lapwing_common::{AF_INET, Closed, Connection, Exit, IPPROTO_UDPLITE, Socket}
 use lapwing_engine::{Event, FieldId, Fields, Value, field};
 use smol_str::{ToSmolStr, format_smolstr};
 
-pub(super) use self::audience::{Audience, filter_for, needs_connections};
+pub(super) use self::audience::{Audience, Unmatchable, filter_for, needs_connections, unmatchable};
 pub(super) use self::event_samples::kinds;
 
 use self::block::{ENTRY_LEADER, GROUP_LEADER, PARENT, SESSION_LEADER};
@@ -44,10 +44,7 @@ pub(super) struct Decoder {
     boot: [u8; 4],
     sequence: i64,
     actions: [Arc<Fields>; ACTIONS.len()],
-    /// The actions that no rule asks for.
-    unmatchable: [bool; ACTIONS.len()],
-    /// Whether all events are emitted, whether or not a rule can match them.
-    is_unfiltered: bool,
+    unmatchable: Unmatchable,
 }
 
 impl Decoder {
@@ -64,22 +61,16 @@ impl Decoder {
             sequence: 0,
             actions: std::array::from_fn(|index| Arc::new(fixed(&ACTIONS[index]))),
             unmatchable: [false; ACTIONS.len()],
-            is_unfiltered: false,
         }
     }
 
-    /// From now on builds only events that one of these audiences can match, except while all are emitted.
-    pub(super) fn set_audiences(&mut self, audiences: &[Audience<'_>]) {
-        self.unmatchable = audience::unmatchable(audiences);
-    }
-
-    /// Whether a subscriber gets all events.
-    pub(super) fn set_unfiltered(&mut self, is_unfiltered: bool) {
-        self.is_unfiltered = is_unfiltered;
+    /// From now on builds no events of these rows.
+    pub(super) fn set_unmatchable(&mut self, unmatchable: Unmatchable) {
+        self.unmatchable = unmatchable;
     }
 
     fn is_emitted(&self, row: Row) -> bool {
-        self.is_unfiltered || !self.unmatchable[row as usize]
+        !self.unmatchable[row as usize]
     }
 
     /// A process was made.

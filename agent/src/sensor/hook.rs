@@ -435,9 +435,9 @@ mod tests {
         }
         let unknown = of("accept", "kprobe/inet_csk_accept").unwrap();
         assert!(
-            unknown.starts_with("`accept` has no method `kprobe/inet_csk_accept`, but fexit/"),
+            unknown.starts_with("unknown method `kprobe/inet_csk_accept` of `accept`; methods are fexit/"),
             "{unknown}"
         );
-        assert!(of("spawn", "x").unwrap().starts_with("there is no hook `spawn`, but fork, exec, "));
+        assert!(of("spawn", "x").unwrap().starts_with("unknown hook `spawn`; hooks are fork, exec, "));
     }
 }

@@ -17,10 +17,10 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
 use super::config::Config;
+use super::event_filter::PodFilter;
 use super::handover::{self, Maps};
 use super::hierarchy;
 use super::hook::{self, HookReport, Unattached};
-use super::kernel_filter::PodFilter;
 use super::layout::Layout;
 use super::loss::PodCounts;
 use super::shares::{PodShare, Shares};
@@ -193,7 +193,7 @@ fn load(config: &Config, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, St
     loaded.map_err(|error| StartError::Refused(error_chain(&error)))
 }
 
-/// Maps that the agent writes while it runs. The first is read back ([`KernelFilter`](super::kernel_filter::KernelFilter)), the second once
+/// Maps that the agent writes while it runs. The first is read back ([`EventFilter`](super::event_filter::EventFilter)), the second once
 /// all is attached ([`Objects::know`]). Of the third nothing is believed: a group that it holds and the agent does not
 /// know is looked up ([`Groups`](super::groups::Groups)). In all others nothing but programs writes from the start on.
 const WRITTEN: [&str; 3] = ["FILTER", "OBJECTS", "CGROUPS"];

@@ -77,8 +77,11 @@ pub(in crate::sensor) fn filter_for(audiences: &[Audience<'_>], hooks: &[HookRep
     filter
 }
 
+/// For each row of [`ACTIONS`], whether its events are not built because nothing can match them.
+pub(in crate::sensor) type Unmatchable = [bool; ACTIONS.len()];
+
 /// The actions that none of these audiences can match, whatever else their events say: they need not be made.
-pub(super) fn unmatchable(audiences: &[Audience<'_>]) -> [bool; ACTIONS.len()] {
+pub(in crate::sensor) fn unmatchable(audiences: &[Audience<'_>]) -> Unmatchable {
     let matchable = Matchable { audiences, kinds: kinds(true, true) };
     std::array::from_fn(|row| !matchable.includes(ACTIONS[row].name, None))
 }
@@ -110,8 +113,9 @@ mod tests {
 
     use super::*;
     use crate::action::Row;
+    use crate::sensor::as_auditd;
     use crate::sensor::decode::fixed;
-    use crate::sensor::{as_auditd, audiences, filter_for};
+    use crate::sensor::filtering::{audiences, filter_for};
 
     /// Addresses at the bounds of classes, and in none.
     const ADDRESSES: [&str; 24] = [

@@ -1,10 +1,13 @@
-//! The filter in the kernel's map. It is lifted while a subscriber gets the events.
+//! What no rule can match: the filter in the kernel's map, and the events that are not built. It is lifted while a
+//! subscriber gets the events.
 
 use aya::Pod;
 use aya::maps::{Array, MapData};
 use lapwing_common::{Filter, Kind, Reach, SLOTS};
 
-/// [`Filter`] as it lies in the kernel's map.
+use super::decode::Unmatchable;
+
+/// [`Filter`] as it is in the kernel's map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(super) struct PodFilter(pub(super) Filter);
@@ -14,46 +17,61 @@ const _: () = assert!(size_of::<PodFilter>() == 4 * SLOTS);
 #[expect(unsafe_code, reason = "aya reads and writes this type as bytes")]
 unsafe impl Pod for PodFilter {}
 
-/// What the kernel leaves out now, and what it would by the rules.
-pub(super) struct KernelFilter {
+/// All events are built.
+const NONE: Unmatchable = [false; size_of::<Unmatchable>()];
+
+/// What is filtered now, and what the rules allow to filter.
+pub(super) struct EventFilter {
     map: Array<MapData, PodFilter>,
     now: Filter,
     by_rules: Filter,
+    unmatchable: Unmatchable,
+    /// Whether a subscriber gets the events.
+    is_watched: bool,
 }
 
-impl KernelFilter {
-    /// Nothing is left out at first.
+impl EventFilter {
+    /// Filters nothing at first.
     pub(super) fn new(map: Array<MapData, PodFilter>) -> Self {
-        Self { map, now: Filter::NONE, by_rules: Filter::NONE }
+        Self { map, now: Filter::NONE, by_rules: Filter::NONE, unmatchable: NONE, is_watched: false }
     }
 
-    /// What is left out now.
+    /// What the kernel filters now.
     pub(super) fn now(&self) -> &Filter {
         &self.now
     }
 
-    /// From now on filters what no rule can match, unless a subscriber gets the events.
-    pub(super) fn set(&mut self, by_rules: Filter, is_watched: bool) {
-        self.by_rules = by_rules;
-        self.watch(is_watched);
+    /// The rows of events that are not built now.
+    pub(super) fn unmatchable(&self) -> Unmatchable {
+        if self.is_watched { NONE } else { self.unmatchable }
     }
 
-    /// Filters nothing while a subscriber gets the events. Returns whether the filter changed.
+    /// From now on filters what no rule can match, unless a subscriber gets the events.
+    pub(super) fn set(&mut self, by_rules: Filter, unmatchable: Unmatchable) {
+        (self.by_rules, self.unmatchable) = (by_rules, unmatchable);
+        self.apply();
+    }
+
+    /// Filters nothing while a subscriber gets the events. Returns whether the kernel's filter changed.
     pub(super) fn watch(&mut self, is_watched: bool) -> bool {
-        let wanted = if is_watched { Filter::NONE } else { self.by_rules };
+        self.is_watched = is_watched;
+        self.apply()
+    }
+
+    fn apply(&mut self) -> bool {
+        let wanted = if self.is_watched { Filter::NONE } else { self.by_rules };
         if wanted.dropped == self.now.dropped {
             return false;
         }
         match self.map.set(0, PodFilter(wanted), 0) {
             Ok(()) => self.now = wanted,
-            // Rules miss nothing by that: what they ask for is let through before and after.
+            // Rules miss nothing: what they need passes before and after.
             Err(error) => tracing::warn!("cannot update the kernel filter: {error}"),
         }
         true
     }
 
-    /// Whether the kernel leaves out what it should. Where it does not, it is set right. Returns the classes, of any kind, that
-    /// it left out beside those; `None` where all is well.
+    /// Compares the kernel's filter with what was set, and restores it. Returns both in words, or `None` if they are equal.
     pub(super) fn verify(&mut self) -> Option<String> {
         let PodFilter(found) = self.map.get(&0, 0).ok()?;
         if found.dropped == self.now.dropped {
@@ -62,18 +80,18 @@ impl KernelFilter {
         let words = |filter: &Filter| filter.dropped.map(|word| format!("{word:x}")).join(" ");
         let text = format!("{} instead of {}", words(&found), words(&self.now));
         if let Err(error) = self.map.set(0, PodFilter(self.now), 0) {
-            return Some(format!("{text}, and it cannot be set right: {error}"));
+            return Some(format!("{text}, and it cannot be restored: {error}"));
         }
         Some(text)
     }
 
-    /// The classes that records of this kind are left out for, by name.
+    /// The classes for which records of this kind are filtered, by name.
     pub(super) fn dropped(&self, kind: Kind) -> Vec<&'static str> {
         names(&self.now, kind)
     }
 }
 
-/// The classes that records of a kind are left out for, by name.
+/// The classes for which records of a kind are filtered, by name.
 pub(crate) fn names(filter: &Filter, kind: Kind) -> Vec<&'static str> {
     let classes = Reach::ALL.into_iter().filter(|reach| filter.drops(kind, reach.bit()));
     classes.map(Reach::name).collect()
