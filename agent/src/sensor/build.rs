@@ -118,7 +118,7 @@ impl EventBuilder<'_> {
                 // The kernel changes the ids before the program, and the sensors that rules are written for report it so.
                 let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
-                let image = Image::of_exec(exec, script::of(exec, self.table), self.wanted);
+                let image = Image::of_exec(exec, script::lookup::of(exec, self.table), self.wanted);
                 let key = self.table.exec(exec, image);
                 self.decoder.exec(self.table, key, time)
             }

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use super::environment::Wanted;
 use super::file;
-use super::interpreter::commands_from;
+use super::interpreter::{base, commands_from};
 use super::record::ExecRecord;
 use super::script::{self, Script};
 use crate::budget::Charge;
@@ -352,11 +352,6 @@ fn loaded<'a>(executable: &str, args: &'a Texts) -> Option<&'a str> {
         }
     }
     None
-}
-
-/// The last name of a path.
-pub(super) fn base(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Arguments in one buffer, which has at most three times the bytes of the record, whatever the user chooses.

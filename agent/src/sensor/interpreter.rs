@@ -5,8 +5,6 @@
 
 use lapwing_engine::{Texts, Value};
 
-use super::image::base;
-
 /// The commands are in a file that an argument names.
 const FILE: &str = "file";
 /// The commands are an argument.
@@ -146,6 +144,11 @@ impl Interpreter {
             Some(_) => FILE,
         }
     }
+}
+
+/// The last name of a path.
+pub(super) fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 #[cfg(test)]

@@ -1,33 +1,13 @@
-//! Which file an interpreter was started for. The kernel has closed a script by the time at which its interpreter is recorded, so
-//! that its path is looked up when the record is read.
-//!
-//! Nothing here waits for a disk or for another process: a path is followed as far as the kernel has it in its cache, where a file
-//! that was run a moment ago is, and attributes are those that the kernel has. That the path led to the same file when it was
-//! run is known where no step of it was changed since, or root alone can change it. Where it is not known, the path widens
-//! what rules match, and satisfies no exclusion.
+//! The script that an interpreter runs: its path, and how certain that is.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+pub(super) mod lookup;
+
 use std::path::{Component, Path, PathBuf};
 
-use lapwing_common::{Exec, Namespace};
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, major, makedev, openat2, readlinkat, statx,
-};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use super::clock;
-use super::file;
-use super::process::{Key, Process, Table};
-use super::record::ExecRecord;
-use crate::program::{FileKey, is_fresh};
-
-/// Most steps of a path, the links in it included.
-const STEPS_MAX: usize = 32;
-/// Most ancestors through whose root a script is looked up.
-const ROOTS_MAX: usize = 4;
+use crate::program::FileKey;
 
 /// Why a path may not be that of the file which the kernel opened.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -59,25 +39,6 @@ pub(super) struct Script {
     pub(super) key: FileKey,
 }
 
-/// The script of an exec; `None` where a program was run itself, or a script by a descriptor.
-pub(super) fn of(record: &ExecRecord<'_>, table: &Table) -> Option<Script> {
-    let interpreter = Path::new(OsStr::from_bytes(record.text(record.fixed.interpreter)));
-    let filename = Path::new(OsStr::from_bytes(record.text(record.fixed.filename)));
-    if interpreter.as_os_str().is_empty() || filename.starts_with("/dev/fd") || filename.starts_with("/proc")
-    {
-        return None;
-    }
-    let directory = record.path(record.fixed.directory);
-    let directory = Path::new(OsStr::from_bytes(&directory));
-    let path = directory.join(filename);
-    let run = Run::of(record.fixed);
-    let found = roots(record.fixed, table).into_iter().find_map(|root| {
-        let root = Root::open(&root)?;
-        root.is_of(interpreter, &run).then(|| root.script(&path, &run))?
-    });
-    Some(found.unwrap_or_else(|| unresolved(&path)))
-}
-
 /// The script that `/proc` shows of a process. What that shows as arguments is the process's own choice.
 pub(super) fn of_argument(script: &str, directory: &str) -> Script {
     unresolved(&Path::new(directory).join(script))
@@ -85,184 +46,6 @@ pub(super) fn of_argument(script: &str, directory: &str) -> Script {
 
 fn unresolved(path: &Path) -> Script {
     Script { path: text(&normal(path)), mark: Some(Mark::Unresolved), key: FileKey::default() }
-}
-
-/// The run of an interpreter for which a script is looked up.
-struct Run {
-    /// The interpreter's file.
-    interpreter: FileKey,
-    /// When it began, in nanoseconds since 1970.
-    since: i64,
-}
-
-impl Run {
-    fn of(exec: &Exec) -> Self {
-        let age = clock::now().saturating_sub(exec.header.time);
-        let since = crate::clock::now().as_nanos().saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
-        Self { interpreter: file::key(&exec.file), since }
-    }
-}
-
-/// Where the root of a process that ran a program may be found, best first: by the time at which that is read the process may have
-/// ended.
-fn roots(exec: &Exec, table: &Table) -> Vec<PathBuf> {
-    let key = Key::of(&exec.task);
-    let mounts = exec.place.namespaces[Namespace::Mount as usize];
-    let is_same = |process: &&Process| process.mount_namespace() == mounts;
-    let init = table.by_pid(1).filter(is_same).map(|init| init.key.pid);
-    let ancestors = table.ancestors(key).filter(is_same).map(|ancestor| ancestor.key.pid);
-    let numbers = init.into_iter().chain([key.pid]).chain(ancestors.take(ROOTS_MAX));
-    numbers.map(|pid| PathBuf::from(format!("/proc/{pid}/root"))).collect()
-}
-
-/// The root of a process.
-struct Root {
-    folder: OwnedFd,
-    its: Attributes,
-    /// Where it lies below the root of its mount namespace.
-    path: PathBuf,
-}
-
-/// What a path leads to.
-struct Found {
-    file: OwnedFd,
-    its: Attributes,
-    /// Whether root alone can change to what it leads.
-    is_verified: bool,
-}
-
-/// What the kernel has of a file.
-struct Attributes {
-    device: u64,
-    inode: u64,
-    mode: u16,
-    uid: u32,
-    gid: u32,
-    links: u32,
-    /// When it was changed last, or got a name last: nanoseconds since 1970.
-    changed: i64,
-}
-
-impl Root {
-    fn open(path: &Path) -> Option<Self> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
-        let folder = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        Some(Self { path: path_of(&folder)?, its: attributes(&folder)?, folder })
-    }
-
-    /// Whether the name by which an interpreter was run leads to the very file from here: then names lead where they led the
-    /// process. A root of one's own has no file of another's but by mounts, which are of another namespace, or by links, for which
-    /// it must be one's own.
-    fn is_of(&self, interpreter: &Path, run: &Run) -> bool {
-        let Some(found) = self.find(interpreter, run) else { return false };
-        interpreter.is_absolute() && run.interpreter.is_at(found.its.device, found.its.inode)
-    }
-
-    /// The script that a path leads to.
-    fn script(&self, path: &Path, run: &Run) -> Option<Script> {
-        // The working directory is from the root of the mount namespace.
-        let path = path.strip_prefix(&self.path).unwrap_or(path);
-        let Found { file, its, is_verified } = self.find(path, run)?;
-        let is_file = FileType::from_raw_mode(its.mode.into()) == FileType::RegularFile && its.links > 0;
-        let named = FileKey::of_attributes(its.device, its.inode, its.changed);
-        let (mark, key) =
-            if is_verified { (None, named) } else { (Some(Mark::Unverified), FileKey::default()) };
-        is_file.then(|| path_of(&file)).flatten().map(|path| Script { path: text(&path), mark, key })
-    }
-
-    /// What a path leads to, as far as the kernel has it in its cache.
-    fn find(&self, path: &Path, run: &Run) -> Option<Found> {
-        self.walk(path, run).or_else(|| {
-            let file = open(&self.folder, path, OFlags::empty())?;
-            Some(Found { its: attributes(&file)?, file, is_verified: false })
-        })
-    }
-
-    /// The same step by step. It is verified where what each step leads to had its name already when the program began: it
-    /// was not changed since, for a file that gets a name is; or its folder and itself are root's, and no one else may write to that.
-    /// `None` where a link lies on a file system that a user may serve: who serves it would be waited for.
-    fn walk(&self, path: &Path, run: &Run) -> Option<Found> {
-        let Run { interpreter, since } = run;
-        let is_local = |its: &Attributes| {
-            major(its.device) != 0 || interpreter.changed.is_some() && interpreter.device == its.device
-        };
-        let is_roots = |folder: &Attributes, its: &Attributes| {
-            let is_open = folder.mode & 0o002 != 0 || folder.mode & 0o020 != 0 && folder.gid != 0;
-            let is_sticky = folder.mode & 0o1000 != 0;
-            folder.uid == 0 && its.uid == 0 && (!is_open || is_sticky) && is_local(folder)
-        };
-        let is_safe = |folder: &Attributes, its: &Attributes| {
-            is_local(its) && (is_roots(folder, its) || !is_fresh(its.changed, *since))
-        };
-        let mut names: Vec<PathBuf> = names_of(path).collect();
-        let mut way: Vec<(OwnedFd, Attributes)> = Vec::new();
-        let mut is_verified = true;
-        for _ in 0..STEPS_MAX {
-            let Some(name) = names.pop() else {
-                return way.pop().map(|(file, its)| Found { file, its, is_verified });
-            };
-            match name.components().next() {
-                Some(Component::Normal(_)) => {}
-                Some(Component::ParentDir) => {
-                    way.pop();
-                    continue;
-                }
-                Some(Component::RootDir) => {
-                    way.clear();
-                    continue;
-                }
-                _ => continue,
-            }
-            let (folder, above) = way.last().map_or((&self.folder, &self.its), |(folder, its)| (folder, its));
-            let file = open(folder, &name, OFlags::NOFOLLOW)?;
-            let its = attributes(&file)?;
-            is_verified &= is_safe(above, &its);
-            if FileType::from_raw_mode(its.mode.into()) != FileType::Symlink {
-                way.push((file, its));
-            } else if is_local(&its) {
-                let target = readlinkat(&file, "", Vec::new()).ok()?;
-                names.extend(names_of(Path::new(OsStr::from_bytes(target.as_bytes()))));
-            } else {
-                return None;
-            }
-        }
-        None
-    }
-}
-
-/// The steps of a path, the last first.
-fn names_of(path: &Path) -> impl Iterator<Item = PathBuf> {
-    path.components().rev().map(|part| PathBuf::from(part.as_os_str()))
-}
-
-/// Opens what a path below a folder leads to, and nothing outside of it, if that needs no disk.
-fn open(folder: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd> {
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
-    openat2(folder, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), how).ok()
-}
-
-/// What the kernel has of an open file, without a request to who serves it.
-fn attributes(file: &OwnedFd) -> Option<Attributes> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let found = statx(file, "", flags, StatxFlags::BASIC_STATS).ok()?;
-    Some(Attributes {
-        device: makedev(found.stx_dev_major, found.stx_dev_minor),
-        inode: found.stx_ino,
-        mode: found.stx_mode,
-        uid: found.stx_uid,
-        gid: found.stx_gid,
-        links: found.stx_nlink,
-        changed: found
-            .stx_ctime
-            .tv_sec
-            .saturating_mul(1_000_000_000)
-            .saturating_add(found.stx_ctime.tv_nsec.into()),
-    })
-}
-
-/// The path of an open file, from the root of its mount namespace.
-fn path_of(file: &OwnedFd) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
 }
 
 /// A path without `.` and `..`.
