@@ -27,7 +27,7 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// What was made, what was left unmade and what was lost.
+/// Records written, filtered and lost.
 #[map]
 static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 
@@ -67,7 +67,7 @@ fn is_agent() -> bool {
     AGENT.load() != 0 && (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32 == AGENT.load()
 }
 
-/// Counts a record of this kind that is left unmade.
+/// Counts a filtered record of this kind.
 #[inline(always)]
 pub(crate) fn count_filtered(kind: Kind) {
     if let Some(counts) = counts() {

@@ -28,14 +28,14 @@ const QUIET: u64 = 1 << 17 | 1 << 18 | 1 << 23 | 1 << 28;
 const SEND_SIG_PRIV: u64 = 1;
 /// `SI_KERNEL`.
 const SI_KERNEL: u32 = 0x80;
-/// Where `si_code` lies. match-proto:v4.20:include/linux/signal_types.h:struct kernel_siginfo
+/// The offset of `si_code`. match-proto:v4.20:include/linux/signal_types.h:struct kernel_siginfo
 const SIGINFO_CODE: usize = 8;
 /// `PTRACE_MODE_ATTACH`: it allows writing the memory. match-proto:v2.6.38:include/linux/ptrace.h
 const MODE_ATTACH: u32 = 2;
-/// Where the arguments lie in the record of a system call's beginning.
+/// The offset of the arguments in the record of a system call's entry.
 /// match-proto:v2.6.30:include/trace/syscall.h:struct syscall_trace_enter
 const SYSCALL_ARGUMENTS: usize = 16;
-/// Where the map's descriptor lies in the attributes of commands on many elements.
+/// The offset of the map's descriptor in the attributes of batch commands.
 /// match-proto:v5.6:include/uapi/linux/bpf.h:union bpf_attr
 const BATCH_FD: usize = 36;
 /// How the files of maps and links are called.
@@ -160,7 +160,7 @@ pub(crate) fn bpf_syscall(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Where the descriptor lies of what a command changes; `None` of those that change nothing that is there.
+/// The offset of the descriptor of what a command changes; `None` for commands that change no existing object.
 ///
 /// match-proto:v5.9:include/uapi/linux/bpf.h:enum bpf_cmd
 #[inline(always)]

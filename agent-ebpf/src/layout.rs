@@ -1,4 +1,4 @@
-//! Where fields lie in this kernel, and the reading of them.
+//! The offsets of fields in this kernel, and how they are read.
 //!
 //! What is read of a member is what its row in the table says ([`As`]).
 //!
@@ -23,7 +23,7 @@ pub(crate) trait Resolved {
     fn load(&self) -> u32;
 }
 
-/// Where a member lies that is read as a `T` of the table.
+/// The offset of a member that is read as a `T` of the table.
 #[repr(transparent)]
 pub(crate) struct Member<T>(Global<u32>, PhantomData<T>);
 
@@ -85,7 +85,7 @@ pub(crate) trait Plain: Copy {
     /// Loads it in pieces no larger than a member of the kernel's structures, which the verifier wants.
     ///
     /// # Safety
-    /// The verifier knows what lies there.
+    /// The verifier has the type of what is there.
     #[inline(always)]
     unsafe fn load(place: *const Self) -> Self {
         // SAFETY: by the caller's promise.
@@ -99,7 +99,7 @@ impl Plain for u64 {}
 impl Plain for Address {}
 impl Plain for Typed {}
 impl Plain for [u8; 16] {
-    /// In two pieces: bytes lie in an array, over whose members a load may go.
+    /// In two pieces: the bytes are in an array, and a load may cross its members.
     #[inline(always)]
     unsafe fn load(place: *const Self) -> Self {
         // SAFETY: by the caller's promise; and any bytes make two numbers.
@@ -215,7 +215,7 @@ pub(crate) fn element<B: Base, const N: usize>(base: B, field: &Member<[Pointer;
     base.read_at(field.load() as usize + index as usize * size_of::<Address>())
 }
 
-/// Whether this kernel has the field or the enumerator. The verifier knows, and drops the other branch.
+/// Whether this kernel has the field or the enumerator. It is a constant to the verifier, which drops the other branch.
 #[inline(always)]
 pub(crate) fn has(what: &impl Resolved) -> bool {
     what.load() != ABSENT
@@ -260,7 +260,7 @@ pub(crate) fn around(inner: Address, field: &Member<impl Placed>) -> Address {
     inner.wrapping_sub(field.load() as usize)
 }
 
-/// What structures are found by that lie in others.
+/// How structures inside others are found.
 pub(crate) trait Placed {}
 impl Placed for Structure {}
 impl<const N: usize> Placed for [Pointer; N] {}

@@ -16,13 +16,13 @@ use crate::path::{self, Tail};
 use crate::scratch::{self, Builder};
 use crate::{file, socket, task, trace};
 
-/// Control groups whose paths user space knows; only it writes here.
+/// Control groups whose paths user space has; only user space writes here.
 #[map]
 static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(CGROUPS_MAX, BPF_F_RDONLY_PROG);
 
 /// `SIGNAL_GROUP_EXIT`: all threads end with one status. match-proto:v2.6.27:include/linux/sched/signal.h
 const SIGNAL_GROUP_EXIT: u32 = 4;
-/// Where the return value lies in the record of a system call's exit.
+/// The offset of the return value in the record of a system call's exit.
 /// match-proto:v2.6.30:include/trace/syscall.h:struct syscall_trace_exit
 const SYSCALL_RETURN: usize = 16;
 

@@ -152,7 +152,7 @@ pub(crate) fn toward(
 #[inline(always)]
 pub(crate) fn bytes(sock: impl Base) -> [u64; 2] {
     let flags = read_or(sock, &SOCK_FLAGS, 0);
-    // Beyond what the verifier knows of a socket.
+    // Beyond the members of a socket that the verifier allows.
     let sock = sock.address();
     let sent: u64 = read_or(sock, &TCP_BYTES_SENT, 0);
     let again: u64 = read_or(sock, &TCP_BYTES_RETRANS, 0);
@@ -165,7 +165,7 @@ pub(crate) fn bytes(sock: impl Base) -> [u64; 2] {
 /// The local port; zero where none was chosen yet.
 #[inline(always)]
 pub(crate) fn local_port(sock: impl Base) -> u16 {
-    // Beyond what the verifier knows of a socket.
+    // Beyond the members of a socket that the verifier allows.
     u16::from_be(read(sock.address(), &INET_SPORT))
 }
 

@@ -10,11 +10,11 @@ use crate::socket;
 
 /// A pipe's type in `st_mode`.
 const S_IFIFO: u16 = 0o010_000;
-/// How deep user namespaces may lie in each other, one more than the kernel lets be made.
+/// Maximum depth of nested user namespaces, one more than the kernel allows.
 /// match-proto:v3.9:kernel/user_namespace.c:if (parent_ns->level > 32)
 const USER_NAMESPACES_MAX: usize = 34;
 
-/// How deep the agent's namespace of processes may lie below the host's.
+/// Maximum depth of the agent's PID namespace below the host's.
 const LEVELS_MAX: usize = 4;
 
 /// Who the task is. Its numbers are zero where it is not in the namespace that is watched.
@@ -49,7 +49,7 @@ pub(crate) fn is_watched<B: Base>(task: B) -> bool {
     }
 }
 
-/// Whether the processes of all namespaces are watched. The verifier knows, and drops the other branch.
+/// Whether the processes of all namespaces are watched. It is a constant to the verifier, which drops the other branch.
 #[inline(always)]
 fn is_whole_host() -> bool {
     PID_NAMESPACE.load() == 0
@@ -95,7 +95,7 @@ pub(crate) fn credentials<B: Base>(task: B) -> Credentials {
     }
 }
 
-/// The real, saved and effective user and group, which lie one after the other.
+/// The real, saved and effective user and group, which are adjacent.
 /// match-proto:v2.6.29:include/linux/cred.h:struct cred
 #[inline(always)]
 pub(crate) fn ids(cred: impl Base) -> [u32; 6] {

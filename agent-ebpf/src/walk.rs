@@ -278,7 +278,7 @@ impl Scratch {
         true
     }
 
-    /// Appends the empty name that stands for those that are missing.
+    /// Appends the empty name that marks missing ones.
     #[inline(always)]
     fn put_gap(&mut self) {
         let end = self.len();

@@ -20,9 +20,9 @@ pub const WINDOWS: [(&str, usize); 1] = [("sock_common", SOCK_COMMON_BYTES)];
 /// The size of `struct upid`, of which a `struct pid` holds one for each level of namespaces: a number, and the
 /// namespace's address.
 pub const UPID_BYTES: usize = 16;
-/// Where the address lies in it.
+/// The offset of the address in it.
 pub const UPID_NS: usize = 8;
-/// What the programs have as constants: they serve no kernel in which it lies elsewhere.
+/// Constants of the programs: a kernel with another offset is not supported.
 pub const FIXED: [(&str, usize); 3] = [("upid", UPID_BYTES), ("upid.nr", 0), ("upid.ns", UPID_NS)];
 
 /// What is read of a member, by which the member has to be that.
@@ -38,7 +38,7 @@ pub enum Shape {
     Integers(u32),
     /// An array or a structure that begins with this many bytes of addresses.
     Pointers(u32),
-    /// A structure. Only where it lies is of interest: what is read of it has rows of its own.
+    /// A structure. Only its offset is used: its members have rows of their own.
     Structure,
 }
 
@@ -135,7 +135,7 @@ macro_rules! layout {
             // Two numbers of four bytes before 6.3.
             required CRED_CAP_EFFECTIVE: AsOne<u64> = "cred.cap_effective";
             required CRED_CAP_PERMITTED: AsOne<u64> = "cred.cap_permitted";
-            // The real, saved and effective user and group, which lie one after the other.
+            // The real, saved and effective user and group, which are adjacent.
             required CRED_IDS: [u32; 6] = "cred.uid" then "cred.gid" then "cred.suid" then "cred.sgid" then "cred.euid"
                 then "cred.egid";
             required CRED_UID: u32 = "cred.uid";

@@ -107,7 +107,7 @@ pub const CGROUPS_MAX: u32 = 4096;
 /// Programs that build large records: each has a place for that on each processor.
 pub const BUILDERS: u32 = 1;
 
-/// Most maps and links of the agent that its programs know.
+/// Most maps and links of the agent that its programs recognise.
 pub const OBJECTS_MAX: u32 = 256;
 
 /// What the agent puts into the kernel.
@@ -120,7 +120,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// What stands for the one with this id.
+    /// The key of the object with this id.
     #[inline(always)]
     #[must_use]
     pub const fn key(self, id: u32) -> u64 {

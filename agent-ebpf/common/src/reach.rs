@@ -47,7 +47,7 @@ impl Reach {
         }
     }
 
-    /// The bit that stands for it.
+    /// Its bit in a set of classes.
     #[inline(always)]
     #[must_use]
     pub const fn bit(self) -> u32 {

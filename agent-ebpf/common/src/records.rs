@@ -139,7 +139,7 @@ wire! {
         len: u32,
     }
 
-    /// What a file descriptor stands for; all zero where it is closed.
+    /// The file of a descriptor; all zero where it is closed.
     Descriptor: 16 {
         /// The inode's number.
         inode: u64,
@@ -169,7 +169,7 @@ wire! {
         magic: u32,
     }
 
-    /// A process was made.
+    /// A process was created.
     Fork: 200 {
         /// [`Kind::FORK`].
         header: Header,

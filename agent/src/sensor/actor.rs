@@ -9,7 +9,7 @@ use lapwing_common::ABSENT;
 
 /// The inode of the user namespace in which the host's users are: `PROC_USER_INIT_INO`.
 pub(super) const INITIAL_USER_NAMESPACE: u32 = 0xEFFF_FFFD;
-/// How deep user namespaces may lie in each other, one more than the kernel lets be made.
+/// Maximum depth of nested user namespaces, one more than the kernel allows.
 const USER_NAMESPACES_MAX: usize = 34;
 
 mod ioctl {

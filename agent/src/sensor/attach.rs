@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::hierarchy;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
-/// What the kernel answers where its processor's part lacks something; the C library does not know it.
+/// The kernel's error where its processor-specific part lacks a feature; the C library does not define it.
 /// match-proto:v2.6.12:include/linux/errno.h:#define ENOTSUPP
 const ENOTSUPP: i32 = 524;
 /// What kernels have that can probe their functions.

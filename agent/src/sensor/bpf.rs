@@ -1,4 +1,4 @@
-//! The two commands of `bpf(2)` that the library does not offer: freezing a map, and what a descriptor stands for.
+//! The two commands of `bpf(2)` that the library lacks: freezing a map, and the information about a link.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
@@ -17,7 +17,7 @@ struct Attributes {
     info: u64,
 }
 
-/// What a link's descriptor stands for.
+/// The information about a link.
 ///
 /// match-proto:v5.8:include/uapi/linux/bpf.h:struct bpf_link_info
 #[repr(C, align(8))]
@@ -53,7 +53,7 @@ pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     bpf(MAP_FREEZE, &Attributes { fd, ..Attributes::default() }, size_of::<u32>())
 }
 
-/// What the descriptor of a link stands for.
+/// Reads the information about a link by its descriptor.
 ///
 /// # Errors
 /// It is closed, or is of no link.

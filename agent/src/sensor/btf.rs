@@ -73,7 +73,7 @@ impl Type {
     }
 }
 
-/// Where a member lies, and its type.
+/// A member's offset and type.
 pub(super) struct MemberOffset {
     pub(super) offset: u32,
     ty: u32,
@@ -85,7 +85,7 @@ pub(super) struct MemberOffset {
 struct Member {
     name: u32,
     ty: u32,
-    /// Where it lies.
+    /// Its offset.
     bits: u32,
     /// How many bits it has, where it is a bit field.
     field_bits: u32,

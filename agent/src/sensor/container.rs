@@ -121,7 +121,7 @@ fn unescape(name: &str) -> SmolStr {
 fn pod(folder: &str) -> Option<SmolStr> {
     let name = folder.strip_suffix(".slice").unwrap_or(folder);
     let word = match name.rsplit_once("-pod") {
-        // Before it stands where a kubelet runs that has a control group of its own.
+        // Its prefix is that of a kubelet with a control group of its own.
         Some((slices, word)) if slices.split('-').any(|slice| slice == "kubepods") => word,
         _ => name.strip_prefix("pod")?,
     };

@@ -19,10 +19,10 @@ use super::{snapshot, thread};
 use crate::program::{Descriptor, FileKey, Missing, Program, is_fresh};
 use crate::source::Context;
 
-/// Most processes that are looked at for whether they hold a connection, beside the one that made it: those that it made
+/// Most processes that are checked for whether they hold a connection, beside the one that made it: those that it made
 /// last.
 const HOLDERS_MAX: usize = 16;
-/// Most processes through whose root a file is looked for.
+/// Most processes through whose root a file is searched for.
 const WITNESSES_MAX: usize = 3;
 
 /// Everything that is known of the event's process.

@@ -1,4 +1,4 @@
-//! From records to ECS events: the one place that knows both.
+//! From records to ECS events: the only module that has both.
 //!
 //! What an event says is what Elastic Defend's events say, field by field, because rules are written against these:
 //! a network event has no arguments and no parent's name. An event is a stack of shared layers; what a process looks
@@ -34,7 +34,7 @@ use super::tamper::Report;
 use crate::action::{ACTIONS, Action, Direction, Row};
 use crate::source::{Down, Tampered, Weight};
 
-/// Makes events of records.
+/// Builds events from records.
 pub(super) struct Decoder {
     pub(super) clock: Clock,
     pub(super) names: Names,
@@ -73,7 +73,7 @@ impl Decoder {
         !self.unmatchable[row as usize]
     }
 
-    /// A process was made.
+    /// A process was created.
     pub(super) fn fork(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
         self.process_event(Row::Fork, table, key, time, environment(table, key))
     }
@@ -92,7 +92,7 @@ impl Decoder {
         self.process_event(Row::Exec, table, key, time, own)
     }
 
-    /// A process that ran before the agent did. Its time is now; `process.start` has its start.
+    /// A process that ran before the agent. Its time is now; `process.start` has its start.
     pub(super) fn already_running(&mut self, table: &Table, key: Key, time: u64) -> Option<Event> {
         self.process_event(Row::AlreadyRunning, table, key, time, Fields::new())
     }

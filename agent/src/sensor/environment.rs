@@ -10,7 +10,7 @@ use super::record::ExecRecord;
 
 /// Bytes of a variable by which the kernel side chooses it.
 const BEGINNING_BYTES: usize = 4;
-/// The value of a variable that may have been in a part of an environment which was not looked at.
+/// The value of a variable that may be in the part of an environment that was not read.
 const UNREAD: &str = "(not read)";
 /// The ones that Elastic's rules ask for, and their like: what makes a program load other code than its own, what
 /// keeps a shell from remembering, and by whom connections go.

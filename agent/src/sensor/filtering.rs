@@ -29,7 +29,7 @@ pub(super) fn audiences(rules: &[Vec<Arc<Rule>>; 2]) -> Vec<Audience<'_>> {
     audiences.collect()
 }
 
-/// What a filter leaves out of what these hooks show: kinds of records, each with the classes of destinations.
+/// What is filtered with these hooks: kinds of records, each with the classes of destinations.
 pub(crate) fn filtered_kinds(
     filter: &Filter,
     hooks: &[HookReport],

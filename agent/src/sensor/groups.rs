@@ -60,7 +60,7 @@ impl Groups {
         self.groups.get(&id).map(|group| &group.path)
     }
 
-    /// A group is used: it stays before others, and is looked up where it is not known.
+    /// Marks a group as used, so that others are evicted first, and looks it up where it is not known.
     pub(super) fn touch(&mut self, id: u64) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.is_used = true;

@@ -13,7 +13,7 @@ use super::attach::{self, Attach};
 use super::bpf::{self, LinkInfo};
 use super::hook;
 
-/// How often that is looked at.
+/// How often this is checked.
 const EVERY_NANOS: u64 = 5_000_000_000;
 
 const NULL: &str = "/dev/null";

@@ -1,4 +1,4 @@
-//! What one run of the sensor leaves to the next, so that a restart, and with it an upgrade, misses nothing.
+//! Handover: what one run of the sensor stores for the next, so that a restart or an upgrade loses no event.
 //!
 //! The service manager keeps descriptors for a service while it starts it again (systemd's file descriptor store). It is
 //! given those of all that is attached, and of the rings: the programs of a run go on recording when it has ended. The next
@@ -44,7 +44,7 @@ const MANAGER: &str = "NOTIFY_SOCKET";
 /// What links of programs and perf events are called below `/proc/self/fd`.
 const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
 
-/// The descriptors that the service manager kept from the run before, by name; nothing where there is no manager.
+/// The descriptors that the service manager has stored for the previous run, by name; nothing where there is no manager.
 pub(crate) struct StoredFds(Option<Vec<(String, OwnedFd)>>);
 
 impl StoredFds {
@@ -74,7 +74,7 @@ impl StoredFds {
         self.0.is_some()
     }
 
-    /// What can be read of it. What cannot, as of another wire, is let go of.
+    /// Opens what can be read. What cannot, such as records of another version, is released.
     pub(super) fn open(self) -> Option<Inherited> {
         let stored = self.0.filter(|stored| !stored.is_empty())?;
         let names: Vec<_> = stored.iter().map(|(name, _)| name.clone()).collect();
@@ -89,13 +89,13 @@ impl StoredFds {
     }
 }
 
-/// What the run before has left.
+/// What the previous run has stored.
 pub(super) struct Inherited {
     /// Its process.
     pub(super) by: Key,
-    /// Its rings, of which nothing was read yet.
+    /// Its rings, not read yet.
     pub(super) ring: Ring,
-    /// What it knew at its end; nothing where it was killed.
+    /// Its state at its end; nothing if it was killed.
     pub(super) state: Option<HandoverState>,
     /// That it was stopped by a signal, whose record it had read, where it did not go on.
     pub(super) stop: Option<Touched>,
@@ -106,7 +106,7 @@ pub(super) struct Inherited {
     names: Vec<String>,
 }
 
-/// What a run knows at its end.
+/// The state of a run at its end.
 #[derive(Deserialize, Serialize)]
 pub(super) struct HandoverState {
     version: u32,
@@ -120,7 +120,7 @@ pub(super) struct HandoverState {
 }
 
 impl HandoverState {
-    /// What is known now.
+    /// The state now.
     pub(super) fn new(until: u64, lost: [u64; SLOTS], table: Saved, owners: Vec<(u64, Owner)>) -> Self {
         Self { version: STATE_VERSION, until, lost, table, owners }
     }
@@ -174,7 +174,7 @@ impl Inherited {
         }
     }
 
-    /// When the first thing happened that it had not seen.
+    /// The time of the first record that it had not read.
     pub(super) fn first_time(&mut self) -> Option<u64> {
         self.ring.take(|_| {});
         self.ring.first_time()
@@ -200,7 +200,7 @@ pub(super) fn of_map(map_name: &str, map: &Map) -> Option<(&'static str, OwnedFd
     Some((what, data.fd().as_fd().try_clone_to_owned().ok()?))
 }
 
-/// Gives the service manager what is attached, once more; it keeps each once.
+/// Stores the links with the service manager again; it keeps each once.
 pub(super) fn give_links() {
     if let Err(error) = keep_links() {
         tracing::warn!("fd store unavailable, events during a restart will be lost: {error:#}");
@@ -225,10 +225,10 @@ pub(super) fn give(maps: &Maps) -> bool {
     given.is_ok()
 }
 
-/// Gives the service manager what this run knows at its end.
+/// Stores the state of this run with the service manager.
 ///
 /// # Errors
-/// It cannot be written, or the manager does not hear.
+/// It cannot be written, or the manager does not answer.
 pub(super) fn store_state(state: &HandoverState) -> Result<()> {
     let file = File::from(memfd_create("lapwing-state", MFdFlags::MFD_CLOEXEC)?);
     let mut writer = BufWriter::new(file);
@@ -238,7 +238,7 @@ pub(super) fn store_state(state: &HandoverState) -> Result<()> {
     keep(STATE, &[file.as_fd()])
 }
 
-/// Gives the service manager the record of the signal that stops this run now, for it may not go on.
+/// Stores the record of the signal that stops this run with the service manager, because this run may not continue.
 pub(super) fn store_stop(stop: &Touched) {
     let left = memfd_create("lapwing-stop", MFdFlags::MFD_CLOEXEC).map_err(Into::into).and_then(|file| {
         let mut file = File::from(file);
@@ -250,7 +250,7 @@ pub(super) fn store_stop(stop: &Touched) {
     }
 }
 
-/// It went on.
+/// Removes the stored stop signal: the agent runs again.
 pub(super) fn remove_stop() {
     forget(&[name(STOP)]);
 }

@@ -25,17 +25,17 @@ pub(crate) struct Hook {
     is_required: bool,
     /// How it can be attached, best first.
     alternatives: &'static [Alternative],
-    /// What there is without it.
+    /// What is missing without it.
     without: &'static str,
 }
 
-/// One way to watch it: all of these programs.
+/// One way to attach it: all of these programs.
 struct Alternative {
     method: &'static str,
     programs: &'static [(&'static str, Attach)],
 }
 
-/// The system calls by which a process becomes another user or group.
+/// The system calls that change a process's user or group.
 const SET_IDS: [&str; 6] = [
     "sys_exit_setuid",
     "sys_exit_setgid",
@@ -54,7 +54,7 @@ const UNSEEN: [(&str, &str); 7] = [
     ("tracepoint/sys_enter_bpf", "not seen: commands of 32-bit programs"),
     ("tracepoint/sys_exit_ptrace", "not seen: 32-bit debuggers, and other ways into memory than ptrace"),
 ];
-/// What is missing where a change is not observed when it happens.
+/// What is missing where a change is not recorded when it happens.
 const LATE: &str =
     "changes are reported with the next event of their process; a change that is undone before is not";
 
@@ -139,7 +139,7 @@ pub(super) const HOOKS: &[Hook] = &[
 ];
 /// The hooks that watch the agent itself.
 const OF_AGENT: [&str; 3] = ["bpf", "ptrace", "signal"];
-/// The one of them that shows who traces it.
+/// The one that records tracing of the agent.
 pub(super) const PTRACE: &str = "ptrace";
 
 /// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the first
@@ -189,25 +189,25 @@ pub(crate) fn methods() -> impl Iterator<Item = (&'static str, Vec<&'static str>
 pub(crate) struct HookReport {
     /// The hook's name.
     pub(crate) name: &'static str,
-    /// Whether it works.
+    /// Its state.
     pub(crate) state: HookState,
-    /// The alternative that is attached.
+    /// The method that is attached.
     pub(crate) method: Option<&'static str>,
-    /// Why it does not work, or why not by a better alternative; what each said.
+    /// Why it does not work, or why a better method does not: the error of each.
     pub(crate) reason: Option<String>,
-    /// What the method that is attached does not see of what the hook is for.
+    /// What the attached method misses.
     pub(crate) unseen: Option<&'static str>,
 }
 
-/// Whether a hook works.
+/// The state of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum HookState {
-    /// It is attached and the agent saw its own canary by it.
+    /// It is attached and passed the self-test.
     Attached,
     /// It could not be attached.
     Unavailable,
-    /// It is attached, and the canary did not come through it.
+    /// It is attached and failed the self-test.
     NotFiring,
     /// It is not enabled in the configuration.
     Disabled,
@@ -259,12 +259,12 @@ fn disabled(hook: &Hook, reason: &str) -> HookReport {
     HookReport { name: hook.name, state: HookState::Disabled, method: None, reason, unseen: None }
 }
 
-/// What is tried where a hook is attached and shows nothing: its other methods, one after the other.
+/// The retries of a hook that fails the self-test: its other methods, in order.
 pub(super) struct Retry<'a> {
     pub(super) ebpf: &'a mut Ebpf,
     pub(super) btf: &'a Btf,
     pub(super) choices: &'a Choices,
-    /// Methods that showed nothing, each with its hook.
+    /// Methods that failed the self-test, each with its hook.
     silent: Vec<(&'static str, &'static str)>,
     /// Hooks that have no method left.
     settled: Vec<&'static str>,
@@ -330,7 +330,7 @@ pub(super) fn of_program(name: &str) -> Option<(&'static str, &'static Attach)> 
     found.next().map(|(hook, _, place)| (hook, place))
 }
 
-/// Reports of all hooks, of which one that is required is not attached.
+/// The reports of all hooks; one that is required is not attached.
 #[derive(Debug)]
 pub(crate) struct Unattached {
     pub(crate) reports: Vec<HookReport>,
@@ -345,7 +345,7 @@ impl fmt::Display for Unattached {
     }
 }
 
-/// Attaches a hook by the first of these alternatives that works.
+/// Attaches a hook by the first of these methods that works.
 fn attach(
     hook: &Hook,
     alternatives: impl Iterator<Item = &'static Alternative>,
@@ -358,7 +358,7 @@ fn attach(
             alternative.programs.iter().try_for_each(|(name, place)| attach::attach(name, place, ebpf, btf));
         match attached {
             Ok(()) => {
-                // That it is not attached by another prototype of the same function is no news.
+                // A failure of another prototype of the same function is not reported.
                 reasons.retain(|(method, _)| *method != alternative.method);
                 return HookReport {
                     name: hook.name,
@@ -382,7 +382,7 @@ fn unseen(method: &str) -> Option<&'static str> {
     UNSEEN.iter().find(|(of, _)| *of == method).map(|(_, what)| *what)
 }
 
-/// Why alternatives were not taken, each with its name.
+/// Why methods were not taken, each with its name.
 fn joined(reasons: &[(&'static str, String)]) -> Option<String> {
     let mut each: Vec<_> = reasons.iter().map(|(method, error)| format!("{method}: {error}")).collect();
     // Two prototypes of one function fail alike where it cannot be hooked at all.

@@ -97,7 +97,7 @@ fn addresses() -> Vec<IpAddr> {
     found
 }
 
-/// The addresses that the routing table calls local: each stands a line above the words that say so.
+/// The addresses that the routing table calls local: each is one line above the words for it.
 fn local_v4(trie: &str) -> Vec<IpAddr> {
     let lines: Vec<_> = trie.lines().collect();
     let local = lines.windows(2).filter(|pair| pair[1].contains("/32 host LOCAL"));

@@ -81,7 +81,7 @@ impl Sensor {
         self.tamper.done(subject, Report { by, ..report });
     }
 
-    /// Looks whether all is attached, and attaches again what is not.
+    /// Checks that all is attached, and attaches again what is not.
     pub(super) fn look_at_links(&mut self, now: u64) {
         let Some(faults) = self.guard.look(now) else { return };
         self.look_for_tracer(now);
@@ -129,7 +129,7 @@ impl Sensor {
         }
     }
 
-    /// Takes in what became of the agent's files, and finds out by whom.
+    /// Takes in changes of the agent's files, and finds their author.
     pub(super) fn look_at_files(&mut self, now: u64) {
         for change in self.integrity.iter().flat_map(Integrity::changes) {
             let subject = Subject::File(change.path.display().to_string());
@@ -144,7 +144,7 @@ impl Sensor {
         }
     }
 
-    /// What to report of a change of a file, and by whom it was made.
+    /// The report of a change of a file, with its author.
     pub(super) fn change(&self, change: FileChange, now: u64) -> Report {
         let ago = |at: Instant| now.saturating_sub(u64::try_from(at.elapsed().as_nanos()).unwrap_or(0));
         let (from, to) = (ago(change.from), ago(change.to));
@@ -155,7 +155,7 @@ impl Sensor {
         Report { reason: change.reason, from, to, by: found.key, who: found.words, weight }
     }
 
-    /// Watches over the agent's files from now on.
+    /// Watches the agent's files from now on.
     pub(crate) fn watch_files(&mut self, integrity: Integrity) {
         self.integrity = Some(integrity);
     }

@@ -16,9 +16,9 @@ struct Row {
     is_required: bool,
     /// What is read there.
     shape: Shape,
-    /// Where it lies, and where it lay in other kernels.
+    /// Its path, and its paths in other kernels.
     paths: &'static [&'static str],
-    /// What is read together with it, and lies behind it without a gap.
+    /// What is read together with it, and follows it without a gap.
     then: &'static [&'static str],
 }
 
@@ -68,7 +68,7 @@ const fn shape_of<T: Reads>() -> Shape {
 /// The enumerator that is wanted only where control groups are named by the hierarchy of the `pids` controller.
 const CGROUP_CONTROLLER: &str = "CGROUP_CONTROLLER";
 
-/// What the programs get to know about this kernel.
+/// What the programs are configured with for this kernel.
 #[derive(Default)]
 pub(super) struct Layout {
     offsets: Vec<u32>,
@@ -139,7 +139,7 @@ impl Layout {
 }
 
 impl Row {
-    /// Where the member lies, by the first of its paths on which it is what is read.
+    /// The offset of the member, by the first of its paths that has the expected type.
     ///
     /// # Errors
     /// What this kernel lacks: its paths, or what is on one of them and is something else.
@@ -190,7 +190,7 @@ impl Row {
     }
 }
 
-/// Whether what is read lies within so many bytes.
+/// Whether what is read is within so many bytes.
 fn is_inside(offset: u32, shape: Shape, bytes: usize) -> bool {
     offset as usize + shape.bytes() as usize <= bytes
 }
@@ -211,7 +211,7 @@ mod tests {
     }
     use Made::{As, BitField};
 
-    /// Members by their paths. In each structure they lie one after the other.
+    /// Members by their paths. In each structure they are adjacent.
     type Members = Vec<(&'static str, Made)>;
 
     /// A member, and those below it; where there are none, what it is made as.

@@ -9,12 +9,12 @@ use lapwing_common::{Counts, Kind, SLOTS};
 
 use super::shares::Shares;
 
-/// How often the counters are read while nothing asks for them.
+/// How often the counters are read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most windows with losses that are remembered, a second each at least. What an alert spans is far shorter.
 const WINDOWS_MAX: usize = 1024;
 
-/// [`Counts`] as they lie in the kernel's map.
+/// [`Counts`] as they are in the kernel's map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(super) struct PodCounts(pub(super) Counts);
@@ -32,7 +32,7 @@ pub(super) struct Losses {
     looked_at: u64,
     /// What was lost until then, by [`Kind::slot`].
     lost: [u64; SLOTS],
-    /// Runs of programs that the kernel had left out until then.
+    /// Runs of programs that the kernel had skipped until then.
     missed: u64,
     /// From when to when, in nanoseconds since boot, how many were lost.
     windows: VecDeque<(u64, u64, u64)>,
@@ -40,17 +40,17 @@ pub(super) struct Losses {
     written: Option<u64>,
 }
 
-/// What was lost between two looks.
+/// What was lost between two readings of the counters.
 pub(super) struct LossPeriod {
-    /// When it was looked before, in nanoseconds since boot.
+    /// When the counters were read before, in nanoseconds since boot.
     pub(super) from: u64,
-    /// When it was looked now.
+    /// When they were read this time.
     pub(super) to: u64,
-    /// How many records, with the runs that were left out.
+    /// How many records, including skipped runs.
     pub(super) records: u64,
     /// How many in all, since the agent began.
     pub(super) total: u64,
-    /// How many of each kind.
+    /// How many, by kind.
     pub(super) by_kind: Vec<(Kind, u64)>,
     /// Runs of programs that the kernel left out, for the program ran on that processor already. Each may have made a
     /// record, of a kind that is not known.

@@ -114,10 +114,10 @@ use crate::source::{Batch, Context, Down, Lost, Source};
 
 /// How long a stopping agent waits for kernel programs that still run after their links have ended.
 const REST_WAIT: Duration = Duration::from_secs(1);
-/// How runs of programs that the kernel left out are named among the kinds of what was lost.
+/// The name of skipped program runs among the kinds of lost records.
 const PROBE_RUNS: &str = "probe_run";
 
-/// The sensor, running.
+/// The running sensor.
 pub(crate) struct Sensor {
     /// Keeps the programs attached, and reads ports by one of them; nothing once the sensor stops.
     ebpf: Option<Ebpf>,
@@ -127,7 +127,7 @@ pub(crate) struct Sensor {
     losses: Losses,
     filter: EventFilter,
     canary: Canary,
-    /// Whether this runs in a process namespace of its own.
+    /// Whether this runs in a PID namespace.
     is_inner: bool,
     /// When tampering was last checked for, in nanoseconds since boot.
     looked: u64,
@@ -138,21 +138,21 @@ pub(crate) struct Sensor {
     /// Whether a descriptor of a link was closed, and its number is another file's by now.
     is_number_lost: bool,
     stop_signal: StopSignal,
-    /// Hooks that the canary found silent since it was looked at links.
+    /// Hooks that failed the self-test since the links were checked.
     silent: Vec<&'static str>,
-    /// What is known of the agent's files, where these are watched.
+    /// The watch on the agent's files, if they are watched.
     integrity: Option<Integrity>,
     table: Table,
     decoder: Decoder,
     /// What the previous run has left, until it is reported.
     inherited: Option<Inherited>,
-    /// What was taken over of it.
+    /// The counts of that.
     handover: Option<HandoverCounts>,
-    /// What the service manager is to be given for the next run, until it is.
+    /// What is to be stored with the service manager, until it is.
     maps: Option<Maps>,
-    /// Whether this run leaves something to the next.
+    /// Whether the links and rings are stored for the next run.
     fds_stored: bool,
-    /// Processes of the snapshot that the table does not know yet.
+    /// Processes of the snapshot that are not in the table yet.
     snapshot: Vec<Running>,
     /// Processes of the snapshot that were not emitted yet.
     running: Vec<Key>,
@@ -160,7 +160,7 @@ pub(crate) struct Sensor {
     last_seen: LastSeen,
     /// The downtime before this run, until it is reported.
     down: Option<Down>,
-    /// From when to when that was.
+    /// Its beginning and end.
     downtime: Option<(Timestamp, Timestamp)>,
     stop: Arc<AtomicBool>,
     /// When the kernel programs were ended.
@@ -242,7 +242,7 @@ impl Sensor {
         Ok(sensor)
     }
 
-    /// What became of each hook.
+    /// The report of each hook.
     pub(crate) fn hooks(&self) -> &[HookReport] {
         &self.hooks
     }

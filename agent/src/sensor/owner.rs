@@ -111,7 +111,7 @@ impl Owners {
         self.open.iter().map(|(socket, owner)| (*socket, *owner)).collect()
     }
 
-    /// Takes in what the run before knew.
+    /// Restores the table of the previous run.
     pub(super) fn restore(&mut self, saved: Vec<(u64, Owner)>) {
         saved.into_iter().for_each(|(socket, owner)| self.set(socket, owner));
     }

@@ -14,7 +14,7 @@ use crate::source::{Batch, Down};
 const SNAPSHOT_BATCH: usize = 256;
 
 impl Sensor {
-    /// Takes over from the run before, now that what happens is recorded for this one.
+    /// Takes over from the previous run, now that this run's hooks record.
     pub(super) fn inherit(&mut self) {
         let Some(inherited) = &mut self.inherited else { return self.settle() };
         inherited.close();
@@ -110,7 +110,7 @@ impl Sensor {
         Batch { events: lost.iter().map(|lost| lost.event.clone()).collect(), lost, ..Batch::default() }
     }
 
-    /// Leaves to the next run what this one knows.
+    /// Stores this run's state for the next one.
     pub(super) fn store_state(&self) {
         let state =
             HandoverState::new(clock::now(), self.losses.lost(), self.table.save(), self.owners.save());

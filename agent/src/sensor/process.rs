@@ -231,7 +231,7 @@ impl Table {
         key
     }
 
-    /// A process was made.
+    /// A process was created.
     pub(super) fn fork(&mut self, record: &Fork) -> Key {
         self.groups.touch(record.place.cgroup);
         let forker = Key::new(record.forker, record.forker_start);
@@ -307,7 +307,7 @@ impl Table {
         self.add(Origin { parent, ..origin })
     }
 
-    /// A process is this now. Returns what it became since it was last looked at.
+    /// Takes in a process's state. Returns what changed since its last record.
     pub(super) fn observe(&mut self, key: Key, state: &State) -> Changes {
         let Some(known) = self.get(key).map(Process::state) else { return Changes::default() };
         self.groups.touch(state.cgroup);

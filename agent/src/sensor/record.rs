@@ -1,4 +1,4 @@
-//! Records as they were read: bytes from the kernel, looked at and never trusted.
+//! Records as they were read: bytes from the kernel, checked and never trusted.
 //!
 //! It knows the wire and no event. A record that is too short, of another version, of an unknown kind, or whose spans
 //! lead outside of it yields an error or an empty text, and never a panic.
@@ -130,7 +130,7 @@ impl<'a> ExecRecord<'a> {
         self.text(span).split(|byte| *byte == 0).skip(usize::from(is_empty))
     }
 
-    /// Whether not all of the environment was looked at, so that any variable may be missing.
+    /// Whether a part of the environment was not read, so that any variable may be missing.
     pub(super) fn is_environment_cut(&self) -> bool {
         self.fixed.environment.has(Span::CUT) || self.fixed.environment.has(Span::UNREADABLE)
     }

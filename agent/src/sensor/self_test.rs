@@ -12,7 +12,7 @@ use super::record::Record;
 const CANARY_WAIT: Duration = Duration::from_secs(2);
 
 impl Sensor {
-    /// Tests the hooks by the canary. Those that are silent twice, for a busy host may be slow, are attached by their next
+    /// Tests the hooks by the canary. Those that fail twice, because a busy host may be slow, are attached by their next
     /// method, and tested again.
     pub(super) fn test(&mut self, btf: &Btf, choices: &Choices) {
         self.await_canary();
@@ -30,7 +30,7 @@ impl Sensor {
             }
             self.ebpf = Some(ebpf);
         }
-        // The same records come again, to be passed over.
+        // The same records are read again, and skipped.
         self.canary.rewind();
         for report in &self.hooks {
             let reason = report.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -39,7 +39,7 @@ impl Sensor {
         }
     }
 
-    /// Waits until every hook has shown the canary. What else is read meanwhile stays in the ring's buffer.
+    /// Waits until every hook has recorded the canary. Other records stay in the ring's buffer.
     pub(super) fn await_canary(&mut self) {
         let start = Instant::now();
         while !self.canary.is_seen(&self.hooks) && start.elapsed() < CANARY_WAIT {

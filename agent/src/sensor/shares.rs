@@ -8,7 +8,7 @@ use lapwing_common::{Share, ShareOf};
 /// Most users that one loss is attributed to; the records of the others stay in its sum.
 const USERS_MAX: usize = 8;
 
-/// [`Share`] as it lies in the kernel's map.
+/// [`Share`] as it is in the kernel's map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(super) struct PodShare(Share);

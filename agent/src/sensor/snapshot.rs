@@ -157,7 +157,7 @@ fn image(process: &Process, stat: &Stat, user: u32) -> Image {
     Image { file_key, is_cut, ..Image::of_procfs(&executable, args, &directory, &stat.comm) }
 }
 
-/// The arguments with empty ones, which the library leaves out.
+/// The arguments with the empty ones, which the library drops.
 fn args(bytes: &[u8]) -> Texts {
     match bytes.strip_suffix(&[0]).unwrap_or(bytes) {
         [] => image::args([]),

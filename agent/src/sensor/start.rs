@@ -106,7 +106,7 @@ pub(super) struct Loaded {
     /// Control groups that are known.
     pub(super) groups: HashMap<MapData, u64, u8>,
     pub(super) hooks: Vec<HookReport>,
-    /// Whether this runs in a process namespace of its own.
+    /// Whether this runs in a PID namespace.
     pub(super) is_inner: bool,
     /// For the next run.
     pub(super) maps: Maps,

@@ -16,7 +16,7 @@ use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::budget::Meter;
 use crate::integrity::Integrity;
 
-/// What was taken over from the run before.
+/// What was taken over from the previous run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HandoverCounts {
     /// The number of its process.
@@ -27,31 +27,31 @@ pub(super) struct HandoverCounts {
     pub(super) lost: u64,
 }
 
-/// How the sensor does, for `lapwing status`.
+/// The sensor's status, for `lapwing status`.
 #[derive(Clone, Debug)]
 pub(crate) struct SensorStatus {
     /// Every hook.
     pub(crate) hooks: Vec<HookReport>,
-    /// Records by kind, with the classes of destinations for which they are left out now.
+    /// Records by kind, with the classes of destinations that are filtered now.
     pub(crate) records: Vec<(&'static str, KindCounts, Vec<&'static str>)>,
     /// How often a program could not run because it was running on that processor already. Not each would have
     /// made a record.
     pub(crate) probe_recursion_misses: u64,
-    /// Records that could not be read.
+    /// Records that could not be decoded.
     pub(crate) malformed: u64,
-    /// Records that came too late to be put in the order of their times.
+    /// Records that came too late to be reordered.
     pub(crate) out_of_order: u64,
-    /// Records of the agent's own connections, of which no events are made.
+    /// Records of the agent's own connections, for which no events are built.
     pub(crate) self_connections: u64,
     /// Records that the snapshot, or the previous run, has reported already.
     pub(crate) already_delivered: u64,
-    /// What was counted of the canary's flights.
+    /// The counters of the self-test.
     pub(crate) canary: CanaryCounts,
-    /// What was counted of connections whose end is waited for.
+    /// The counters of open connections.
     pub(crate) owners: OwnerCounts,
     /// Processes that are kept, living and ended.
     pub(crate) processes: usize,
-    /// Those of them that live, as far as is known.
+    /// Those of them that are alive, as far as is known.
     pub(crate) alive: usize,
     /// Those of them that ended a short while ago. The others are kept for their children.
     pub(crate) ended: usize,
@@ -60,7 +60,7 @@ pub(crate) struct SensorStatus {
 }
 
 impl Sensor {
-    /// How the sensor does.
+    /// The sensor's status.
     pub(crate) fn status(&self) -> SensorStatus {
         let records = self.losses.by_kind(self.ring.delivered());
         SensorStatus {
@@ -83,7 +83,7 @@ impl Sensor {
         }
     }
 
-    /// Logs at the end what became of everything that was seen.
+    /// Logs at the end how many records were delivered, filtered and lost.
     pub(super) fn close_account(&self) {
         let records = self.losses.by_kind(self.ring.delivered());
         let each = records.into_iter().map(|(kind, counts)| {

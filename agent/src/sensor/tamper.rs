@@ -1,7 +1,7 @@
 //! Tampering with the sensor: the one owner of that state. A lasting condition stays until it is resolved; an act that is
 //! over stays for a while, so that `lapwing status` shows it.
 //!
-//! It makes no alert and knows no event. Each trouble is reported once, when it begins.
+//! It builds no alert and no event. Each condition is reported once, when it begins.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;

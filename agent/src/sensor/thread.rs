@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-/// How many threads are looked at. One that has ended is there no more, but for the first.
+/// How many threads are tried. A thread that has ended is gone, except the first.
 const THREADS_MAX: usize = 8;
 
 /// The folder of a process, or of a thread of it that lives. A kernel thread has none.

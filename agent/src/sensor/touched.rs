@@ -24,7 +24,7 @@ const ORDERLY: [Signal; 11] = [
     Signal::SIGXFSZ,
     Signal::SIGTSTP,
 ];
-/// How long a stop may take until all threads stand still.
+/// How long a stop may take until all threads are stopped.
 const STOP_NANOS: u64 = 200_000_000;
 /// `SI_KERNEL`: the kernel sent it by itself.
 const SI_KERNEL: u32 = 0x80;
@@ -44,7 +44,7 @@ const COMMANDS: [(u32, &str); 9] = [
 ];
 
 /// A signal that stops the agent. The kernel stops one thread after the other, so that the sensor may still read the record, and
-/// may be stopped before it reports it. How long the agent stands still is known once it goes on.
+/// may be stopped before it reports it. The duration of the stop is known once the agent runs again.
 #[derive(Default)]
 pub(super) struct StopSignal {
     /// Read, and not reported yet.

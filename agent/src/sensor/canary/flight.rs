@@ -1,4 +1,4 @@
-//! What the canary does: a flight. It runs on any thread, and knows no record.
+//! What the canary does: a flight. It runs on any thread, and uses no record.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -20,7 +20,7 @@ use crate::sensor::process::is_followed;
 pub(in crate::sensor) struct Audience<'a> {
     pub(in crate::sensor) interest: Interest<'a>,
     pub(in crate::sensor) view: fn(&EventKind) -> Option<EventKind>,
-    /// Whether they ask which connections a process has when another event happens ([`needs_connections`]).
+    /// Whether they need the connections of a process at another event ([`needs_connections`]).
     pub(in crate::sensor) needs_connections: bool,
 }
 
@@ -46,14 +46,14 @@ struct Matchable<'a> {
 }
 
 impl Matchable<'_> {
-    /// Whether a rule can match events of this name, or those of them whose address lies there.
+    /// Whether a rule can match events of this name, or only those whose address is in this class.
     fn includes(&self, name: &str, place: Option<Place<'_>>) -> bool {
         let kind = self.kinds.iter().find(|kind| kind.name == name);
         kind.is_none_or(|kind| self.audiences.iter().any(|audience| audience.may_match(kind, place)))
     }
 }
 
-/// What may be left out for these audiences, with these hooks.
+/// The filter for these audiences, with these hooks.
 pub(in crate::sensor) fn filter_for(audiences: &[Audience<'_>], hooks: &[HookReport]) -> Filter {
     let matchable = Matchable { audiences, kinds: kinds(true, true) };
     let mut filter = Filter::NONE;
@@ -94,7 +94,7 @@ fn shows_all(hooks: &[HookReport], name: &str) -> bool {
     })
 }
 
-/// The networks of a class, and whether its addresses lie in them or in none of them.
+/// The networks of a class, and whether its addresses are inside or outside them.
 fn networks(reach: Reach) -> (Vec<IpNet>, bool) {
     let of = |reach: Reach| reach.networks().iter().filter_map(|network| network.parse().ok());
     let own: Vec<_> = of(reach).collect();
@@ -193,7 +193,7 @@ mod tests {
             field = 'history_window_start'\nvalue = 'now-7d'\n",
     ];
 
-    /// Both sides know an address's class by the same networks.
+    /// Both sides derive an address's class from the same networks.
     #[test]
     fn classes_are_what_their_networks_say() {
         let mut rng = Rng::with_seed(1);
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// What is left out changes nothing of what rules find, whichever rules these are.
+    /// Filtering changes no alert, for any set of rules.
     #[test]
     fn rules_find_the_same_in_what_is_left() {
         let mut schema = Schema::new();

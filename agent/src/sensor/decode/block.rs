@@ -358,7 +358,7 @@ fn describe_container(container: Option<(Container, bool)>, fields: &mut Fields)
     }
 }
 
-/// What kind of file a descriptor stands for.
+/// The kind of a descriptor's file.
 pub(super) fn descriptor_type(descriptor: Descriptor) -> &'static str {
     /// `/dev/null`'s number.
     const NULL: u32 = 1 << 20 | 3;

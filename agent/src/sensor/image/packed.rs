@@ -1,7 +1,7 @@
 //! Texts as one run leaves them to the next, in JSON that is hardly longer than they are, whatever they hold: a control
 //! character would take six bytes there, and attackers choose what arguments and folders are called.
 //!
-//! A text that needs no escape stands as it is. Any other, and each list, is Base64 behind a mark.
+//! A text that needs no escape is stored as it is. Any other, and each list, is Base64 behind a mark.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

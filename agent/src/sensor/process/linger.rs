@@ -9,10 +9,10 @@ use nix::unistd::Pid;
 use super::state::Life;
 use super::{Key, Process, Table};
 
-/// How long a process is kept after its end, and how many are at most: late records may name it, and alerts ask for it.
+/// How long a process is kept after its end, and how many at most: late records and alerts may refer to it.
 const LINGER_NANOS: u64 = 30_000_000_000;
 const LINGERING_MAX: usize = 2048;
-/// How often it is looked whether processes whose end was lost are gone.
+/// How often processes whose exit record was lost are searched for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 impl Table {

@@ -20,7 +20,7 @@ const SMALL_OWNER_BYTES: usize = PROCESSES_BYTES_MAX / 64;
 /// How much less than the next owner the biggest holds before the next gives up something.
 const STEP_BYTES: usize = PROCESSES_BYTES_MAX / 16;
 
-/// Gives up something of the given owner, or of anybody, until there is enough room.
+/// Evicts something of the given owner, or of any, until there is enough room.
 type Step = fn(&mut Table, &Relief);
 
 /// In the order in which things are needed least.

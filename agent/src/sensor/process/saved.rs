@@ -1,4 +1,4 @@
-//! The process table as one run of the sensor leaves it to the next.
+//! The process table as one run of the sensor stores it for the next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::state::Life;
 use super::{Image, Key, Origin, Process, Table};
 
-/// Everything that is known of processes, but for what can be found out again from it.
+/// The process table, without what can be derived from it.
 #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(in crate::sensor) struct Saved {
     cgroups: Vec<(u64, SmolStr)>,
@@ -76,7 +76,7 @@ impl Table {
         Saved { cgroups, images: images.saved, processes }
     }
 
-    /// Takes in what the run before knew.
+    /// Restores the table of the previous run.
     ///
     /// # Errors
     /// It is of another wire.
@@ -168,7 +168,7 @@ mod tests {
     use super::super::tests::{SECOND, key, table};
     use super::*;
 
-    /// Whatever became of a process, the next run knows it as this one does.
+    /// The next run restores every state that a process can have.
     #[test]
     fn what_is_restored_is_what_was_saved() {
         let mut known = table(&[

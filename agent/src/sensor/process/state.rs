@@ -58,12 +58,12 @@ pub(super) enum Life {
 /// The names of the standard descriptors.
 pub(in crate::sensor) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
 
-/// Whether two descriptors stand for one file. Who writes to it changes.
+/// Whether two descriptors are of one file. Its writers may change.
 pub(in crate::sensor) fn is_same(one: &Descriptor, other: &Descriptor) -> bool {
     (one.inode, one.mode) == (other.inode, other.mode)
 }
 
-/// Whether a descriptor stands for a socket.
+/// Whether a descriptor is a socket's.
 pub(in crate::sensor) fn is_socket(descriptor: &Descriptor) -> bool {
     descriptor.mode & 0o170_000 == 0o140_000
 }
@@ -123,7 +123,7 @@ impl Process {
         !matches!(user_namespace(&self.place), 0 | INITIAL_USER_NAMESPACE)
     }
 
-    /// What the process is, as far as it was looked at.
+    /// The process's state at its last record.
     pub(in crate::sensor) fn state(&self) -> State {
         state_of(&self.credentials, &self.place)
     }

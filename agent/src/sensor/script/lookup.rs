@@ -79,7 +79,7 @@ fn roots(exec: &Exec, table: &Table) -> Vec<PathBuf> {
 struct Root {
     folder: OwnedFd,
     its: Attributes,
-    /// Where it lies below the root of its mount namespace.
+    /// Its path below the root of its mount namespace.
     path: PathBuf,
 }
 
