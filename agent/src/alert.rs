@@ -5,15 +5,21 @@
 //! unchanged in `lapwing.alert.events`. No clock and no host state is read here: the same alert gives the same document.
 
 pub(crate) mod cause;
+mod context;
 mod cut;
+mod document;
 mod form;
+mod incident;
 pub(crate) mod lost;
 mod reason;
 mod statement;
 pub(crate) mod tampered;
 
+pub(crate) use context::Context;
 pub(crate) use cut::ALERT_BYTES_MAX;
+pub(crate) use document::{AlertDocument, BUILDING_BLOCK_KIND};
 pub(crate) use form::Form;
+pub(crate) use incident::{Down, Lost, Tampered, Weight};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,11 +31,6 @@ use lapwing_engine::{Alert, Cause, Event, Fields, Schema, Timestamp, Value, fiel
 use serde_json::{Map, Value as Json, json};
 
 use self::cut::{Cuts, Part, Piece};
-use crate::ledger::AlertDocument;
-use crate::source::Context;
-
-/// The `event.kind` of an alert of a building block rule, which stays on this host. Other alerts have `alert`.
-pub(crate) const BUILDING_BLOCK_KIND: &str = "signal";
 
 /// The ECS version of the document, unless the event has one.
 const ECS_VERSION: &str = "8.11.0";

@@ -16,7 +16,9 @@ pub(crate) type Hash = [u8; 32];
 
 /// Bytes in hexadecimal, in small letters.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: &u8| [byte >> 4, byte & 0xf].map(|digit| char::from(DIGITS[usize::from(digit)]));
+    bytes.iter().flat_map(digits).collect()
 }
 
 /// The hash of a file from where it is to its end, and how many bytes these were. After each part `go_on` gets its bytes and

@@ -17,6 +17,15 @@ pub(crate) fn error_chain(error: &dyn Error) -> String {
     text.replace('\n', " ")
 }
 
+/// The innermost cause of an error, or the error itself where it has none.
+pub(crate) fn root_cause(error: &dyn Error) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,9 @@
 //! From a record to an alert nothing here waits for anybody but the ledger, nothing is locked and no file is read. Others
 //! ask the lane through its inbox, which it looks into between two batches, and while it waits for the ledger.
 
+mod client;
+mod status;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -10,26 +13,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use lapwing_engine::{Alert, Counters, Engine, Event, Exception, Output, Schema, StateChange, Timestamp};
-use serde_json::{Value as Json, json};
-use tokio::sync::{mpsc, oneshot};
+use lapwing_engine::{Alert, Engine, Event, Output, Schema, StateChange, Timestamp};
 
+use self::client::Request;
+pub(crate) use self::client::{LaneClient, Subscriber, Waiting};
 use crate::alert::{self, lost, tampered};
-use crate::budget::{Meter, Taken};
-use crate::clock;
 use crate::evidence::{Delivery, Item, Raised, Stage};
-use crate::ledger::{Change, Checkpoint, LedgerSender};
+use crate::ledger::LedgerSender;
 use crate::source::{Batch, Source};
+use crate::store::{Change, Checkpoint};
 
 /// How long a lane waits for events before it looks into its inbox.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// About how many bytes of alerts, or of what rules hold, are handed over at once.
 const DELIVERY_BYTES_MAX: usize = 512 << 10;
-/// Most rules, and most rows of each, of which the status says what is held back.
-const HELD_BACK_RULES_MAX: usize = 32;
-const HELD_BACK_ROWS_MAX: usize = 5;
-
 /// What a lane is made of.
 pub(crate) struct Lane {
     /// Its name, which is that of its thread too.
@@ -73,90 +71,6 @@ pub(crate) struct LaneHandle {
     pub(crate) thread: JoinHandle<Result<()>>,
     /// For those who ask it something.
     pub(crate) client: LaneClient,
-}
-
-/// Asks a lane.
-#[derive(Clone)]
-pub(crate) struct LaneClient {
-    name: &'static str,
-    inbox: Sender<Request>,
-    beats: Arc<AtomicU64>,
-}
-
-/// A client that subscribed to the events.
-#[derive(Clone)]
-pub(crate) struct Subscriber {
-    /// Where they go; one that does not take them in time misses them.
-    pub(crate) events: mpsc::UnboundedSender<Waiting>,
-    /// What may wait: for this one, and for all.
-    pub(crate) meters: [Arc<Meter>; 2],
-    /// How many it missed.
-    pub(crate) missed: Arc<AtomicU64>,
-    /// Whether it is shown what is going on at the beginning.
-    pub(crate) wants_running: bool,
-}
-
-/// An event that waits for a subscriber, and is charged until it is dropped.
-pub(crate) struct Waiting {
-    event: Arc<Event>,
-    _taken: [Taken; 2],
-}
-
-impl Waiting {
-    /// Nothing where a meter does not allow it.
-    fn new(event: Arc<Event>, meters: &[Arc<Meter>; 2]) -> Option<Self> {
-        let bytes = size_of::<Self>() + event.part_bytes();
-        let [own, all] = meters;
-        let taken = [Taken::try_of(own, bytes)?, Taken::try_of(all, bytes)?];
-        Some(Self { event, _taken: taken })
-    }
-
-    /// The event.
-    pub(crate) fn event(&self) -> &Event {
-        &self.event
-    }
-}
-
-impl Subscriber {
-    /// Shows it an event, which it misses where too much waits for it.
-    fn show(&self, event: &Arc<Event>) {
-        let is_shown = Waiting::new(event.clone(), &self.meters)
-            .is_some_and(|waiting| self.events.send(waiting).is_ok());
-        if !is_shown {
-            self.missed.fetch_add(1, Relaxed);
-        }
-    }
-}
-
-enum Request {
-    Status(oneshot::Sender<Json>),
-    Subscribe(Subscriber),
-}
-
-impl LaneClient {
-    /// Asks how the lane does. The answer is JSON; there is none where the lane has ended.
-    pub(crate) fn status(&self) -> oneshot::Receiver<Json> {
-        let (reply, answer) = oneshot::channel();
-        // A lane that has ended drops the reply.
-        let _ = self.inbox.send(Request::Status(reply));
-        answer
-    }
-
-    /// Sends the lane's events to a subscriber from now on.
-    pub(crate) fn subscribe(&self, subscriber: Subscriber) {
-        // A lane that has ended has no more events.
-        let _ = self.inbox.send(Request::Subscribe(subscriber));
-    }
-
-    /// The lane's name.
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The lane's name, and a number that grows as long as it lives.
-    pub(crate) fn beats(&self) -> (&'static str, u64) {
-        (self.name, self.beats.load(Relaxed))
-    }
 }
 
 impl Lane {
@@ -349,69 +263,6 @@ impl Work {
             }
         }
         self.lane.source.watch(!self.subscribers.is_empty());
-    }
-
-    /// The exceptions for rules that run here, and how often each kept something back.
-    fn exceptions(&self) -> Vec<Json> {
-        let mut listed: Vec<(&Arc<Exception>, u64)> = Vec::new();
-        for RuleView { engine, .. } in &self.lane.rule_views {
-            let is_for_any = |exception: &Exception| engine.rules().any(|rule| exception.is_for(rule));
-            for (exception, kept_back) in engine.exceptions().filter(|(exception, _)| is_for_any(exception)) {
-                match listed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, exception)) {
-                    Some((_, count)) => *count += kept_back,
-                    None => listed.push((exception, kept_back)),
-                }
-            }
-        }
-        let now = clock::now();
-        let exceptions = listed.into_iter().map(|(exception, kept_back)| {
-            json!({
-                "place": format!("{}:{}", exception.file, exception.line),
-                "suppressed_by_exception": kept_back,
-                "owner": exception.owner,
-                "expires": exception.expires.map(|expires| expires.to_string()),
-                "expired": exception.is_over(now),
-            })
-        });
-        exceptions.collect()
-    }
-
-    /// What `max_signals` holds back in time spans that are not over, by rule and by who did what.
-    fn held_back(&self) -> Vec<Json> {
-        let engines = self.lane.rule_views.iter().map(|rule_view| &rule_view.engine);
-        let rules = engines.flat_map(Engine::held_back).take(HELD_BACK_RULES_MAX);
-        let rows = rules.flat_map(|(rule, _, rows)| {
-            rows.into_iter().take(HELD_BACK_ROWS_MAX).map(|row| {
-                let mut listed = alert::cause::held_back(&row);
-                listed["rule"] = rule.name.as_str().into();
-                listed
-            })
-        });
-        rows.collect()
-    }
-
-    fn status(&self) -> Json {
-        let engines = || self.lane.rule_views.iter().map(|rule_view| &rule_view.engine);
-        let sum = |of: fn(&Counters) -> u64| engines().map(|engine| of(&engine.counters())).sum::<u64>();
-        json!({
-            "name": self.lane.name,
-            "rules": engines().map(|engine| engine.rules().count()).sum::<usize>(),
-            "events": self.events,
-            "alerts": self.alerts,
-            "discarded": sum(|counters| counters.discarded),
-            "reorder_buffer_overflow": sum(|counters| counters.released_early),
-            "sequence_bytes": sum(|counters| counters.sequence_bytes),
-            "threshold_bytes": sum(|counters| counters.threshold_bytes),
-            "state_bytes": sum(|counters| counters.state_bytes),
-            "reorder_buffer_bytes": sum(|counters| counters.unordered_bytes),
-            "partial_matches_dropped": sum(|counters| counters.dropped),
-            "suppressed": sum(|counters| counters.suppressed),
-            "held_back": self.held_back(),
-            "evidence": self.evidence.status(),
-            "learned_bytes": sum(|counters| counters.learned_bytes),
-            "exceptions": self.exceptions(),
-            "source": self.lane.source.status(),
-        })
     }
 }
 

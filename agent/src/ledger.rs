@@ -23,9 +23,9 @@ use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 use tokio::sync::{oneshot, watch};
 
+use crate::alert::AlertDocument;
 use crate::budget::Taken;
-use crate::store::Spooled;
-pub(crate) use crate::store::{AlertDocument, Change};
+use crate::store::{Change, Checkpoint, Spooled};
 use crate::trace::Trace;
 use crate::{alert_log, store};
 
@@ -42,15 +42,6 @@ const HUNG_MAX: Duration = Duration::from_secs(1);
 /// How many rows of state are read at once.
 const ROWS_READ_MAX: usize = 1024;
 
-/// What a source wants remembered about a batch once its alerts are safe.
-#[derive(Default)]
-pub(crate) struct Checkpoint {
-    /// Rows such as the source's cursor, written in the same transaction as the alerts.
-    pub(crate) changes: Vec<Change>,
-    /// Called after that transaction is on disk: to delete the queue message, say.
-    pub(crate) done: Option<Box<dyn FnOnce() + Send>>,
-}
-
 /// What becomes durable together: first the alerts' lines in the log, synced; then, in one transaction, the
 /// alerts in the spool and all changes.
 #[derive(Default)]
@@ -59,13 +50,6 @@ pub(crate) struct Commit {
     pub(crate) alerts: Vec<AlertDocument>,
     /// State of rules that changed with these alerts, and the source's checkpoint.
     pub(crate) checkpoint: Checkpoint,
-}
-
-impl Checkpoint {
-    /// What it takes in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        self.changes.iter().map(Change::bytes).sum()
-    }
 }
 
 impl Commit {

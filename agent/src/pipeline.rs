@@ -12,6 +12,9 @@
 //! their time to deliver it; then all is over. Each of these has its time, and a thread that hangs is left behind, so
 //! that all is over after [`END_MAX`] whatever the disk and upstream do.
 
+mod restored;
+mod status;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
@@ -22,21 +25,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lapwing_engine::detect::{Indicators, Limits, Weights};
-use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, StateChange, field};
-use serde_json::json;
+use lapwing_engine::{Engine, Exception, Exceptions, Loaded, Options, Rule, Schema, field};
 
+use self::restored::Settled;
+use self::status::About;
 use crate::config::Config;
-use crate::control::Server;
 use crate::integrity::{self, Plan, Rows, Written};
 use crate::lane::{self, Bell, EventView, Lane, LaneClient, LaneHandle, RuleView};
-use crate::ledger::{self, Change, LedgerClient, LedgerSender, Settings};
+use crate::ledger::{self, LedgerClient, LedgerSender, Settings};
 use crate::runtime::{self, AsyncRuntime, RuntimeThread, join_by};
 use crate::sensor::{self, LAST_SEEN_SCOPE, Sensor, StoredFds, Wanted, as_auditd};
-use crate::sink::{self, Sink};
 use crate::source::Source;
 use crate::source::cloudtrail::{CloudTrail, Control};
+use crate::store::Change;
 use crate::trace::Trace;
-use crate::{clock, coverage, indicators, privileges, report, rules, store, streams, trim_rss};
+use crate::{clock, coverage, indicators, privileges, report, rules, sink, store, streams, trim_rss};
 
 /// The scope of the store's rows about the files that the agent loaded.
 const FILES_SCOPE: &str = "files";
@@ -430,93 +433,5 @@ impl Lanes<'_> {
         let (source, schema, ledger) = (Box::new(source), self.schema.clone(), self.sender.clone());
         let bell = Bell(self.bell.clone());
         Lane { name, source, schema, rule_views, ledger, quiet }.start(bell)
-    }
-}
-
-/// What becomes of rows that an earlier version wrote, or for which there is no room, on its way to the ledger.
-struct Settled<'a> {
-    client: &'a LedgerClient,
-    changes: Vec<Change>,
-    bytes: usize,
-    count: usize,
-}
-
-impl<'a> Settled<'a> {
-    /// How much is handed over at once.
-    const BYTES_MAX: usize = 256 << 10;
-
-    fn new(client: &'a LedgerClient) -> Self {
-        Self { client, changes: Vec::new(), bytes: 0, count: 0 }
-    }
-
-    fn take(&mut self, changes: Vec<StateChange>) {
-        for StateChange { rule_id, change } in changes {
-            self.count += usize::from(change.value.is_none());
-            self.bytes += change.key.len() + change.value.as_ref().map_or(0, Vec::len);
-            self.changes.push(Change { scope: lane::scope(&rule_id), key: change.key, value: change.value });
-        }
-        if self.bytes >= Self::BYTES_MAX {
-            self.hand_over();
-        }
-    }
-
-    fn hand_over(&mut self) {
-        self.bytes = 0;
-        self.client.change(std::mem::take(&mut self.changes));
-    }
-
-    fn finish(mut self) {
-        if !self.changes.is_empty() {
-            self.hand_over();
-        }
-        if self.count > 0 {
-            tracing::info!(
-                "{} rows of the rules' state are shortened, or dropped for lack of room",
-                self.count
-            );
-        }
-    }
-}
-
-/// The part of the status that is not of a lane.
-struct About<'a> {
-    config: &'a Config,
-    loaded: &'a Loaded,
-    exceptions_refused: usize,
-    schema: &'a Arc<Schema>,
-    sinks: &'a [Sink],
-    started: Instant,
-}
-
-impl About<'_> {
-    /// Opens the control socket, by which others know that the agent runs. What can fail comes before it, and signals are caught
-    /// before it: a client that finds it may end the agent.
-    fn serve(&self, runtime: &AsyncRuntime, lanes: &[LaneClient], ledger: &LedgerClient) -> Result<()> {
-        let started = self.started;
-        let refused = self.loaded.refused();
-        let enabled = self.loaded.rules.iter().filter(|rule| rule.enabled).count();
-        let rules = json!({
-            "loaded": self.loaded.rules.len(),
-            "enabled": enabled,
-            "refused_files": refused,
-            "refused_exceptions": self.exceptions_refused,
-        });
-        let sinks: Vec<_> = self.sinks.iter().map(Sink::status).collect();
-        let ledger = ledger.clone();
-        let status = move || {
-            json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "pid": std::process::id(),
-                "uptime_seconds": started.elapsed().as_secs(),
-                "rules": rules,
-                "ledger": ledger.report(),
-                "sinks": sinks.iter().map(|sink| sink.report()).collect::<Vec<_>>(),
-            })
-        };
-        let runtime = runtime.handle();
-        let _entered = runtime.enter();
-        let server = Server::bind(&self.config.control.socket, lanes.to_vec(), self.schema.clone(), status)?;
-        runtime.spawn(server.run());
-        Ok(())
     }
 }

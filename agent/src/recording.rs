@@ -9,17 +9,17 @@
 //! others, so that what was written before a kill can be read. The rest are frames that other readers skip, in which a
 //! JSON object has what is recorded and by what, how many events were missed at this place, or the end.
 
-use std::io::{self, BufReader, Cursor, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod reader;
+mod writer;
 
-use lapwing_engine::{Event, Schema, Timestamp};
+use std::io;
+
+use lapwing_engine::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::CParameter;
 
-use crate::source::Zstd;
+pub(crate) use self::reader::{Begun, RecordingNotes, begin};
+pub(crate) use self::writer::{Recorder, write_line};
 
 /// The version of this format; a reader refuses a newer one.
 const VERSION: u32 = 1;
@@ -28,16 +28,7 @@ const MAGIC: [u8; 4] = 0x184d_2a5c_u32.to_le_bytes();
 /// What its content begins with at the head of a recording.
 const HEAD: &[u8] = b"{\"lapwing_recording\":";
 /// Most bytes of such a frame's content.
-pub(crate) const NOTE_BYTES_MAX: u32 = 64 * 1024;
-/// How many bytes of lines are gathered for one frame; a longer line is a frame by itself.
-const FRAME_BYTES: usize = 1 << 20;
-/// How long lines are gathered at most: a kill loses no more.
-const FRAME_AGE_MAX: Duration = Duration::from_secs(1);
-/// How hard it is compressed: as hard as is still faster than events can be made.
-const LEVEL: i32 = 3;
-/// How much a frame may hold that is read, with room for a long line.
-const FRAME_BYTES_MAX: usize = 16 << 20;
-
+const NOTE_BYTES_MAX: u32 = 64 * 1024;
 /// What is recorded, and by what.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Head {
@@ -82,42 +73,6 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
-/// Writes a recording.
-pub(crate) struct Recorder<W> {
-    out: W,
-    compressor: Compressor<'static>,
-    lines: Vec<u8>,
-    /// When the first of them came.
-    since: Instant,
-    written: Written,
-}
-
-/// Reads a recording's events, as lines.
-pub(crate) struct RecordingReader<R: Read> {
-    zstd: Zstd<BufReader<R>>,
-    notes_read: Arc<Mutex<RecordingNotes>>,
-    /// The frame that is read, whole and checked.
-    frame: Cursor<Vec<u8>>,
-    is_over: bool,
-}
-
-/// What a recording's notes have said so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RecordingNotes {
-    /// How many events were missed when it was recorded.
-    pub(crate) missed: u64,
-    /// Whether its end was read.
-    is_ended: bool,
-}
-
-/// A stream of which it is known whether it is a recording.
-pub(crate) enum Begun<R: Read> {
-    /// It is; its header, its lines, and its notes.
-    Recording(Box<Head>, Box<RecordingReader<R>>, Arc<Mutex<RecordingNotes>>),
-    /// It is not: the stream from its beginning.
-    Other(io::Chain<Cursor<Vec<u8>>, R>),
-}
-
 /// Why a recording cannot be read.
 #[derive(Debug, Error)]
 pub(crate) enum RecordingError {
@@ -142,173 +97,13 @@ impl Head {
     }
 }
 
-impl<W: Write> Recorder<W> {
-    /// Begins a recording.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(crate) fn new(out: W, head: &Head) -> io::Result<Self> {
-        let mut compressor = Compressor::new(LEVEL)?;
-        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-        let (lines, since) = (Vec::with_capacity(FRAME_BYTES), Instant::now());
-        let mut recorder = Self { out, compressor, lines, since, written: Written::default() };
-        recorder.note(head)?;
-        Ok(recorder)
-    }
-
-    /// Records an event: one line with its end.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(crate) fn event(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.lines.is_empty() {
-            self.since = Instant::now();
-        }
-        self.lines.extend_from_slice(line);
-        self.written.events += 1;
-        if self.lines.len() >= FRAME_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    /// Records that events were missed here.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(crate) fn missed(&mut self, events: u64) -> io::Result<()> {
-        self.flush()?;
-        self.written.missed += events;
-        self.note(&Note::Missed(events))
-    }
-
-    /// Writes what has waited long enough.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(crate) fn tick(&mut self) -> io::Result<()> {
-        if self.since.elapsed() >= FRAME_AGE_MAX { self.flush() } else { Ok(()) }
-    }
-
-    /// What was written so far.
-    pub(crate) fn written(&self) -> Written {
-        self.written
-    }
-
-    /// Ends the recording, and returns where it was written to.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub(crate) fn end(mut self) -> io::Result<(W, Written)> {
-        self.flush()?;
-        self.note(&Note::End { events: self.written.events })?;
-        self.out.flush()?;
-        Ok((self.out, self.written))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.lines.is_empty() {
-            return Ok(());
-        }
-        let frame = self.compressor.compress(&self.lines)?;
-        self.lines.clear();
-        self.write(&frame)
-    }
-
-    fn note(&mut self, note: &impl Serialize) -> io::Result<()> {
-        let content = serde_json::to_vec(note)?;
-        let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
-        self.write(&[&MAGIC[..], &length.to_le_bytes(), &content].concat())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.written.bytes += bytes.len() as u64;
-        self.out.write_all(bytes)
-    }
-}
-
-/// Writes an event as a line.
-pub(crate) fn write_line(event: &Event, schema: &Schema, line: &mut Vec<u8>) {
-    event.write_json(schema, line);
-    line.push(b'\n');
-}
-
-/// Looks at the beginning of a stream.
-///
-/// # Errors
-/// It is a recording that cannot be read, or the stream cannot be.
-pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> {
-    let mut first = Vec::new();
-    (&mut reader).take((MAGIC.len() + 4 + HEAD.len()) as u64).read_to_end(&mut first)?;
-    let length = match first.strip_prefix(&MAGIC).and_then(<[u8]>::split_first_chunk) {
-        Some((length, content)) if content == HEAD => u32::from_le_bytes(*length).min(NOTE_BYTES_MAX),
-        _ => return Ok(Begun::Other(Cursor::new(first).chain(reader))),
-    };
-    let mut content = HEAD.to_vec();
-    (&mut reader).take(u64::from(length).saturating_sub(HEAD.len() as u64)).read_to_end(&mut content)?;
-    // Another version's head may say other things.
-    let format = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
-    let Format { lapwing_recording: format } = format;
-    if format > VERSION {
-        return Err(RecordingError::Version(format));
-    }
-    let head = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
-    let notes_read = Arc::<Mutex<RecordingNotes>>::default();
-    let notes = notes_read.clone();
-    let zstd = Zstd::with_notes(BufReader::new(reader), MAGIC, FRAME_BYTES_MAX as u64, move |content| {
-        let mut notes_read = notes.lock().unwrap_or_else(PoisonError::into_inner);
-        match serde_json::from_slice(content)? {
-            Note::Missed(events) => notes_read.missed = notes_read.missed.saturating_add(events),
-            Note::End { .. } => notes_read.is_ended = true,
-        }
-        Ok(())
-    });
-    let recording =
-        RecordingReader { zstd, notes_read: notes_read.clone(), frame: Cursor::default(), is_over: false };
-    Ok(Begun::Recording(Box::new(head), Box::new(recording), notes_read))
-}
-
-/// The one thing that the heads of all versions say.
-#[derive(Deserialize)]
-struct Format {
-    lapwing_recording: u32,
-}
-
-impl<R: Read> RecordingReader<R> {
-    /// Goes to the next frame; false at the end.
-    fn advance(&mut self) -> io::Result<bool> {
-        self.frame.set_position(0);
-        let is_there = self.zstd.frame(self.frame.get_mut(), FRAME_BYTES_MAX)?;
-        let is_ended = self.notes_read.lock().unwrap_or_else(PoisonError::into_inner).is_ended;
-        if is_there || is_ended { Ok(is_there) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-}
-
-impl<R: Read> Read for RecordingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let length = self.frame.read(buffer)?;
-            if length > 0 || buffer.is_empty() || self.is_over {
-                return Ok(length);
-            }
-            let advanced = self.advance();
-            self.is_over = !matches!(advanced, Ok(true));
-            if let Err(error) = advanced {
-                self.frame.get_mut().clear();
-                // Of kinds that readers of other streams do not give words of their own.
-                return Err(io::Error::other(match error.kind() {
-                    io::ErrorKind::UnexpectedEof => {
-                        "the recording is truncated: its end is missing, and possibly its last events"
-                            .to_owned()
-                    }
-                    _ => format!("the recording is corrupt from here on: {error}"),
-                }));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use lapwing_engine::Fields;
+    use std::io::Read as _;
 
+    use lapwing_engine::{Event, Fields, Schema};
+
+    use super::writer::FRAME_BYTES;
     use super::*;
 
     fn head() -> Head {

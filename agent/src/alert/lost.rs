@@ -11,9 +11,9 @@ use lapwing_engine::rule::Severity;
 use lapwing_engine::{Dropped, Event, Fields, Schema, Timestamp};
 use serde_json::json;
 
+use super::document::AlertDocument;
+use super::incident::{Down, Lost};
 use super::statement::{OwnRule, Statement};
-use crate::ledger::AlertDocument;
-use crate::source::{Down, Lost};
 
 /// Time without losses after which an episode is over.
 const CALM: Duration = Duration::from_secs(10);

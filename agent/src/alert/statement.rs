@@ -6,9 +6,9 @@ use lapwing_engine::{Event, Schema, Timestamp, field};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
+use super::document::AlertDocument;
 use super::{Heading, describe_agent, object};
 use crate::digest::hex;
-use crate::ledger::AlertDocument;
 
 /// A rule of the agent itself.
 pub(super) struct OwnRule {

@@ -4,9 +4,9 @@ use lapwing_engine::Schema;
 use lapwing_engine::rule::Severity;
 use serde_json::json;
 
+use super::document::AlertDocument;
+use super::incident::{Tampered, Weight};
 use super::statement::{OwnRule, Statement};
-use crate::ledger::AlertDocument;
-use crate::source::{Tampered, Weight};
 
 static RULE: OwnRule = OwnRule {
     id: "4b0c2f5e-53c1-4d54-8d2b-9a6f0f3f7c21",

@@ -31,10 +31,11 @@ use lapwing_engine::{Alert, Schema};
 use serde_json::{Value as Json, json};
 
 use self::work::Work;
+use crate::alert::{AlertDocument, Context};
 use crate::budget::{Meter, Taken};
-use crate::ledger::{AlertDocument, Checkpoint, LedgerSender};
+use crate::ledger::LedgerSender;
 use crate::program::{self, Missing, Program};
-use crate::source::Context;
+use crate::store::Checkpoint;
 
 /// Maximum time that an alert waits for its evidence.
 const WAIT_MAX: Duration = Duration::from_millis(250);

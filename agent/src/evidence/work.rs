@@ -18,12 +18,12 @@ use super::{
     READERS_MAX, Raised, WAIT_MAX, WAITING_BYTES_MAX,
 };
 use crate::alert;
+use crate::alert::{AlertDocument, Context};
 use crate::budget::Taken;
 use crate::clock;
 use crate::digest::{Hash, hex};
-use crate::ledger::{AlertDocument, Commit, LedgerSender};
+use crate::ledger::{Commit, LedgerSender};
 use crate::program::{Missing, Program};
-use crate::source::Context;
 
 /// The stage's state.
 pub(super) struct Work {

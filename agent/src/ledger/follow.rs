@@ -5,14 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use bytes::Bytes;
 use lapwing_engine::Timestamp;
-use serde::Deserialize;
 
-use super::AlertDocument;
+use crate::alert::AlertDocument;
 use crate::alert_log::{Forward, Position};
+use crate::clock;
 use crate::store::{DocumentLocation, LogCursor, Store};
-use crate::{alert, clock};
 
 /// How much of the log is taken over in one transaction.
 const FOLLOW_BYTES_MAX: usize = 4 << 20;
@@ -107,30 +105,9 @@ fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
     Ok(changes.commit()?)
 }
 
-/// Reads a line of the log as far as delivery needs it. What is no alert was torn by a crash, or put there by
-/// others.
+/// Reads a line of the log; what is not an alert was torn by a crash, or written by others.
 fn read(line: &[u8]) -> Option<AlertDocument> {
-    #[derive(Deserialize)]
-    struct Line {
-        #[serde(rename = "@timestamp")]
-        time: String,
-        event: Event,
-    }
-    #[derive(Deserialize)]
-    struct Event {
-        id: String,
-        #[serde(default)]
-        kind: String,
-    }
-    let read = serde_json::from_slice(line).ok();
-    let alert = read.and_then(|Line { time, event }| {
-        Some(AlertDocument {
-            id: event.id,
-            time: Timestamp::parse(&time)?,
-            json: Bytes::copy_from_slice(line),
-            local: event.kind == alert::BUILDING_BLOCK_KIND,
-        })
-    });
+    let alert = AlertDocument::parse(line);
     if alert.is_none() {
         tracing::warn!("skipping a line of {} bytes in the alert log: not an alert", line.len());
     }

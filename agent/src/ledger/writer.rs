@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, after, at, never, select_biased};
 use lapwing_engine::Timestamp;
 use tokio::sync::watch;
 
+pub(super) use self::held::HELD_BYTES_MAX;
 use self::held::{Cursors, Held};
 use super::follow::{self, Taken};
 use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status, Weighed};
@@ -30,8 +31,6 @@ use crate::trace::Trace;
 
 /// How much is taken from the inbox before it is written.
 const TAKEN_BYTES_MAX: usize = 1 << 20;
-/// How much is held that the disk does not take, before commits wait.
-pub(super) const HELD_BYTES_MAX: usize = 6 << 20;
 /// How long after a failure the disk is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often some of the rows are deleted that were left behind when the store was opened.

@@ -16,8 +16,8 @@ use super::image::Image;
 use super::process::{Process, STDIO, Table, is_socket};
 use super::script::Script;
 use super::{snapshot, thread};
+use crate::alert::Context;
 use crate::program::{Descriptor, FileKey, Missing, Program, is_fresh};
-use crate::source::Context;
 
 /// Most processes that are checked for whether they hold a connection, beside the one that made it: those that it made
 /// last.

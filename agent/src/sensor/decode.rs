@@ -32,7 +32,7 @@ use super::pipe;
 use super::process::{Changes, Key, Process, STDIO, Table, is_same};
 use super::tamper::Report;
 use crate::action::{ACTIONS, Action, Direction, Row};
-use crate::source::{Down, Tampered, Weight};
+use crate::alert::{Down, Tampered, Weight};
 
 /// Builds events from records.
 pub(super) struct Decoder {

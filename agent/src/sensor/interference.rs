@@ -9,8 +9,8 @@ use super::handover;
 use super::hook::{HookReport, HookState, PTRACE};
 use super::tamper::{Report, Subject};
 use super::{own, touched, who};
+use crate::alert::{Tampered, Weight};
 use crate::integrity::{FileChange, Integrity, Outcome};
-use crate::source::{Tampered, Weight};
 
 /// How long a wait for records must take to be reported: it is meant to take hundredths of a second.
 const STALL_NANOS: u64 = 10_000_000_000;

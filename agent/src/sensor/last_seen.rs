@@ -9,7 +9,7 @@ use lapwing_engine::Timestamp;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::ledger::{Change, Checkpoint};
+use crate::source::{Change, Checkpoint};
 
 /// Where the store keeps it.
 pub(crate) const SCOPE: &str = "sensor";

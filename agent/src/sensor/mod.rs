@@ -109,8 +109,9 @@ use self::status::{HandoverCounts, recursion_misses};
 use self::tamper::Tamper;
 use self::touched::StopSignal;
 use crate::action::record_name;
+use crate::alert::{Context, Down, Lost};
 use crate::integrity::Integrity;
-use crate::source::{Batch, Context, Down, Lost, Source};
+use crate::source::{Batch, Source};
 
 /// How long a stopping agent waits for kernel programs that still run after their links have ended.
 const REST_WAIT: Duration = Duration::from_secs(1);

@@ -8,7 +8,8 @@ use super::last_seen::PreviousRun;
 use super::process::Key;
 use super::status::HandoverCounts;
 use super::{clock, touched};
-use crate::source::{Batch, Down};
+use crate::alert::Down;
+use crate::source::Batch;
 
 /// Most events of the snapshot in one batch.
 const SNAPSHOT_BATCH: usize = 256;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::mem::discriminant;
 
 use super::process::Key;
-use crate::source::Weight;
+use crate::alert::Weight;
 
 /// How long an act stays in the status after it was done.
 const ACT_NANOS: u64 = 600_000_000_000;

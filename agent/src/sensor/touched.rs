@@ -8,7 +8,7 @@ use super::handover;
 use super::process::Key;
 use super::record::Record;
 use super::tamper::{Report, Subject};
-use crate::source::Weight;
+use crate::alert::Weight;
 
 /// Signals that end or reload the agent in order, or that the kernel sends in the course of things.
 const ORDERLY: [Signal; 11] = [

@@ -12,13 +12,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::parcel::{Failure, Round};
 use super::waiting::Waiting;
 use super::{Answer, Sink, Target, Trouble, Verdict, dead_letter};
+use crate::backoff::Backoff;
 use crate::ledger::LedgerClient;
 use crate::store::Spooled;
 
+/// Longest delay before the first retry.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 /// How long a sink may go on delivering when the agent stops.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// How many alerts are read at least, where there are so many: what upstream says of one is compared with others.
@@ -44,7 +46,7 @@ pub(super) async fn deliver(sink: Sink, ledger: LedgerClient) {
         ended(spooled.clone()).await;
         tokio::time::sleep(FLUSH_MAX).await;
     };
-    let backoff = Backoff::new(sink.retry_delay_max);
+    let backoff = Backoff::full_jitter(RETRY_DELAY_MIN, sink.retry_delay_max);
     let waiting = Waiting::open(&sink.dead_letters_in, &sink.name, sink.retry_delay_max);
     let mut courier =
         Courier { backoff, waiting, sink, ledger, spooled: spooled.clone(), delivered: 0, target: None };

@@ -2,7 +2,6 @@
 //! words that say what to do.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -19,10 +18,9 @@ use serde::Deserialize;
 use super::Trouble;
 use super::secret::Secret;
 use crate::bounded::{self, SETTING_BYTES_MAX};
-use crate::clock;
+use crate::error_chain::root_cause;
+use crate::{clock, http_client};
 
-/// How long a connection may take to come about.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// How much of an answer is read.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// How much of an answer goes into a message.
@@ -202,17 +200,9 @@ impl Http {
     }
 
     fn build(&self) -> Result<Client> {
-        // It is an error to install it twice, and all the same to us.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let config = &self.config;
-        let mut builder = Client::builder()
-            .user_agent(concat!("lapwing/", env!("CARGO_PKG_VERSION")))
-            .timeout(config.timeout)
-            .connect_timeout(CONNECT_WAIT)
-            .http1_only()
-            .pool_max_idle_per_host(1)
-            // A redirect would be followed with another method, or to a host that is not configured.
-            .redirect(reqwest::redirect::Policy::none());
+        let mut builder =
+            http_client::builder().timeout(config.timeout).http1_only().pool_max_idle_per_host(1);
         if let Some(path) = &config.ca_file {
             let pem = bounded::read(path, SETTING_BYTES_MAX)
                 .with_context(|| format!("`http.ca_file`: cannot read {}", path.display()))?;
@@ -345,16 +335,10 @@ fn wait_of(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(time.as_second() - clock::now().as_millis() / 1000).unwrap_or(0)))
 }
 
-/// An error's causes, without the URL, which may hold a secret token.
+/// An error's innermost cause, without the URL, which may hold a secret token.
 fn explain(place: &str, error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        causes.push(inner.to_string());
-        cause = inner.source();
-    }
-    // Outer causes repeat the inner ones' kinds; the last says it.
-    let last = causes.pop().unwrap_or_else(|| error.to_string());
+    // Outer causes only repeat the kinds of the inner ones.
+    let last = root_cause(error);
     let what = if error.is_timeout() { "does not answer in time" } else { "cannot be reached" };
     let cure = match &last {
         last if last.contains("UnknownIssuer") => {

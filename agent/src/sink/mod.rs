@@ -6,7 +6,6 @@
 //! while it takes others is dead-lettered, in a file, with the reason. A sink knows no rule and no source, and nothing
 //! waits for it.
 
-mod backoff;
 pub(crate) mod dead_letter;
 mod delivery;
 mod elasticsearch;

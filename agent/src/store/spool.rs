@@ -10,18 +10,14 @@ use std::cell::Cell;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{AlertDocument, Changes, Store};
+use super::changes::Changes;
+use super::extent::Extent;
+use crate::alert::AlertDocument;
 
 /// How many alerts are known by their ids, newest first; an older one that is raised again is a new one.
 const ALERTS_KNOWN_MAX: i64 = 100_000;
 /// How many alerts come before those that are too old are looked for.
 const ALERTS_BETWEEN_PRUNES: i64 = 1024;
-/// How many free pages the file keeps for what comes; the others are given back.
-const FREE_PAGES_KEPT: i64 = 4096;
-
-/// How many pages are given back with one change.
-const GIVEN_BACK_AT_ONCE: i64 = 1024;
-
 // Values of the column `place`.
 const DONE: i64 = 0;
 const SPOOLED: i64 = 1;
@@ -47,182 +43,56 @@ pub(crate) enum DocumentLocation {
     Log,
 }
 
-/// How much is in the spool; kept in memory, so that no commit counts rows.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Extent {
-    bytes: u64,
+/// Opens the spool of a store for sinks of these names.
+///
+/// # Errors
+/// The store cannot be read or written.
+pub(super) fn open(
+    connection: &mut Connection,
     bytes_max: u64,
-    count: u64,
-    /// Alerts whose documents are in the log only.
-    waiting: u64,
-    /// Alerts that were lost upstream because the log no longer had them.
-    missed: u64,
-    /// Alerts of this run that are to be delivered, without those that were missed.
-    arrived: i64,
-    /// How much was in the spool when something last did not fit.
-    refused: u64,
-    sinks: usize,
-    /// Up to here every sink has delivered.
-    released: i64,
-    last: i64,
-    pruned: i64,
-}
-
-impl Extent {
-    pub(super) fn open(
-        connection: &mut Connection,
-        bytes_max: u64,
-        sinks: &[String],
-    ) -> rusqlite::Result<Self> {
-        let transaction = connection.transaction()?;
-        let last = transaction
-            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'alert'", [], |row| row.get(0))
-            .optional()?
-            .unwrap_or(0);
-        // A sink may have delivered from memory what never came here: its number is not used again.
-        let delivered: Option<i64> =
-            transaction.query_row("SELECT max(sequence) FROM cursor", [], |row| row.get(0))?;
-        let last = last.max(delivered.unwrap_or(0));
-        for sink in transaction
-            .prepare("SELECT sink FROM cursor")?
-            .query_map([], |row| row.get::<_, String>(0))?
-            .collect::<rusqlite::Result<Vec<_>>>()?
-        {
-            if !sinks.contains(&sink) {
-                tracing::warn!("sink {sink} is no longer configured: its undelivered alerts are dropped");
-                transaction.execute("DELETE FROM cursor WHERE sink = ?1", [sink])?;
-            }
+    sinks: &[String],
+) -> rusqlite::Result<Extent> {
+    let transaction = connection.transaction()?;
+    let last = transaction
+        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'alert'", [], |row| row.get(0))
+        .optional()?
+        .unwrap_or(0);
+    // A sink may have delivered from memory what never came here: its number is not used again.
+    let delivered: Option<i64> =
+        transaction.query_row("SELECT max(sequence) FROM cursor", [], |row| row.get(0))?;
+    let last = last.max(delivered.unwrap_or(0));
+    for sink in transaction
+        .prepare("SELECT sink FROM cursor")?
+        .query_map([], |row| row.get::<_, String>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?
+    {
+        if !sinks.contains(&sink) {
+            tracing::warn!("sink {sink} is no longer configured: its undelivered alerts are dropped");
+            transaction.execute("DELETE FROM cursor WHERE sink = ?1", [sink])?;
         }
-        for sink in sinks {
-            transaction.execute(
-                "INSERT OR IGNORE INTO cursor (sink, sequence) VALUES (?1, ?2)",
-                params![sink, last],
-            )?;
-        }
-        let of = |place| extent(&transaction, place, 0, i64::MAX);
-        let ((count, bytes), (waiting, _)) = (of(SPOOLED)?, of(LOGGED)?);
-        let after = Self {
-            bytes,
-            bytes_max,
-            count,
-            waiting,
-            sinks: sinks.len(),
-            last,
-            refused: u64::MAX,
-            ..Self::default()
-        };
-        let mut spool = Self::default();
-        let mut changes = Changes {
-            transaction,
-            spool: &mut spool,
-            after,
-            rows_dropped: &mut 0,
-            rows_refused: Cell::new(0),
-        };
-        changes.release()?;
-        changes.commit()?;
-        Ok(spool)
     }
-}
-
-impl Extent {
-    /// The number of the newest alert, delivered or not.
-    pub(super) fn last(&self) -> i64 {
-        self.last
+    for sink in sinks {
+        transaction
+            .execute("INSERT OR IGNORE INTO cursor (sink, sequence) VALUES (?1, ?2)", params![sink, last])?;
     }
-}
-
-impl Store {
-    /// Whether an alert of this id was taken before.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub(crate) fn knows(&self, id: &str) -> rusqlite::Result<bool> {
-        self.connection.prepare_cached("SELECT 1 FROM alert WHERE id = ?1")?.exists([id])
-    }
-
-    /// Up to which alert a sink has delivered.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub(crate) fn cursor(&self, sink: &str) -> rusqlite::Result<i64> {
-        let cursor = self
-            .connection
-            .prepare_cached("SELECT sequence FROM cursor WHERE sink = ?1")?
-            .query_row([sink], |row| row.get(0))
-            .optional()?;
-        Ok(cursor.unwrap_or(0))
-    }
-
-    /// The alerts after number `after`, in order, as many as fit; always at least one where there is one. One
-    /// whose document is in the log only ends the list.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub(crate) fn read(
-        &self,
-        after: i64,
-        count_max: usize,
-        bytes_max: usize,
-    ) -> rusqlite::Result<Vec<Spooled>> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT sequence, id, document FROM alert WHERE place <> 0 AND sequence > ?1 ORDER BY sequence",
-        )?;
-        let mut rows = statement.query([after])?;
-        let (mut alerts, mut bytes) = (Vec::new(), 0);
-        while alerts.len() < count_max {
-            let Some(row) = rows.next()? else { break };
-            let Some(document) = row.get_ref(2)?.as_blob_or_null()? else { break };
-            bytes += document.len();
-            if bytes > bytes_max && !alerts.is_empty() {
-                break;
-            }
-            let json = Bytes::copy_from_slice(document);
-            alerts.push(Spooled { sequence: row.get(0)?, id: row.get(1)?, json });
-        }
-        Ok(alerts)
-    }
-
-    /// The number of the newest alert, delivered or not.
-    pub(crate) fn last(&self) -> i64 {
-        self.spool.last
-    }
-
-    /// How many alerts are in the spool, and their bytes.
-    pub(crate) fn spooled(&self) -> (u64, u64) {
-        (self.spool.count, self.spool.bytes)
-    }
-
-    /// How many alerts are to be delivered whose documents are in the log only.
-    pub(crate) fn waiting(&self) -> u64 {
-        self.spool.waiting
-    }
-
-    /// How many alerts of this run are to be delivered, without those that were missed.
-    pub(crate) fn arrived(&self) -> i64 {
-        self.spool.arrived
-    }
-
-    /// How many alerts after number `after` are to be delivered.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub(crate) fn undelivered(&self, after: i64) -> rusqlite::Result<i64> {
-        let select = "SELECT count(*) FROM alert WHERE place <> 0 AND sequence > ?1";
-        self.connection.prepare_cached(select)?.query_row([after], |row| row.get(0))
-    }
-
-    /// How many alerts of this run can no longer be delivered: the log was rotated away.
-    pub(crate) fn missed(&self) -> u64 {
-        self.spool.missed
-    }
-
-    /// Whether documents from the log may be taken again: the spool is half empty, so that the log is not
-    /// read for every alert that leaves it.
-    pub(crate) fn has_room(&self) -> bool {
-        let Extent { bytes, bytes_max, refused, .. } = self.spool;
-        bytes == 0 || (bytes <= bytes_max / 2 && bytes < refused)
-    }
+    let of = |place| extent(&transaction, place, 0, i64::MAX);
+    let ((count, bytes), (waiting, _)) = (of(SPOOLED)?, of(LOGGED)?);
+    let after = Extent {
+        bytes,
+        bytes_max,
+        count,
+        waiting,
+        sinks: sinks.len(),
+        last,
+        refused: u64::MAX,
+        ..Extent::default()
+    };
+    let mut spool = Extent::default();
+    let mut changes =
+        Changes { transaction, spool: &mut spool, after, rows_dropped: &mut 0, rows_refused: Cell::new(0) };
+    changes.release()?;
+    changes.commit()?;
+    Ok(spool)
 }
 
 impl Changes<'_> {
@@ -368,19 +238,6 @@ impl Changes<'_> {
         self.after.waiting = self.after.waiting.saturating_sub(waiting);
         Ok(())
     }
-}
-
-/// Gives the file system back some of what a long outage or a flood took. Returns whether there was any.
-pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
-    let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    if free <= 2 * FREE_PAGES_KEPT {
-        return Ok(false);
-    }
-    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({GIVEN_BACK_AT_ONCE})"))?;
-    // Each step gives back one page.
-    let mut steps = vacuum.query([])?;
-    while steps.next()?.is_some() {}
-    Ok(true)
 }
 
 /// How many alerts after one number and up to another have this place, and their documents' bytes.

@@ -5,7 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
+use std::path::Path;
+
+use anyhow::Result;
+use rusqlite::Connection;
+
+use super::error::is_damage;
 use super::*;
+use crate::alert::AlertDocument;
 use crate::testing::{alert, id};
 
 fn open(directory: &Path, size_max: u64, sinks: &[&str]) -> Result<Store> {
@@ -167,8 +174,12 @@ fn what_rules_learned_is_looked_at_for_damage_in_a_large_store_too() {
         bytes[(page - 1) * 4096..page * 4096].fill(0xa5);
         fs::write(&path, &bytes).unwrap();
         let connection = Connection::open(&path).unwrap();
-        assert_eq!(super::check(&connection, 1).is_err_and(|error| is_damage(&error)), is_seen, "{page}");
-        assert!(super::check(&connection, i64::MAX).is_err(), "{page}");
+        assert_eq!(
+            super::open::check(&connection, 1).is_err_and(|error| is_damage(&error)),
+            is_seen,
+            "{page}"
+        );
+        assert!(super::open::check(&connection, i64::MAX).is_err(), "{page}");
     }
 }
 

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::ledger::{AlertDocument, Checkpoint, Commit, LedgerClient, LedgerSender, Settings, Started};
+use crate::alert::AlertDocument;
+use crate::ledger::{Commit, LedgerClient, LedgerSender, Settings, Started};
+use crate::store::Checkpoint;
 use crate::{alert_log, ledger, store};
 
 const SAMPLE_ID: &str = "5f0c2f6c1b9e4a57a2f3c8d1e6b70419";

@@ -6,8 +6,12 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::mem;
 
-use crate::ledger::{AlertDocument, COMMIT_BYTES, Change, Checkpoint};
-use crate::store::{Spooled, Store};
+use crate::alert::AlertDocument;
+use crate::ledger::COMMIT_BYTES;
+use crate::store::{Change, Checkpoint, Spooled, Store};
+
+/// How much is held that the disk does not take, before commits wait.
+pub(in crate::ledger) const HELD_BYTES_MAX: usize = 6 << 20;
 
 /// What is not yet durable.
 #[derive(Default)]
@@ -166,7 +170,7 @@ pub(crate) fn full(probe: &mut crate::budget::overhead::Probe) -> crate::budget:
     probe.begin();
     let mut held = Held::from_number(1);
     for number in 0.. {
-        if held.bytes() >= super::HELD_BYTES_MAX {
+        if held.bytes() >= HELD_BYTES_MAX {
             break;
         }
         let json = vec![b'x'; 1000].into();

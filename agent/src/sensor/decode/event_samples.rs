@@ -11,8 +11,8 @@ use lapwing_engine::{Event, FieldId, Value, field};
 use zerocopy::{FromZeros, IntoBytes as _};
 
 use super::{Decoder, fixed};
-use crate::action::Action;
-use crate::action::UDP;
+use crate::action::{Action, UDP};
+use crate::alert::Weight;
 use crate::budget::Charge;
 use crate::program::FileKey;
 use crate::sensor::clock;
@@ -24,7 +24,6 @@ use crate::sensor::process::{Changes, Origin, Table};
 use crate::sensor::record::{ExecRecord, Record};
 use crate::sensor::script;
 use crate::sensor::tamper::Report;
-use crate::source::Weight;
 
 /// The service that the process's session began with, the session's leader, and the process.
 const DAEMON: u32 = 10;

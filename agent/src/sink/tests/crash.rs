@@ -8,7 +8,8 @@ use bytesize::ByteSize;
 use nix::sys::signal::Signal;
 
 use super::*;
-use crate::ledger::{Change, Checkpoint, Commit};
+use crate::ledger::Commit;
+use crate::store::{Change, Checkpoint};
 use crate::testing::hand_over;
 use lapwing_stage::servers::{ids_in_index, nginx, opensearch};
 

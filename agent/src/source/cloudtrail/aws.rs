@@ -1,6 +1,5 @@
 //! Signed requests to AWS, its errors, and the regions in hosts' names. Nothing here depends on queues or buckets.
 
-use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -15,9 +14,8 @@ use super::config::QueueConfig;
 use super::credentials;
 use crate::digest::hex;
 use crate::error_chain::error_chain;
+use crate::http_client;
 
-/// How long AWS may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long AWS may be silent within an answer: longer than a queue holds a request for messages.
 const READ_TIMEOUT: Duration = Duration::from_secs(40);
 /// Longest error document that is read, in bytes.
@@ -115,36 +113,6 @@ pub(crate) fn json_request(
     Ok(request)
 }
 
-/// The host of an HTTP URL, with its port; `None` where the text is none.
-pub(crate) fn host(url: &str) -> Option<String> {
-    let url = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    let host = url.host_str()?.to_owned();
-    Some(url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
-}
-
-/// The region that a host of AWS names.
-pub(crate) fn region_in(host: &str) -> Option<&str> {
-    host.split('.').find(|label| {
-        let mut parts = label.rsplit('-');
-        let number =
-            parts.next().is_some_and(|part| part.len() == 1 && part.bytes().all(|b| b.is_ascii_digit()));
-        let words: Vec<_> = parts.collect();
-        number
-            && words.len() >= 2
-            && words.iter().all(|part| part.len() >= 2 && part.bytes().all(|b| b.is_ascii_lowercase()))
-    })
-}
-
-/// The end of the names of a region's hosts.
-pub(crate) fn suffix(region: &str) -> &'static str {
-    match region {
-        _ if region.starts_with("cn-") => "amazonaws.com.cn",
-        _ if region.starts_with("us-iso-") => "c2s.ic.gov",
-        _ if region.starts_with("us-isob-") => "sc2s.sgov.gov",
-        _ => "amazonaws.com",
-    }
-}
-
 async fn refusal(service: &str, answer: reqwest::Response) -> AwsError {
     let status = answer.status().as_u16();
     let region =
@@ -206,34 +174,12 @@ fn error_in(body: &str) -> (String, String) {
 }
 
 fn http_client() -> Result<reqwest::Client> {
-    static PROVIDER: Once = Once::new();
-    // Another part of the agent may have installed it already, which is as good.
-    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    let client = reqwest::Client::builder()
-        .user_agent(concat!("lapwing/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none());
-    client.build().context("TLS cannot be set up")
+    http_client::builder().read_timeout(READ_TIMEOUT).build().context("TLS cannot be set up")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn regions_are_found_in_hosts() {
-        for (host, region) in [
-            ("sqs.eu-central-1.amazonaws.com", Some("eu-central-1")),
-            ("us-gov-west-1.queue.amazonaws.com", Some("us-gov-west-1")),
-            ("vpce-0a1b-2c3d.sqs.ap-southeast-2.vpce.amazonaws.com", Some("ap-southeast-2")),
-            ("sqs.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
-            ("queue.amazonaws.com", None),
-            ("127.0.0.1:5000", None),
-        ] {
-            assert_eq!(region_in(host), region, "{host}");
-        }
-    }
 
     #[test]
     fn errors_are_read_in_both_forms() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::aws;
+use super::aws_host;
 use crate::clock;
 
 /// Where CloudTrail's records come from and what is added to them. Without folders and queues the source is off.
@@ -141,7 +141,7 @@ impl Config {
 impl QueueConfig {
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if aws::host(&self.url).is_none() || self.url.trim_end_matches('/').matches('/').count() < 4 {
+        if aws_host::host(&self.url).is_none() || self.url.trim_end_matches('/').matches('/').count() < 4 {
             problems.push("url must be https://HOST/ACCOUNT/QUEUE, as the SQS console shows it".to_owned());
         }
         let endpoints = [
@@ -150,7 +150,7 @@ impl QueueConfig {
             ("sts_endpoint", &self.sts_endpoint),
         ];
         for (name, url) in endpoints {
-            if url.as_ref().is_some_and(|url| aws::host(url).is_none()) {
+            if url.as_ref().is_some_and(|url| aws_host::host(url).is_none()) {
                 problems.push(format!(
                     "{name} must be a URL such as https://vpce-0a1b.sqs.eu-central-1.vpce.amazonaws.com"
                 ));

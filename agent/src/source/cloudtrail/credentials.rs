@@ -21,9 +21,10 @@ use reqsign_core::{
 use reqsign_file_read_tokio::TokioFileRead;
 use reqsign_http_send_reqwest::ReqwestHttpSend;
 
-use super::aws::{host, region_in, suffix};
+use super::aws_host::{host, region_in, suffix};
 use super::config::QueueConfig;
 use crate::error_chain::error_chain;
+use crate::http_client;
 
 /// How long a host's metadata service may take; it answers within milliseconds or not at all.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
@@ -186,8 +187,7 @@ async fn discover_region(context: &Context) -> Result<String> {
 }
 
 fn metadata_client() -> Result<reqwest::Client> {
-    let client = reqwest::Client::builder().no_proxy().timeout(METADATA_TIMEOUT);
-    client.redirect(reqwest::redirect::Policy::none()).build().context("HTTP cannot be set up")
+    http_client::builder().no_proxy().timeout(METADATA_TIMEOUT).build().context("HTTP cannot be set up")
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::records::{ReadError, Records};
 use super::status::Status;
 use super::tree::Tree;
 use crate::clock;
-use crate::ledger::Change;
+use crate::store::Change;
 
 /// Most files that wait to be read; where there are more, the oldest wait and the others are looked for again.
 const FILES_PENDING_MAX: usize = 8192;

@@ -6,18 +6,20 @@
 
 mod actions;
 mod aws;
+mod aws_host;
 pub(crate) mod config;
 mod credentials;
 mod ecs;
 mod entities;
 mod folder;
-mod frames;
 mod geo;
 mod identity;
+mod inbox;
 mod kinds;
 mod notification;
 mod progress;
 mod queue;
+mod queues;
 mod records;
 mod s3;
 mod seen;
@@ -31,7 +33,7 @@ mod tree;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -41,48 +43,23 @@ use self::config::Config;
 pub(super) use self::ecs::Mapper;
 use self::folder::{Folder, Reading};
 pub(crate) use self::geo::Geo;
+pub(crate) use self::inbox::Control;
+use self::inbox::{Delivery, Message, Receipt};
 pub(crate) use self::kinds::event_kinds;
-use self::queue::Queues;
+use self::queues::Queues;
 pub(super) use self::records::{Found, Record, Records};
 use self::records::{NO_RECORD, ReadError};
 use self::seen::Seen;
-use self::sqs_message::{Delivery, Receipt};
+
 use self::status::Status;
 use super::{Batch, Source};
 use crate::clock;
-use crate::ledger::{Change, Checkpoint};
+use crate::store::{Change, Checkpoint};
 
 /// Most events of a batch.
 const BATCH_EVENTS_MAX: usize = 256;
 /// About how many bytes of records a batch holds before it is handed over.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-
-/// Messages to the source.
-enum Message {
-    /// An object of S3 is here to be read.
-    Delivery(Box<Delivery>),
-    /// The databases of places may have changed.
-    Reload,
-    /// The agent stops.
-    Stop,
-}
-
-/// Sends messages to the source.
-#[derive(Clone)]
-pub(crate) struct Control(Sender<Message>);
-
-impl Control {
-    /// The agent stops: the source hands over what it has and ends. Idempotent.
-    pub(crate) fn stop(&self) {
-        // Without a receiver it has ended already.
-        let _ = self.0.send(Message::Stop);
-    }
-
-    /// The configuration's files may have changed: the databases of places are looked at.
-    pub(crate) fn reload(&self) {
-        let _ = self.0.send(Message::Reload);
-    }
-}
 
 /// The source.
 pub(crate) struct CloudTrail {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::changed;
-use crate::ledger::Change;
+use crate::store::Change;
 
 /// Where the rows lie in the store.
 pub(crate) const SCOPE: &str = "cloudtrail/folder";

@@ -1,134 +1,28 @@
-//! Queues that announce new objects: their messages are received, a few at a time, and each is worked on by a task of
-//! its own. What a message means stands in `sqs_message`.
+//! One queue: what can be done with its messages. [`queues`](super::queues) receives them.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
+use anyhow::Result;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
 
-use super::Control;
-use super::aws::{self, AwsError, Client};
-use super::config::QueueConfig;
+use super::aws::{self, Client};
+use super::inbox::Control;
 use super::s3::Buckets;
-use super::sqs_message::SqsMessage;
 use super::status::Status;
+use crate::backoff::Backoff;
 
-/// Most messages of one queue that are worked on at once.
-const MESSAGES_IN_FLIGHT_MAX: usize = 4;
-/// Most objects of all queues that are fetched and wait to be read.
-const OBJECTS_WAITING_MAX: usize = 2;
-/// How long a queue holds a request when it has no message, in seconds: the longest that SQS allows.
-const POLL_SECS: u32 = 20;
-/// The pause after an answer without messages, for an endpoint that does not hold requests as it should.
-const EMPTY_PAUSE: Duration = Duration::from_millis(200);
-/// The shortest and the longest pause between two tries.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-
-/// The tasks of all queues.
-pub(crate) struct Queues {
-    stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Queues {
-    /// Starts a task for each queue on `runtime`.
-    pub(super) fn start(
-        configs: &[QueueConfig],
-        source: &Control,
-        directory: &Path,
-        status: &Arc<Status>,
-        runtime: &tokio::runtime::Handle,
-    ) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        let waiting = Arc::new(Semaphore::new(OBJECTS_WAITING_MAX));
-        let start = |config: &QueueConfig| {
-            let queue = Starting {
-                config: config.clone(),
-                source: source.clone(),
-                directory: directory.to_owned(),
-                status: Arc::clone(status),
-                waiting: Arc::clone(&waiting),
-                stopped: stopped.clone(),
-            };
-            runtime.spawn(queue.run())
-        };
-        Self { stop, tasks: configs.iter().map(start).collect() }
-    }
-
-    /// No message is received any more; what is under way ends.
-    pub(crate) fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Ends when every message is deleted or given back.
-    pub(crate) fn ended(&mut self) -> impl Future<Output = ()> + Send + 'static {
-        let tasks = std::mem::take(&mut self.tasks);
-        async move {
-            for task in tasks {
-                // A task that panicked has ended too.
-                let _ = task.await;
-            }
-        }
-    }
-}
-
-/// A queue whose client is not made yet.
-struct Starting {
-    config: QueueConfig,
-    source: Control,
-    directory: PathBuf,
-    status: Arc<Status>,
-    waiting: Arc<Semaphore>,
-    stopped: watch::Receiver<bool>,
-}
-
-impl Starting {
-    async fn run(self) {
-        let mut pause = Pause::default();
-        let client = loop {
-            match Client::new(&self.config).await {
-                Ok(client) => break client,
-                Err(error) => self.status.alarm(&self.config.url, &format!("{error:#}")),
-            }
-            if pause.wait(&self.stopped).await {
-                return;
-            }
-        };
-        let endpoint = self.config.endpoint.clone().or_else(|| origin(&self.config.url)).unwrap_or_default();
-        let queue = Queue {
-            buckets: Buckets::new(client.clone(), &self.config, &self.directory),
-            client,
-            endpoint,
-            url: self.config.url.into(),
-            visibility_secs: self.config.visibility_timeout.as_secs(),
-            poll_secs: self.config.poll_secs.unwrap_or(POLL_SECS),
-            source: self.source,
-            status: self.status,
-            waiting: self.waiting,
-            stopped: self.stopped,
-        };
-        queue.run().await;
-    }
-}
-
-/// Scheme and host of a URL.
-fn origin(url: &str) -> Option<String> {
-    let (scheme, _) = url.split_once("://")?;
-    Some(format!("{scheme}://{}", aws::host(url)?))
-}
+/// The longest delay before the first retry, and before any later one.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
 /// A queue, and what its messages are worked on with.
 #[derive(Clone)]
 pub(crate) struct Queue {
-    client: Client,
-    endpoint: String,
-    visibility_secs: u64,
-    poll_secs: u32,
+    pub(super) client: Client,
+    pub(super) endpoint: String,
+    pub(super) visibility_secs: u64,
+    pub(super) poll_secs: u32,
     /// The queue's URL.
     pub(crate) url: Arc<str>,
     /// The buckets, as the queue's identity sees them.
@@ -143,64 +37,12 @@ pub(crate) struct Queue {
     pub(crate) stopped: watch::Receiver<bool>,
 }
 
-#[derive(Deserialize)]
-struct Received {
-    #[serde(rename = "Messages", default)]
-    messages: Vec<SqsMessage>,
-}
-
 impl Queue {
-    async fn run(self) {
-        let mut working = JoinSet::new();
-        let mut pause = Pause::default();
-        while !*self.stopped.borrow() {
-            while working.try_join_next().is_some() {}
-            if working.len() >= MESSAGES_IN_FLIGHT_MAX {
-                working.join_next().await;
-                continue;
-            }
-            let mut stopped = self.stopped.clone();
-            let received = tokio::select! {
-                received = self.receive(MESSAGES_IN_FLIGHT_MAX - working.len()) => received,
-                _ = stopped.wait_for(|stopped| *stopped) => break,
-            };
-            match received {
-                Ok(messages) => {
-                    self.status.well(&self.url);
-                    pause = Pause::default();
-                    if messages.is_empty() {
-                        tokio::time::sleep(EMPTY_PAUSE).await;
-                    }
-                    for message in messages {
-                        working.spawn(message.work(self.clone()));
-                    }
-                }
-                Err(error) => {
-                    self.status.alarm(&self.url, &format!("{error:#}"));
-                    if pause.wait(&self.stopped).await {
-                        break;
-                    }
-                }
-            }
-        }
-        while working.join_next().await.is_some() {}
-    }
-
-    async fn receive(&self, most: usize) -> Result<Vec<SqsMessage>> {
-        let body = json!({"QueueUrl": &*self.url, "MaxNumberOfMessages": most, "WaitTimeSeconds": self.poll_secs,
-            "VisibilityTimeout": self.visibility_secs, "MessageSystemAttributeNames": ["ApproximateReceiveCount"]});
-        let answer = self.call("AmazonSQS.ReceiveMessage", &body).await?;
-        let bytes = answer.bytes().await.map_err(AwsError::from)?;
-        let received: Received =
-            serde_json::from_slice(&bytes).context("cannot parse the queue's response")?;
-        Ok(received.messages)
-    }
-
     /// Extends the time for which a message is hidden, again and again.
-    pub(crate) async fn keep_hidden(&self, message: &SqsMessage) {
+    pub(crate) async fn keep_hidden(&self, receipt_handle: &str) {
         loop {
             tokio::time::sleep(Duration::from_secs(self.visibility_secs) / 2).await;
-            if let Err(error) = self.hide(message, self.visibility_secs).await {
+            if let Err(error) = self.hide(receipt_handle, self.visibility_secs).await {
                 tracing::warn!(
                     "cloudtrail: {}: a message cannot be kept hidden and may come twice: {error:#}",
                     self.url
@@ -210,44 +52,41 @@ impl Queue {
     }
 
     /// Hides a message for so many seconds from now; for none, it shows at once.
-    pub(crate) async fn hide(&self, message: &SqsMessage, secs: u64) -> Result<()> {
-        let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": message.receipt_handle, "VisibilityTimeout": secs});
+    pub(crate) async fn hide(&self, receipt_handle: &str, secs: u64) -> Result<()> {
+        let body =
+            json!({"QueueUrl": &*self.url, "ReceiptHandle": receipt_handle, "VisibilityTimeout": secs});
         self.call("AmazonSQS.ChangeMessageVisibility", &body).await.map(drop)
     }
 
     /// Deletes a message; one that cannot be deleted comes again, and its records are deduplicated.
-    pub(crate) async fn delete(&self, message: &SqsMessage) {
-        let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": message.receipt_handle});
-        let mut pause = Pause::default();
+    pub(crate) async fn delete(&self, receipt_handle: &str) {
+        let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": receipt_handle});
+        let mut backoff = new_backoff();
         while let Err(error) = self.call("AmazonSQS.DeleteMessage", &body).await {
             self.status.alarm(&self.url, &format!("{error:#}"));
-            if pause.wait(&self.stopped).await {
+            if pause(&mut backoff, &self.stopped).await {
                 return;
             }
         }
     }
 
-    async fn call(&self, target: &'static str, body: &serde_json::Value) -> Result<reqwest::Response> {
+    pub(super) async fn call(
+        &self,
+        target: &'static str,
+        body: &serde_json::Value,
+    ) -> Result<reqwest::Response> {
         let request = aws::json_request(&self.endpoint, target, body)?;
         Ok(self.client.send("sqs", self.client.region(), request).await?)
     }
 }
 
-/// Pauses that grow, with chance in them so that many agents do not ask at once.
-pub(crate) struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(PAUSE.0)
-    }
+/// The delays between two attempts at a queue or a bucket.
+pub(super) fn new_backoff() -> Backoff {
+    Backoff::equal_jitter(DELAYS.0, DELAYS.1)
 }
 
-impl Pause {
-    /// Pauses; whether the agent stops.
-    pub(crate) async fn wait(&mut self, stopped: &watch::Receiver<bool>) -> bool {
-        let mut stopped = stopped.clone();
-        let pause = self.0.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.0 = (self.0 * 2).min(PAUSE.1);
-        tokio::time::timeout(pause, stopped.wait_for(|stopped| *stopped)).await.is_ok()
-    }
+/// Waits for the next delay. Returns whether the agent stops.
+pub(super) async fn pause(backoff: &mut Backoff, stopped: &watch::Receiver<bool>) -> bool {
+    let mut stopped = stopped.clone();
+    tokio::time::timeout(backoff.next(None), stopped.wait_for(|stopped| *stopped)).await.is_ok()
 }

@@ -7,8 +7,8 @@ use std::io::{self, Read};
 use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
-use super::frames::{FrameError, Frames, RECORD_BYTES_MAX};
-use crate::source::inflate::Inflated;
+use crate::frames::{FrameError, Frames, RECORD_BYTES_MAX};
+use crate::inflate::Inflated;
 
 /// Most that compressed data may inflate to, in bytes: trails deliver files of up to about 50 MB, and what grows
 /// beyond this is made to exhaust its reader.
@@ -233,7 +233,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
-    use crate::source::inflate::Limited;
+    use crate::inflate::Limited;
 
     const RECORD: &str = r#"{"eventVersion":"1.08","eventTime":"2026-11-22T03:00:00Z","eventName":"X"}"#;
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::aws::{AwsError, Client, suffix};
+use super::aws::{AwsError, Client};
+use super::aws_host::suffix;
 use super::config::QueueConfig;
 use super::notification::Object;
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use sha2::{Digest, Sha256};
 
-use crate::ledger::Change;
+use crate::store::Change;
 
 /// Where the rows lie in the store.
 pub(crate) const SCOPE: &str = "cloudtrail/seen";

@@ -13,10 +13,11 @@ use lapwing_engine::{Fields, field};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::inbox::{Delivery, Message, Receipt};
 use super::notification::{self, Object};
-use super::queue::{Pause, Queue};
+use super::queue::{Queue, new_backoff, pause};
 use super::s3::{Body, FetchError};
-use super::{Message, tree};
+use super::tree;
 use crate::terminal::escape;
 
 /// How long a message is held when its object cannot be fetched, before it is left to the queue.
@@ -24,40 +25,13 @@ const HOLD: Duration = Duration::from_secs(900);
 /// How often a message that cannot be worked off raises an alarm; after that it is only logged.
 const TRIES_MAX: u32 = 5;
 
-/// An object that was fetched.
-pub(crate) struct Delivery {
-    /// Its bytes.
-    pub(crate) body: Body,
-    /// Fields for where an event was read.
-    pub(crate) origin: Arc<Fields>,
-    /// Its name for people, `s3://bucket/key`.
-    pub(crate) name: String,
-    /// What is to be called when what was in it is safe.
-    pub(crate) receipt: Receipt,
-}
-
-/// A message's claim on one of its objects. Dropped without [`Receipt::done`], the message is left to the queue.
-pub(crate) struct Receipt {
-    done: oneshot::Sender<()>,
-    /// Held while the object waits to be read and is read, to bound how many do.
-    _waiting: OwnedSemaphorePermit,
-}
-
-impl Receipt {
-    /// All alerts from the object are on disk.
-    pub(crate) fn done(self) {
-        // A task that does not listen any more has given the message back.
-        let _ = self.done.send(());
-    }
-}
-
 /// A message as it was received.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct SqsMessage {
     message_id: String,
     /// By which this receipt of the message is hidden and deleted.
-    pub(crate) receipt_handle: String,
+    receipt_handle: String,
     body: String,
     #[serde(default)]
     attributes: Attributes,
@@ -74,21 +48,21 @@ impl SqsMessage {
     pub(crate) async fn work(self, queue: Queue) {
         let outcome = tokio::select! {
             outcome = self.objects(&queue) => outcome,
-            () = queue.keep_hidden(&self) => Outcome::Released,
+            () = queue.keep_hidden(&self.receipt_handle) => Outcome::Released,
         };
         let tries = self.attributes.approximate_receive_count.as_deref().and_then(|count| count.parse().ok());
         let tries = tries.unwrap_or(1_u32);
         let place = format!("a message of {}", queue.url);
         match outcome {
             Outcome::Done => {
-                queue.delete(&self).await;
+                queue.delete(&self.receipt_handle).await;
                 queue.status.messages_done.one();
                 if tries > 1 {
                     queue.status.well(&place);
                 }
             }
             // Where this fails the message shows again when its time is over.
-            Outcome::Released => drop(queue.hide(&self, 0).await),
+            Outcome::Released => drop(queue.hide(&self.receipt_handle, 0).await),
             Outcome::Left(reason) => {
                 queue.status.messages_left.one();
                 let failure = format!("{} is left to the queue's redrive policy: {reason}", self.message_id);
@@ -165,7 +139,7 @@ async fn fetch(
     name: &str,
 ) -> Result<Option<(Body, OwnedSemaphorePermit)>, Outcome> {
     let place = format!("s3://{}", object.bucket);
-    let mut pause = Pause::default();
+    let mut backoff = new_backoff();
     let mut stopped = queue.stopped.clone();
     let began = Instant::now();
     loop {
@@ -194,7 +168,7 @@ async fn fetch(
         if began.elapsed() > HOLD {
             return Err(Outcome::Left(format!("{name} could not be fetched for {} s", HOLD.as_secs())));
         }
-        if pause.wait(&queue.stopped).await {
+        if pause(&mut backoff, &queue.stopped).await {
             return Err(Outcome::Released);
         }
     }

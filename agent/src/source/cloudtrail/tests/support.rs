@@ -21,8 +21,8 @@ use tokio::runtime::Handle;
 use super::super::CloudTrail;
 use super::super::config::Config;
 use super::super::status::CloudTrailReport;
-use crate::ledger::Change;
 use crate::source::{Batch, Source};
+use crate::store::Change;
 
 /// Writes a database in MaxMind's format that holds these records.
 pub(super) fn write_mmdb(path: &Path, kind: &str, rows: &[(&str, Json)]) {

@@ -6,8 +6,6 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use crate::recording::NOTE_BYTES_MAX;
-
 /// A stream as it was before compression.
 pub(crate) struct Inflated {
     /// What it holds. Compressed data that end too early are an [`io::ErrorKind::UnexpectedEof`], broken ones are
@@ -73,6 +71,8 @@ pub(crate) struct Zstd<R> {
 /// Skippable frames whose content is read: their magic number, and the function that takes the content.
 struct Notes {
     magic: u32,
+    /// Longest note, in bytes; longer frames are skipped.
+    bytes_max: u32,
     read: Box<ReadNote>,
 }
 
@@ -85,16 +85,18 @@ impl<R: BufRead> Zstd<R> {
     }
 
     /// A stream whose frames refer back no further than `window_bytes_max`, and in which frames that begin with `magic`
-    /// are notes.
+    /// and are not longer than `note_bytes_max` are notes.
     pub(crate) fn with_notes(
         reader: R,
         magic: [u8; 4],
+        note_bytes_max: u32,
         window_bytes_max: u64,
         read_note: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(window_bytes_max);
-        let notes = Notes { magic: u32::from_le_bytes(magic), read: Box::new(read_note) };
+        let notes =
+            Notes { magic: u32::from_le_bytes(magic), bytes_max: note_bytes_max, read: Box::new(read_note) };
         Self { reader, decoder, open: false, notes: Some(notes) }
     }
 
@@ -118,7 +120,7 @@ impl<R: BufRead> Zstd<R> {
     fn skip(&mut self, magic: u32, length: u32) -> io::Result<()> {
         let mut content = (&mut self.reader).take(length.into());
         match &mut self.notes {
-            Some(notes) if notes.magic == magic && length <= NOTE_BYTES_MAX => {
+            Some(notes) if notes.magic == magic && length <= notes.bytes_max => {
                 let mut note = Vec::new();
                 content.read_to_end(&mut note)?;
                 if note.len() < length as usize {

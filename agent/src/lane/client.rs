@@ -1,0 +1,95 @@
+//! What other threads request of a lane: its status, and its events.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_channel::Sender;
+use lapwing_engine::Event;
+use serde_json::Value as Json;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::budget::{Meter, Taken};
+
+/// Asks a lane.
+#[derive(Clone)]
+pub(crate) struct LaneClient {
+    pub(super) name: &'static str,
+    pub(super) inbox: Sender<Request>,
+    pub(super) beats: Arc<AtomicU64>,
+}
+
+/// Somebody who wants to see the events.
+#[derive(Clone)]
+pub(crate) struct Subscriber {
+    /// Where they go; one that does not take them in time misses them.
+    pub(crate) events: mpsc::UnboundedSender<Waiting>,
+    /// What may wait: for this one, and for all.
+    pub(crate) meters: [Arc<Meter>; 2],
+    /// How many it missed.
+    pub(crate) missed: Arc<AtomicU64>,
+    /// Whether it is shown what is going on at the beginning.
+    pub(crate) wants_running: bool,
+}
+
+/// An event that waits for a subscriber, and is charged until it is dropped.
+pub(crate) struct Waiting {
+    event: Arc<Event>,
+    _taken: [Taken; 2],
+}
+
+impl Waiting {
+    /// Nothing where a meter does not allow it.
+    fn new(event: Arc<Event>, meters: &[Arc<Meter>; 2]) -> Option<Self> {
+        let bytes = size_of::<Self>() + event.part_bytes();
+        let [own, all] = meters;
+        let taken = [Taken::try_of(own, bytes)?, Taken::try_of(all, bytes)?];
+        Some(Self { event, _taken: taken })
+    }
+
+    /// The event.
+    pub(crate) fn event(&self) -> &Event {
+        &self.event
+    }
+}
+
+impl Subscriber {
+    /// Shows it an event, which it misses where too much waits for it.
+    pub(super) fn show(&self, event: &Arc<Event>) {
+        let is_shown = Waiting::new(event.clone(), &self.meters)
+            .is_some_and(|waiting| self.events.send(waiting).is_ok());
+        if !is_shown {
+            self.missed.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+pub(super) enum Request {
+    Status(oneshot::Sender<Json>),
+    Subscribe(Subscriber),
+}
+
+impl LaneClient {
+    /// Asks how the lane does. The answer is JSON; there is none where the lane has ended.
+    pub(crate) fn status(&self) -> oneshot::Receiver<Json> {
+        let (reply, answer) = oneshot::channel();
+        // A lane that has ended drops the reply.
+        let _ = self.inbox.send(Request::Status(reply));
+        answer
+    }
+
+    /// Shows the lane's events to somebody from now on.
+    pub(crate) fn subscribe(&self, subscriber: Subscriber) {
+        // A lane that has ended has no more events.
+        let _ = self.inbox.send(Request::Subscribe(subscriber));
+    }
+
+    /// The lane's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The lane's name, and a number that grows as long as it lives.
+    pub(crate) fn beats(&self) -> (&'static str, u64) {
+        (self.name, self.beats.load(Relaxed))
+    }
+}
