@@ -1,4 +1,4 @@
-//! Reading what others write: no file is read further than a bound. A file of `/proc` is as long as its process wants.
+//! Reads what others write, up to a limit. A file in `/proc` may be as long as its process chooses.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 
-/// Most bytes of one of this agent's own settings, secrets, certificates or templates.
+/// Most bytes of one of the agent's own settings, secrets, certificates or templates.
 pub(crate) const SETTING_BYTES_MAX: u64 = 4 << 20;
 /// Most bytes of a file in which the kernel or the distribution describes the host.
 pub(crate) const HOST_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -19,10 +19,10 @@ pub(crate) fn read(path: impl AsRef<Path>, bytes_max: u64) -> io::Result<Vec<u8>
     whole(File::open(path)?, bytes_max)
 }
 
-/// What a reader gives until its end.
+/// All bytes of a reader.
 ///
 /// # Errors
-/// It cannot be read, or gives more than that.
+/// It cannot be read, or has more bytes than that.
 pub(crate) fn whole(reader: impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
     let bytes = start(reader, bytes_max.saturating_add(1))?;
     if bytes.len() as u64 > bytes_max {
@@ -32,16 +32,16 @@ pub(crate) fn whole(reader: impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A whole file that is text.
+/// A whole text file.
 ///
 /// # Errors
-/// As [`read`], and where it is no UTF-8.
+/// Those of [`read`], or it is not UTF-8.
 pub(crate) fn read_text(path: impl AsRef<Path>, bytes_max: u64) -> io::Result<String> {
     String::from_utf8(read(path, bytes_max)?)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "the file is not text in UTF-8"))
 }
 
-/// As much as a reader gives, up to the bound.
+/// The bytes of a reader, up to the limit.
 ///
 /// # Errors
 /// It cannot be read.

@@ -1,4 +1,4 @@
-//! What the agent asks the clock and files' times, and lengths of time as people write them.
+//! The time now, the change times of files, and durations as people write them.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,16 +14,16 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_nanos(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
 }
 
-/// When a file's content or inode was last changed, in nanoseconds since 1970. It cannot be set back, so it shows when a
-/// file came.
+/// When a file's content or inode was last changed, in nanoseconds since 1970: it cannot be set back, so it shows when
+/// a file arrived.
 pub(crate) fn changed(metadata: &Metadata) -> i64 {
     metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
 }
 
-/// Reads a length of time such as `90s`, `2h 30m` or `7d`; a day is 24 hours.
+/// Parses a duration such as `90s`, `2h 30m` or `7d`; a day is 24 hours.
 ///
 /// # Errors
-/// The text is no length of time, or a negative one.
+/// The text is not a duration, or is negative.
 pub(crate) fn period(text: &str) -> Result<Duration> {
     let span: jiff::Span =
         text.parse().ok().context("must be a length of time such as `30s`, `2h` or `7d`")?;
@@ -31,10 +31,10 @@ pub(crate) fn period(text: &str) -> Result<Duration> {
     length.try_into().ok().context("must not be negative")
 }
 
-/// For `#[serde(deserialize_with)]`: a [`period`] that is longer than nothing.
+/// For `#[serde(deserialize_with)]`: a [`period`] that is not zero.
 ///
 /// # Errors
-/// As of [`period`].
+/// Those of [`period`].
 pub(crate) fn deserialize_period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     match period(&text) {
@@ -44,10 +44,10 @@ pub(crate) fn deserialize_period<'de, D: Deserializer<'de>>(deserializer: D) -> 
     }
 }
 
-/// For `#[serde(deserialize_with)]`: a [`period`] that may be nothing.
+/// For `#[serde(deserialize_with)]`: a [`period`] that may be zero.
 ///
 /// # Errors
-/// As of [`period`].
+/// Those of [`period`].
 pub(crate) fn deserialize_period_or_none<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
@@ -55,10 +55,10 @@ pub(crate) fn deserialize_period_or_none<'de, D: Deserializer<'de>>(
     period(&text).map_err(|error| de::Error::custom(format!("`{text}` {error}")))
 }
 
-/// As [`deserialize_period`], for what has its default elsewhere.
+/// As [`deserialize_period`], for a value whose default is set elsewhere.
 ///
 /// # Errors
-/// As of [`period`].
+/// Those of [`period`].
 pub(crate) fn deserialize_some_period<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {

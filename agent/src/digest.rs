@@ -1,4 +1,4 @@
-//! SHA-256 of files, read a part at a time, and how bytes are written for people.
+//! SHA-256 of files, read in chunks, and bytes in hexadecimal.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -6,26 +6,26 @@ use std::io::{self, ErrorKind, Read as _};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sha2::{Digest as _, Sha256};
 
-/// How much is read at once.
+/// Size of a chunk.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
-/// Longer files leave the page cache again: they were put there for their hash alone.
+/// Longer files are dropped from the page cache: they were read for their hash only.
 const CACHED_BYTES_MAX: u64 = 4 << 20;
 
 /// A SHA-256.
 pub(crate) type Hash = [u8; 32];
 
-/// Bytes in hexadecimal, in small letters.
+/// Bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = |byte: &u8| [byte >> 4, byte & 0xf].map(|digit| char::from(DIGITS[usize::from(digit)]));
     bytes.iter().flat_map(digits).collect()
 }
 
-/// The hash of a file from where it is to its end, and how many bytes these were. After each part `go_on` gets its bytes and
-/// those so far: it may wait, or end the reading.
+/// The hash of a file from its current position to its end, and the number of bytes. After each chunk `go_on` gets the
+/// chunk's bytes and the total: it may wait, or stop the reading.
 ///
 /// # Errors
-/// The file cannot be read, or `go_on` ended it.
+/// The file cannot be read, or `go_on` stopped it.
 pub(crate) fn of<E: From<io::Error>>(
     mut file: &File,
     chunk: &mut [u8],
@@ -45,7 +45,7 @@ pub(crate) fn of<E: From<io::Error>>(
         }
     }
     if read > CACHED_BYTES_MAX {
-        // Where the kernel does not take the advice, memory is short a little sooner.
+        // Without it the page cache is only larger.
         let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
     Ok((hasher.finalize().into(), read))

@@ -1,8 +1,8 @@
-//! An error as people read it: with its causes, in one line.
+//! An error with its causes, in one line.
 
 use std::error::Error;
 
-/// The error and its causes, each where what stands before does not say it already.
+/// The error and its causes. A cause that the text already contains is left out.
 pub(crate) fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

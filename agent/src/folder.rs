@@ -1,9 +1,8 @@
-//! Files in folders: found and opened so that no user who may write there leads the agent elsewhere, or holds it up.
+//! Finds and opens files in folders so that a user who can write there can neither redirect nor block the agent.
 //!
-//! A folder is held by a descriptor, and what lies below it is opened from there: the kernel refuses a path that leaves
-//! it. Nothing is opened that could make the agent wait, and nothing but regular files is read. Links to folders are not
-//! followed, so that a walk ends. An entry that is none of this is reported and passed over: it is never a reason not to
-//! read the others.
+//! A folder is held open, and its content is opened relative to the descriptor: the kernel refuses a path that leaves
+//! it. Opening never blocks, and only regular files are read. Links to folders are not followed, so that a walk ends.
+//! Other entries are reported and skipped; they never prevent the reading of the rest.
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, FileType, Metadata, OpenOptions, ReadDir};
@@ -19,19 +18,19 @@ use nix::sys::stat::Mode;
 
 use crate::bounded;
 
-/// Deepest folder that is looked into for settings.
+/// Deepest folder that is searched for settings.
 pub(crate) const DEPTH_MAX: usize = 16;
-/// Most entries of which it is reported that they are passed over.
+/// Most skipped entries that are reported one by one.
 const STRAYS_MAX: usize = 100;
-/// How a file or folder is opened: without waiting for anything, and for nothing but reading.
+/// How a file or folder is opened: read-only and without blocking.
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
 
-/// Whether a link may be a file's name.
+/// Whether a file may be a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
     /// Never.
     Refused,
-    /// Where it leads to a file below the same folder.
+    /// If it leads to a file below the same folder.
     Within,
 }
 
@@ -40,10 +39,10 @@ pub(crate) enum Links {
 pub(crate) struct Folder(File);
 
 impl Folder {
-    /// Opens a folder that the configuration names: on the way to it links are followed.
+    /// Opens a folder that the configuration names. Links in its path are followed.
     ///
     /// # Errors
-    /// It is not there, is no folder, or may not be read.
+    /// It does not exist, is not a folder, or is not readable.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = libc::O_DIRECTORY | libc::O_NONBLOCK;
         OpenOptions::new().read(true).custom_flags(flags).open(path).map(Self)
@@ -52,7 +51,7 @@ impl Folder {
     /// Opens a folder below this one; no part of its path may be a link.
     ///
     /// # Errors
-    /// It is not there, is no folder, may not be read, or a link leads to it.
+    /// It does not exist, is not a folder, is not readable, or its path has a link.
     pub(crate) fn folder(&self, below: &Path) -> io::Result<Self> {
         if below.as_os_str().is_empty() {
             return self.0.try_clone().map(Self);
@@ -63,13 +62,13 @@ impl Folder {
     /// Opens a regular file below this folder.
     ///
     /// # Errors
-    /// It is not there, may not be read, is no regular file, or lies elsewhere.
+    /// It does not exist, is not readable, is not a regular file, or is outside the folder.
     pub(crate) fn file(&self, below: &Path, links: Links) -> io::Result<File> {
         let file = self.below(below, OFlag::empty(), links)?;
         regular(file)
     }
 
-    /// What is in it. Metadata of an entry is that of a link where it is one.
+    /// Its entries. The metadata of a link is that of the link itself.
     ///
     /// # Errors
     /// It cannot be read.
@@ -77,15 +76,15 @@ impl Folder {
         std::fs::read_dir(self.handle())
     }
 
-    /// What is known of the folder itself.
+    /// The folder's own metadata.
     ///
     /// # Errors
-    /// Its file system does not say.
+    /// Those of the file system.
     pub(crate) fn metadata(&self) -> io::Result<Metadata> {
         self.0.metadata()
     }
 
-    /// A path by which the kernel finds the folder, whatever its name is meanwhile.
+    /// A path to the folder that stays valid when it is renamed.
     pub(crate) fn handle(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
@@ -97,7 +96,7 @@ impl Folder {
         };
         let how = OpenHow::new().flags(READ | kind).resolve(ResolveFlag::RESOLVE_BENEATH | within);
         match openat2(&self.0, below, how) {
-            // A filter of system calls that is older than this one.
+            // A seccomp filter that does not know the system call.
             Err(Errno::ENOSYS | Errno::EPERM) => step_by_step(self.0.as_fd(), below, kind),
             opened => opened,
         }
@@ -106,7 +105,7 @@ impl Folder {
     }
 }
 
-/// Opens what lies below a folder without the kernel's help to stay there: no link is followed at all.
+/// Opens a path below a folder without `openat2`: no link is followed.
 fn step_by_step(folder: impl AsFd, below: &Path, kind: OFlag) -> nix::Result<OwnedFd> {
     let mut steps: Vec<&OsStr> = Vec::new();
     for component in below.components() {
@@ -123,10 +122,10 @@ fn step_by_step(folder: impl AsFd, below: &Path, kind: OFlag) -> nix::Result<Own
     openat(&at, *last, READ | kind | OFlag::O_NOFOLLOW, Mode::empty())
 }
 
-/// Opens a file that the configuration names: on the way to it links are followed.
+/// Opens a file that the configuration names. Links in its path are followed.
 ///
 /// # Errors
-/// It is not there, may not be read, or is no regular file.
+/// It does not exist, is not readable, or is not a regular file.
 pub(crate) fn named(path: &Path) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     regular(OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(explained)?)
@@ -152,7 +151,7 @@ fn why(errno: Errno) -> io::Error {
     explained(io::Error::from(errno))
 }
 
-/// The error in words, where the kernel's do not say what is wrong with the entry.
+/// The error in words, where the kernel's message does not explain it.
 fn explained(error: io::Error) -> io::Error {
     let words = match error.raw_os_error() {
         Some(libc::ELOOP) => "it is a link, and links are not followed here; put the file itself there",
@@ -168,7 +167,7 @@ fn explained(error: io::Error) -> io::Error {
 pub(crate) struct Found {
     /// Its path, for people.
     pub(crate) path: PathBuf,
-    /// The folder that was looked through, and its path below it; `None` where the configuration names the file itself.
+    /// The folder that was searched, and the file's path below it; `None` if the configuration names the file itself.
     way: Option<(Rc<Folder>, PathBuf)>,
 }
 
@@ -176,7 +175,7 @@ impl Found {
     /// Opens it.
     ///
     /// # Errors
-    /// It cannot be read, or is no regular file below its folder.
+    /// It cannot be read, or is not a regular file below its folder.
     pub(crate) fn open(&self) -> io::Result<File> {
         match &self.way {
             None => named(&self.path),
@@ -184,7 +183,7 @@ impl Found {
         }
     }
 
-    /// Reads it, but no further than that.
+    /// Reads it, up to that many bytes.
     ///
     /// # Errors
     /// It cannot be read, or is longer.
@@ -193,27 +192,27 @@ impl Found {
     }
 }
 
-/// An entry that is passed over.
+/// An entry that is skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stray {
     /// Its path.
     pub(crate) path: PathBuf,
-    /// Why, and what to do.
+    /// The reason and a hint.
     pub(crate) why: String,
 }
 
-/// What a look through folders found.
+/// The result of a search of folders.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    /// Files of the names that are wanted, in the order of their paths.
+    /// Files with the requested names, ordered by path.
     pub(crate) files: Vec<Found>,
-    /// What is passed over.
+    /// Skipped entries.
     pub(crate) strays: Vec<Stray>,
 }
 
 impl Listing {
-    /// Finds the files below a path of the configuration, or that file itself, whatever its name: at most `files_max` of
-    /// all paths together. Names that begin with a dot are left out.
+    /// Finds the files below a path of the configuration. If the path is a file, it is taken whatever its name. At most
+    /// `files_max` files of all paths together are returned. Names that begin with a dot are left out.
     ///
     /// # Errors
     /// The path itself cannot be read.
@@ -238,7 +237,7 @@ impl Listing {
     }
 }
 
-/// A look through one folder and those below it.
+/// The search of one folder and its subfolders.
 struct Walk<'a> {
     root: Rc<Folder>,
     path: &'a Path,
@@ -309,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with one good file, and beside it everything that does not belong there.
+    /// A folder with one good file and one of each kind of entry that is skipped.
     fn crowded() -> (tempfile::TempDir, PathBuf) {
         let outer = tempfile::tempdir().unwrap();
         let folder = outer.path().join("folder");
@@ -411,7 +410,7 @@ mod tests {
             let stepped = step_by_step(&held.0, path, OFlag::empty()).map(File::from);
             assert_eq!(stepped.is_ok_and(|file| regular(file).is_ok()), refused, "{path:?}");
         }
-        // The folder that is held is the one that was opened, whatever stands at its path.
+        // The open folder is the one that was opened, whatever is at its path now.
         fs::rename(&folder, folder.with_extension("old")).unwrap();
         symlink("/", &folder).unwrap();
         let mut text = String::new();

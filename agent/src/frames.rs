@@ -1,30 +1,31 @@
 //! Finds where one JSON record ends and the next begins, in a stream of any length and in bounded memory.
 //!
-//! A CloudTrail file is one object around an array of any size, so that a parser of the file would build the
-//! whole of it. This looks only at quotes and brackets, hands out the bytes of one record at a time, and leaves to
-//! the parser whether they are JSON. It knows nothing of what a record means.
+//! A CloudTrail file is one object around an array of any size, so a JSON parser would hold the whole file. This module
+//! looks only at quotes and brackets, returns the bytes of one record at a time, and leaves their validation to the
+//! parser. It has no knowledge of what a record means.
 
 use std::io::{self, Read};
 
 use memchr::{memchr, memchr_iter, memchr2, memchr3};
 use thiserror::Error;
 
-/// Longest record that is held, in bytes; AWS promises at most 1 MiB. A longer one is passed over and reported.
+/// Longest record that is held, in bytes; AWS promises at most 1 MiB. A longer one is skipped and reported.
 pub(crate) const RECORD_BYTES_MAX: usize = 4 << 20;
 
 /// Deepest nesting of arrays around records, as in an array of `{"Records": […]}`.
 const LEVELS_MAX: usize = 4;
 
-/// How many lines of a stream may be given up by themselves.
+/// How many broken lines of a stream may be skipped one by one.
 const RETRIES_MAX: u32 = 1000;
 
-/// How much is read at once, in bytes.
+/// Size of a read, in bytes.
 const READ_BYTES: usize = 64 << 10;
 
-/// Members whose array holds the records: files of a trail, answers of `LookupEvents`, CloudWatch Logs' deliveries.
+/// Members whose array contains the records: in files of a trail, responses of `LookupEvents`, deliveries of CloudWatch
+/// Logs.
 const ENVELOPES: &[&str] = &["\"Records\"", "\"Events\"", "\"logEvents\""];
 
-/// One record's place and bytes.
+/// One record: its position and its bytes.
 pub(crate) struct Frame<'a> {
     /// Where it begins in the inflated stream, in bytes.
     pub(crate) at: u64,
@@ -34,7 +35,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) bytes: Option<&'a [u8]>,
 }
 
-/// Why the stream cannot be read on.
+/// Why the stream cannot be read further.
 #[derive(Debug, Error)]
 pub(crate) enum FrameError {
     /// The stream ends within a record or before the array around the records is closed.
@@ -43,12 +44,12 @@ pub(crate) enum FrameError {
         /// Where the unfinished record begins.
         at: u64,
     },
-    /// A byte that can begin no record.
+    /// A byte that cannot begin a record.
     #[error("it is not JSON at byte {at}")]
     Syntax {
-        /// Where it stands.
+        /// Its position.
         at: u64,
-        /// What it is.
+        /// Its value.
         found: u8,
     },
     /// The stream itself failed.
@@ -60,27 +61,27 @@ pub(crate) enum FrameError {
 pub(crate) struct Frames<R> {
     reader: R,
     buffer: Vec<u8>,
-    /// Where the unread part of the buffer begins, and where it ends.
+    /// Start and end of the unread part of the buffer.
     next: usize,
     filled: usize,
-    /// How many bytes of the stream went before the buffer.
+    /// How many bytes of the stream precede the buffer.
     passed: u64,
-    /// The line in which the buffer's byte `counted` stands.
+    /// The line of the buffer's byte `counted`.
     line: u64,
     counted: usize,
     levels: Vec<Level>,
-    /// Where the last record ended, and whether all records so far stood by themselves.
+    /// Where the last record ended, and whether no record so far was in an array.
     settled: u64,
     flat: bool,
-    /// Whether a broken line is given up by itself, so that what follows it is read.
+    /// Whether only the broken line is skipped, so that the next one is read.
     by_line: bool,
-    /// How often that may still be done where only the following bytes show that the line is broken.
+    /// How often that may still happen where a line proves broken only after more of the stream was read.
     retries: u32,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
-    /// An array at the top or in another array.
+    /// An array at the top level or in another array.
     Array,
     /// The array of an envelope; the rest of the envelope follows it.
     Envelope,
@@ -105,23 +106,24 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// The records of `reader` as far as they can be had: a line in which one begins and does not end, and which is no
-    /// JSON with the lines behind it, is a record by itself, of which a parser will say what is wrong; the next record
-    /// is looked for behind it. Where that shows only at the end of a long record it is done up to [`RETRIES_MAX`] times.
+    /// The records of `reader`, with recovery from broken lines. If a record begins in a line and does not end there,
+    /// and the line is not JSON together with those after it, the line alone is returned as a record, so that the
+    /// parser reports it; the next record is searched after it. Where that shows only at the end of a long record, it
+    /// is done at most [`RETRIES_MAX`] times.
     pub(crate) fn line_by_line(reader: R) -> Self {
         Self { by_line: true, retries: RETRIES_MAX, ..Self::new(reader, 0) }
     }
 
-    /// From which byte a later reader can go on behind the last record: none before the first, and none where records
-    /// stand in an array.
+    /// The byte after the last record, from which a later reader can continue. `None` before the first record, and
+    /// where records are in an array.
     pub(crate) fn offset(&self) -> Option<u64> {
         Some(self.settled).filter(|settled| self.flat && *settled > 0)
     }
 
-    /// The next record; `None` at a proper end.
+    /// The next record; `None` at a regular end.
     ///
     /// # Errors
-    /// See [`FrameError`]. After an error other than of the reader there is nothing more to be had.
+    /// See [`FrameError`]. After an error other than of the reader there are no more records.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         loop {
             let Some(byte) = self.first_byte()? else {
@@ -139,7 +141,7 @@ impl<R: Read> Frames<R> {
                 }
                 b']' => match self.levels.pop() {
                     Some(Level::Array) => self.next += 1,
-                    // The rest of the envelope is passed over as if it were the rest of a record.
+                    // The rest of the envelope is skipped like the rest of a record.
                     Some(Level::Envelope) => {
                         self.next += 1;
                         self.pass(at, Scan { depth: 1, ..Scan::default() })?;
@@ -163,7 +165,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Where the next record is looked for, in bytes.
+    /// Where the search for the next record begins, in bytes.
     pub(crate) fn position(&self) -> u64 {
         self.passed + self.next as u64
     }
@@ -173,7 +175,7 @@ impl<R: Read> Frames<R> {
         Frame { at, line, bytes: length.map(|length| &self.buffer[self.next - length..self.next]) }
     }
 
-    /// The first byte that is no separator; it is not taken.
+    /// The first byte that is not a separator; it is not consumed.
     fn first_byte(&mut self) -> Result<Option<u8>, FrameError> {
         loop {
             while self.next < self.filled {
@@ -189,7 +191,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Goes on to the end of the object in which `scan` stands, or into the array of records that it holds.
+    /// Advances to the end of the object that `scan` is in, or into its array of records.
     fn pass(&mut self, at: u64, mut scan: Scan) -> Result<Passed, FrameError> {
         let mut start = self.next;
         let mut held = true;
@@ -237,14 +239,15 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Says that the record of this length, which was handed out last, is not JSON. Where that is a reason to look for the
-    /// next one behind its first line, and not behind all of it, true.
+    /// Reports that the last returned record, of this length, is not JSON. Returns true if the next record is then
+    /// searched after its first line and not after all of it.
     pub(crate) fn is_broken(&mut self, length: usize) -> bool {
         self.levels.is_empty()
             && self.next.checked_sub(length).is_some_and(|start| self.give_up(start).is_some())
     }
 
-    /// Goes back to the end of the line that begins at `start`, if there is more than that line. Returns its length.
+    /// Goes back to the end of the line that begins at `start`, if more than that line was read. Returns the line's
+    /// length.
     fn give_up(&mut self, start: usize) -> Option<usize> {
         let length = self.first_line(start).filter(|length| start + length < self.next)?;
         self.retries = self.retries.checked_sub(1)?;
@@ -252,13 +255,13 @@ impl<R: Read> Frames<R> {
         Some(length)
     }
 
-    /// How long the first line of the record is that begins at `start` and goes on behind the line.
+    /// The length of the first line of the record that begins at `start` and has more lines.
     fn first_line(&self, start: usize) -> Option<usize> {
         let end = self.buffer.len().min(self.next + 1);
         memchr(b'\n', self.buffer.get(start..end)?)
     }
 
-    /// Goes to the end of the line. Returns its length.
+    /// Advances to the end of the line and returns its length.
     fn line(&mut self, at: u64) -> Result<usize, FrameError> {
         let mut start = self.next;
         loop {
@@ -277,7 +280,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Goes over a string, a number or a word. Returns its length.
+    /// Advances past a string, a number or a word and returns its length.
     fn scalar(&mut self, at: u64) -> Result<usize, FrameError> {
         let mut start = self.next;
         let quoted = self.buffer[start] == b'"';
@@ -308,7 +311,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Counts the ends of lines before this place of the buffer.
+    /// Counts line ends before this position in the buffer.
     fn count_lines(&mut self, place: usize) {
         if let Some(bytes) = self.buffer.get(self.counted..place) {
             self.line += memchr_iter(b'\n', bytes).count() as u64;
@@ -316,7 +319,8 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Reads on, keeping what follows `kept`, which becomes the buffer's start; false at the stream's end.
+    /// Reads more and keeps the bytes from `kept`, which becomes the start of the buffer. Returns false at the end of
+    /// the stream.
     fn fill(&mut self, kept: usize) -> Result<bool, FrameError> {
         self.count_lines(kept);
         self.counted -= kept;
@@ -329,7 +333,7 @@ impl<R: Read> Frames<R> {
         if self.buffer.len() < self.filled + READ_BYTES {
             self.buffer.resize(self.filled + READ_BYTES, 0);
         } else if self.filled == 0 {
-            // One long record must not cost its length for ever.
+            // One long record must not hold its memory for good.
             self.buffer.truncate(READ_BYTES);
             self.buffer.shrink_to(READ_BYTES);
         }
@@ -349,24 +353,24 @@ impl<R: Read> Frames<R> {
 enum Passed {
     /// The object is an envelope, and its array of records was entered.
     Entered,
-    /// The object's length, unless it is too long to be held.
+    /// The object's length, unless it is too long to hold.
     Record(Option<usize>),
 }
 
-/// Where in an object the reader stands.
+/// The state within an object.
 #[derive(Default)]
 struct Scan {
     depth: usize,
     string: bool,
     escape: bool,
-    /// Whether to stop where no JSON can go on: at a line that ends within a string, at an object where none can stand,
-    /// and in the depth that no parser goes to.
+    /// Whether to stop where the text cannot be JSON: at a line that ends within a string, at an object in a place
+    /// where none is allowed, and beyond the parser's depth.
     strict: bool,
-    /// The last byte outside of strings that is no white space.
+    /// The last byte that is neither white space nor in a string.
     before: u8,
 }
 
-/// The depth up to which the parser reads.
+/// The parser's maximum depth.
 const DEPTH_MAX: usize = 128;
 
 enum Stop {
@@ -374,14 +378,14 @@ enum Stop {
     More,
     /// At the `[` of an array that is a member of the object.
     Array,
-    /// Behind the object's `}`.
+    /// After the object's `}`.
     Closed,
-    /// Where no JSON can go on.
+    /// Where the text cannot be JSON.
     Broken,
 }
 
 impl Scan {
-    /// Scans bytes until there is something to decide. Returns how many it has scanned.
+    /// Scans bytes up to the next decision and returns how many it scanned.
     fn run(&mut self, bytes: &[u8]) -> (usize, Stop) {
         let mut at = 0;
         while at < bytes.len() {
@@ -422,7 +426,7 @@ impl Scan {
 }
 
 impl Scan {
-    /// Whether an object can stand here.
+    /// Whether an object may begin here.
     fn may_open(&self) -> bool {
         match (self.depth, self.before) {
             (0 | DEPTH_MAX.., _) => self.depth == 0,
@@ -448,7 +452,8 @@ mod tests {
 
     use super::*;
 
-    /// A reader that gives so many bytes at a time.
+    /// Reads `text` in pieces of `step` bytes; a frame that is too long is shown as `…`. A reader that gives so many
+    /// bytes at a time.
     struct Steps<'a>(&'a [u8], usize);
     impl Read for Steps<'_> {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {

@@ -1,6 +1,6 @@
-//! Indicators of threats in files, for rules of type `threat_match`.
+//! Threat indicators in files, for rules of type `threat_match`.
 //!
-//! A file is NDJSON, an ECS document a line, or CSV, whose header names ECS fields such as `threat.indicator.ip`.
+//! A file is NDJSON with one ECS document per line, or CSV with ECS fields as header, such as `threat.indicator.ip`.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -21,19 +21,19 @@ const INDICATORS_MAX: usize = 1_000_000;
 const INDICATORS_BYTES_MAX: usize = 64 << 20;
 /// Most files that are read.
 const FILES_MAX: usize = 10_000;
-/// Most problems that are reported one by one; the others are counted.
+/// Most problems that are reported one by one; more are counted.
 const PROBLEMS_MAX: usize = 100;
 /// Longest line of NDJSON and longest record of CSV, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Where indicators lie, where the configuration does not say.
+/// The default path of indicators.
 const FOLDER: &str = "/etc/lapwing/indicators.d";
 
-/// `[indicators]`: what is known of threats.
+/// The section `[indicators]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Files, and folders of files, that end in `.ndjson`, `.jsonl` or `.csv`. Default: `/etc/lapwing/indicators.d`, which
-    /// need not be there.
+    /// Files, and folders of files, that end in `.ndjson`, `.jsonl` or `.csv`. Default: `/etc/lapwing/indicators.d`,
+    /// which need not exist.
     pub(crate) paths: Vec<PathBuf>,
 }
 
@@ -43,10 +43,10 @@ impl Default for Config {
     }
 }
 
-/// Reads all indicators, and says of every file or line that cannot be read why.
+/// Reads all indicators, and returns a problem for each file or line that cannot be read.
 ///
 /// # Errors
-/// A path that is not there.
+/// A path does not exist.
 pub(crate) fn load(config: &Config) -> Result<(Indicators, Vec<String>)> {
     let mut reading = Reading::default();
     let mut listing = Listing::default();
@@ -77,7 +77,7 @@ struct Reading {
     indicators: Indicators,
     bytes: usize,
     problems: Vec<String>,
-    /// Problems that are counted and not kept.
+    /// Problems that are only counted.
     more: usize,
 }
 
@@ -151,7 +151,7 @@ impl Reading {
     }
 }
 
-/// A file of which no more is read at once than a record may be long.
+/// A file that is read in pieces of at most the length of a record.
 struct Metered {
     opened: File,
     left: Rc<Cell<usize>>,

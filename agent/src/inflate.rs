@@ -1,4 +1,5 @@
-//! Streams that may be compressed: gzip and Zstandard are detected by their first bytes and inflated as they are read.
+//! Streams that may be compressed: gzip and Zstandard are recognized by their first bytes and inflated while they are
+//! read. `ruzstd` reads what others compressed, because it is memory-safe; `zstd` only writes.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,11 +7,11 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// A stream as it was before compression.
+/// A stream, decompressed.
 pub(crate) struct Inflated {
-    /// What it holds. Compressed data that end too early are an [`io::ErrorKind::UnexpectedEof`], broken ones are
-    /// [`io::ErrorKind::InvalidData`] or [`InvalidInput`](io::ErrorKind::InvalidInput), and data that inflate to more than
-    /// they may are [`io::ErrorKind::FileTooLarge`].
+    /// Its content. Truncated data are an [`io::ErrorKind::UnexpectedEof`], corrupt data are
+    /// [`io::ErrorKind::InvalidData`] or [`InvalidInput`](io::ErrorKind::InvalidInput), and data that inflate to more
+    /// than the limit are [`io::ErrorKind::FileTooLarge`].
     pub(crate) reader: Box<dyn Read + Send>,
     /// Whether it was compressed.
     pub(crate) compressed: bool,
@@ -23,10 +24,10 @@ impl Inflated {
     /// Those of the reader.
     pub(crate) fn new(reader: impl Read + Send + 'static, bytes_max: u64) -> io::Result<Self> {
         let mut reader = io::BufReader::with_capacity(32 << 10, reader);
-        // A file of which there is one byte yet may be compressed too; no JSON begins so.
+        // A file may have only its first byte so far; no JSON begins with it.
         let reader: Box<dyn Read + Send> = match reader.fill_buf()? {
             [0x1f] | [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
-            // The latter is a frame to be skipped, as some writers put one first.
+            // The latter is a skippable frame, which some writers put first.
             [0x28] | [0x28, 0xb5, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Box::new(Zstd::new(reader)),
             _ => return Ok(Self { reader: Box::new(reader), compressed: false }),
         };
@@ -34,7 +35,7 @@ impl Inflated {
     }
 }
 
-/// Ends with an error where a reader has given more than it may.
+/// Fails when a reader returns more bytes than the limit.
 pub(crate) struct Limited<R> {
     reader: R,
     left: u64,
@@ -42,7 +43,7 @@ pub(crate) struct Limited<R> {
 }
 
 impl<R> Limited<R> {
-    /// `reader`, which may give `bytes_max` bytes.
+    /// `reader`, limited to `bytes_max` bytes.
     pub(crate) fn new(reader: R, bytes_max: u64) -> Self {
         Self { reader, left: bytes_max, bytes_max }
     }
@@ -59,7 +60,7 @@ impl<R: Read> Read for Limited<R> {
     }
 }
 
-/// The frames of a Zstandard stream, one after the other.
+/// The frames of a Zstandard stream, in order.
 pub(crate) struct Zstd<R> {
     reader: R,
     decoder: FrameDecoder,
@@ -68,7 +69,7 @@ pub(crate) struct Zstd<R> {
     notes: Option<Notes>,
 }
 
-/// Skippable frames whose content is read: their magic number, and the function that takes the content.
+/// Skippable frames that are read: their magic number, and the function that gets their content.
 struct Notes {
     magic: u32,
     /// Longest note, in bytes; longer frames are skipped.
@@ -76,7 +77,7 @@ struct Notes {
     read: Box<ReadNote>,
 }
 
-/// Takes the content of a note.
+/// Reads the content of a note.
 type ReadNote = dyn FnMut(&[u8]) -> io::Result<()> + Send;
 
 impl<R: BufRead> Zstd<R> {
@@ -84,8 +85,8 @@ impl<R: BufRead> Zstd<R> {
         Self { reader, decoder: FrameDecoder::new(), open: false, notes: None }
     }
 
-    /// A stream whose frames refer back no further than `window_bytes_max`, and in which frames that begin with `magic`
-    /// and are not longer than `note_bytes_max` are notes.
+    /// A stream whose window is at most `window_bytes_max`. Skippable frames that begin with `magic` and are not longer
+    /// than `note_bytes_max` are notes.
     pub(crate) fn with_notes(
         reader: R,
         magic: [u8; 4],
@@ -100,7 +101,7 @@ impl<R: BufRead> Zstd<R> {
         Self { reader, decoder, open: false, notes: Some(notes) }
     }
 
-    /// Goes into the next frame, over those that are to be skipped; false at a proper end.
+    /// Enters the next frame, past skippable ones. Returns false at a regular end.
     fn enter(&mut self) -> io::Result<bool> {
         loop {
             if self.reader.fill_buf()?.is_empty() {
@@ -132,11 +133,11 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// Reads the next frame whole, so that its sum is known to be right before anything of it is used; false at a proper
-    /// end.
+    /// Reads the whole next frame, so that its checksum is verified before its content is used. Returns false at a
+    /// regular end.
     ///
     /// # Errors
-    /// Those of the stream; a frame that holds more than `bytes_max` bytes is an [`io::ErrorKind::FileTooLarge`].
+    /// Those of the stream; a frame with more than `bytes_max` bytes is an [`io::ErrorKind::FileTooLarge`].
     pub(crate) fn frame(&mut self, frame: &mut Vec<u8>, bytes_max: usize) -> io::Result<bool> {
         frame.clear();
         self.open = self.enter()?;
@@ -157,7 +158,7 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// Reads a piece of the frame that it is in; nothing once that has ended.
+    /// Reads a piece of the current frame; nothing after its end.
     fn piece(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let length = self.decoder.read(buffer)?;
@@ -174,7 +175,7 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// Ends a frame, whose sum must be what it says.
+    /// Ends a frame and verifies its checksum.
     fn leave(&mut self) -> io::Result<()> {
         self.open = false;
         match (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum()) {
@@ -185,7 +186,7 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// The data are broken, or are not all there yet.
+    /// The data are corrupt or incomplete.
     fn error(&mut self, error: &FrameDecoderError) -> io::Error {
         match self.reader.fill_buf() {
             Ok([]) => io::ErrorKind::UnexpectedEof.into(),

@@ -1,7 +1,7 @@
 //! A lane: one thread that owns a source and the engines that evaluate its events.
 //!
-//! From a record to an alert nothing here waits for anybody but the ledger, nothing is locked and no file is read. Others
-//! ask the lane through its inbox, which it looks into between two batches, and while it waits for the ledger.
+//! From record to alert a lane waits only for the ledger, takes no lock and reads no file. Other threads send requests
+//! to its inbox. It serves them between two batches, and while it waits for the ledger.
 
 mod client;
 mod status;
@@ -23,58 +23,59 @@ use crate::ledger::LedgerSender;
 use crate::source::{Batch, Source};
 use crate::store::{Change, Checkpoint};
 
-/// How long a lane waits for events before it looks into its inbox.
+/// How long a lane waits for events before it serves its inbox.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// About how many bytes of alerts, or of what rules hold, are handed over at once.
+/// About how many bytes of alerts, or of the rules' state, are handed over at once.
 const DELIVERY_BYTES_MAX: usize = 512 << 10;
-/// What a lane is made of.
+/// The parts of a lane.
 pub(crate) struct Lane {
-    /// Its name, which is that of its thread too.
+    /// Its name and that of its thread.
     pub(crate) name: &'static str,
     /// Where its events come from.
     pub(crate) source: Box<dyn Source>,
-    /// The engines that evaluate them, each with its view: some rules are written for other names of the same events.
+    /// The engines that evaluate its events. Rules that expect other field values for the same event have a view of
+    /// their own.
     pub(crate) rule_views: Vec<RuleView>,
-    /// The fields of events.
+    /// The schema of events.
     pub(crate) schema: Arc<Schema>,
     /// Where its alerts go.
     pub(crate) ledger: LedgerSender,
-    /// How long it must be quiet before the clock advances the stream's time, and not its events.
+    /// How long without events before the clock, and not the last event, sets the time of the stream.
     pub(crate) quiet: Duration,
 }
 
-/// Rings when it is dropped, for a thread that waits for the first of many to end.
+/// Sends a message when it is dropped, to a thread that waits for the first of many threads to end.
 pub(crate) struct Bell(pub(crate) Sender<()>);
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        // Where no thread waits any more, all is over anyway.
+        // Without a receiver the agent is ending already.
         let _ = self.0.send(());
     }
 }
 
-/// An engine, and the view by which it gets the events.
+/// An engine and its view of the events.
 pub(crate) struct RuleView {
-    /// The event as the engine's rules expect it; `None` where they know of no such event.
+    /// Converts an event to what the engine's rules expect; `None` if they have no such event.
     pub(crate) view: EventView,
-    /// Evaluates it.
+    /// The engine that evaluates it.
     pub(crate) engine: Engine,
 }
 
-/// A view of events, such as auditd's; `None` where it has no such event.
+/// How an event is shown to an engine.
 pub(crate) type EventView = fn(&Arc<Event>) -> Option<Arc<Event>>;
 
-/// What others hold of a lane at work.
+/// A running lane.
 pub(crate) struct LaneHandle {
-    /// The thread; it ends with the source.
+    /// The thread. It ends with the source.
     pub(crate) thread: JoinHandle<Result<()>>,
-    /// For those who ask it something.
+    /// For requests to the lane.
     pub(crate) client: LaneClient,
 }
 
 impl Lane {
-    /// Starts the thread. The bell rings when it ends, however it does.
+    /// Starts the thread. The bell rings when the thread ends, also by a panic.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -123,7 +124,7 @@ struct Work {
 impl Work {
     fn run_to_end(mut self) -> Result<()> {
         let ended = self.run();
-        // Why nothing more is taken comes first.
+        // The error of the evidence stage comes first, because it explains why no more is accepted.
         self.evidence.finish().and(ended)
     }
 
@@ -142,7 +143,7 @@ impl Work {
         self.hand_over(alerts, checkpoint)
     }
 
-    /// Hands over what rules hold that is not complete, a rule's after the other.
+    /// Hands over the unfinished state of the rules, one rule at a time.
     fn suspend(&mut self) -> Result<()> {
         for view in 0..self.lane.rule_views.len() {
             for rule in 0..self.lane.rule_views[view].engine.rules().count() {
@@ -157,7 +158,7 @@ impl Work {
         Ok(())
     }
 
-    /// What the rules' memories have become, as rows of the store.
+    /// The changes of the rules' state, as rows of the store.
     fn changes(&mut self) -> Vec<Change> {
         let changes = std::mem::take(&mut self.output.changes).into_iter();
         let rows = changes.map(|StateChange { rule_id, change }| Change {
@@ -203,8 +204,8 @@ impl Work {
         self.hand_over(alerts, checkpoint)
     }
 
-    /// Makes alerts ready, and hands over what is too much to be handed over at once. The checkpoint comes with the rest:
-    /// without it an alert may be raised again, and is known by its id.
+    /// Prepares alerts, and hands over all but the last part of a delivery that is too large. The checkpoint comes with
+    /// the last part: without it an alert may be raised again, which is deduplicated by its id.
     fn hand_over_most(&mut self, alerts: Vec<Alert>) -> Result<Vec<Item>> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for alert in alerts {
@@ -228,7 +229,7 @@ impl Work {
         Item::Raised(Box::new(Raised { alert, context, lost_records }))
     }
 
-    /// Hands over what is to become durable. A lane that waits for the disk is alive and says so.
+    /// Hands over what is to become durable. A lane that waits for the disk is alive and keeps beating.
     fn hand_over(&mut self, alerts: Vec<Item>, checkpoint: Checkpoint) -> Result<()> {
         self.alerts += alerts.len() as u64;
         let mut waiting = self.evidence.offer(Delivery::new(alerts, checkpoint), WAIT)?;
@@ -240,7 +241,7 @@ impl Work {
         Ok(())
     }
 
-    /// Sends an event to the subscribers; those who have gone are removed.
+    /// Sends an event to the subscribers, and removes those that have gone.
     fn show(&mut self, event: &Arc<Event>) {
         self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
         self.subscribers.iter().for_each(|subscriber| subscriber.show(event));
@@ -258,7 +259,7 @@ impl Work {
                     }
                     self.subscribers.push(subscriber);
                 }
-                // The client may have gone.
+                // The requester may have gone.
                 Request::Status(reply) => drop(reply.send(self.status())),
             }
         }

@@ -1,11 +1,11 @@
-//! The thread that owns the alert log and the store. Everything that must be kept is sent here, in order, and
-//! everything in one [`Commit`] becomes durable together.
+//! The thread that owns the alert log and the store. Other threads send it what is to be saved, in order; everything in
+//! one [`Commit`] becomes durable together.
 //!
-//! Lanes hold a [`LedgerSender`], whose [`offer`](LedgerSender::offer) gives a commit back while the disk takes none;
-//! sinks and commands hold a [`LedgerClient`], whose requests never wait behind commits. When the last sender is
-//! dropped the ledger makes everything durable and notifies the clients that nothing more comes; when the last
-//! client is dropped the thread ends, and what it returns says whether anything was lost. From
-//! [`LedgerClient::stop`] on the disk has [`STOP_MAX`]: what it has not taken then goes to the agent's own log.
+//! Lanes hold a [`LedgerSender`], whose [`offer`](LedgerSender::offer) returns a commit while the disk accepts none
+//! (backpressure); sinks and commands hold a [`LedgerClient`], whose requests never wait behind commits. When the last
+//! sender is dropped the ledger makes everything durable and closes the clients' notifications; when the last client is
+//! dropped the thread ends and returns whether anything was lost. After [`LedgerClient::stop`] the disk has
+//! [`STOP_MAX`]: what it has not accepted by then goes to the agent's own log.
 
 mod follow;
 mod status;
@@ -29,13 +29,13 @@ use crate::store::{Change, Checkpoint, Spooled};
 use crate::trace::Trace;
 use crate::{alert_log, store};
 
-/// Most bytes of commits that wait in the inbox before their senders do.
+/// Most bytes of commits in the inbox before their senders wait.
 const COMMITS_WAITING_BYTES_MAX: usize = 2 << 20;
-/// What a commit takes beside its alerts and changes.
+/// Memory of a commit beside its alerts and changes.
 const COMMIT_BYTES: usize = 256;
-/// How long a sender waits before it looks again whether there is room.
+/// How long a sender waits before it checks for room again.
 const ROOM_WAIT: Duration = Duration::from_millis(10);
-/// How long after a stop the disk is tried before what it does not take is given up.
+/// How long after a stop the disk is retried before the rest is given up.
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How much longer a lane waits for a ledger that hangs in a system call.
 const HUNG_MAX: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ const ROWS_READ_MAX: usize = 1024;
 /// alerts in the spool and all changes.
 #[derive(Default)]
 pub(crate) struct Commit {
-    /// Alerts in the order in which they were raised. One whose id is already known is not written again.
+    /// Alerts in the order in which they were raised. One with a known id is not written again.
     pub(crate) alerts: Vec<AlertDocument>,
     /// State of rules that changed with these alerts, and the source's checkpoint.
     pub(crate) checkpoint: Checkpoint,
@@ -59,7 +59,7 @@ impl Commit {
     }
 }
 
-/// What the ledger is started with.
+/// The settings of the ledger.
 pub(crate) struct Settings<'a> {
     /// The alert log.
     pub(crate) alerts: &'a alert_log::Config,
@@ -71,7 +71,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) sinks: &'a [String],
 }
 
-/// A ledger at work.
+/// A running ledger.
 pub(crate) struct Started {
     /// For lanes.
     pub(crate) sender: LedgerSender,
@@ -79,13 +79,13 @@ pub(crate) struct Started {
     pub(crate) client: LedgerClient,
     /// The thread; it is joined after the last sender and the last client are dropped.
     pub(crate) thread: JoinHandle<Result<()>>,
-    /// What is left where the thread hangs.
+    /// What is not written if the thread hangs.
     pub(crate) remains: Remains,
     /// Where the alert log and the store are.
     pub(crate) traces: [Arc<Trace>; 2],
 }
 
-/// Opens the log and the store, brings the store up to the log, and starts the thread.
+/// Opens the log and the store, synchronizes the store with the log, and starts the thread.
 ///
 /// # Errors
 /// Log or store cannot be used; the message says why and what to do.
@@ -105,23 +105,23 @@ pub(crate) fn start(settings: &Settings) -> Result<Started> {
     Ok(Started { sender, client: LedgerClient { requests, spooled, status }, thread, remains, traces })
 }
 
-/// What lanes hold.
+/// The lanes' side of the ledger.
 #[derive(Clone)]
 pub(crate) struct LedgerSender {
     commits: Sender<Weighed>,
     status: Arc<Status>,
 }
 
-/// A commit that waits, and is charged until it is taken out.
+/// A commit in the inbox, charged until it is removed.
 type Weighed = (Commit, Taken);
 
 impl LedgerSender {
-    /// Hands over what is to become durable. While too much is waiting already, because the disk is slow or full, the
-    /// commit comes back after `wait`: its sender looks to its other duties, and offers it again.
+    /// Hands over what is to become durable. While too much is waiting, because the disk is slow or full, the commit is
+    /// returned after `wait`: its sender does its other work and offers it again.
     ///
     /// # Errors
-    /// The ledger has ended, which it does before its senders only when something is broken; or the agent stops and the
-    /// ledger hangs. What was offered is then in the agent's own log.
+    /// The ledger has ended, which before its senders happens only after a failure; or the agent stops and the ledger
+    /// hangs. The commit is then in the agent's own log.
     pub(crate) fn offer(&self, commit: Commit, wait: Duration) -> Result<Option<Commit>> {
         let Some(taken) = self.room(commit.bytes(), wait) else {
             return match self.status.stopped_for() < STOP_MAX + HUNG_MAX {
@@ -133,7 +133,7 @@ impl LedgerSender {
         sent.map(|()| None).map_err(|SendError((commit, _))| self.lose(&commit, "the ledger has ended"))
     }
 
-    /// Room for so many bytes, for which it waits so long.
+    /// Waits up to `wait` for room for so many bytes.
     fn room(&self, bytes: usize, wait: Duration) -> Option<Taken> {
         let until = Instant::now() + wait;
         loop {
@@ -151,14 +151,14 @@ impl LedgerSender {
     }
 }
 
-/// What a ledger that hangs in a system call has not written: the last that can be done for it is to say it.
+/// What a ledger that hangs in a system call has not written. It can only be logged.
 pub(crate) struct Remains {
     commits: Receiver<Weighed>,
     status: Arc<Status>,
 }
 
 impl Remains {
-    /// Writes every alert that is not in the log to the agent's own log, and says how many these were.
+    /// Writes every alert that is not in the log to the agent's own log. Returns how many these were.
     pub(crate) fn report(&self) -> usize {
         let held = self.status.lose_unlogged();
         let waiting: Vec<_> = self.commits.try_iter().flat_map(|(commit, _)| commit.alerts).collect();
@@ -167,7 +167,7 @@ impl Remains {
     }
 }
 
-/// What sinks and commands hold.
+/// The side of sinks and commands.
 #[derive(Clone)]
 pub(crate) struct LedgerClient {
     requests: Sender<Request>,
@@ -175,7 +175,7 @@ pub(crate) struct LedgerClient {
     status: Arc<Status>,
 }
 
-/// A request to the ledger.
+/// Requests to the ledger.
 enum Request {
     Read { after: i64, count_max: usize, bytes_max: usize, reply: oneshot::Sender<Vec<Spooled>> },
     Acknowledge { sink: String, sequence: i64 },
@@ -193,7 +193,7 @@ impl LedgerClient {
     /// # Errors
     /// The store cannot be read now, or the ledger has ended.
     pub(crate) async fn read(&self, after: i64, count_max: usize, bytes_max: usize) -> Result<Vec<Spooled>> {
-        self.ask(|reply| Request::Read { after, count_max, bytes_max, reply })?
+        self.request(|reply| Request::Read { after, count_max, bytes_max, reply })?
             .await
             .map_err(|_| unreadable())
     }
@@ -203,7 +203,9 @@ impl LedgerClient {
     /// # Errors
     /// The store cannot be read now, or the ledger has ended.
     pub(crate) async fn cursor(&self, sink: &str) -> Result<i64> {
-        self.ask(|reply| Request::Cursor { sink: sink.to_owned(), reply })?.await.map_err(|_| unreadable())
+        self.request(|reply| Request::Cursor { sink: sink.to_owned(), reply })?
+            .await
+            .map_err(|_| unreadable())
     }
 
     /// How many alerts after number `after` are to be delivered, and how many had come by then, as
@@ -212,7 +214,7 @@ impl LedgerClient {
     /// # Errors
     /// The store cannot be read now, or the ledger has ended.
     pub(crate) async fn undelivered(&self, after: i64) -> Result<(i64, i64)> {
-        self.ask(|reply| Request::Undelivered { after, reply })?.await.map_err(|_| unreadable())
+        self.request(|reply| Request::Undelivered { after, reply })?.await.map_err(|_| unreadable())
     }
 
     /// How many alerts to be delivered have come in this run, without those that were missed; it goes on counting.
@@ -220,14 +222,13 @@ impl LedgerClient {
         Arc::clone(&self.status.arrived)
     }
 
-    /// A sink has delivered everything up to this alert. After a crash it may deliver some of it
-    /// again.
+    /// A sink has delivered everything up to this alert. After a crash it may have to deliver some of them again.
     pub(crate) fn acknowledge(&self, sink: &str, sequence: i64) {
         // A ledger that has ended needs no acknowledgement: the alerts are delivered again.
         let _ = self.requests.send(Request::Acknowledge { sink: sink.to_owned(), sequence });
     }
 
-    /// Opens the alert log anew, as after a rename by logrotate.
+    /// Reopens the alert log, as after a rename by logrotate.
     pub(crate) fn reopen(&self) {
         let _ = self.requests.send(Request::Reopen);
     }
@@ -238,8 +239,8 @@ impl LedgerClient {
         let _ = self.requests.send(Request::Stop);
     }
 
-    /// Gives every row of a scope to `each`, in the order of their keys, not holding them all in memory. It
-    /// blocks, and is for threads, not for tasks.
+    /// Gives every row of a scope to `each`, in the order of their keys, without holding them all in memory. It blocks:
+    /// call it from threads, not from tasks.
     ///
     /// # Errors
     /// The store cannot be read, the ledger has ended, or the error of `each`.
@@ -251,7 +252,7 @@ impl LedgerClient {
         let mut after = None;
         loop {
             let request = |reply| Request::Rows { scope: scope.to_owned(), after: after.take(), reply };
-            let rows = self.ask(request)?.blocking_recv().map_err(|_| unreadable())?;
+            let rows = self.request(request)?.blocking_recv().map_err(|_| unreadable())?;
             let Some((last, _)) = rows.last() else { return Ok(()) };
             after = Some(last.clone());
             for (key, value) in rows {
@@ -262,11 +263,11 @@ impl LedgerClient {
 
     /// Makes changes of state that belong to no batch of events.
     pub(crate) fn change(&self, changes: Vec<Change>) {
-        // A ledger that has ended keeps nothing any more.
+        // A ledger that has ended saves nothing.
         let _ = self.requests.send(Request::Change { changes });
     }
 
-    /// Changes whenever there is something new to read, and is closed when nothing more comes.
+    /// Notifies of new alerts, and is closed when no more will come.
     pub(crate) fn spooled(&self) -> watch::Receiver<i64> {
         self.spooled.clone()
     }
@@ -276,7 +277,10 @@ impl LedgerClient {
         self.status.report()
     }
 
-    fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<oneshot::Receiver<T>> {
+    fn request<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<oneshot::Receiver<T>> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).map_err(|_| anyhow!("the ledger has ended"))?;
         Ok(answer)

@@ -1,4 +1,4 @@
-//! The agent: who runs, who talks to whom, and who stops first.
+//! The agent: its threads, their channels, and the order in which they stop.
 //!
 //! ```text
 //! sensor ────▶ lane ─┐                     ┌─▶ sinks ─▶ upstream
@@ -6,11 +6,11 @@
 //! cloudtrail ▶ lane ─┘      └─▶ alert log  └─▶ lapwing status
 //! ```
 //!
-//! A lane is a thread with a source and an engine. The ledger is a thread that owns the alert log and the store. What
-//! waits on the outside world runs on the runtime' runtime. On SIGTERM the sources end; each lane hands over what it
-//! has and ends; with the last of them the ledger has no more senders and makes everything durable; the sinks have
-//! their time to deliver it; then all is over. Each of these has its time, and a thread that hangs is left behind, so
-//! that all is over after [`END_MAX`] whatever the disk and upstream do.
+//! A lane is a thread with a source and its engines. The ledger is a thread that owns the alert log and the store. What
+//! waits on the outside world runs on an async runtime. On SIGTERM the sources end; each lane hands over what it has
+//! and ends; after the last lane the ledger has no more senders and makes everything durable; then the sinks deliver
+//! it. Each step has a time limit, and a thread that hangs is left behind, so that the process ends after [`END_MAX`]
+//! whatever the disk and upstream do.
 
 mod restored;
 mod status;
@@ -48,14 +48,14 @@ pub(crate) const NO_SOURCE: &str =
     "no source is configured: enable the sensor, or add CloudTrail folders or queues";
 /// How late CloudTrail's events may come: AWS delivers them within about five minutes, and rarely in more than fifteen.
 const CLOUDTRAIL_LATENESS: Duration = Duration::from_secs(900);
-/// How the engines that run share what all rules may hold ([`Limits`]). The parts are fixed, so that what happens in one
-/// source takes no room from the rules of another. Most rules are about the host, and most jobs about CloudTrail.
+/// How the engines share the limits of all rules ([`Limits`]). The parts are fixed, so that one source takes no room
+/// from the rules of another. Most rules are about the host, and most jobs about CloudTrail.
 const HOST: Weights = Weights { state: 4, terms: 4, jobs: 1 };
 const AUDITD: Weights = Weights { state: 1, terms: 1, jobs: 1 };
 const CLOUDTRAIL: Weights = Weights { state: 2, terms: 1, jobs: 6 };
-/// How long CloudTrail must be quiet before the clock advances its stream's time.
+/// How long CloudTrail must be quiet before the clock sets the time of its stream.
 const CLOUDTRAIL_QUIET: Duration = Duration::from_secs(300);
-/// How long the sensor must be quiet before the clock advances its stream's time. Its events arrive in a fraction of
+/// How long the sensor must be quiet before the clock sets the time of its stream. Its events arrive in a fraction of
 /// that.
 const SENSOR_QUIET: Duration = Duration::from_secs(1);
 
@@ -63,15 +63,15 @@ const SENSOR_QUIET: Duration = Duration::from_secs(1);
 const LANES_END_MAX: Duration = Duration::from_secs(6);
 const RUNTIME_END_MAX: Duration = Duration::from_millis(8500);
 const LEDGER_END_MAX: Duration = Duration::from_secs(9);
-/// How long after the start the threads run none of the code any more that only their own start needs.
+/// How long after the start the threads have finished the code that only their start needs.
 const THREADS_START: Duration = Duration::from_secs(1);
-/// How long after a stop the process ends in any case, even where its own log takes nothing.
+/// How long after a stop the process ends in any case, even if its own log blocks.
 const END_MAX: Duration = Duration::from_millis(9500);
 
-/// Runs the agent, whose configuration was read from this path, until it has to stop.
+/// Runs the agent until it has to stop. `path` is the file that the configuration was read from.
 ///
 /// # Errors
-/// What kept it from running: said before anything is started where it can be known then.
+/// What prevents it from running, found before anything is started where that is possible.
 pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     let started = Instant::now();
     trim_rss::share_heaps();
@@ -123,7 +123,7 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     about.serve(&runtime, &clients, &ledger.client)?;
     let delivered = upstream.handle().spawn(sink::run(sinks, ledger.client.clone()));
     let upstream = upstream.start("sinks", async move {
-        // A task that panicked has said so.
+        // A task that panicked has logged it.
         let _ = delivered.await;
     })?;
     runtime::notify_service_manager(&runtime.handle(), clients);
@@ -142,8 +142,8 @@ pub(crate) fn run(config: &Config, path: &Path) -> Result<()> {
     end(running, ledger, [upstream, runtime])
 }
 
-/// Waits for SIGTERM, or for the end of a lane: the agent does not go on with half of its sources, the service manager starts it
-/// anew. Memory that only the start needed is given back now, and once the threads have started too.
+/// Waits for SIGTERM, or for the end of a lane: the agent does not continue with half of its sources; the service
+/// manager restarts it. Memory that only the start needed is released now, and again once the threads have started.
 fn wait_for_the_end(rung: &Receiver<()>) {
     trim_rss::release();
     if rung.recv_timeout(THREADS_START) == Err(RecvTimeoutError::Timeout) {
@@ -152,14 +152,14 @@ fn wait_for_the_end(rung: &Receiver<()>) {
     }
 }
 
-/// Waits for the ends of all, in their order, and for none too long.
+/// Waits for the end of each thread, in order and with a time limit.
 fn end(lanes: Vec<LaneHandle>, ledger: ledger::Started, runtime: [RuntimeThread; 2]) -> Result<()> {
     let stopped = Instant::now();
     let last = move || {
         std::thread::sleep(END_MAX);
         signal_hook::low_level::exit(1);
     };
-    // Without it the others still have their times.
+    // Without it the other time limits still hold.
     let _ = std::thread::Builder::new().name("end".to_owned()).spawn(last);
     let mut outcome = Ok(());
     for LaneHandle { client, thread } in lanes {
@@ -193,9 +193,9 @@ fn start_sensor(
     Ok(Sensor::start(&sensor, stop.clone(), StoredFds::of_manager())?)
 }
 
-/// The variables of the environment that events hold: those of the configuration, and those that rules and exceptions name. None
-/// where no rule and no exception looks at them, for looking through an environment costs more than all else that is done for an
-/// exec.
+/// The variables of the environment that events hold: those of the configuration, and those that rules and exceptions
+/// name. None if no rule and no exception uses them, because searching an environment costs more than all other work
+/// for an exec.
 pub(crate) fn env_vars(configured: &Wanted, rules: &[Arc<Rule>], exceptions: &[Arc<Exception>]) -> Wanted {
     let field = field!("process.env_vars");
     let rules = rules.iter().filter(|rule| rule.enabled && rule.fields().contains(&field));
@@ -209,7 +209,7 @@ pub(crate) fn env_vars(configured: &Wanted, rules: &[Arc<Rule>], exceptions: &[A
     configured.with(rules.iter().chain(&exceptions).flatten()).0
 }
 
-/// Watches over the files of the agent, by the sensor, which knows who may have changed them.
+/// Watches the agent's files. The sensor gets the changes, because it can find out who made them.
 fn watch_files(
     sensor: Option<&mut Sensor>,
     plan: Option<Plan>,
@@ -222,7 +222,8 @@ fn watch_files(
     Ok(())
 }
 
-/// What SIGHUP does: the log is opened anew, for it may have been renamed, and databases of places are looked at.
+/// What SIGHUP does: the log is reopened, because it may have been renamed, and GeoIP databases are checked for
+/// changes.
 fn on_reload(ledger: &ledger::Started, control: Option<Control>) -> impl Fn() + Send + 'static {
     let ([log, _], client) = (ledger.traces.clone(), ledger.client.clone());
     move || {
@@ -232,8 +233,8 @@ fn on_reload(ledger: &ledger::Started, control: Option<Control>) -> impl Fn() + 
     }
 }
 
-/// The files that the agent writes, and what the run before loaded. The ledger ends with its last client, and must not wait for a
-/// thread that reads files.
+/// The files that the agent writes, and what the previous run loaded. Clients are held weakly: the ledger ends with its
+/// last client, and must not wait for a thread that reads files.
 fn written(config: &Config, traces: &[Arc<Trace>; 2], client: &Arc<LedgerClient>) -> Result<Written> {
     let [log, store] = traces.clone();
     let mut before = BTreeMap::new();
@@ -276,7 +277,7 @@ impl Stop {
     }
 }
 
-/// The rules and their exceptions.
+/// The rules, exceptions and indicators.
 struct Rules {
     loaded: Loaded,
     exceptions: Exceptions,
@@ -285,7 +286,7 @@ struct Rules {
 }
 
 impl Rules {
-    /// Reads them, and reports what is wrong with any.
+    /// Loads them and logs every problem.
     fn load(config: &Config) -> Result<Self> {
         let mut schema = Schema::new();
         let loaded = rules::load(&config.rules.paths, &mut schema)?;
@@ -311,7 +312,7 @@ impl Rules {
     }
 }
 
-/// What lanes are made with.
+/// What lanes are built from.
 struct Lanes<'a> {
     config: &'a Config,
     schema: &'a Arc<Schema>,
@@ -323,18 +324,18 @@ struct Lanes<'a> {
     bell: &'a Sender<()>,
 }
 
-/// Ends when every queue has put back what it will not read any more.
+/// Ends when every queue has returned the messages that it will not read.
 type QueuesEnded = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The sources that run, each on a lane of its own.
+/// The running sources, each on its own lane.
 struct Sources {
     running: Vec<LaneHandle>,
-    /// CloudTrail's control, and the end of its queues.
+    /// The control of CloudTrail's source, and the end of its queues.
     cloudtrail: Option<(Control, QueuesEnded)>,
 }
 
 impl Lanes<'_> {
-    /// Starts the lane of every source that there is.
+    /// Starts a lane for each configured source.
     fn start_all(&self, sensor: Option<Sensor>, runtime: &AsyncRuntime) -> Result<Sources> {
         let mut running = Vec::new();
         let for_host =
@@ -374,7 +375,7 @@ impl Lanes<'_> {
         Ok(Sources { running, cloudtrail })
     }
 
-    /// What the store keeps of a source.
+    /// A source's rows in the store.
     fn rows(&self, scope: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let mut rows = Vec::new();
         self.client.rows(scope, |key, value| {
@@ -384,7 +385,7 @@ impl Lanes<'_> {
         Ok(rows)
     }
 
-    /// Opens the CloudTrail source, and reports which rules cannot run on it.
+    /// Opens the CloudTrail source, and logs which rules cannot run on it.
     fn cloudtrail(&self, runtime: &AsyncRuntime) -> Result<CloudTrail> {
         let rows = |scope: &str| self.rows(scope);
         let config = &self.config.cloudtrail;
@@ -398,7 +399,7 @@ impl Lanes<'_> {
         Ok(source)
     }
 
-    /// Builds the engine of a lane with these rules and the state that they had when the agent stopped.
+    /// Builds the engine of these rules and restores the state that they had when the agent stopped.
     fn rule_view(
         &self,
         rules: &[Arc<Rule>],

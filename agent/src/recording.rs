@@ -1,13 +1,13 @@
-//! Recordings: the events of a host in the order in which its engine evaluated them, to be evaluated again elsewhere.
+//! Recordings: the events of a host in the order in which its engine evaluated them, for evaluation elsewhere.
 //!
 //! ```text
 //! head │ events │ events │ … │ events │ missed │ events │ … │ end
 //! ```
 //!
-//! A recording is a Zstandard file whose content is one ECS document a line, so that `zstd -d` and everything that reads
-//! lines reads it too. *Events* are frames of whole lines, each with a checksum of its own and independent of the
-//! others, so that what was written before a kill can be read. The rest are frames that other readers skip, in which a
-//! JSON object has what is recorded and by what, how many events were missed at this place, or the end.
+//! A recording is a Zstandard file with one ECS document per line, so that `zstd -d` and every reader of lines can read
+//! it. *Events* are frames of whole lines. Each has its own checksum and is independent of the others, so that what was
+//! written before a kill can be read. The rest are skippable frames with a JSON object: what is recorded and by which
+//! program (*head*), how many events were missed at this point (*missed*), and the end of the recording (*end*).
 
 mod reader;
 mod writer;
@@ -23,13 +23,14 @@ pub(crate) use self::writer::{Recorder, write_line};
 
 /// The version of this format; a reader refuses a newer one.
 const VERSION: u32 = 1;
-/// Begins a frame of ours that other readers skip; Zstandard leaves sixteen such numbers to applications.
+/// The magic number of our skippable frames, which other readers ignore; Zstandard reserves sixteen of them for
+/// applications.
 const MAGIC: [u8; 4] = 0x184d_2a5c_u32.to_le_bytes();
-/// What its content begins with at the head of a recording.
+/// How the content of the head begins.
 const HEAD: &[u8] = b"{\"lapwing_recording\":";
-/// Most bytes of such a frame's content.
+/// Most bytes of the content of such a frame.
 const NOTE_BYTES_MAX: u32 = 64 * 1024;
-/// What is recorded, and by what.
+/// What is recorded, and by which program.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Head {
     /// The version of the format.
@@ -39,21 +40,21 @@ pub(crate) struct Head {
     pub(crate) version: String,
     /// The host's name.
     pub(crate) host: String,
-    /// Which of the host's boots it was.
+    /// The id of the host's boot.
     pub(crate) boot: String,
     /// The release of its kernel.
     pub(crate) kernel: String,
-    /// Whose events they are: those of the agent that ran, or those of a sensor that was started to record.
+    /// Where the events come from: the running agent, or a sensor that was started to record.
     pub(crate) by: String,
     /// When the recording began, RFC 3339.
     pub(crate) began: String,
 }
 
-/// A note between events or at the end.
+/// What is noted between events and at the end.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Note {
-    /// So many events came faster than they were recorded.
+    /// This many events were not recorded, because they came too fast.
     Missed(u64),
     /// The recording is complete.
     End {
@@ -62,12 +63,12 @@ enum Note {
     },
 }
 
-/// What was written.
+/// Counts of what was written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Written {
     /// Events.
     pub(crate) events: u64,
-    /// Events that came faster than they were recorded.
+    /// Events that were not recorded, because they came too fast.
     pub(crate) missed: u64,
     /// Bytes of the file.
     pub(crate) bytes: u64,
@@ -76,15 +77,15 @@ pub(crate) struct Written {
 /// Why a recording cannot be read.
 #[derive(Debug, Error)]
 pub(crate) enum RecordingError {
-    /// It cannot be read at all.
+    /// The stream cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The format has changed since.
+    /// The format is newer than this version.
     #[error(
         "it is a recording of format {0}, and this version reads up to {VERSION}: replay it with a newer lapwing"
     )]
     Version(u32),
-    /// The head says nothing of use.
+    /// The head is not valid.
     #[error("it is a recording with a corrupt head: {0}")]
     Head(serde_json::Error),
 }
@@ -110,7 +111,7 @@ mod tests {
         Head::new("host".into(), "boot".into(), "6.1".into(), "agent", Timestamp::from_nanos(0))
     }
 
-    /// A recording of frames of these lines, and how long it is before its end.
+    /// A recording of frames of these lines, and its length without the end.
     fn recording(frames: &[&[&str]]) -> (Vec<u8>, usize) {
         let mut recorder = Recorder::new(Vec::new(), &head()).unwrap();
         for frame in frames {
@@ -121,7 +122,7 @@ mod tests {
         (recorder.end().unwrap().0, length)
     }
 
-    /// What is read of it, and what is wrong with it in the end.
+    /// What is read of it, and the error at its end.
     fn read(bytes: &[u8]) -> (String, Option<io::Error>) {
         let Ok(Begun::Recording(_, mut recording, _)) = begin(bytes) else { panic!("no recording") };
         let mut text = Vec::new();
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(notes_read.lock().unwrap().missed, 7);
     }
 
-    /// Wherever it is cut, whole frames before are read and the missing end is reported.
+    /// Wherever it is cut, the whole frames before are read, and the missing end is reported.
     #[test]
     fn a_truncated_recording_is_reported_and_read_up_to_the_cut() {
         let (bytes, end) = recording(&[&["first"], &["second"]]);
@@ -197,7 +198,7 @@ mod tests {
                 broken[place] ^= 1 << bit;
                 let Ok(Begun::Recording(_, mut recording, _)) = begin(&broken[..]) else { panic!("a head") };
                 let mut text = Vec::new();
-                // A changed count in the end's own words may go unseen; an event that was not recorded may not.
+                // A changed count in the end note may go unnoticed; an event that was not recorded may not.
                 let read = (&mut recording).take(1 << 20).read_to_end(&mut text);
                 assert!(read.is_err() || text == wanted, "{place} {bit}: {text:?}");
                 assert!(wanted.starts_with(&text), "{place} {bit}: {text:?}");
@@ -233,7 +234,7 @@ mod tests {
         }
     }
 
-    /// A frame that says it refers far back is refused before room for it is made.
+    /// A frame with a large window is rejected before memory is allocated for it.
     #[test]
     fn memory_is_bounded() {
         let (start, _) = recording(&[]);
@@ -242,7 +243,7 @@ mod tests {
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0x01, 0x00, 0x00];
         let (_, error) = read(&[start, &frame].concat());
         assert!(error.unwrap().to_string().contains("corrupt from here on"));
-        // A note that says it is longer than any.
+        // A note with a length above the limit.
         let (_, error) = read(&[start, &MAGIC, &u32::MAX.to_le_bytes(), b"{}"].concat());
         assert!(error.is_some());
     }

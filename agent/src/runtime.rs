@@ -1,6 +1,6 @@
-//! The edges: threads with a tokio runtime each for everything that waits on the outside world. One has signals, the
-//! service manager, the control socket and queues; another has the sinks, which read and write files (secrets,
-//! certificates, dead letters), so that a disk that hangs there holds up none of the others.
+//! Threads with a tokio runtime each, for everything that waits on the outside world. `async-io` has signals, the
+//! service manager, the control socket and queues. `sinks` has the sinks, which read and write files (secrets,
+//! certificates, dead letters), so that a disk that hangs there blocks none of the others.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use tokio::sync::oneshot;
 
 use crate::lane::LaneClient;
 
-/// How often an end is looked for while the agent stops.
+/// How often a thread is checked for its end while the agent stops.
 const END_LOOK: Duration = Duration::from_millis(10);
-/// How many pings the service manager gets in its time limit.
+/// How many pings the service manager gets per watchdog interval.
 const PINGS: u32 = 4;
-/// How many looks in a row may find a lane where it was: it has a long way to go, on a host that has no time for it.
+/// How many checks in a row may find no progress in a lane: on a busy host a batch takes long.
 const LOOKS_IN_VAIN_MAX: u32 = 2;
-/// Shortest time between two looks.
+/// Shortest time between two checks.
 const LOOK_MIN: Duration = Duration::from_millis(100);
 
-/// The runtime before its thread runs: what is to be spawned at the start is spawned on its handle.
+/// A runtime whose thread is not started yet. Tasks of the start are spawned on its handle.
 pub(crate) struct AsyncRuntime(Runtime);
 
-/// The running thread. It ends after the lanes have ended and the sinks have had their time to finish.
+/// The running thread. It ends after [`finish`](Self::finish), once its tasks are complete.
 pub(crate) struct RuntimeThread {
     thread: JoinHandle<()>,
     end: oneshot::Sender<()>,
 }
 
 impl AsyncRuntime {
-    /// Makes the runtime.
+    /// Builds the runtime.
     ///
     /// # Errors
-    /// The kernel has no room for it.
+    /// The kernel lacks resources.
     pub(crate) fn new() -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build();
         Ok(Self(runtime.context("cannot start the tokio runtime")?))
@@ -49,7 +49,7 @@ impl AsyncRuntime {
         self.0.handle().clone()
     }
 
-    /// Starts the thread of this name. `finish` is what must be complete, or has been given its time, before it ends.
+    /// Starts the thread with this name. It ends after `finish` is complete.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -61,11 +61,11 @@ impl AsyncRuntime {
         let (end, ended) = oneshot::channel();
         let work = move || {
             self.0.block_on(async move {
-                // An agent that is gone without a word has ended too.
+                // A sender that was dropped has ended too.
                 let _ = ended.await;
                 finish.await;
             });
-            // A file that is read or written on a disk that hangs is not waited for.
+            // File operations on a disk that hangs are not waited for.
             self.0.shutdown_background();
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
@@ -77,15 +77,15 @@ impl AsyncRuntime {
 }
 
 impl RuntimeThread {
-    /// Lets what is under way finish, then ends the thread. Says whether it has ended by the deadline.
+    /// Waits for running work, then ends the thread. Returns whether it ended by the deadline.
     pub(crate) fn finish(self, deadline: Instant) -> bool {
-        // A thread that has ended already needs no message, and one that panicked has logged it.
+        // A thread that has ended needs no message, and one that panicked has logged it.
         let _ = self.end.send(());
         join_by(self.thread, deadline).is_some()
     }
 }
 
-/// Waits for a thread's end; `None` where it has not ended by the deadline, or panicked.
+/// Waits for a thread's end. `None` if it has not ended by the deadline, or panicked.
 pub(crate) fn join_by<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
     while !thread.is_finished() {
         if Instant::now() >= deadline {
@@ -96,8 +96,8 @@ pub(crate) fn join_by<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> 
     thread.join().ok()
 }
 
-/// Catches the signals by which the kernel says that a limit of the process is reached, of processor time or of a file's
-/// size: each would end the agent. A write that is too large fails instead, and is tried again as on a full disk.
+/// Catches SIGXCPU and SIGXFSZ, which the kernel sends when the process reaches its limit of processor time or file
+/// size: either would end the agent. A write that is too large fails instead, and is retried as on a full disk.
 ///
 /// # Errors
 /// The signals cannot be caught.
@@ -139,8 +139,9 @@ pub(crate) fn on_signals(
     Ok(())
 }
 
-/// Notifies the service manager that the agent is ready. From then on it pings the watchdog, where one is configured,
-/// while every lane makes progress within half of the time limit. A lane that waits for the disk makes progress.
+/// Notifies the service manager that the agent is ready. If the watchdog is enabled, it is pinged from then on while
+/// every lane makes progress: none may be stuck for half of the watchdog interval. A lane that waits for the disk is
+/// alive.
 pub(crate) fn notify_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
     notify(&[NotifyState::Ready]);
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
@@ -161,7 +162,7 @@ pub(crate) fn notify_service_manager(handle: &Handle, lanes: Vec<LaneClient>) {
     });
 }
 
-/// A lane that must come round.
+/// A lane that must make progress.
 struct Watched {
     lane: LaneClient,
     beats: u64,
@@ -174,7 +175,7 @@ impl Watched {
         Self { lane, beats, in_vain: 0 }
     }
 
-    /// The lane's name, where it hangs.
+    /// The lane's name, if it hangs.
     fn look(&mut self) -> Option<&'static str> {
         let (name, beats) = self.lane.beats();
         self.in_vain = if beats == self.beats { self.in_vain + 1 } else { 0 };

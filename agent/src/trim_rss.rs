@@ -1,9 +1,9 @@
-//! How much memory the process keeps from the system: heaps, and what only the start needed.
+//! Returns memory to the system: spare heaps, and what only the start needed.
 
 use procfs::process::{MMPermissions, MMapPath, Process};
 
-/// How many heaps the threads share. One for each thread keeps 0.6 MiB more; most of what they allocate is small, and comes from a
-/// cache of each thread's own.
+/// How many heaps the threads share. One per thread would hold 0.6 MiB more; most allocations are small and come from a
+/// cache per thread.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
 
@@ -17,8 +17,8 @@ pub(crate) fn share_heaps() {
     }
 }
 
-/// Gives the memory of the start back: the kernel's types and the rules were parsed there, tens of megabytes, by code that
-/// does not run again. What of programs and libraries is needed after all, the kernel maps again from its cache.
+/// Releases the memory of the start, which parsed the kernel's types and the rules: tens of megabytes, and code that
+/// does not run again. Pages of programs and libraries that are needed after all are mapped again from the page cache.
 #[cfg_attr(
     not(test),
     expect(clippy::disallowed_methods, reason = "this process's own mappings are as many as it makes")

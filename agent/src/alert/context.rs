@@ -4,7 +4,7 @@ use lapwing_engine::Fields;
 
 use crate::program::{Missing, Program};
 
-/// What a source knows beyond an event, for the alert only: rules do not see it.
+/// What a source adds to an event, for the alert only: rules do not see it.
 #[derive(Default)]
 pub(crate) struct Context {
     /// Fields that complete the event: the arguments, parent and hash of a connecting process, say.
@@ -13,6 +13,6 @@ pub(crate) struct Context {
     pub(crate) ancestors: Vec<Fields>,
     /// The programs of the process and of each ancestor, in this order: what the evidence stage hashes.
     pub(crate) programs: Vec<Result<Program, Missing>>,
-    /// The user on whose account that is done.
+    /// The user that this work is charged to.
     pub(crate) user: u32,
 }

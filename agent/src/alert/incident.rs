@@ -2,26 +2,26 @@
 
 use lapwing_engine::{Event, Timestamp};
 
-/// Somebody interfered with the source, or it does not show what happens.
+/// Interference with the source, or a failure of it to report events.
 pub(crate) struct Tampered {
-    /// The event that says so.
+    /// The event of it.
     pub(crate) event: Event,
-    /// From when on, at the earliest.
+    /// The earliest time at which it began.
     pub(crate) from: Timestamp,
     /// When it was noticed.
     pub(crate) to: Timestamp,
     /// What was done, and by whom, as far as that is known.
     pub(crate) reason: String,
-    /// How much it weighs.
+    /// Its severity.
     pub(crate) weight: Weight,
 }
 
-/// How much it weighs that somebody did something to the source.
+/// The severity of an action on the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Weight {
-    /// An administrator did it, as far as can be seen, and has still to put it into force.
+    /// As far as can be seen an administrator did it, and it does not take effect yet.
     Meant,
-    /// The kernel or the service manager did it, and others may have brought it about.
+    /// The kernel or the service manager did it; others may have caused it.
     Managed,
     /// It is interference.
     Interference,
@@ -29,25 +29,26 @@ pub(crate) enum Weight {
 
 /// A time in which the source did not run.
 pub(crate) struct Down {
-    /// The event that tells it.
+    /// The event of it.
     pub(crate) event: Event,
-    /// From when, at the latest: the run before has seen what was until then.
+    /// The latest time at which it began: the previous run observed everything before.
     pub(crate) from: Timestamp,
-    /// Until when: this run sees what is from then on.
+    /// When it ended: this run observes everything after.
     pub(crate) to: Timestamp,
-    /// Whether the run before was killed: what it had read in that time was not evaluated, and what came after was kept.
+    /// Whether the previous run was killed: what it had read in that time was not evaluated, and what came after was
+    /// kept.
     pub(crate) is_killed: bool,
 }
 
 /// Records that were lost.
 pub(crate) struct Lost {
-    /// The event that tells it.
+    /// The event of it.
     pub(crate) event: Event,
-    /// From when: nothing was lost between what was told last and this.
+    /// When it began: nothing was lost between the last report and this time.
     pub(crate) from: Timestamp,
-    /// Until when.
+    /// When it ended.
     pub(crate) to: Timestamp,
-    /// How many of each kind; only kinds of which any were lost.
+    /// How many of each kind; kinds without losses are left out.
     pub(crate) by_kind: Vec<(&'static str, u64)>,
     /// Those that were dropped because a user's records filled too much of a ring, by the user's id: the users with the
     /// most.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::budget::{Meter, Taken};
 
-/// Asks a lane.
+/// Sends requests to a lane.
 #[derive(Clone)]
 pub(crate) struct LaneClient {
     pub(super) name: &'static str,
@@ -18,16 +18,16 @@ pub(crate) struct LaneClient {
     pub(super) beats: Arc<AtomicU64>,
 }
 
-/// Somebody who wants to see the events.
+/// A subscriber to the lane's events.
 #[derive(Clone)]
 pub(crate) struct Subscriber {
-    /// Where they go; one that does not take them in time misses them.
+    /// Where the events go. A subscriber that is too slow misses events.
     pub(crate) events: mpsc::UnboundedSender<Waiting>,
-    /// What may wait: for this one, and for all.
+    /// The limits of what may wait: for this subscriber, and for all.
     pub(crate) meters: [Arc<Meter>; 2],
-    /// How many it missed.
+    /// How many events it missed.
     pub(crate) missed: Arc<AtomicU64>,
-    /// Whether it is shown what is going on at the beginning.
+    /// Whether it first gets the processes that are running.
     pub(crate) wants_running: bool,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Nothing where a meter does not allow it.
+    /// `None` if a meter is exhausted.
     fn new(event: Arc<Event>, meters: &[Arc<Meter>; 2]) -> Option<Self> {
         let bytes = size_of::<Self>() + event.part_bytes();
         let [own, all] = meters;
@@ -53,7 +53,7 @@ impl Waiting {
 }
 
 impl Subscriber {
-    /// Shows it an event, which it misses where too much waits for it.
+    /// Sends an event. The subscriber misses it if too much is waiting.
     pub(super) fn show(&self, event: &Arc<Event>) {
         let is_shown = Waiting::new(event.clone(), &self.meters)
             .is_some_and(|waiting| self.events.send(waiting).is_ok());
@@ -69,7 +69,7 @@ pub(super) enum Request {
 }
 
 impl LaneClient {
-    /// Asks how the lane does. The answer is JSON; there is none where the lane has ended.
+    /// Requests the lane's status as JSON. There is no answer if the lane has ended.
     pub(crate) fn status(&self) -> oneshot::Receiver<Json> {
         let (reply, answer) = oneshot::channel();
         // A lane that has ended drops the reply.
@@ -77,7 +77,7 @@ impl LaneClient {
         answer
     }
 
-    /// Shows the lane's events to somebody from now on.
+    /// Sends the lane's events to a subscriber from now on.
     pub(crate) fn subscribe(&self, subscriber: Subscriber) {
         // A lane that has ended has no more events.
         let _ = self.inbox.send(Request::Subscribe(subscriber));
@@ -88,7 +88,7 @@ impl LaneClient {
         self.name
     }
 
-    /// The lane's name, and a number that grows as long as it lives.
+    /// The lane's name, and a counter that grows while the lane makes progress.
     pub(crate) fn beats(&self) -> (&'static str, u64) {
         (self.name, self.beats.load(Relaxed))
     }

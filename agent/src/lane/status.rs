@@ -8,12 +8,12 @@ use serde_json::{Value as Json, json};
 use super::{RuleView, Work};
 use crate::{alert, clock};
 
-/// Most rules, and most rows of each, of which the status says what is held back.
+/// Most rules with suppressed alerts that the status lists, and most rows of each.
 const HELD_BACK_RULES_MAX: usize = 32;
 const HELD_BACK_ROWS_MAX: usize = 5;
 
 impl Work {
-    /// The exceptions for rules that run here, and how often each kept something back.
+    /// The exceptions for this lane's rules, and how many alerts each has suppressed.
     fn exceptions(&self) -> Vec<Json> {
         let mut listed: Vec<(&Arc<Exception>, u64)> = Vec::new();
         for RuleView { engine, .. } in &self.lane.rule_views {
@@ -38,7 +38,7 @@ impl Work {
         exceptions.collect()
     }
 
-    /// What `max_signals` holds back in time spans that are not over, by rule and by who did what.
+    /// The alerts that `max_signals` suppresses in the current time spans, by rule and by subject.
     fn held_back(&self) -> Vec<Json> {
         let engines = self.lane.rule_views.iter().map(|rule_view| &rule_view.engine);
         let rules = engines.flat_map(Engine::held_back).take(HELD_BACK_RULES_MAX);

@@ -1,5 +1,5 @@
-//! The store follows the log. Normally both get an alert in one go; after a crash between the two, and while
-//! the spool is full, the log is ahead, and what the store lacks is read from there.
+//! The store follows the log. Normally both get an alert together. After a crash between the two, and while the spool
+//! is full, the log is ahead, and the store reads what it lacks from there.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::alert_log::{Forward, Position};
 use crate::clock;
 use crate::store::{DocumentLocation, LogCursor, Store};
 
-/// How much of the log is taken over in one transaction.
+/// How much of the log is read in one transaction.
 const FOLLOW_BYTES_MAX: usize = 4 << 20;
-/// How old an alert may be to be sent when the store does not know how far the log was taken over: it is new,
-/// or the file it had come to is gone.
+/// How old an alert may be to be sent if the store has no position in the log: it is new, or the file of its position
+/// is gone.
 const RESEND_AGE_MAX: Duration = Duration::from_hours(24);
 
-/// What taking over came to.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// There is more to take.
+    /// There is more to read.
     Some,
     /// The store has everything that the log has.
     All,
@@ -29,8 +29,8 @@ pub(super) enum Taken {
     Full,
 }
 
-/// Takes over what the log has and the store does not, at start. What finds no room stays in the log, and is
-/// known.
+/// At start, reads what the log has and the store does not. Alerts without room stay in the log; the store has their
+/// ids.
 pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
     let position = store.position(LogCursor::Taken)?;
     let was_empty = position == Some(Position::default());
@@ -48,7 +48,7 @@ pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
     }
 }
 
-/// Reads on in the log from where the store is. The spool gets alerts that are not older than `since`.
+/// Reads the log from the store's position. The spool gets alerts that are not older than `since`.
 pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Result<Taken> {
     let (mut reader, _) = Forward::new(log.to_owned(), store.position(LogCursor::Taken)?)?;
     let mut changes = store.change()?;
@@ -91,7 +91,7 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
     Ok(taken)
 }
 
-/// Remembers the ids of what does not fit, so that an alert that is raised again is deduplicated.
+/// Saves the ids of alerts that do not fit, so that an alert that is raised again is deduplicated.
 fn know_the_rest(log: &Path, store: &mut Store) -> Result<()> {
     let (mut reader, _) = Forward::new(log.to_owned(), store.position(LogCursor::Known)?)?;
     let mut changes = store.change()?;

@@ -135,9 +135,8 @@ fn ten_thousand_alerts_of_two_lanes_stay_in_order() {
     }
 }
 
-/// What a crash, or a person, can do to the files of an agent that is not running, after it has logged alerts
-/// 0 to 9 and its sink has delivered 0 to 4. Whatever it is, 5 to 9 and what came later are then to be
-/// delivered in order.
+/// What a crash or a user can do to the files of an agent that is not running, after it has logged alerts 0 to 9 and
+/// its sink has delivered 0 to 4. Whatever it is, 5 to 9 and what came later are then to be delivered in order.
 #[test]
 fn nothing_is_lost_whatever_was_done_while_the_agent_was_down() {
     type Tamper = fn(&Host);

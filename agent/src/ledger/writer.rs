@@ -1,8 +1,8 @@
-//! The ledger's thread: it takes what waits, writes it to the log, then to the store, then says so.
+//! The ledger's thread: it takes what waits, writes it to the log, then to the store, then confirms it.
 //!
-//! What the disk does not take is held in memory and tried again, and sinks are given it from there. The log and the
-//! store fail apart: what the log has waits for the store in the log, and not in memory. While much is held nevertheless,
-//! commits wait in the inbox and lanes behind it, and requests are answered all the same.
+//! What the disk does not accept is held in memory and retried, and sinks read it from there. Log and store fail
+//! independently: what the log has waits for the store in the log, not in memory. When too much is held, commits wait
+//! in the inbox and lanes wait for the inbox (backpressure). Requests are still answered.
 
 mod held;
 
@@ -31,9 +31,9 @@ use crate::trace::Trace;
 
 /// How much is taken from the inbox before it is written.
 const TAKEN_BYTES_MAX: usize = 1 << 20;
-/// How long after a failure the disk is tried again.
+/// How long after a failure the disk is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often some of the rows are deleted that were left behind when the store was opened.
+/// How often some of the rows that were left behind at the opening of the store are deleted.
 const DELETE_EACH: Duration = Duration::from_millis(50);
 
 /// The owner of log and store.
@@ -43,24 +43,24 @@ pub(super) struct Writer {
     store: Store,
     /// Whether the log has documents that the store lacks: new ones queue behind them.
     behind: bool,
-    /// Whether the store does not even know some that are in the log. What comes then is kept from it as well, until it
-    /// has read them there: they keep their order.
+    /// Whether the store lacks even the ids of some alerts in the log. Then new alerts are withheld from it until it
+    /// has read those, to keep the order.
     gap: bool,
     held: Held,
     /// Up to where each sink has delivered.
     cursors: Cursors,
-    /// Whether the store is damaged, and a new one is to take its place.
+    /// Whether the store is damaged and must be replaced.
     damaged: bool,
-    /// When the disk is tried again after it failed.
+    /// When the disk is retried after a failure.
     retry: Option<Instant>,
     commits: Receiver<Weighed>,
-    /// Whether no commit can come any more.
+    /// Whether no more commits can come.
     lanes_ended: bool,
     /// What was given up at the end: alerts and changes of state.
     lost: (usize, usize),
     requests: Receiver<Request>,
     clients_ended: bool,
-    /// Wakes sinks when there is something to read; dropped when nothing more comes.
+    /// Notifies sinks of new alerts; dropped when no more will come.
     wake: Option<watch::Sender<i64>>,
     status: Arc<Status>,
 }
@@ -75,7 +75,7 @@ enum Input {
 }
 
 impl Writer {
-    /// Opens log and store and brings the store up to the log.
+    /// Opens log and store, and synchronizes the store with the log.
     pub(super) fn open(
         settings: &Settings,
         commits: Receiver<Weighed>,
@@ -121,10 +121,10 @@ impl Writer {
         [self.log.trace(), self.store.trace()]
     }
 
-    /// Works until all who could ask for something are gone.
+    /// Runs until all senders and clients are gone.
     ///
     /// # Errors
-    /// At the end the disk did not take everything.
+    /// At the end the disk had not accepted everything.
     pub(super) fn run(mut self) -> Result<()> {
         while self.wake.is_some() || !self.clients_ended {
             let input = self.wait();
@@ -144,8 +144,8 @@ impl Writer {
         self.outcome()
     }
 
-    /// The disk has failed: sinks are given what is held, and there is room for more where that can be made. After a stop
-    /// it is waited for no longer than [`STOP_MAX`].
+    /// After a failure of the disk: sinks get what is held, and room for more is made where possible. After a stop the
+    /// disk has [`STOP_MAX`].
     fn wait_for_the_disk(&mut self) {
         if self.status.stopped_for() >= STOP_MAX {
             return self.give_up();
@@ -193,7 +193,7 @@ impl Writer {
         }
     }
 
-    /// Takes what else waits: it becomes durable with one sync.
+    /// Takes everything else that waits, so that one sync makes all of it durable.
     fn drain(&mut self) {
         let most = if self.retry.is_some() { HELD_BYTES_MAX } else { TAKEN_BYTES_MAX };
         while self.held.bytes() < most
@@ -226,7 +226,7 @@ impl Writer {
         self.status.buffered_bytes.store(self.held.bytes() as u64, Relaxed);
     }
 
-    /// Where the store cannot be queried, an alert that is written twice is better than none.
+    /// If the store cannot be read, a duplicate alert is better than a missing one.
     fn is_known(&mut self, id: &str) -> bool {
         self.held.knows(id)
             || self.store.knows(id).unwrap_or_else(|error| {
@@ -235,7 +235,7 @@ impl Writer {
             })
     }
 
-    /// The client may be gone; a reply that is dropped means that the store could not be read.
+    /// The requester may be gone. A dropped reply means that the store could not be read.
     fn answer(&mut self, request: Request) {
         let result = match request {
             Request::Read { after, count_max, bytes_max, reply } => {
@@ -253,7 +253,7 @@ impl Writer {
                 self.cursors.advance(sink, sequence);
                 Ok(())
             }
-            // The disk has its last chance at once, and then until the time is over.
+            // The disk is retried at once, and then until the time limit.
             Request::Stop => {
                 self.retry = self.retry.map(|_| Instant::now());
                 Ok(())
@@ -275,7 +275,7 @@ impl Writer {
         }
     }
 
-    /// The store could not be read or written. One that is damaged gives way to a new one with the next attempt.
+    /// The store could not be read or written. A damaged one is replaced at the next attempt.
     fn trouble(&mut self, error: &rusqlite::Error) {
         self.status.store.raise(self.store.explain(error));
         if store::is_damage(error) {
@@ -284,7 +284,7 @@ impl Writer {
         }
     }
 
-    /// A new store in place of a damaged one: it is brought up to the alert log, and sinks keep their places.
+    /// Replaces a damaged store by a new one, which is synchronized with the alert log. Sinks keep their cursors.
     fn renew(&mut self) -> Result<()> {
         self.store.renew(self.cursors.iter(), self.held.first() - 1)?;
         self.damaged = false;
@@ -295,8 +295,8 @@ impl Writer {
         Ok(())
     }
 
-    /// What a sink is to deliver next: from the store, or, where the disk takes nothing and all that the store has is
-    /// delivered, from memory.
+    /// What a sink delivers next: from the store, or from memory if the disk accepts nothing and everything in the
+    /// store is delivered.
     fn read(&self, after: i64, count_max: usize, bytes_max: usize) -> rusqlite::Result<Vec<Spooled>> {
         let stored = self.store.read(after, count_max, bytes_max);
         let in_order = self.retry.is_some() && !self.gap && self.store.waiting() == 0;
@@ -311,10 +311,10 @@ impl Writer {
         Ok(held)
     }
 
-    /// Makes durable what is held, and goes on following the log where the store is behind it.
+    /// Makes what is held durable, and reads the log on if the store is behind.
     fn settle(&mut self) {
         self.retry = None;
-        // The order holds: an alert that is not in the log does not come into the store.
+        // An alert that is not in the log is not written to the store.
         let store = self.write_log().and_then(|()| {
             if self.damaged
                 && let Err(error) = self.renew()
@@ -336,7 +336,7 @@ impl Writer {
         }
     }
 
-    /// An error was reported.
+    /// The error was reported already.
     fn write_log(&mut self) -> Result<(), ()> {
         let before = self.log.waiting();
         let outcome = self.log.sync();
@@ -405,7 +405,7 @@ impl Writer {
         }
     }
 
-    /// Says what became of the spool, and wakes the sinks.
+    /// Updates the spool's status and wakes the sinks.
     fn after_change(&mut self, behind: bool) {
         self.behind = behind;
         if behind {
@@ -423,8 +423,9 @@ impl Writer {
         }
     }
 
-    /// What is held gives way to what comes: what the log has, for the store can read it there, and, where the log takes
-    /// nothing, what every sink has delivered. The latter goes to the agent's own log, so that it is on the host.
+    /// Evicts held alerts to make room: those in the log, because the store can read them there, and, if the log
+    /// accepts nothing, those that every sink has delivered. The latter go to the agent's own log, so that the host has
+    /// them.
     fn make_room(&mut self) {
         while self.held.bytes() >= HELD_BYTES_MAX {
             let logged = self.held.alerts.len() > self.log.waiting();
@@ -444,7 +445,7 @@ impl Writer {
         }
     }
 
-    /// At the end nothing is gained by waiting for ever. What could not be kept goes to the agent's own log.
+    /// Gives up after the stop's time limit. What could not be written goes to the agent's own log.
     fn give_up(&mut self) {
         let next = self.held.next();
         let held = mem::replace(&mut self.held, Held::from_number(next));

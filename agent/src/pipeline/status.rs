@@ -14,7 +14,7 @@ use crate::ledger::LedgerClient;
 use crate::runtime::AsyncRuntime;
 use crate::sink::Sink;
 
-/// The parts of `lapwing status` that are not of lanes.
+/// What `lapwing status` shows beside the lanes.
 pub(super) struct About<'a> {
     pub(super) config: &'a Config,
     pub(super) loaded: &'a Loaded,
@@ -25,8 +25,8 @@ pub(super) struct About<'a> {
 }
 
 impl About<'_> {
-    /// Opens the control socket, by which others know that the agent runs. What can fail comes before it, and signals are caught
-    /// before it: a client that finds it may end the agent.
+    /// Opens the control socket, which shows others that the agent is running. What can fail comes before it. Signals
+    /// are caught before it, because a client that finds the socket may stop the agent.
     pub(super) fn serve(
         &self,
         runtime: &AsyncRuntime,

@@ -8,39 +8,39 @@ use serde::Deserialize;
 use super::{HEAD, Head, MAGIC, NOTE_BYTES_MAX, Note, RecordingError, VERSION};
 use crate::inflate::Zstd;
 
-/// How much a frame may hold that is read, with room for a long line.
+/// Largest frame that is read, with room for a long line.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// Reads a recording's events, as lines.
 pub(crate) struct RecordingReader<R: Read> {
     zstd: Zstd<BufReader<R>>,
     notes_read: Arc<Mutex<RecordingNotes>>,
-    /// The frame that is read, whole and checked.
+    /// The current frame, complete and verified.
     frame: Cursor<Vec<u8>>,
     is_over: bool,
 }
 
-/// What a recording told beside events so far.
+/// The notes of a recording, as far as it was read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RecordingNotes {
-    /// How many events were missed when it was recorded.
+    /// How many events the recorder missed.
     pub(crate) missed: u64,
-    /// Whether its end was read.
+    /// Whether the end was read.
     is_ended: bool,
 }
 
-/// A stream of which it is known whether it is a recording.
+/// A stream after its first bytes were read.
 pub(crate) enum Begun<R: Read> {
-    /// It is; what the head tells, the lines, and what is told between them.
+    /// A recording: its head, its lines, and its notes.
     Recording(Box<Head>, Box<RecordingReader<R>>, Arc<Mutex<RecordingNotes>>),
-    /// It is not: the stream from its beginning.
+    /// Another stream, from its beginning.
     Other(io::Chain<Cursor<Vec<u8>>, R>),
 }
 
-/// Looks at the beginning of a stream.
+/// Reads the beginning of a stream.
 ///
 /// # Errors
-/// It is a recording that cannot be read, or the stream cannot be.
+/// The stream, or the head of the recording, cannot be read.
 pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> {
     let mut first = Vec::new();
     (&mut reader).take((MAGIC.len() + 4 + HEAD.len()) as u64).read_to_end(&mut first)?;
@@ -50,7 +50,7 @@ pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> 
     };
     let mut content = HEAD.to_vec();
     (&mut reader).take(u64::from(length).saturating_sub(HEAD.len() as u64)).read_to_end(&mut content)?;
-    // Another version's head may say other things.
+    // The head of another version may have other members.
     let format = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
     let Format { lapwing_recording: format } = format;
     if format > VERSION {
@@ -78,14 +78,14 @@ pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> 
     Ok(Begun::Recording(Box::new(head), Box::new(recording), notes_read))
 }
 
-/// The one thing that the heads of all versions say.
+/// The only member that the heads of all versions have.
 #[derive(Deserialize)]
 struct Format {
     lapwing_recording: u32,
 }
 
 impl<R: Read> RecordingReader<R> {
-    /// Goes to the next frame; false at the end.
+    /// Reads the next frame. Returns false at the end.
     fn advance(&mut self) -> io::Result<bool> {
         self.frame.set_position(0);
         let is_there = self.zstd.frame(self.frame.get_mut(), FRAME_BYTES_MAX)?;
@@ -105,7 +105,7 @@ impl<R: Read> Read for RecordingReader<R> {
             self.is_over = !matches!(advanced, Ok(true));
             if let Err(error) = advanced {
                 self.frame.get_mut().clear();
-                // Of kinds that readers of other streams do not give words of their own.
+                // A kind that readers of other streams do not rephrase.
                 return Err(io::Error::other(match error.kind() {
                     io::ErrorKind::UnexpectedEof => {
                         "the recording is truncated: its end is missing, and possibly its last events"

@@ -10,11 +10,11 @@ use zstd::zstd_safe::CParameter;
 
 use super::{Head, MAGIC, Note, Written};
 
-/// How many bytes of lines are gathered for one frame; a longer line is a frame by itself.
+/// How many bytes of lines are buffered for one frame. A longer line is its own frame.
 pub(super) const FRAME_BYTES: usize = 1 << 20;
-/// How long lines are gathered at most: a kill loses no more.
+/// How long lines are buffered at most: a kill loses no more.
 const FRAME_AGE_MAX: Duration = Duration::from_secs(1);
-/// How hard it is compressed: as hard as is still faster than events can be made.
+/// The compression level: the highest at which compression is faster than the production of events.
 const LEVEL: i32 = 3;
 
 /// Writes a recording.
@@ -22,7 +22,7 @@ pub(crate) struct Recorder<W> {
     pub(super) out: W,
     compressor: Compressor<'static>,
     lines: Vec<u8>,
-    /// When the first of them came.
+    /// When the first line arrived.
     since: Instant,
     written: Written,
 }
@@ -31,7 +31,7 @@ impl<W: Write> Recorder<W> {
     /// Begins a recording.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The output cannot be written.
     pub(crate) fn new(out: W, head: &Head) -> io::Result<Self> {
         let mut compressor = Compressor::new(LEVEL)?;
         compressor.set_parameter(CParameter::ChecksumFlag(true))?;
@@ -41,10 +41,10 @@ impl<W: Write> Recorder<W> {
         Ok(recorder)
     }
 
-    /// Records an event: one line with its end.
+    /// Records an event: one line with its line end.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The output cannot be written.
     pub(crate) fn event(&mut self, line: &[u8]) -> io::Result<()> {
         if self.lines.is_empty() {
             self.since = Instant::now();
@@ -54,33 +54,33 @@ impl<W: Write> Recorder<W> {
         if self.lines.len() >= FRAME_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Records that events were missed here.
+    /// Records that events were missed at this point.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The output cannot be written.
     pub(crate) fn missed(&mut self, events: u64) -> io::Result<()> {
         self.flush()?;
         self.written.missed += events;
         self.note(&Note::Missed(events))
     }
 
-    /// Writes what has waited long enough.
+    /// Writes buffered lines that are old enough.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The output cannot be written.
     pub(crate) fn tick(&mut self) -> io::Result<()> {
         if self.since.elapsed() >= FRAME_AGE_MAX { self.flush() } else { Ok(()) }
     }
 
-    /// What was written so far.
+    /// The counts so far.
     pub(crate) fn written(&self) -> Written {
         self.written
     }
 
-    /// Ends the recording, and returns where it was written to.
+    /// Ends the recording and returns the output.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The output cannot be written.
     pub(crate) fn end(mut self) -> io::Result<(W, Written)> {
         self.flush()?;
         self.note(&Note::End { events: self.written.events })?;

@@ -1,8 +1,9 @@
-//! Where alerts go that upstream will never take: a file of one JSON object a line, each with the alert and
-//! the reason, until the cause is repaired and `lapwing sink retry` sends them again. The alert log has them as well.
+//! Dead letters: alerts that upstream rejects in every form. They are in files of one JSON object per line, with the
+//! alert and the reason, until the cause is repaired and `lapwing sink retry` resends them. The alert log has them as
+//! well.
 //!
-//! The files say all that is known of them, also after a restart: how many alerts they hold, and how many were dropped
-//! because there were more.
+//! The files have all counts, so that a restart keeps them: how many alerts they hold, and how many were dropped for
+//! lack of room.
 
 use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -19,17 +20,16 @@ use crate::alert_log::LINE_BYTES_MAX;
 use crate::clock;
 use crate::store::Spooled;
 
-/// Access to the directory, which is made with the first file in it.
+/// Mode of the directory, which is created with its first file.
 const DIRECTORY_MODE: u32 = 0o750;
-/// Access to a file in it.
+/// Mode of a file in it.
 const FILE_MODE: u32 = 0o640;
 
 /// A `[sink.dead_letters]` section.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// How much the alerts that upstream refused may take; beyond it the older half is dropped, and counted. Default:
-    /// `64 MiB`.
+    /// How much the dead letters may take; beyond it the older half is dropped and counted. Default: `64 MiB`.
     pub(crate) size_max: ByteSize,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct DeadLetters {
     sink: String,
     directory: PathBuf,
     bytes_max: u64,
-    /// Alerts in the files, and alerts that were dropped because there were more.
+    /// Alerts in the files, and alerts that were dropped for lack of room.
     pub(super) count: u64,
     pub(super) dropped: u64,
 }
@@ -95,7 +95,7 @@ impl DeadLetters {
         self.directory.join(format!("{}.{end}", self.sink))
     }
 
-    /// Sets an alert aside, and waits until it is on disk.
+    /// Writes a dead letter and waits until it is on disk.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -126,8 +126,8 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Where a command asks that the alerts are sent again, moves their files to where they are read for that. Says which
-    /// files are still to be sent, the oldest first.
+    /// If a command requests a retry, moves the files to where they are read for it. Returns the files still to be
+    /// sent, the oldest first.
     ///
     /// # Errors
     /// The files cannot be moved.
@@ -151,12 +151,12 @@ impl DeadLetters {
     }
 }
 
-/// What a command leaves so that the alerts of a sink are sent again: the agent that runs, or the next one, finds it.
+/// The file by which a command requests a retry: the running agent, or the next one, finds it.
 fn marker(directory: &Path, sink: &str) -> PathBuf {
     directory.join(format!("{sink}.retry"))
 }
 
-/// Requests that a sink sends its dead letters again, and returns how many there are.
+/// Requests that a sink's dead letters are resent. Returns how many there are.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -173,9 +173,9 @@ pub(crate) fn retry(directory: &Path, sink: &str) -> io::Result<u64> {
     Ok(letters.count)
 }
 
-/// A line with an alert and why it is there.
+/// A line with an alert and the reason.
 pub(super) fn line(sink: &str, alert: &Spooled, reason: &str) -> io::Result<Vec<u8>> {
-    // An alert that is no JSON is no reason not to keep it.
+    // An alert that is not JSON is kept as well.
     let text = String::from_utf8_lossy(&alert.json);
     let quoted;
     let raw = match serde_json::from_str::<&RawValue>(&text) {
@@ -192,7 +192,7 @@ pub(super) fn line(sink: &str, alert: &Spooled, reason: &str) -> io::Result<Vec<
     Ok(line)
 }
 
-/// Makes the folder where it is not there.
+/// Creates the folder if it does not exist.
 pub(super) fn make(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
@@ -201,7 +201,7 @@ pub(super) fn make(directory: &Path) -> io::Result<()> {
     directory.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
 }
 
-/// Reads the alerts in a file with their reasons. What is no alert is passed over.
+/// Reads the alerts in a file with their reasons. Other lines are skipped.
 pub(super) struct Reader {
     reader: BufReader<File>,
     line: Vec<u8>,
@@ -216,7 +216,7 @@ impl Reader {
         Ok(Self { reader: BufReader::new(File::open(path)?), line: Vec::new() })
     }
 
-    /// The next line; what cannot be read on is the end.
+    /// The next line; an error is the end.
     fn line(&mut self) -> Option<&[u8]> {
         self.line.clear();
         let read = self.reader.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut self.line);
@@ -254,7 +254,7 @@ struct AlertEvent {
     id: String,
 }
 
-/// How many alerts a file holds, and how many it says were dropped; none where it cannot be read.
+/// How many alerts a file holds, and how many it counts as dropped; none if it cannot be read.
 fn count(path: &Path) -> (u64, u64) {
     let (mut alerts, mut dropped) = (0, 0);
     let Ok(mut reader) = Reader::open(path) else { return (0, 0) };

@@ -1,7 +1,7 @@
-//! The loop of a sink: read, send, take the verdicts, acknowledge, and back off where upstream has trouble.
+//! The loop of a sink: read, send, apply the answer, acknowledge, and wait if upstream is unavailable.
 //!
-//! What upstream says of one alert is believed only while it takes others: an alert that is refused beside others that are
-//! taken is dead-lettered, or waits in a place of its own. Where nothing is taken it is upstream that has trouble, and
+//! An error about one alert counts only while upstream accepts others: an alert that is rejected while others are
+//! accepted becomes a dead letter, or waits for its own retries. If nothing is accepted, upstream has the fault, and
 //! everything waits, with an alarm.
 
 use std::convert::Infallible;
@@ -21,25 +21,25 @@ use crate::store::Spooled;
 
 /// Longest delay before the first retry.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
-/// How long a sink may go on delivering when the agent stops.
+/// How long a sink may continue to deliver when the agent stops.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
-/// How many alerts are read at least, where there are so many: what upstream says of one is compared with others.
+/// How many alerts are read at least, if available: an error about one is compared with the others.
 const READ_MIN: usize = 8;
-/// How often an alert is tried with the others of its batch taken, until it waits in a place of its own.
+/// How often an alert is tried while others of its batch are accepted, until it waits for its own retries.
 const TRIES_BESIDE_OTHERS: u32 = 3;
-/// How often a request is answered with an error of its own until the next is tried.
+/// How often a request may fail by itself until the next one is tried.
 const TRIES_OF_REQUEST: u32 = 5;
-/// How often an alert that waits alone is tried until it is dead-lettered when it is refused.
+/// How often a waiting alert is retried until a rejection makes it a dead letter.
 const TRIES_ALONE: u32 = 5;
-/// How often it is looked whether a command asks for something.
+/// How often requests of commands are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// How long it is believed that the target is what it should be, and that it is not.
+/// How long a check of the target is valid: a good one, and a bad one.
 const TARGET_GOOD_FOR: Duration = Duration::from_hours(1);
 const TARGET_BAD_FOR: Duration = Duration::from_secs(60);
-/// How many dead letters are sent again at once.
+/// How many dead letters are resent at once.
 const RESENT_AT_ONCE: usize = 32;
 
-/// Delivers until nothing more comes and everything is delivered, or the agent has waited long enough.
+/// Delivers until no more alerts will come and all are delivered, or until the time limit of the stop.
 pub(super) async fn deliver(sink: Sink, ledger: LedgerClient) {
     let spooled = ledger.spooled();
     let end = async {
@@ -56,7 +56,7 @@ pub(super) async fn deliver(sink: Sink, ledger: LedgerClient) {
     }
 }
 
-/// Waits until nothing more comes.
+/// Waits until no more alerts will come.
 async fn ended(mut spooled: watch::Receiver<i64>) {
     while spooled.changed().await.is_ok() {}
 }
@@ -65,18 +65,18 @@ struct Courier {
     sink: Sink,
     ledger: LedgerClient,
     spooled: watch::Receiver<i64>,
-    /// The number of the last alert before which all are delivered or dead-lettered.
+    /// The last number up to which all alerts are delivered or dead letters.
     delivered: i64,
     backoff: Backoff,
     waiting: Waiting,
-    /// When it was last looked what the alerts are written to, and whether it is good.
+    /// When the target was last checked, and whether it is good.
     target: Option<(Instant, bool)>,
 }
 
-/// The agent stops, and everything is delivered; or there is trouble, and the next run delivers what is left.
+/// The agent stops and everything is delivered; or upstream fails, and the next run delivers the rest.
 struct Stopped;
 
-/// Whether a round came to its end, or waits for upstream.
+/// Whether a round is complete or waits for upstream.
 #[derive(PartialEq, Eq)]
 enum End {
     Settled,
@@ -129,7 +129,8 @@ impl Courier {
         }
     }
 
-    /// Sends alerts of the spool until each is delivered, dead-lettered or waits alone, or upstream takes none.
+    /// Sends alerts of the spool until each is delivered, a dead letter or waiting for its own retries, or until
+    /// upstream accepts none.
     async fn settle(&mut self, alerts: Vec<Spooled>) -> Result<(), Stopped> {
         let last = alerts.last().map_or(0, |last| last.sequence);
         let mut round = Round::new(alerts, true);
@@ -156,7 +157,7 @@ impl Courier {
             if round.taken == 0 {
                 let count = round.failed.len();
                 self.wait_out(format!("upstream takes none of {count} alerts: {reason}").into()).await?;
-                // What has come since is sent with them, and shows whether it is these alone.
+                // Newer alerts are sent with them, which shows whether only these fail.
                 return Ok(End::Waits);
             }
             self.wait_out(reason.to_owned().into()).await?;
@@ -202,8 +203,8 @@ impl Courier {
         }
     }
 
-    /// Of alerts that were not taken while others were: those that were refused are dead-lettered, and those that fail again
-    /// and again wait alone.
+    /// Alerts that were not accepted while others were: rejected ones become dead letters, and those that fail
+    /// repeatedly wait for their own retries.
     async fn settle_failed(&mut self, round: &mut Round, tries: u32) -> Result<(), Stopped> {
         let mut left = Vec::new();
         for parcel in std::mem::take(&mut round.failed) {
@@ -225,7 +226,7 @@ impl Courier {
         Ok(())
     }
 
-    /// Tries an alert that waits alone, where one is due.
+    /// Retries a waiting alert, if one is due.
     async fn try_alone(&mut self) -> Result<(), Stopped> {
         while let Some((alert, tries)) = self.waiting.due() {
             let mut round = Round::new(vec![alert.clone()], false);
@@ -250,7 +251,7 @@ impl Courier {
                 }
                 (Some(_), _) => self.waiting.later(&alert.id),
                 (None, Some(())) => {
-                    // The others would meet the same, and what is new waits meanwhile.
+                    // The others would fail too, and new alerts would wait.
                     self.waiting.later(&alert.id);
                     return Ok(());
                 }
@@ -266,7 +267,7 @@ impl Courier {
         self.sink.status.delayed_count(self.waiting.count());
     }
 
-    /// An alert that cannot be dead-lettered now, because the disk is full, say, is not given up either.
+    /// An alert that cannot be written to the dead letters now, for example because the disk is full, is not dropped.
     async fn let_wait(&mut self, alert: &Spooled, reason: &str) -> Result<(), Stopped> {
         while let Err(error) = self.waiting.add(alert.clone(), reason) {
             self.wait_out(format!("an alert that fails cannot be kept apart: {error}").into()).await?;
@@ -295,7 +296,7 @@ impl Courier {
         Ok(())
     }
 
-    /// Counts the dead letters, those of earlier runs too.
+    /// Counts the dead letters, including those of earlier runs.
     fn count_dead_letters(&self) {
         let (status, letters) = (&self.sink.status, &self.sink.dead_letters);
         status.dead_lettered.store(letters.count, Relaxed);
@@ -311,7 +312,7 @@ impl Courier {
         }
     }
 
-    /// Sends dead letters again if a command requests it.
+    /// Resends dead letters when a command requests it.
     async fn resend(&mut self) -> Result<(), Stopped> {
         let files = match self.sink.dead_letters.take_to_resend() {
             Ok(files) => files,
@@ -356,8 +357,7 @@ impl Courier {
         }
     }
 
-    /// Looks, now and then, whether what the alerts are written to is what it should be. Where they would make it wrong
-    /// for good, it waits.
+    /// Checks the target from time to time. The sink waits if writing to it would create a wrong index for good.
     async fn look_at_target(&mut self) -> Result<(), Stopped> {
         loop {
             let is_known = self.target.is_some_and(|(at, is_good)| {
@@ -380,7 +380,7 @@ impl Courier {
         }
     }
 
-    /// Everything before the first that is left is delivered or dead-lettered.
+    /// Everything before the first one left is delivered or a dead letter.
     fn acknowledge(&mut self, round: &Round, last: Option<i64>) {
         let Some(last) = last else { return };
         let delivered = round.first().map_or(last, |first| first - 1);
@@ -390,7 +390,7 @@ impl Courier {
         }
     }
 
-    /// Counts what became of alerts since the round had taken so many.
+    /// Counts the outcomes since the round had taken so many alerts.
     fn count(&self, round: &Round, (taken, known, smaller): (u64, u64, u64)) {
         let status = &self.sink.status;
         status.already_delivered.fetch_add(round.known - known, Relaxed);
@@ -405,7 +405,7 @@ impl Courier {
         }
     }
 
-    /// So many alerts of the spool wait no more.
+    /// So many alerts of the spool are done.
     fn settled(&self, round: &Round, count: u64) {
         if round.is_spooled {
             self.sink.status.settled.fetch_add(i64::try_from(count).unwrap_or(i64::MAX), Relaxed);

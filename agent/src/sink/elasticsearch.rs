@@ -26,7 +26,7 @@ use crate::store::Spooled;
 pub(crate) struct Config {
     /// The sink's name.
     pub(crate) name: String,
-    /// URLs of the nodes of one cluster; where one cannot be reached the next is tried.
+    /// URLs of the nodes of one cluster; if one cannot be reached the next one is tried.
     pub(crate) urls: Vec<String>,
     /// The data stream or index. Default: `logs-lapwing.alerts-default`, a data stream.
     #[serde(default = "default_index")]
@@ -77,15 +77,15 @@ pub(super) struct Elasticsearch {
     gzip: bool,
 }
 
-/// The version of the index template that this agent's alerts are made for, in the `_meta` of its mapping.
+/// The version of the index template that this agent's alerts need, in the `_meta` of its mapping.
 const TEMPLATE_VERSION: u64 = 2;
-/// What the names of indices begin with for which the template is.
+/// The prefix of the names of indices that the template is for.
 const TEMPLATE_PATTERN: &str = "logs-lapwing.alerts-";
 /// How the template is installed.
 const CURE: &str = "install packaging/elasticsearch/index-template.json";
 
-/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and
-/// what its reason begins with. They are retried until an operator mends the cluster.
+/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and what its
+/// reason begins with. They are retried until the cluster is repaired.
 const NOT_THE_ALERT: &[(&str, &str)] = &[
     ("illegal_argument_exception", "no write index is defined"),
     ("illegal_argument_exception", "pipeline with id"),
@@ -94,8 +94,8 @@ const NOT_THE_ALERT: &[(&str, &str)] = &[
     ("validation_exception", ""),
 ];
 
-/// Items that are refused because the mapping has no room for them: a smaller form of the alert may fit, and what does
-/// not waits for the cluster.
+/// Items that are rejected because they exceed the mapping's limits: a smaller form of the alert may fit; otherwise it
+/// waits for the cluster.
 const NOT_FOR_THE_MAPPING: &[(&str, &str)] = &[
     ("illegal_argument_exception", "Limit of"),
     ("illegal_argument_exception", "The number of nested documents"),
@@ -181,17 +181,17 @@ impl Elasticsearch {
         answer
     }
 
-    /// Looks whether the index was made with this version's template, and where there is none yet whether it will be.
+    /// Checks whether the index has this version's template, or, if it does not exist yet, whether it will have it.
     pub(super) async fn target(&self) -> Target {
         let index = &self.index;
-        let mapping = self.ask(Method::GET, &[index, "_mapping"]).await;
+        let mapping = self.query(Method::GET, &[index, "_mapping"]).await;
         match mapping {
             Some((200, json)) => match json.as_object().and_then(newest) {
                 Some(newest) => target_of_mapping(index, &newest["mappings"]),
                 None => Target::Unknown,
             },
             Some((404, _)) => {
-                match self.ask(Method::POST, &["_index_template", "_simulate_index", index]).await {
+                match self.query(Method::POST, &["_index_template", "_simulate_index", index]).await {
                     Some((200, json)) => match version(&json["template"]["mappings"]) {
                         Some(TEMPLATE_VERSION..) => Target::Good,
                         _ if index.starts_with(TEMPLATE_PATTERN) => Target::Missing(format!(
@@ -207,8 +207,8 @@ impl Elasticsearch {
         }
     }
 
-    /// Asks the cluster; `None` where it gives no answer in JSON.
-    async fn ask(&self, method: Method, path: &[&str]) -> Option<(u16, Json)> {
+    /// Queries the cluster; `None` if there is no answer in JSON.
+    async fn query(&self, method: Method, path: &[&str]) -> Option<(u16, Json)> {
         let mut url = self.nodes[self.node.load(Relaxed) % self.nodes.len()].clone();
         url.path_segments_mut().ok()?.pop_if_empty().extend(path);
         let response = self.http.send(method, url, HeaderMap::new(), Bytes::new()).await.ok()?;
@@ -238,7 +238,7 @@ fn lines<W: Write>(alerts: &[Spooled], mut to: W) -> std::io::Result<W> {
     Ok(to)
 }
 
-/// What a mapping is, by what the template says of itself in it.
+/// Classifies a mapping by the template's version in it.
 fn target_of_mapping(index: &str, mapping: &Json) -> Target {
     match version(mapping) {
         Some(TEMPLATE_VERSION..) => Target::Good,
@@ -299,7 +299,7 @@ fn verdict(Created { status, error }: Created) -> Verdict {
 }
 
 impl Refusal {
-    /// Whether it, or what caused it, is in a table of types and of what reasons begin with.
+    /// Whether the error, or one of its causes, is in a table of types and prefixes of reasons.
     fn is_of(&self, table: &[(&str, &str)]) -> bool {
         table.iter().any(|(kind, reason)| self.kind == *kind && self.reason.starts_with(reason))
             || self.caused_by.as_ref().is_some_and(|cause| cause.is_of(table))
@@ -315,7 +315,7 @@ impl Refusal {
     }
 }
 
-/// Elasticsearch would refuse a bad name for each alert; this says so once.
+/// Elasticsearch would reject a bad name for each alert; this reports it once.
 fn check_index(index: &str) -> Result<()> {
     let wrong = index.is_empty()
         || index.len() > 255

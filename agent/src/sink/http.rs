@@ -1,5 +1,4 @@
-//! Requests as every sink makes them: TLS, certificates, credentials, proxies and time limits, and errors in
-//! words that say what to do.
+//! HTTP requests of sinks: TLS, certificates, credentials, proxies and time limits, and errors with hints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +34,7 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// A file of PEM certificates that are trusted instead of the system's. Default: the system's.
     pub(crate) ca_file: Option<PathBuf>,
-    /// A file of PEM certificates by which the sink shows who it is; with `key_file`. Default: none.
+    /// A file of PEM certificates that the sink authenticates with; with `key_file`. Default: none.
     pub(crate) certificate_file: Option<PathBuf>,
     /// The PEM key of `certificate_file`.
     pub(crate) key_file: Option<PathBuf>,
@@ -58,7 +57,7 @@ impl Default for Config {
     }
 }
 
-/// How a sink says who it is.
+/// How a sink authenticates.
 #[derive(Clone, Debug)]
 pub(super) enum Credentials {
     None,
@@ -72,10 +71,10 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    /// What a configuration says: a token, given under `key`, or a user with a password.
+    /// The credentials of a configuration: a token, given under `key`, or a user with a password.
     ///
     /// # Errors
-    /// It says both, or half of one.
+    /// It has both, or half of one.
     pub(super) fn of(
         key: &str,
         token: Option<Self>,
@@ -93,8 +92,8 @@ impl Credentials {
     }
 }
 
-/// A client that is built when it is first needed, so that a certificate that is missing is trouble, and no
-/// reason not to start; and built anew when a file that it was built of has changed.
+/// A client that is built on first use, so that a missing certificate is an alarm and does not prevent the start. It is
+/// rebuilt when one of its files changes.
 pub(super) struct Http {
     config: Config,
     credentials: Credentials,
@@ -114,7 +113,7 @@ impl Http {
     /// A client for these URLs.
     ///
     /// # Errors
-    /// The configuration makes no sense.
+    /// The configuration is not valid.
     pub(super) fn new(config: &Config, credentials: Credentials, urls: &[Url]) -> Result<Self> {
         ensure!(
             config.certificate_file.is_some() == config.key_file.is_some(),
@@ -190,7 +189,7 @@ impl Http {
         }
         match (self.build(), &*client) {
             (Ok(built), _) => Ok(client.insert((times, built)).1.clone()),
-            // A file that is just being replaced is no reason not to go on with what it held.
+            // While a file is being replaced, the previous client stays in use.
             (Err(error), Some((_, before))) => {
                 tracing::warn!("certificates that have changed are not used yet: {error:#}");
                 Ok(before.clone())
@@ -213,7 +212,7 @@ impl Http {
             })?;
             builder = builder.tls_certs_only(certificates);
         } else if !self.tls {
-            // The system's certificates take their time and memory to load.
+            // Loading the system's certificates costs time and memory.
             builder = builder.tls_certs_only([]);
         }
         if let (Some(certificate), Some(key)) = (&config.certificate_file, &config.key_file) {
@@ -272,18 +271,18 @@ fn sensitive(text: &str, secret: &Secret) -> Result<HeaderValue> {
 }
 
 impl Response {
-    /// Whether upstream took it.
+    /// Whether upstream accepted the request.
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// Whether it says that the request is larger than there is room for now, as a circuit breaker does.
+    /// Whether it rejects the request as too large for now, as a circuit breaker does.
     pub(super) fn is_too_much(&self) -> bool {
         let body = String::from_utf8_lossy(&self.body).to_ascii_lowercase();
         ["circuit_breaking_exception", "data too large"].iter().any(|words| body.contains(words))
     }
 
-    /// What the answer says, with what to do about it, as far as that can be said for all servers.
+    /// The answer with a hint, as far as it applies to all servers.
     pub(super) fn trouble(&self, place: &str) -> Trouble {
         let cure = match self.status {
             300..=399 => "it redirects: configure the final URL",
@@ -311,7 +310,7 @@ impl Response {
 /// Reads a URL that a sink may use.
 ///
 /// # Errors
-/// It is none; the message names the key.
+/// It is not a URL that a sink may use; the message names the key.
 pub(super) fn url(key: &str, text: &str) -> Result<Url> {
     let url = Url::parse(text)
         .with_context(|| format!("`{key}`: `{text}` is not a URL such as https://host.example:9200"))?;

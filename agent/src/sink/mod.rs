@@ -1,9 +1,9 @@
 //! Upstream: alerts leave the host here, in order for each sink, at least once.
 //!
-//! A sink reads the spool from its own cursor, sends, and acknowledges. What upstream cannot take now is sent
-//! again, with an alarm, for as long as it takes: no credentials, no permission and no server are reasons to
-//! wait, never to drop. An alert that upstream refuses is sent in smaller forms; one that it refuses in every form
-//! while it takes others is dead-lettered, in a file, with the reason. A sink knows no rule and no source, and nothing
+//! A sink reads the spool from its own cursor, sends, and acknowledges. What upstream cannot accept now is retried,
+//! with an alarm, without a limit: missing credentials, permissions or servers are reasons to wait, never to drop. An
+//! alert that upstream rejects is sent in smaller forms. One that it rejects in every form, while it accepts others,
+//! becomes a dead letter: it is written to a file with the reason. A sink imports no rule and no source, and nothing
 //! waits for it.
 
 pub(crate) mod dead_letter;
@@ -30,9 +30,9 @@ use tokio::task::JoinSet;
 use crate::ledger::LedgerClient;
 use crate::store::Spooled;
 
-/// How many bytes of alerts go into one request, unless the configuration says it.
+/// Default number of bytes of alerts in one request.
 pub(crate) const BATCH_BYTES: ByteSize = ByteSize::mib(1);
-/// How long `lapwing check` waits for what upstream says.
+/// How long `lapwing check` waits for upstream.
 const TARGET_WAIT: Duration = Duration::from_secs(5);
 
 /// A `[[sink]]` section.
@@ -73,23 +73,23 @@ pub(crate) struct Sink {
     bytes_max: usize,
     retry_delay_max: Duration,
     dead_letters: dead_letter::DeadLetters,
-    /// The folder of what waits apart.
+    /// The folder of dead letters and waiting alerts.
     dead_letters_in: PathBuf,
     status: Arc<status::Status>,
 }
 
-/// Whom a sink talks to: a closed set, a file each.
+/// The kinds of upstream: a closed set, one file each.
 enum Upstream {
     Elasticsearch(elasticsearch::Elasticsearch),
     Webhook(webhook::Webhook),
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// A verdict for each alert, in the order in which they were sent.
+    /// Upstream answered for each alert, in the order in which they were sent.
     PerAlert(Vec<Verdict>),
-    /// Upstream refused the request for what is in it: it is too large, or one of its alerts is bad.
+    /// Upstream rejected the request for its content: it is too large, or one of its alerts is bad.
     Refused(String),
     /// Upstream has no room for a request of this size now.
     TooMuch(Trouble),
@@ -97,32 +97,32 @@ enum Answer {
     Trouble(Trouble),
 }
 
-/// What became of an alert.
+/// The outcome of an alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Delivered,
     /// It had been delivered before.
     Known,
-    /// It is to be sent again, as all that upstream has no room for now.
+    /// It is to be sent again: upstream has no room for anything now.
     Busy(String),
-    /// It is to be sent again: something fails for this one.
+    /// It is to be sent again: this alert failed.
     Failed(String),
-    /// It is refused as it is.
+    /// It is rejected in this form.
     Rejected(String),
-    /// The same, and it is what upstream is set up for that is too small for it: it is never given up.
+    /// The same, because of a limit of upstream's configuration: it is never dropped.
     Unfit(String),
 }
 
-/// What alerts are written to, as far as can be seen.
+/// The state of the index that alerts are written to, as far as it can be read.
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
-    /// It is made for them.
+    /// It has the right mapping.
     Good,
     /// Upstream does not say.
     Unknown,
-    /// It is there and not made for them, why, and the cure.
+    /// It exists with a wrong mapping: the reason and a hint.
     Wrong(String),
-    /// It is not there, and the first alert would make a wrong one.
+    /// It does not exist, and the first alert would create a wrong one.
     Missing(String),
 }
 
@@ -137,7 +137,7 @@ impl Target {
 struct Trouble {
     message: String,
     after: Option<Duration>,
-    /// Whether upstream answered, so that it may be what is in the request.
+    /// Whether upstream answered, so that the content of the request may be the cause.
     is_answer: bool,
 }
 
@@ -164,10 +164,10 @@ impl Upstream {
 }
 
 impl Sink {
-    /// A sink as configured. What it cannot deliver is dead-lettered in a file of `dead_letters`, a directory.
+    /// A sink as configured. Its dead letters go to a file in the directory `dead_letters`.
     ///
     /// # Errors
-    /// The configuration makes no sense; the message names the key.
+    /// The configuration is not valid; the message names the key.
     pub(crate) fn new(config: &Config, dead_letters: &Path) -> Result<Self> {
         let name = config.name().to_owned();
         let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -215,10 +215,10 @@ impl Sink {
         .with_context(|| format!("sink `{}`", self.name))
     }
 
-    /// Asks upstream what alerts are written to, for `lapwing check`. An upstream that does not say is no fault.
+    /// Checks the index that alerts are written to, for `lapwing check`. An upstream without an answer is not an error.
     ///
     /// # Errors
-    /// It is not what it should be.
+    /// The index is missing or wrong.
     pub(crate) fn check_target(&self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let target = async { tokio::time::timeout(TARGET_WAIT, self.upstream.target()).await };
@@ -247,7 +247,7 @@ pub(crate) fn sinks(configs: &[Config], dead_letters: &Path) -> Result<Vec<Sink>
     configs.iter().map(|config| Sink::new(config, dead_letters)).collect()
 }
 
-/// Delivers until the ledger says that nothing more comes, and then for a short while what is left.
+/// Delivers until the ledger closes, and then the rest for a short time.
 pub(crate) async fn run(sinks: Vec<Sink>, ledger: LedgerClient) {
     let mut tasks = JoinSet::new();
     for sink in sinks {

@@ -1,4 +1,4 @@
-//! Alerts on their way: in which form each is sent, and what became of it.
+//! Alerts in delivery: the form in which each is sent, and its outcome.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::Verdict;
 use crate::alert::Form;
 use crate::store::Spooled;
 
-/// An alert on its way.
+/// An alert in delivery.
 pub(super) struct Parcel {
     pub(super) alert: Spooled,
     form: Form,
@@ -17,14 +17,14 @@ pub(super) struct Parcel {
     pub(super) failure: Option<Failure>,
 }
 
-/// Why an alert was not taken.
+/// Why an alert was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Upstream takes no more now.
+    /// Upstream accepts no more now.
     Busy(String),
-    /// It fails, and may be taken later.
+    /// It failed and may be accepted later.
     Failed(String),
-    /// It was refused in every form.
+    /// It was rejected in every form.
     Rejected(String),
 }
 
@@ -46,7 +46,7 @@ impl Parcel {
         Spooled { sequence: self.alert.sequence, id: self.alert.id.clone(), json: self.json.clone() }
     }
 
-    /// Takes the next smaller form, where there is one.
+    /// Switches to the next smaller form, if there is one.
     fn shrink(&mut self, why: &str) -> bool {
         let Some(form) = self.form.smaller() else { return false };
         (self.form, self.json) = (form, form.of(&self.alert.json, why));
@@ -56,13 +56,14 @@ impl Parcel {
 
 /// Alerts that are sent together, and what became of them.
 pub(super) struct Round {
-    /// Whether they are from the spool, and not dead letters.
+    /// Whether they are from the spool and not dead letters.
     pub(super) is_spooled: bool,
     /// Those that are still to be sent in this pass, in order.
     left: VecDeque<Parcel>,
-    /// Those that were not taken in this pass.
+    /// Those that were not accepted in this pass.
     pub(super) failed: Vec<Parcel>,
-    /// How many were taken, how many of these were known, and how many were sent in a smaller form, and why.
+    /// How many were accepted, how many of them had been delivered before, and how many were sent in a smaller form,
+    /// and why.
     pub(super) taken: u64,
     pub(super) known: u64,
     pub(super) smaller: u64,
@@ -80,17 +81,17 @@ impl Round {
         self.left.extend(self.failed.drain(..).map(|parcel| Parcel { failure: None, ..parcel }));
     }
 
-    /// The next of which a request is made, at most `size`; none where each was sent.
+    /// The alerts of the next request, at most `size`; none if each was sent.
     pub(super) fn next(&self, size: usize) -> Vec<Spooled> {
         self.left.iter().take(size).map(Parcel::sent).collect()
     }
 
-    /// The first that is neither taken nor failed for good.
+    /// The first that is neither accepted nor rejected for good.
     pub(super) fn first(&self) -> Option<i64> {
         self.failed.iter().chain(&self.left).map(|parcel| parcel.alert.sequence).min()
     }
 
-    /// Does what was said of the first `count` that are left. One that was refused is sent again in a smaller form.
+    /// Applies the verdicts for the first `count` remaining alerts. A rejected one is resent in a smaller form.
     pub(super) fn apply(&mut self, count: usize, verdicts: Vec<Verdict>) {
         let mut again = Vec::new();
         let verdicts = verdicts.into_iter().map(Some).chain(std::iter::repeat(None));

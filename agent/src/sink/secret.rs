@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::bounded::{self, SETTING_BYTES_MAX};
 
-/// Where a secret is.
+/// Where a secret is stored.
 #[derive(Clone, Deserialize)]
 #[serde(
     untagged,
@@ -19,7 +19,7 @@ use crate::bounded::{self, SETTING_BYTES_MAX};
 pub(crate) enum Secret {
     /// Here.
     Text(String),
-    /// In a file; a line end at its end is left out.
+    /// In a file; a final line end is removed.
     File {
         /// The file's path.
         file: PathBuf,
@@ -65,7 +65,7 @@ fn read(path: &Path) -> Result<String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Says where the secret is, and nothing of what it is.
+/// Shows where the secret is stored, never its value.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -18,24 +18,24 @@ pub(crate) struct Status {
     pub(super) dead_lettered: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) smaller: AtomicU64,
-    /// Alerts of the spool that this run delivered, dead-lettered or moved to the individual retries.
+    /// Alerts of the spool that this run delivered, wrote to the dead letters or queued for retries.
     pub(super) settled: AtomicI64,
     waiting_alone: AtomicU64,
     arrivals: OnceLock<Arrivals>,
     last_success: AtomicI64,
-    /// Raised while nothing gets through.
+    /// Raised while nothing can be delivered.
     pub(super) trouble: Alarm,
-    /// Raised while there are dead letters: an operator must act.
+    /// Raised while there are dead letters: an operator has to act.
     pub(super) rejected: Alarm,
-    /// Raised while alerts wait alone.
+    /// Raised while alerts wait for their own retries.
     pub(super) delayed: Alarm,
     /// Raised when alerts were delivered in a smaller form, until one batch is delivered as it is.
     pub(super) reduced: Alarm,
-    /// Raised while what alerts are written to is not made for them.
+    /// Raised while the target index is wrong.
     pub(super) target: Alarm,
 }
 
-/// What is to be delivered: what there was when the sink began, and what has come since.
+/// What is to be delivered: the alerts at the sink's start, and those since.
 struct Arrivals {
     at_start: i64,
     counted: Arc<AtomicI64>,
@@ -96,7 +96,7 @@ impl Status {
         let _ = self.arrivals.set(Arrivals { at_start, counted });
     }
 
-    /// So many alerts wait alone.
+    /// Sets how many alerts wait for their own retries.
     pub(super) fn delayed_count(&self, count: usize) {
         self.waiting_alone.store(count as u64, Relaxed);
         if count == 0 {
@@ -104,7 +104,7 @@ impl Status {
         }
     }
 
-    /// Something got through; whether some of it did in a smaller form.
+    /// Something was delivered, perhaps some of it in a smaller form.
     pub(super) fn succeed(&self, is_smaller: bool) {
         self.last_success.store(clock::now().as_nanos(), Relaxed);
         self.trouble.clear();

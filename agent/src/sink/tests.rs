@@ -42,7 +42,7 @@ impl Agent {
         self.statuses[sink].report()
     }
 
-    /// Waits until a sink reports trouble in these words.
+    /// Waits until a sink's alarm contains this text.
     pub(super) fn wait_for_alarm(&self, sink: &str, words: &str) {
         wait_until(&format!("the alarm says `{words}`"), || {
             self.report(sink).alarms.iter().any(|alarm| alarm.contains(words))
@@ -121,7 +121,7 @@ fn what_came_while_upstream_was_down_is_delivered_in_order() {
         "{report:?}"
     );
     agent.stop();
-    // Nothing is sent twice after a stop in good order.
+    // Nothing is sent twice after a regular stop.
     let agent = Agent::start(&mut host, &hook(""));
     agent.raise(30..31);
     agent.wait_until_delivered("hook");

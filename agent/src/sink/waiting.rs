@@ -1,5 +1,5 @@
-//! Alerts that upstream does not take although it takes others: an ingest pipeline fails on this one, say. Each waits in
-//! a place of its own, on disk, and is tried again, ever more seldom, while later ones pass.
+//! Alerts that upstream does not accept although it accepts others, for example because an ingest pipeline fails on
+//! them. Each waits on disk and is retried with growing delays, while later alerts are delivered.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use super::dead_letter;
 use crate::store::Spooled;
 
-/// Most alerts that wait so, and the most that their documents take on disk, in bytes. Where there is no room, later ones wait
-/// too: when so many fail it is not these alerts that are special.
+/// Most alerts that wait so, and the most that their documents take on disk, in bytes. Without room, later ones wait
+/// too: when so many fail, the alerts are not the cause.
 const ALERTS_MAX: usize = 64;
 const BYTES_MAX: usize = 16 << 20;
-/// How many times longer the longest wait of one is than that of the sink.
+/// The longest delay of a waiting alert, as a multiple of the sink's.
 const SLOWER: u32 = 20;
 
 /// The alerts of one sink that wait.
@@ -36,11 +36,11 @@ struct Alone {
 }
 
 impl Waiting {
-    /// Those that an earlier run left.
+    /// Those of an earlier run.
     pub(super) fn open(directory: &Path, sink: &str, retry_delay_max: Duration) -> Self {
         let path = directory.join(format!("{sink}.waiting.ndjson"));
         let next = Instant::now();
-        // A file that is not there, or cannot be read, has none; the alert log has them.
+        // A file that is missing or unreadable counts as empty; the alert log has the alerts.
         let letters = dead_letter::Reader::open(&path).into_iter().flatten().take(ALERTS_MAX);
         let alerts = letters
             .map(|(alert, _)| Alone { bytes: alert.json.len(), id: alert.id, tries: 0, next })
@@ -70,12 +70,12 @@ impl Waiting {
         Ok(())
     }
 
-    /// When the next one is to be tried.
+    /// When the next retry is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.alerts.iter().map(|alone| alone.next).min()
     }
 
-    /// One that is to be tried now, and how often it was tried. One that is no longer in the file is forgotten.
+    /// An alert whose retry is due, and how often it was tried. One that is no longer in the file is removed.
     pub(super) fn due(&mut self) -> Option<(Spooled, u32)> {
         loop {
             let now = Instant::now();
@@ -111,7 +111,7 @@ impl Waiting {
         delay(self.delay_max, tries)
     }
 
-    /// Puts a file of those that wait, and one more line, in the place of the one before.
+    /// Replaces the file by one with the waiting alerts and one more line.
     fn write(&self, line: &[u8]) -> io::Result<()> {
         if self.alerts.is_empty() && line.is_empty() {
             return match fs::remove_file(&self.path) {
@@ -136,7 +136,7 @@ impl Waiting {
     }
 }
 
-/// The wait before the next of so many tries: it doubles, from an eighth of the longest.
+/// The delay after so many tries: it doubles, from an eighth of the longest.
 fn delay(delay_max: Duration, tries: u32) -> Duration {
     (delay_max / 8).saturating_mul(2_u32.saturating_pow(tries)).min(delay_max)
 }

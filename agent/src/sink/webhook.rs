@@ -1,6 +1,6 @@
-//! A webhook: alerts as a JSON array, as lines, or as a template makes them, so that chat, paging and ticket
-//! systems need no code of ours. What is sent can be signed as Standard Webhooks describes
-//! (<https://www.standardwebhooks.com>), for which receivers find libraries in most languages.
+//! A webhook: alerts as a JSON array, as lines, or in the form of a template, so that chat, paging and ticket systems
+//! need no code in the agent. What is sent can be signed as Standard Webhooks describes
+//! (<https://www.standardwebhooks.com>), which has libraries for receivers in most languages.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -87,7 +87,7 @@ pub(crate) enum Verb {
 pub(crate) enum Format {
     /// An array of alerts.
     Json,
-    /// An alert a line.
+    /// One alert per line.
     Ndjson,
 }
 
@@ -106,10 +106,10 @@ enum Body {
     Template(Box<Environment<'static>>),
 }
 
-/// The template's name; by its end values are written as JSON.
+/// The template's name; by its extension values are written as JSON.
 const TEMPLATE_JSON: &str = "template.json";
 const TEMPLATE_TEXT: &str = "template.txt";
-/// What a template is tried on: the least that an alert holds.
+/// The alert that a template is tested with: the fields that every alert has.
 const SAMPLE: &str = r#"{"@timestamp": "2026-01-01T00:00:00.000Z", "message": "Name of a rule",
     "event": {"id": "0", "kind": "alert", "severity": 47}}"#;
 
@@ -158,8 +158,7 @@ impl Webhook {
         };
         match self.http.send(self.method.clone(), self.url.clone(), headers, body).await {
             Ok(response) if response.is_success() => Answer::PerAlert(vec![Verdict::Delivered; alerts.len()]),
-            // These say that the content is wrong. Any other says more about the receiver or the
-            // configuration.
+            // These mean that the content is wrong. Others mean a fault of the receiver or the configuration.
             Ok(response) if matches!(response.status, 400 | 413 | 422) => Answer::Refused(response.summary()),
             Ok(response) => Answer::Trouble(response.trouble(&self.url.origin().ascii_serialization())),
             Err(trouble) => Answer::Trouble(trouble),
@@ -213,7 +212,7 @@ fn body(config: &Config, content_type: &str) -> Result<Body> {
     };
     let name = if content_type.contains("json") { TEMPLATE_JSON } else { TEMPLATE_TEXT };
     let mut environment = Environment::new();
-    // An alert lacks many a field that another has.
+    // Not every alert has every field.
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
     environment.add_filter("chat", chat);
     environment.add_template_owned(name, source).context("the template cannot be read")?;
@@ -221,7 +220,7 @@ fn body(config: &Config, content_type: &str) -> Result<Body> {
     Ok(Body::Template(Box::new(environment)))
 }
 
-/// A text in which nothing acts that a chat takes for mark-up: mentions, links, bold text. It looks the same.
+/// A text whose mark-up for chats (mentions, links, bold text) is disabled. It looks the same.
 fn chat(value: &Value) -> String {
     let mut plain = String::new();
     if value.is_undefined() || value.is_none() {
@@ -253,7 +252,7 @@ fn render<'a>(environment: &Environment, documents: impl Iterator<Item = &'a [u8
     Ok(text)
 }
 
-/// The same alerts have the same id when they are sent again, so that a receiver can deduplicate.
+/// The same alerts have the same id when they are resent, so that a receiver can deduplicate them.
 fn message_id(alerts: &[Spooled]) -> String {
     let mut hash = Sha256::new();
     for alert in alerts {

@@ -1,4 +1,4 @@
-//! Where events come from. A source knows no rule and no sink: a lane asks it for batches until there are none.
+//! Sources of events. A source imports no rule and no sink. A lane takes batches from it until there are none.
 
 pub(crate) mod cloudtrail;
 mod replay;
@@ -13,32 +13,32 @@ use crate::alert::{Context, Down, Lost, Tampered};
 use crate::clock;
 pub(crate) use crate::store::{Change, Checkpoint};
 
-/// A stream of events, in the order in which they are to be evaluated.
+/// A stream of events, in the order in which they are evaluated.
 pub(crate) trait Source: Send {
-    /// The next events. It waits for them up to about `wait`; an empty batch means that none came in time, and
-    /// `None` that none will come any more: the end of a file, or the agent stops.
+    /// Returns the next events, and waits for them up to about `wait`. An empty batch means that none came in time;
+    /// `None` means that no more will come: the file has ended, or the agent stops.
     ///
     /// # Errors
-    /// What cannot be worked around by the source itself and ends its lane.
+    /// An error that the source cannot handle and that ends its lane.
     fn next(&mut self, wait: Duration) -> Result<Option<Batch>>;
 
-    /// What the source knows beyond an event. It is called only for an alert.
+    /// What the source can add to an event. It is called only when an alert is built from the event.
     fn context(&mut self, _event: &Event) -> Context {
         Context::default()
     }
 
-    /// The events that describe the present state, as at the source's start, for a subscriber that begins now.
+    /// Events for what is running now, as at the source's start, for a subscriber that begins here.
     fn running(&mut self, _take: &mut dyn FnMut(Event)) {}
 
-    /// Sets whether a subscriber wants the events, also those that no rule can match. It is called often.
+    /// Sets whether there are subscribers, who also get events that no rule can match. It is called often.
     fn watch(&mut self, _is_watched: bool) {}
 
-    /// How the source does, for `lapwing status`.
+    /// The source's part of `lapwing status`.
     fn status(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
-    /// The current correlation time.
+    /// The time now by the clock that its events are correlated by.
     fn now(&self) -> Timestamp {
         clock::now()
     }
@@ -54,12 +54,12 @@ pub(crate) trait Source: Send {
 pub(crate) struct Batch {
     /// The events, oldest first as far as the source can order them.
     pub(crate) events: Vec<Event>,
-    /// What is to be remembered once every alert from these events, and from all before, is on disk.
+    /// What is saved once every alert from these events, and from all before, is on disk.
     pub(crate) checkpoint: Checkpoint,
-    /// What was lost and was not reported before, where the source can lose records.
+    /// Losses that were not reported before, if the source can lose records.
     pub(crate) lost: Option<Lost>,
-    /// The downtime before this run, where there was one and it was not reported before.
+    /// A time before this run in which no agent observed the host, if not reported before.
     pub(crate) down: Option<Down>,
-    /// Tampering with the source itself that was not reported before.
+    /// Interference with the source that was not reported before.
     pub(crate) tampered: Vec<Tampered>,
 }

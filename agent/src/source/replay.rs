@@ -1,5 +1,5 @@
-//! Recorded events, for `lapwing replay` and `lapwing search`: what `lapwing record` wrote, CloudTrail's records in any of
-//! their forms, and ECS documents, one a line or in an array, compressed or not.
+//! Recorded events, for `lapwing replay` and `lapwing search`: what `lapwing record` wrote, CloudTrail's records in any
+//! of their forms, and ECS documents, one per line or in an array, compressed or not.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -14,18 +14,18 @@ use serde_json::Value as Json;
 use super::cloudtrail::{Found, Geo, Mapper, Record, Records};
 use crate::recording::{self, Begun, Head, RecordingNotes};
 
-/// The documents of one stream, as they stand there.
+/// The documents of one stream, unchanged.
 pub(crate) struct Documents {
     records: Records,
     name: String,
     over: bool,
-    /// What `lapwing record` stores beside the events, where it wrote them.
+    /// The head and notes of `lapwing record`, if it wrote the stream.
     recorded: Option<(Box<Head>, Arc<Mutex<RecordingNotes>>)>,
 }
 
-/// What makes events of recordings, one stream after the other.
+/// Converts streams of documents to events, one stream after the other.
 pub(crate) struct Replay {
-    /// What makes ECS of CloudTrail's records; `None` where they are documents as any other.
+    /// Maps CloudTrail's records to ECS; `None` if they are taken as documents.
     mapper: Option<Mapper>,
     schema: Arc<Schema>,
     timestamp: FieldId,
@@ -41,7 +41,7 @@ pub(crate) struct ReplayEvents<'a> {
 pub(crate) struct Recorded {
     /// The event.
     pub(crate) event: Event,
-    /// The document that it was, unless ECS was made of a record of CloudTrail's.
+    /// Its document, unless it was mapped from a CloudTrail record.
     pub(crate) document: Option<Json>,
 }
 
@@ -73,24 +73,24 @@ impl Documents {
         Ok(Self { records, name: name.to_owned(), over: false, recorded })
     }
 
-    /// The header that `lapwing record` wrote; `None` where another program wrote the file.
+    /// The head of the recording; `None` if `lapwing record` did not write the stream.
     pub(crate) fn head(&self) -> Option<&Head> {
         self.recorded.as_ref().map(|(head, _)| &**head)
     }
 
-    /// How many events were missed when what was read so far was recorded.
+    /// How many events the recorder missed, as far as the stream was read.
     pub(crate) fn missed(&self) -> u64 {
         let notes =
             self.recorded.as_ref().map(|(_, notes)| notes.lock().unwrap_or_else(PoisonError::into_inner));
         notes.map_or(0, |notes| notes.missed)
     }
 
-    /// What it is called in errors.
+    /// Its name in errors.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// What is wrong with the last document, and where it stands.
+    /// The error of the last document, with its position.
     pub(crate) fn fault(&self, reason: impl Display) -> Error {
         let (line, at) = (self.records.line(), self.records.at());
         anyhow!("{}:{line}: {reason} (byte {at})", self.name)
@@ -122,7 +122,7 @@ enum Form {
     Document(Json),
 }
 
-/// An error is about one invalid document, or about the stream; after the latter there are no more documents.
+/// An error is about one document that is not valid, or about a broken stream; after the latter there are no more.
 impl Iterator for Documents {
     type Item = Result<Json>;
 
@@ -136,18 +136,18 @@ impl Iterator for Documents {
 }
 
 impl Replay {
-    /// `geo` places what is CloudTrail's; ECS documents are taken as they are.
+    /// `geo` enriches CloudTrail's events; ECS documents are taken unchanged.
     pub(crate) fn new(schema: Arc<Schema>, geo: Geo) -> Self {
         let mapper = Mapper::new(Arc::clone(&schema), geo, false);
         Self { mapper: Some(mapper), schema, timestamp: field!("@timestamp") }
     }
 
-    /// All documents are taken as they are, CloudTrail's too; they happened when `timestamp` says.
+    /// All documents are taken unchanged, CloudTrail's too; `timestamp` is the field of their time.
     pub(crate) fn plain(schema: Arc<Schema>, timestamp: FieldId) -> Self {
         Self { mapper: None, schema, timestamp }
     }
 
-    /// Documents that are not CloudTrail's happened when `timestamp` says.
+    /// `timestamp` is the time field of documents that are not CloudTrail's.
     pub(crate) fn timed_by(self, timestamp: FieldId) -> Self {
         Self { timestamp, ..self }
     }
@@ -173,13 +173,14 @@ impl Replay {
 }
 
 impl ReplayEvents<'_> {
-    /// What it is made of, as far as that was read.
+    /// Its documents, as far as they were read.
     pub(crate) fn documents(&self) -> &Documents {
         &self.documents
     }
 }
 
-/// An error is about one invalid event, or about the stream; after the latter there are no more events.
+/// An error is about one document that is not an event, or about a broken stream; after the latter there are no more
+/// events.
 impl Iterator for ReplayEvents<'_> {
     type Item = Result<Recorded>;
 

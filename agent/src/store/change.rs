@@ -1,8 +1,8 @@
 //! What is written to the store with the alerts of a batch.
 
-/// A change of what must survive a restart: a row of the store's one key-value table.
+/// A change of state that must survive a restart: a row of the store's key-value table.
 pub(crate) struct Change {
-    /// Whose row it is, such as `rule/<uuid>` or `cloudtrail/files`.
+    /// The row's owner, such as `rule/<uuid>` or `cloudtrail/files`.
     pub(crate) scope: String,
     /// The row's key within the scope.
     pub(crate) key: String,
@@ -22,7 +22,7 @@ impl Change {
 pub(crate) struct Checkpoint {
     /// Rows such as the source's cursor, written in the same transaction as the alerts.
     pub(crate) changes: Vec<Change>,
-    /// Called after that transaction is on disk: to delete the queue message, say.
+    /// Called after that transaction is on disk, for example to delete the queue's message.
     pub(crate) done: Option<Box<dyn FnOnce() + Send>>,
 }
 

@@ -9,12 +9,12 @@ use super::extent::{self, Extent};
 use super::trim;
 use crate::alert_log::Position;
 
-/// How far the store has come in the alert log. The two differ while the spool is full.
+/// The store's positions in the alert log. The two differ while the spool is full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum LogCursor {
-    /// The ids of all alerts up to there are known.
+    /// The store has the ids of all alerts up to here.
     Known,
-    /// The documents of all alerts up to there were taken over.
+    /// The store has taken the documents of all alerts up to here.
     Taken,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Changes<'a> {
     /// What `spool` becomes if the changes are made.
     pub(super) after: Extent,
     pub(super) rows_dropped: &'a mut u64,
-    /// Rows that are larger than the store takes.
+    /// Rows that exceed the store's limit.
     pub(super) rows_refused: Cell<u64>,
 }
 
@@ -63,7 +63,7 @@ impl Changes<'_> {
         Ok(())
     }
 
-    /// Remembers how far the store has come in the alert log.
+    /// Saves the store's position in the alert log.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -75,7 +75,7 @@ impl Changes<'_> {
         Ok(())
     }
 
-    /// Makes the changes and waits until they are on disk.
+    /// Commits the changes and waits until they are on disk.
     ///
     /// # Errors
     /// The store cannot be written; nothing was changed.

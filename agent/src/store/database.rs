@@ -33,19 +33,19 @@ pub(crate) struct Store {
     quarantined: Option<String>,
     /// Whether rows were left behind that are still to be deleted.
     has_left_behind: bool,
-    /// Rows that were left behind or refused because they, or all of their owner's, take too much.
+    /// Rows that were left behind or rejected because they, or all rows of their owner, are too large.
     rows_dropped: u64,
     trace: Arc<Trace>,
     _lock: File,
 }
 
 impl Store {
-    /// Opens the store in a state directory, creating both, for sinks of these names. A sink that is new
-    /// begins with the next alert; one that is no longer named is forgotten.
+    /// Opens the store in a state directory, creating both, for sinks of these names. A new sink begins with the next
+    /// alert; one that is no longer configured is removed.
     ///
     /// # Errors
-    /// Another agent uses the directory; the file cannot be used, or is of a newer version. One that is damaged is put
-    /// away, and a new one takes its place.
+    /// Another agent uses the directory; the file cannot be used, or is of a newer version. A damaged file is
+    /// quarantined and replaced by a new one.
     pub(crate) fn open(directory: &Path, config: &Config, sinks: &[String]) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| {
             format!(
@@ -92,11 +92,11 @@ impl Store {
         self.quarantined.clone()
     }
 
-    /// Puts the store away, for it is damaged, and begins a new one, in which sinks have these places and no number up to
-    /// `last` is given again.
+    /// Quarantines the damaged store and begins a new one, in which sinks have these cursors and no number up to `last`
+    /// is reused.
     ///
     /// # Errors
-    /// The old one cannot be put away, or no new one can be made.
+    /// The old one cannot be renamed, or no new one can be created.
     pub(crate) fn renew<'a>(
         &mut self,
         cursors: impl Iterator<Item = (&'a String, &'a i64)>,
@@ -127,8 +127,8 @@ impl Store {
         self.has_left_behind
     }
 
-    /// Deletes some of the rows that were left behind when the store was opened, and gives the file system back what they
-    /// took.
+    /// Deletes some of the rows that were left behind when the store was opened, and returns their space to the file
+    /// system.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -139,7 +139,7 @@ impl Store {
         Ok(())
     }
 
-    /// Rows of the state that were left behind or refused because they take too much.
+    /// Rows of the state that were left behind or rejected because they are too large.
     pub(crate) fn rows_dropped(&self) -> u64 {
         self.rows_dropped
     }
@@ -159,7 +159,7 @@ impl Store {
         })
     }
 
-    /// How far the store has come in the alert log; `None` in a new store.
+    /// The store's position in the alert log; `None` in a new store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -171,8 +171,8 @@ impl Store {
         self.connection.query_row(select, [reach.name()], read).optional()
     }
 
-    /// Up to `count_max` rows of a scope whose keys come after `after`, in the order of their keys, and not many more bytes
-    /// than [`ROWS_BYTES_READ`].
+    /// Up to `count_max` rows of a scope whose keys come after `after`, in the order of their keys, and about
+    /// [`ROWS_BYTES_READ`] bytes at most.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -198,7 +198,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// Says what an error of the store means and what cures it.
+    /// Explains an error of the store, with a hint.
     pub(crate) fn explain(&self, error: &rusqlite::Error) -> String {
         match hint(error, &self.path) {
             Some(hint) => format!("{hint} ({error})"),

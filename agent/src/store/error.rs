@@ -4,17 +4,17 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-/// Whether an error says that the file is damaged.
+/// Whether an error means that the file is damaged.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-/// Whether an error says that the disk takes nothing.
+/// Whether an error means that the disk accepts nothing.
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
 }
 
-/// What an operator can do about an error, where something can be said.
+/// What an operator can do about an error, if known.
 pub(super) fn hint(error: &rusqlite::Error, path: &Path) -> Option<String> {
     let path = path.display();
     Some(match error.sqlite_error_code()? {

@@ -1,11 +1,11 @@
-//! How much is in the spool, and pages of the file that are free.
+//! The size of the spool, and the free pages of the file.
 
 use rusqlite::Connection;
 
-/// How many free pages the file keeps for what comes; the others are given back.
+/// How many free pages the file keeps; more are returned to the file system.
 const FREE_PAGES_KEPT: i64 = 4096;
 
-/// How many pages are given back with one change.
+/// How many pages are returned per transaction.
 const GIVEN_BACK_AT_ONCE: i64 = 1024;
 
 /// How much is in the spool; kept in memory, so that no commit counts rows.
@@ -36,14 +36,14 @@ impl Extent {
     }
 }
 
-/// Gives the file system back some of what a long outage or a flood took. Returns whether there was any.
+/// Returns some free pages, as after a long outage or a flood, to the file system. Returns whether there were any.
 pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
     let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
     if free <= 2 * FREE_PAGES_KEPT {
         return Ok(false);
     }
     let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({GIVEN_BACK_AT_ONCE})"))?;
-    // Each step gives back one page.
+    // Each step returns one page.
     let mut steps = vacuum.query([])?;
     while steps.next()?.is_some() {}
     Ok(true)

@@ -1,4 +1,4 @@
-//! The lock of the state directory: it has one agent.
+//! The lock of the state directory, which one agent at a time may use.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result, bail};
 
 /// Held by the agent that uses the state directory.
 const LOCK: &str = "lapwing.lock";
-/// Most bytes of the number in it that are read.
+/// Most bytes of the process id in it that are read.
 const HOLDER_BYTES_MAX: u64 = 32;
 /// How long an agent that is just ending may still hold the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// One agent a state directory: two would deliver each other's alerts.
+/// One agent per state directory: two would deliver each other's alerts.
 pub(super) fn lock(directory: &Path) -> Result<File> {
     let path = directory.join(LOCK);
     let mut file = OpenOptions::new()
@@ -35,7 +35,7 @@ pub(super) fn lock(directory: &Path) -> Result<File> {
             continue;
         }
         let mut holder = String::new();
-        // The number is a courtesy; the lock says all that counts.
+        // The process id is only for the message; the lock decides.
         let _ = (&mut file).take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
         bail!(
             "another lapwing (process {}) uses the state directory {}: stop it, or give this one a `state_dir` of \
@@ -44,7 +44,7 @@ pub(super) fn lock(directory: &Path) -> Result<File> {
             directory.display()
         );
     }
-    // The number is a courtesy: a full disk is no reason not to start.
+    // The process id is only for messages: a full disk must not prevent the start.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }

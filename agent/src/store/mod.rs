@@ -1,9 +1,9 @@
-//! What must survive: state of rules and sources, the alerts that are still to be delivered, how far each
-//! sink has come. One SQLite file, one owner, one transaction for all that belongs together.
+//! The SQLite store: state of rules and sources, the spool of alerts that are still to be delivered, and the sinks'
+//! cursors. One file, one owner, one transaction for all that belongs together.
 //!
-//! It is WAL with full sync: what a call returned from is on disk, and a responder can read it with `sqlite3`
-//! while the agent runs. The store knows no rule and no network; where an alert does not fit any more it only
-//! remembers that the document is in the log.
+//! It uses WAL with full sync: when a call has returned, its changes are on disk, and a responder can read them with
+//! `sqlite3` while the agent runs. The store imports no rule and no network. If an alert does not fit, the store only
+//! notes that the document is in the log.
 
 mod change;
 mod changes;
@@ -33,8 +33,8 @@ pub(crate) const FILE: &str = "lapwing.db";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// How much the alerts that wait may take; what comes then is delivered from the alert log later, as long
-    /// as the log keeps it. Default: `256 MiB`.
+    /// How much the waiting alerts may take. Further alerts are delivered later from the alert log, as long as the log
+    /// keeps them. Default: `256 MiB`.
     pub(crate) size_max: ByteSize,
 }
 

@@ -1,4 +1,4 @@
-//! Opens the store's file, looks for damage, and puts a damaged file away.
+//! Opens the store's file, checks it for damage, and quarantines a damaged file.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,11 +12,11 @@ use super::error::{is_damage, is_full};
 use super::extent::Extent;
 use super::{Config, schema, spool, trim};
 
-/// What the name of a damaged store gets behind it.
+/// The suffix of a damaged store's name.
 const DAMAGED: &str = ".damaged";
-/// Largest store of which every page is looked at when it is opened.
+/// Largest store that is checked completely when it is opened.
 const CHECKED_BYTES_MAX: i64 = 64 << 20;
-/// How long a responder's `sqlite3` may hold us up.
+/// How long to wait for a lock that another process, such as `sqlite3`, holds.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// A store's file as it was opened.
@@ -27,8 +27,8 @@ pub(super) struct Opened {
     pub(super) has_left_behind: bool,
 }
 
-/// Opens a store, whatever the disk has for it: a sensor that did not start because its disk is full could be kept down
-/// by an unprivileged user who fills it. Says in `note` where it is not the store that was there.
+/// Opens a store even on a full disk: otherwise an unprivileged user who fills the disk could prevent the agent's
+/// start. If it is not the previous store, `note` says why.
 pub(super) fn connect_as_can_be(
     path: &Path,
     config: &Config,
@@ -65,7 +65,7 @@ pub(super) fn connect_as_can_be(
 pub(super) enum Home {
     /// In its file, which others may read meanwhile.
     Shared,
-    /// In its file, without the file beside it that readers share: it is there before it has any room on its disk.
+    /// In its file, without the shared-memory file that other readers need, which needs room on the disk.
     Exclusive,
     /// In memory, while the disk has no room at all.
     Memory,
@@ -76,7 +76,7 @@ pub(super) fn connect(path: &Path, config: &Config, sinks: &[String], home: Home
     let mut connection = if home == Home::Memory {
         Connection::open_in_memory()?
     } else {
-        // SQLite would make it readable to others; the files beside it get the mode of this one.
+        // SQLite would create it readable for others; its WAL files get the same mode.
         OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         Connection::open_with_flags(path, flags)?
     };
@@ -84,9 +84,9 @@ pub(super) fn connect(path: &Path, config: &Config, sinks: &[String], home: Home
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     }
     connection.busy_timeout(BUSY_WAIT)?;
-    // Before anything is set, which would change a file that is not ours.
+    // Before any pragma, which would change a file of another program.
     schema::format(&connection, schema::STEPS)?;
-    // Damage that shows only where a page is read would show when it is needed.
+    // Otherwise damage would appear only when the page is read.
     check(&connection, CHECKED_BYTES_MAX)?;
     connection.execute_batch(
         "PRAGMA auto_vacuum = INCREMENTAL;
@@ -99,15 +99,15 @@ pub(super) fn connect(path: &Path, config: &Config, sinks: &[String], home: Home
     )?;
     schema::migrate(&mut connection, schema::STEPS)?;
     let spool = spool::open(&mut connection, config.size_max.as_u64(), sinks)?;
-    // What is too much stays where the disk has no room for less: rules read no more of it than they may.
+    // Trimming needs room. On a full disk the rows stay: rules read no more of them than their limits.
     let trimmed = trim::trim(&mut connection, trim::Limits::default())
         .or_else(|error| if is_full(&error) { Ok(trim::Trimmed::default()) } else { Err(error) })?;
     let has_left_behind = trim::has_left_behind(&connection)?;
     Ok(Opened { connection, spool, trimmed, has_left_behind })
 }
 
-/// Looks for damage, in a large file but in alerts that wait there: to read hundreds of megabytes takes longer than a start
-/// may. Damage in these shows when they are read, and a new store takes the place of this one then.
+/// Checks for damage. In a large file the waiting alerts are left out, because reading hundreds of megabytes would
+/// delay the start. Damage in them appears when they are read; then the store is replaced.
 pub(super) fn check(connection: &Connection, bytes_max: i64) -> rusqlite::Result<()> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let is_large = pragma("page_count")?.saturating_mul(pragma("page_size")?) > bytes_max;
@@ -125,8 +125,8 @@ pub(super) fn check(connection: &Connection, bytes_max: i64) -> rusqlite::Result
     Ok(())
 }
 
-/// Renames a damaged store, with what SQLite has beside it. An earlier one gives way: it is kept to be looked at, not for
-/// ever. Says what was done.
+/// Renames a damaged store and its WAL files, over those of an earlier one, which is kept only for inspection. Returns
+/// a description.
 pub(super) fn put_away(path: &Path) -> Result<String> {
     let with = |path: &Path, end: &str| {
         let mut name = path.as_os_str().to_owned();

@@ -8,7 +8,7 @@ use super::extent::Extent;
 use super::spool::Spooled;
 
 impl Store {
-    /// Whether an alert of this id was taken before.
+    /// Whether the store has an alert with this id.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -16,7 +16,7 @@ impl Store {
         self.connection.prepare_cached("SELECT 1 FROM alert WHERE id = ?1")?.exists([id])
     }
 
-    /// Up to which alert a sink has delivered.
+    /// The cursor of a sink: the last alert that it has delivered.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -92,8 +92,8 @@ impl Store {
         self.spool.missed
     }
 
-    /// Whether documents from the log may be taken again: the spool is half empty, so that the log is not
-    /// read for every alert that leaves it.
+    /// Whether documents may be read from the log again: the spool must be half empty, so that the log is not read for
+    /// every alert that leaves the spool.
     pub(crate) fn has_room(&self) -> bool {
         let Extent { bytes, bytes_max, refused, .. } = self.spool;
         bytes == 0 || (bytes <= bytes_max / 2 && bytes < refused)

@@ -6,7 +6,8 @@ use rusqlite::Connection;
 /// Marks a database as ours: the letters `LWNG`.
 const APPLICATION_ID: i32 = 0x4c57_4e47;
 
-/// The table of what must survive a restart, as the first version made it: it is made anew where rows are left behind.
+/// The table of what must survive a restart, as the first version created it. It is recreated when rows are left
+/// behind.
 pub(super) const STATE: &str = "
     CREATE TABLE state (
         scope TEXT NOT NULL,
@@ -16,8 +17,8 @@ pub(super) const STATE: &str = "
     ) WITHOUT ROWID;
 ";
 
-/// What made each version from the one before; the version is the number of steps taken. A released step
-/// never changes: what it made lies on disks.
+/// What made each version from the one before; the version is the number of steps taken. A released step never changes,
+/// because its result is on disks.
 pub(super) const STEPS: &[&str] = &["
     -- What must survive a restart: rule state, cursors of sources. Each owner has a scope.
     CREATE TABLE state (
@@ -54,7 +55,7 @@ pub(super) const STEPS: &[&str] = &["
 /// The format of a store that was made by this many [`STEPS`].
 ///
 /// # Errors
-/// It is not ours, or newer than we are. It was not touched.
+/// It belongs to another program or to a newer version. It was not changed.
 pub(super) fn format(connection: &Connection, steps: &[&str]) -> Result<usize> {
     let of = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let (application, version) = (of("application_id")?, of("user_version")?);

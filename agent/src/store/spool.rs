@@ -1,9 +1,7 @@
-//! The alerts in the store: by id, so that a repetition is detected, and, for those that are still to be
-//! delivered, whole.
+//! The alerts in the store: their ids, for deduplication, and the documents of those that are still to be delivered.
 //!
-//! Each alert has a sequence number that is never used again; a sink's cursor is the number up to which it
-//! has delivered. When every sink is past an alert its document is dropped and only its id stays, for a
-//! while.
+//! Each alert has a sequence number that is never used again; a sink's cursor is the number up to which it has
+//! delivered. When every sink is past an alert its document is dropped; its id is kept for a while.
 
 use std::cell::Cell;
 
@@ -16,7 +14,7 @@ use crate::alert::AlertDocument;
 
 /// How many alerts are known by their ids, newest first; an older one that is raised again is a new one.
 const ALERTS_KNOWN_MAX: i64 = 100_000;
-/// How many alerts come before those that are too old are looked for.
+/// How many alerts are added between two prunings of old ones.
 const ALERTS_BETWEEN_PRUNES: i64 = 1024;
 // Values of the column `place`.
 const DONE: i64 = 0;
@@ -57,7 +55,7 @@ pub(super) fn open(
         .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'alert'", [], |row| row.get(0))
         .optional()?
         .unwrap_or(0);
-    // A sink may have delivered from memory what never came here: its number is not used again.
+    // A sink may have delivered an alert from memory that never came here: its number is not reused.
     let delivered: Option<i64> =
         transaction.query_row("SELECT max(sequence) FROM cursor", [], |row| row.get(0))?;
     let last = last.max(delivered.unwrap_or(0));
@@ -150,7 +148,7 @@ impl Changes<'_> {
         self.after.last = self.after.last.max(number - 1);
     }
 
-    /// Remembers an alert that is not to be delivered.
+    /// Saves the id of an alert that is not to be delivered.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -198,7 +196,7 @@ impl Changes<'_> {
         Ok(())
     }
 
-    /// Forgets the oldest alerts, but none whose document is here.
+    /// Removes the oldest alerts, except those whose document is here.
     fn prune(&mut self) -> rusqlite::Result<()> {
         let oldest = self.after.last - ALERTS_KNOWN_MAX;
         let missed =

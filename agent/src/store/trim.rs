@@ -1,5 +1,5 @@
-//! What keeps the state small: rows of a state that is larger than this version lets it become are left behind when the
-//! store is opened, and deleted bit by bit later.
+//! Keeps the state small: when the store is opened, rows beyond this version's limits are left behind, and later
+//! deleted in small steps.
 //!
 //! Deleting a gigabyte takes SQLite longer than a start may take. So the table is renamed, what is kept of it is copied
 //! into a new one, and the old one is emptied while the agent runs.

@@ -31,7 +31,7 @@ pub(crate) enum Deed {
     Accept { port: u16, times: u32 },
 }
 
-/// A program with arguments in which something is left open.
+/// A program with arguments that have placeholders.
 pub(crate) struct Template {
     executable: &'static str,
     called: Option<&'static str>,
@@ -146,7 +146,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 impl Template {
-    /// Fills in what is left open.
+    /// Fills in the placeholders.
     pub(crate) fn fill(&self, rng: &mut Rng) -> Program {
         let executable = fill(self.executable, rng);
         let called = self.called.map(|called| fill(called, rng));

@@ -1,8 +1,8 @@
 //! Streams of events as the sensor makes them on busy hosts, without a host: the same seed, the same stream.
 //!
-//! A stream is made of activities that hosts have all day, web servers and compilers, cron and kubelet, and of a few
-//! that should raise an alert; [`Workload`] has the proportion. What a process looks like is made once and shared by
-//! its events, as the sensor does it, and what an event says of its own is what the sensor's says.
+//! A stream consists of activities that hosts have all day, such as web servers, compilers, cron and kubelet, and of a
+//! few suspicious ones; [`Workload`] sets the proportion. The fields of a process are built once and shared by its
+//! events, as in the sensor, and each event has the same fields of its own as the sensor's.
 //!
 //! ```
 //! use lapwing_stream::{Workload, Stream};
@@ -28,7 +28,7 @@ use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 use self::activity::{Activity, Deed, Program, activities, folder, inner, outer};
 use self::process::Process;
 
-/// What a stream holds most.
+/// What most of a stream's events are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
     /// Processes: builds, scripts, cron.
@@ -55,9 +55,9 @@ pub struct Stream {
     ready: VecDeque<Event>,
 }
 
-/// Events lie this far apart at most, at random: a thousand a second.
+/// The longest time between two events, which is random: a thousand events a second.
 const APART_MICROS_MAX: u64 = 2000;
-/// How often an activity's resident program is a new one, as where workers are replaced: one in so many times.
+/// An activity's resident program is replaced, like a worker, once in so many times.
 const REPLACED_ONE_IN: u32 = 50;
 
 const FORK: usize = 0;
@@ -282,7 +282,7 @@ impl Stream {
         self.ready.push_back(Event::new(self.time, own, layers));
     }
 
-    /// What every event has of its own, a little later than the last.
+    /// The fields of every event itself, a little later than the last.
     fn own(&mut self) -> Fields {
         self.time = self.time + Duration::from_micros(self.rng.u64(..APART_MICROS_MAX));
         self.sequence += 1;

@@ -129,7 +129,7 @@ impl Process {
         self.roles[role].get_or_init(make).clone()
     }
 
-    /// The fields that process events have of it.
+    /// The fields of it in process events.
     pub(crate) fn process_list(&self) -> Arc<Fields> {
         let make = || {
             let mut fields = Fields::with_capacity(72);
@@ -164,7 +164,7 @@ impl Process {
         self.process.get_or_init(make).clone()
     }
 
-    /// The fields that network events have of it.
+    /// The fields of it in network events.
     pub(crate) fn network_list(&self) -> Arc<Fields> {
         let make = || {
             let mut fields = Fields::with_capacity(24);

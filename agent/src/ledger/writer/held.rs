@@ -1,7 +1,7 @@
-//! What is not yet durable, in order, and by which numbers sinks know it meanwhile.
+//! What is not durable yet, in order, and the numbers by which sinks refer to it.
 //!
-//! An alert has its number in the spool from the moment at which it is held, so that a sink that has delivered it from
-//! memory can say so, and is not given it again when the disk takes it. A number is never given to another alert.
+//! An alert gets its number in the spool when it is held, so that a sink that has delivered it from memory can
+//! acknowledge it and does not get it again from disk. A number is never reused.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::mem;
@@ -10,22 +10,22 @@ use crate::alert::AlertDocument;
 use crate::ledger::COMMIT_BYTES;
 use crate::store::{Change, Checkpoint, Spooled, Store};
 
-/// How much is held that the disk does not take, before commits wait.
+/// How many bytes are held while the disk accepts none, before commits wait.
 pub(in crate::ledger) const HELD_BYTES_MAX: usize = 6 << 20;
 
 /// What is not yet durable.
 #[derive(Default)]
 pub(super) struct Held {
-    /// The number of the first of the alerts; those that were released had the ones before.
+    /// The number of the first alert; released alerts had the numbers before.
     first: i64,
     pub(super) alerts: VecDeque<AlertDocument>,
     ids: HashSet<String>,
-    /// By scope and key: of two changes of a row the later one counts.
+    /// By scope and key: the later of two changes of a row wins.
     changes: BTreeMap<(String, String), Change>,
     cursors: BTreeMap<String, i64>,
     pub(super) done: Vec<Box<dyn FnOnce() + Send>>,
     pub(super) commits: u64,
-    /// Whether some were released because the log has them: the store is to read there.
+    /// Whether some were released because the log has them: the store has to read them there.
     pub(super) in_log: bool,
     /// Whether some were released that are not in the log.
     pub(super) left_out: bool,
@@ -33,7 +33,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Nothing, whose first alert gets this number or a later one.
+    /// An empty set, whose first alert gets this number or a later one.
     pub(super) fn from_number(first: i64) -> Self {
         Self { first, ..Self::default() }
     }
@@ -51,7 +51,7 @@ impl Held {
         self.ids.contains(id)
     }
 
-    /// Holds an alert, of which the store knows none; `last` is the number of the newest one there.
+    /// Holds an alert that the store does not have; `last` is the number of the newest alert in the store.
     pub(super) fn alert(&mut self, alert: AlertDocument, last: i64) {
         self.first = self.first.max(last + 1 - self.alerts.len() as i64);
         self.bytes += cost(&alert);
@@ -101,7 +101,7 @@ impl Held {
         self.cursors.iter()
     }
 
-    /// Holds the first alert no longer.
+    /// Removes the first alert.
     pub(super) fn release(&mut self) -> Option<AlertDocument> {
         let alert = self.alerts.pop_front()?;
         self.first += 1;
@@ -139,11 +139,11 @@ fn size(change: &Change) -> usize {
         + 2 * mem::size_of::<Change>()
 }
 
-/// Up to where each sink has delivered, as far as it has said.
+/// The last alert that each sink has acknowledged.
 pub(super) struct Cursors(BTreeMap<String, i64>);
 
 impl Cursors {
-    /// As the store knows it.
+    /// The cursors in the store.
     pub(super) fn of(sinks: &[String], store: &Store) -> rusqlite::Result<Self> {
         sinks.iter().map(|sink| Ok((sink.clone(), store.cursor(sink)?))).collect::<Result<_, _>>().map(Self)
     }
@@ -158,7 +158,7 @@ impl Cursors {
         self.0.iter()
     }
 
-    /// Up to where all have; nothing is delivered where there are none.
+    /// The last alert that all sinks have delivered; 0 without sinks.
     pub(super) fn delivered(&self) -> i64 {
         self.0.values().copied().min().unwrap_or(0)
     }

@@ -110,7 +110,7 @@ fn the_shipped_template_takes_our_alerts() {
         let found = curl(&[&url, "-H", "Content-Type: application/json", "-d", &body]).unwrap();
         assert_eq!(found["hits"]["total"]["value"], hits, "{query}: {found}");
     }
-    // What an attacker typed: a term that is too long, and keys of which one contradicts the other.
+    // User input: a term that is too long, and keys that contradict each other.
     let odd = |change: &dyn Fn(&mut Value), number: u64| {
         let mut alert = crate::testing::reverse_shell();
         change(&mut alert);

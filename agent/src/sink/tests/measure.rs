@@ -1,6 +1,5 @@
-//! How much memory and time delivery takes, in a process of its own. Memory is held to a limit; times are
-//! printed: `LAPWING_MEASURE=100000 cargo test --release -p lapwing measure --
-//! --nocapture`.
+//! How much memory and time delivery takes, in a process of its own. Memory is held to a limit; times are printed, on
+//! request: `LAPWING_MEASURE=100000 cargo test --release -p lapwing measure -- --nocapture`.
 
 use std::env;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! The index template: made of the schema, so that no field of an alert lacks its type, and none can be rejected for what
-//! an attacker typed.
+//! The index template: made of the schema, so that no field of an alert lacks its type, and none can be refused for what
+//! a user typed.
 //!
 //! After a change of the schema `LAPWING_WRITE_TEMPLATE=1 cargo test -p lapwing the_template_is_of_the_schema` writes it
 //! anew.
@@ -76,7 +76,7 @@ const OWN: &[(&str, &str)] = &[
     ("lapwing.tampered.reason", "keyword"),
 ];
 
-/// Fields whose mapping says more than their type.
+/// Fields whose mapping has more than a type.
 fn special(name: &str) -> Option<Json> {
     let also_words = || json!({"words": {"type": "text"}});
     Some(match name {
@@ -182,7 +182,7 @@ fn template() -> Json {
     })
 }
 
-/// Longest object that stands in one line.
+/// Longest object that is written in one line.
 const LINE_CHARS_MAX: usize = 120;
 
 fn lines(json: &Json, depth: usize, out: &mut String) {
@@ -261,7 +261,7 @@ fn nothing_that_somebody_typed_is_refused() {
     }
 }
 
-/// Every value of an alert stands where the template expects one of its kind.
+/// The template expects the type of every value of an alert.
 #[test]
 fn every_field_of_an_alert_is_mapped() {
     let template = template();

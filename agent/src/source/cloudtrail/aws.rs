@@ -1,4 +1,4 @@
-//! Signed requests to AWS, its errors, and the regions in hosts' names. Nothing here depends on queues or buckets.
+//! Signed requests to AWS, and its errors. Queues and buckets are elsewhere.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) struct AwsError {
     pub(crate) status: Option<u16>,
     /// AWS's name for the error, such as `NoSuchKey`.
     pub(crate) code: String,
-    /// The bucket's region, where AWS answers that the request went to another one.
+    /// The bucket's region, if AWS answers that the request went to another.
     pub(crate) region: Option<String>,
     message: String,
 }
@@ -65,7 +65,7 @@ impl Client {
         Ok(Self { http, signer, region })
     }
 
-    /// The region of requests unless another is named.
+    /// The region of requests that name no other.
     pub(crate) fn region(&self) -> &str {
         &self.region
     }
@@ -81,7 +81,7 @@ impl Client {
         request: http::Request<Bytes>,
     ) -> Result<reqwest::Response, AwsError> {
         let (mut parts, body) = request.into_parts();
-        // Services other than S3 refuse an unsigned body, which is what is signed without this.
+        // Services other than S3 reject an unsigned body, which is the signer's default.
         let digest = hex(&Sha256::digest(&body));
         if let Ok(digest) = HeaderValue::from_str(&digest) {
             parts.headers.insert("x-amz-content-sha256", digest);
@@ -126,7 +126,7 @@ async fn refusal(service: &str, answer: reqwest::Response) -> AwsError {
     AwsError { status: Some(status), code, region, message }
 }
 
-/// What helps against which error of which service.
+/// Hints by error and service.
 const CURES: &[(&str, &str, &str)] = &[
     (
         "AccessDenied",

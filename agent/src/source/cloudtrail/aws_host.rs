@@ -1,6 +1,6 @@
 //! Names of AWS hosts, and the regions in them.
 
-/// The host of an HTTP URL, with its port; `None` where the text is none.
+/// The host of an HTTP URL, with its port; `None` if the text is not one.
 pub(crate) fn host(url: &str) -> Option<String> {
     let url = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     let host = url.host_str()?.to_owned();
@@ -20,7 +20,7 @@ pub(crate) fn region_in(host: &str) -> Option<&str> {
     })
 }
 
-/// The end of the names of a region's hosts.
+/// The suffix of a region's host names.
 pub(crate) fn suffix(region: &str) -> &'static str {
     match region {
         _ if region.starts_with("cn-") => "amazonaws.com.cn",

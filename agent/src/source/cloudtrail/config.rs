@@ -68,7 +68,7 @@ pub(crate) struct QueueConfig {
     pub(crate) region: Option<String>,
     /// A role to assume for the queue and the bucket. Default: the agent's own credentials.
     pub(crate) role_arn: Option<String>,
-    /// The external id that the role's trust policy asks for. Default: none.
+    /// The external id that the role's trust policy requires. Default: none.
     pub(crate) external_id: Option<String>,
     /// The profile of `~/.aws/config` that gives the credentials. Default: `AWS_PROFILE`, then `default`.
     pub(crate) profile: Option<String>,
@@ -87,7 +87,7 @@ pub(crate) struct QueueConfig {
     pub(crate) s3_endpoint: Option<String>,
     /// The URL of STS, where it is not AWS's for the region.
     pub(crate) sts_endpoint: Option<String>,
-    /// What tests take for the environment of the process.
+    /// The environment that tests use in place of the process's.
     #[serde(skip)]
     pub(crate) environment: Option<HashMap<String, String>>,
     /// How long tests let a queue hold a request when it has no message, in seconds.

@@ -1,8 +1,7 @@
-//! Whose name requests are signed with: credentials by the chain that AWS's own clients have, and the instance's
-//! region.
+//! Credentials that requests are signed with, by the provider chain of AWS's own clients, and the instance's region.
 //!
-//! This process queries the instance's metadata service itself, and never runs another program for it. That is how
-//! these requests differ from those that the rule about metadata looks for.
+//! This process itself queries the instance's metadata service and never runs another program for it. That
+//! distinguishes these requests from those that the rule about metadata detects.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -29,11 +28,11 @@ use crate::http_client;
 /// How long a host's metadata service may take; it answers within milliseconds or not at all.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What signs with the identity that a queue's configuration names, and the queue's region. Requests that credentials
-/// need go out through `http`.
+/// A signer with the identity of a queue's configuration, and the queue's region. Requests that credentials need go out
+/// through `http`.
 ///
 /// # Errors
-/// That no region is to be found, or that an endpoint is no URL.
+/// No region is found, or an endpoint is not a URL.
 pub(crate) async fn signer(
     config: &QueueConfig,
     http: reqwest::Client,
@@ -64,7 +63,7 @@ pub(crate) async fn signer(
     Ok((Signer::new(context, provider, RequestSigner::new("sts", &region)), region))
 }
 
-/// Where credentials are looked for, in this order, as AWS's own clients do.
+/// The providers of credentials, in the order of AWS's own clients.
 #[derive(Debug)]
 struct Chain(Vec<(&'static str, Box<dyn ProvideCredentialDyn<Credential = Credential>>)>);
 
@@ -143,7 +142,7 @@ impl Send {
     }
 }
 
-/// Whether a host is this machine or its metadata service: no proxy lies between.
+/// Whether a host is this machine or its metadata service, which need no proxy.
 fn is_local(host: &str) -> bool {
     match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_loopback(),
@@ -169,7 +168,7 @@ async fn discover_region(context: &Context) -> Result<String> {
     }
     let endpoint = context.env_var("AWS_EC2_METADATA_SERVICE_ENDPOINT");
     let endpoint = endpoint.as_deref().unwrap_or("http://169.254.169.254").trim_end_matches('/');
-    let ask = async |method: Method, path: &str, name: &'static str, value: &str| {
+    let fetch = async |method: Method, path: &str, name: &'static str, value: &str| {
         let request =
             http::Request::builder().method(method).uri(format!("{endpoint}{path}")).header(name, value);
         let answer = context.http_send_as_string(request.body(Bytes::new())?).await?;
@@ -178,8 +177,8 @@ async fn discover_region(context: &Context) -> Result<String> {
     };
     let found = async {
         let ttl = "x-aws-ec2-metadata-token-ttl-seconds";
-        let token = ask(Method::PUT, "/latest/api/token", ttl, "60").await?;
-        ask(Method::GET, "/latest/meta-data/placement/region", "x-aws-ec2-metadata-token", &token).await
+        let token = fetch(Method::PUT, "/latest/api/token", ttl, "60").await?;
+        fetch(Method::GET, "/latest/meta-data/placement/region", "x-aws-ec2-metadata-token", &token).await
     };
     found.await.context(
         "no region: set `region` of the queue, or AWS_REGION; the metadata service did not return one",

@@ -16,7 +16,7 @@ use super::{entities, identity, text};
 /// longest term that Elasticsearch indexes.
 const FLATTENED_BYTES_MAX: usize = 32_765;
 
-/// Makes events of records.
+/// Maps records to events.
 pub(crate) struct Mapper {
     schema: Arc<Schema>,
     constants: Arc<Fields>,
@@ -32,8 +32,8 @@ impl Mapper {
         Self { schema, constants: constants().into(), geo, preserve_original }
     }
 
-    /// The event of a record. `origin` has where the record was read, `created` when; a replay sets neither, so that it
-    /// gives the same events each time.
+    /// The event of a record. `origin` says where the record was read, `created` when. A replay sets neither, so that
+    /// it gives the same events each time.
     ///
     /// # Errors
     /// Why the record cannot be an event, as half a sentence.
@@ -196,7 +196,7 @@ const OBJECTS: &[(&str, Option<FieldId>, FieldId)] = &[
     ("edgeDeviceDetails", None, field!("aws.cloudtrail.edge_device_details")),
 ];
 
-/// Whether a value says nothing, once what says nothing in it is gone.
+/// Whether a value is empty once its empty parts are removed.
 fn is_nothing(value: &mut Json) -> bool {
     match value {
         Json::Null => true,
@@ -308,7 +308,7 @@ fn tls(fields: &mut Fields, record: &Record) {
         .set_some(field!("tls.client.server_name"), detail("clientProvidedHostHeader"));
 }
 
-/// Name and version of AWS's own clients. Browsers and other programs have `user_agent.original` only.
+/// Name and version of AWS's own clients. Browsers and other programs are only in `user_agent.original`.
 fn user_agent(fields: &mut Fields, record: &Record) {
     let text = at(record, &["userAgent"]).unwrap_or_default();
     for word in text.split([' ', '[', ']', ',']) {

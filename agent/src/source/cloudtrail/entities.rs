@@ -1,8 +1,8 @@
 //! Who acted on what: the ids of users, hosts and resources that a record names, as the Elastic AWS integration
 //! gathers them in `related.entity`, `target.entity.id`, `actor.entity.id` and their typed forms.
 //!
-//! Which members of a record hold an id is a table by service and action. `*` in a path stands for every element of
-//! an array.
+//! A table by service and action lists the members of a record that hold an id. `*` in a path means every element of an
+//! array.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
-//! Files of a trail in folders: which one is read next, from where, and what is noted of it.
+//! Files of a trail in folders: which one is read next, from where, and what is saved about it.
 //!
-//! A file is read as far as it goes. One that ends within a record is still being written, so it is looked at again
-//! when it changes; if it does not change for [`INCOMPLETE_WAIT`] it is broken. A broken file is quarantined: its row
-//! says why, nothing is done to the file, and if it changes it is read on.
+//! A file is read to its end. One that ends within a record is still being written, so it is read on when it changes;
+//! if it does not change for [`INCOMPLETE_WAIT`] it is broken. A broken file is quarantined: its row has the reason,
+//! the file is not touched, and if it changes it is read on.
 
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
@@ -21,9 +21,9 @@ use super::tree::Tree;
 use crate::clock;
 use crate::store::Change;
 
-/// Most files that wait to be read; where there are more, the oldest wait and the others are looked for again.
+/// Most files that wait to be read. If there are more, the oldest wait and the others are found again later.
 const FILES_PENDING_MAX: usize = 8192;
-/// How long the kernel's notifications may lie unread.
+/// How long the kernel's notifications may stay unread.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a file may end within a record before it counts as broken.
 const INCOMPLETE_WAIT: Duration = Duration::from_secs(600);
@@ -37,7 +37,7 @@ pub(crate) struct Folder {
     /// The first of the files that were left out of `pending` for want of room, in the last look and the one under way.
     left_out: Option<ReadOrder>,
     left_out_now: Option<ReadOrder>,
-    /// Whether the folders were looked through once.
+    /// Whether the folders were scanned once.
     looked: bool,
     /// Files last changed by then are passed over; while the folders are looked through for the first time.
     mute_until: Option<i64>,
@@ -54,9 +54,9 @@ pub(crate) struct Folder {
 
 /// A file that is being read.
 pub(crate) struct Reading {
-    /// What stands in it.
+    /// Its records.
     pub(crate) records: Records,
-    /// Fields for where an event was read.
+    /// Fields that say where an event was read.
     pub(crate) origin: Arc<Fields>,
     place: ReadOrder,
     file: Arc<File>,
@@ -64,7 +64,7 @@ pub(crate) struct Reading {
 }
 
 impl Folder {
-    /// The folders of `config`, with their state from the store's rows.
+    /// The folders of `config`, with their progress from the store's rows.
     pub(crate) fn new(config: &Config, rows: Vec<(String, Vec<u8>)>, status: Arc<Status>) -> Self {
         let mut progress = Progress::load(rows);
         let mut owed = Vec::new();
@@ -167,7 +167,7 @@ impl Folder {
         let stamp = Stamp::of(&metadata);
         let known = match self.progress.wanted(place, &stamp) {
             ReadDecision::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
-            // Read to the end without events, so that only what is added later causes any.
+            // Read to the end without events, so that later additions are distinguished from the present content.
             ReadDecision::No if self.mute_until.is_some_and(|until| stamp.changed <= until) => {
                 Some(Known { records: u64::MAX, ..Known::default() })
             }
@@ -190,7 +190,7 @@ impl Folder {
         self.note(reading, false, None, changes);
     }
 
-    /// Records that a file is finished, and why; `refused` has what was wrong with its records.
+    /// Notes that a file is finished, and why; `refused` says what was wrong with its records.
     pub(crate) fn finish(
         &mut self,
         reading: &Reading,
@@ -253,8 +253,7 @@ fn first(left: Option<ReadOrder>, right: Option<ReadOrder>) -> Option<ReadOrder>
     }
 }
 
-/// When a file's records were made, by its name or folder, or else when it was last written: in
-/// nanoseconds since 1970.
+/// When a file's records were made, by its name or folder, or else when it was last written: in nanoseconds since 1970.
 fn order(path: &str, modified: i64) -> i64 {
     named_time(path).or_else(|| dated_folder(path)).unwrap_or(modified)
 }

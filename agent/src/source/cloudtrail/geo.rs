@@ -14,7 +14,7 @@ use lapwing_engine::{FieldId, Fields, Value, field};
 use maxminddb::{PathElement, Reader};
 use memmap2::Mmap;
 
-/// How often a database is looked at for a change.
+/// How often a database is checked for a change.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The databases that enrich `source.ip`.
@@ -25,14 +25,14 @@ pub(crate) struct Geo {
 }
 
 impl Geo {
-    /// Opens the databases that are configured; copies are made in `directory`. One that cannot be read is no
-    /// error: [`Self::missing`] reports it, and it is tried again when it changes.
+    /// Opens the databases that are configured; copies are made in `directory`. One that cannot be read is not an
+    /// error: [`Self::missing`] reports it, and it is retried when it changes.
     pub(crate) fn open(geoip: Option<&Path>, asn: Option<&Path>, directory: &Path) -> Self {
         let open = |path: &Path| Database::open(path, directory);
         Self { places: geoip.map(open), networks: asn.map(open) }
     }
 
-    /// Why rules over `source.geo.*` cannot run, and the cure; `None` when they can.
+    /// Why rules that need `source.geo.*` cannot run, with a hint; `None` if they can.
     pub(crate) fn missing(&self) -> Option<String> {
         match &self.places {
             None => {
@@ -43,14 +43,14 @@ impl Geo {
         }
     }
 
-    /// Looks at the databases at the next lookup, without waiting for the interval.
+    /// Checks the databases at the next lookup, without waiting for the interval.
     pub(crate) fn reload(&mut self) {
         for database in self.places.iter_mut().chain(&mut self.networks) {
             database.checked = None;
         }
     }
 
-    /// Sets what the databases know of an address.
+    /// Sets the fields that the databases have for an address.
     pub(crate) fn set(&mut self, fields: &mut Fields, address: IpAddr) {
         for (database, columns) in [(&mut self.places, PLACE), (&mut self.networks, NETWORK)] {
             if let Some(database) = database {
@@ -104,7 +104,7 @@ const NETWORK: &[Column] = &[
     column!("source.as.organization.name", "autonomous_system_organization", "as_name", "name"),
 ];
 
-/// The fields that databases provide.
+/// The fields that databases can fill.
 pub(super) fn fields() -> impl Iterator<Item = FieldId> {
     PLACE.iter().chain(NETWORK).map(|column| column.id)
 }
@@ -232,7 +232,7 @@ impl<'de> serde::Deserialize<'de> for Number {
     }
 }
 
-/// What distinguishes one state of a file from the next.
+/// What identifies a state of a file.
 #[derive(Clone, Copy, PartialEq)]
 struct Stamp {
     device: u64,
@@ -262,8 +262,8 @@ fn load(path: &Path, directory: &Path) -> Result<Reader<Mmap>> {
     if Stamp::of(&source.metadata()?) != Stamp::of(&before) {
         bail!("is being written; it is read again in {} s", CHECK_INTERVAL.as_secs());
     }
-    // SAFETY: the copy has no name and its only descriptor is ours, so no other process can truncate or change it
-    // while it is mapped.
+    // SAFETY: the copy has no name and its only descriptor is ours, so it cannot be truncated or changed while it is
+    // mapped.
     #[expect(unsafe_code, reason = "a mapping keeps a database of 70 MB out of the heap")]
     let map = unsafe { Mmap::map(&copy) }.context("cannot be mapped")?;
     Reader::from_source(map).context("is not a database in MaxMind's format; download it again")

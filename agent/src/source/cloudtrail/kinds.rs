@@ -6,8 +6,8 @@ use lapwing_engine::{FieldId, Value, field};
 use super::actions::categories;
 use super::{ecs, geo};
 
-/// The kinds of events: calls of each category, and those of none. Without `places` nothing is known of where addresses
-/// are.
+/// The kinds of events: calls of each category, and those of none. Without `places` there are no locations of
+/// addresses.
 pub(crate) fn event_kinds(places: bool) -> Vec<EventKind> {
     let placed = geo::fields().chain([field!("source.geo.location")]).filter(|_| places);
     let fields: Vec<_> = ecs::fields().chain(OTHERS.iter().copied()).chain(placed).collect();
@@ -20,7 +20,7 @@ pub(crate) fn event_kinds(places: bool) -> Vec<EventKind> {
     categories().iter().map(of).chain([others]).collect()
 }
 
-/// Fields that are derived from several members of a record, or from where it was read.
+/// Fields that are derived from several members of a record, or say where it was read.
 const OTHERS: &[FieldId] = &[
     field!("actor.entity.id"),
     field!("aws.cloudtrail.console_login.additional_eventdata.login_to"),

@@ -1,8 +1,8 @@
 //! CloudTrail: AWS's log of API calls, read from folders and from S3, as ECS events.
 //!
-//! A record goes `frames` (where it begins and ends) → `records` (what it is) → `seen` (whether it is new) → `ecs`
-//! (its event). Files come from `folder`, objects from `queue`. All of it runs on the lane's thread but for what
-//! waits on AWS: that runs on the runtime, and hands objects over through one bounded inbox.
+//! A record passes `frames` (where it begins and ends) → `records` (what it is) → `seen` (whether it is new) → `ecs`
+//! (its event). Files come from `folder`, objects from `queue`. All of it runs on the lane's thread but for what waits
+//! on AWS: that runs on the runtime, and hands objects over through one bounded inbox.
 
 mod actions;
 mod aws;
@@ -89,7 +89,7 @@ enum Opened {
     Object { records: Records, origin: Arc<Fields>, name: String, receipt: Receipt },
 }
 
-/// A batch in the making.
+/// A batch that is being built.
 #[derive(Default)]
 struct Draft {
     events: Vec<Event>,
@@ -112,7 +112,7 @@ impl CloudTrail {
     /// Opens the source. `rows` gives the store's rows of a scope, as key and value; `directory` is the agent's own, for copies of databases and long objects. Queues run on `runtime`.
     ///
     /// # Errors
-    /// What the configuration cannot mean.
+    /// The configuration is not valid.
     pub(crate) fn open(
         config: &Config,
         schema: Arc<Schema>,
@@ -143,12 +143,12 @@ impl CloudTrail {
         })
     }
 
-    /// Messages to stop or reload.
+    /// The sender that stops or reloads the source.
     pub(crate) fn control(&self) -> Control {
         self.control.clone()
     }
 
-    /// Why rules over `source.geo.*` cannot run on these events, and the cure; `None` when they can.
+    /// Why rules that need `source.geo.*` cannot run on these events, with a hint; `None` if they can.
     pub(crate) fn geoip_missing(&self) -> Option<String> {
         self.mapper.geo.missing()
     }
@@ -331,7 +331,7 @@ impl Source for CloudTrail {
 impl Draft {
     fn into_batch(mut self, seen: &mut Seen) -> Batch {
         self.changes.extend(seen.changes());
-        // Files cover overlapping times, and records are in a file in no order.
+        // Files overlap in time, and records in a file have no order.
         self.events.sort_by_key(Event::time);
         let receipts = self.receipts;
         let done: Option<Box<dyn FnOnce() + Send>> = match receipts.is_empty() {

@@ -1,29 +1,29 @@
-//! A queue's message announces new objects of S3. S3 sends it itself, through SNS or through EventBridge, and
-//! CloudTrail sends it through SNS in a form of its own.
+//! The message of a queue: which objects of S3 are new. S3 sends it directly, through SNS or through EventBridge;
+//! CloudTrail sends its own form through SNS.
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
 
 /// Most objects that one message may name; S3 names one, CloudTrail a handful.
 const OBJECTS_MAX: usize = 1_000;
-/// Deepest nesting of envelopes: EventBridge in SNS in SNS is beyond what anyone sets up.
+/// Deepest nesting of envelopes: EventBridge in SNS in SNS is beyond any usual setup.
 const ENVELOPES_MAX: usize = 3;
 
 /// A new object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Object {
-    /// The bucket it lies in.
+    /// Its bucket.
     pub(crate) bucket: String,
     /// Its key, decoded.
     pub(crate) key: String,
-    /// The bucket's region, where the message has it.
+    /// The bucket's region, if the message has it.
     pub(crate) region: Option<String>,
 }
 
-/// The objects that a message announces; none for messages without objects, such as S3's test of the queue.
+/// The objects that a message announces; none if it announces nothing to read, such as S3's test of the queue.
 ///
 /// # Errors
-/// That the message is of no form that is known.
+/// The message has no known form.
 pub(crate) fn objects(body: &str) -> Result<Vec<Object>, String> {
     let objects = objects_of(body, 0)
         .ok_or("its message is not a notification from S3, SNS, EventBridge or CloudTrail")?;
@@ -76,7 +76,7 @@ fn of_s3(record: &Json) -> Option<Option<Object>> {
 }
 
 /// An object, if its bucket and region have names that AWS gives. They become part of a host's name, to which
-/// credentials are sent, and a writer to the queue must not choose that host.
+/// credentials are sent, and those who can write to the queue must not choose that host.
 fn object(bucket: &str, key: &str, region: Option<&str>) -> Option<Object> {
     let plain = |text: &str, others: &[u8]| {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || others.contains(byte);

@@ -1,10 +1,10 @@
-//! What was read of which file, in memory and in the store, so that a restart goes on where the agent stopped.
+//! How far each file was read, in memory and in the store, so that a restart continues where the agent stopped.
 //!
-//! A file is known by its path; its inode shows that it was renamed, and a hash of its beginning that it is still the
-//! same file. What is remembered is bounded by [`FILES_REMEMBERED_MAX`]. Before a file is forgotten a horizon is
-//! drawn: a change time (`ctime`, which cannot be set back) up to which every file was read. A file beyond the
-//! horizon that is not remembered was read long ago. (A folder that is moved in whole keeps its files' times; if so
-//! many files were read that some are forgotten, such a folder's files are taken for read.)
+//! A file is identified by its path; its inode shows that it was renamed, and a hash of its beginning that it is still
+//! the same file. What is remembered is bounded by [`FILES_REMEMBERED_MAX`]. Before a file is evicted a horizon is set:
+//! a time of change (`ctime`, which cannot be set back) up to which every file was read. A file beyond the horizon that
+//! is not remembered was read long ago. (A folder that is moved in whole keeps its files' times; if so many files were
+//! read that some are forgotten, such a folder's files are taken for read.)
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -17,13 +17,13 @@ use sha2::{Digest, Sha256};
 use crate::clock::changed;
 use crate::store::Change;
 
-/// Where the rows lie in the store.
+/// The scope of the rows in the store.
 pub(crate) const SCOPE: &str = "cloudtrail/folder";
 
 /// Most files that are remembered one by one: what a table of 32,768 places holds, in about 4 MiB. A trail of one
 /// account over all regions makes some 5,000 files a day.
 const FILES_REMEMBERED_MAX: usize = 28_000;
-/// How many bytes at a file's beginning identify the file.
+/// How many bytes at a file's beginning identify it.
 const HEAD_BYTES: usize = 1_024;
 /// The key of the horizon's row; the files' keys are hexadecimal.
 const HORIZON: &str = "horizon";
@@ -56,7 +56,7 @@ pub(crate) struct Known {
     pub(crate) head: Head,
 }
 
-/// What distinguishes one state of a file from the next.
+/// What identifies a state of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     inode: u64,
@@ -115,7 +115,7 @@ struct Horizon {
 /// A file's place in the order in which files are read: its date, then its path.
 pub(crate) type ReadOrder = (i64, String);
 
-/// What is to be done about a file that was seen.
+/// Whether a file that was seen is to be read.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ReadDecision {
     /// Nothing: it was read.
@@ -125,7 +125,7 @@ pub(crate) enum ReadDecision {
 }
 
 impl Progress {
-    /// The state from the rows of the store. A row that is not understood is ignored.
+    /// Reads the rows of the store. A row that cannot be parsed is ignored.
     pub(crate) fn load(rows: Vec<(String, Vec<u8>)>) -> Self {
         let mut progress = Self {
             files: HashMap::new(),
@@ -260,7 +260,7 @@ impl Progress {
         changes.push(change(HORIZON.to_owned(), Some(&self.horizon)));
     }
 
-    /// Takes every file changed by `until` for read.
+    /// Treats every file changed by `until` as read.
     pub(crate) fn pass_over(&mut self, until: i64, changes: &mut Vec<Change>) {
         self.horizon = Horizon { version: VERSION, all: until, partly: None };
         changes.push(change(HORIZON.to_owned(), Some(&self.horizon)));

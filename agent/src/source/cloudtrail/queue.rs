@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 /// The longest delay before the first retry, and before any later one.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// A queue, and what its messages are worked on with.
+/// A queue, and what its messages are processed with.
 #[derive(Clone)]
 pub(crate) struct Queue {
     pub(super) client: Client,
@@ -38,7 +38,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Extends the time for which a message is hidden, again and again.
+    /// Extends the time for which a message is hidden, repeatedly.
     pub(crate) async fn keep_hidden(&self, receipt_handle: &str) {
         loop {
             tokio::time::sleep(Duration::from_secs(self.visibility_secs) / 2).await;
@@ -58,7 +58,7 @@ impl Queue {
         self.call("AmazonSQS.ChangeMessageVisibility", &body).await.map(drop)
     }
 
-    /// Deletes a message; one that cannot be deleted comes again, and its records are deduplicated.
+    /// Deletes a message. One that cannot be deleted comes again, and its records are deduplicated.
     pub(crate) async fn delete(&self, receipt_handle: &str) {
         let body = json!({"QueueUrl": &*self.url, "ReceiptHandle": receipt_handle});
         let mut backoff = new_backoff();

@@ -1,6 +1,6 @@
-//! CloudTrail's records out of a file or object of any form in which they come: a trail's files (gzip or not), one
-//! record a line, answers of `LookupEvents`, EventBridge's and CloudWatch Logs' wrappers. What is no record is reported
-//! apart here, so that the mapping to ECS sees records only.
+//! CloudTrail's records from a file or object in any of their forms: a trail's files (gzip or not), one record a line,
+//! answers of `LookupEvents`, EventBridge's and CloudWatch Logs' wrappers. Other content is separated here, so that the
+//! mapping to ECS gets records only.
 
 use std::io::{self, Read};
 
@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::frames::{FrameError, Frames, RECORD_BYTES_MAX};
 use crate::inflate::Inflated;
 
-/// Most that compressed data may inflate to, in bytes: trails deliver files of up to about 50 MB, and what grows
-/// beyond this is made to exhaust its reader.
+/// Most that compressed data may inflate to, in bytes: trails deliver files of up to about 50 MB, and larger content is
+/// made to exhaust the reader.
 pub(crate) const INFLATED_BYTES_MAX: u64 = 2 << 30;
 
 /// A CloudTrail record as AWS writes it.
@@ -26,7 +26,7 @@ pub(crate) enum Found {
     Digest,
     /// An object that is no record of CloudTrail's.
     Other(Json),
-    /// What can be no record of anything, and why.
+    /// Content that cannot be a record, and why.
     Refused(String),
 }
 
@@ -51,10 +51,10 @@ pub(crate) enum ReadError {
 pub(crate) struct Records {
     frames: Frames<Box<dyn Read + Send>>,
     count: u64,
-    /// How many records are passed over before one is handed out.
+    /// How many records are skipped before the first is returned.
     skip: u64,
     compressed: bool,
-    /// Where the last record stood.
+    /// Where the last record was.
     last: RecordSpan,
 }
 
@@ -76,8 +76,7 @@ impl Records {
         Ok(Self { frames: Frames::new(reader, 0), count: 0, skip, compressed, last: RecordSpan::default() })
     }
 
-    /// The records of a recording that is the user's own: it may inflate to any length, and a line that is broken costs
-    /// what is on that line.
+    /// The records of a user's own recording: it may inflate to any length, and a broken line loses only that line.
     ///
     /// # Errors
     /// Those of the reader.
@@ -87,7 +86,7 @@ impl Records {
         Ok(Self { frames, count: 0, skip: 0, compressed, last: RecordSpan::default() })
     }
 
-    /// The records of plain text, of which a broken line costs what is on that line.
+    /// The records of plain text, where a broken line loses only that line.
     pub(crate) fn of_lines(reader: impl Read + Send + 'static) -> Self {
         let frames = Frames::line_by_line(Box::new(reader) as Box<dyn Read + Send>);
         Self { frames, count: 0, skip: 0, compressed: false, last: RecordSpan::default() }
@@ -104,7 +103,7 @@ impl Records {
         }
     }
 
-    /// How many places of records were passed, whatever stood there.
+    /// How many places of records were passed, with or without a record.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -129,7 +128,7 @@ impl Records {
         self.frames.offset().filter(|_| !self.compressed)
     }
 
-    /// What stands in the next place of a record; `None` at a proper end.
+    /// The content in the next place of a record; `None` at a regular end.
     ///
     /// # Errors
     /// See [`ReadError`].

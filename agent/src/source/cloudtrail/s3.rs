@@ -21,7 +21,7 @@ const OBJECT_BYTES_MAX: u64 = 512 << 20;
 /// Most buckets whose region is remembered.
 const REGIONS_MAX: usize = 64;
 
-/// What a key's bytes are escaped to in a path: all but what RFC 3986 leaves alone, and the slash.
+/// Bytes of a key that are escaped in a path: all but the unreserved characters of RFC 3986, and the slash.
 const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// The buckets, as one identity sees them.
@@ -30,7 +30,7 @@ pub(crate) struct Buckets {
     client: Client,
     hosts: Hosts,
     directory: PathBuf,
-    /// Regions of buckets, from S3's answers. Locked only briefly, never over a request.
+    /// Regions of buckets that S3 returned. Locked only for a lookup, never during a request.
     regions: Arc<Mutex<HashMap<String, String>>>,
 }
 
@@ -67,7 +67,7 @@ impl From<AwsError> for FetchError {
     fn from(error: AwsError) -> Self {
         match error.code.as_str() {
             "NoSuchKey" | "NoSuchVersion" => Self::Gone,
-            // Glacier's: a trail's file is not restored for us.
+            // Glacier: the file is not restored automatically.
             "InvalidObjectState" => Self::Never(error.to_string()),
             _ => Self::Later(error.to_string()),
         }
@@ -103,10 +103,10 @@ impl Buckets {
         let known = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&object.bucket).cloned();
         let region =
             known.or_else(|| object.region.clone()).unwrap_or_else(|| self.client.region().to_owned());
-        let answer = match self.ask(object, &region).await {
+        let answer = match self.get(object, &region).await {
             // The bucket is in another region, which S3 names.
             Err(AwsError { region: Some(elsewhere), .. }) if elsewhere != region => {
-                let answer = self.ask(object, &elsewhere).await?;
+                let answer = self.get(object, &elsewhere).await?;
                 let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
                 if regions.len() < REGIONS_MAX {
                     regions.insert(object.bucket.clone(), elsewhere);
@@ -118,7 +118,7 @@ impl Buckets {
         self.copy(answer).await
     }
 
-    async fn ask(&self, object: &Object, region: &str) -> Result<reqwest::Response, AwsError> {
+    async fn get(&self, object: &Object, region: &str) -> Result<reqwest::Response, AwsError> {
         let mut request = http::Request::new(Bytes::new());
         *request.uri_mut() = self.hosts.url(object, region).parse().unwrap_or_default();
         self.client.send("s3", region, request).await
@@ -168,7 +168,7 @@ impl Buckets {
     }
 }
 
-/// Where S3 is reached.
+/// The endpoint of S3.
 #[derive(Clone, Default)]
 struct Hosts {
     endpoint: Option<String>,
@@ -186,7 +186,7 @@ impl Hosts {
         let service = if self.fips { "s3-fips" } else { "s3" };
         let stack = if self.dual_stack { ".dualstack" } else { "" };
         let host = format!("{service}{stack}.{region}.{}", suffix(region));
-        // A name with dots is covered by no certificate when it stands before the host.
+        // A name with dots before the host is covered by no certificate.
         match bucket.contains('.') {
             true => format!("https://{host}/{bucket}/{key}"),
             false => format!("https://{bucket}.{host}/{key}"),

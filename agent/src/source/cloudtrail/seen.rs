@@ -1,7 +1,6 @@
-//! The ids of the records that were read last, to deduplicate them: queues deliver again, and
-//! trails overlap.
+//! The ids of the latest records, for deduplication: queues redeliver, and trails overlap.
 //!
-//! On disk the ids lie in a ring of blocks, a row each. A block holds [`BLOCK_IDS`] ids, so a batch rewrites few
+//! On disk the ids are in a ring of blocks, one row each. A block holds [`BLOCK_IDS`] ids, so a batch rewrites few
 //! rows; there are [`BLOCKS_MAX`] rows, and no row is ever deleted.
 
 use std::collections::{BTreeSet, HashSet};
@@ -10,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::store::Change;
 
-/// Where the rows lie in the store.
+/// The scope of the rows in the store.
 pub(crate) const SCOPE: &str = "cloudtrail/seen";
 
 /// Ids in a block.
@@ -33,7 +32,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The state from the rows of the store. A row that is not understood is ignored.
+    /// Reads the rows of the store. A row that cannot be parsed is ignored.
     pub(crate) fn load(rows: Vec<(String, Vec<u8>)>) -> Self {
         let mut blocks: Vec<_> = rows.iter().filter_map(|(_, value)| decode(value)).collect();
         blocks.sort_unstable_by_key(|(number, _)| *number);

@@ -1,9 +1,9 @@
 //! One message of a queue: its objects are fetched and handed to the source, and it is deleted when the alerts from
 //! all of them are on disk.
 //!
-//! While it is worked on it stays hidden from others. One that cannot be worked off is left to the queue, whose
-//! redrive policy decides what becomes of it. Trouble with access or network is no fault of a message, so it is held
-//! and tried again for [`HOLD`], lest the redrive policy take it for a bad one.
+//! While it is processed it stays hidden from other readers. One that cannot be processed is left to the queue and its
+//! redrive policy. An access or network error is not the message's fault, so the message is held and retried for
+//! [`HOLD`] before the redrive policy counts it as bad.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::terminal::escape;
 
 /// How long a message is held when its object cannot be fetched, before it is left to the queue.
 const HOLD: Duration = Duration::from_secs(900);
-/// How often a message that cannot be worked off raises an alarm; after that it is only logged.
+/// How often a message that cannot be processed raises an alarm; after that it is only logged.
 const TRIES_MAX: u32 = 5;
 
 /// A message as it was received.
@@ -44,7 +44,7 @@ struct Attributes {
 }
 
 impl SqsMessage {
-    /// Works on the message until it can be deleted, or cannot be worked off.
+    /// Processes the message until it can be deleted, or cannot be processed.
     pub(crate) async fn work(self, queue: Queue) {
         let outcome = tokio::select! {
             outcome = self.objects(&queue) => outcome,
@@ -74,7 +74,7 @@ impl SqsMessage {
         }
     }
 
-    /// Hands over a message's objects, and waits until what was in them is safe.
+    /// Hands over a message's objects, and waits until their alerts are on disk.
     async fn objects(&self, queue: &Queue) -> Outcome {
         let objects = match notification::objects(&self.body) {
             Ok(objects) => objects,
@@ -106,7 +106,7 @@ impl SqsMessage {
 
 /// What became of a message.
 enum Outcome {
-    /// It is worked off and can be deleted.
+    /// It is processed and can be deleted.
     Done,
     /// The agent stops: it goes back at once.
     Released,

@@ -1,4 +1,4 @@
-//! What `lapwing status` reports of the source: counters, written by the lane and the queues, read by anyone.
+//! The source's part of `lapwing status`: counters, written by the lane and the queues, read by any thread.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::terminal::escape;
 
-/// Most alarms that are reported at once; further ones are only in the log.
+/// Most alarms that are shown at once; further ones are only in the log.
 const ALARMS_MAX: usize = 32;
 
 /// A counter.
@@ -77,13 +77,13 @@ counters! {
     objects_ignored,
     /// Records that became events.
     records,
-    /// Records that were dropped as duplicates.
+    /// Records that were read before and skipped.
     duplicates,
-    /// What stood in the place of a record and is none, or is too long.
+    /// Content in the place of a record that is not one, or is too long.
     records_refused,
-    /// Messages of queues that were worked off.
+    /// Messages of queues that were processed.
     messages_done,
-    /// Messages that could not be worked off and were left to the queue.
+    /// Messages that could not be processed and were left to the queue.
     messages_left,
 }
 
@@ -126,7 +126,7 @@ impl Status {
     }
 }
 
-/// What a lock holds is whole after every statement, so a panic elsewhere does not spoil it.
+/// The locked value is valid after every statement, so a panic elsewhere does not corrupt it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

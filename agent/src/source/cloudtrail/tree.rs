@@ -1,7 +1,7 @@
-//! Finds the files of a trail below the folders that are watched: by the kernel's notifications, and by looking
-//! through the folders from time to time, because notifications overflow and network file systems give none. It
-//! knows nothing of what was read of a file. No link is followed below a folder that is watched: who may write there must
-//! not choose what the agent reads.
+//! Finds the files of a trail below the folders that are watched: by the kernel's notifications, and by looking through
+//! the folders from time to time, because notifications overflow and network file systems give none. It has no
+//! knowledge of what was read of a file. No link is followed below a folder that is watched: those who can write there
+//! must not choose what the agent reads.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -26,10 +26,10 @@ const WATCHES_MAX: usize = 4_096;
 const QUIET: Duration = Duration::from_secs(2 * 86_400);
 /// How long until a folder that is not there is looked for again.
 const MISSING_INTERVAL: Duration = Duration::from_secs(2);
-/// Most paths whose trouble is reported once each.
+/// Most paths with an error that is reported once each.
 const COMPLAINTS_MAX: usize = 1_000;
-/// How coarse a file system's times may be, in nanoseconds: a file that comes within this of another may seem
-/// to have come with it.
+/// How coarse a file system's times may be, in nanoseconds: files within this time of each other may have the same
+/// time.
 const COARSE_NANOS: i64 = 2_000_000_000;
 
 /// The folders.
@@ -96,8 +96,8 @@ impl Tree {
         self.due = Instant::now();
     }
 
-    /// Does one step of a look through the folders, if one is due: reads one directory and gives its files to
-    /// `found`. At the end of the last step it returns what was found.
+    /// Does one step of a look through the folders, if one is due: reads one directory and gives its files to `found`.
+    /// The last step returns what was found.
     pub(crate) fn step(&mut self, found: &mut impl FnMut(PathBuf, &Metadata)) -> Option<Scanned> {
         if self.scan.is_none() {
             if Instant::now() < self.due {
@@ -255,7 +255,7 @@ impl Tree {
         Folder::open(root)?.folder(below)
     }
 
-    /// The folder of the configuration that a path lies in, and the path below it.
+    /// The folder of the configuration that contains a path, and the path below it.
     fn place<'a>(&'a self, path: &'a Path) -> io::Result<(&'a Path, &'a Path)> {
         let places =
             self.roots.iter().filter_map(|root| Some((root.as_path(), path.strip_prefix(root).ok()?)));
@@ -297,7 +297,7 @@ impl Tree {
         }
     }
 
-    /// Reports trouble with a path, once.
+    /// Reports an error of a path, once.
     pub(crate) fn complain(&mut self, path: &Path, error: &io::Error) {
         if self.complaints.len() < COMPLAINTS_MAX && self.complaints.insert(path.to_owned()) {
             let cure = match error.kind() {
@@ -332,8 +332,8 @@ fn length(path: &Path) -> usize {
     path.as_os_str().as_bytes().len()
 }
 
-/// Whether a path has the name of a file of a trail. In AWS's layout the folders decide: other services' logs are beside
-/// a trail's, and so are its digests.
+/// Whether a path has the name of a file of a trail. In AWS's layout the folders decide: logs of other services, and
+/// digests, are beside a trail's.
 pub(crate) fn is_candidate(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let name = name.strip_suffix(".gz").unwrap_or(name);

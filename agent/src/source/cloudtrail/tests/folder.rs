@@ -176,7 +176,7 @@ fn growing_files_are_read_as_far_as_they_go() {
     bench.expect(0..2);
     append(&plain, &lines(2..3, false));
     bench.expect(0..3);
-    // Neither has ids, so that nothing but the progress deduplicates them.
+    // Neither has ids, so that only the progress prevents duplicate events.
     let text = json!({"Records": [record(3, false), record(4, false)]}).to_string();
     append(&array, &text.as_bytes()[..text.len() - 40]);
     bench.expect(0..4);
@@ -273,7 +273,7 @@ fn a_broken_file_is_quarantined_and_the_others_are_read() {
     );
     assert_eq!(reasons[1], "it is not JSON at byte 0");
     assert!(reasons[2].starts_with("its compressed stream is broken"), "{}", reasons[2]);
-    // It stays so over a restart, without another report, and what mends is read.
+    // It stays so over a restart, without another report, and a repaired file is read.
     bench.restart();
     bench.settle();
     assert_eq!(bench.report().files_quarantined, 0);
@@ -371,7 +371,7 @@ fn an_unreadable_file_is_reported_once_with_a_hint() {
     for path in [&locked, &folder.path().join("b.json")] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     }
-    // This one thread acts as another user towards files, without the powers of root.
+    // This one thread accesses files as another user, without the capabilities of root.
     setfsuid(Uid::from_raw(65_534));
     bench.expect(2..3);
     bench.until("two alarms", |bench| bench.report().alarms.len() == 2);

@@ -1,4 +1,4 @@
-//! Tests of the source as a whole; what tests one file stands at that file's end.
+//! Tests of the source as a whole; tests of one file are at its end.
 
 /// Files in real folders, with restarts.
 mod folder;

@@ -40,7 +40,7 @@ impl Moto {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("Running on ")?.1.to_owned()));
-        // The server must not block on output that is not read.
+        // The server must not block on unread output.
         std::thread::spawn(move || lines.for_each(drop));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let moto = Self { server, url: url.expect("moto prints its address"), http: reqwest::Client::new() };
@@ -64,7 +64,7 @@ impl Moto {
     }
 
     /// Sends an unsigned request to the interface of `service`.
-    fn ask(&self, service: &str, request: reqwest::RequestBuilder) -> String {
+    fn request_text(&self, service: &str, request: reqwest::RequestBuilder) -> String {
         let signed = format!(
             "AWS4-HMAC-SHA256 Credential=x/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
         );
@@ -80,7 +80,7 @@ impl Moto {
     pub(super) fn sqs(&self, action: &str, body: &Json) -> Json {
         let request = self.http.post(&self.url).header("x-amz-target", format!("AmazonSQS.{action}"));
         let request = request.header("content-type", "application/x-amz-json-1.0").body(body.to_string());
-        serde_json::from_str(&self.ask("sqs", request)).unwrap_or_default()
+        serde_json::from_str(&self.request_text("sqs", request)).unwrap_or_default()
     }
 
     /// Calls an interface that takes forms.
@@ -90,7 +90,7 @@ impl Moto {
             body += &format!("&{name}={}", escaped(value));
         }
         let request = self.http.post(&self.url).header("content-type", "application/x-www-form-urlencoded");
-        self.ask(service, request.body(body))
+        self.request_text(service, request.body(body))
     }
 
     pub(super) fn make_queue(&self, name: &str) -> String {
@@ -120,11 +120,11 @@ impl Moto {
         let body = format!(
             "<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>"
         );
-        self.ask("s3", self.http.put(format!("{}/{name}", self.url)).body(body));
+        self.request_text("s3", self.http.put(format!("{}/{name}", self.url)).body(body));
     }
 
     pub(super) fn put(&self, bucket: &str, key: &str, body: Vec<u8>) {
-        self.ask(
+        self.request_text(
             "s3",
             self.http.put(format!("{}/{bucket}/{}", self.url, escaped(key).replace("%2F", "/"))).body(body),
         );
@@ -133,10 +133,10 @@ impl Moto {
     /// Lets a bucket announce new objects, by a `QueueConfiguration` or a `TopicConfiguration`.
     pub(super) fn notify(&self, bucket: &str, configuration: &str) {
         let body = format!("<NotificationConfiguration>{configuration}</NotificationConfiguration>");
-        self.ask("s3", self.http.put(format!("{}/{bucket}?notification", self.url)).body(body));
+        self.request_text("s3", self.http.put(format!("{}/{bucket}?notification", self.url)).body(body));
     }
 
-    /// Makes a user with these policies and returns its key and secret.
+    /// Creates a user with these policies and returns its key and secret.
     pub(super) fn make_user(&self, name: &str, allowed: &[&str]) -> (String, String) {
         self.form("iam", "CreateUser", &[("UserName", name)]);
         self.allow(name, allowed);

@@ -40,7 +40,7 @@ fn setup(actions: &[&str]) -> (Moto, String, QueueConfig) {
     (moto, queue, config)
 }
 
-/// S3's message about a new object.
+/// S3's notification of a new object.
 fn notification(key: &str) -> String {
     json!({"Records": [{"eventSource": "aws:s3", "awsRegion": REGION, "eventName": "ObjectCreated:Put",
         "s3": {"bucket": {"name": "logs"}, "object": {"key": key}}}]})
@@ -64,7 +64,7 @@ fn objects_are_read_however_their_queue_hears_of_them() {
         &[("TopicArn", &topic), ("Protocol", "sqs"), ("Endpoint", &Moto::queue_arn("trail"))],
     );
     let event = "<Event>s3:ObjectCreated:*</Event>";
-    // S3 itself notifies the queue, and for another bucket a topic that the queue has subscribed to.
+    // S3 notifies the queue directly, and for another bucket a topic that the queue has subscribed to.
     moto.notify(
         "logs",
         &format!(
@@ -150,7 +150,7 @@ fn what_was_not_durable_is_given_back_and_read_again() {
     bench.hold = false;
     bench.restart();
     bench.expect(0..300);
-    // Announced again, it is a duplicate.
+    // Announced again, it is deduplicated.
     moto.send(&queue, &notification("a.json"));
     bench.until("duplicates", |bench| bench.report().duplicates == 300);
     bench.restart();

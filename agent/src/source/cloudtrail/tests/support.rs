@@ -32,7 +32,7 @@ pub(super) fn write_mmdb(path: &Path, kind: &str, rows: &[(&str, Json)]) {
     database.metadata.binary_format_major_version = 2;
     for (network, record) in rows {
         let network: IpAddrWithMask = network.parse().unwrap();
-        // An IPv4 network lies below `::/96` in such a database.
+        // An IPv4 network is below `::/96` in such a database.
         let network = match network.addr {
             IpAddr::V4(address) => {
                 IpAddrWithMask::new(address.to_ipv6_compatible().into(), network.mask + 96)
@@ -71,7 +71,7 @@ pub(super) fn write_networks(path: &Path) {
     write_mmdb(path, "GeoLite2-ASN", &[("203.0.113.0/24", record)]);
 }
 
-/// A record of this number, an hour's every second; it has an id unless it must look like others.
+/// A record of this number, an hour's every second; it has an id unless it must not be distinguishable.
 pub(super) fn record(number: usize, with_id: bool) -> Json {
     let time = format!("2026-11-21T10:{:02}:{:02}Z", number / 60 % 60, number % 60);
     let mut record = json!({"eventVersion": "1.11", "eventTime": time, "eventName": format!("Call{number}"),
@@ -230,7 +230,7 @@ impl Bench {
         assert_eq!((surplus, expected), (Vec::new(), Vec::new()), "too many and too few");
     }
 
-    /// Steps until the source has read everything and has nothing to emit.
+    /// Steps until the source has read everything and has no more events.
     pub(super) fn settle(&mut self) {
         let mut idle = 0;
         while idle < 3 {
@@ -246,7 +246,7 @@ impl Bench {
     }
 }
 
-/// A runtime that runs on a thread of its own, as the agent's edges do.
+/// A runtime that runs on a thread of its own, as the agent's do.
 pub(super) fn runtime() -> Handle {
     static RUNTIME: OnceLock<Handle> = OnceLock::new();
     RUNTIME
