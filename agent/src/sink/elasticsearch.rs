@@ -1,5 +1,5 @@
-//! Elasticsearch and OpenSearch: `_bulk` with the operation `create` and the alert's id, which data streams
-//! take as well as plain indices, and which makes a second delivery a conflict instead of a second alert.
+//! Elasticsearch and OpenSearch: `_bulk` with the operation `create` and the alert's id, which data streams accept as
+//! well as plain indices. A second delivery is then a conflict and not a second alert.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 
 use super::http::{Credentials, Http, Response};
 use super::secret::Secret;
-use super::{Answer, Batch, Target, Trouble, Verdict, dead_letter, http};
+use super::{Answer, BATCH_COUNT, Batch, Target, Trouble, Verdict, dead_letter, http};
 use crate::clock;
 use crate::store::Spooled;
 
@@ -158,6 +158,10 @@ impl Elasticsearch {
             node: AtomicUsize::new(0),
             gzip: config.gzip,
         })
+    }
+
+    pub(super) fn count_max(&self) -> usize {
+        BATCH_COUNT
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -35,24 +35,81 @@ pub(crate) const BATCH_BYTES: ByteSize = ByteSize::mib(1);
 /// How long `lapwing check` waits for upstream.
 const TARGET_WAIT: Duration = Duration::from_secs(5);
 
-/// A `[[sink]]` section.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub(crate) enum Config {
-    /// `type = "elasticsearch"`, for OpenSearch as well.
-    Elasticsearch(elasticsearch::Config),
-    /// `type = "webhook"`.
-    Webhook(webhook::Config),
+/// How many alerts go into one request unless the configuration sets it.
+const BATCH_COUNT: usize = 200;
+
+/// Builds the dispatch to upstreams from one row for each. A row names the variant, which is also the type, and its file.
+/// The file has `Config` with `name`, `batch`, `dead_letters` and `retry_delay_max`, and the type has `new`, `count_max`,
+/// `check`, `send` and `target`.
+macro_rules! upstreams {
+    ($($(#[$doc:meta])+ $kind:ident in $file:ident,)+) => {
+        /// A `[[sink]]` section.
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(tag = "type", rename_all = "lowercase")]
+        pub(crate) enum Config {
+            $($(#[$doc])+ $kind($file::Config),)+
+        }
+
+        /// The kinds of upstream: a closed set, one file each.
+        enum Upstream {
+            $($kind($file::$kind),)+
+        }
+
+        impl Config {
+            /// The name that identifies the sink in the store, in the log and in `lapwing status`.
+            pub(crate) fn name(&self) -> &str {
+                match self {
+                    $(Self::$kind(config) => &config.name,)+
+                }
+            }
+
+            /// How much goes into one request, the longest delay between two attempts, and the dead letters.
+            fn delivery(&self) -> (&Batch, Option<Duration>, &dead_letter::Config) {
+                match self {
+                    $(Self::$kind(config) => (&config.batch, config.retry_delay_max, &config.dead_letters),)+
+                }
+            }
+        }
+
+        impl Upstream {
+            fn new(config: &Config) -> Result<Self> {
+                match config {
+                    $(Config::$kind(config) => $file::$kind::new(config).map(Self::$kind),)+
+                }
+            }
+
+            fn count_max(&self) -> usize {
+                match self {
+                    $(Self::$kind(upstream) => upstream.count_max(),)+
+                }
+            }
+
+            fn check(&self) -> Result<()> {
+                match self {
+                    $(Self::$kind(upstream) => upstream.check(),)+
+                }
+            }
+
+            async fn send(&self, alerts: &[Spooled]) -> Answer {
+                match self {
+                    $(Self::$kind(upstream) => upstream.send(alerts).await,)+
+                }
+            }
+
+            async fn target(&self) -> Target {
+                match self {
+                    $(Self::$kind(upstream) => upstream.target().await,)+
+                }
+            }
+        }
+    };
 }
 
-impl Config {
-    /// The name that identifies the sink in the store, in the log and in `lapwing status`.
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Elasticsearch(config) => &config.name,
-            Self::Webhook(config) => &config.name,
-        }
-    }
+upstreams! {
+    /// `type = "elasticsearch"`, for OpenSearch as well.
+    Elasticsearch in elasticsearch,
+    /// `type = "webhook"`.
+    Webhook in webhook,
 }
 
 /// A `[sink.batch]` section: how much goes into one request.
@@ -61,7 +118,7 @@ impl Config {
 pub(crate) struct Batch {
     /// How many alerts. Default: 200; 1 where a webhook has a template.
     pub(crate) count_max: Option<usize>,
-    /// How many bytes of alerts; a larger alert goes alone. Default: `1 MiB`.
+    /// How many bytes of alerts; a larger alert is sent alone. Default: `1 MiB`.
     pub(crate) bytes_max: Option<ByteSize>,
 }
 
@@ -76,12 +133,6 @@ pub(crate) struct Sink {
     /// The folder of dead letters and waiting alerts.
     dead_letters_in: PathBuf,
     status: Arc<status::Status>,
-}
-
-/// The kinds of upstream: a closed set, one file each.
-enum Upstream {
-    Elasticsearch(elasticsearch::Elasticsearch),
-    Webhook(webhook::Webhook),
 }
 
 /// The outcome of a request.
@@ -118,7 +169,7 @@ enum Verdict {
 enum Target {
     /// It has the right mapping.
     Good,
-    /// Upstream does not say.
+    /// Upstream does not report it.
     Unknown,
     /// It exists with a wrong mapping: the reason and a hint.
     Wrong(String),
@@ -147,22 +198,6 @@ impl From<String> for Trouble {
     }
 }
 
-impl Upstream {
-    async fn send(&self, alerts: &[Spooled]) -> Answer {
-        match self {
-            Self::Elasticsearch(upstream) => upstream.send(alerts).await,
-            Self::Webhook(upstream) => upstream.send(alerts).await,
-        }
-    }
-
-    async fn target(&self) -> Target {
-        match self {
-            Self::Elasticsearch(upstream) => upstream.target().await,
-            Self::Webhook(_) => Target::Unknown,
-        }
-    }
-}
-
 impl Sink {
     /// A sink as configured. Its dead letters go to a file in the directory `dead_letters`.
     ///
@@ -175,25 +210,12 @@ impl Sink {
             !name.is_empty() && name.len() <= 64 && name.chars().all(of_name),
             "`sink.name` is `{name}`; it must be 1 to 64 letters, digits, `-` or `_`"
         );
-        let letters = match config {
-            Config::Elasticsearch(config) => &config.dead_letters,
-            Config::Webhook(config) => &config.dead_letters,
-        };
-        let built = match config {
-            Config::Elasticsearch(config) => elasticsearch::Elasticsearch::new(config).map(|upstream| {
-                (Upstream::Elasticsearch(upstream), &config.batch, config.retry_delay_max, 200)
-            }),
-            Config::Webhook(config) => webhook::Webhook::new(config).map(|upstream| {
-                let count_max = if upstream.has_template() { 1 } else { 200 };
-                (Upstream::Webhook(upstream), &config.batch, config.retry_delay_max, count_max)
-            }),
-        };
-        let (upstream, batch, retry_delay_max, count_max) =
-            built.with_context(|| format!("sink `{name}`"))?;
+        let upstream = Upstream::new(config).with_context(|| format!("sink `{name}`"))?;
+        let (batch, retry_delay_max, letters) = config.delivery();
         let bytes_max = batch.bytes_max.unwrap_or(BATCH_BYTES).as_u64();
         Ok(Self {
+            count_max: batch.count_max.unwrap_or_else(|| upstream.count_max()).max(1),
             upstream,
-            count_max: batch.count_max.unwrap_or(count_max).max(1),
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             retry_delay_max: retry_delay_max.unwrap_or(Duration::from_secs(30)),
             dead_letters: dead_letter::DeadLetters::open(dead_letters, &name, letters),
@@ -208,11 +230,7 @@ impl Sink {
     /// # Errors
     /// Something cannot be read or used.
     pub(crate) fn check(&self) -> Result<()> {
-        match &self.upstream {
-            Upstream::Elasticsearch(upstream) => upstream.check(),
-            Upstream::Webhook(upstream) => upstream.check(),
-        }
-        .with_context(|| format!("sink `{}`", self.name))
+        self.upstream.check().with_context(|| format!("sink `{}`", self.name))
     }
 
     /// Checks the index that alerts are written to, for `lapwing check`. An upstream without an answer is not an error.

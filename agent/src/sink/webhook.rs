@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::http::{Credentials, Http};
 use super::secret::Secret;
-use super::{Answer, Batch, Verdict, dead_letter, http};
+use super::{Answer, BATCH_COUNT, Batch, Target, Verdict, dead_letter, http};
 use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::clock;
 use crate::digest::hex;
@@ -138,8 +138,13 @@ impl Webhook {
         })
     }
 
-    pub(super) fn has_template(&self) -> bool {
-        matches!(self.body, Body::Template(_))
+    pub(super) fn count_max(&self) -> usize {
+        if matches!(self.body, Body::Template(_)) { 1 } else { BATCH_COUNT }
+    }
+
+    /// A webhook does not report its target.
+    pub(super) async fn target(&self) -> Target {
+        Target::Unknown
     }
 
     pub(super) fn check(&self) -> Result<()> {
