@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_read_beyond_its_bound() {
+    fn nothing_is_read_beyond_its_limit() {
         assert_eq!(read("/dev/zero", 1000).unwrap_err().kind(), ErrorKind::FileTooLarge);
         assert_eq!(start(File::open("/dev/zero").unwrap(), 1000).unwrap().len(), 1000);
         let file = tempfile::NamedTempFile::new().unwrap();

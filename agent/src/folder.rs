@@ -272,7 +272,7 @@ impl Walk<'_> {
             Err(error) => return listing.stray(path, error),
         };
         if kind.is_dir() && depth == 0 {
-            listing.stray(path, format!("it lies more than {DEPTH_MAX} folders deep; move it further up"));
+            listing.stray(path, format!("it is more than {DEPTH_MAX} folders deep; move it up"));
         } else if kind.is_dir() {
             let looked = folder
                 .folder(Path::new(&name))
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_there_is_reported_and_passed_over() {
+    fn other_entries_are_reported_and_skipped() {
         let (_outer, folder) = crowded();
         let mut listing = Listing::default();
         listing.add(&folder, 100, |name| name.ends_with(".toml")).unwrap();

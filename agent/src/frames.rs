@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_lines_are_given_up_one_by_one() {
+    fn broken_lines_are_skipped_one_by_one() {
         let text = "{\"a\":1}\n{\"b\":[\n{\"c\":3}\n no {json} [\n{\n\"d\": 4}\n{\"e\":\"x\n{\"f\":6}\n[{\"g\":7}]\n{\"h\":";
         for step in [1, 3, 1000] {
             let mut frames = Frames::line_by_line(Steps(text.as_bytes(), step));
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_parted_into_its_records() {
+    fn every_form_is_split_into_its_records() {
         let cases: &[(&str, &[&str], &str)] = &[
             ("", &[], ""),
             (r#"{"Records":[{"a":1},{"b":[2,{"c":"]}"}]}]}"#, &[r#"{"a":1}"#, r#"{"b":[2,{"c":"]}"}]}"#], ""),
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_too_long_is_passed_over_and_its_memory_given_back() {
+    fn a_record_that_is_too_long_is_skipped_and_its_memory_released() {
         let long = "x".repeat(RECORD_BYTES_MAX + READ_BYTES);
         let text = format!(r#"{{"Records":[{{"a":1}},{{"b":"{long}"}},{{"c":3}}]}}"#);
         assert_eq!(frames(&text, usize::MAX).0, [r#"{"a":1}"#, "…", r#"{"c":3}"#]);
@@ -605,7 +605,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_out_as_they_went_in(records in prop::collection::vec(json(), 0..6), step in 1_usize..40) {
+        fn records_are_returned_unchanged(records in prop::collection::vec(json(), 0..6), step in 1_usize..40) {
             let objects: Vec<_> = records.into_iter().filter(serde_json::Value::is_object).collect();
             let text = serde_json::json!({"x": 1, "Records": objects, "y": [1]}).to_string();
             let (found, failure) = frames(&text, step);

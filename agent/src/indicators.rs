@@ -102,7 +102,9 @@ impl Reading {
             }
             match serde_json::from_slice::<Map<String, Json>>(&line) {
                 Ok(document) => self.indicator(&document, path, number)?,
-                Err(error) => self.problem(format!("{}:{number} is no indicator: {error}", path.display())),
+                Err(error) => {
+                    self.problem(format!("{}:{number} is not an indicator: {error}", path.display()))
+                }
             }
         }
     }
@@ -124,7 +126,7 @@ impl Reading {
                     self.indicator(&document.collect(), path, line)?;
                 }
                 Err(error) if error.is_io_error() => return Err(error.into()),
-                Err(error) => self.problem(format!("{}:{line} is no indicator: {error}", path.display())),
+                Err(error) => self.problem(format!("{}:{line} is not an indicator: {error}", path.display())),
             }
         }
     }
@@ -183,7 +185,10 @@ mod tests {
         write("c.txt", "not read");
         let (indicators, problems) = load(&Config { paths: vec![folder.path().to_owned()] }).unwrap();
         assert_eq!(indicators.len(), 4);
-        assert!(problems.len() == 1 && problems[0].contains("a.ndjson:3 is no indicator"), "{problems:?}");
+        assert!(
+            problems.len() == 1 && problems[0].contains("a.ndjson:3 is not an indicator"),
+            "{problems:?}"
+        );
         write("d.csv", "threat.indicator.ip\n192.0.2.4\n192.0.2.5,ragged\n192.0.2.6\n");
         std::os::unix::fs::symlink("/dev/zero", folder.path().join("e.csv")).unwrap();
         let (indicators, problems) = load(&Config { paths: vec![folder.path().to_owned()] }).unwrap();
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_not_kept_without_bound() {
+    fn problems_are_kept_within_a_limit() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.ndjson"), "x\n".repeat(100_000)).unwrap();
         let endless = format!("threat.indicator.ip\n\"{}", "x".repeat(3 * LINE_BYTES_MAX));

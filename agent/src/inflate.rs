@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn data_come_out_as_they_went_in() {
+    fn data_are_inflated_unchanged() {
         let text: Vec<u8> = (0..300_000_u32).map(|number| (number.wrapping_mul(number) >> 7) as u8).collect();
         let skipped = [&[0x51, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(b"c")].concat();
         for (bytes, expected) in [

@@ -1,4 +1,4 @@
-//! What a source adds to an event when an alert is made of it.
+//! What a source adds to an event when an alert is built from it.
 
 use lapwing_engine::Fields;
 
@@ -7,7 +7,7 @@ use crate::program::{Missing, Program};
 /// What a source adds to an event, for the alert only: rules do not see it.
 #[derive(Default)]
 pub(crate) struct Context {
-    /// Fields that complete the event: the arguments, parent and hash of a connecting process, say.
+    /// Fields that complete the event: for example the arguments, parent and hash of a connecting process.
     pub(crate) fields: Fields,
     /// The process's ancestors from the parent up to init, each as `process.*` fields.
     pub(crate) ancestors: Vec<Fields>,

@@ -1,4 +1,4 @@
-//! How the ledger is doing, for `lapwing status`: written by its thread, read by anyone without waiting.
+//! The ledger's part of `lapwing status`: written by its thread, read by any thread without waiting.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,19 +19,19 @@ use crate::store::Store;
 pub(crate) struct Status {
     /// Alerts written to the log in this run.
     pub(super) written: AtomicU64,
-    /// Alerts of this run that were known already and not written again.
+    /// Repeated alerts of this run, which were deduplicated.
     pub(super) repeated: AtomicU64,
     /// Commits of this run that are durable.
     pub(super) committed: AtomicU64,
-    /// Alerts that are held in memory until the disk takes them.
+    /// Alerts that are held in memory until the disk accepts them.
     pub(super) held: AtomicU64,
     /// Bytes of all that is held.
     pub(super) buffered_bytes: AtomicU64,
     /// Commits that wait in the inbox.
     pub(super) waiting: Arc<Meter>,
-    /// Alerts that sinks were given from memory, because the disk took none.
+    /// Alerts that sinks read from memory, because the disk accepted none.
     pub(super) from_memory: AtomicU64,
-    /// Alerts that were delivered and did not come into the log: the agent's own log has them.
+    /// Alerts that were delivered and not written to the log: the agent's own log has them.
     pub(super) not_logged: AtomicU64,
     spooled: AtomicU64,
     spooled_bytes: AtomicU64,
@@ -75,7 +75,7 @@ pub(crate) struct LedgerReport {
     pub(crate) buffered_bytes_max: u64,
     /// Alerts of this run that sinks were given from memory, because the disk took none.
     pub(crate) alerts_from_memory: u64,
-    /// Alerts of this run that were delivered and did not come into the log: the agent's own log has them.
+    /// Alerts of this run that were delivered and not written to the log: the agent's own log has them.
     pub(crate) alerts_not_logged: u64,
     /// Alerts in the spool.
     pub(crate) alerts_spooled: u64,
@@ -126,11 +126,11 @@ impl Status {
 
     /// The agent stops now.
     pub(super) fn stop(&self) {
-        // It is stopped once; who says so again changes nothing.
+        // Only the first stop counts.
         let _ = self.stopped.set(Instant::now());
     }
 
-    /// How long ago the agent was stopped; nothing where it runs.
+    /// How long ago the agent was stopped; zero while it runs.
     pub(super) fn stopped_for(&self) -> Duration {
         self.stopped.get().map_or(Duration::ZERO, Instant::elapsed)
     }
@@ -140,26 +140,26 @@ impl Status {
         self.unlogged().push_back(json.clone());
     }
 
-    /// The log has the first of those that it was to take, or they need not come there any more.
+    /// The log has the first of the pending alerts, or no longer needs them.
     pub(super) fn logged(&self, count: usize) {
         let mut unlogged = self.unlogged();
         let count = count.min(unlogged.len());
         unlogged.drain(..count);
     }
 
-    /// What the log has not taken goes to the agent's own log. Says how many alerts these were.
+    /// Writes what the log has not accepted to the agent's own log. Returns how many alerts these were.
     pub(super) fn lose_unlogged(&self) -> usize {
         let lost = std::mem::take(&mut *self.unlogged());
         lost.iter().for_each(|json| report_lost(json));
         lost.len()
     }
 
-    /// A thread that panicked while it held the list left it whole.
+    /// The list is valid even after a panic of a thread that held it.
     fn unlogged(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
         self.unlogged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what the store knows of the spool.
+    /// Updates the counters of the spool from the store.
     pub(super) fn update(&self, store: &Store) {
         let (count, bytes) = store.spooled();
         self.spooled.store(count, Relaxed);

@@ -35,7 +35,7 @@ fn rows(ledger: &Ledger) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_commit_is_durable_as_one() {
+fn a_commit_is_atomic() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     let (done, wait) = mpsc::channel();
@@ -55,7 +55,7 @@ fn a_commit_is_durable_as_one() {
     assert_eq!(rows(&ledger).len(), 1);
 }
 
-/// What waits for a ledger that takes nothing is bounded by its bytes, whatever it is made of.
+/// What waits for a ledger that accepts nothing is limited in bytes, for any size of commits.
 #[test]
 fn commits_wait_within_a_limit_in_bytes() {
     let of_alert = |bytes: usize| {
@@ -86,7 +86,7 @@ fn commits_wait_within_a_limit_in_bytes() {
 }
 
 #[test]
-fn an_alert_that_is_known_is_not_written_again() {
+fn a_repeated_alert_is_deduplicated() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     ledger.commit(commit([alert(1), alert(1), alert(2)]));
@@ -100,7 +100,7 @@ fn an_alert_that_is_known_is_not_written_again() {
 }
 
 #[test]
-fn state_is_read_whole_however_much_it_is() {
+fn state_of_any_size_is_read_completely() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     let changes: Vec<_> = (0..ROWS_READ_MAX * 2 + 1).map(|row| change(&format!("{row:06}"), "x")).collect();
@@ -223,7 +223,7 @@ fn a_store_that_is_older_than_the_log_catches_up() {
 }
 
 #[test]
-fn beside_a_lost_store_the_alerts_of_the_last_day_are_sent_again() {
+fn after_the_loss_of_the_store_the_last_days_alerts_are_resent() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     let mut document = reverse_shell();
@@ -239,12 +239,12 @@ fn beside_a_lost_store_the_alerts_of_the_last_day_are_sent_again() {
 }
 
 #[test]
-fn a_full_spool_goes_on_from_the_log() {
+fn a_full_spool_continues_from_the_log() {
     let bytes = alert(0).json.len() as u64;
     for (name, restart) in [("running", false), ("restarted", true)] {
         let mut host = Host::new();
         host.spool.size_max = ByteSize::b(bytes * 10 + 100);
-        // Every few alerts, so that what is read back lies in compressed files.
+        // Every few alerts, so that what is read back is in compressed files.
         host.alerts.rotate_size = ByteSize::b(bytes * 7);
         host.alerts.rotate_keep = 100;
         let mut ledger = host.start().unwrap();
@@ -276,7 +276,7 @@ fn a_full_spool_goes_on_from_the_log() {
 }
 
 #[test]
-fn what_is_rotated_away_before_it_is_delivered_is_counted() {
+fn alerts_rotated_before_delivery_are_counted() {
     let bytes = alert(0).json.len() as u64;
     let mut host = Host::new();
     host.spool.size_max = ByteSize::b(bytes * 4 + 100);
@@ -290,7 +290,7 @@ fn what_is_rotated_away_before_it_is_delivered_is_counted() {
 }
 
 #[test]
-fn the_log_is_opened_anew_on_request() {
+fn the_log_is_reopened_on_request() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     raise(&ledger, 0..2);
@@ -303,7 +303,7 @@ fn the_log_is_opened_anew_on_request() {
 }
 
 #[test]
-fn clients_learn_that_nothing_more_comes() {
+fn clients_are_notified_of_the_end() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     let (client, mut spooled) = (ledger.client().clone(), ledger.client().spooled());
@@ -320,10 +320,9 @@ fn clients_learn_that_nothing_more_comes() {
     assert_eq!(host.start().unwrap().client().report().alerts_spooled, 0, "and keeps what they say");
 }
 
-/// Where the log's disk is full lanes wait and nothing is lost: when there is room again every line is there,
-/// whole.
+/// While the log's disk is full, lanes wait and nothing is lost: once there is room, every line is complete.
 #[test]
-fn a_full_disk_is_waited_for() {
+fn a_lane_waits_for_a_full_disk() {
     if !is_root() {
         return;
     }
@@ -366,7 +365,7 @@ fn a_full_disk_is_waited_for() {
 }
 
 #[test]
-fn alerts_that_a_full_disk_does_not_take_at_the_end_are_reported() {
+fn alerts_that_a_full_disk_rejects_at_the_end_are_reported() {
     if !is_root() {
         return;
     }
@@ -389,7 +388,7 @@ fn alerts_that_a_full_disk_does_not_take_at_the_end_are_reported() {
 
 /// While the log's disk is full, a sink gets what is held from memory, once, and the log gets it when there is room.
 #[test]
-fn what_a_full_disk_does_not_take_is_delivered_from_memory() {
+fn alerts_that_a_full_disk_rejects_are_delivered_from_memory() {
     if !is_root() {
         return;
     }
@@ -439,7 +438,7 @@ fn what_a_full_disk_does_not_take_is_delivered_from_memory() {
 
 /// A state disk that is full does not stop the log, however much comes.
 #[test]
-fn a_full_state_disk_does_not_hold_up_the_log() {
+fn a_full_state_disk_does_not_block_the_log() {
     if !is_root() {
         return;
     }
@@ -463,9 +462,9 @@ fn a_full_state_disk_does_not_hold_up_the_log() {
     .unwrap();
 }
 
-/// What every sink has delivered gives way where memory is full: a full disk never stops rules for long.
+/// When memory is full, alerts that every sink has delivered are evicted: a full disk never stops rules for long.
 #[test]
-fn what_is_delivered_gives_way_when_memory_is_full() {
+fn delivered_alerts_are_evicted_when_memory_is_full() {
     if !is_root() {
         return;
     }
@@ -510,7 +509,7 @@ fn what_is_delivered_gives_way_when_memory_is_full() {
     .unwrap();
 }
 
-/// A full disk does not keep the agent from starting: what it knew it knows, where it ran there before.
+/// A full disk does not prevent the start: the state of an earlier run is still there.
 #[test]
 fn an_agent_starts_on_a_full_disk() {
     if !is_root() {
@@ -544,9 +543,9 @@ fn an_agent_starts_on_a_full_disk() {
     }
 }
 
-/// A store that is damaged while the agent runs gives way too.
+/// A store that is damaged while the agent runs is replaced too.
 #[test]
-fn a_store_that_is_damaged_meanwhile_gives_way_to_a_new_one() {
+fn a_store_that_is_damaged_at_run_time_is_replaced() {
     let host = Host::new();
     let ledger = host.start().unwrap();
     // More than SQLite has in memory.
@@ -587,7 +586,7 @@ fn fill(ballast: &Path) -> std::io::ErrorKind {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_named_with_the_cure() {
+fn an_unwritable_folder_is_reported_with_a_hint() {
     if !is_root() {
         return;
     }

@@ -22,7 +22,7 @@ use crate::{clock, http_client};
 
 /// How much of an answer is read.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// How much of an answer goes into a message.
+/// How much of an answer is shown in a message.
 const ANSWER_CHARS_SHOWN: usize = 300;
 
 /// A `[sink.http]` section.
@@ -225,7 +225,7 @@ impl Http {
             );
             let identity = Identity::from_pem(&pem).with_context(|| {
                 format!(
-                    "{} and {} are no certificate and key in PEM form",
+                    "{} and {} are not a certificate and key in PEM form",
                     certificate.display(),
                     key.display()
                 )
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn only_urls_that_can_be_used_and_shown_are_taken() {
+    fn only_usable_urls_without_passwords_are_accepted() {
         for (text, expected) in [
             ("ftp://host/x", "must begin with https://"),
             ("https://user:pw@host/", "must not hold a password"),

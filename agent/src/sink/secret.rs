@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_read_where_they_are_and_not_shown() {
+    fn secrets_are_read_and_never_shown() {
         #[derive(Debug, Deserialize)]
         struct Config {
             key: Secret,

@@ -1,4 +1,4 @@
-//! Sinks with a ledger behind them and real servers before them.
+//! Sinks between a ledger and real servers.
 
 mod crash;
 mod elasticsearch;
@@ -49,7 +49,7 @@ impl Agent {
         });
     }
 
-    /// Waits until a sink has nothing left to deliver, as long as it goes on.
+    /// Waits until a sink has nothing left to deliver, while it makes progress.
     pub(super) fn wait_until_delivered(&self, sink: &str) {
         let client = self.ledger.client();
         let cursor = || crate::testing::block_on(client.cursor(sink)).unwrap();
@@ -100,7 +100,7 @@ fn ids_in(bodies: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn what_came_while_upstream_was_down_is_delivered_in_order() {
+fn alerts_from_an_upstream_outage_are_delivered_in_order() {
     if !private_network() {
         return;
     }
@@ -130,7 +130,7 @@ fn what_came_while_upstream_was_down_is_delivered_in_order() {
 }
 
 #[test]
-fn what_is_in_the_spool_when_the_agent_stops_is_still_sent() {
+fn the_spool_is_delivered_when_the_agent_stops() {
     if !private_network() {
         return;
     }
@@ -165,7 +165,7 @@ fn a_sink_that_hangs_holds_up_no_other() {
 }
 
 #[test]
-fn configurations_that_make_no_sense_are_refused_in_a_sentence() {
+fn invalid_configurations_are_rejected_in_a_sentence() {
     let webhook =
         |lines: &str| format!("type = \"webhook\"\nname = \"hook\"\nurl = \"https://host/x\"\n{lines}");
     let elastic = |lines: &str| {

@@ -116,7 +116,7 @@ impl Documents {
     }
 }
 
-/// What an event is made of.
+/// What an event is built from.
 enum Form {
     Record(Record),
     Document(Json),
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_of_events_come_out_of_one_stream() {
+    fn one_stream_may_have_both_kinds_of_events() {
         let text = r#"{"@timestamp":"2026-01-01T00:00:00Z","event":{"action":"exec"},"message":"{\"eventVersion\":1}"}
             {"Records":[{"eventVersion":"1.08","eventTime":"2026-01-01T00:00:01Z","eventName":"RunInstances"}]}
             {"no":"time"}

@@ -53,7 +53,7 @@ pub(super) fn connect_as_can_be(
     }
     connect(path, config, sinks, Home::Exclusive).or_else(|_| {
         *note = Some(format!(
-            "its disk has no room ({error:#}): free space and start the agent again; until then what it remembers is \
+            "its disk has no room ({error:#}): free space and restart the agent; until then its state is \
              in memory, and alerts are delivered from the alert log"
         ));
         connect(path, config, sinks, Home::Memory)

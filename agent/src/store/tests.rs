@@ -1,4 +1,4 @@
-//! The store on its own: what is kept, what is refused, and what becomes of alerts that do not fit.
+//! The store by itself: what is kept, what is rejected, and alerts that do not fit.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -78,7 +78,7 @@ fn only_the_agent_can_read_it() {
 }
 
 #[test]
-fn one_agent_a_state_directory() {
+fn a_state_directory_has_one_agent() {
     let folder = TempDir::new().unwrap();
     let first = open(folder.path(), 1 << 20, &[]).unwrap();
     let refused = refusal(folder.path());
@@ -117,9 +117,9 @@ fn foreign_and_newer_files_are_refused_and_left_alone() {
     }
 }
 
-/// A damaged store does not keep the sensor down: it is put away, whatever is wrong with it.
+/// A damaged store does not prevent the start: it is quarantined for any kind of damage.
 #[test]
-fn a_damaged_store_gives_way_to_a_new_one() {
+fn a_damaged_store_is_replaced() {
     type Spoil = fn(&mut Vec<u8>);
     let cases: [(&str, Spoil); 5] = [
         ("no database", |bytes| bytes.fill(b'x')),
@@ -149,9 +149,9 @@ fn a_damaged_store_gives_way_to_a_new_one() {
     }
 }
 
-/// Of a large store the alerts are not looked at when it is opened; all else is.
+/// The alerts of a large store are not checked when it is opened; everything else is.
 #[test]
-fn what_rules_learned_is_looked_at_for_damage_in_a_large_store_too() {
+fn the_rules_state_is_checked_for_damage_in_a_large_store_too() {
     let folder = TempDir::new().unwrap();
     let mut store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
     spool(&mut store, 0..20);
@@ -184,7 +184,7 @@ fn what_rules_learned_is_looked_at_for_damage_in_a_large_store_too() {
 }
 
 #[test]
-fn a_store_that_is_renewed_gives_no_number_twice() {
+fn a_replaced_store_reuses_no_number() {
     let folder = TempDir::new().unwrap();
     let mut store = open(folder.path(), 1 << 20, &["siem"]).unwrap();
     spool(&mut store, 0..5);
@@ -235,7 +235,7 @@ fn an_alert_is_spooled_until_every_sink_has_it() {
     assert_eq!(ids(&store, last), [id(3)]);
     assert!(store.knows(&id(0)).unwrap() && !store.knows(&id(9)).unwrap());
     drop(store);
-    // A sink that is gone holds nothing up, and one that is new begins with what comes.
+    // A removed sink blocks nothing, and a new one begins with the next alert.
     let mut store = open(folder.path(), 1 << 20, &["a", "c"]).unwrap();
     spool(&mut store, 4..5);
     assert_eq!(ids(&store, store.cursor("a").unwrap()), [id(3), id(4)]);
@@ -259,7 +259,7 @@ fn batches_hold_as_much_as_fits_and_at_least_one() {
 }
 
 #[test]
-fn what_does_not_fit_is_left_in_the_log_and_keeps_its_place() {
+fn alerts_that_do_not_fit_stay_in_the_log_and_in_order() {
     let folder = TempDir::new().unwrap();
     let bytes = alert(0).json.len() as u64;
     let mut store = open(folder.path(), bytes * 4, &["siem"]).unwrap();
@@ -272,7 +272,7 @@ fn what_does_not_fit_is_left_in_the_log_and_keeps_its_place() {
     changes.acknowledge("siem", 3).unwrap();
     changes.commit().unwrap();
     assert!(store.has_room());
-    // What comes later does not overtake.
+    // Later alerts do not overtake.
     let mut changes = store.change().unwrap();
     assert_eq!(changes.alert(&alert(6), DocumentLocation::Log).unwrap(), DocumentLocation::Log);
     changes.commit().unwrap();
@@ -289,7 +289,7 @@ fn known_alerts_are_bounded() {
     let oldest = alert(0);
     let mut changes = store.change().unwrap();
     changes.recall(&oldest).unwrap();
-    // As if so many had come in between.
+    // As if so many alerts had been added in between.
     changes.number_from(100_002);
     for number in 1..3000 {
         changes.recall(&AlertDocument { id: id(number), ..oldest.clone() }).unwrap();

@@ -8,22 +8,22 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::schema::STATE;
 
-/// The largest row of the state.
+/// Largest row of the state.
 pub(super) const ROW_BYTES_MAX: usize = 16 << 20;
-/// What the rows of one owner may take.
+/// Most bytes of one owner's rows.
 const SCOPE_BYTES_MAX: u64 = 20 << 20;
-/// How many there may be: each takes its time at the start, however small it is.
+/// Most rows of one owner: each costs time at the start, however small it is.
 const SCOPE_ROWS_MAX: usize = 65_536;
 /// No row takes less.
 const ROW_BYTES_LEAST: u64 = 64;
-/// What all rows may take together before the store is looked at closely.
+/// Most bytes of all rows before the store is checked row by row.
 const STATE_BYTES_MAX: u64 = 64 << 20;
-/// What the tables are called that are left behind; a number follows.
+/// Prefix of the names of tables that are left behind; a number follows.
 const LEFT_BEHIND: &str = "state_left_behind_";
 /// How many rows of such a table are deleted at once.
 const DELETED_AT_ONCE: i64 = 128;
 
-/// What a look at the state found too much.
+/// What was trimmed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Trimmed {
     pub(super) rows: u64,
@@ -42,7 +42,7 @@ impl Scope {
     }
 }
 
-/// Leaves behind what is too much, the largest rows of each owner first.
+/// Leaves behind the rows over the limits, the largest of each owner first.
 pub(super) fn trim(connection: &mut Connection, limits: Limits) -> rusqlite::Result<Trimmed> {
     if !is_large(connection, limits)? {
         return Ok(Trimmed::default());
@@ -88,7 +88,7 @@ pub(super) fn delete_some(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Whether something was left behind and is still there.
+/// Whether rows that were left behind still exist.
 pub(super) fn has_left_behind(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(!left_behind(connection)?.is_empty())
 }
@@ -113,7 +113,7 @@ impl Default for Limits {
     }
 }
 
-/// Whether the file is so large that its rows must be looked at.
+/// Whether the file is so large that its rows must be checked.
 fn is_large(connection: &Connection, limits: Limits) -> rusqlite::Result<bool> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let pages = pragma("page_count")? - pragma("freelist_count")?;
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_rows_of_who_has_too_much_are_left_behind() {
+    fn the_largest_rows_of_an_owner_over_its_limit_are_left_behind() {
         let mut connection = filled(&[("a", 50, 100), ("b", 50, 100), ("b", 400, 1000), ("c", 3, 9000)]);
         let trimmed = trim(&mut connection, LIMITS).unwrap();
         assert_eq!(trimmed, Trimmed { rows: 385 + 3, bytes: 385 * 1000 + 27_000 });

@@ -10,7 +10,7 @@ use crate::Workload;
 
 const TABLE: &str = include_str!("activities.txt");
 
-/// Something that a host does over and over.
+/// Something that a host does repeatedly.
 pub(crate) struct Activity {
     weights: [u32; 3],
     pub(crate) user: &'static str,
@@ -19,7 +19,7 @@ pub(crate) struct Activity {
     pub(crate) steps: Vec<Step>,
 }
 
-/// What happens, and below which step.
+/// A step, and the step that is its parent.
 pub(crate) struct Step {
     pub(crate) depth: usize,
     pub(crate) deed: Deed,
@@ -41,7 +41,7 @@ pub(crate) struct Template {
 /// A program as it is run.
 pub(crate) struct Program {
     pub(crate) executable: SmolStr,
-    /// The name of the file, and the one it was run by where that is another.
+    /// The name of the file, and the name that it was run by if that differs.
     pub(crate) name: Value,
     pub(crate) args: Value,
     pub(crate) command_line: SmolStr,
@@ -124,7 +124,7 @@ fn template(text: &'static str) -> Template {
     Template { executable, called, args: words(rest) }
 }
 
-/// Words parted by blanks, those in quotes whole.
+/// Words separated by blanks; a quoted word may contain blanks.
 fn words(text: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut quoted = false;
@@ -151,7 +151,7 @@ impl Template {
         let executable = fill(self.executable, rng);
         let called = self.called.map(|called| fill(called, rng));
         let mut args: Vec<_> = self.args.iter().map(|arg| fill(arg, rng)).collect();
-        // Where the table gives the first argument it is another way to write the program's name.
+        // If the table has the first argument, it is another name of the program.
         let name = called.clone().unwrap_or_else(|| base(&executable));
         let is_named = args.first().is_some_and(|first| {
             ["nginx:", "php-fpm:", "sshd:", "/", "-bash"].iter().any(|start| first.starts_with(start))

@@ -1,4 +1,5 @@
-//! Streams of events as the sensor makes them on busy hosts, without a host: the same seed, the same stream.
+//! Streams of events as the sensor emits them on busy hosts, generated without a host: the same seed gives the same
+//! stream.
 //!
 //! A stream consists of activities that hosts have all day, such as web servers, compilers, cron and kubelet, and of a
 //! few suspicious ones; [`Workload`] sets the proportion. The fields of a process are built once and shared by its
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_hold_what_they_say() {
+    fn streams_have_their_workload() {
         assert!(share(Workload::Exec, "process") > 80, "{}", share(Workload::Exec, "process"));
         assert!(share(Workload::Connect, "network") > 80, "{}", share(Workload::Connect, "network"));
         assert!(
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_read_whole() {
+    fn the_whole_table_is_read() {
         let activities = activities();
         for activity in &activities {
             assert!(

@@ -1,4 +1,4 @@
-//! Processes and what they look like in events: the same fields in the same shared lists as the sensor makes.
+//! Processes and what they look like in events: the same fields, in the same shared lists, as the sensor's.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -89,7 +89,7 @@ const ROLES: [Role; 4] = [
     role!("process.session_leader"),
     role!("process.entry_leader"),
 ];
-/// What all processes of root may do; one list for all of them, as the sensor has it.
+/// The capabilities of root's processes; one shared list, as in the sensor.
 static CAPABILITIES: LazyLock<Value> = LazyLock::new(|| Value::texts(NAMES));
 const NAMES: [&str; 12] = [
     "CAP_CHOWN",

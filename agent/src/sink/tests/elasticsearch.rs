@@ -80,7 +80,7 @@ fn alerts_are_created_once_each() {
 /// The template gives our alert its types, on a server that refuses what does not fit them; and an alert that
 /// does not fit arrives in a smaller form.
 #[test]
-fn the_shipped_template_takes_our_alerts() {
+fn the_shipped_template_accepts_alerts() {
     if !private_network() {
         return;
     }
@@ -134,7 +134,7 @@ fn the_shipped_template_takes_our_alerts() {
 /// An index that was not made with the template is seen, and so is a template that is missing before the first alert
 /// makes an index without it.
 #[test]
-fn what_alerts_are_written_to_is_looked_at() {
+fn the_target_index_is_checked() {
     if !private_network() {
         return;
     }
@@ -160,7 +160,7 @@ fn what_alerts_are_written_to_is_looked_at() {
 }
 
 #[test]
-fn a_data_stream_takes_them_too() {
+fn a_data_stream_accepts_alerts_too() {
     if !private_network() {
         return;
     }
@@ -239,7 +239,7 @@ fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
 }
 
 #[test]
-fn a_client_certificate_opens_the_door() {
+fn a_client_certificate_authenticates_the_sink() {
     if !private_network() {
         return;
     }
@@ -382,7 +382,7 @@ fn forms(number: u64, names: &[&str]) -> Vec<Vec<(String, String)>> {
 }
 
 #[test]
-fn what_is_refused_arrives_in_a_smaller_form() {
+fn a_rejected_alert_is_sent_in_a_smaller_form() {
     if !private_network() {
         return;
     }
@@ -487,7 +487,7 @@ fn an_alert_that_always_fails_lets_later_ones_pass() {
 }
 
 #[test]
-fn a_request_that_is_too_much_now_is_halved() {
+fn a_request_that_is_too_large_now_is_halved() {
     if !private_network() {
         return;
     }
@@ -501,7 +501,7 @@ fn a_request_that_is_too_much_now_is_halved() {
 }
 
 #[test]
-fn what_falls_out_of_the_dead_letters_is_counted_also_after_a_restart() {
+fn dropped_dead_letters_are_counted_across_restarts() {
     let folder = tempfile::TempDir::new().unwrap();
     let config = dead_letter::Config { size_max: ByteSize::kib(8) };
     let mut letters = dead_letter::DeadLetters::open(folder.path(), "siem", &config);

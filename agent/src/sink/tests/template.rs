@@ -225,7 +225,7 @@ fn walk(properties: &Json, above: &str, each: &mut impl FnMut(&str, &Json)) {
 
 /// A cluster refuses a keyword over 32,766 bytes, an object where it knows a text, and a field beyond its limit.
 #[test]
-fn nothing_that_somebody_typed_is_refused() {
+fn no_user_input_is_rejected() {
     let template: Json = serde_json::from_str(&fs::read_to_string(path()).unwrap()).unwrap();
     let mappings = &template["template"]["mappings"];
     assert_eq!((&mappings["dynamic"], &mappings["dynamic_templates"]), (&json!(false), &Json::Null));

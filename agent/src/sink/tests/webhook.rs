@@ -113,7 +113,7 @@ fn headers_and_credentials_are_sent() {
 /// Answers that say more about the receiver than about the alert: each is followed by a success, and nothing
 /// is lost.
 #[test]
-fn whatever_may_pass_is_waited_for() {
+fn transient_errors_are_retried() {
     if !private_network() {
         return;
     }

@@ -81,7 +81,7 @@ pub(crate) struct QueueConfig {
     /// Whether S3 is reached by IPv6 where there is IPv6. Default: false.
     #[serde(default)]
     pub(crate) dual_stack: bool,
-    /// The URL of SQS, where it is not that of the queue: a VPC endpoint, say.
+    /// The URL of SQS, where it is not that of the queue, for example a VPC endpoint.
     pub(crate) endpoint: Option<String>,
     /// The URL of S3, where it is not AWS's for the bucket's region. Buckets are then named in the path.
     pub(crate) s3_endpoint: Option<String>,
@@ -115,7 +115,7 @@ impl Config {
             }
             for outer in others.filter(|other| folder.starts_with(other)) {
                 let (inner, outer) = (folder.display(), outer.display());
-                problems.push(format!("cloudtrail.folders: {inner} lies in {outer}, which is enough"));
+                problems.push(format!("cloudtrail.folders: {inner} is below {outer}, which is enough"));
             }
         }
         if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&self.rescan_interval) {

@@ -45,7 +45,7 @@ impl Mapper {
     ) -> Result<Event, String> {
         let time = record.get("eventTime").and_then(Json::as_str).unwrap_or_default();
         let time =
-            Timestamp::parse(time).ok_or_else(|| format!("a record's eventTime is no time: {time:?}"))?;
+            Timestamp::parse(time).ok_or_else(|| format!("a record's eventTime is not a time: {time:?}"))?;
         let mut fields = Fields::new();
         if self.preserve_original {
             fields.set(field!("event.original"), Json::Object(record.clone()).to_string());

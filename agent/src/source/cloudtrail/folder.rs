@@ -34,16 +34,16 @@ pub(crate) struct Folder {
     pub(super) progress: Progress,
     /// Files to be read, oldest first.
     pending: BTreeSet<ReadOrder>,
-    /// The first of the files that were left out of `pending` for want of room, in the last look and the one under way.
+    /// The first of the files that did not fit into `pending`, in the last scan and in the current one.
     left_out: Option<ReadOrder>,
     left_out_now: Option<ReadOrder>,
     /// Whether the folders were scanned once.
     looked: bool,
-    /// Files last changed by then are passed over; while the folders are looked through for the first time.
+    /// During the first scan: files last changed by this time are skipped.
     mute_until: Option<i64>,
-    /// Up to which change all files were seen, and are read once none is pending.
+    /// All files changed up to this time were seen, and are read once none is pending.
     complete_until: Option<i64>,
-    /// The same, but for files that could not be seen or read.
+    /// The same, except for files that could not be seen or read.
     seen_until: Option<i64>,
     /// Rows that are to be written before anything is read.
     owed: Vec<Change>,
@@ -88,7 +88,7 @@ impl Folder {
         }
     }
 
-    /// Looks for files: takes the kernel's notifications and reads one directory where a look is due.
+    /// Finds files: takes the kernel's notifications, and reads one directory if a scan is due.
     pub(crate) fn look(&mut self) {
         let Self { tree, progress, pending, pending_max, mute_until, .. } = self;
         let mut left_out: Option<ReadOrder> = None;
@@ -97,7 +97,7 @@ impl Folder {
             Ok(path) => {
                 let stamp = Stamp::of(metadata);
                 let place = (order(&path, stamp.modified), path);
-                // Of what is passed over only plain files matter: they may grow.
+                // Of the skipped entries only regular files matter: they may grow.
                 let muted =
                     mute_until.is_some_and(|until| stamp.changed <= until) && !place.1.ends_with(".gz");
                 if muted || progress.wanted(&place, &stamp) != ReadDecision::No {
@@ -127,17 +127,17 @@ impl Folder {
         }
     }
 
-    /// Whether there is something to do at once.
+    /// Whether there is work to do now.
     pub(crate) fn busy(&self) -> bool {
         !self.pending.is_empty() || self.tree.scanning()
     }
 
-    /// When to look again if nothing happens.
+    /// When to check again if nothing happens.
     pub(crate) fn due(&self) -> Instant {
         self.tree.due().min(Instant::now() + NOTICE_INTERVAL)
     }
 
-    /// Opens the next file that is to be read, if there is one; rows that change by the way go to `changes`.
+    /// Opens the next file to read, if there is one; rows that change are added to `changes`.
     pub(crate) fn open(&mut self, changes: &mut Vec<Change>) -> Option<Reading> {
         changes.append(&mut self.owed);
         // The oldest file is known only when all have been seen.
@@ -204,7 +204,7 @@ impl Folder {
             Ok(()) => refused,
             Err(ReadError::Io(error)) => return self.fail(path, &error),
             Err(ReadError::Truncated(_)) if quiet < INCOMPLETE_WAIT => {
-                // It is looked at again when it changes, or when the folders are looked through.
+                // It is checked again when it changes, or at the next scan.
                 self.complete_until = None;
                 return self.note(reading, false, None, changes);
             }
@@ -233,13 +233,13 @@ impl Folder {
         }
     }
 
-    /// Up to which change files may be forgotten. Where a folder cannot be read for long, its files must not make the
-    /// table of the others grow without end.
+    /// Files changed up to this time may be evicted. A folder that is unreadable for long must not make the table of
+    /// the others grow without limit.
     fn until(&self) -> Option<i64> {
         self.complete_until.or_else(|| self.seen_until.filter(|_| self.progress.is_overfull()))
     }
 
-    /// A file cannot be read now; the next look through the folders finds it again.
+    /// A file cannot be read now; the next scan finds it again.
     fn fail(&mut self, path: &str, error: &io::Error) {
         self.complete_until = None;
         self.tree.complain(Path::new(path), error);

@@ -85,7 +85,7 @@ const fn step(name: &'static str) -> PathElement<'static> {
     }
 }
 
-/// GeoLite2, GeoIP2 and DB-IP nest; databases made of registries' lists are flat.
+/// GeoLite2, GeoIP2 and DB-IP nest; databases built from registries' lists are flat.
 #[rustfmt::skip]
 const PLACE: &[Column] = &[
     column!("source.geo.city_name", "city"."names"."en", "city"),

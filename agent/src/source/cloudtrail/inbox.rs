@@ -43,7 +43,7 @@ pub(crate) struct Delivery {
     pub(crate) origin: Arc<Fields>,
     /// Its name for people, `s3://bucket/key`.
     pub(crate) name: String,
-    /// What is to be called when what was in it is safe.
+    /// Called when all alerts from it are on disk.
     pub(crate) receipt: Receipt,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Receipt {
 impl Receipt {
     /// All alerts from the object are on disk.
     pub(crate) fn done(self) {
-        // A task that does not listen any more has given the message back.
+        // A task without a receiver has returned the message.
         let _ = self.done.send(());
     }
 }

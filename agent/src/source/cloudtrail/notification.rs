@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_understood() {
+    fn every_form_is_parsed() {
         let record = |name: &str, key: &str| {
             json!({"eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "eu-central-1", "eventName": name,
                 "s3": {"bucket": {"name": "logs"}, "object": {"key": key, "size": 12}}})

@@ -46,9 +46,9 @@ pub(crate) struct Known {
     pub(crate) stamp: Stamp,
     /// How many records were handed over.
     pub(crate) records: u64,
-    /// From which byte a reader can go on, if from any.
+    /// The byte from which reading can continue, if any.
     pub(crate) offset: Option<u64>,
-    /// Whether there was nothing more to be read.
+    /// Whether it was read to its end.
     pub(crate) done: bool,
     /// The file's date in the order of reading.
     pub(crate) date: i64,
@@ -74,7 +74,7 @@ impl Stamp {
         Self { inode: metadata.ino(), size: metadata.size(), modified, changed: changed(metadata) }
     }
 
-    /// Whether the content is as it was; a change of mode or owner is none.
+    /// Whether the content is unchanged; changes of mode and owner do not count.
     fn same_content(&self, other: &Self) -> bool {
         (self.inode, self.size, self.modified) == (other.inode, other.size, other.modified)
     }
@@ -101,7 +101,7 @@ struct Row {
 
 const VERSION: u8 = 1;
 
-/// Up to where every file was read, whether or not it is remembered.
+/// The limit up to which every file was read, in the table or not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Horizon {
     version: u8,
@@ -120,7 +120,7 @@ pub(crate) type ReadOrder = (i64, String);
 pub(crate) enum ReadDecision {
     /// Nothing: it was read.
     No,
-    /// It is to be read, from where `Known` says if that still holds.
+    /// It is to be read, from the position in `Known` if that is still valid.
     Yes(Option<Known>),
 }
 
@@ -169,7 +169,7 @@ impl Progress {
         if self.horizon.covers(place, stamp) { ReadDecision::No } else { ReadDecision::Yes(None) }
     }
 
-    /// Whether a file still begins as it did when `known` was noted, so that reading can go on there.
+    /// Whether a file still begins as it did when `known` was saved, so that reading can continue there.
     pub(crate) fn is_same(known: &Known, file: &File, stamp: &Stamp) -> bool {
         stamp.size >= known.offset.unwrap_or(0)
             && Head::read(file, known.head.length.into()).is_ok_and(|head| head == known.head)
@@ -190,14 +190,14 @@ impl Progress {
         known.head = Head::read(file, HEAD_BYTES)?;
         let (key, inode) = (key(path), known.stamp.inode);
         if let Some(replaced) = self.files.get(&key).filter(|old| old.stamp.inode != inode).cloned() {
-            // The file that had this path may show up under another, and is remembered by its inode until then.
+            // The file that had this path may reappear under another, and is kept by its inode until then.
             let place = format!("inode {}, was {path}", replaced.stamp.inode);
             self.remember(&place, replaced, None, changes);
         }
         if let Some(old) = self.by_inode.get(&inode).copied().filter(|old| *old != key)
             && self.files.get(&old).is_some_and(|old| old.stamp.inode == inode)
         {
-            // Renamed: it is remembered by its new path only.
+            // Renamed: it is kept by its new path only.
             self.files.remove(&old);
             changes.push(change(format!("{old:032x}"), None::<&Row>));
         }
@@ -218,8 +218,8 @@ impl Progress {
         self.files.insert(key, known);
     }
 
-    /// Forgets the files that were not changed for longest where there are too many. `complete_until` is the time of
-    /// change up to which every file was read, `through` the place up to which, where a reading is under way.
+    /// Evicts the files with the oldest changes if there are too many. `complete_until` is the time of change up to
+    /// which every file was read, `through` the place up to which, where a reading is under way.
     pub(crate) fn forget(
         &mut self,
         complete_until: Option<i64>,
@@ -232,14 +232,14 @@ impl Progress {
         if let (Some(place), Some((_, reached))) = (through, &self.horizon.partly)
             && place < reached
         {
-            // A late file of an early date: the horizon must not come back to it.
+            // A late file of an early date: the horizon must not move back to it.
             return;
         }
         let beyond = |known: &Known| {
             known.done && known.stamp.changed <= until && through.is_none_or(|place| known.date < place.0)
         };
         let mut old: Vec<_> = self.files.iter().filter(|(_, known)| beyond(known)).collect();
-        // A quarter at once, so that it is seldom done.
+        // A quarter at once, so that it is rare.
         let excess = self.files.len() - self.files_max * 3 / 4;
         old.sort_unstable_by_key(|(_, known)| known.stamp.changed);
         let old: Vec<_> =
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_files_stay_read_and_unread_ones_unread() {
+    fn evicted_files_stay_read_and_unread_ones_unread() {
         let mut changes = Vec::new();
         let mut progress = Progress::load(Vec::new());
         progress.files_max = 4;

@@ -26,7 +26,7 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 4;
 const OBJECTS_WAITING_MAX: usize = 2;
 /// How long a queue holds a request when it has no message, in seconds: the longest that SQS allows.
 const POLL_SECS: u32 = 20;
-/// The pause after an answer without messages, for an endpoint that does not hold requests as it should.
+/// The pause after an answer without messages, for an endpoint without long polling.
 const EMPTY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The tasks of all queues.
@@ -60,12 +60,12 @@ impl Queues {
         Self { stop, tasks: configs.iter().map(start).collect() }
     }
 
-    /// No message is received any more; what is under way ends.
+    /// Stops receiving messages; running work is finished.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Ends when every message is deleted or given back.
+    /// Ends when every message is deleted or returned.
     pub(crate) fn ended(&mut self) -> impl Future<Output = ()> + Send + 'static {
         let tasks = std::mem::take(&mut self.tasks);
         async move {
@@ -77,7 +77,7 @@ impl Queues {
     }
 }
 
-/// A queue whose client is not made yet.
+/// A queue whose client is not built yet.
 struct Starting {
     config: QueueConfig,
     source: Control,

@@ -31,7 +31,8 @@ pub(crate) enum Found {
 }
 
 /// What is wrong with an object that is not CloudTrail's.
-pub(crate) const NO_RECORD: &str = "an object is no CloudTrail record, which has eventTime and eventVersion";
+pub(crate) const NO_RECORD: &str =
+    "an object is not a CloudTrail record, which has eventTime and eventVersion";
 
 /// Why nothing more can be read from a stream.
 #[derive(Debug, Error)]

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_outlive_a_restart_and_the_oldest_are_forgotten() {
+    fn ids_survive_a_restart_and_the_oldest_are_evicted() {
         let mut store = BTreeMap::new();
         let mut seen = Seen::default();
         let total = BLOCK_IDS * BLOCKS_MAX as usize + 3 * BLOCK_IDS;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_not_understood_are_ignored() {
+    fn invalid_rows_are_ignored() {
         let rows =
             vec![("000".to_owned(), vec![]), ("001".to_owned(), vec![9; 40]), ("002".to_owned(), vec![1, 2])];
         assert!(Seen::load(rows).insert("x"));

@@ -61,7 +61,7 @@ impl SqsMessage {
                     queue.status.well(&place);
                 }
             }
-            // Where this fails the message shows again when its time is over.
+            // If this fails, the message becomes visible when its time is over.
             Outcome::Released => drop(queue.hide(&self.receipt_handle, 0).await),
             Outcome::Left(reason) => {
                 queue.status.messages_left.one();
@@ -108,7 +108,7 @@ impl SqsMessage {
 enum Outcome {
     /// It is processed and can be deleted.
     Done,
-    /// The agent stops: it goes back at once.
+    /// The agent stops: the message is returned at once.
     Released,
     /// It stays hidden until its time is over, for this reason.
     Left(String),

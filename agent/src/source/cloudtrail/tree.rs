@@ -1,7 +1,7 @@
-//! Finds the files of a trail below the folders that are watched: by the kernel's notifications, and by looking through
-//! the folders from time to time, because notifications overflow and network file systems give none. It has no
-//! knowledge of what was read of a file. No link is followed below a folder that is watched: those who can write there
-//! must not choose what the agent reads.
+//! Finds the files of a trail below the folders that are watched: by the kernel's notifications, and by a scan of the
+//! folders from time to time, because notifications overflow and network file systems have none. It has no knowledge of
+//! what was read of a file. No link is followed below a folder that is watched: those who can write there must not
+//! choose what the agent reads.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -18,13 +18,13 @@ use super::status::Status;
 use crate::clock;
 use crate::folder::{Folder, Links};
 
-/// Most bytes of paths of directories that are still to be read in a look; those beyond are left for a later one.
+/// Most bytes of paths of directories that a scan still has to read; more are left for a later scan.
 const UNREAD_BYTES_MAX: usize = 2 << 20;
-/// Most directories that are watched by notification; the others are only looked through.
+/// Most directories that are watched by notification; the others are only scanned.
 const WATCHES_MAX: usize = 4_096;
 /// How long after its last change a directory without directories in it is watched. New files come to today's folder.
 const QUIET: Duration = Duration::from_secs(2 * 86_400);
-/// How long until a folder that is not there is looked for again.
+/// How long until a missing folder is checked again.
 const MISSING_INTERVAL: Duration = Duration::from_secs(2);
 /// Most paths with an error that is reported once each.
 const COMPLAINTS_MAX: usize = 1_000;
@@ -46,28 +46,28 @@ pub(crate) struct Tree {
     pub(crate) coarse_nanos: i64,
 }
 
-/// A look through the folders, directory by directory.
+/// A scan of the folders, directory by directory.
 #[derive(Default)]
 struct Scan {
     directories: Vec<PathBuf>,
-    /// How long their paths are.
+    /// The length of their paths.
     bytes: usize,
     clean: bool,
     started: i64,
     newest_change: i64,
 }
 
-/// What a look through the folders found in the end.
+/// The result of a scan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scanned {
     /// Every file that could be seen and was last changed (`ctime`) by this time was seen, in nanoseconds since 1970.
     pub(crate) until: i64,
-    /// Whether all folders were there and could be read.
+    /// Whether all folders existed and were readable.
     pub(crate) complete: bool,
 }
 
 impl Tree {
-    /// The folders `roots`, looked through every `interval`.
+    /// The folders `roots`, scanned every `interval`.
     pub(crate) fn new(roots: Vec<PathBuf>, interval: Duration, status: Arc<Status>) -> Self {
         let inotify = Inotify::init()
             .inspect_err(|error| {
@@ -91,13 +91,13 @@ impl Tree {
         }
     }
 
-    /// Looks through the folders as soon as possible.
+    /// Scans the folders as soon as possible.
     pub(crate) fn rescan(&mut self) {
         self.due = Instant::now();
     }
 
-    /// Does one step of a look through the folders, if one is due: reads one directory and gives its files to `found`.
-    /// The last step returns what was found.
+    /// Does one step of a scan, if one is due: reads one directory and passes its files to `found`. The last step
+    /// returns what was found.
     pub(crate) fn step(&mut self, found: &mut impl FnMut(PathBuf, &Metadata)) -> Option<Scanned> {
         if self.scan.is_none() {
             if Instant::now() < self.due {
@@ -127,17 +127,17 @@ impl Tree {
         Some(Scanned { until, complete: scan.clean && !missing })
     }
 
-    /// Whether a look through the folders is under way.
+    /// Whether a scan is running.
     pub(crate) fn scanning(&self) -> bool {
         self.scan.is_some()
     }
 
-    /// When there is something to do next if nothing happens.
+    /// When the next step is due if nothing happens.
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Gives what the kernel notified to `found`.
+    /// Passes the files that the kernel notified to `found`.
     pub(crate) fn notified(&mut self, found: &mut impl FnMut(PathBuf, &Metadata)) {
         let Some(mut inotify) = self.inotify.take() else {
             return;
@@ -168,7 +168,7 @@ impl Tree {
         } else if mask.contains(EventMask::IGNORED) {
             self.watched.remove(&watch);
         } else if mask.contains(EventMask::ISDIR) {
-            // A new directory may hold files already, so it is looked through, not only watched.
+            // A new directory may have files already, so it is scanned and not only watched.
             self.rescan();
         } else if let (Some(directory), Some(name)) = (self.watched.get(&watch), name) {
             let path = directory.join(name);
@@ -200,7 +200,7 @@ impl Tree {
     ) -> io::Result<()> {
         let folder = self.folder(directory)?;
         let metadata = folder.metadata()?;
-        // Watched before it is read, so that no file can come between.
+        // Watched before it is read, so that no file is missed in between.
         let watch = self.watch(&folder, directory);
         let before = scan.directories.len();
         for entry in folder.entries()? {
@@ -222,7 +222,7 @@ impl Tree {
         found: &mut impl FnMut(PathBuf, &Metadata),
     ) {
         let path = directory.join(entry.file_name());
-        // What vanishes meanwhile is no file.
+        // An entry may vanish meanwhile.
         let Ok(below) = entry.metadata() else { return };
         if below.is_dir() && scan.bytes + length(&path) > UNREAD_BYTES_MAX {
             scan.clean = false;
@@ -292,7 +292,7 @@ impl Tree {
     fn unwatch(&mut self, watch: WatchDescriptor) {
         self.watched.remove(&watch);
         if let Some(inotify) = &self.inotify {
-            // It may be gone with its directory already.
+            // It may have been deleted with its directory.
             let _ = inotify.watches().remove(watch);
         }
     }
@@ -310,7 +310,7 @@ impl Tree {
         }
     }
 
-    /// Trouble with what is not there any more is over.
+    /// Errors of paths that no longer exist are cleared.
     fn forget_what_is_gone(&mut self) {
         let is_gone = |path: &&PathBuf| {
             let there = std::fs::symlink_metadata(path);
@@ -320,7 +320,7 @@ impl Tree {
         gone.iter().for_each(|path| self.no_complaint(path));
     }
 
-    /// A path is well again.
+    /// A path has no error any more.
     pub(crate) fn no_complaint(&mut self, path: &Path) {
         if self.complaints.remove(path) {
             self.status.well(&path.display().to_string());

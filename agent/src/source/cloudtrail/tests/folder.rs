@@ -54,9 +54,9 @@ fn files_are_read_wherever_and_however_they_appear() {
     assert_eq!(bench.report().files_read, 5);
 }
 
-/// Who may write to a folder of trails does not choose what else the agent reads.
+/// A user who can write to a folder of trails cannot choose what else the agent reads.
 #[test]
-fn links_and_what_is_no_file_are_reported_and_passed_over() {
+fn links_and_special_files_are_reported_and_skipped() {
     let (folder, mut bench) = watched();
     let root = folder.path();
     let elsewhere = tempfile::tempdir().unwrap();
@@ -127,7 +127,7 @@ fn inotify_reports_files_without_a_scan() {
 }
 
 #[test]
-fn a_folder_may_appear_later_and_be_made_anew() {
+fn a_folder_may_appear_later_and_be_recreated() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("not/yet");
     let mut bench = Bench::new(Config {
@@ -147,7 +147,7 @@ fn a_folder_may_appear_later_and_be_made_anew() {
 }
 
 #[test]
-fn the_oldest_files_come_first_in_whatever_folder_they_lie() {
+fn the_oldest_files_come_first_in_any_folder() {
     let (folder, mut bench) = watched();
     for (number, region) in ["us-east-1", "eu-west-1", "ap-east-1", "us-east-1"].into_iter().enumerate() {
         let name = format!("1_CloudTrail_{region}_202611{:02}T0005Z_x.json", number + 1);
@@ -207,7 +207,7 @@ fn a_file_under_an_old_name_is_a_new_file_and_a_renamed_one_is_not() {
     append(&path, &lines(5..8, false));
     append(&moved, &lines(8..9, false));
     bench.expect(0..9);
-    // Emptied in place and written anew, longer than before.
+    // Truncated in place and rewritten, longer than before.
     fs::write(&path, lines(100..120, false)).unwrap();
     bench.expect((0..9).chain(100..120));
     // The time of writing changes, the content does not.
@@ -217,7 +217,7 @@ fn a_file_under_an_old_name_is_a_new_file_and_a_renamed_one_is_not() {
 }
 
 #[test]
-fn killed_at_any_batch_it_goes_on_where_its_store_is() {
+fn after_a_kill_at_any_batch_reading_continues_from_the_store() {
     let (folder, mut bench) = watched();
     let total = BATCH_EVENTS_MAX * 5 + 17;
     fs::write(
@@ -268,7 +268,7 @@ fn a_broken_file_is_quarantined_and_the_others_are_read() {
     reasons.sort();
     assert_eq!(
         reasons[0],
-        "2 of its records are refused, the first: an object is no CloudTrail record, which has eventTime and \
+        "2 of its records are refused, the first: an object is not a CloudTrail record, which has eventTime and \
          eventVersion at byte 12"
     );
     assert_eq!(reasons[1], "it is not JSON at byte 0");
@@ -293,7 +293,7 @@ fn a_record_in_two_files_is_one_event() {
 }
 
 #[test]
-fn a_folder_that_never_comes_does_not_make_the_others_memory_grow() {
+fn a_missing_folder_does_not_grow_the_memory_of_others() {
     let folder = tempfile::tempdir().unwrap();
     let folders = vec![folder.path().to_owned(), "/nonexistent/lapwing".into()];
     let mut bench =
@@ -332,13 +332,13 @@ fn thousands_of_files_are_read_once_in_bounded_memory_of_them() {
     bound(&mut bench);
     bench.expect(0..files);
     assert!(bench.file_rows().len() <= remembered + 1, "{} rows", bench.file_rows().len());
-    // What comes late is new, whatever its date.
+    // A late file is new, for any date.
     fs::write(day(folder.path(), "eu-west-1", 1).join("late.json"), lines(files..files + 1, false)).unwrap();
     bench.expect(0..=files);
 }
 
 #[test]
-fn starting_now_passes_over_what_is_there() {
+fn start_now_skips_existing_files() {
     let folder = tempfile::tempdir().unwrap();
     let old = folder.path().join("old.ndjson");
     fs::write(&old, lines(0..5, false)).unwrap();

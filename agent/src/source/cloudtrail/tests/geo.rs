@@ -53,7 +53,7 @@ fn every_maker_s_form_is_read() {
 }
 
 #[test]
-fn addresses_in_either_form_have_their_place() {
+fn addresses_in_either_form_are_located() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("city.mmdb");
     write_cities(&path);
@@ -91,7 +91,7 @@ fn a_missing_database_is_reported_with_a_hint() {
 }
 
 #[test]
-fn a_database_is_read_again_when_it_changes_and_the_old_one_serves_until_then() {
+fn a_changed_database_is_reloaded_and_the_old_one_serves_until_then() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("city.mmdb");
     let mut geo = Geo::open(Some(&path), None, folder.path());

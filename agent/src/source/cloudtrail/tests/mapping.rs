@@ -1,5 +1,5 @@
 //! Golden tests of the mapping: `mapping/NAME.json` is a record, `mapping/NAME.ecs` its event. `UPDATE_EXPECT=1`
-//! writes the events anew.
+//! rewrites the events.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

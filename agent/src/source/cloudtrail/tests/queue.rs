@@ -22,7 +22,8 @@ fn config(moto: &Moto, url: &str, environment: &[(&str, &str)]) -> QueueConfig {
     );
     let environment =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    // Requests do not wait, for one that is given up when a test stops the source would take a message and hide it.
+    // Requests do not wait, because one that is cancelled when a test stops the source would receive a message and hide
+    // it.
     QueueConfig { environment: Some(environment), poll_secs: Some(0), ..toml::from_str(&text).unwrap() }
 }
 
@@ -54,7 +55,7 @@ fn until_queue(moto: &Moto, bench: &mut Bench, queue: &str, expected: (u64, u64)
 }
 
 #[test]
-fn objects_are_read_however_their_queue_hears_of_them() {
+fn objects_are_read_by_every_kind_of_notification() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     let topic = format!("arn:aws:sns:{REGION}:{ACCOUNT}:new");
     moto.form("sns", "CreateTopic", &[("Name", "new")]);
@@ -93,7 +94,7 @@ fn objects_are_read_however_their_queue_hears_of_them() {
 }
 
 #[test]
-fn a_message_is_deleted_when_its_alerts_are_durable_and_not_before() {
+fn a_message_is_deleted_only_when_its_alerts_are_durable() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     // Long enough to be copied to disk, and for several batches.
     moto.put("logs", "long.json", lines(0..6_000, true));
@@ -114,7 +115,7 @@ fn a_message_is_deleted_when_its_alerts_are_durable_and_not_before() {
 }
 
 #[test]
-fn a_message_stays_hidden_while_it_is_worked_on() {
+fn a_message_stays_hidden_while_it_is_processed() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     moto.put("logs", "a.json", file(0..3));
     moto.send(&queue, &notification("a.json"));
@@ -132,7 +133,7 @@ fn a_message_stays_hidden_while_it_is_worked_on() {
 }
 
 #[test]
-fn what_was_not_durable_is_given_back_and_read_again() {
+fn undurable_messages_are_returned_and_read_again() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     moto.put("logs", "a.json", file(0..300));
     moto.send(&queue, &notification("a.json"));
@@ -141,7 +142,7 @@ fn what_was_not_durable_is_given_back_and_read_again() {
     bench.until("some events", |bench| {
         !bench.held.is_empty() && bench.held.iter().any(|batch| !batch.events.is_empty())
     });
-    // The store never hears of it; at the stop the message goes back at once.
+    // It never reaches the store; at the stop the message is returned at once.
     bench.held.clear();
     bench.stop();
     assert_eq!(moto.messages(&queue), (1, 0));
@@ -242,7 +243,7 @@ fn a_role_is_assumed_with_credentials_of_a_profile() {
 }
 
 #[test]
-fn messages_and_objects_that_are_no_good_are_left_and_the_rest_goes_on() {
+fn invalid_messages_and_objects_are_left_and_the_rest_is_read() {
     let (moto, queue, config) = setup(ALL_ACTIONS);
     let mut broken = gzip(&file(0..50));
     let end = broken.len() - 20;

@@ -102,7 +102,7 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// How long a test waits for what must come. It is never waited out where all is well.
+/// How long a test waits for what must come. It is reached only when a test fails.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The source with a store around it, as the lane and the ledger would drive it.
@@ -137,7 +137,7 @@ impl Bench {
         bench
     }
 
-    /// Kills the source, whatever it was at, and opens it again on what the store holds.
+    /// Kills the source at any point, and reopens it with the store's rows.
     pub(super) fn restart(&mut self) {
         self.source = None;
         self.held.clear();
@@ -171,7 +171,7 @@ impl Bench {
         self.runtime.block_on(ended);
     }
 
-    /// The next batch; its checkpoint goes to the store unless it is held. How many events it had.
+    /// Takes the next batch. Its checkpoint is stored unless it is held. Returns the number of events.
     pub(super) fn step(&mut self) -> usize {
         let batch = self.source().next(Duration::from_millis(50)).unwrap().expect("the source has not ended");
         let length = batch.events.len();
