@@ -1,4 +1,4 @@
-//! What a source reports about itself: interference, a time in which it did not run, lost records. Each becomes an alert.
+//! Reports of a source about itself: interference, a time in which it did not run, lost records. Each becomes an alert.
 
 use lapwing_engine::{Event, Timestamp};
 

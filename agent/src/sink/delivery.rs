@@ -137,7 +137,7 @@ impl Courier {
         self.work_off(&mut round, Some(last)).await.map(drop)
     }
 
-    /// Sends what is in a round. The numbers are acknowledged up to `last`, where they are the spool's.
+    /// Sends a round. If its alerts are from the spool, they are acknowledged up to `last`.
     async fn work_off(&mut self, round: &mut Round, last: Option<i64>) -> Result<End, Stopped> {
         self.look_at_target().await?;
         let mut tries = 0;

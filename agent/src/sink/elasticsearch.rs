@@ -84,8 +84,8 @@ const TEMPLATE_PATTERN: &str = "logs-lapwing.alerts-";
 /// How the template is installed.
 const CURE: &str = "install packaging/elasticsearch/index-template.json";
 
-/// Items that are refused with status 400 although it is not the alert that is wrong: the error's type, and what its
-/// reason begins with. They are retried until the cluster is repaired.
+/// Items that are rejected with status 400 although the alert is valid: the error's type, and what its reason begins
+/// with. They are retried until the cluster is repaired.
 const NOT_THE_ALERT: &[(&str, &str)] = &[
     ("illegal_argument_exception", "no write index is defined"),
     ("illegal_argument_exception", "pipeline with id"),

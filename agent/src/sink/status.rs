@@ -1,4 +1,4 @@
-//! How a sink is doing, for `lapwing status`: written by its task, read by anyone without waiting.
+//! A sink's part of `lapwing status`: written by its task, read by any thread without waiting.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -90,7 +90,8 @@ impl Status {
         }
     }
 
-    /// The sink begins with so many alerts to deliver, when so many had come; `counted` counts those that come.
+    /// The sink begins: how many alerts it has to deliver, and how many had arrived by then; `counted` counts those
+    /// that arrive.
     pub(super) fn begin(&self, (undelivered, arrived): (i64, i64), counted: Arc<AtomicI64>) {
         let at_start = undelivered.saturating_sub(arrived);
         let _ = self.arrivals.set(Arrivals { at_start, counted });

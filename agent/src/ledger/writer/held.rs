@@ -110,7 +110,7 @@ impl Held {
         Some(alert)
     }
 
-    /// The alerts after a number that are to be delivered, as many as fit; always at least one where there is one.
+    /// The alerts after a number that are to be delivered, as many as fit; at least one if there is one.
     pub(super) fn read(&self, after: i64, count_max: usize, bytes_max: usize) -> Vec<Spooled> {
         let mut bytes = 0;
         let wanted = self.numbered().filter(|(number, alert)| *number > after && !alert.local);

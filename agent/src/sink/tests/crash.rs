@@ -1,4 +1,4 @@
-//! The promise of the whole: an agent that is killed at any moment, with an upstream that comes and goes, a
+//! The promise of the whole system: an agent that is killed at any moment, with an upstream that comes and goes, a
 //! spool that overflows and a log that rotates, has every alert of its log upstream in the end, once.
 
 use std::env;

@@ -1,5 +1,5 @@
-//! `_bulk` against servers that speak it, with nginx before them for what they lack, and against answers that
-//! no server here gives on demand.
+//! `_bulk` against real servers, with nginx in front for what they lack, and against answers that no server here gives
+//! on demand.
 
 use serde_json::{Value, json};
 

@@ -141,7 +141,7 @@ fn properties() -> Map<String, Json> {
     root
 }
 
-/// Puts a mapping into its place. Below what is kept as it is nothing has a type.
+/// Puts a mapping into its place. Below an object that is not indexed nothing has a type.
 fn put(properties: &mut Map<String, Json>, parts: &[&str], mapping: Json) {
     match parts {
         [name] => _ = properties.entry(*name).or_insert(mapping),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::aws_host;
 use crate::clock;
 
-/// Where CloudTrail's records come from and what is added to them. Without folders and queues the source is off.
+/// The sources of CloudTrail's records, and their enrichment. Without folders and queues the source is off.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
@@ -48,7 +48,7 @@ impl Default for Config {
     }
 }
 
-/// Where reading begins in a folder that is new.
+/// What happens to files that exist when a folder is first seen.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ReadFrom {

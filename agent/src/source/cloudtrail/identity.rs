@@ -1,4 +1,4 @@
-//! Who called, for which account, and which user or group the call was about: `user.*`, `group.*`, `related.user`.
+//! The caller, the account, and the user or group that the call changed: `user.*`, `group.*`, `related.user`.
 
 use lapwing_engine::{FieldId, Fields, Value, field};
 

@@ -79,7 +79,7 @@ pub(crate) struct CloudTrail {
 /// What is being read.
 struct Document {
     opened: Opened,
-    /// How many of its records were refused, and why the first.
+    /// How many of its records were rejected, and the reason of the first.
     refused: u64,
     refusal: Option<String>,
 }
@@ -153,12 +153,12 @@ impl CloudTrail {
         self.mapper.geo.missing()
     }
 
-    /// Ends when every message of the queues is deleted or given back; to be awaited after the ledger has ended.
+    /// Ends when every message of the queues is deleted or returned. Await it after the ledger has ended.
     pub(crate) fn queues_ended(&mut self) -> impl Future<Output = ()> + Send + 'static {
         self.queues.ended()
     }
 
-    /// Takes what came in, waiting until `until` if nothing did.
+    /// Takes what the inbox has, and waits until `until` if it is empty.
     fn receive(&mut self, until: Option<Instant>) {
         let first = match until {
             None => self.inbox.try_recv(),
@@ -184,7 +184,7 @@ impl CloudTrail {
         }
     }
 
-    /// Opens what is read next: a file and an object in turn, so that neither waits for all of the other.
+    /// Opens what is read next: files and objects alternate, so that neither waits for all of the other.
     fn open_next(&mut self, draft: &mut Draft) -> bool {
         self.folders_turn = !self.folders_turn || self.deliveries.is_empty();
         let opened = match self.folders_turn {

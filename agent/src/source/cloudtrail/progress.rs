@@ -107,8 +107,8 @@ struct Horizon {
     version: u8,
     /// Files last changed by this time.
     all: i64,
-    /// Files last changed by this time whose place in the order of reading is not behind this one: how far a first
-    /// reading of many files has come.
+    /// Files last changed by this time and not after this one in the order of reading: the progress of a first reading
+    /// of many files.
     partly: Option<(i64, ReadOrder)>,
 }
 

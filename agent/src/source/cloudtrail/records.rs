@@ -34,13 +34,13 @@ pub(crate) enum Found {
 pub(crate) const NO_RECORD: &str =
     "an object is not a CloudTrail record, which has eventTime and eventVersion";
 
-/// Why nothing more can be read from a stream.
+/// Why a stream cannot be read further.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {
-    /// It ends too early: it is still being written, or it was cut.
+    /// It ends too early: it is still being written, or it was truncated.
     #[error("{0}")]
     Truncated(String),
-    /// It is broken, and will not mend by growing.
+    /// It is corrupt, and more data will not repair it.
     #[error("{0}")]
     Broken(String),
     /// The device or network failed.
@@ -163,7 +163,7 @@ impl Records {
     }
 }
 
-/// What an error means for the whole stream; `at` is where in what it holds, in bytes.
+/// Converts a reader's error; `at` is its position in the inflated stream, in bytes.
 fn read_error(error: FrameError, at: u64) -> ReadError {
     match error {
         FrameError::Truncated { .. } => ReadError::Truncated(error.to_string()),

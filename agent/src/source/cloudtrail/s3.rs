@@ -52,7 +52,7 @@ impl Read for Body {
     }
 }
 
-/// Why an object is not here.
+/// Why an object cannot be fetched.
 #[derive(Debug)]
 pub(crate) enum FetchError {
     /// It is not in the bucket any more.
