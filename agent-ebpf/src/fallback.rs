@@ -1,8 +1,8 @@
-//! What `process` and `network` watch by tracepoints that BTF describes, by other means, for kernels on which those
-//! are not to be had or are not to be used: the same tracepoints by their names alone, and functions of the kernel that
-//! run beside them, by trampoline and by kprobe.
+//! The hooks of `process` and `network`, attached by other methods than typed tracepoints, for kernels that lack these
+//! or where they must not be used: raw tracepoints, and kernel functions that run next to them, by trampoline and by
+//! kprobe.
 //!
-//! Which of them is attached is the agent's table of hooks to say; of each row it is one.
+//! The agent's table of hooks decides which is attached: one for each row.
 
 use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint};
 use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext};
@@ -18,7 +18,7 @@ pub(crate) fn fork_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A new task is let run, by the one that made it.
+/// A new task is made runnable, by the task that created it.
 ///
 /// match-proto:v2.6.25:kernel/sched/core.c:void wake_up_new_task(struct task_struct *p)
 #[fentry(function = "wake_up_new_task")]
@@ -70,7 +70,7 @@ pub(crate) fn exit_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A task's account is made up when it ends; whether it is the last of its process comes with it.
+/// Accounting of a task at its exit; a parameter has whether it is the last of its process.
 ///
 /// match-proto:v2.6.18:kernel/taskstats.c:void taskstats_exit(struct task_struct *tsk, int group_dead)
 #[fentry(function = "taskstats_exit")]
@@ -95,7 +95,7 @@ pub(crate) fn connect_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A socket is about to get another state.
+/// A socket is about to change its state.
 ///
 /// match-proto:v4.16:net/ipv4/af_inet.c:void inet_sk_state_store(struct sock *sk, int newstate)
 #[fentry(function = "inet_sk_state_store")]
@@ -114,7 +114,7 @@ pub(crate) fn connect_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The state that a socket has.
+/// The state of a socket.
 #[inline(always)]
 fn state(sock: Address) -> u32 {
     u32::from(read(sock, &SOCK_STATE))

@@ -1,8 +1,8 @@
-//! What others do to the agent: signals, tracing, and commands of `bpf(2)` on what it put into the kernel.
+//! Acts on the agent: signals, tracing, and commands of `bpf(2)` on its maps and links.
 //!
-//! Each program looks first whether it is about the agent, by its number on the host ([`AGENT`](crate::layout::AGENT)) or by
-//! the ids of its maps and links, so that the rest of the host costs a comparison and makes no record. What the agent does to
-//! itself makes none either.
+//! Each program first checks whether it concerns the agent, by its pid on the host ([`AGENT`](crate::layout::AGENT)) or
+//! by the ids of its maps and links, so that other processes cost one comparison and no record. The agent's acts on
+//! itself are not recorded.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe, map, raw_tracepoint, tracepoint};
@@ -21,7 +21,7 @@ use crate::task;
 #[map]
 static OBJECTS: HashMap<u64, u8> = HashMap::with_max_entries(OBJECTS_MAX, 0);
 
-/// What signals come to any process in the course of things: of children, terminals and sockets, and to go on.
+/// Signals that any process gets normally: for children, terminals and sockets, and SIGCONT.
 /// match-proto:v2.6.30:include/uapi/asm-generic/signal.h
 const QUIET: u64 = 1 << 17 | 1 << 18 | 1 << 23 | 1 << 28;
 /// `SEND_SIG_PRIV`: the kernel sends it. match-proto:v4.20:include/linux/sched/signal.h
@@ -38,7 +38,7 @@ const SYSCALL_ARGUMENTS: usize = 16;
 /// The offset of the map's descriptor in the attributes of batch commands.
 /// match-proto:v5.6:include/uapi/linux/bpf.h:union bpf_attr
 const BATCH_FD: usize = 36;
-/// How the files of maps and links are called.
+/// The names of the files of maps and links.
 const MAP: u64 = u64::from_le_bytes(*b"bpf-map\0");
 const LINK: u64 = u64::from_le_bytes(*b"bpf_link");
 
@@ -51,7 +51,7 @@ pub(crate) fn signal(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The same by its name alone.
+/// The same as a raw tracepoint.
 #[raw_tracepoint(tracepoint = "signal_generate")]
 pub(crate) fn signal_raw(ctx: RawTracePointContext) -> i32 {
     signaled(ctx.arg(0), ctx.arg(1), ctx.arg(2));
@@ -135,8 +135,8 @@ pub(crate) fn bpf_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The same without either: at the beginning of the call, by the attributes as they are then. Who changes them meanwhile hides
-/// the command, and not what it does.
+/// The same without either: at the beginning of the call, by the attributes as they are then. A caller that changes
+/// them meanwhile hides the command, but not its effect.
 ///
 /// match-proto:v3.18:kernel/bpf/syscall.c:SYSCALL_DEFINE3(bpf, int, cmd, union bpf_attr __user *, uattr, unsigned int, size)
 #[tracepoint]

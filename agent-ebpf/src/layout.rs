@@ -1,6 +1,6 @@
 //! The offsets of fields in this kernel, and how they are read.
 //!
-//! What is read of a member is what its row in the table says ([`As`]).
+//! The row of a member in the table has the type that is read ([`As`]).
 //!
 //! Every read yields zeros and no fault where a pointer is stale or was never one: it is a load that the verifier has
 //! checked ([`Typed`]), or goes through the kernel's checked copy ([`Address`]).
@@ -59,15 +59,15 @@ macro_rules! numbers {
 }
 enumerators!(numbers);
 
-/// Whether `sched_process_exit` says itself that the last thread ends (since 6.16).
+/// Whether `sched_process_exit` has a parameter for the end of the last thread (since 6.16).
 #[unsafe(no_mangle)]
 pub(crate) static EXIT_NAMES_LAST_THREAD: Global<u32> = Global::new(0);
 /// The inode of the namespace whose processes are watched, numbered as they are there; zero for the host's own, which
 /// has them all.
 #[unsafe(no_mangle)]
 pub(crate) static PID_NAMESPACE: Global<u32> = Global::new(0);
-/// The agent's process, as the host numbers it; zero where that is not known. What it does itself is never left out: it tests
-/// by that whether the programs show what happens.
+/// The agent's process, as the host numbers it; zero where that is not known. Its own records are never filtered: the
+/// self-test needs them.
 #[unsafe(no_mangle)]
 pub(crate) static AGENT: Global<u32> = Global::new(0);
 /// How many variables of the environment are wanted.
@@ -150,14 +150,14 @@ impl Base for Address {
     }
 }
 
-/// A structure whose type the verifier knows: what a tracepoint that BTF describes hands over, and what pointers in that
-/// lead to. It is read by plain loads, which yield zeros where they fault; a checked copy costs ten times as much.
+/// A structure whose type the verifier has: the parameters of a typed tracepoint, and what they point to. It is read by
+/// plain loads, which yield zeros where they fault; a checked copy costs ten times as much.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Typed(Address);
 
 impl Typed {
-    /// What a tracepoint that BTF describes hands over as this parameter.
+    /// This parameter of a typed tracepoint.
     #[inline(always)]
     pub(crate) fn parameter(ctx: &BtfTracePointContext, number: usize) -> Self {
         Self(ctx.arg(number))
@@ -184,7 +184,7 @@ impl Base for Typed {
     }
 }
 
-/// What a member becomes that is read as the table says.
+/// The value of a member that is read as its row says.
 pub(crate) trait As<T: Plain> {}
 impl<B: Base> As<B> for Pointer {}
 impl<T: Plain> As<T> for Low<T> {}
@@ -203,7 +203,7 @@ pub(crate) fn read<T: Plain, M: As<T>>(base: impl Base, field: &Member<M>) -> T 
     base.read_at(field.load() as usize)
 }
 
-/// Reads a field that this kernel may not have; `default` where it has not.
+/// Reads a field that this kernel may not have; `default` if it does not.
 #[inline(always)]
 pub(crate) fn read_or<T: Plain, M: As<T>>(base: impl Base, field: &Member<M>, default: T) -> T {
     if has(field) { read(base, field) } else { default }
@@ -235,7 +235,7 @@ impl<const N: usize> Window<N> {
         window
     }
 
-    /// A field; zeros where this kernel does not have it. User space has seen to it that it lies inside.
+    /// A field; zeros where this kernel does not have it. User space has checked that it is inside.
     #[inline(always)]
     pub(crate) fn get<T: Plain, M: As<T>>(&self, field: &Member<M>) -> T {
         let offset = field.load() as usize;
@@ -243,7 +243,7 @@ impl<const N: usize> Window<N> {
             // SAFETY: any bytes make a `T`.
             return unsafe { core::mem::zeroed() };
         }
-        // SAFETY: inside, as was just looked at; the window is aligned like the structure, in which the field is.
+        // SAFETY: inside, as was just checked; the window is aligned like the structure, in which the field is.
         unsafe { self.0.as_ptr().cast::<u8>().add(offset).cast::<T>().read() }
     }
 }

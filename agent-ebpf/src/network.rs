@@ -18,9 +18,9 @@ const TCP_SYN_RECV: u32 = 3;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
-/// A TCP socket changes its state. From closed to "SYN sent" it goes in the process that connects, by
-/// whatever call; its port is chosen only then, so that the next change has it. Back to closed it goes in the context
-/// that handles its last packet.
+/// A TCP socket changes its state. It changes from closed to "SYN sent" in the process that connects, by any call; its
+/// port is chosen after that, so that the next change has it. It changes to closed in the context that handles its last
+/// packet.
 ///
 /// match-proto:v4.16:include/trace/events/sock.h:TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint]
@@ -29,14 +29,14 @@ pub(crate) fn connect(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A TCP socket goes from one state to another.
+/// A TCP socket changes from one state to another.
 #[inline(always)]
 pub(crate) fn state_changed<B: Base>(_ctx: &impl EbpfContext, sock: B, old: u32, new: u32) {
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
         connection(Kind::CONNECT, sock);
         trace!(_ctx, "connect");
     } else if new == TCP_CLOSE {
-        // One that listened, or whose handshake was never finished, was no connection.
+        // A socket that listened, or whose handshake was not finished, was no connection.
         if old != TCP_CLOSE && old != TCP_LISTEN && old != TCP_SYN_RECV {
             closed(sock, old);
         }
@@ -45,11 +45,11 @@ pub(crate) fn state_changed<B: Base>(_ctx: &impl EbpfContext, sock: B, old: u32,
     }
 }
 
-/// The local port of a socket that waits for an answer, or whose answer went unseen: run by user space, with the
-/// socket, its inode and its remote port as they were recorded. The socket may be gone and another may lie in its
-/// place, so these are compared; zero where they differ.
+/// The local port of a socket that waits for an answer, or whose answer was not recorded. User space runs it with the
+/// socket, its inode and its remote port from the record. Another socket may be at the same address by now, so these
+/// are compared; zero if they differ.
 ///
-/// Written without the library's macro, whose programs all return zero: here what is returned is the answer.
+/// Written without the library's macro, whose programs all return zero: this one returns the port.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/port")]
 fn port(ctx: *mut core::ffi::c_void) -> i32 {
@@ -60,7 +60,7 @@ fn port(ctx: *mut core::ffi::c_void) -> i32 {
     if is_same { i32::from(socket::local_port(sock)) } else { 0 }
 }
 
-/// A process takes a connection. What the function returns follows its parameters, of which it had four.
+/// A process takes a connection. The return value follows the function's four parameters.
 ///
 /// match-proto:v4.11:net/ipv4/inet_connection_sock.c:struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)
 #[fexit]
@@ -112,7 +112,7 @@ fn connected(sock: impl Base, state: u32) {
     emit(kind, &mut Connected { header, socket, local_port, remote_port, state, local: [0; 4] });
 }
 
-/// Whether this end connected or accepted is not known here: the destination is the one address or the other.
+/// Whether this end connected or accepted is not known here: either address may be the destination.
 #[inline(always)]
 fn closed(sock: impl Base, state: u32) {
     if !socket::is_tcp(sock) {
@@ -159,7 +159,7 @@ fn connection_of(kind: Kind, sock: impl Base, current: impl Base) {
     if !socket::is_tcp(sock) || !task::is_watched(current) {
         return;
     }
-    // Who accepts is the destination.
+    // For accept, the local address is the destination.
     let destination = usize::from(kind != Kind::ACCEPT);
     if emit::is_filtered(kind, || socket::address_classes(sock)[destination]) {
         return;

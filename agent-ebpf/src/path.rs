@@ -1,6 +1,6 @@
 //! The tail of a record: texts, paths, arguments, appended one after the other.
 //!
-//! Each piece has room of its own, so that a long one, whose length an attacker chooses, takes none from another.
+//! Each piece has its own room: an attacker who chooses a long one cannot displace another.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use lapwing_common::{
@@ -11,7 +11,7 @@ use crate::layout::*;
 use crate::scratch::Scratch;
 use crate::walk;
 
-/// Bytes of arguments that are read at once; a chunk that is not in memory ends the reading.
+/// Bytes of arguments per read; a chunk that is not in memory ends the reading.
 const CHUNK_BYTES: usize = 4096;
 const CHUNK_MASK: usize = 2 * CHUNK_BYTES - 1;
 
@@ -80,7 +80,7 @@ impl Tail {
         pack(self.span(start, self.scratch().walk.mark))
     }
 
-    /// Appends the wanted variables of the process's environment, which lies between two addresses of its own.
+    /// Appends the wanted variables of the process's environment, which is between two addresses of its memory.
     #[inline(never)]
     pub(crate) fn environment(self, from: Address, to: Address) -> u64 {
         let start = self.len();
@@ -109,7 +109,7 @@ impl Tail {
                 mark |= Span::CUT;
                 break;
             }
-            // SAFETY: `CHUNK_MASK` bytes from `end` on are inside the record's room, as was just looked at.
+            // SAFETY: `CHUNK_MASK` bytes from `end` on are inside the record's room, as was just checked.
             let failed = unsafe {
                 bpf_probe_read_user(
                     self.scratch().bytes().add(end).cast(),

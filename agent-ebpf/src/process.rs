@@ -1,4 +1,4 @@
-//! Processes: fork, exec, exit, and what they make of themselves in between.
+//! Processes: fork, exec, exit, and changes of ids and session in between.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_F_RDONLY_PROG;
@@ -26,7 +26,7 @@ const SIGNAL_GROUP_EXIT: u32 = 4;
 /// match-proto:v2.6.30:include/trace/syscall.h:struct syscall_trace_exit
 const SYSCALL_RETURN: usize = 16;
 
-/// A thread or process was made; this runs in the one that made it, before the new one runs.
+/// A thread or process was created; this runs in its creator, before the new one runs.
 ///
 /// match-proto:v2.6.37:include/trace/events/sched.h:TP_PROTO(struct task_struct *parent, struct task_struct *child)
 #[btf_tracepoint]
@@ -35,7 +35,7 @@ pub(crate) fn fork(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A task made another.
+/// A task created another.
 #[inline(always)]
 pub(crate) fn forked<B: Base>(_ctx: &impl EbpfContext, forker: B, child: B) {
     let identity = task::identity(child);
@@ -58,7 +58,7 @@ pub(crate) fn forked<B: Base>(_ctx: &impl EbpfContext, forker: B, child: B) {
     );
 }
 
-/// A process runs another program; this runs in it, when nothing can fail any more and before the program starts.
+/// A process executes a program; this runs in it, after the last step that can fail and before the program starts.
 ///
 /// match-proto:v3.4:include/trace/events/sched.h:TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[btf_tracepoint]
@@ -148,8 +148,8 @@ pub(crate) fn ended<B: Base>(_ctx: &impl EbpfContext, task: B, is_last: Option<b
     }
     let leader: B = read(task, &TASK_LEADER);
     let flags: u32 = read(signal, &SIGNAL_FLAGS);
-    // Both are read before one is chosen. Else the compiler makes one read of a chosen address with a chosen offset, and the
-    // verifiers of 5.10 and 6.1 take the wrong pair for possible.
+    // Both are read before one is chosen. Otherwise the compiler emits one read with a chosen address and a chosen
+    // offset, and the verifiers of 5.10 and 6.1 consider the wrong pair possible.
     let (group_status, own_status) = (read(signal, &SIGNAL_GROUP_EXIT_CODE), read(leader, &TASK_EXIT_CODE));
     let status = if flags & SIGNAL_GROUP_EXIT != 0 { group_status } else { own_status };
     let identity = task::identity(task);
@@ -190,7 +190,7 @@ pub(crate) fn ids_syscall(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// A process begins a session. What the function returns follows its parameters, of which it has none.
+/// A process begins a session. The return value is first, because the function has no parameters.
 ///
 /// match-proto:v4.17:kernel/sys.c:int ksys_setsid(void)
 #[fexit]
@@ -221,7 +221,7 @@ pub(crate) fn session_syscall(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// What a system call returned that has just ended; `None` where it failed.
+/// The return value of a system call that has just ended; `None` if it failed.
 #[inline(always)]
 pub(crate) fn syscall_result(ctx: &TracePointContext) -> Option<i64> {
     // SAFETY: the record of a system call's exit is longer than this.
@@ -229,7 +229,7 @@ pub(crate) fn syscall_result(ctx: &TracePointContext) -> Option<i64> {
     (result >= 0).then_some(result)
 }
 
-/// Credentials replace the task's own. Most of those are of the same ids: capabilities change, keyrings, limits.
+/// Credentials replace the task's own. Most of them keep the ids and change capabilities, keyrings or limits.
 #[inline(always)]
 fn committed(new: Address) {
     let own: Address = read(current(), &TASK_REAL_CRED);
@@ -238,7 +238,7 @@ fn committed(new: Address) {
     }
 }
 
-/// The process is, or is about to be, what these credentials say, or its own where they are none.
+/// Emits the process's state with these credentials, or with its own where there are none.
 #[inline(never)]
 fn changed(kind: Kind, cred: Address) -> u64 {
     let current = current();

@@ -1,7 +1,9 @@
-//! Room for what no stack has room for: one place for each program that builds large records, on each processor.
+//! Memory for records that do not fit on the stack: a slot for each program that builds large records, on each
+//! processor.
 //!
-//! Programs of one kind do not interrupt each other on a processor (the kernel counts what it skips for that as missed),
-//! those of different kinds do: one that builds a large record has a row in [`Builder`], and with it a place of its own.
+//! Programs of one kind do not interrupt each other on a processor (the kernel counts what it skips for that as
+//! missed), those of different kinds do: one that builds a large record has a row in [`Builder`], and with it its own
+//! slot.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
@@ -21,7 +23,7 @@ pub(crate) enum Builder {
 
 const _: () = assert!((Builder::Exec as u32) < BUILDERS, "each builder has a place on each processor");
 
-/// A record that is being built, and how far what is walked for it has come.
+/// A record that is being built, and the state of its walk.
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) record: [u64; RECORD_BYTES_MAX / 8],

@@ -54,7 +54,7 @@ struct Charge {
 /// Whether the record of `len` bytes that the current task causes has to give way. `of` are the bits of its shares' keys; in
 /// its ring so much is `unread` and `free`, and it was read up to `read`. Where it has not, its actors are charged.
 ///
-/// The steps are functions of their own, called one after the other: a program that emits has little of its stack left.
+/// The steps are separate functions, called one after the other, because a program that emits has little stack left.
 #[inline(always)]
 pub(crate) fn gives_way(of: u64, len: u64, unread: u64, free: u64, read: u64) -> bool {
     begin(len, unread, free, read);
@@ -114,8 +114,8 @@ fn over_program(key: u64) -> u64 {
     over(&PROGRAMS, key)
 }
 
-/// Charges an actor, and takes what it holds then from what is free, which leaves what its children may hold. Whether
-/// it would hold more than is free, one or zero; it is not charged then.
+/// Charges an actor, and takes what it holds then from what is free, which leaves what its children may hold. Returns
+/// one, and does not charge it, if it would hold more than is free; else zero.
 #[inline(always)]
 fn over(shares: &LruHashMap<u64, Share>, key: u64) -> u64 {
     let Some(charge) = CHARGES.get_ptr_mut(0) else { return 0 };

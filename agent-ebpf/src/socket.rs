@@ -40,7 +40,7 @@ pub(crate) fn of_file(file: Address) -> Address {
     read(socket, &SOCKET_SK)
 }
 
-/// Whether it speaks IPv4 or IPv6.
+/// Whether its family is IPv4 or IPv6.
 #[inline(always)]
 pub(crate) fn is_internet(sock: Address) -> bool {
     matches!(read(sock, &SOCK_FAMILY), AF_INET | AF_INET6)
@@ -95,7 +95,7 @@ fn packed_reaches<B: Base>(sock: B) -> u64 {
     bit(local) << 32 | bit(remote)
 }
 
-/// Both ends of the socket; where it speaks IPv4 over an IPv6 socket, the ends of IPv4.
+/// Both ends of the socket; for IPv4 over an IPv6 socket, the IPv4 ends.
 #[inline(always)]
 pub(crate) fn ends<B: Base>(sock: B) -> Socket {
     let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);
@@ -119,7 +119,7 @@ pub(crate) fn ends<B: Base>(sock: B) -> Socket {
     }
 }
 
-/// A socket and whom it is about to send to, who need not be the one that it is connected to.
+/// A socket with the destination of a datagram, which may differ from the one that it is connected to.
 #[inline(always)]
 pub(crate) fn toward(
     sock: Address,
@@ -148,7 +148,7 @@ pub(crate) fn toward(
     }
 }
 
-/// Bytes of data that went out, each counted once, and that came in.
+/// Bytes of data that were sent, each counted once, and received.
 #[inline(always)]
 pub(crate) fn bytes(sock: impl Base) -> [u64; 2] {
     let flags = read_or(sock, &SOCK_FLAGS, 0);
@@ -175,7 +175,7 @@ pub(crate) fn remote_port(sock: impl Base) -> u16 {
     u16::from_be(read(sock, &SOCK_DPORT))
 }
 
-/// The number by which file descriptors name the socket; zero where it has none.
+/// The socket's inode number; zero if it has none.
 #[inline(always)]
 pub(crate) fn inode<B: Base>(sock: B) -> u64 {
     let socket: B = read(sock, &SOCK_SOCKET);

@@ -17,7 +17,7 @@ const USER_NAMESPACES_MAX: usize = 34;
 /// Maximum depth of the agent's PID namespace below the host's.
 const LEVELS_MAX: usize = 4;
 
-/// Who the task is. Its numbers are zero where it is not in the namespace that is watched.
+/// The task's ids; zero if it is not in the namespace that is watched.
 #[inline(always)]
 pub(crate) fn identity<B: Base>(task: B) -> Task {
     let (leader, parent): (B, B) = (read(task, &TASK_LEADER), read(task, &TASK_PARENT));
@@ -55,7 +55,7 @@ fn is_whole_host() -> bool {
     PID_NAMESPACE.load() == 0
 }
 
-/// What a `struct pid` is in the namespace that is watched; zero where it is nothing there.
+/// The number of a `struct pid` in the namespace that is watched; zero if it has none there.
 #[inline(never)]
 fn number(pid: Address) -> u32 {
     let watched = PID_NAMESPACE.load();
@@ -135,15 +135,15 @@ fn owner<B: Base>(cred: B) -> u32 {
     user
 }
 
-/// What the task's process is at this moment, by its own credentials: what the kernel lets it act as for the length of
-/// one call is no change.
+/// The state of the task's process, by its own credentials: credentials that the kernel overrides for one call are no
+/// change.
 #[inline(always)]
 pub(crate) fn own_state<B: Base>(task: B) -> State {
     let cred: B = read(task, &TASK_REAL_CRED);
     state(task, cred)
 }
 
-/// What the task's process is with these credentials.
+/// The state of the task's process with these credentials.
 #[inline(always)]
 pub(crate) fn state<B: Base>(task: B, cred: B) -> State {
     let [uid, gid, suid, sgid, euid, egid] = ids(cred);
@@ -171,7 +171,7 @@ pub(crate) fn place<B: Base>(task: B) -> ProcessContext {
     let signal: B = read(task, &TASK_SIGNAL);
     let pid: B = read(task, &TASK_THREAD_PID);
     let level: u32 = read(pid, &PID_LEVEL);
-    // Which of them is known only when the program runs, so that the verifier does not know the type there.
+    // Which of them is decided when the program runs, so the verifier has no type there.
     let upid = at(pid.address(), &PID_NUMBERS).wrapping_add(level as usize * UPID_BYTES);
     ProcessContext {
         pgid: group(signal, &PIDTYPE_PGID),

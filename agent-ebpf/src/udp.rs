@@ -21,12 +21,12 @@ use crate::{task, trace};
 /// `IPPROTO_UDP` and `IPPROTO_UDPLITE`.
 const UDP: u32 = 17;
 const UDP_LITE: u32 = IPPROTO_UDPLITE as u32;
-/// The programs' only answer: the kernel may go on.
+/// The programs' only return value: the kernel continues.
 const GO_ON: i32 = 1;
 /// How long a process's destination is not reported again.
 const SILENCE_NANOS: u64 = 10_000_000_000;
 
-/// A process and whom it sends to.
+/// A process and a destination.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Flow {
@@ -85,7 +85,8 @@ pub(crate) fn udp_sendmsg6(ctx: SockAddrContext) -> i32 {
     GO_ON
 }
 
-/// A socket of datagrams was connected: from where it sends is known. Calls of 32-bit programs and of io_uring end elsewhere.
+/// A datagram socket was connected: its source address is known. Calls of 32-bit programs and of io_uring end
+/// elsewhere.
 ///
 /// match-proto:v2.6.28:net/socket.c:SYSCALL_DEFINE3(connect, int, fd, struct sockaddr __user *, uservaddr, int, addrlen)
 #[tracepoint]
@@ -106,7 +107,7 @@ fn connecting(ctx: &SockAddrContext) {
     let _ = CONNECTING.insert(bpf_get_current_pid_tgid(), sock(ctx) as u64, 0);
 }
 
-/// Whether a record was made of it.
+/// Whether it was recorded.
 #[inline(always)]
 fn sends_ipv4(ctx: &SockAddrContext) -> bool {
     // SAFETY: the kernel hands a context over that lives as long as the program runs.
@@ -165,14 +166,14 @@ fn report(sock: Address, family: u16, mut flow: Flow) -> bool {
     let state = task::own_state(current);
     let is_written = emit(Kind::DATAGRAM, &mut Connection { header, task, state, socket });
     if is_written {
-        // Only now: a record that was lost must be reported the next time.
+        // Set after the record was written: a lost one must be reported the next time.
         let _ = FLOWS.insert(flow, now, 0);
     }
     is_written
 }
 
-/// The socket's address as a number. The verifier knows what lies in the context for a socket, with which nothing may be
-/// calculated; of what is copied it knows nothing.
+/// The socket's address as a number. The verifier has the type of the socket in the context, and refuses arithmetic
+/// with it; a copy has no type.
 #[inline(always)]
 fn sock(ctx: &SockAddrContext) -> Address {
     // SAFETY: the context has a socket in all four programs.

@@ -1,14 +1,14 @@
 //! Walks of unknown length: up a path, up the control groups, along an environment.
 //!
 //! A verifier follows every round of a loop, and a path of 4 KiB may have 2,048 names. Here one step is a function with
-//! external linkage, which the verifier looks at once and by itself: of a round of the loop only a call is left. What
-//! the steps share is in the place of [`Scratch`] whose number they are given, for such a function takes numbers only.
+//! external linkage, which the verifier checks once and separately: a round of the loop is then only a call. What the
+//! steps share is in the place of [`Scratch`] whose number they are given, for such a function takes numbers only.
 //!
 //! A path is walked from its last name up, and its names are written in that order: user space turns it around. It ends
-//! at the root of the process's mount namespace, not at its `chroot`: in a container this gives the path that people
-//! there know, and no process can pass for `/usr/bin/curl` by a `chroot` into a folder it prepared. Where it ends elsewhere,
-//! at a mount that is attached nowhere or in another namespace, it is marked. Names for which there is no room are left
-//! out, but for the upmost, and the path is marked.
+//! at the root of the process's mount namespace, not at its `chroot`: in a container this gives the path as seen there,
+//! and no process can pass for `/usr/bin/curl` by a `chroot` into a folder it prepared. Where it ends elsewhere, at a
+//! mount that is attached nowhere or in another namespace, it is marked. Names for which there is no room are dropped,
+//! except the topmost, and the path is marked.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str};
 use aya_ebpf::macros::map;
@@ -22,21 +22,20 @@ use lapwing_common::{
 use crate::layout::*;
 use crate::scratch::{self, Scratch};
 
-/// Steps between two looks at whether a walk is over, and how many of those looks there are: their product is the
-/// longest walk.
+/// Steps between two checks for the end of a walk, and the number of checks: their product is the longest walk.
 const ROUND: usize = 128;
 const ROUNDS: usize = 128;
 const _: () = assert!(ROUND * ROUNDS == lapwing_common::STEPS_MAX);
-/// What steps return: whether there is more.
+/// The return values of steps: whether there is more.
 const MORE: u64 = 0;
 const OVER: u64 = 1;
 /// Addresses from here on are the kernel's errors. match-proto:v2.6.12:include/linux/err.h:MAX_ERRNO
 const ERRORS: u64 = u64::MAX - 4094;
-/// What numbers a mount namespace that is no process's: zero, and since 6.18 `MNT_NS_ANON_INO`.
+/// The numbers of a mount namespace that belongs to no process: zero, and since 6.18 `MNT_NS_ANON_INO`.
 const ANONYMOUS_NAMESPACES: [u32; 2] = [0, 0xEFFF_FFF7];
 
-/// The first four bytes of the variables that are wanted, up to their equals sign: few others begin so, and those are
-/// user space's to leave out.
+/// The first four bytes of the variables that are wanted, up to their equals sign: few others begin so, and user space
+/// drops these.
 #[map]
 static BEGINNINGS: HashMap<u32, u8> = HashMap::with_max_entries(WANTED_MAX, 0);
 
@@ -89,7 +88,7 @@ impl Walk {
     }
 }
 
-/// Makes a function that takes as many steps as are needed, and one with external linkage that takes some.
+/// Defines a function that takes as many steps as are needed, and one with external linkage that takes some.
 macro_rules! walk {
     ($(#[$doc:meta])* $walk:ident, $round:ident, $step:ident: $take:ident) => {
         $(#[$doc])*
@@ -226,7 +225,7 @@ fn along_environment(scratch: &mut Scratch) -> u64 {
     if end > PATHS_BYTES_MAX - VARIABLE_BYTES_MAX {
         return OVER;
     }
-    // SAFETY: `VARIABLE_BYTES_MAX` bytes from `end` on are inside the record's room, as was just looked at.
+    // SAFETY: `VARIABLE_BYTES_MAX` bytes from `end` on are inside the record's room, as was just checked.
     let (took, beginning) = unsafe {
         let room = scratch.bytes().add(end);
         let took = bpf_probe_read_user_str(room.cast(), VARIABLE_BYTES_MAX as u32, from.cast());
@@ -267,7 +266,7 @@ impl Scratch {
         if end > PATHS_BYTES_MAX - TEXT_BYTES_MAX {
             return false;
         }
-        // SAFETY: `TEXT_BYTES_MAX` bytes from `end` on are inside the record's room, as was just looked at.
+        // SAFETY: `TEXT_BYTES_MAX` bytes from `end` on are inside the record's room, as was just checked.
         let took = unsafe {
             bpf_probe_read_kernel_str(self.bytes().add(end).cast(), TEXT_BYTES_MAX as u32, text.cast())
         };
@@ -283,7 +282,7 @@ impl Scratch {
     fn put_gap(&mut self) {
         let end = self.len();
         if end < PATHS_BYTES_MAX {
-            // SAFETY: a byte at `end` is inside the record's room, as was just looked at.
+            // SAFETY: a byte at `end` is inside the record's room, as was just checked.
             unsafe { self.bytes().add(end).write(0) };
             self.set(end + 1);
         }

@@ -1,8 +1,8 @@
-//! The wire: what the kernel programs hand to user space, and what user space hands to them when it loads them.
+//! The wire: what the kernel programs send to user space, and what user space sets when it loads them.
 //!
 //! A record is a [`Header`], the fixed part of its kind, and for some kinds a tail of variable length whose pieces the
-//! fixed part names by [`Span`]s. Every field has an explicit width and a place that no compiler chooses: no `bool`,
-//! no enum, no hidden padding. Numbers of kinds are never reused. It knows neither ECS nor how a record comes about.
+//! fixed part names by [`Span`]s. Every field has an explicit width and offset: no `bool`, no enum, no hidden padding.
+//! Numbers of kinds are never reused. It has neither ECS nor the code that fills a record.
 #![no_std]
 
 mod kind;

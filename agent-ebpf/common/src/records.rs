@@ -36,7 +36,7 @@ wire! {
         reserved: u32,
     }
 
-    /// Who did it.
+    /// The task that caused it.
     Task: 48 {
         /// The process: the thread group's id in the initial namespace.
         pid: u32,
@@ -54,7 +54,7 @@ wire! {
         comm: [u8; 16],
     }
 
-    /// What it may do.
+    /// Its ids and capabilities.
     Credentials: 56 {
         /// Real user id.
         uid: u32,
@@ -82,7 +82,7 @@ wire! {
         permitted: u64,
     }
 
-    /// Where it runs.
+    /// Its process group, session, terminal, namespaces and control group.
     ProcessContext: 56 {
         /// The process group.
         pgid: u32,
@@ -98,8 +98,8 @@ wire! {
         cgroup: u64,
     }
 
-    /// What a process can make of itself without running another program. It is in every record about a process, so
-    /// that a change which no hook showed is known with the next thing that the process does.
+    /// What a process can change without executing a program. It is in every record about a process, so that a change
+    /// which no hook recorded is found with the process's next record.
     State: 64 {
         /// Real user id.
         uid: u32,
@@ -150,7 +150,7 @@ wire! {
         device: u32,
     }
 
-    /// What names a file, and what changes when it is written to.
+    /// A file's identity, and what changes when it is written to.
     File: 40 {
         /// The inode's number; zero where there is no file.
         inode: u64,
@@ -317,14 +317,14 @@ wire! {
         reserved: u32,
     }
 
-    /// What stays in the kernel because no rule that is loaded can match it. All zero lets everything through.
+    /// What the kernel filters because no loaded rule can match it. All zero: nothing.
     Filter: 64 {
         /// By [`Kind::slot`], the classes of destinations whose records are not made, a bit each ([`Reach::bit`](crate::Reach::bit)). Used
         /// only for records about connections.
         dropped: [u32; SLOTS],
     }
 
-    /// What became of a socket that connects.
+    /// The result of a connect.
     Connected: 56 {
         /// [`Kind::CONNECTED`].
         header: Header,
@@ -334,7 +334,7 @@ wire! {
         local_port: u16,
         /// The remote port.
         remote_port: u16,
-        /// The state it went to: 1 established; zero for a socket of datagrams.
+        /// Its new state: 1 established; zero for a datagram socket.
         state: u32,
         /// Of a socket of datagrams, its address, as in [`Socket::local`]; else zero.
         local: [u32; 4],
@@ -345,7 +345,7 @@ impl Filter {
     /// Lets everything through.
     pub const NONE: Self = Self { dropped: [0; SLOTS] };
 
-    /// Whether records of this kind stay in the kernel where the destination is of one of these classes, a bit each.
+    /// Whether records of this kind are filtered if the destination is of one of these classes, a bit each.
     #[inline(always)]
     #[must_use]
     pub fn drops(&self, kind: Kind, address_classes: u32) -> bool {
@@ -365,8 +365,8 @@ impl Span {
     pub const ANONYMOUS: u32 = 1 << 29;
     /// A part could not be read from memory.
     pub const UNREADABLE: u32 = 1 << 28;
-    /// The file lies in the upper layer of an overlay: it was written after what lies below was put together, in a
-    /// container since it runs.
+    /// The file lies in the upper layer of an overlay: it was written after the lower layers were built, in a container
+    /// since its start.
     pub const UPPER: u32 = 1 << 27;
     /// The path ends at a mount that is attached nowhere: what it says holds from the root of its file system.
     pub const DETACHED: u32 = 1 << 26;
