@@ -1,5 +1,5 @@
-//! Where the fields of kernel structures lie, and what numbers kernel enumerators are: two tables, resolved against the
-//! running kernel's BTF when the programs are loaded.
+//! The offsets of kernel fields, and the numbers of kernel enumerators: two tables, resolved against the running
+//! kernel's BTF when the programs are loaded.
 //!
 //! Each row is a read-only global of the kernel programs. User space looks its path up and sets it; the verifier then
 //! sees a constant. A row of [`layout!`](crate::layout!) says what is read there, too, as a type ([`Reads`]): the programs

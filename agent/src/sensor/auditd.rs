@@ -35,7 +35,7 @@ pub(crate) fn of(event: &Arc<Event>) -> Option<Arc<Event>> {
     Some(Arc::new(view))
 }
 
-/// What such events hold, of a kind that the sensor makes.
+/// The kind of such events, for a kind of the sensor.
 pub(super) fn kind(kind: &EventKind) -> Option<EventKind> {
     let action = Action::of(&kind.name)?.auditd?;
     Some(kind.renamed(action, &fixed(action), USERS.map(|(id, _)| id)))

@@ -1,5 +1,6 @@
-//! A reader of BTF, the kernel's description of its own types: where a member lies and what it is, how many parameters a
-//! function has, what number an enumerator is. It borrows the bytes and keeps one number a type, and is gone after the start.
+//! A reader of BTF, the kernel's description of its own types: the offset and type of a member, the number of a
+//! function's parameters, the value of an enumerator. It borrows the bytes, keeps one number per type, and is dropped
+//! after the start.
 //!
 //! The format is documented in the kernel's `Documentation/bpf/btf.rst`. Bytes that are no BTF, or are cut, yield an
 //! error or nothing, and never a panic.

@@ -17,7 +17,7 @@ use super::{clock, own, script, touched};
 use crate::action::UDP;
 
 impl Sensor {
-    /// Takes what is in the rings. The signal that stops the agent is left to the next run before its record is taken.
+    /// Reads the rings. A signal that stops the agent is stored for the next run before its record is taken.
     pub(super) fn drain(&mut self) {
         let (agent, fds_stored, stop_signal) = (self.agent, self.fds_stored, &mut self.stop_signal);
         self.ring.drain(|signal| {

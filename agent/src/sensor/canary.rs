@@ -69,9 +69,9 @@ struct Child {
 pub(crate) struct CanaryCounts {
     /// Flights.
     pub(crate) flights: u64,
-    /// Flights of which a hook showed nothing, or something else.
+    /// Flights that a hook did not record, or recorded wrongly.
     pub(crate) failed: u64,
-    /// Records of them, of which no events were made.
+    /// Their records, for which no events were built.
     pub(crate) records: u64,
 }
 
@@ -99,20 +99,20 @@ impl Canary {
         canary
     }
 
-    /// Does it all once more, as though nothing had been seen yet.
+    /// Flies again, and forgets what was recorded.
     pub(super) fn fly_again(&mut self) {
         self.begin();
         self.flight = fly();
         self.until = clock::now();
     }
 
-    /// Forgets what was seen, so that the same records can be shown again.
+    /// Forgets what was recorded, so that the same records can be checked again.
     pub(super) fn rewind(&mut self) {
         self.children.clear();
         self.records.clear();
     }
 
-    /// Whether a record comes from the canary. It is then noted, and no event is made of it.
+    /// Whether a record comes from the canary. It is then counted, and no event is built.
     pub(super) fn takes(&mut self, bytes: &[u8], record: &Record<'_>) -> bool {
         let time = record.header().time;
         if time > self.until || self.own.is_none() {
@@ -136,9 +136,9 @@ impl Canary {
         self.counts.records += 1;
     }
 
-    /// Begins a flight from time to time, on a thread of its own, and says once what each hook showed of it. Nothing here
-    /// waits. Hooks that are `untestable` are not checked, for the kernel leaves out what they would show; nor is anything where
-    /// records were lost since a time, as `has_lost` knows.
+    /// Begins a flight from time to time, on a thread of its own, and says once what each hook showed of it. Nothing
+    /// here waits. Hooks that are `untestable` are not checked, because the kernel filters their records; nothing is
+    /// checked if records were lost since a time (`has_lost`).
     pub(super) fn turn(
         &mut self,
         now: u64,
@@ -239,7 +239,7 @@ impl Canary {
         sure
     }
 
-    /// Takes in whether a hook failed. Whether that is to be reported.
+    /// Takes in a hook's result. Returns whether to report it.
     fn is_sure(&mut self, name: &str, has_failed: bool) -> bool {
         let from = self.from;
         let Some((failed, good)) = place(name).and_then(|place| self.hooks.get_mut(place)) else {

@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-/// Digits of an id that a runtime makes up.
+/// Digits of an id that a runtime generates.
 const ID_DIGITS: usize = 64;
 /// Digits of a pod's id, without hyphens; a static pod's has none.
 const POD_DIGITS: usize = 32;

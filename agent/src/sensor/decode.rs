@@ -149,7 +149,7 @@ impl Decoder {
         self.network_event(about, table, key, &record.socket, own)
     }
 
-    /// A connection is over that a process made or accepted.
+    /// A connection that a process made or accepted has ended.
     pub(super) fn disconnect(&mut self, table: &Table, owner: Owner, record: &Closed) -> Option<Event> {
         let socket = &record.socket;
         let mut own = ends(socket, socket.local_port, owner.is_acceptor);

@@ -12,8 +12,8 @@ use super::record::ExecRecord;
 const BEGINNING_BYTES: usize = 4;
 /// The value of a variable that may be in the part of an environment that was not read.
 const UNREAD: &str = "(not read)";
-/// The ones that Elastic's rules ask for, and their like: what makes a program load other code than its own, what
-/// keeps a shell from remembering, and by whom connections go.
+/// Those that Elastic's rules use, and similar ones: what makes a program load other code than its own, what keeps a
+/// shell from remembering, and by whom connections go.
 const DEFAULT: [&str; 15] = [
     "ALL_PROXY",
     "GLIBC_TUNABLES",
@@ -38,7 +38,7 @@ const DEFAULT: [&str; 15] = [
 pub(crate) struct Wanted {
     /// Their names, each of three bytes at least and without an equals sign.
     names: BTreeSet<SmolStr>,
-    /// How names begin that rules leave open, each of [`BEGINNING_BYTES`] at least.
+    /// Prefixes of names that rules leave open, each of at least [`BEGINNING_BYTES`].
     beginnings: BTreeSet<SmolStr>,
 }
 

@@ -13,8 +13,7 @@ use super::hook::{HOOKS, HookReport, HookState};
 use super::{Sensor, auditd, event_filter};
 use crate::action::{UDP, record_name};
 
-/// What can be left in the kernel where these rules are shown the events, the second ones in auditd's words, with hooks
-/// attached like these.
+/// The filter for these rules and hooks. The second rules get the events in auditd's words.
 pub(crate) fn filter_for(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filter {
     decode::filter_for(&audiences(rules), hooks)
 }
@@ -55,8 +54,8 @@ pub(crate) fn auditd_kinds(kinds: &[EventKind]) -> Vec<EventKind> {
 }
 
 impl Sensor {
-    /// From now on leaves in the kernel what none of these rules can match, of which the second are shown the events in
-    /// auditd's words; and of what must come all the same makes no events that none can match.
+    /// From now on filters in the kernel what none of these rules can match, and builds no events that none can match
+    /// from the other records. The second rules get the events in auditd's words.
     pub(crate) fn set_rules(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
         let filter = filter_for(rules, &self.hooks);
         let unmatchable = decode::unmatchable(&audiences(rules));
@@ -85,8 +84,8 @@ impl Sensor {
         self.owners.keep(|reach| !filter.drops(Kind::CLOSED, reach.bit()));
     }
 
-    /// Hooks of which the kernel leaves out what the canary does: what the agent does passes the filter only where it is known by
-    /// its number.
+    /// Hooks whose canary records the kernel filters: the agent's own records pass the filter only where its host pid
+    /// is known.
     pub(super) fn untestable(&self) -> Vec<&'static str> {
         let is_filtered =
             |kind: &Kind| self.is_inner && self.filter.now().drops(*kind, Reach::Loopback.bit());

@@ -1,8 +1,8 @@
-//! Control groups by their ids: the one owner of what is known of them.
+//! Control groups by their ids: their only owner.
 //!
 //! The kernel side sends a group's path with each program that starts in it, until the group's id is in a map that is
-//! written here: what is kept is in it, and what is given up for room is taken out, so that it is sent again. A group of
-//! which nothing is known when a process in it forks or connects is looked up by its id, which is its file handle.
+//! written here: known groups are in it, and evicted ones are removed, so that they are sent again. An unknown group is
+//! looked up by its id, which is its file handle, when a process in it forks or connects.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use super::hierarchy;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
-/// Most bytes that paths of groups take; who may make groups chooses paths of up to 5 KiB.
+/// Most bytes of the paths of groups; a user who may create groups chooses paths of up to 5 KiB.
 const GROUPS_BYTES_MAX: usize = 1024 * 1024;
 /// What a group takes beside its path.
 const GROUP_BYTES: usize = 176;
@@ -27,7 +27,7 @@ const FILEID_KERNFS: i32 = 0xfe;
 #[derive(Default)]
 pub(super) struct Groups {
     groups: HashMap<u64, Group>,
-    /// Their ids, the one that goes next first, if it was not used meanwhile.
+    /// Their ids in the order of eviction, unless used since.
     turn: VecDeque<u64>,
     bytes: usize,
     evicted: u64,

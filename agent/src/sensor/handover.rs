@@ -1,13 +1,13 @@
 //! Handover: what one run of the sensor stores for the next, so that a restart or an upgrade loses no event.
 //!
-//! The service manager keeps descriptors for a service while it starts it again (systemd's file descriptor store). It is
-//! given those of all that is attached, and of the rings: the programs of a run go on recording when it has ended. The next
-//! run attaches programs of its own, reads what the rings of the one before hold up to that moment, and lets go of them.
-//! So another version may watch by other programs; the wire alone must be the same. Where the service is
-//! stopped for good, the manager closes what it keeps, and the programs are gone with that.
+//! The service manager keeps descriptors for a service while it starts it again (systemd's file descriptor store). It
+//! stores those of all links and rings: the programs of a run continue to record after its end. The next run attaches
+//! its own programs, reads the rings of the previous run up to that moment, and releases them. So another version may
+//! have other programs; only the wire must be the same. When the service is stopped, the manager closes the
+//! descriptors, and the programs end.
 //!
-//! A run that ends in order leaves what it knows too. One that was killed leaves the rings alone: what it had read and not
-//! evaluated is missing then, and is reported as downtime.
+//! A run that ends in order also stores its state. A run that was killed leaves only the rings: what it had read and
+//! not evaluated is lost, and is reported as downtime.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, Write as _};
@@ -28,20 +28,20 @@ use super::owner::Owner;
 use super::process::{Key, Saved};
 use super::ring::Ring;
 
-/// What descriptors are of, as their names begin.
+/// Prefixes of the names of descriptors.
 const LINK: &str = "link";
 const RECORDS: &str = "records";
 const CONNECTIONS: &str = "connections";
 const COUNTS: &str = "counts";
 const STATE: &str = "state";
 const STOP: &str = "stop";
-/// The version of what is in it; a reader refuses any other.
+/// The version of the state; a reader refuses any other.
 const STATE_VERSION: u32 = 2;
-/// Most bytes of it. The process table is bounded by less, and the connections by their number.
+/// Maximum size of the state in bytes. The process table is bounded by less, and the connections by their number.
 pub(super) const STATE_BYTES_MAX: u64 = 16 << 20;
 /// Where the service manager listens; without it there is none.
 const MANAGER: &str = "NOTIFY_SOCKET";
-/// What links of programs and perf events are called below `/proc/self/fd`.
+/// The names of links and perf events below `/proc/self/fd`.
 const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
 
 /// The descriptors that the service manager has stored for the previous run, by name; nothing where there is no manager.
@@ -69,7 +69,7 @@ impl StoredFds {
         Self(None)
     }
 
-    /// Whether there is a manager to leave something with. It may still keep nothing.
+    /// Whether there is a service manager. Its store may still refuse descriptors.
     pub(super) fn has_manager(&self) -> bool {
         self.0.is_some()
     }
@@ -97,7 +97,7 @@ pub(super) struct Inherited {
     pub(super) ring: Ring,
     /// Its state at its end; nothing if it was killed.
     pub(super) state: Option<HandoverState>,
-    /// That it was stopped by a signal, whose record it had read, where it did not go on.
+    /// The signal that stopped it, if it had read the record and did not run again.
     pub(super) stop: Option<Touched>,
     /// What was lost since its end, by [`Kind::slot`](lapwing_common::Kind::slot), as far as that is known.
     pub(super) lost: [u64; SLOTS],
@@ -164,7 +164,7 @@ impl Inherited {
         })
     }
 
-    /// Goes no further, now that others record what happens: what is in its rings is all that it has left.
+    /// Detaches the previous run's programs, now that this run's programs record. Only its rings are left to read.
     pub(super) fn close(&mut self) {
         self.links.clear();
         self.ring.close();
@@ -210,7 +210,7 @@ pub(super) fn give_links() {
 #[expect(unsafe_code, reason = "descriptors of the service manager arrive as numbers")]
 fn keep_links() -> Result<()> {
     let links = links()?;
-    // SAFETY: they stay open as long as the programs are attached, and this is before they are let go of.
+    // SAFETY: they stay open as long as the programs are attached, which end later.
     let links: Vec<_> = links.into_iter().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
     keep(LINK, &links)
 }
@@ -275,7 +275,7 @@ pub(super) fn links() -> Result<Vec<i32>> {
     let mut links = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").context("/proc/self/fd")? {
         let entry = entry?;
-        // The one by which this folder is read is gone in the end.
+        // The descriptor by which this folder is read is closed at the end.
         let Ok(place) = fs::read_link(entry.path()) else { continue };
         if LINKS.iter().any(|link| place.as_os_str() == *link) {
             links.extend(entry.file_name().to_str().and_then(|number| number.parse::<i32>().ok()));
@@ -285,12 +285,12 @@ pub(super) fn links() -> Result<Vec<i32>> {
     Ok(links)
 }
 
-/// These never become readable in a way that matters, so the manager must not poll them.
+/// Their readability has no meaning, so the manager must not poll them.
 const UNPOLLED: NotifyState<'_> = NotifyState::Custom("FDPOLL=0");
 
-/// What a descriptor of this run is called.
+/// The name of a descriptor of this run.
 fn name(what: &str) -> String {
-    // A number alone is another process's a moment later.
+    // A pid alone may be reused.
     let start = own::start().unwrap_or_default();
     format!("{what}-{VERSION}-{}-{start}", std::process::id())
 }
@@ -312,7 +312,7 @@ fn forget(names: &[String]) {
     }
 }
 
-/// What a descriptor is of, the version of the wire, and the process that gave it.
+/// The kind of a descriptor, the version of the wire, and the process that stored it.
 fn parse(name: &str) -> Option<(&str, u16, Key)> {
     let mut parts = name.splitn(4, '-');
     let (what, version, pid, start) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

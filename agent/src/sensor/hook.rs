@@ -1,4 +1,4 @@
-//! The hooks: a table of what is watched and by which programs, the choice among them, and what became of it.
+//! The hooks: a table of what is watched and by which programs, how one is chosen, and the result.
 //!
 //! Each row has alternatives in the order in which they are tried. Tracepoints that BTF describes come first: every
 //! supported kernel has them, with kprobes off, trampolines off and under lockdown, and they need no perf event. The
@@ -44,7 +44,7 @@ const SET_IDS: [&str; 6] = [
     "sys_exit_setresuid",
     "sys_exit_setresgid",
 ];
-/// What a method does not see, by its name. The kernel's tracing leaves out calls of 32-bit programs.
+/// What a method misses, by its name. The kernel's tracing skips calls of 32-bit programs.
 const UNSEEN: [(&str, &str); 7] = [
     ("tracepoint/sys_exit_accept4", "not seen: accept by 32-bit programs and by io_uring"),
     ("tracepoint/sys_exit_setuid", "not seen at once: changes of 32-bit programs"),

@@ -158,7 +158,7 @@ impl Image {
         }
     }
 
-    /// What is left where the record of its start was lost and the process is gone: the thread's name.
+    /// If the record of its start was lost and the process has ended: only the thread's name.
     pub(super) fn unknown(comm: SmolStr) -> Self {
         Self {
             executable: SmolStr::default(),
@@ -229,7 +229,7 @@ impl Image {
         16 + size_of::<Self>() + self.args.heap_bytes() + texts.chain(values).sum::<usize>()
     }
 
-    /// Puts together what is not saved of it, for it is made of the rest.
+    /// Derives the parts that are not saved.
     pub(super) fn complete(mut self) -> Self {
         self.command_line = command_line(&self.args);
         self.commands_from = commands_from(&self.name, &self.args);
@@ -284,7 +284,7 @@ pub(super) fn comm(bytes: &[u8; 16]) -> SmolStr {
 /// The name of an executable, without its folder and without the mark of a deleted file.
 pub(super) fn executable_name(path: &str) -> &str {
     let path = path.strip_suffix(DELETED_MARK).unwrap_or(path);
-    // Who makes a memfd may put slashes into its name.
+    // The name of a memfd may contain slashes.
     if path.starts_with(MEMFD) { &path[1..] } else { base(path) }
 }
 

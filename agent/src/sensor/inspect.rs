@@ -1,9 +1,9 @@
 //! What a process runs, and with which arguments, where it began before the agent: `/proc/PID/exe` and `/proc/PID/cmdline`.
 //!
-//! A process can make both wait for as long as it likes. The kernel locks its memory to read the arguments, and the process
-//! holds that lock while it maps a file of a file system that it serves itself. So a thread of its own reads, and nothing
-//! waits for it longer than [`WAIT_MAX`]. A thread that hangs is left behind, and of its user nothing is read until it
-//! returns.
+//! A process can make both wait for as long as it likes. The kernel locks its memory to read the arguments, and the
+//! process holds that lock while it maps a file of a file system that it serves itself. So a thread of its own reads,
+//! and nothing waits for it longer than [`WAIT_MAX`]. A thread that hangs is abandoned, and nothing is read for its
+//! user until it returns.
 
 use std::fs::{self, File};
 use std::io;
@@ -134,7 +134,7 @@ impl Reader {
         let (folders, inbox) = bounded::<PathBuf>(1);
         let (outbox, seen) = bounded(1);
         let read = move || {
-            // Where this was dropped meanwhile, nothing waits for the outcome.
+            // If this was dropped, the result is not used.
             inbox.iter().map(|folder| see(&folder)).all(|seen| outbox.send(seen).is_ok());
         };
         std::thread::Builder::new().name("inspect".to_owned()).spawn(read)?;

@@ -70,7 +70,7 @@ impl Sensor {
         reports.iter().map(|report| self.decoder.tampered(&self.table, report)).collect()
     }
 
-    /// Where no hook shows who traces the agent, the kernel says whether anyone does now.
+    /// Where no hook records tracing of the agent, reads from procfs whether it is traced now.
     pub(super) fn look_for_tracer(&mut self, now: u64) {
         let is_shown = |hook: &HookReport| hook.name == PTRACE && hook.state == HookState::Attached;
         let Some(pid) = (!self.hooks.iter().any(is_shown)).then(own::tracer).flatten() else { return };

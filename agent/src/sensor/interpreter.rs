@@ -1,7 +1,7 @@
 //! Where a shell or the interpreter of a language takes its commands from: a file, an argument, or its standard input.
 //!
-//! Only the command line is looked at, as each interpreter reads it. Who started a program chose that, so that it says what
-//! the program will do with it and no more.
+//! Only the command line is parsed, as each interpreter does. The caller chose it, so it shows only what the program
+//! will do with it.
 
 use lapwing_engine::{Texts, Value};
 

@@ -1,7 +1,8 @@
-//! Downtime: the time between two runs of the sensor. What ran wholly within it was not seen, and that is reported.
+//! Downtime: the time between two runs of the sensor. Processes that started and ended within it were not seen, which
+//! is reported.
 //!
-//! A sensor remembers now and then until when it has seen everything, and once more when it ends. The next one knows by
-//! that how long there was none: on this boot of the host. What was before the host was booted ended with it.
+//! A sensor stores every few seconds, and at its end, the time up to which it has read all records. The next run
+//! computes the downtime from it, within one boot of the host.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::source::{Change, Checkpoint};
 /// Where the store keeps it.
 pub(crate) const SCOPE: &str = "sensor";
 const KEY: &str = "seen";
-/// How often it is remembered: after a kill, the sensor seems to have been down for so much longer than it was.
+/// How often it is stored: after a kill, the reported downtime is longer by up to this.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
 /// What is remembered.
@@ -28,18 +29,18 @@ struct Seen {
     time: String,
 }
 
-/// What was before this run.
+/// The run before this one.
 #[derive(Debug, PartialEq)]
 pub(super) enum PreviousRun {
-    /// No sensor that is remembered.
+    /// None is stored.
     Unknown,
-    /// A sensor that saw until then, in nanoseconds since boot.
+    /// On this boot; it read records until then, in nanoseconds since boot.
     SameBoot(u64),
-    /// A sensor before the host was booted, which saw until then.
+    /// On an earlier boot; it read records until then.
     OtherBoot(String),
 }
 
-/// Remembers until when everything was seen.
+/// Stores the time up to which all records were read.
 pub(super) struct LastSeen {
     boot: SmolStr,
     remembered: Option<Instant>,
@@ -50,7 +51,7 @@ impl LastSeen {
         Self { boot, remembered: None }
     }
 
-    /// What is to be remembered, now and then or at once.
+    /// The checkpoint to store, every [`REMEMBER_EVERY`] or at once.
     pub(super) fn remember(&mut self, until: u64, time: Timestamp, at_once: bool) -> Checkpoint {
         let is_recent = |remembered: Instant| remembered.elapsed() < REMEMBER_EVERY;
         if self.remembered.is_some_and(is_recent) && !at_once {
@@ -64,7 +65,7 @@ impl LastSeen {
         Checkpoint { changes: vec![change], done: None }
     }
 
-    /// What the previous run has left in the store. What cannot be read, as of another version, is ignored.
+    /// Reads what the previous run has stored. Unreadable content, such as another version's, is ignored.
     pub(super) fn recall(&self, rows: &[(String, Vec<u8>)]) -> PreviousRun {
         let value = rows.iter().find(|(key, _)| key == KEY).map(|(_, value)| value);
         match value.and_then(|value| serde_json::from_slice::<Seen>(value).ok()) {

@@ -1,7 +1,7 @@
-//! Where the fields of kernel structures lie on this kernel, and what numbers its enumerators are: the wire's tables,
-//! resolved against BTF. A member that is there and is not what the programs read is as good as none.
+//! The offsets of fields on this kernel, and the numbers of its enumerators: the wire's tables, resolved against BTF. A
+//! member whose type is not what the programs read counts as missing.
 //!
-//! It knows no program and loads nothing: bytes of a BTF go in, numbers come out, so that it is tested on any machine
+//! It loads nothing: its input is the bytes of a BTF, its output is numbers, so that it is tested on any machine
 //! against any kernel's BTF.
 
 use aya::EbpfLoader;

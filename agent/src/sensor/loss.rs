@@ -52,8 +52,8 @@ pub(super) struct LossPeriod {
     pub(super) total: u64,
     /// How many, by kind.
     pub(super) by_kind: Vec<(Kind, u64)>,
-    /// Runs of programs that the kernel left out, for the program ran on that processor already. Each may have made a
-    /// record, of a kind that is not known.
+    /// Runs of programs that the kernel skipped because the program was running on that processor already. Each may
+    /// have written a record, of an unknown kind.
     pub(super) missed: u64,
     /// Those of the records that were dropped because their user held too much of a ring, by the user who answers for
     /// them: the users with the most.
@@ -69,7 +69,7 @@ pub(crate) struct KindCounts {
     pub(crate) filtered: u64,
     /// Records for which the ring had no room.
     pub(crate) lost: u64,
-    /// Records that were read. Once nothing is under way, `seen == delivered + filtered + lost`.
+    /// Records that were read. Once all are read, `seen == delivered + filtered + lost`.
     pub(crate) delivered: u64,
 }
 
@@ -87,8 +87,8 @@ impl Losses {
         }
     }
 
-    /// Looks now and then, or at once. Returns what was lost since the last look, if anything. `missed` gives the runs of
-    /// programs that the kernel has left out so far.
+    /// Reads the counters every [`LOOK_EVERY`], or at once. Returns what was lost since the last reading, if anything.
+    /// `missed` returns the runs of programs that the kernel has skipped so far.
     pub(super) fn look(
         &mut self,
         now: u64,
@@ -108,8 +108,8 @@ impl Losses {
         Some(LossPeriod { by_user: self.shares.look(), ..lost })
     }
 
-    /// Takes in what was lost between two times, by [`Kind::slot`], of `total` in all, and the runs of programs that were
-    /// left out; `None` where that is nothing.
+    /// Takes in what was lost between two times, by [`Kind::slot`], of `total` in all, and the skipped runs of
+    /// programs; `None` if nothing was lost.
     pub(super) fn add(
         &mut self,
         from: u64,

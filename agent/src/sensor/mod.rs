@@ -145,7 +145,7 @@ pub(crate) struct Sensor {
     integrity: Option<Integrity>,
     table: Table,
     decoder: Decoder,
-    /// What the previous run has left, until it is reported.
+    /// What the previous run has stored, until its events are emitted.
     inherited: Option<Inherited>,
     /// The counts of that.
     handover: Option<HandoverCounts>,
@@ -234,10 +234,10 @@ impl Sensor {
         sensor.table.groups.connect(loaded.groups);
         sensor.test(&loaded.btf, &config.hooks);
         drop(loaded.btf);
-        // What was made since comes by its records, though within one tick of the clock it is not known which was first.
+        // Later processes have records; within one tick of the clock the order is not known.
         sensor.snapshot = snapshot::all(sensor.cutoff.attached + TICK_NANOS);
         sensor.inherit();
-        // What the run before had attached is let go of by now.
+        // The previous run's links are closed by now.
         sensor.guard = Guard::new();
         loaded.objects.know(sensor.guard.ids());
         Ok(sensor)

@@ -1,5 +1,5 @@
-//! Names of users and groups, from the host's own files. It asks no directory service: a lookup that may wait for a
-//! network has no place between a record and its event.
+//! Names of users and groups, from the host's own files. It queries no directory service: a lookup that may wait for a
+//! network must not delay an event.
 
 use std::collections::HashMap;
 use std::fs;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::process::Key;
 use crate::budget::Shares;
 
-/// Most bytes of connections whose end is waited for: 65,536 of them, of which a user may have half of what others leave.
+/// Most bytes of connections whose end is waited for: 65,536 of them, of which a user may have half of what is free.
 /// The end of those beyond is not reported, and they are counted.
 const OWNERS_BYTES_MAX: usize = 5 << 20;
 /// What one takes, with its part of the table.
@@ -23,7 +23,7 @@ pub(super) struct Owner {
     /// Where the connection goes.
     #[serde(with = "ReachName")]
     pub(super) reach: Reach,
-    /// The user who answers for it; in what a version before this one left, user 0.
+    /// The user who answers for it; user 0 in the state of an older version.
     #[serde(default)]
     pub(super) user: u32,
 }

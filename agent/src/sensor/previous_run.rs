@@ -1,4 +1,5 @@
-//! What ran before this run of the sensor: what the previous run left, and the snapshot; and what this run leaves.
+//! What was before this run of the sensor: the previous run's state and rings, and the snapshot. Also the state for the
+//! next run.
 
 use lapwing_engine::Event;
 
@@ -96,8 +97,8 @@ impl Sensor {
         Some(Batch { events, ..Batch::default() })
     }
 
-    /// Continues where the previous run ended. What it left has been emitted and its results are on disk, for a batch is
-    /// requested only once the one before is durable.
+    /// Continues where the previous run ended. Its events have been emitted and their results are on disk, because a
+    /// batch is requested only when the one before is durable.
     pub(super) fn take_over(&mut self, inherited: Inherited) -> Batch {
         self.settle();
         let (pid, records) = (inherited.by.pid, inherited.ring.delivered().iter().sum());

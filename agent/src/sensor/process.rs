@@ -1,7 +1,7 @@
-//! The process table: which processes there are, who made whom, and what each runs.
+//! The process table: all processes, their parents, and the program of each.
 //!
-//! It is fed by records, and by `/proc` only for what ran before the agent and for what lost records contained.
-//! A process that ended stays while late records may name it and while a child needs it as its parent. It knows the
+//! It is fed by records, and by `/proc` only for what ran before the agent and for what lost records contained. A
+//! process that ended stays while late records may name it and while a child needs it as its parent. It imports the
 //! wire and no ECS.
 
 mod blocks;
@@ -44,7 +44,7 @@ use crate::budget::{Accounts, Meter};
 /// Most bytes of processes that are kept, living and ended, with their programs. Beyond it the user who holds most gives
 /// way (`relief`).
 const PROCESSES_BYTES_MAX: usize = 12 << 20;
-/// Most bytes of what processes look like in events. Beyond it all of that is made again when it is needed.
+/// Most bytes of cached blocks. Beyond it all are dropped, and built again when needed.
 const BLOCKS_BYTES_MAX: usize = 5 << 20;
 /// About how many bytes a process takes without its program: itself, its entity id, and its places in three lists, which
 /// have up to twice as many as they hold.
@@ -188,7 +188,7 @@ impl Table {
         keys.into_iter().map(|(_, _, key)| key).collect()
     }
 
-    /// How many of them ended a short while ago, and are kept for what may still name them.
+    /// How many of them ended recently, and are kept for late records.
     pub(super) fn ended(&self) -> usize {
         self.ended.len()
     }
@@ -324,9 +324,10 @@ impl Table {
         changes
     }
 
-    /// The process that made the standard input with which a process's program started: of its ancestors the nearest whose own
-    /// program started with another. One of which that is not known, for it ran before the agent did, counts as such. Where it
-    /// is a fork of one that has a connection, and has none itself, it is that one: it runs the same program.
+    /// The process that made the standard input with which a process's program started: of its ancestors the nearest
+    /// whose own program started with another. One for which that is not known, because it ran before the agent, counts
+    /// as such. Where it is a fork of one that has a connection, and has none itself, it is that one: it runs the same
+    /// program.
     pub(super) fn stdin_maker(&self, process: &Process) -> Option<&Process> {
         let stdin = process.stdio.as_ref()?[0];
         let is_other = |ancestor: &&Process| {
@@ -494,7 +495,7 @@ mod tests {
         assert_eq!(table.observe(key(8), &root), Changes::default(), "there is no such process");
     }
 
-    /// A child begins as its parent is, but for capabilities.
+    /// A child begins with its parent's state, except capabilities.
     #[test]
     fn a_fork_shows_what_became_of_the_parent() {
         use zerocopy::FromZeros as _;

@@ -1,6 +1,6 @@
 //! Records as they were read: bytes from the kernel, checked and never trusted.
 //!
-//! It knows the wire and no event. A record that is too short, of another version, of an unknown kind, or whose spans
+//! It imports the wire and no event. A record that is too short, of another version, of an unknown kind, or whose spans
 //! lead outside of it yields an error or an empty text, and never a panic.
 
 use lapwing_common::{

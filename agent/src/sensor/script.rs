@@ -12,7 +12,7 @@ use crate::program::FileKey;
 /// Why a path may not be that of the file which the kernel opened.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) enum Mark {
-    /// The path was found, and who may write to a folder of it can have changed it since the script was opened.
+    /// The path was found, but a user who may write to a folder of it may have changed it since the script was opened.
     Unverified,
     /// The path was not found: it is as the script was run by, joined to the working directory.
     Unresolved,

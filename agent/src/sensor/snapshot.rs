@@ -69,12 +69,12 @@ impl SnapshotCutoff {
     }
 }
 
-/// Every process that was made before this time since boot, parents before their children.
+/// Every process that was created before this time since boot, parents before their children.
 pub(super) fn all(before: u64) -> Vec<Running> {
     let mut found: HashMap<u32, Running> = HashMap::new();
     let mut bytes = 0;
     for process in procfs::process::all_processes().into_iter().flatten().flatten() {
-        // A process that ends meanwhile is not there, as it would not be a moment later.
+        // A process that ends meanwhile is skipped.
         if let Some(mut running) = running(&process)
             && running.origin.start < before
         {
@@ -91,7 +91,8 @@ pub(super) fn all(before: u64) -> Vec<Running> {
     for running in &mut all {
         running.origin.parent = keys.get(&running.origin.parent_pid).copied();
     }
-    // A parent was made before its child; in one tick of the clock the smaller number was, but for an overflow.
+    // A parent was created before its child; within one tick of the clock the smaller pid was, except after a
+    // wrap-around.
     all.sort_by_key(|running| (running.origin.start, running.origin.pid));
     all
 }

@@ -47,7 +47,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Why the sensor does not start. Each says what cures it.
+/// Why the sensor does not start. Each message has the remedy.
 #[derive(Debug, Error)]
 pub(crate) enum StartError {
     /// A plain `cargo build`.
@@ -91,7 +91,7 @@ pub(crate) enum StartError {
     Io(&'static str, io::Error),
 }
 
-/// Programs that run, and what they are read by.
+/// The loaded programs, and the maps by which they are read.
 pub(super) struct Loaded {
     /// Keeps the programs attached.
     pub(super) ebpf: Ebpf,
@@ -110,11 +110,11 @@ pub(super) struct Loaded {
     pub(super) is_inner: bool,
     /// For the next run.
     pub(super) maps: Maps,
-    /// What the programs log for their own debugging; nothing unless they were built to.
+    /// The programs' debug log; absent unless they were built with it.
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
-/// Loads and attaches everything, hooks that were chosen a method by that one.
+/// Loads and attaches everything; hooks with a configured method by that one.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -193,9 +193,9 @@ fn load(config: &Config, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, St
     loaded.map_err(|error| StartError::Refused(error_chain(&error)))
 }
 
-/// Maps that the agent writes while it runs. The first is read back ([`EventFilter`](super::event_filter::EventFilter)), the second once
-/// all is attached ([`Objects::know`]). Of the third nothing is believed: a group that it holds and the agent does not
-/// know is looked up ([`Groups`](super::groups::Groups)). In all others nothing but programs writes from the start on.
+/// Maps that the agent writes at run time. The first is read back ([`EventFilter`](super::event_filter::EventFilter)),
+/// the second once all is attached ([`Objects::know`]). The third is not trusted: a group in it that the agent does not
+/// have is looked up ([`Groups`](super::groups::Groups)). All others are written by programs only, after the start.
 const WRITTEN: [&str; 3] = ["FILTER", "OBJECTS", "CGROUPS"];
 
 /// Freezes the maps that the agent does not write any more. Where that cannot be, they can be written to as before.

@@ -21,7 +21,7 @@ use crate::integrity::Integrity;
 pub(super) struct HandoverCounts {
     /// The number of its process.
     pub(super) pid: u32,
-    /// Records of the time in which no agent ran.
+    /// Records from the time without an agent.
     pub(super) records: u64,
     /// Those that were lost then.
     pub(super) lost: u64,

@@ -26,7 +26,7 @@ const REPORT_BYTES_MAX: usize = 4 << 10;
 /// What is wrong. Two troubles of one subject are one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
-    /// A hook shows nothing, or something else than what happens.
+    /// A hook records nothing, or something wrong.
     Hook(&'static str),
     /// A program is not attached any more.
     Link(String),
@@ -123,7 +123,7 @@ impl Tamper {
         known.owe(report, phase);
     }
 
-    /// A file that is loaded was another one in the run before, which is to be known and is no trouble.
+    /// A loaded file has changed since the previous run, which is reported and is no condition.
     pub(super) fn note(&mut self, report: Report) {
         self.report(true, report);
     }
@@ -158,7 +158,7 @@ impl Tamper {
             let is_file = subject.is_file();
             let may_repeat = now >= trouble.reported.saturating_add(subject.repeat_nanos());
             match trouble.phase {
-                // What is owed is reported, though it is mended meanwhile.
+                // A pending report is sent, even if the condition is resolved.
                 Phase::Over if may_repeat && trouble.owed.is_none() => return false,
                 Phase::Until(until) if until <= now && trouble.weight == Weight::Meant => {
                     let report = trouble.unmeant(now);

@@ -137,7 +137,7 @@ pub(super) fn report(touched: &Touched, agent: Option<Key>, now: u64) -> Option<
     Some((subject, Report { by: Some(Key::of(&task)), ..Report::new(what, time, to, weight) }))
 }
 
-/// A thread's name, of which only what is seen on paper stays.
+/// A thread's name, printable characters only.
 fn name(comm: &[u8; 16]) -> String {
     let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
     comm.iter().map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' }).collect()

@@ -1,6 +1,6 @@
-//! Who changed a file of the agent, as far as can be seen. The kernel does not say it: it is found out from what ran at that
-//! time. A process whose arguments name the file, or that holds it open, has most likely done it; else a package manager that
-//! was at work.
+//! Who changed a file of the agent, as far as can be seen. The kernel does not report it: it is derived from what ran
+//! at that time. A process whose arguments name the file, or that holds it open, has most likely done it; else a
+//! package manager that was at work.
 //!
 //! An administrator is a package manager, by the file that it runs, or root in a login session. Root can pose as both
 //! (`docs/threat-model.md`).

@@ -1,4 +1,4 @@
-//! What a member is made of, and whether that is what the kernel programs read there.
+//! The type of a member, and whether it is what the kernel programs read there.
 
 use lapwing_common::layout::Shape;
 

@@ -16,7 +16,7 @@ const LOOPBACK: [u32; 4] = [u32::from_be_bytes(Ipv4Addr::LOCALHOST.octets()).to_
 const TCP: u16 = 6;
 const UDP: u16 = 17;
 
-/// Whether a socket is one of those that a flight makes.
+/// Whether a socket is one of a flight.
 pub(super) fn is_loopback(socket: &Socket) -> bool {
     socket.remote == LOOPBACK && socket.family == AF_INET
 }

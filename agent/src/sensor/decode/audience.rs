@@ -1,8 +1,8 @@
 //! Which records need not leave the kernel: those about connections that no rule can match, by their kind and by the class
 //! of their destination.
 //!
-//! What is left out must not be missed by anything else. Forks, programs, ends and changes of processes are always sent:
-//! their content is in the events of other processes, of children above all. A record about a connection also has its
+//! What is filtered must not be needed elsewhere. Forks, programs, ends and changes of processes are always sent: their
+//! content is in the events of other processes, of children above all. A record about a connection also has its
 //! process's current ids. Where rules use these, it is filtered only if hooks report each such change by itself.
 
 use ipnet::IpNet;
@@ -24,8 +24,7 @@ pub(in crate::sensor) struct Audience<'a> {
     pub(in crate::sensor) needs_connections: bool,
 }
 
-/// Whether a rule asks for the connection of the process that made a standard input: which connections there are must be known
-/// then.
+/// Whether a rule uses the connection of the process that made a standard input: connections must be followed then.
 pub(in crate::sensor) fn needs_connections(rule: &Rule) -> bool {
     rule.fields().iter().any(|field| OF_MAKER.contains(field))
 }
@@ -80,13 +79,13 @@ pub(in crate::sensor) fn filter_for(audiences: &[Audience<'_>], hooks: &[HookRep
 /// For each row of [`ACTIONS`], whether its events are not built because nothing can match them.
 pub(in crate::sensor) type Unmatchable = [bool; ACTIONS.len()];
 
-/// The actions that none of these audiences can match, whatever else their events say: they need not be made.
+/// The actions that none of these audiences can match, whatever other fields have: they need not be built.
 pub(in crate::sensor) fn unmatchable(audiences: &[Audience<'_>]) -> Unmatchable {
     let matchable = Matchable { audiences, kinds: kinds(true, true) };
     std::array::from_fn(|row| !matchable.includes(ACTIONS[row].name, None))
 }
 
-/// Whether a hook shows everything it is for. By system calls it misses what is done otherwise, as by 32-bit programs.
+/// Whether a hook records every act. System call methods miss some, such as those of 32-bit programs.
 fn shows_all(hooks: &[HookReport], name: &str) -> bool {
     let is_function = |method: &str| !method.starts_with("tracepoint/");
     hooks.iter().any(|report| {

@@ -136,7 +136,7 @@ impl Decoder {
         fields
     }
 
-    /// What a network event says of its process: what Defend's say, and its working directory, by which rules join them.
+    /// The process fields of a network event: those of Defend's, and the working directory, which rules join by.
     pub(super) fn network_block(&self, table: &Table, process: &Process) -> Arc<Fields> {
         let make = || {
             let image = &process.image;

@@ -1,4 +1,4 @@
-//! The names of capabilities. Most processes have none or all that there are, so that the lists are made once.
+//! The names of capabilities. Most processes have none or all, so the lists are built once.
 
 use std::cell::RefCell;
 

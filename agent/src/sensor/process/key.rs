@@ -54,7 +54,7 @@ pub(in crate::sensor) struct Origin {
     pub(in crate::sensor) place: ProcessContext,
 }
 
-/// Credentials of which nothing is known.
+/// Unknown credentials.
 pub(in crate::sensor) const NO_CREDENTIALS: Credentials = Credentials {
     uid: ABSENT,
     gid: ABSENT,
@@ -70,6 +70,6 @@ pub(in crate::sensor) const NO_CREDENTIALS: Credentials = Credentials {
     permitted: 0,
 };
 
-/// A place of which nothing is known.
+/// An unknown process context.
 pub(in crate::sensor) const NO_CONTEXT: ProcessContext =
     ProcessContext { pgid: 0, sid: 0, tty: 0, vpid: 0, namespaces: [0; 8], cgroup: 0 };

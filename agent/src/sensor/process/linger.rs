@@ -30,7 +30,8 @@ impl Table {
         }
     }
 
-    /// Forgets what ended long enough before `now`, and now and then looks for what ended unseen.
+    /// Drops processes that ended long enough before `now`, and every [`SWEEP_EVERY`] searches for those whose exit
+    /// record was lost.
     pub(in crate::sensor) fn expire(&mut self, now: u64) {
         while let Some((time, ..)) = self.ended.front() {
             let is_over = time.saturating_add(LINGER_NANOS) <= now;
@@ -53,7 +54,7 @@ impl Table {
         }
     }
 
-    /// Takes the process that ended first; unless it must go anyway, of those of the user who has most.
+    /// Takes the process that ended first: of any user, or of the user who has most.
     fn take_ended(&mut self, any: bool) -> Option<Key> {
         let most = self.ended_by_owner.iter().max_by_key(|(_, count)| **count).map(|(owner, _)| *owner);
         let place = self.ended.iter().position(|(.., owner)| any || Some(*owner) == most);

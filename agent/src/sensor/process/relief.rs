@@ -1,9 +1,9 @@
 //! What the process table evicts where there is no more room: from the user who holds most, what is needed least.
 //!
-//! In this order, and only until there is enough room again: what processes look like in events, which is made again; what
-//! processes ran before; most arguments of long command lines, longest first; processes that ended; processes that live, of
-//! which the children go before their parents, and process 1 never. Another user keeps everything as long as the one who
-//! holds most has anything left to give. What is given up is counted.
+//! In this order, and only until there is enough room again: what processes look like in events, which is built again;
+//! what processes ran before; most arguments of long command lines, longest first; processes that ended; processes that
+//! live, of which the children go before their parents, and process 1 never. Another user keeps everything as long as
+//! the one who holds most has anything left to evict. Evictions are counted.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use super::state::Life;
 use super::{Key, PROCESSES_BYTES_MAX, Process, Table};
 use crate::sensor::image::Image;
 
-/// How much is held once room was made, so that not each process that comes makes room anew.
+/// How much is held after an eviction, so that not every new process causes one.
 const RELIEVED_BYTES: usize = PROCESSES_BYTES_MAX / 8 * 7;
 /// Owners who hold less than this count as one: to go through the table for each of thousands would take too long.
 const SMALL_OWNER_BYTES: usize = PROCESSES_BYTES_MAX / 64;
@@ -183,7 +183,7 @@ mod tests {
     use crate::sensor::process::key::{NO_CONTEXT, NO_CREDENTIALS};
     use crate::sensor::record::Record;
 
-    /// The users who do what they like, and one who does not.
+    /// The flooding users, and one who does not flood.
     const FLOODERS: Range<u32> = 60_000..60_004;
     const VICTIM: u32 = 1000;
     /// A process of the victim with its child, the child's parent having ended.

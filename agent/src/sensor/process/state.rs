@@ -31,7 +31,7 @@ pub(in crate::sensor) struct Process {
     pub(in crate::sensor) stdio: Option<[Descriptor; 3]>,
     /// The first of these that is a socket of IPv4 or IPv6.
     pub(in crate::sensor) socket: Option<Box<Socket>>,
-    /// The connections that it made and accepted, and whom it sent datagrams to.
+    /// The connections that it made and accepted, and its datagram destinations.
     pub(super) peers: Option<Box<Peers>>,
     /// The process with which the session, login or service began, and what kind of beginning that was.
     pub(in crate::sensor) entry: Option<(Key, &'static str)>,

@@ -138,9 +138,10 @@ impl Root {
         })
     }
 
-    /// The same step by step. It is verified where what each step leads to had its name already when the program began: it
-    /// was not changed since, for a file that gets a name is; or its folder and itself are root's, and no one else may write to that.
-    /// `None` where a link lies on a file system that a user may serve: who serves it would be waited for.
+    /// The same step by step. It is verified where what each step leads to had its name already when the program began:
+    /// it was not changed since, for a file that gets a name is; or its folder and itself are root's, and no one else
+    /// may write to that. `None` where a link is on a file system that a user may serve: the read could wait for that
+    /// user.
     fn walk(&self, path: &Path, run: &Run) -> Option<Found> {
         let Run { interpreter, since } = run;
         let is_local = |its: &Attributes| {
@@ -201,7 +202,7 @@ fn open(folder: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd> {
     openat2(folder, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), how).ok()
 }
 
-/// What the kernel has of an open file, without a request to who serves it.
+/// The attributes that the kernel has cached of an open file, without a request to a file server.
 fn attributes(file: &OwnedFd) -> Option<Attributes> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = statx(file, "", flags, StatxFlags::BASIC_STATS).ok()?;
