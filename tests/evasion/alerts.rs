@@ -35,7 +35,7 @@ pub(crate) fn alerts(technique: &str, rules: &[&str]) -> Vec<Alert> {
     alerts_by("PROGRAM; exit $?", technique, rules)
 }
 
-/// The same by another line of the shell, in which `PROGRAM` stands for the program and its arguments.
+/// The same by another line of the shell, in which `PROGRAM` is replaced by the program and its arguments.
 pub(crate) fn alerts_by(script: &str, technique: &str, rules: &[&str]) -> Vec<Alert> {
     let stage = stage();
     rules.iter().map(|rule| stage.alert(script, technique, rule)).collect()
@@ -127,7 +127,7 @@ fn stage() -> &'static Stage {
     static STAGE: OnceLock<Stage> = OnceLock::new();
     STAGE.get_or_init(|| {
         let agent = agent("");
-        // Below the agent's folder, which goes with it; that is a folder anybody can write to.
+        // Below the agent's folder, which goes with it; that is a folder that any user can write to.
         let program = agent.folder().join("nc");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         fs::set_permissions(agent.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

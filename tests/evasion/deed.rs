@@ -1,4 +1,4 @@
-//! What root does to the sensor: ten kinds of interference, done for real. Each says by which words its alert is known.
+//! What root does to the sensor: ten kinds of interference, executed. Each has the words of its alert.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::inject;
 
 /// Words of the alert; none where this kernel or machine has nothing to do it to.
 pub(crate) type Words = Option<&'static str>;
-/// The alert about all of it.
+/// The one alert about it.
 pub(crate) const TAMPERED: &str = "Sensor tampered with";
 /// How long a sensor is stopped.
 const STOPPED: Duration = Duration::from_millis(1500);
@@ -34,7 +34,7 @@ pub(crate) struct Filter(pub(crate) [u32; 16]);
 // SAFETY: an array of numbers.
 unsafe impl Pod for Filter {}
 
-/// The descriptors of this agent, each with what the kernel says of it.
+/// The descriptors of this agent, each with its link in procfs.
 fn descriptors(agent: &Agent) -> impl Iterator<Item = (i32, String)> {
     let folder = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap().flatten();
     folder.filter_map(|entry| {
@@ -48,7 +48,7 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()))
 }
 
-/// A map of this agent by its name: one of those whose descriptors it holds.
+/// A map of this agent by its name, among its descriptors.
 fn map(agent: &Agent, name: &str) -> MapInfo {
     let id = |(_, text): (i32, String)| value(&text, "map_id:")?.parse().ok();
     let held: Vec<u32> = descriptors(agent).filter_map(id).collect();
@@ -56,7 +56,7 @@ fn map(agent: &Agent, name: &str) -> MapInfo {
     maps.find(|map| map.name_as_str() == Some(name) && held.contains(&map.id())).expect("the map")
 }
 
-/// The map by which the kernel leaves out what no rule wants.
+/// The map with the kernel's filter.
 pub(crate) fn filter(agent: &Agent) -> Array<MapData, Filter> {
     let data = MapData::from_id(map(agent, "FILTER").id()).unwrap();
     Array::try_from(Map::Array(data)).unwrap()
@@ -76,11 +76,11 @@ pub(crate) fn links(agent: &Agent, is_wanted: impl Fn(&str) -> bool) -> Vec<(i32
 fn bpf(command: i32, first: u32) -> i64 {
     let mut attributes = [0_u32; 30];
     attributes[0] = first;
-    // SAFETY: the kernel reads the attributes, of which as many are there as is said, and returns a number.
+    // SAFETY: the kernel reads the attributes, whose size is given, and returns a number.
     unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes)) }
 }
 
-/// Detaches a link by its id. The kernel has that for links to control groups, by which datagrams are seen.
+/// Detaches a link by its id. The kernel allows that for links to control groups, which the UDP hook uses.
 pub(crate) fn detach_a_link(agent: &Agent) -> Words {
     const GET_FD_BY_ID: i32 = 30;
     const DETACH: i32 = 34;
@@ -91,7 +91,7 @@ pub(crate) fn detach_a_link(agent: &Agent) -> Words {
     Some("the hook udp is attached again")
 }
 
-/// Has the agent close its descriptor of the link by which programs' starts are seen, the last reference to it.
+/// Makes the agent close its descriptor of the exec hook's link, the last reference to it.
 pub(crate) fn close_the_last_descriptor(agent: &Agent) -> Words {
     let (fd, _) = *links(agent, |ty| ty.contains("sched_process_exec")).first()?;
     inject::close(agent.pid(), fd).then_some("the hook exec is attached again")

@@ -83,7 +83,7 @@ impl Stage {
         }
     }
 
-    /// Waits for the alert whose reason has these words.
+    /// Waits for the alert whose reason contains this text.
     fn alert(&self, rule: &str, words: &str) -> Alert {
         let is_it = |alert: &Alert| alert.rule() == rule && alert.text("/event/reason").contains(words);
         self.agent.wait_for_within(words, 0, SOON, is_it).unwrap()

@@ -19,11 +19,11 @@ use crate::alerts::{
     value,
 };
 
-/// A user without privileges, of whom nothing else is on this host.
+/// An unprivileged user without any other process on this host.
 const OTHER: libc::uid_t = 1_042;
 /// The user `nobody`.
 const NOBODY: libc::uid_t = 65_534;
-/// How long an alert may take once the agent goes on.
+/// How long an alert may take once the agent runs again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Floods take turns, for every agent sees them all.
@@ -77,9 +77,9 @@ fn memory_kib(agent: &Agent) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// An attacker who is root stops the agent, attacks, does more than there is room for, and lets the agent go on, so that
-/// nobody asks why it is silent. Seen: the attack, at the time at which it was; and that records were lost, how many and
-/// when, as an alert of its own.
+/// An attacker who is root stops the agent, attacks, does more than there is room for, and lets the agent go on, so
+/// that its silence raises no question. Seen: the attack, at the time at which it was; and that records were lost, how
+/// many and when, as an alert of its own.
 #[test]
 fn stopped_by_a_signal() {
     let _turn = turn();

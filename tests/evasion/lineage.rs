@@ -26,7 +26,7 @@ fn adopted(argument: &str) -> u32 {
                 // SAFETY: it takes a number.
                 unsafe { libc::usleep(1000) };
             }
-            // SAFETY: it closes nothing that anybody else in this process has.
+            // SAFETY: it closes no descriptor that is used elsewhere in this process.
             unsafe { libc::close(pipe) };
             return act::exec(&path, &strings);
         }
@@ -36,7 +36,7 @@ fn adopted(argument: &str) -> u32 {
         0
     });
     drop(begin);
-    // Ends when nobody has the other end any more.
+    // Ends when the other end is closed everywhere.
     end.read_to_end(&mut Vec::new()).unwrap();
     middle
 }

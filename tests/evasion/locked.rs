@@ -1,4 +1,4 @@
-//! A process of which cannot be read what it runs: the kernel waits for a lock that the process keeps.
+//! A process whose program cannot be read: the kernel waits for a lock that the process holds.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

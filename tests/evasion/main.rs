@@ -1,5 +1,6 @@
 //! What attackers do to go unseen, done for real on this machine's kernel: each test says what an attacker does and
-//! what must be seen all the same. `docs/evasions.md` is the table of all of it, with what a kernel makes impossible.
+//! what must be detected nevertheless. `docs/evasions.md` is the table of all of it, with what a kernel makes
+//! impossible.
 //!
 //! It runs as the live tests do, `cargo xtask test` as root. One agent prints events, another raises alerts by the
 //! packaged rules; only tests that hold an agent up start one of their own. What a live test shows already is not here.
@@ -20,11 +21,11 @@ mod alerts;
 /// The attacker's program.
 mod attacker;
 
-/// Datagrams: sent in ways that hide who sends them.
+/// Datagrams: sent in ways that hide the sender.
 mod datagram;
 /// Programs: started in ways that hide which they are.
 mod exec;
-/// Connections: opened in ways that hide who opens them.
+/// Connections: opened in ways that hide the process.
 mod network;
 
 /// The agent itself: stopped, frozen, limited, flooded.
@@ -51,7 +52,7 @@ mod evidence;
 mod groups;
 /// Relatives: parents that go, numbers that come again, leaders of one's own.
 mod lineage;
-/// A process of which cannot be read what it runs.
+/// A process whose program cannot be read.
 mod locked;
 /// Namespaces and roots.
 mod namespaces;

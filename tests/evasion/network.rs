@@ -1,4 +1,4 @@
-//! Connections: opened in ways that hide who opens them.
+//! Connections: opened in ways that hide the process.
 
 use serde_json::json;
 
@@ -39,8 +39,8 @@ fn in_a_thread() {
     }
 }
 
-/// An attacker makes a thread another user, by the system call itself, which leaves his process's other threads who they
-/// are, and connects in it. Seen: both rules alert, and the user is the thread's.
+/// An attacker changes the user of one thread, by the system call itself, which leaves his process's other threads as
+/// they are, and connects in it. Seen: both rules alert, and the user is the thread's.
 #[test]
 fn in_a_thread_of_another_user() {
     for alert in alerts("thread of another user", BOTH) {

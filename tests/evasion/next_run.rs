@@ -1,4 +1,4 @@
-//! Interference that ends the sensor, by root: the next run says it, for the service manager keeps what the kernel recorded meanwhile.
+//! Interference that ends the sensor, by root: the next run reports it, because the service manager keeps the rings.
 //! The manager is played by this test.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const DESCRIPTORS_MAX: usize = 64;
 /// The variable by which a copy of this program starts another: the process that has the descriptors which that inherits, and their
 /// numbers there.
 const ORDER: &str = "LAPWING_TEST_INHERIT";
-/// The first number of what is inherited, and one that none of these comes to.
+/// The first number of the inherited descriptors, and one that is above all of them.
 const FIRST: i32 = 3;
 const HIGH: i32 = 200;
 
@@ -59,7 +59,7 @@ fn take(pid: i32, numbers: &str) {
         })
         .collect();
     for (number, fd) in (FIRST..).zip(taken) {
-        // SAFETY: there is one thread here, and what has that number is not used any more.
+        // SAFETY: there is one thread here, and the descriptor with that number is not used any more.
         unsafe { libc::dup2(fd, number) };
     }
 }
@@ -152,7 +152,7 @@ fn agent(manager: &Manager) -> Agent {
     Agent::start(settings).expect("an agent")
 }
 
-/// The next run says what ended the one before, by whom, and from when to when that was.
+/// The next run reports what ended the previous one, by whom, and the outage's beginning and end.
 fn is_said(agent: &Agent, place: u64, words: &str, round: u32) {
     let is_it = |alert: &Alert| alert.rule() == TAMPERED && alert.text("/event/reason").contains(words);
     let alert =

@@ -160,7 +160,7 @@ fn a_program_in_another_namespace_of_mounts() {
     );
 }
 
-/// An attacker gives a file in memory a name with folders in it. Seen: that all of it is a name.
+/// An attacker gives a memfd a name with slashes. Seen: the whole name.
 #[test]
 fn a_file_in_memory_with_folders_in_its_name() {
     use std::os::fd::AsRawFd as _;

@@ -1,5 +1,5 @@
-//! Interference with what the sensor put into the kernel, and with its process, by root: each is an alert, and `lapwing status`
-//! ends with 1 until it is resolved.
+//! Interference with the sensor's programs and maps, and with its process, by root: each is an alert, and `lapwing
+//! status` ends with 1 until it is resolved.
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,8 +39,8 @@ fn sees_again(agent: &Agent) {
     agent.wait_for_within("the attack", 0, SOON, |alert| is_of(alert, port)).unwrap();
 }
 
-/// Root writes to the map by which the kernel leaves out what no rule wants, so that no connection is reported. Seen: the
-/// change, and each attack after it.
+/// Root writes to the map with the kernel's filter, so that no connection is reported. Seen: the change, and each
+/// attack after it.
 #[test]
 fn the_filter_is_written() {
     let agent = agent("");

@@ -40,7 +40,7 @@ impl Drop for Folder {
     }
 }
 
-/// Where `/bin/true` really lies.
+/// The resolved path of `/bin/true`.
 pub(crate) fn true_path() -> String {
     Path::new("/bin/true").canonicalize().expect("/bin/true").to_str().expect("UTF-8").to_owned()
 }
@@ -77,7 +77,7 @@ pub(crate) fn forked(child: impl FnOnce() -> i32) -> (u32, i32) {
 }
 
 /// The same in a session of the child's own. The leader of the session that the tests run in may be gone, as under CI,
-/// and then events rightly say nothing of it.
+/// and then events rightly do not have it.
 pub(crate) fn forked_as_leader(child: impl FnOnce() -> i32) -> (u32, i32) {
     forked(|| {
         // SAFETY: it takes nothing and touches no memory.

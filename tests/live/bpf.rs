@@ -1,4 +1,4 @@
-//! The hook `bpf`: who gives commands on what the sensor put into the kernel.
+//! The hook `bpf`: commands on the sensor's maps and links.
 
 use aya::Pod;
 use aya::maps::{Array, Map, MapData, loaded_maps};

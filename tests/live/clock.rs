@@ -80,7 +80,7 @@ fn set_forward(seconds: i64) {
     assert!(is_set, "{}", std::io::Error::last_os_error());
 }
 
-/// Whether this is a guest that `cargo xtask test --vm` has booted, whose first process is its own.
+/// Whether this is a guest that `cargo xtask test --vm` has booted, whose first process is the test runner.
 fn is_guest() -> bool {
     fs::read("/proc/1/cmdline").is_ok_and(|line| line.ends_with(b"/init\0inside\0"))
 }

@@ -86,7 +86,7 @@ fn a_connection_has_all_its_fields_and_no_others() {
             "host.os.type": "linux",
         }),
     );
-    // Rules with a negation must mean here what they mean upstream, where these are all there is.
+    // Rules with a negation must have the same meaning as upstream, where these are the only values.
     let mut found = Vec::new();
     names(&event["process"], "", &mut found);
     found.sort();

@@ -1,4 +1,4 @@
-//! Namespaces and control groups: what a container is made of.
+//! Namespaces and control groups: the parts of a container.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ fn a_chroot_does_not_change_the_path() {
     let folder = Folder::new();
     let bin = folder.0.join("usr/bin");
     fs::create_dir_all(&bin).unwrap();
-    // A program that needs no library: what matters is where it lies.
+    // A program that needs no library: only its path matters.
     fs::copy(std::env::current_exe().unwrap(), bin.join("curl")).unwrap();
     let (root, path) = (c(folder.0.to_str().unwrap()), c("/usr/bin/curl"));
     // These tests themselves, where they need no library; they are not to run in there.

@@ -1,4 +1,4 @@
-//! Row `exec`: what runs, by which name, with which arguments, where.
+//! Row `exec`: program, name, arguments, working directory.
 
 use std::ffi::CStr;
 use std::fs;
@@ -141,7 +141,7 @@ fn a_script_is_named_by_where_links_lead() {
     );
 }
 
-/// A shell whose standard input is a connection, and one that reads from a pipe: whose, and who made it.
+/// A shell whose standard input is a connection, and one that reads from a pipe: the connection, and the pipe's maker.
 #[test]
 fn a_shell_on_a_connection_says_whose_it_is() {
     ready();
@@ -321,7 +321,7 @@ fn users_and_descriptors_are_those_of_the_program() {
     );
 }
 
-/// A user who is made just before a program runs as that user. An agent of its own reads a copy of `/etc/passwd`.
+/// A user who is created just before a program runs as that user. An agent of its own reads a copy of `/etc/passwd`.
 #[test]
 fn a_user_who_was_made_just_now_has_a_name() {
     const USER: u32 = 45_678;

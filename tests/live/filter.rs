@@ -52,7 +52,7 @@ fn agent_that_asks(query: &str) -> (Agent, Rest) {
     (Agent::start(settings).unwrap(), (rules, alone))
 }
 
-/// The lines of a configuration by which each hook is attached as it is here.
+/// The configuration that attaches each hook by its method on this host.
 pub(crate) fn hooks() -> String {
     let Some(path) = std::env::var_os(CONFIG) else { return String::new() };
     let config: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
@@ -88,7 +88,7 @@ fn closed(address: Ipv4Addr) -> SocketAddr {
     TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Connects so often; where nothing listens it is refused, and that is the end of it.
+/// Connects so often; where nothing listens it is refused.
 fn knock(address: SocketAddr, times: usize) {
     for _ in 0..times {
         let _ = connect(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap(), &address);
@@ -157,9 +157,9 @@ fn repeated_datagrams_are_filtered() {
     assert!(delivered > 0 && filtered >= TIMES - 1, "{account:?}");
 }
 
-/// A person who watches is shown everything.
+/// A subscriber gets all events.
 #[test]
-fn nothing_is_filtered_while_somebody_watches() {
+fn nothing_is_filtered_while_a_subscriber_gets_the_events() {
     let (agent, _rest) = agent();
     let mut events = agent.command("events");
     let mut watching = events.arg("--json").stdout(Stdio::piped()).spawn().unwrap();

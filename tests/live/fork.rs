@@ -1,4 +1,4 @@
-//! Row `fork`: who was born to whom.
+//! Row `fork`: the parent of each process.
 
 use std::process::Command;
 

@@ -20,31 +20,31 @@ mod connect;
 mod disconnect;
 /// Row `exec`: the environment that a program is started with.
 mod environment;
-/// Row `exec`: what runs, by which name, with which arguments, where.
+/// Row `exec`: program, name, arguments, working directory.
 mod exec;
 /// Row `exit`: how processes end.
 mod exit;
-/// Row `fork`: who was born to whom.
+/// Row `fork`: the parent of each process.
 mod fork;
 /// Row `ids`: processes that become another user or group.
 mod ids;
 /// Row `session`: processes that begin a session.
 mod session;
-/// Row `udp`: to whom processes send.
+/// Row `udp`: the destinations of datagrams.
 mod udp;
 
 /// Row `bpf`: commands on what the sensor put into the kernel.
 mod bpf;
-/// Row `ptrace`: who may look into the sensor.
+/// Row `ptrace`: access to the sensor's memory.
 mod ptrace;
-/// Row `signal`: who stops or kills the sensor.
+/// Row `signal`: signals that stop or kill the sensor.
 mod signal;
 /// An agent of a test's own, for what is done to the agent itself.
 mod touch;
 
 /// The clock, set between two events.
 mod clock;
-/// Namespaces and control groups: what a container is made of.
+/// Namespaces and control groups: the parts of a container.
 mod container;
 /// The documented fields of events.
 mod fields;

@@ -1,4 +1,4 @@
-//! The hook `ptrace`: who may look into the sensor and change it.
+//! The hook `ptrace`: access to the sensor's memory.
 
 use crate::agent::field;
 use crate::touch::Own;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::act;
 use crate::agent::{assert_fields, event, field, of, ready};
 
-/// Waits, so that what comes next is of a later time.
+/// Waits, so that later events have a later time.
 fn pause() {
     let moment = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
     // SAFETY: the first pointer is to a time of ours, the second may be null.

@@ -1,4 +1,4 @@
-//! The hook `signal`: who sends the sensor signals that hold it up or end it.
+//! The hook `signal`: signals that stop or end the sensor.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

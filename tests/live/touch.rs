@@ -40,7 +40,7 @@ impl Own {
         texts.filter_map(id).collect()
     }
 
-    /// Waits for the event about what was done to it, whose reason has this text.
+    /// Waits for the event of interference whose reason contains this text.
     pub(crate) fn tampered(&self, text: &str) -> Value {
         let (lines, start) = (self.lines.lock().unwrap(), Instant::now());
         loop {

@@ -1,4 +1,4 @@
-//! Row `udp`: to whom processes send.
+//! Row `udp`: the destinations of datagrams.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -78,8 +78,8 @@ fn a_destination_is_reported_once() {
     assert_eq!(count(address.port()), 1);
 }
 
-/// A socket that is connected first gets its address and port by that. Both are known where the end of `connect` can be
-/// observed; the last method of the hook cannot.
+/// A socket gets its address and port when it is connected. Both are known where the end of `connect` can be observed;
+/// the last method of the hook cannot.
 #[test]
 fn a_connected_socket_has_its_source() {
     for ip in ["127.0.0.1", "::1"] {
@@ -190,11 +190,11 @@ fn tcp_is_not_reported_a_second_time() {
     let _listener = TcpListener::bind(address).unwrap();
     let _stream = TcpStream::connect(address).unwrap();
     assert_eq!(count(address.port()), 0);
-    let is_told = |event: &Value| {
+    let is_the_connection = |event: &Value| {
         event["event"]["action"] == "connection_attempted" && event["destination"]["port"] == address.port()
     };
-    event("the connection", is_told);
-    assert_eq!(all(is_told).len(), 1);
+    event("the connection", is_the_connection);
+    assert_eq!(all(is_the_connection).len(), 1);
 }
 
 /// Programs of others stay attached: here those of a second agent.

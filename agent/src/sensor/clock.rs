@@ -50,7 +50,7 @@ impl Clock {
         Some(step)
     }
 
-    /// The wall time of a time since boot, for telling.
+    /// The wall time of a time since boot, for reports.
     pub(super) fn wall(self, boot_nanos: u64) -> Timestamp {
         at(self.boot, boot_nanos)
     }

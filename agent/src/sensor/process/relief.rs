@@ -72,7 +72,7 @@ impl Table {
         let biggest = self.accounts.biggest().filter(|(_, held, _)| *held > SMALL_OWNER_BYTES);
         let until = |next: usize| next.saturating_sub(STEP_BYTES);
         let of_one = biggest.map(|(owner, _, next)| Relief { owner: Some(owner), until_bytes: until(next) });
-        // Where what one holds cannot be given up, as by processes that became another user's, anybody gives way.
+        // Where nothing of one user can be evicted, as of processes that became another user's, any user gives way.
         let of_any = Relief { owner: None, until_bytes: 0 };
         for relief in of_one.iter().chain([&of_any]) {
             let before = self.accounts.meter().held();
