@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use lapwing_engine::detect::{Matcher, naive};
-use lapwing_engine::lang::eql::ast::{Arithmetic, Comparison};
 use lapwing_engine::lang::function::Function;
-use lapwing_engine::lang::query::{Condition, EventQuery, Expr, Test, Wildcard};
+use lapwing_engine::lang::operator::{Arithmetic, Comparison};
+use lapwing_engine::lang::query::{Condition, EventQuery, Expr, Test};
+use lapwing_engine::lang::wildcard::Wildcard;
 use lapwing_engine::{Event, FieldId, Fields, Schema, Timestamp, Value, field};
 
 /// How many sets of queries, and for how many events each is evaluated.

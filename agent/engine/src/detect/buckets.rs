@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use super::brief::{example, kept_text, text};
 use super::budget::{Budget, Holder};
-use super::learner::{Detection, Learned};
+use super::detection::{Detection, Learned, Over};
 use super::{Change, Findings, Hit};
 use crate::event::{Event, FieldId, Schema, Timestamp};
 
@@ -34,10 +34,6 @@ const PARTITION_BYTES: usize = 192;
 
 /// A value and its partition; the partition is empty where the job has none.
 type Present = (SmolStr, SmolStr);
-/// The values present in a bucket that is over, by their partition.
-pub(super) type Over = BTreeMap<SmolStr, Vec<Brought>>;
-/// A value, and the first event that brought it, or what is kept of it.
-pub(super) type Brought = (SmolStr, Arc<Event>);
 
 /// Buckets that are not over: what is present in them, with an example of what brought it.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::budget::SharedBytes;
-use super::learner::{Detection, Learner};
+use super::detection::Detection;
+use super::learner::Learner;
 use super::rare::Rare;
 use super::spike::Spike;
 use super::{Change, Findings, Hit, Limits};

@@ -14,7 +14,8 @@ use super::window::Window;
 use super::{Hit, Limits, naive};
 use crate::event::{Event, FieldId, SHARED_BYTES, Value, allocated};
 use crate::field;
-use crate::lang::query::{Answers, Condition, Lineage, Relation};
+use crate::lang::operator::Relation;
+use crate::lang::query::{Answers, Condition, Lineage};
 
 /// What a process takes beside its key, in bytes.
 const PROCESS_BYTES: usize = Window::<SmolStr, ()>::ENTRY_BYTES;

@@ -13,6 +13,7 @@ mod field;
 mod marks;
 mod memory;
 mod networks;
+mod outcome;
 mod recent;
 
 use std::fmt;

@@ -6,6 +6,7 @@ mod actor;
 mod brief;
 mod buckets;
 mod budget;
+mod detection;
 mod hash;
 mod held_back;
 mod indicators;

@@ -11,9 +11,10 @@ use smol_str::SmolStr;
 
 use crate::event::{Event, FieldId, Value, version};
 use crate::field;
-use crate::lang::eql::ast::{Arithmetic, Comparison};
 use crate::lang::function::arithmetic;
-use crate::lang::query::{Condition, EventQuery, Expr, Test, Wildcard, WildcardPart};
+use crate::lang::operator::{Arithmetic, Comparison};
+use crate::lang::query::{Condition, EventQuery, Expr, Test};
+use crate::lang::wildcard::{Wildcard, WildcardPart};
 
 /// Most combinations of values that a function of several multi-valued fields is computed for.
 pub const COMBINATIONS_MAX: usize = 1024;

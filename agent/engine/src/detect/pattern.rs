@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-use crate::lang::query::{Wildcard, WildcardPart};
+use crate::lang::wildcard::{Wildcard, WildcardPart};
 
 /// Folds case so that texts that differ in nothing else become equal: each character to lower case by itself, as
 /// Elasticsearch's case-insensitive terms do. What is already folded is not copied.

@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::brief::kept_text;
-use super::buckets::Brought;
-use super::learner::{Detection, Learned, Scored, kept};
+use super::detection::{Brought, Detection, Learned, Scored, kept};
 use crate::event::Timestamp;
 
 /// Weights that differ by less are the same.

@@ -18,7 +18,8 @@ use super::key::{JoinKey, join_keys};
 use super::window::Window;
 use super::{Drops, Finding, Findings, Hit, Limits, Ordinal, naive};
 use crate::event::{Event, FieldId, SHARED_BYTES, Timestamp, Value, allocated};
-use crate::lang::query::{Answers, Relation, Sequence, Stage};
+use crate::lang::operator::Relation;
+use crate::lang::query::{Answers, Sequence, Stage};
 
 /// Most sequences of one key that wait at one stage for an event that refers to theirs: which of them it fits is not known
 /// before it comes, so that a newer one cannot take the place of the others.

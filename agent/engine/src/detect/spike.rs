@@ -14,8 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::buckets::Brought;
-use super::learner::{Detection, Learned, Scored, kept};
+use super::detection::{Brought, Detection, Learned, Scored, kept};
 use crate::event::Timestamp;
 
 /// What makes a median absolute deviation comparable to the standard deviation of a normal distribution.

@@ -1,8 +1,8 @@
 //! The built-in fields, sorted by name: ECS 9 and what Elastic Defend, Auditd Manager and the AWS integration add
 //! to it (names and types are facts of their published mappings), and `lapwing.*`, our own.
 
-use super::Type::{self, Boolean, Date, Double, Flattened, Ip, Keyword, Long, Point, Text};
-use super::schema::Field;
+use super::field::Field;
+use super::field::Type::{self, Boolean, Date, Double, Flattened, Ip, Keyword, Long, Point, Text};
 
 const fn one(name: &'static str, ty: Type) -> Field {
     Field { name, ty, list: false }

@@ -4,6 +4,7 @@
 //! other events (the process, its parent, the host), so that a sensor does not build the same eighty fields for
 //! every connection of one process, and events kept for a sequence share them in memory too.
 
+mod field;
 mod fields;
 mod inference;
 mod json;
@@ -15,10 +16,11 @@ mod time;
 mod value;
 pub(crate) mod version;
 
+pub use field::{Field, Type};
 pub use inference::Inference;
 pub use json::{EventError, Leaf, insert};
 pub use mapping::{Mapping, MappingError};
-pub use schema::{Field, FieldId, Schema, Type};
+pub use schema::{FieldId, Schema};
 pub use texts::{Elements, Texts};
 pub use time::Timestamp;
 pub use value::Value;

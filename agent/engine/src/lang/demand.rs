@@ -1,6 +1,7 @@
 //! What a query demands of a field: nothing, any value, or one of those that it names.
 
-use super::query::{Condition, EventQuery, Expr, Test, WildcardPart};
+use super::query::{Condition, EventQuery, Expr, Test};
+use super::wildcard::WildcardPart;
 use crate::event::FieldId;
 
 /// What the values of a field must be where a condition holds, the least first.

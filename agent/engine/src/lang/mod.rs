@@ -8,8 +8,11 @@ pub mod eql;
 pub mod example;
 pub mod format;
 pub mod kql;
+pub mod operator;
 pub mod query;
 pub mod regex;
+pub mod syntax;
+pub mod wildcard;
 
 mod cursor;
 mod demand;

@@ -1,14 +1,18 @@
 //! The typed query: fields are found, types fit, sugar is gone. What runs rules is made from this.
 
+mod display;
+
 use std::fmt;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
-use super::eql::ast::{Arithmetic, Comparison};
+use self::display::Shown;
 use super::function::Function;
+use super::operator::{Arithmetic, Comparison, Relation};
 use super::regex::Regex;
+use super::wildcard::Wildcard;
 use crate::event::{FieldId, Schema, Type, Value};
 use crate::field;
 
@@ -36,23 +40,6 @@ pub struct Lineage {
     /// What must hold besides, for each event query of `query` and then each of `subqueries`; in these conditions
     /// alone is [`Condition::Related`].
     pub conditions: Vec<Option<Condition>>,
-}
-
-/// How the process of an event is related to that of another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relation {
-    /// It is the same: `event of […]`.
-    Event,
-    /// It is its child: `child of […]`.
-    Child,
-    /// It is its child, or a descendant of its child: `descendant of […]`.
-    Descendant,
-}
-
-impl Relation {
-    /// All of them with the words that they are written with.
-    pub const ALL: [(Self, &str); 3] =
-        [(Self::Event, "event"), (Self::Child, "child"), (Self::Descendant, "descendant")];
 }
 
 /// Events of a category for which a condition holds.
@@ -177,88 +164,6 @@ impl Test {
             Value::Text(version) if ty == Type::Version => Self::Version(comparison, version),
             value => Self::Order(comparison, value),
         }
-    }
-}
-
-/// A pattern with wildcards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wildcard(pub Vec<WildcardPart>);
-
-/// A part of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WildcardPart {
-    /// These characters.
-    Text(SmolStr),
-    /// Any characters, or none: `*`.
-    Many,
-    /// One character: `?`.
-    One,
-}
-
-impl Wildcard {
-    /// Reads a pattern in which `*`, and `?` too where `one` says so, are wildcards, and nothing escapes them.
-    #[must_use]
-    pub fn parse(text: &str, one: bool) -> Self {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let end = rest.find(|c| c == '*' || (one && c == '?')).unwrap_or(rest.len());
-            if end > 0 {
-                parts.push(WildcardPart::Text(rest[..end].into()));
-            }
-            match rest[end..].chars().next() {
-                Some('*') if parts.last() != Some(&WildcardPart::Many) => parts.push(WildcardPart::Many),
-                Some('?') => parts.push(WildcardPart::One),
-                _ => {}
-            }
-            rest = rest.get(end + 1..).unwrap_or_default();
-        }
-        Self(parts)
-    }
-
-    /// Whether it matches a text from end to end. For a few texts: patterns that are matched often are compiled.
-    pub(crate) fn matches(&self, text: &str) -> bool {
-        let text: Vec<char> = text.chars().collect();
-        // The places in the text up to which the parts so far can reach.
-        let mut reached = vec![false; text.len() + 1];
-        reached[0] = true;
-        let step = |reached: &mut Vec<bool>, wanted: Option<char>| {
-            for at in (0..text.len()).rev() {
-                reached[at + 1] = reached[at] && wanted.is_none_or(|wanted| text[at] == wanted);
-            }
-            reached[0] = false;
-        };
-        for part in &self.0 {
-            match part {
-                WildcardPart::Many => {
-                    let first = reached.iter().position(|reached| *reached).unwrap_or(reached.len());
-                    reached[first..].fill(true);
-                }
-                WildcardPart::One => step(&mut reached, None),
-                WildcardPart::Text(part) => part.chars().for_each(|c| step(&mut reached, Some(c))),
-            }
-        }
-        reached[text.len()]
-    }
-
-    /// The text it stands for, where it has no wildcard.
-    #[must_use]
-    pub fn as_text(&self) -> Option<SmolStr> {
-        match self.0.as_slice() {
-            [] => Some(SmolStr::default()),
-            [WildcardPart::Text(text)] => Some(text.clone()),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Wildcard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|part| match part {
-            WildcardPart::Text(text) => f.write_str(text),
-            WildcardPart::Many => f.write_str("*"),
-            WildcardPart::One => f.write_str("?"),
-        })
     }
 }
 
@@ -477,22 +382,6 @@ pub(super) enum Wanted {
     Earlier,
 }
 
-impl Relation {
-    /// The fields of an event that name its related processes: itself, its parent or its ancestors.
-    pub(crate) fn fields(self) -> &'static [FieldId] {
-        match self {
-            Self::Event => &[field!("process.entity_id")],
-            Self::Child => &[field!("process.parent.entity_id")],
-            // The ancestry holds the parent too, where there is one.
-            Self::Descendant => &[field!("process.Ext.ancestry"), field!("process.parent.entity_id")],
-        }
-    }
-
-    fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-}
-
 impl Expr {
     fn resolved(&self, answers: &dyn Answers) -> Self {
         match self {
@@ -538,206 +427,5 @@ impl Expr {
             }
             Self::Truth(condition) => condition.collect_fields(fields),
         }
-    }
-}
-
-struct Shown<'a, T>(&'a T, &'a Schema);
-
-impl fmt::Display for Shown<'_, Query> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(query, schema) = self;
-        match query {
-            Query::Event(query) => Shown(query, schema).fmt(f),
-            Query::Sequence(sequence) => {
-                f.write_str("sequence")?;
-                if let Some(maxspan) = sequence.maxspan {
-                    write!(f, " within {maxspan:?}")?;
-                }
-                for stage in &sequence.stages {
-                    write!(f, "\n  {}", Shown(stage, schema))?;
-                }
-                sequence.until.iter().try_for_each(|stage| write!(f, "\nuntil\n  {}", Shown(stage, schema)))
-            }
-            Query::Lineage(lineage) => {
-                Shown(&*lineage.query, schema).fmt(f)?;
-                for (index, subquery) in lineage.subqueries.iter().enumerate() {
-                    write!(f, "\nwith #{index} [{}]", Shown(subquery, schema))?;
-                }
-                let conditions = lineage.conditions.iter().enumerate();
-                conditions.filter_map(|(part, condition)| Some((part, condition.as_ref()?))).try_for_each(
-                    |(part, condition)| write!(f, "\nand event query {part} if {}", Shown(condition, schema)),
-                )
-            }
-            Query::Sample(sample) => {
-                f.write_str("sample")?;
-                sample.stages.iter().try_for_each(|stage| write!(f, "\n  {}", Shown(stage, schema)))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Shown<'_, Stage> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(stage, schema) = self;
-        write!(f, "{}[{}", if stage.missing { "!" } else { "" }, Shown(&stage.query, schema))?;
-        stage.later.iter().try_for_each(|later| write!(f, "; then {}", Shown(later, schema)))?;
-        f.write_str("]")?;
-        for (index, key) in stage.keys.iter().enumerate() {
-            let name = key.field.map_or("(unknown)", |field| schema.name(field));
-            let (lead, mark) = (if index == 0 { " by " } else { ", " }, if key.optional { "?" } else { "" });
-            write!(f, "{lead}{mark}{name}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Shown<'_, EventQuery> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(query, schema) = self;
-        write!(f, "{} where ", query.category.as_deref().unwrap_or("any"))?;
-        Shown(&query.condition, schema).fmt(f)
-    }
-}
-
-impl fmt::Display for Shown<'_, Condition> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(condition, schema) = self;
-        match condition {
-            Condition::Always(truth) => write!(f, "{truth}"),
-            Condition::Not(inner) => write!(f, "not {}", Shown(&**inner, schema)),
-            Condition::All(parts) => listed(f, parts, schema, " and "),
-            Condition::Any(parts) => listed(f, parts, schema, " or "),
-            Condition::Exists(expr) => write!(f, "exists {}", Shown(expr, schema)),
-            Condition::Test(expr, test) => write!(f, "{} {test}", Shown(expr, schema)),
-            Condition::Compare(comparison, left, right) => {
-                write!(f, "{} {comparison} {}", Shown(left, schema), Shown(right, schema))
-            }
-            Condition::Anywhere(groups) => {
-                f.write_str("(")?;
-                for (index, (fields, test)) in groups.iter().enumerate() {
-                    let what = test.as_ref().map_or("there".to_owned(), Test::to_string);
-                    let word = if index == 0 { "" } else { " or " };
-                    write!(f, "{word}any of {} fields {what}", fields.len())?;
-                }
-                f.write_str(")")
-            }
-            Condition::Related(relation, subquery) => write!(f, "{} of #{subquery}", relation.name()),
-        }
-    }
-}
-
-fn listed(f: &mut fmt::Formatter<'_>, parts: &[Condition], schema: &Schema, word: &str) -> fmt::Result {
-    f.write_str("(")?;
-    for (index, part) in parts.iter().enumerate() {
-        write!(f, "{}{}", if index == 0 { "" } else { word }, Shown(part, schema))?;
-    }
-    f.write_str(")")
-}
-
-impl fmt::Display for Shown<'_, Expr> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(expr, schema) = self;
-        match expr {
-            Expr::Constant(None) => f.write_str("null"),
-            Expr::Constant(Some(value)) => write!(f, "{}", Quoted(value)),
-            Expr::Field(field) => f.write_str(schema.name(*field)),
-            Expr::Opened(field) => write!(f, "opened({})", schema.name(*field)),
-            Expr::Earlier { stage, field, opened } => {
-                let (open, close) = if *opened { ("opened(", ")") } else { ("", "") };
-                write!(f, "{open}stage {stage}'s {}{close}", schema.name(*field))
-            }
-            Expr::Call { function, insensitive, arguments } => {
-                write!(f, "{}{}(", function.name(), if *insensitive { "~" } else { "" })?;
-                for (index, argument) in arguments.iter().enumerate() {
-                    write!(f, "{}{}", if index == 0 { "" } else { ", " }, Shown(argument, schema))?;
-                }
-                f.write_str(")")
-            }
-            Expr::Arithmetic(operator, left, right) => {
-                let sign = match operator {
-                    Arithmetic::Add => "+",
-                    Arithmetic::Subtract => "-",
-                    Arithmetic::Multiply => "*",
-                    Arithmetic::Divide => "/",
-                    Arithmetic::Modulo => "%",
-                };
-                write!(f, "({} {sign} {})", Shown(&**left, schema), Shown(&**right, schema))
-            }
-            Expr::Truth(condition) => write!(f, "truth({})", Shown(&**condition, schema)),
-        }
-    }
-}
-
-struct Quoted<'a>(&'a Value);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Value::Text(text) => write!(f, "{text:?}"),
-            value => f.write_str(&value.to_text()),
-        }
-    }
-}
-
-impl fmt::Display for Test {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = |insensitive: &bool| if *insensitive { "~" } else { "" };
-        let joined = |texts: Vec<String>| texts.join(", ");
-        match self {
-            Self::OneOf { values, insensitive } => {
-                let values = values.iter().map(|value| Quoted(value).to_string()).collect();
-                write!(f, "in{} ({})", mark(insensitive), joined(values))
-            }
-            Self::Like { patterns, insensitive } => {
-                let patterns = patterns.iter().map(|pattern| format!("{:?}", pattern.to_string())).collect();
-                write!(f, "like{} ({})", mark(insensitive), joined(patterns))
-            }
-            Self::Regex { patterns, insensitive } => {
-                let patterns = patterns.iter().map(|regex| format!("{:?}", regex.pattern())).collect();
-                write!(f, "regex{} ({})", mark(insensitive), joined(patterns))
-            }
-            Self::Within(networks) => {
-                write!(f, "within ({})", joined(networks.iter().map(ToString::to_string).collect()))
-            }
-            Self::Order(comparison, value) => write!(f, "{comparison} {}", Quoted(value)),
-            Self::Version(comparison, version) => write!(f, "{comparison} version {version:?}"),
-            Self::WordsLike(patterns) => {
-                let patterns = patterns.iter().map(|pattern| format!("{:?}", pattern.to_string())).collect();
-                write!(f, "words like ({})", joined(patterns))
-            }
-            Self::Words { words, phrase } => {
-                write!(f, "{} {:?}", if *phrase { "phrase" } else { "words" }, words.join(" "))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Equal => "==",
-            Self::NotEqual => "!=",
-            Self::Less => "<",
-            Self::LessOrEqual => "<=",
-            Self::Greater => ">",
-            Self::GreaterOrEqual => ">=",
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wildcards_are_read() {
-        for (text, one, parts) in
-            [("a*b?c", true, 5), ("a?", false, 1), ("***", true, 1), ("", true, 0), ("*é?*", true, 4)]
-        {
-            let pattern = Wildcard::parse(text, one);
-            assert_eq!(pattern.0.len(), parts, "{text}");
-        }
-        assert_eq!(Wildcard::parse("a**b", true).to_string(), "a*b");
-        assert_eq!(Wildcard::parse("plain", true).as_text().as_deref(), Some("plain"));
     }
 }

@@ -1,6 +1,6 @@
 //! Which of many texts another one begins with, or ends with: one binary search.
 
-use super::field::{Outcome, Pending};
+use super::outcome::{Outcome, Pending};
 
 /// The beginnings that are looked for, sorted, or the ends, turned around.
 #[derive(Debug, Default)]

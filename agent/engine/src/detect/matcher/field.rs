@@ -13,11 +13,13 @@ use smol_str::SmolStr;
 use super::affix::Affixes;
 use super::marks::{Marks, add, has};
 use super::networks::Networks;
+use super::outcome::{Outcome, Pending};
 use crate::detect::hash::Table;
 use crate::detect::naive;
 use crate::detect::pattern::{Pattern, fold};
 use crate::event::Value;
-use crate::lang::query::{Test, Wildcard, WildcardPart};
+use crate::lang::query::Test;
+use crate::lang::wildcard::{Wildcard, WildcardPart};
 
 /// Up to how many bytes of texts the automaton is a full table, with one step a byte; it takes some hundred bytes of memory
 /// for each. With more it is a compact one of a third of the speed.
@@ -60,29 +62,6 @@ pub(super) struct FieldTests {
 struct Inside {
     automaton: AhoCorasick,
     outcomes: Vec<Outcome>,
-}
-
-/// What follows from a text that was found in a folded one. Tests that regard case are passed too where nothing was to
-/// fold; else they must be tried.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    /// Tests that are passed.
-    marks: Marks,
-    /// Tests that are passed where nothing was to fold.
-    plain: Marks,
-    /// Patterns that must be tried where something was.
-    cased: Box<[u32]>,
-    /// Patterns that must be tried, for more than was found.
-    tries: Box<[u32]>,
-}
-
-/// An [`Outcome`] in the making.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pending {
-    tests: Vec<u32>,
-    plain: Vec<u32>,
-    cased: Vec<u32>,
-    tries: Vec<u32>,
 }
 
 /// A pattern, of which part was found.
@@ -202,28 +181,6 @@ fn one_by_one(tests: &[(u32, Test)], value: &Value, facts: &mut [u64]) {
     for (number, test) in tests {
         if !has(facts, *number) && naive::passes(test, value) {
             add(facts, *number);
-        }
-    }
-}
-
-impl Pending {
-    /// Takes over what follows from another text.
-    pub(super) fn extend(&mut self, other: &Self) {
-        for (own, others) in [(&mut self.tests, &other.tests), (&mut self.plain, &other.plain)] {
-            own.extend(others);
-            own.sort_unstable();
-            own.dedup();
-        }
-        self.cased.extend(&other.cased);
-        self.tries.extend(&other.tries);
-    }
-
-    pub(super) fn outcome(&self) -> Outcome {
-        Outcome {
-            marks: Marks::new(&self.tests),
-            plain: Marks::new(&self.plain),
-            cased: self.cased.as_slice().into(),
-            tries: self.tries.as_slice().into(),
         }
     }
 }

@@ -8,7 +8,8 @@ use smol_str::SmolStr;
 use super::state::spelled;
 use crate::detect::{JoinKey, join_keys, naive};
 use crate::event::{Event, FieldId, Schema, Value};
-use crate::lang::query::{Answers, Query, Relation, Stage};
+use crate::lang::operator::Relation;
+use crate::lang::query::{Answers, Query, Stage};
 
 /// How far a sequence came.
 #[derive(Clone, Debug)]

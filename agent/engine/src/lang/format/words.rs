@@ -2,8 +2,8 @@
 //! before them.
 
 use crate::lang::diagnostic::Span;
-use crate::lang::eql::lexer::{Token as Eql, tokens as eql_tokens};
-use crate::lang::kql::lexer::{Token as Kql, tokens as kql_tokens};
+use crate::lang::syntax::eql::lexer::{Token as Eql, tokens as eql_tokens};
+use crate::lang::syntax::kql::lexer::{Token as Kql, tokens as kql_tokens};
 
 /// A token as it is written.
 #[derive(Clone, Debug)]

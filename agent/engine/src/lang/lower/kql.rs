@@ -5,9 +5,10 @@ use super::lint::{Alternative, Clause, mixed_and_or};
 use super::{Lowering, convert};
 use crate::event::{FieldId, Schema, Type, Value};
 use crate::lang::diagnostic::{Diagnostic, Span, code};
-use crate::lang::eql::ast::Comparison;
-use crate::lang::kql::ast::{Literal, Query, QueryKind};
-use crate::lang::query::{Condition, EventQuery, Expr, Test, Wildcard, WildcardPart};
+use crate::lang::operator::Comparison;
+use crate::lang::query::{Condition, EventQuery, Expr, Test};
+use crate::lang::syntax::kql::ast::{Literal, Query, QueryKind};
+use crate::lang::wildcard::{Wildcard, WildcardPart};
 
 /// The typed query and its warnings, or everything that is wrong with it.
 pub(in crate::lang) fn lower(

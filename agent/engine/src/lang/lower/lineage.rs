@@ -6,8 +6,10 @@ use super::eql::{Kind, kind_name};
 use super::lint::Clause;
 use crate::event::Type;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
-use crate::lang::eql::ast::{Comparison, Filter, Sequence as AstSequence, Stage as AstStage};
-use crate::lang::query::{Condition, EventQuery, Expr, Lineage, Query, Relation, Stage, Wanted};
+use crate::lang::operator::Comparison;
+use crate::lang::operator::Relation;
+use crate::lang::query::{Condition, EventQuery, Expr, Lineage, Query, Stage, Wanted};
+use crate::lang::syntax::eql::ast::{Filter, Sequence as AstSequence, Stage as AstStage};
 
 /// Most subqueries in one query.
 const SUBQUERIES_MAX: usize = 64;

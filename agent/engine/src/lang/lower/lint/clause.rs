@@ -1,9 +1,9 @@
 //! A condition with the places of its parts: what is written and what it means, side by side.
 
 use crate::lang::Span;
-use crate::lang::eql::ast::{Expr as EqlExpr, ExprKind};
-use crate::lang::kql::ast::{Query as KqlQuery, QueryKind};
 use crate::lang::query::Condition;
+use crate::lang::syntax::eql::ast::{Expr as EqlExpr, ExprKind};
+use crate::lang::syntax::kql::ast::{Query as KqlQuery, QueryKind};
 
 /// A part of a condition and where it stands.
 pub(in crate::lang::lower) struct Clause<'a> {

@@ -9,8 +9,9 @@ use super::literal::domain;
 use crate::event::{FieldId, Schema, Type, Value};
 use crate::lang::DIAGNOSTICS_MAX;
 use crate::lang::diagnostic::{Diagnostic, code};
-use crate::lang::eql::ast::Comparison;
-use crate::lang::query::{Condition, Expr, Test, Wildcard, WildcardPart};
+use crate::lang::operator::Comparison;
+use crate::lang::query::{Condition, Expr, Test};
+use crate::lang::wildcard::{Wildcard, WildcardPart};
 
 /// Most pairs of values or patterns of two tests that are compared.
 const PAIRS_MAX: usize = 100_000;

@@ -1,8 +1,8 @@
 //! What a query says, as it is written.
 
 use crate::lang::Span;
-use crate::lang::eql::ast::Comparison;
-use crate::lang::query::Wildcard;
+use crate::lang::operator::Comparison;
+use crate::lang::wildcard::Wildcard;
 
 /// A condition and where it stands.
 #[derive(Clone, Debug, PartialEq)]

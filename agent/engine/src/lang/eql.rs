@@ -1,15 +1,11 @@
 //! EQL, the Event Query Language, in the dialect of Elasticsearch.
 
-pub(super) mod lexer;
-mod parser;
-
-pub mod ast;
-
-pub use ast::Pipe;
+pub use super::syntax::eql::ast::Pipe;
 
 use super::diagnostic::{Diagnostic, code};
 use super::lower::eql::lower;
-use super::{QUERY_BYTES_MAX, Query, Span, together};
+use super::syntax::eql::read;
+use super::{Query, Span, together};
 use crate::event::Schema;
 
 /// Reads a query and checks it against the schema, to which leaves of flattened fields are added as they are named.
@@ -46,20 +42,4 @@ pub fn parse_search(text: &str, schema: &mut Schema) -> Result<(Search, Vec<Diag
     // A recording has an end itself.
     warnings.retain(|warning| warning.code.id != code::UNBOUNDED.id);
     Ok((Search { query, pipes: pipes.into_iter().map(|(pipe, _)| pipe).collect() }, warnings))
-}
-
-/// The query as far as it could be understood, and what is wrong with it; only that where nothing could be.
-fn read(text: &str) -> Result<(parser::Read, Vec<Diagnostic>), Vec<Diagnostic>> {
-    if text.len() > QUERY_BYTES_MAX {
-        let message = format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
-        return Err(vec![Diagnostic::new(code::TOO_LONG, Span::first_of(text), message)]);
-    }
-    let (tokens, faults) = lexer::tokens(text);
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    match parser::parse(tokens) {
-        (Some(read), faults) => Ok((read, faults)),
-        (None, faults) => Err(faults),
-    }
 }

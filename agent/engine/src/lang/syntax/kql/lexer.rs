@@ -3,7 +3,7 @@
 use crate::lang::DIAGNOSTICS_MAX;
 use crate::lang::cursor::Cursor;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
-use crate::lang::query::{Wildcard, WildcardPart};
+use crate::lang::wildcard::{Wildcard, WildcardPart};
 
 /// A word of the language.
 #[derive(Clone, Debug, PartialEq)]

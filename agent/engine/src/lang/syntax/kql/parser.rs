@@ -3,9 +3,9 @@
 use super::ast::{Literal, Query, QueryKind};
 use super::lexer::Token;
 use crate::lang::diagnostic::{Diagnostic, Span};
-use crate::lang::eql::ast::Comparison;
-use crate::lang::query::{Wildcard, WildcardPart};
+use crate::lang::operator::Comparison;
 use crate::lang::tokens::Tokens;
+use crate::lang::wildcard::{Wildcard, WildcardPart};
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::lang::Span;
-use crate::lang::query::Relation;
+use crate::lang::operator::{Arithmetic, Comparison, Relation};
 
 /// A whole query.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,52 +164,6 @@ pub enum Literal {
     Double(f64),
     /// Text, escapes resolved.
     Text(String),
-}
-
-/// `+ - * / %`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// `+`
-    Add,
-    /// `-`
-    Subtract,
-    /// `*`
-    Multiply,
-    /// `/`
-    Divide,
-    /// `%`
-    Modulo,
-}
-
-/// `== != < <= > >=`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
-    /// `==`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `<`
-    Less,
-    /// `<=`
-    LessOrEqual,
-    /// `>`
-    Greater,
-    /// `>=`
-    GreaterOrEqual,
-}
-
-impl Comparison {
-    /// The operator with its sides exchanged.
-    #[must_use]
-    pub const fn flipped(self) -> Self {
-        match self {
-            Self::Less => Self::Greater,
-            Self::LessOrEqual => Self::GreaterOrEqual,
-            Self::Greater => Self::Less,
-            Self::GreaterOrEqual => Self::LessOrEqual,
-            same => same,
-        }
-    }
 }
 
 /// The operators whose right side is a constant or a list of them; `insensitive` is their form with `~`.
