@@ -1,4 +1,4 @@
-//! Who answers for a process that ran before the agent did: the user whom records name for others (`actor` of
+//! The user who answers for a process that ran before the agent: the one that records of others have (`actor` of
 //! [`State`](lapwing_common::State)).
 
 use std::fs::File;
@@ -22,7 +22,7 @@ mod ioctl {
     ioctl_read_bad!(owner, request_code_none!(NSIO, 4), nix::libc::uid_t);
 }
 
-/// The user who answers for a process whose real user id is `uid`; [`ABSENT`] where that cannot be found out.
+/// The user who answers for a process whose real user id is `uid`; [`ABSENT`] if it is not known.
 pub(super) fn of(pid: i32, uid: u32) -> u32 {
     let Ok(namespace) = File::open(format!("/proc/{pid}/ns/user")) else { return ABSENT };
     outermost_owner(namespace).map_or(ABSENT, |owner| owner.unwrap_or(uid))
@@ -38,7 +38,7 @@ fn outermost_owner(mut namespace: File) -> Option<Option<u32>> {
         }
         let mut owner = ABSENT;
         // SAFETY: the descriptor is a namespace's, `owner` is room for the number that the kernel writes, and the
-        // descriptor that it returns is new and belongs to no one else.
+        // descriptor that it returns is new and has no other owner.
         namespace = unsafe {
             ioctl::owner(namespace.as_raw_fd(), &raw mut owner).ok()?;
             OwnedFd::from_raw_fd(ioctl::parent(namespace.as_raw_fd()).ok()?).into()

@@ -1,4 +1,4 @@
-//! The attaching of one program at one place of the kernel, and in a few words why that cannot be.
+//! Attaches one program at one place of the kernel; a failure has a short reason.
 
 use std::error::Error;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 /// The kernel's error where its processor-specific part lacks a feature; the C library does not define it.
 /// match-proto:v2.6.12:include/linux/errno.h:#define ENOTSUPP
 const ENOTSUPP: i32 = 524;
-/// What kernels have that can probe their functions.
+/// A symbol of kernels that can probe their functions.
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
 /// Where a program is attached.
@@ -51,7 +51,7 @@ pub(super) fn attach(name: &str, place: &Attach, ebpf: &mut Ebpf, btf: &Btf) -> 
     attach_program(program, place, btf).map_err(|error| why(&error, place))
 }
 
-/// Lets go of a program: it is detached where it was attached.
+/// Detaches and unloads a program.
 pub(super) fn unload(name: &str, ebpf: &mut Ebpf) {
     let Some(program) = ebpf.program_mut(name) else { return };
     let unloaded = match program {
@@ -121,8 +121,8 @@ fn attach_loaded(program: &mut Program, place: &Attach) -> Result<(), ProgramErr
         Attach::Cgroup => {
             let program: &mut CgroupSockAddr = program.try_into()?;
             let root = root_cgroup().map_err(ProgramError::IOError)?;
-            // By a link, as which it is attached from 5.7 on, others' programs run beside it whatever is said here; and
-            // kernels before 6.16 refuse that it is said.
+            // From 5.7 on it is attached by a link, and other programs run beside it without this flag; kernels before
+            // 6.16 refuse the flag.
             program.attach(root, CgroupAttachMode::Single)?;
         }
     }
@@ -158,7 +158,7 @@ fn why(error: &ProgramError, place: &Attach) -> String {
     }
 }
 
-/// The innermost cause of an error; of the verifier's log, which goes to the log of the agent, what it says last.
+/// The innermost cause of an error; of the verifier's log, which is written to the agent's log, the last line.
 fn brief(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let text = verifier_log.to_string();
@@ -173,7 +173,7 @@ fn brief(error: &ProgramError) -> String {
     innermost(error).to_string()
 }
 
-/// The cause that has no other behind it.
+/// The innermost cause.
 fn innermost(error: &ProgramError) -> &(dyn Error + 'static) {
     let mut cause: &(dyn Error + 'static) = error;
     while let Some(inner) = cause.source() {
@@ -185,14 +185,14 @@ fn innermost(error: &ProgramError) -> &(dyn Error + 'static) {
 /// Where tracefs is mounted, which has the numbers of tracepoints.
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// Does what needs tracefs. Where the host does not have it mounted, that is done on a thread with mounts of its own: the
-/// host's stay as they are, and agents that start at the same time do not take it away from each other.
+/// Runs what needs tracefs. If the host has not mounted it, that runs on a thread with its own mount namespace: the
+/// host's mounts do not change, and agents that start at the same time do not unmount it for each other.
 pub(super) fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if Path::new(TRACEFS).join("events").exists() {
         return work();
     }
     let on_thread = || {
-        // Without it, some hooks cannot be attached, and say so.
+        // Without it, some hooks cannot be attached, and their reports say so.
         let _ = mount_tracefs();
         work()
     };
@@ -200,7 +200,7 @@ pub(super) fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Gives this thread mounts of its own, and tracefs among them.
+/// Gives this thread its own mount namespace, with tracefs.
 fn mount_tracefs() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;

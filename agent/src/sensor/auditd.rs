@@ -11,8 +11,8 @@ use lapwing_engine::{Event, FieldId, Fields, field};
 
 use crate::action::Action;
 
-/// What holds an id or a name there, and what holds it in the sensor's events: `user.id` is the real one there and the
-/// effective one here.
+/// The field of an id or a name there, and in the sensor's events: `user.id` is the real one there and the effective
+/// one here.
 const USERS: [(FieldId, FieldId); 4] = [
     (field!("user.effective.id"), field!("user.id")),
     (field!("user.effective.name"), field!("user.name")),
@@ -20,7 +20,7 @@ const USERS: [(FieldId, FieldId); 4] = [
     (field!("user.name"), field!("user.Ext.real.name")),
 ];
 
-/// The event in auditd's words, where it has any for it.
+/// The event in auditd's form; `None` if auditd has no such event.
 pub(crate) fn of(event: &Arc<Event>) -> Option<Arc<Event>> {
     let action = Action::of(event.text(field!("event.action"))?)?.auditd?;
     let mut view = Event::clone(event);
@@ -41,7 +41,7 @@ pub(super) fn kind(kind: &EventKind) -> Option<EventKind> {
     Some(kind.renamed(action, &fixed(action), USERS.map(|(id, _)| id)))
 }
 
-/// What every event of an action holds there.
+/// The fields that every event of an action has there.
 fn fixed(action: &'static str) -> Fields {
     let mut fields = Fields::new();
     fields.set(field!("data_stream.dataset"), "auditd_manager.auditd");

@@ -1,10 +1,10 @@
 //! The canary: at the start and every minute the agent forks, begins a session, becomes another group, execs, connects,
-//! accepts and sends a datagram once itself, and every hook must show it, as it was. A hook that exists and never fires, or
-//! shows something else, is reported, instead of a silence that looks like peace.
+//! accepts and sends a datagram once itself, and every hook must record it correctly. A hook that never fires, or
+//! records something wrong, is reported: its silence would look like peace.
 //!
-//! Its records make no events. A record is the canary's only while a flight is under way, and by what cannot be chosen from
-//! outside: the process is a child of the agent, by numbers and starts, that was not seen to end, and runs its one program
-//! once. What else such a process does is an event like any other.
+//! No events are built from its records. A record is the canary's only during a flight, and by what an attacker cannot
+//! choose: the process is a child of the agent, by pid and start time, has not ended, and executes its one program
+//! once. Anything else that such a process does is an ordinary event.
 
 mod check;
 mod flight;
@@ -26,7 +26,7 @@ const EVERY_NANOS: u64 = 60_000_000_000;
 const FAILED_MAX: u32 = 2;
 /// How long after a flight its records may still come.
 const LATE_NANOS: u64 = 5_000_000_000;
-/// How long a flight may take. One that takes longer shows nothing, and there is none beside it.
+/// How long a flight may take. A longer one is not checked, and no other begins meanwhile.
 const FLIGHT_NANOS_MAX: u64 = 20_000_000_000;
 /// Most records of one flight that are kept until it is checked, and how long each may be.
 const RECORDS_MAX: usize = 32;
@@ -35,23 +35,23 @@ const RECORD_BYTES_MAX: usize = 8 * 1024;
 /// What the agent did, which distinguishes its records from all others.
 pub(super) struct Canary {
     own: Option<Key>,
-    /// Children that were not seen to end.
+    /// Children whose exit was not recorded.
     children: Vec<Child>,
     /// When the last flight began, and when it had ended; [`u64::MAX`] while it goes on.
     from: u64,
     until: u64,
     /// What it did.
     flight: Flight,
-    /// Brings that, where the flight is on a thread of its own.
+    /// Receives that, where the flight is on its own thread.
     result: Option<Receiver<Flight>>,
     is_checked: bool,
-    /// Whether the next flight is to follow at once.
+    /// Whether the next flight follows at once.
     is_due: bool,
     /// The socket by which it connected, as the kernel names it.
     socket: Option<u64>,
     /// Its records.
     records: Vec<Vec<u64>>,
-    /// By hook: how many flights in a row it failed, and when the last began that it showed.
+    /// By hook: how many flights in a row it failed, and the start of the last that it recorded.
     hooks: [(u32, u64); HOOKS.len()],
     /// What was counted.
     counts: CanaryCounts,
@@ -75,11 +75,11 @@ pub(crate) struct CanaryCounts {
     pub(crate) records: u64,
 }
 
-/// A hook, and what is wrong with what it showed.
+/// A hook, and what is wrong with its records.
 pub(super) type Finding = (&'static str, Option<String>);
 
 impl Canary {
-    /// Does it all.
+    /// Runs the flight.
     pub(super) fn fly() -> Self {
         let mut canary = Self {
             own: own::key(),
@@ -131,14 +131,14 @@ impl Canary {
         is_it
     }
 
-    /// Counts a record that was taken, once it is passed over for good.
+    /// Counts a record of the canary, when it is skipped for good.
     pub(super) fn count(&mut self) {
         self.counts.records += 1;
     }
 
-    /// Begins a flight from time to time, on a thread of its own, and says once what each hook showed of it. Nothing
-    /// here waits. Hooks that are `untestable` are not checked, because the kernel filters their records; nothing is
-    /// checked if records were lost since a time (`has_lost`).
+    /// Begins a flight every minute, on its own thread, and returns the result of each hook once. Nothing here waits.
+    /// Hooks that are `untestable` are not checked, because the kernel filters their records; nothing is checked if
+    /// records were lost since a time (`has_lost`).
     pub(super) fn turn(
         &mut self,
         now: u64,
@@ -181,12 +181,12 @@ impl Canary {
         self.is_due = true;
     }
 
-    /// Whether every attached hook has shown it, as it was.
+    /// Whether every attached hook has recorded it correctly.
     pub(super) fn is_seen(&self, hooks: &[HookReport]) -> bool {
         self.tested(hooks).all(|name| self.fault(name).is_none())
     }
 
-    /// Marks the hooks that did not show it.
+    /// Marks the hooks that did not record it.
     pub(super) fn mark_silent(&mut self, hooks: &mut [HookReport]) {
         self.is_checked = true;
         let faults: Vec<_> = self.tested(hooks).filter_map(|name| Some((name, self.fault(name)?))).collect();
@@ -219,7 +219,7 @@ impl Canary {
         self.children.clear();
         self.flight = Flight::default();
         let (sender, result) = channel();
-        // Where the sensor has stopped, the flight is of no use to it.
+        // If the sensor has stopped, the flight is not used.
         let body = move || drop(sender.send(fly()));
         match std::thread::Builder::new().name("canary".to_owned()).spawn(body) {
             Ok(_) => self.result = Some(result),
@@ -234,7 +234,7 @@ impl Canary {
         let found: Vec<_> = tested.map(|name| (name, self.fault(name))).collect();
         self.counts.failed += u64::from(found.iter().any(|(_, fault)| fault.is_some()));
         let sure = found.into_iter().filter(|(name, fault)| self.is_sure(name, fault.is_some())).collect();
-        // The next shows at once whether it was by chance.
+        // The next one follows at once, to exclude chance.
         self.is_due = self.hooks.iter().any(|(failed, _)| (1..FAILED_MAX).contains(failed));
         sure
     }
@@ -254,7 +254,7 @@ impl Canary {
         true
     }
 
-    /// When the last flight began that a hook showed.
+    /// The start of the last flight that a hook recorded.
     pub(super) fn good(&self, name: &str) -> u64 {
         place(name).map_or(self.from, |place| self.hooks[place].1)
     }
@@ -270,7 +270,7 @@ impl Canary {
         HOOKS.iter().map(|hook| hook.name).filter(is_tested)
     }
 
-    /// What is wrong with what a hook showed.
+    /// What is wrong with a hook's records.
     fn fault(&self, name: &str) -> Option<String> {
         let hook = HOOKS.iter().find(|hook| hook.name == name)?;
         let records = self.records.iter().filter_map(|bytes| Record::parse(bytes.as_bytes()).ok());
@@ -306,7 +306,7 @@ impl Canary {
         }
     }
 
-    /// The child that did it. One whose beginning was not shown is known by its parent.
+    /// The child that did it. One whose fork was not recorded is identified by its parent.
     fn child(&mut self, task: &Task) -> Option<&mut Child> {
         let is_it = |child: &Child| (child.pid, child.start) == (task.pid, task.start);
         if !self.children.iter().any(is_it) {

@@ -1,8 +1,8 @@
-//! What an alert has beyond its events: the whole of the process, its ancestors, which files they run, and which of
-//! their standard descriptors is the socket of the connection.
+//! What an alert has beyond its events: all fields of the process, its ancestors, the files that they run, and which of
+//! their standard descriptors is the connection's socket.
 //!
-//! This runs only for alerts, not for every event. What may vanish is taken at once, by calls that wait for no disk and
-//! no other process; what takes longer is left to the [evidence](crate::evidence) stage.
+//! This runs only for alerts, not for every event. What may vanish is read at once, by calls that wait for no disk and
+//! no other process; what takes longer is done by the [evidence](crate::evidence) stage.
 
 use std::fs;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const HOLDERS_MAX: usize = 16;
 /// Most processes through whose root a file is searched for.
 const WITNESSES_MAX: usize = 3;
 
-/// Everything that is known of the event's process.
+/// The context of the event's process.
 pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder) -> Context {
     let key = event.text(field!("process.entity_id")).and_then(|id| table.key(id));
     let Some(process) = key.and_then(|key| table.get(key)) else {
@@ -54,9 +54,9 @@ pub(super) fn of(event: &Event, table: &Table, decoder: &Decoder) -> Context {
     Context { fields, ancestors, programs, user: process.credentials.actor }
 }
 
-/// The program that a process ran when the event happened, for it may run another by now: `nc -e sh` is a shell a
-/// moment after it has connected. `None` where it is not kept any more. A program that is called the same way, from the
-/// same path, may be another one: what began after the event is not what the event is about.
+/// The program that a process ran at the event, because it may run another by now: `nc -e sh` is a shell a moment after
+/// it has connected. `None` if it is not kept any more. A program with the same path and arguments may be another one:
+/// if it began after the event, it is not the event's.
 fn image_at<'a>(process: &'a Process, event: &Event, clock: Clock) -> Option<&'a Arc<Image>> {
     let time = clock.since_boot(event.time());
     let text = |id| event.text(id).unwrap_or_default();
@@ -66,8 +66,8 @@ fn image_at<'a>(process: &'a Process, event: &Event, clock: Clock) -> Option<&'a
     std::iter::once(&process.image).chain(&process.previous).find(is_it)
 }
 
-/// The file of a program, and how to find it. It is opened by the process that runs it; where that runs another program
-/// by now, of which the record is still to be read, the file's name does not fit, and no hash is made of it.
+/// The file of a program, and how to find it. It is opened through the process that runs it; if that runs another
+/// program by now, whose record is not read yet, the file's name does not match, and it is not hashed.
 fn program(
     table: &Table,
     process: &Process,
@@ -78,12 +78,12 @@ fn program(
     let image = image.filter(|image| image.file_key.is_known()).ok_or(Missing::Unknown)?;
     let file = image.file_key;
     let is_open = |other: &Program| other.file == file && other.running.is_ok();
-    // A file that is open for this alert needs no descriptor more.
+    // A file that is already open for this alert needs no second descriptor.
     let running = if others.iter().flatten().any(is_open) { Err(Missing::Gone) } else { running(process) };
     Ok(of_file(table, process, image, clock, (file, &image.executable), running))
 }
 
-/// The script that a process was started for, which comes behind all others.
+/// The script of an interpreter, after all other files.
 fn script(table: &Table, process: &Process, image: &Image, clock: Clock) -> Option<Result<Program, Missing>> {
     let Script { path, key, .. } = image.script_file.as_ref()?;
     let program = || of_file(table, process, image, clock, (*key, path), Err(Missing::Gone));
@@ -165,7 +165,7 @@ fn descriptors(process: &Process, socket: &str) -> Vec<&'static str> {
         fs::read_link(folder.join(format!("fd/{number}"))).is_ok_and(|target| target.as_os_str() == &*wanted)
     };
     let held: Vec<_> = (0..STDIO.len()).filter(is_it).map(|number| STDIO[number]).collect();
-    // Its number may be another process's by now. It was not, if it is not at this moment.
+    // Its pid may be reused by now. If it is not at this moment, it was not before.
     if held.is_empty() || snapshot::lives(process.key) { held } else { Vec::new() }
 }
 
@@ -182,7 +182,7 @@ mod tests {
     use crate::evidence;
     use crate::sensor::host::Host;
 
-    /// This test's own process and a child of it, as an alert about them would have them.
+    /// This test's own process and its child, as in an alert about them.
     #[test]
     fn an_alert_has_hashes_ancestors_and_who_holds_the_socket() {
         let (ours, theirs) = UnixStream::pair().unwrap();

@@ -1,8 +1,8 @@
 //! From records to ECS events: the only module that has both.
 //!
-//! What an event says is what Elastic Defend's events say, field by field, because rules are written against these:
-//! a network event has no arguments and no parent's name. An event is a stack of shared layers; what a process looks
-//! like, in each of the roles it has in other processes' events, is made once and kept with it.
+//! Events have the fields of Elastic Defend's events, because rules are written against these: a network event has no
+//! arguments and no parent's name. An event is a stack of shared layers. The block of a process in each of its roles is
+//! built once and cached.
 
 mod audience;
 mod block;
@@ -97,7 +97,7 @@ impl Decoder {
         self.process_event(Row::AlreadyRunning, table, key, time, Fields::new())
     }
 
-    /// What a process became without running another program.
+    /// A process changed its ids or session without executing a program.
     pub(super) fn changed(&mut self, table: &Table, key: Key, changes: Changes, time: u64) -> Vec<Event> {
         let Changes { session, user, group } = changes;
         let changed = [(session, Row::SessionIdChange), (user, Row::UidChange), (group, Row::GidChange)];
@@ -120,7 +120,7 @@ impl Decoder {
         self.process_event(Row::End, table, key, record.header.time, own)
     }
 
-    /// A process connects. `port` is the local port, where it is known by now.
+    /// A process connects. `port` is the local port, if it is known.
     pub(super) fn connect(
         &mut self,
         table: &Table,
@@ -198,7 +198,7 @@ impl Decoder {
     }
 
     /// Everything that process events contain about a process that runs this program, for the context of an alert.
-    /// Without a program, nothing about what it runs.
+    /// Without a program, no field about what it runs.
     pub(super) fn describe(&self, table: &Table, process: &Process, image: Option<&Arc<Image>>) -> Fields {
         let mut fields = self.process_fields(table, process, image);
         for layer in self.others(table, process) {
@@ -269,7 +269,7 @@ impl Decoder {
         own
     }
 
-    /// What all events of a row hold.
+    /// The fields that all events of a row have.
     fn fixed(&self, row: Row) -> Arc<Fields> {
         self.actions[row as usize].clone()
     }
@@ -286,7 +286,8 @@ impl Decoder {
     }
 }
 
-/// The reported part of the environment that a process's program was started with. Changes of its ids do not have it.
+/// The reported part of the environment that a process's program was started with. Events about changes of ids do not
+/// have it.
 fn environment(table: &Table, key: Key) -> Fields {
     let mut fields = Fields::new();
     let Some(process) = table.get(key) else { return fields };
@@ -296,8 +297,8 @@ fn environment(table: &Table, key: Key) -> Fields {
     fields
 }
 
-/// Where a shell or interpreter reads, and what such a one runs: who made that pipe, socket or terminal, with whom that process
-/// is connected, whether more can come, and whether what it writes goes where its parent's does.
+/// The standard input of a shell or interpreter, and of what it runs: the maker of that pipe, socket or terminal, the
+/// maker's connection, whether more input can come, and whether its output is its parent's.
 fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fields) {
     let parent = process.parent.and_then(|parent| table.get(parent));
     let of_parent = parent.and_then(|parent| parent.image.commands_from);
@@ -310,14 +311,14 @@ fn describe_stdin(table: &Table, process: &Process, time: u64, fields: &mut Fiel
     let is_inherited = above.map(|[_, above, _]| is_same(&above, &stdout));
     fields.set_some(field!("lapwing.process.stdout.inherited"), is_inherited);
     let ty = block::descriptor_type(stdin);
-    // Who feeds a script to a shell may be held up between the last word and the end.
+    // The writer of a script may be held up between the last command and the end.
     let is_over = || ty == "pipe" && parent.is_some_and(|parent| pipe::is_over(parent.key.pid, stdin.inode));
     let is_open = matches!(ty, "pipe" | "socket").then(|| stdin.device != 0 && !is_over());
     fields.set_some(field!("lapwing.process.stdin.open"), is_open);
     let Some(maker) = table.stdin_maker(process) else { return };
     fields.set(field!("lapwing.process.stdin.maker.entity_id"), maker.entity_id.clone());
     let executable = Some(&maker.image.executable).filter(|path| !path.is_empty());
-    // Who has users of his own has mounts of his own, and may put any file at any path.
+    // A user with a user namespace has a mount namespace, and may put any file at any path.
     let is_own_path = maker.is_of_other_users();
     let path = executable.map(|path| if is_own_path { format_smolstr!("...{path}") } else { path.clone() });
     fields.set_some(field!("lapwing.process.stdin.maker.executable"), path);
@@ -389,7 +390,7 @@ fn transport(protocol: u16) -> Option<&'static str> {
     }
 }
 
-/// What all events of an action hold.
+/// The fields that all events of an action have.
 fn fixed(action: &Action) -> Fields {
     let dataset = action.stream.dataset;
     let mut fields = Fields::new();
@@ -406,7 +407,8 @@ fn fixed(action: &Action) -> Fields {
     fields
 }
 
-/// What an event's id is made of beside the boot: its row, a number by which those of one moment differ, and the time.
+/// The parts of an event's id besides the boot: its row, a number that differs between events of one moment, and the
+/// time.
 struct About {
     row: Row,
     number: u32,
@@ -422,7 +424,7 @@ fn ends(socket: &Socket, local_port: u16, is_acceptor: bool) -> Fields {
     fields.set(field!("destination.address"), destination.0.to_smolstr());
     fields.set(field!("destination.ip"), destination.0);
     fields.set_some(field!("destination.port"), port(destination.1));
-    // A socket that sends before it was bound has its address only once the route is known.
+    // A socket that sends before it is bound has its address only after routing.
     let address = specified(source.0);
     fields.set_some(field!("source.address"), address.map(|address| address.to_smolstr()));
     fields.set_some(field!("source.ip"), address);
@@ -430,7 +432,7 @@ fn ends(socket: &Socket, local_port: u16, is_acceptor: bool) -> Fields {
     fields
 }
 
-/// A number of the kernel's as events have numbers.
+/// A number of the kernel's, as a number in events.
 fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

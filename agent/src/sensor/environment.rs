@@ -8,12 +8,12 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::record::ExecRecord;
 
-/// Bytes of a variable by which the kernel side chooses it.
+/// The bytes of a variable's name by which the kernel side selects it.
 const BEGINNING_BYTES: usize = 4;
 /// The value of a variable that may be in the part of an environment that was not read.
 const UNREAD: &str = "(not read)";
-/// Those that Elastic's rules use, and similar ones: what makes a program load other code than its own, what keeps a
-/// shell from remembering, and by whom connections go.
+/// Those that Elastic's rules use, and similar ones: variables that load code into a program, that disable a shell's
+/// history, and that set proxies.
 const DEFAULT: [&str; 15] = [
     "ALL_PROXY",
     "GLIBC_TUNABLES",
@@ -32,7 +32,7 @@ const DEFAULT: [&str; 15] = [
     "https_proxy",
 ];
 
-/// The variables that events hold.
+/// The variables that events have.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<SmolStr>")]
 pub(crate) struct Wanted {
@@ -77,12 +77,12 @@ impl TryFrom<Vec<SmolStr>> for Wanted {
 enum Named {
     /// By its whole name.
     Whole(SmolStr),
-    /// By how its name begins.
+    /// By a prefix of its name.
     Beginning(SmolStr),
 }
 
-/// The variables that a text names with which a rule compares `NAME=value`: what stands before the equals sign, of a regular
-/// expression each word. Where none stands there, it is how the name begins.
+/// The variables that are named in a text that a rule compares with `NAME=value`: the part before the equals sign; in a
+/// regular expression, each word. Without an equals sign, it is a prefix.
 fn named(text: &str) -> Vec<Named> {
     let (names, has_value) = text.split_once('=').map_or((text, false), |(names, _)| (names, true));
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -100,8 +100,8 @@ impl Wanted {
         Self { names: names.into_iter().collect(), beginnings: BTreeSet::new() }
     }
 
-    /// These, and those that rules name in such a text; as they are written there and in capitals, for a comparison may not regard
-    /// case. Returns too what a rule names and cannot have: its name is too short, or there are too many.
+    /// These, and those that rules name in such a text; as written and in capitals, because a comparison may ignore
+    /// case. Also returns what a rule names and cannot have: its name is too short, or there are too many.
     pub(crate) fn with<'a>(&self, texts: impl IntoIterator<Item = &'a SmolStr>) -> (Self, Vec<SmolStr>) {
         let (mut wanted, mut unmet) = (self.clone(), Vec::new());
         for one in texts.into_iter().flat_map(|text| named(text)) {
@@ -119,7 +119,7 @@ impl Wanted {
         (wanted, unmet)
     }
 
-    /// The names, and how those begin that are left open.
+    /// The names, and the prefixes.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.union(&self.beginnings).map(SmolStr::as_str)
     }
@@ -139,8 +139,8 @@ impl Wanted {
         self.names.contains(name) || self.beginnings.iter().any(|beginning| name.starts_with(&**beginning))
     }
 
-    /// Those of the record's variables that are wanted. Where not all of its environment was looked at, any other may have
-    /// been there too: it is reported without its value, so that a rule about it does not miss it.
+    /// The wanted variables of the record. If a part of its environment was not read, each missing one is reported
+    /// without its value, so that a rule about it can match.
     pub(super) fn of(&self, record: &ExecRecord<'_>) -> Vec<SmolStr> {
         let found = record.environment().filter(|variable| self.has(variable));
         let mut found: Vec<SmolStr> =
@@ -164,7 +164,7 @@ impl Wanted {
         self.len() == 0
     }
 
-    /// How the variables begin, for the kernel side.
+    /// The prefixes of the variables, for the kernel side.
     pub(super) fn beginnings(&self) -> BTreeSet<u32> {
         let beginning = |name: &SmolStr| {
             let mut bytes = [b'='; BEGINNING_BYTES];

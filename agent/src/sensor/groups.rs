@@ -151,7 +151,7 @@ impl Hierarchy {
         let mut handle = Handle { bytes: 8, ty: FILEID_KERNFS, id };
         let flags = libc::O_PATH | libc::O_CLOEXEC;
         // SAFETY: the kernel reads a handle of as many bytes as it says, and the descriptor that it returns is new and
-        // belongs to no one else.
+        // has no other owner.
         let group = unsafe {
             let root = self.root.as_raw_fd();
             let fd = libc::syscall(libc::SYS_open_by_handle_at, root, &raw mut handle, flags);

@@ -8,7 +8,7 @@ use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 /// The hierarchy of version 1 that identifies containers.
 pub(super) const CONTROLLER_V1: &str = "pids";
 
-/// The id of the group that the agent is in, of the hierarchy that records name; `None` where that cannot be found out.
+/// The id of the group that the agent is in, of the hierarchy that records name; `None` if it is not known.
 pub(super) fn own() -> Option<u64> {
     let read = |path| bounded::read_text(path, HOST_FILE_BYTES_MAX).ok();
     let (groups, mounts) = (read("/proc/self/cgroup")?, read("/proc/self/mountinfo")?);

@@ -1,9 +1,9 @@
-//! What a process runs, and with which arguments, where it began before the agent: `/proc/PID/exe` and `/proc/PID/cmdline`.
+//! The program and arguments of a process that began before the agent: `/proc/PID/exe` and `/proc/PID/cmdline`.
 //!
 //! A process can make both wait for as long as it likes. The kernel locks its memory to read the arguments, and the
-//! process holds that lock while it maps a file of a file system that it serves itself. So a thread of its own reads,
-//! and nothing waits for it longer than [`WAIT_MAX`]. A thread that hangs is abandoned, and nothing is read for its
-//! user until it returns.
+//! process holds that lock while it maps a file of a file system that it serves itself. So a separate thread reads, and
+//! nothing waits for it longer than [`WAIT_MAX`]. A thread that hangs is abandoned, and nothing is read for its user
+//! until it returns.
 
 use std::fs::{self, File};
 use std::io;
@@ -26,36 +26,36 @@ use crate::program::FileKey;
 pub(super) const ARGS_BYTES_MAX: u64 = lapwing_common::ARGS_BYTES_MAX as u64;
 /// How long one process is waited for.
 const WAIT_MAX: Duration = Duration::from_millis(250);
-/// How long all processes of one user are waited for in all. Reading takes some microseconds, but for a process that wants
-/// it to take longer, and on a host that is so busy that the agent hardly runs.
+/// How long all processes of one user are waited for in all. Reading takes some microseconds, unless a process delays
+/// it, or the host is so busy that the agent hardly runs.
 const WAITED_MAX: Duration = Duration::from_secs(5);
 /// Most users for whom that is counted; of further ones nothing is read.
 const USERS_MAX: usize = 256;
 /// Most threads that hang. Beyond it nothing is read.
 const HUNG_MAX: usize = 8;
-/// After so long what a user's processes have cost is forgotten.
+/// After this time the account of a user is reset.
 const FORGET: Duration = Duration::from_secs(60);
 
 static READERS: Mutex<Readers> = Mutex::new(Readers { idle: None, hung: Vec::new(), waited: Vec::new() });
 
-/// What a process shows of the program that it runs.
+/// The program of a process, as procfs shows it.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Seen {
-    /// The path and the name of one file: that which runs at this moment.
+    /// The path and the identity of the file that runs now.
     pub(super) executable: SmolStr,
     pub(super) file_key: FileKey,
     /// The arguments, each with a zero behind it; `None` where they could not be read in time.
     pub(super) args: Option<Vec<u8>>,
 }
 
-/// What is in this folder of a process of this user. Where it cannot be known in time, the path is there alone. A kernel
-/// thread runs no program.
+/// Reads this folder of a process of this user. If the arguments cannot be read in time, only the path is returned. A
+/// kernel thread runs no program.
 pub(super) fn process(user: u32, folder: &Path) -> Option<Seen> {
     let seen = READERS.lock().unwrap_or_else(PoisonError::into_inner).read(user, folder);
     seen.or_else(|| Some(Seen { executable: target(&folder.join("exe"))?, ..Seen::default() }))
 }
 
-/// Where a link leads to, by the kernel's own account.
+/// The target of a link, as the kernel reports it.
 pub(super) fn target(link: &Path) -> Option<SmolStr> {
     Some(String::from_utf8_lossy(fs::read_link(link).ok()?.as_os_str().as_bytes()).into())
 }
@@ -69,7 +69,7 @@ fn see(folder: &Path) -> Option<Seen> {
     Some(Seen { executable, file_key, args })
 }
 
-/// The threads that read, and whom they read for.
+/// The threads that read, with their users.
 struct Readers {
     idle: Option<Reader>,
     hung: Vec<(u32, Reader)>,
@@ -129,7 +129,7 @@ impl Readers {
 }
 
 impl Reader {
-    /// Starts a thread, which ends when this is dropped and what it reads is read.
+    /// Starts a thread, which ends when this is dropped and its read has returned.
     fn start() -> io::Result<Self> {
         let (folders, inbox) = bounded::<PathBuf>(1);
         let (outbox, seen) = bounded(1);

@@ -1,4 +1,4 @@
-//! Who the agent is: by number and start, for a number alone is another process's a moment later.
+//! The agent's own process: by pid and start time, because a pid alone may be reused.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::record::Record;
 use super::snapshot;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
-/// The agent's own process; `None` where `/proc` does not say.
+/// The agent's own process; `None` if `/proc` cannot be read.
 pub(super) fn key() -> Option<Key> {
     Some(Key::new(std::process::id(), start()?))
 }
@@ -33,9 +33,9 @@ pub(super) fn tracer() -> Option<u32> {
     Some(number(format!("/proc/{tracer}").into(), "Tgid:").unwrap_or(tracer))
 }
 
-/// Whether the agent, which is or was this process, connected itself. It requests credentials of the instance's metadata and
-/// talks to its sinks: as events, these would pass for what its parent's other children do, and every alert would make
-/// an event of its own.
+/// Whether the agent, which is or was this process, connected itself. It requests credentials of the instance's
+/// metadata and talks to its sinks: as events, these would look like acts of its parent's other children, and every
+/// alert would cause an event.
 pub(super) fn is_connection_of(agent: Option<Key>, record: &Record<'_>) -> bool {
     let (Record::Connect(connection) | Record::Datagram(connection)) = record else { return false };
     agent == Some(Key::of(&connection.task))

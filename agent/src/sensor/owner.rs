@@ -1,4 +1,5 @@
-//! Whose connections there are. The end of a connection is attributed by this, for the kernel handles it in no process.
+//! The owners of connections. The end of a connection is attributed by this, because the kernel handles it in no
+//! process.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,7 @@ pub(super) struct Owner {
     pub(super) key: Key,
     /// Whether it accepted.
     pub(super) is_acceptor: bool,
-    /// Where the connection goes.
+    /// The class of its destination.
     #[serde(with = "ReachName")]
     pub(super) reach: Reach,
     /// The user who answers for it; user 0 in the state of an older version.
@@ -65,7 +66,7 @@ impl Default for Owners {
 }
 
 impl Owners {
-    /// A socket is connected or accepted. An earlier one at its address is gone, though no record reported it.
+    /// A socket is connected or accepted. An earlier one at its address is closed, even without a record.
     pub(super) fn set(&mut self, socket: u64, owner: Owner) {
         self.remove(socket);
         if self.shares.room(owner.user) < OWNER_BYTES as u64 {
@@ -111,12 +112,12 @@ impl Owners {
         self.open.iter().map(|(socket, owner)| (*socket, *owner)).collect()
     }
 
-    /// Restores the table of the previous run.
+    /// Restores the connections of the previous run.
     pub(super) fn restore(&mut self, saved: Vec<(u64, Owner)>) {
         saved.into_iter().for_each(|(socket, owner)| self.set(socket, owner));
     }
 
-    /// What they take.
+    /// Their bytes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.open.len() * OWNER_BYTES

@@ -1,5 +1,5 @@
-//! What the records of a flight must say: numbers, parents, names, users, addresses, ports and the control group, as they
-//! were. A layout that points beside a field, and a hook that something else answers for, show here.
+//! What the records of a flight must contain: pids, parents, names, users, addresses, ports and the control group. A
+//! wrong offset in the layout, and a hook whose records something else writes, are found here.
 
 use std::fmt::Display;
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ pub(super) fn is_loopback(socket: &Socket) -> bool {
     socket.remote == LOOPBACK && socket.family == AF_INET
 }
 
-/// What is wrong with what a hook showed of a flight, which yields these kinds, the one that must be there first.
+/// What is wrong with the records of a hook that yields these kinds; the first kind must be there.
 pub(super) fn fault<'a>(
     yields: &[Kind],
     records: impl Iterator<Item = Record<'a>> + Clone,
@@ -30,7 +30,7 @@ pub(super) fn fault<'a>(
 ) -> Option<String> {
     yields.iter().enumerate().find_map(|(index, kind)| {
         let of_kind = records.clone().filter(|record| record.header().kind == kind.0);
-        // Of several the last says most: a child changes more than once.
+        // The last of several is compared: a child changes more than once.
         match of_kind.map(|record| Expected { flight, own }.check(&record)).reduce(better) {
             None if index == 0 => Some("the agent's own test did not come through it".to_owned()),
             None | Some(Ok(())) => None,
@@ -152,7 +152,7 @@ mod tests {
 
     type Set = fn(&mut Fork);
 
-    /// Each field that points elsewhere is found.
+    /// Each wrong offset is found.
     #[test]
     fn a_record_that_is_wrong_is_found() {
         let (own, child) = (Key::new(7, 0), 9);

@@ -13,7 +13,7 @@ use crate::sensor::hierarchy;
 
 /// The hooks that a flight tests.
 pub(super) const TESTED: [&str; 8] = ["fork", "exec", "exit", "connect", "accept", "ids", "session", UDP];
-/// The program that the child runs, and how it is called.
+/// The program that the child runs, and its arguments.
 pub(super) const PROGRAM: &str = "/proc/self/exe";
 pub(super) const ARGUMENT: &str = "--version";
 /// The group that the child could go back to.
@@ -26,9 +26,9 @@ const CONNECT_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Flight {
     /// The number of the child.
     pub(super) child: Option<u32>,
-    /// The ports of the connection: where it went, and where it came from.
+    /// The destination and source ports of the connection.
     pub(super) ports: Option<(u16, u16)>,
-    /// Where the datagram went.
+    /// The datagram's destination port.
     pub(super) udp_port: Option<u16>,
     /// The agent's control group, where it can be found out.
     pub(super) cgroup: Option<u64>,
@@ -52,7 +52,7 @@ impl Flight {
     }
 }
 
-/// Does it all.
+/// Runs the flight.
 pub(super) fn fly() -> Flight {
     let mut flight = Flight { cgroup: hierarchy::own(), ..Flight::default() };
     match connect() {
@@ -92,8 +92,8 @@ fn send() -> io::Result<u16> {
     Ok(address.port())
 }
 
-/// What the child makes of itself before it runs the program. The group that it could go back to is nothing by which
-/// anything is decided, and the program's start resets it. That this is forbidden is found out elsewhere.
+/// What the child changes before it executes the program. The saved group decides nothing, and the exec resets it. A
+/// failure is detected elsewhere.
 #[expect(unsafe_code, reason = "the child sets itself up between fork and exec")]
 fn change() -> io::Result<()> {
     // SAFETY: neither has preconditions.

@@ -1,5 +1,5 @@
-//! Which records need not leave the kernel: those about connections that no rule can match, by their kind and by the class
-//! of their destination.
+//! Which records the kernel filters: those about connections that no rule can match, by their kind and by the class of
+//! their destination.
 //!
 //! What is filtered must not be needed elsewhere. Forks, programs, ends and changes of processes are always sent: their
 //! content is in the events of other processes, of children above all. A record about a connection also has its

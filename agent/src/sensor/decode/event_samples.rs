@@ -1,5 +1,5 @@
-//! What the sensor's events can contain: the decoder builds each kind of event for a process of which everything is
-//! known. Rules are checked against these events before anything happens.
+//! What the sensor's events can contain: the decoder builds each kind of event for a process with every field. Rules
+//! are checked against these events before anything happens.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(in crate::sensor) fn kinds(has_env_vars: bool, has_udp: bool) -> Vec<EventKi
     kinds.filter(|(action, _)| has_udp || action.hook != UDP).map(|(_, kind)| kind).collect()
 }
 
-/// What all events like this one hold, and what they may hold.
+/// The fields that all events of this kind have, and those that they may have.
 fn kind(event: &Event, os: Option<Value>, has_env_vars: bool) -> Option<(&'static Action, EventKind)> {
     const ENV: [FieldId; 2] = [field!("process.env_vars"), field!("lapwing.process.env_truncated")];
     let action = Action::of(event.text(field!("event.action"))?)?;
@@ -61,7 +61,7 @@ fn kind(event: &Event, os: Option<Value>, has_env_vars: bool) -> Option<(&'stati
 fn events(host: Host) -> Vec<Event> {
     let mut table = Table::new(&host.boot_id);
     let mut decoder = Decoder::new(host);
-    // The clock was set, so that the fields about that are there.
+    // The clock was set, so that these fields are present.
     let boot = decoder.clock.wall(0).as_nanos();
     decoder.clock.follow_to(boot.saturating_add(SECOND));
     table.groups.insert(CGROUP, CONTAINER.into());
@@ -85,7 +85,7 @@ fn events(host: Host) -> Vec<Event> {
     (exec.socket.inode, exec.socket.local_port, exec.socket.remote_port) = (1, 1, 1);
     (exec.socket.local, exec.socket.remote) = ([1; 4], [1; 4]);
     (exec.socket.family, exec.socket.protocol) = (2, 6);
-    // Its parent's program is of such a record too, and who made what both read from is connected.
+    // Its parent's program has a record too, and the maker of their standard input is connected.
     let mut shell = exec;
     (shell.task.pid, shell.task.parent, shell.place) = (LEADER, DAEMON, place(LEADER, LEADER));
     if let Some(record) = exec_record(&shell) {
@@ -140,14 +140,14 @@ fn origin(pid: u32, parent_pid: u32, executable: &str, session: u32) -> Origin {
     Origin { pid, start: 0, parent: None, parent_pid, image, credentials, place }
 }
 
-/// Of root, who has some capability.
+/// Root's, with a capability.
 fn root() -> Credentials {
     let mut credentials = Credentials::new_zeroed();
     (credentials.effective, credentials.permitted) = (1, 1);
     credentials
 }
 
-/// A place with everything: a terminal, a container, another number in its own namespace.
+/// A context with everything: a terminal, a container, another pid in its own namespace.
 fn place(pid: u32, session: u32) -> ProcessContext {
     ProcessContext {
         pgid: pid,
@@ -159,7 +159,7 @@ fn place(pid: u32, session: u32) -> ProcessContext {
     }
 }
 
-/// A program of which everything is known, and of which an argument was cut.
+/// A program with every field, one argument cut.
 fn image(executable: &str) -> Image {
     let name = executable.rsplit('/').next().unwrap_or_default();
     Image {
@@ -203,9 +203,9 @@ mod tests {
         assert_eq!(names, actions);
     }
 
-    /// The events of the processes that run now have no field that the specimen lacks.
+    /// The events of the processes that run now have no field that the samples lack.
     #[test]
-    fn no_event_holds_more_than_the_specimen() {
+    fn no_event_has_a_field_that_the_samples_lack() {
         let host = Host::new();
         let mut table = Table::new(&host.boot_id);
         let mut decoder = Decoder::new(host);
