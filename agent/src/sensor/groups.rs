@@ -18,12 +18,12 @@ use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 
 /// Most bytes of the paths of groups; a user who may create groups chooses paths of up to 5 KiB.
 const GROUPS_BYTES_MAX: usize = 1024 * 1024;
-/// What a group takes beside its path.
+/// Bytes of a group besides its path.
 const GROUP_BYTES: usize = 176;
 /// `FILEID_KERNFS`: the handle is the id. match-proto:v5.5:include/linux/exportfs.h
 const FILEID_KERNFS: i32 = 0xfe;
 
-/// What is known of control groups.
+/// The known control groups.
 #[derive(Default)]
 pub(super) struct Groups {
     groups: HashMap<u64, Group>,
@@ -31,7 +31,7 @@ pub(super) struct Groups {
     turn: VecDeque<u64>,
     bytes: usize,
     evicted: u64,
-    /// What is not written to the kernel's map yet: ids, and whether they are known now.
+    /// Changes that are not written to the kernel's map yet: ids, and whether they are known now.
     changes: Vec<(u64, bool)>,
     kernel: Option<KernelMap<MapData, u64, u8>>,
     hierarchy: Option<Hierarchy>,
@@ -49,7 +49,7 @@ struct Hierarchy {
 }
 
 impl Groups {
-    /// From now on writes to the kernel's map what is known, and looks up what is not.
+    /// From now on writes known groups to the kernel's map, and looks up unknown ones.
     pub(super) fn connect(&mut self, kernel: KernelMap<MapData, u64, u8>) {
         self.kernel = Some(kernel);
         self.hierarchy = Hierarchy::open();
@@ -84,18 +84,18 @@ impl Groups {
         }
     }
 
-    /// Every group that is known, with its path.
+    /// Every known group, with its path.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &SmolStr)> {
         self.groups.iter().map(|(id, group)| (*id, &group.path))
     }
 
-    /// What the paths take.
+    /// The bytes of the paths.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many groups were given up for room.
+    /// How many groups were evicted.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
     }
@@ -111,7 +111,7 @@ impl Groups {
         }
     }
 
-    /// Gives up the group that was not used for longest, or about that.
+    /// Evicts about the least recently used group.
     fn evict(&mut self) {
         while let Some(id) = self.turn.pop_front() {
             match self.groups.get_mut(&id) {
@@ -138,7 +138,7 @@ impl Hierarchy {
         File::open(&place).ok().map(|root| Self { place, root })
     }
 
-    /// The path of the group that has this id, while there is one.
+    /// The path of the group with this id, if it exists.
     #[expect(unsafe_code, reason = "libc has no function for open_by_handle_at(2)")]
     fn path(&self, id: u64) -> Option<SmolStr> {
         /// match-proto:v2.6.39:include/linux/fs.h:struct file_handle
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// What is in use stays, however many others come and go; each that goes is taken out of the kernel's map.
+    /// Used groups stay, however many others come; each evicted one is removed from the kernel's map.
     #[test]
     fn groups_in_use_outlive_any_number_of_others() {
         for (path, kept_max) in [("/short".to_owned(), CGROUPS_MAX as usize), ("x".repeat(4096), 249)] {
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((groups.bytes, groups.turn.len()), (GROUP_BYTES + 7, 1));
     }
 
-    /// The group that this test runs in, and its root's.
+    /// The group of this test, and its root's.
     #[test]
     fn a_group_is_found_by_its_id() {
         if !nix::unistd::geteuid().is_root() {
@@ -212,7 +212,7 @@ mod tests {
         let (Some(hierarchy), Some(own)) = (Hierarchy::open(), hierarchy::own()) else { return };
         use std::os::unix::fs::MetadataExt as _;
         let root = hierarchy.root.metadata().unwrap().ino();
-        // A container that may not ask by handles finds nothing.
+        // A container without the right to open handles finds nothing.
         let Some(path) = hierarchy.path(root) else { return };
         assert_eq!(path, "/");
         let path = hierarchy.path(own).unwrap();

@@ -1,5 +1,5 @@
-//! Whether what the sensor attached is still attached: each link, by its id and that of its program, and each perf event. What
-//! was taken away is attached again, where that can be.
+//! Checks that everything is still attached: each link, by its id and its program's, and each perf event. What was
+//! detached is attached again, if possible.
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
@@ -30,12 +30,12 @@ struct Attached {
     fd: RawFd,
     /// What the descriptor is, below `/proc/self/fd`.
     place: PathBuf,
-    /// Of a link; kernels before 5.8 do not report it, and none do for perf events.
+    /// A link's id; kernels before 5.8 do not report it, and no kernel does for perf events.
     info: Option<LinkInfo>,
 }
 
 impl Guard {
-    /// Of everything that this process holds now.
+    /// For everything that this process has attached now.
     pub(super) fn new() -> Self {
         let links = super::handover::links().unwrap_or_default();
         let attached = links.into_iter().filter_map(|fd| {
@@ -45,7 +45,7 @@ impl Guard {
         Self { attached: attached.collect(), looked: 0 }
     }
 
-    /// These are attached again, by links that are watched from now on.
+    /// These were attached again; their new links are watched from now on.
     pub(super) fn mended(&mut self, faults: &[&Fault]) {
         self.attached.retain(|old| !faults.iter().any(|fault| fault.fd == old.fd));
         for new in Self::new().attached {
@@ -60,8 +60,8 @@ impl Guard {
         self.attached.iter().filter_map(|attached| Some(attached.info?.id))
     }
 
-    /// Looks from time to time. Returns what is attached no more; the empty list means that all is, and `None` that it was not
-    /// looked at.
+    /// Checks every [`EVERY_NANOS`]. Returns what is not attached any more: an empty list if all is, `None` if it is not
+    /// time yet.
     pub(super) fn look(&mut self, now: u64) -> Option<Vec<Fault>> {
         if now < self.looked + EVERY_NANOS {
             return None;
@@ -98,17 +98,18 @@ impl Attached {
     }
 }
 
-/// What is attached no more.
+/// What is not attached any more.
 pub(super) struct Fault {
     pub(super) words: String,
     fd: RawFd,
     program: Option<u32>,
-    /// Whether the kernel says that it is detached. Else its descriptor is gone, and others may hold the link by one of their own.
+    /// Whether the kernel reports it as detached. Otherwise its descriptor was closed, and other processes may still
+    /// hold the link.
     pub(super) is_detached: bool,
 }
 
 impl Fault {
-    /// The program that was attached, and its hook; nothing of perf events, of which the kernel does not say it.
+    /// The program that was attached, and its hook; `None` for perf events, for which the kernel does not report it.
     pub(super) fn program(&self, ebpf: &Ebpf) -> Option<(String, &'static str, &'static Attach)> {
         let is_it = |program: &Program| program.info().ok().map(|info| info.id()) == self.program;
         let (name, _) = ebpf.programs().find(|(_, program)| is_it(program))?;
@@ -116,15 +117,15 @@ impl Fault {
         Some((name.to_owned(), hook, place))
     }
 
-    /// Puts something harmless into the place of a descriptor that others closed, for the library closes that number once more, and
-    /// a new link must not get it. Whether the number is ours; it is not where another file has it already.
+    /// Occupies the number of a descriptor that others closed with a harmless file, because the library will close that
+    /// number again, and a new link must not get it. Returns false if another file has the number already.
     #[expect(unsafe_code, reason = "fcntl returns a descriptor as a number")]
     pub(super) fn occupy(&self) -> bool {
         if self.is_detached || place(self.fd).is_some_and(|place| place.as_os_str() == NULL) {
             return true;
         }
         let Ok(null) = fs::File::open(NULL).map(OwnedFd::from) else { return false };
-        // It is often the lowest number that is free, and then is taken by that already.
+        // It is often the lowest free number, which the new file has already then.
         if null.as_raw_fd() == self.fd {
             return null.into_raw_fd() == self.fd;
         }

@@ -1,4 +1,4 @@
-//! What every event says of the host and of the agent.
+//! The host and agent fields of every event.
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Looks at the host.
+    /// Reads the host's fields.
     pub(super) fn new() -> Self {
         // Every kernel reports its name.
         let system = uname().ok();
@@ -33,7 +33,7 @@ impl Host {
         let release = release.unwrap_or_default();
         let boot_id = text(BOOT_ID).unwrap_or_default();
         let name = part(UtsName::nodename).unwrap_or_default();
-        // Without a machine id, as in some containers, the host's name must do.
+        // Without a machine id, as in some containers, the host's name is used.
         let id = text(MACHINE_ID).filter(|id| !id.is_empty()).unwrap_or_else(|| name.clone());
         let mut fields = Fields::new();
         fields.set(field!("agent.id"), id.clone());
@@ -71,7 +71,7 @@ fn setting(release: &str, name: &str) -> Option<SmolStr> {
     Some(line.trim_matches(['"', '\'']).into())
 }
 
-/// The distribution that this one was made from, as Elastic names families.
+/// The distribution's family, as Elastic names it.
 fn family(release: &str) -> Option<SmolStr> {
     let like = setting(release, "ID_LIKE").unwrap_or_default();
     let id = setting(release, "ID")?;

@@ -1,4 +1,4 @@
-//! A program that runs in a process: the executable, the names it goes by, its arguments. A fork shares its parent's.
+//! A program that runs in a process: the executable, its names, its arguments. A fork shares its parent's.
 
 mod packed;
 
@@ -15,23 +15,23 @@ use super::script::{self, Script};
 use crate::budget::Charge;
 use crate::program::FileKey;
 
-/// What the kernel appends to the path of a file that has no name any more.
+/// The kernel's suffix of the path of a deleted file.
 const DELETED_MARK: &str = " (deleted)";
-/// How the paths of files in memory begin. No other begins so: the root has no such folder.
+/// The prefix of memfd paths. The root has no such folder.
 const MEMFD: &str = "/memfd:";
 /// An executable that was deleted before it ran.
 pub(super) const DELETED: &str = "deleted";
 /// An executable that never had a name in a file system, such as a memfd.
 const ANONYMOUS: &str = "anonymous";
-/// An executable in the upper layer of an overlay: in a container, one that was written since it runs.
+/// An executable in the upper layer of an overlay: in a container, one that was written since its start.
 const UPPER: &str = "overlay_upper";
 /// A path of which names are missing.
 const CUT: &str = "cut";
-/// A path that ends at a mount which is attached nowhere: it holds from the root of its file system.
+/// A path that ends at a detached mount: it begins at the root of its file system.
 const DETACHED: &str = "detached";
 /// A path that ends at the root of another mount namespace than the process's.
 const FOREIGN: &str = "other_mount_namespace";
-/// Bytes of arguments that are kept of a program whose arguments were given up for room.
+/// Bytes of arguments that are kept of a shortened program.
 pub(super) const SHORT_ARGS_BYTES_MAX: usize = 512;
 /// Bytes of a thread's name, without its end mark.
 const COMM_BYTES: usize = 15;
@@ -42,11 +42,11 @@ pub(super) struct Image {
     /// The resolved path of the file that was mapped, from the root of the process's mount namespace.
     #[serde(with = "packed::text")]
     pub(super) executable: SmolStr,
-    /// What names that file; the default where it is not known.
+    /// The identity of that file; the default if it is not known.
     pub(super) file_key: FileKey,
     /// When the program began, in nanoseconds since boot; zero where that was before the agent, or its record was lost.
     pub(super) since: u64,
-    /// Its base name; and, where it was run by another name, a script's or a link's, that one second.
+    /// Its base name; if it was run by another name, a script's or a link's, that one second.
     #[serde(with = "packed::value")]
     pub(super) name: Value,
     /// The arguments, empty ones included; bytes that are no UTF-8 are replaced.
@@ -68,26 +68,26 @@ pub(super) struct Image {
     pub(super) script: Option<SmolStr>,
     /// The file of that script.
     pub(super) script_file: Option<Script>,
-    /// Where it takes its commands from, where it is a shell or an interpreter.
+    /// Where its commands come from, if it is a shell or an interpreter.
     #[serde(skip)]
     pub(super) commands_from: Option<&'static str>,
     /// Whether arguments are missing or cut.
     pub(super) is_cut: bool,
-    /// What is odd about the file that was mapped, or about its path: [`MARKS`]. But for what was deleted or never had a
-    /// name, it is known of programs that started while the agent ran.
+    /// Marks of the mapped file or its path ([`MARKS`]). Except for deleted and unnamed files, they are known only of
+    /// programs that started while the agent ran.
     #[serde(with = "packed::some_value")]
     pub(super) file: Option<Value>,
     /// The same of the working directory.
     #[serde(with = "packed::some_value")]
     pub(super) directory_file: Option<Value>,
-    /// Those variables of the environment it was started with that are wanted, as `NAME=value`.
+    /// The wanted variables of its environment at the start, as `NAME=value`.
     #[serde(with = "packed::value")]
     pub(super) env_vars: Value,
     /// Whether the environment was too long or not in memory, so that wanted ones may be missing.
     pub(super) is_env_cut: bool,
-    /// Whether arguments that were here were given up for room.
+    /// Whether arguments were dropped for room.
     pub(super) is_short: bool,
-    /// The bytes that it takes, as long as any process needs it.
+    /// Its bytes, while any process needs it.
     #[serde(skip)]
     pub(super) charge: Charge,
 }
@@ -126,8 +126,8 @@ impl Image {
 
     /// The program of a process that was running before, as `/proc` shows it.
     ///
-    /// By what name it was run is not kept there. The kernel sets the thread's name to it, cut to fifteen bytes, so
-    /// an argument that begins so is that name; a process that renamed itself has one name then.
+    /// The name by which it was run is not kept there. The kernel sets the thread's name to it, cut to fifteen bytes,
+    /// so an argument that begins so is that name; a process that renamed itself has one name then.
     pub(super) fn of_procfs(executable: &str, args: Texts, directory: &str, comm: &str) -> Self {
         let called = args.iter().take(2).map(base).find(|name| {
             name.as_bytes()[..name.len().min(COMM_BYTES)] == *comm.as_bytes() && !comm.is_empty()
@@ -194,7 +194,7 @@ impl Image {
         self.args.as_ended().len() > SHORT_ARGS_BYTES_MAX
     }
 
-    /// The files that the kernel opened to run it, as far as that is said: the script, and the file that is mapped.
+    /// The files that the kernel opened to run it, as far as known: the script, and the mapped file.
     pub(super) fn executables(&self) -> Option<Value> {
         let executable = Some(&self.executable).filter(|executable| !executable.is_empty())?;
         Some(match &self.script_file {
@@ -236,8 +236,8 @@ impl Image {
         self
     }
 
-    /// The name of the file that the kernel opened, where the process goes by others too: those of links and scripts, its
-    /// thread's and a memfd's are what its user chose. The empty text stands for no such file.
+    /// The name of the file that the kernel opened, if the process has other names too: names of links, scripts,
+    /// threads and memfds are chosen by the user. Empty if there is no such file.
     pub(super) fn opened_name(&self) -> Option<&str> {
         let has = |mark| self.file.iter().flat_map(Value::elements).any(|file| file.as_text() == Some(mark));
         let opened = match base(&self.executable) {
@@ -248,13 +248,13 @@ impl Image {
         (self.name.as_text() != Some(opened)).then_some(opened)
     }
 
-    /// Whether nothing is known of it but the thread's name. A kernel thread has no more.
+    /// Whether only the thread's name is known. A kernel thread has no more.
     pub(super) fn is_unknown(&self) -> bool {
         self.executable.is_empty()
     }
 }
 
-/// What is said of a file or folder whose path has these marks.
+/// The words for the marks of a path.
 const MARKS: [(u32, &str); 6] = [
     (Span::ANONYMOUS, ANONYMOUS),
     (Span::DELETED, DELETED),
@@ -288,13 +288,13 @@ pub(super) fn executable_name(path: &str) -> &str {
     if path.starts_with(MEMFD) { &path[1..] } else { base(path) }
 }
 
-/// The same where it is known whether the mark is the kernel's or a part of the name.
+/// The same, if it is known whether the suffix is the kernel's or a part of the name.
 fn own_name(path: &str, span: Span) -> &str {
     if span.has(Span::DELETED | Span::ANONYMOUS) { executable_name(path) } else { base(path) }
 }
 
-/// The base name by which a file was run. A descriptor's number is no name; nor is `exe`, by which a program runs itself: what it
-/// is to be then is its first argument, as for an applet of BusyBox.
+/// The base name by which a file was run. A descriptor's number is no name, nor is `exe`, by which a program runs
+/// itself: the name is its first argument then, as for an applet of BusyBox.
 fn called_name<'a>(filename: &'a str, args: &'a Texts) -> Option<&'a str> {
     let below_proc = filename.strip_prefix("/proc/").map(|rest| rest.split('/').collect::<Vec<_>>());
     if let Some([_, "exe"] | [_, "task", _, "exe"]) = below_proc.as_deref() {
@@ -322,8 +322,7 @@ fn names(name: &str, called: Option<&str>, loaded: Option<&str>) -> Value {
     if names.len() == 1 { name.into() } else { Value::texts(names) }
 }
 
-/// How the files of dynamic loaders begin. Those of glibc for each machine, before its 2.34 by
-/// a version too, and of musl.
+/// Prefixes of dynamic loaders' file names: glibc's for each machine, before 2.34 with a version, and musl's.
 const LOADERS: [&str; 5] = ["ld-linux", "ld-musl-", "ld.so", "ld64.so", "ld-2."];
 /// The options of a loader that have a value in the next argument.
 const LOADER_OPTIONS: [&str; 7] = [
@@ -368,7 +367,7 @@ fn command_line(args: &Texts) -> SmolStr {
     args.join(" ").into()
 }
 
-/// Whether a variable was longer than what is read of one.
+/// Whether a variable is longer than the part that is read.
 fn is_cut_variable(variable: &[u8]) -> bool {
     variable.len() + 1 >= VARIABLE_BYTES_MAX
 }

@@ -74,14 +74,14 @@ pub(super) struct Layout {
     offsets: Vec<u32>,
     numbers: Vec<u32>,
     exit_names_last_thread: u32,
-    /// The optional rows that this kernel has nothing for.
+    /// The optional rows that this kernel lacks.
     absent: Vec<String>,
     /// The required ones.
     missing: Vec<String>,
 }
 
 impl Layout {
-    /// Looks everything up. With `cgroups_v1`, control groups are named by the hierarchy of the `pids` controller instead
+    /// Resolves all rows. With `cgroups_v1`, control groups are named by the hierarchy of the `pids` controller instead
     /// of the unified one.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Layout {
         if layout.missing.is_empty() { Ok(layout) } else { Err(layout.missing.join(", ")) }
     }
 
-    /// What was found, or `ABSENT`; what is lacking is kept by its name.
+    /// The number found, or `ABSENT`; missing rows are kept by name.
     fn take(&mut self, is_required: bool, found: Result<u32, String>) -> u32 {
         found.unwrap_or_else(|lack| {
             if is_required {
@@ -132,7 +132,7 @@ impl Layout {
         loader.override_global("EXIT_NAMES_LAST_THREAD", &self.exit_names_last_thread, true);
     }
 
-    /// What is optional and not there, for the log.
+    /// The missing optional rows, for the log.
     pub(super) fn absent(&self) -> impl Iterator<Item = &str> {
         self.absent.iter().map(String::as_str)
     }
@@ -155,7 +155,7 @@ impl Row {
         Err(other.unwrap_or_else(|| self.paths.join(" or ")))
     }
 
-    /// The same on one path; `None` where nothing is there.
+    /// The same on one path; `None` if it does not exist.
     fn resolve_at(&self, btf: &Btf<'_>, path: &'static str) -> Option<Result<u32, String>> {
         if !path.contains('.') {
             return Some(Ok(btf.structure_bytes(path)?));
@@ -183,7 +183,7 @@ impl Row {
         })
     }
 
-    /// What each of the members has to be that are read at once, and its width.
+    /// The type and width of each of the members that are read at once.
     fn one(&self) -> (Shape, u32) {
         let width = self.shape.bytes() / (self.then.len() as u32 + 1);
         (if self.then.is_empty() { self.shape } else { Shape::Integer(width) }, width)

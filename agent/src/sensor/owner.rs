@@ -87,7 +87,7 @@ impl Owners {
     pub(super) fn take(&mut self, socket: u64) -> Option<Owner> {
         let owner = self.remove(socket);
         self.closes_without_owner += u64::from(owner.is_none());
-        // After a burst the room goes back.
+        // Memory is returned after a burst.
         if self.open.is_empty() && self.open.capacity() > OWNERS_BYTES_MAX / OWNER_BYTES / 16 {
             self.open.shrink_to_fit();
         }

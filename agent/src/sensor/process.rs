@@ -67,7 +67,7 @@ pub(super) struct Table {
     accounts: Accounts,
     /// What processes look like in events.
     blocks: Arc<Meter>,
-    /// What is known of control groups.
+    /// The known control groups.
     pub(super) groups: Groups,
     /// Containers by their namespaces.
     namespaces: Namespaces,

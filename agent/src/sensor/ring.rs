@@ -1,5 +1,5 @@
-//! The reader of the rings. It polls, for wake-ups are most of a sensor's cost, and puts records in the order of their
-//! times, for processors write to a ring in an order of their own, and there are two rings.
+//! The reader of the rings. It polls, because wake-ups are most of a sensor's cost, and reorders records by their
+//! times, because processors write to a ring out of order, and there are two rings.
 
 use std::io;
 use std::mem;
@@ -15,11 +15,11 @@ use super::clock;
 
 /// How long the reader waits while records come.
 const WAIT_BUSY: Duration = Duration::from_millis(10);
-/// How long it waits at most when none come. With [`WAIT_BUSY`] and [`WINDOW_NANOS`] it bounds how late an event is.
+/// How long it waits at most when none come. With [`WAIT_BUSY`] and [`WINDOW_NANOS`] it bounds an event's delay.
 const WAIT_IDLE: Duration = Duration::from_millis(40);
 /// How long a record is held back, so that records come in the order of their times: one of an earlier time, on another
-/// processor, is in the ring by then. It is some times what a record takes from its time to its place in the ring; what a
-/// processor is held up by in between makes it late, which is counted.
+/// processor, is in the ring by then. It is several times the delay between a record's time and its write; a processor
+/// that is held up longer makes it out of order, which is counted.
 const WINDOW_NANOS: u64 = 2_000_000;
 /// How much is taken from the rings at once, so that memory stays bounded; the rest is taken the next time.
 const BUFFER_BYTES_MAX: usize = 512 * 1024;
@@ -33,7 +33,7 @@ pub(super) struct Ring {
     wait: Duration,
     /// Records one after the other, each at a multiple of eight bytes.
     buffer: Vec<u64>,
-    /// Room that records move to which are not ready yet. It and `buffer` take turns.
+    /// The buffer to which records that are not ready are moved. It is swapped with `buffer`.
     spare: Vec<u64>,
     /// Where they begin, those to be handed out first.
     pending: Vec<RecordSpan>,
@@ -45,7 +45,7 @@ pub(super) struct Ring {
     end: End,
 }
 
-/// Whether the rings are read on.
+/// Whether the rings are still read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -120,7 +120,7 @@ impl Ring {
         })
     }
 
-    /// Reads the rings to their ends once more, over as many times as that takes, and then no more, whatever still comes.
+    /// Reads the rings to their present ends, in as many steps as needed, and then not any more.
     pub(super) fn close(&mut self) {
         if self.end == End::Open {
             self.end = End::Closing;
@@ -138,8 +138,8 @@ impl Ring {
         let _ = self.poll.wait(&mut [EpollEvent::empty()], timeout);
     }
 
-    /// Takes what is in the rings and makes ready what is old enough to be in order. The records that were ready
-    /// before are gone. `on_signal` gets each record of a signal while it is still in its ring.
+    /// Reads the rings, and makes the records ready that are old enough to be in order. Records that were ready before
+    /// are dropped. `on_signal` gets each record of a signal while it is still in its ring.
     pub(super) fn drain(&mut self, on_signal: impl FnMut(&[u8])) {
         self.forget_ready();
         self.take(on_signal);
@@ -150,7 +150,7 @@ impl Ring {
         self.ready = self.pending.partition_point(|place| place.time <= old);
     }
 
-    /// Takes what is in the rings, and makes nothing ready.
+    /// Reads the rings, and makes no record ready.
     pub(super) fn take(&mut self, mut on_signal: impl FnMut(&[u8])) {
         if self.end == End::Closed {
             return;
@@ -198,7 +198,7 @@ impl Ring {
         self.pending[..self.ready].iter().map(|place| self.bytes(place))
     }
 
-    /// Leaves the records from this one on for the next time.
+    /// Keeps the records from this one on for the next time.
     pub(super) fn hold_from(&mut self, index: usize) {
         self.ready = self.ready.min(index);
     }
@@ -208,7 +208,7 @@ impl Ring {
         self.pending[self.ready..].iter().map(|place| self.bytes(place))
     }
 
-    /// Whether the rings were closed and nothing is left to be handed out beyond what is ready now.
+    /// Whether the rings were closed and all records are ready or handed out.
     pub(super) fn is_over(&self) -> bool {
         self.end == End::Closed && self.ready == self.pending.len()
     }
@@ -218,12 +218,12 @@ impl Ring {
         self.pending.first().map(|place| place.time)
     }
 
-    /// How many records of each kind came through, by [`Kind::slot`].
+    /// How many records of each kind were read, by [`Kind::slot`].
     pub(super) fn delivered(&self) -> &[u64; SLOTS] {
         &self.delivered
     }
 
-    /// How many records came too late to be put in their order.
+    /// How many records came too late to be reordered.
     pub(super) fn out_of_order(&self) -> u64 {
         self.order.late
     }
@@ -244,7 +244,7 @@ impl Ring {
             self.spare.extend_from_slice(&self.buffer[start..start + place.words as usize]);
         }
         mem::swap(&mut self.buffer, &mut self.spare);
-        // After a burst the room goes back.
+        // Memory is returned after a burst.
         if self.spare.capacity() * 8 > BUFFER_BYTES_MAX / 4 {
             self.spare = Vec::new();
         }

@@ -1,5 +1,5 @@
-//! Tampering with the sensor: the one owner of that state. A lasting condition stays until it is resolved; an act that is
-//! over stays for a while, so that `lapwing status` shows it.
+//! Tampering with the sensor: the only owner of that state. A lasting condition stays until it is resolved; an act that
+//! is over stays for 10 minutes, so that `lapwing status` shows it.
 //!
 //! It builds no alert and no event. Each condition is reported once, when it begins.
 
@@ -11,19 +11,19 @@ use crate::alert::Weight;
 
 /// How long an act stays in the status after it was done.
 const ACT_NANOS: u64 = 600_000_000_000;
-/// How long an administrator has to put a change into force.
+/// How long an administrator has to load a change.
 const MEANT_NANOS: u64 = 600_000_000_000;
 /// How long an act that is done again is not reported again.
 const REPEAT_NANOS: u64 = 30_000_000_000;
-/// The same of a file, of which each change counts: what changes again meanwhile is reported then, which is soon enough.
+/// The same for a file: further changes meanwhile are reported after this time.
 const FILE_REPEAT_NANOS: u64 = 8_000_000_000;
-/// Most troubles of one kind at one time, so that none keeps those of another from being seen. Those beyond are counted.
+/// Most conditions of one kind at a time, so that one kind does not displace another. Further ones are counted.
 const TROUBLES_MAX: usize = 32;
 /// Most bytes of a reason that is kept, and of one that is reported.
 const REASON_BYTES_MAX: usize = 1 << 10;
 const REPORT_BYTES_MAX: usize = 4 << 10;
 
-/// What is wrong. Two troubles of one subject are one.
+/// The subject of a condition. There is one condition for each subject.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
     /// A hook records nothing, or something wrong.
@@ -34,7 +34,7 @@ pub(super) enum Subject {
     Map(&'static str),
     /// An act on the agent: the kind of its record, what it was, and the pid of the process that did it.
     Act { kind: u16, what: u32, by: u32 },
-    /// The agent stood still.
+    /// The agent did not run.
     Stalled,
     /// A file of the agent is not what it loaded, or was lost.
     File(String),
@@ -45,13 +45,13 @@ pub(super) enum Subject {
 pub(super) struct Report {
     /// What is wrong, in a sentence.
     pub(super) reason: String,
-    /// From when on it was so, at the earliest, and when it was noticed: nanoseconds since boot.
+    /// The earliest time of it, and the time of its detection: nanoseconds since boot.
     pub(super) from: u64,
     pub(super) to: u64,
-    /// Who did it, where that is known, and in words where these are not in the reason.
+    /// The process that did it, if known; and in words, if these are not in the reason.
     pub(super) by: Option<Key>,
     pub(super) who: String,
-    /// How much it weighs.
+    /// Its weight.
     pub(super) weight: Weight,
 }
 
@@ -59,11 +59,11 @@ pub(super) struct Report {
 #[derive(Default)]
 pub(super) struct Tamper {
     troubles: BTreeMap<Subject, Trouble>,
-    /// What was not reported yet, and whether it is about a file.
+    /// Pending reports, each with whether it is about a file.
     reports: Vec<(bool, Report)>,
     /// Reports in all.
     reported: u64,
-    /// Troubles beyond [`TROUBLES_MAX`].
+    /// Conditions beyond [`TROUBLES_MAX`].
     unlisted: u64,
 }
 
@@ -73,11 +73,11 @@ struct Trouble {
     weight: Weight,
     /// When it was reported last.
     reported: u64,
-    /// What is to be reported once the last report is long enough ago.
+    /// The report that is sent when the last one is long enough ago.
     owed: Option<Report>,
 }
 
-/// How long a trouble is one.
+/// How long a condition lasts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Until it is resolved.
@@ -89,12 +89,12 @@ enum Phase {
 }
 
 impl Tamper {
-    /// Something is wrong, and stays so until it is resolved.
+    /// A lasting condition, until it is resolved.
     pub(super) fn raise(&mut self, subject: Subject, report: Report) {
         self.add(subject, report, Phase::Lasting);
     }
 
-    /// Something was done, and is over.
+    /// An act that is over.
     pub(super) fn done(&mut self, subject: Subject, report: Report) {
         let until = Phase::Until(report.to.saturating_add(ACT_NANOS));
         match self.troubles.get_mut(&subject).filter(|_| subject.is_file()) {
@@ -103,8 +103,8 @@ impl Tamper {
         }
     }
 
-    /// A file is not what the agent loaded. What an administrator means may stay so for [`MEANT_NANOS`]. Each further change is
-    /// reported, but not at once.
+    /// A file differs from what the agent loaded. An administrator's change is accepted for [`MEANT_NANOS`]. Further
+    /// changes are reported, but not at once.
     pub(super) fn changed(&mut self, subject: Subject, mut report: Report) {
         let meant = Phase::Until(report.to.saturating_add(MEANT_NANOS));
         let is_meant = report.weight == Weight::Meant;
@@ -128,7 +128,7 @@ impl Tamper {
         self.report(true, report);
     }
 
-    /// Something is not wrong any more.
+    /// A condition is resolved.
     pub(super) fn resolve(&mut self, subject: &Subject) {
         let Some(trouble) = self.troubles.get_mut(subject) else { return };
         if trouble.phase != Phase::Over {
@@ -140,15 +140,15 @@ impl Tamper {
         }
     }
 
-    /// Forgets the troubles of links that last no longer, for these do alone.
+    /// Drops conditions of links that are over; only links end this way.
     pub(super) fn keep_links(&mut self, faults: &[&str]) {
         let is_over =
             |subject: &Subject| matches!(subject, Subject::Link(fault) if !faults.contains(&&**fault));
         self.troubles.retain(|subject, trouble| trouble.phase != Phase::Lasting || !is_over(subject));
     }
 
-    /// Forgets acts that were long ago, and reports what is owed: changes that followed too soon upon a report, and those that
-    /// an administrator seemed to mean and never put into force.
+    /// Drops old acts, and sends pending reports: changes soon after a report, and an administrator's changes that were
+    /// never loaded.
     pub(super) fn expire(&mut self, now: u64) {
         if self.troubles.is_empty() {
             return;
@@ -177,7 +177,7 @@ impl Tamper {
         due.into_iter().for_each(|(is_file, report)| self.report(is_file, report));
     }
 
-    /// What was not reported before. Changes of files that were made at one time by one process are one report.
+    /// The pending reports. Changes of files at one time by one process are one report.
     pub(super) fn take(&mut self) -> Vec<Report> {
         let (mut lots, mut taken): (Vec<Report>, Vec<Report>) = (Vec::new(), Vec::new());
         for (is_file, report) in std::mem::take(&mut self.reports) {
@@ -198,12 +198,12 @@ impl Tamper {
         self.troubles.keys().any(is_it)
     }
 
-    /// Everything that is wrong, in sentences.
+    /// All conditions, in sentences.
     pub(super) fn reasons(&self) -> Vec<&str> {
         self.of(|trouble| trouble.weight != Weight::Meant)
     }
 
-    /// What an administrator changed and has still to put into force, in sentences.
+    /// An administrator's changes that are not loaded yet, in sentences.
     pub(super) fn meant(&self) -> Vec<&str> {
         self.of(|trouble| trouble.weight == Weight::Meant)
     }
@@ -214,7 +214,7 @@ impl Tamper {
         troubles.map(|trouble| trouble.reason.as_str()).collect()
     }
 
-    /// How many reports there were, and how many troubles found no room.
+    /// How many reports there were, and how many conditions found no room.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.reported, self.unlisted)
     }
@@ -294,7 +294,7 @@ impl Subject {
 }
 
 impl Trouble {
-    /// Something else is wrong with the same subject: to be reported once that may be. What weighs more may at once.
+    /// The condition of a subject changed: reported after the delay, or at once if its weight is higher.
     fn owe(&mut self, mut report: Report, phase: Phase) {
         if report.weight > self.weight {
             self.reported = 0;
@@ -304,7 +304,7 @@ impl Trouble {
         self.owed = Some(report);
     }
 
-    /// What to report of a change that an administrator seemed to mean and that nothing has put into force.
+    /// The report of an administrator's change that was never loaded.
     fn unmeant(&self, now: u64) -> Report {
         let minutes = MEANT_NANOS / 60_000_000_000;
         let reason = format!("{}; no restart has loaded it within {minutes} minutes", self.reason);

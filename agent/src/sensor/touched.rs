@@ -1,5 +1,5 @@
-//! What others did to the agent, in words: which of it is interference, and which is how an administrator and the service
-//! manager end and reload a service.
+//! Acts on the agent, in words: distinguishes interference from how an administrator and the service manager end and
+//! reload a service.
 
 use lapwing_common::{Kind, Touched};
 use nix::sys::signal::Signal;
@@ -10,7 +10,7 @@ use super::record::Record;
 use super::tamper::{Report, Subject};
 use crate::alert::Weight;
 
-/// Signals that end or reload the agent in order, or that the kernel sends in the course of things.
+/// Signals that end or reload the agent in order, or that the kernel sends normally.
 const ORDERLY: [Signal; 11] = [
     Signal::SIGTERM,
     Signal::SIGINT,

@@ -1,10 +1,9 @@
-//! Which file an interpreter was started for. The kernel has closed a script by the time at which its interpreter is recorded, so
-//! that its path is looked up when the record is read.
+//! Finds the file of a script. The kernel has closed it by the time its interpreter is recorded, so its path is looked
+//! up when the record is read.
 //!
-//! Nothing here waits for a disk or for another process: a path is followed as far as the kernel has it in its cache, where a file
-//! that was run a moment ago is, and attributes are those that the kernel has. That the path led to the same file when it was
-//! run is known where no step of it was changed since, or root alone can change it. Where it is not known, the path widens
-//! what rules match, and satisfies no exclusion.
+//! Nothing here waits for a disk or for another process: only the kernel's cache is used, in which a file that was just
+//! run is. A path is verified if no step of it was changed since the start, or only root can change it. An unverified
+//! path may satisfy a rule's condition, but no exclusion.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -28,7 +27,7 @@ const STEPS_MAX: usize = 32;
 /// Most ancestors through whose root a script is looked up.
 const ROOTS_MAX: usize = 4;
 
-/// The script of an exec; `None` where a program was run itself, or a script by a descriptor.
+/// The script of an exec; `None` for a binary, and for a script that was run by a descriptor.
 pub(in crate::sensor) fn of(record: &ExecRecord<'_>, table: &Table) -> Option<Script> {
     let interpreter = Path::new(OsStr::from_bytes(record.text(record.fixed.interpreter)));
     let filename = Path::new(OsStr::from_bytes(record.text(record.fixed.filename)));
@@ -63,8 +62,7 @@ impl Run {
     }
 }
 
-/// Where the root of a process that ran a program may be found, best first: by the time at which that is read the process may have
-/// ended.
+/// Paths of the root of a process that ran a program, best first: the process may have ended by now.
 fn roots(exec: &Exec, table: &Table) -> Vec<PathBuf> {
     let key = Key::of(&exec.task);
     let mounts = exec.place.namespaces[Namespace::Mount as usize];
@@ -83,15 +81,15 @@ struct Root {
     path: PathBuf,
 }
 
-/// What a path leads to.
+/// The file of a path.
 struct Found {
     file: OwnedFd,
     its: Attributes,
-    /// Whether root alone can change to what it leads.
+    /// Whether only root can change which file it is.
     is_verified: bool,
 }
 
-/// What the kernel has of a file.
+/// The attributes that the kernel has cached of a file.
 struct Attributes {
     device: u64,
     inode: u64,
@@ -110,9 +108,9 @@ impl Root {
         Some(Self { path: path_of(&folder)?, its: attributes(&folder)?, folder })
     }
 
-    /// Whether the name by which an interpreter was run leads to the very file from here: then names lead where they led the
-    /// process. A root of one's own has no file of another's but by mounts, which are of another namespace, or by links, for which
-    /// it must be one's own.
+    /// Whether the interpreter's path has the same file from here: then paths have the same meaning as for the process.
+    /// Another root can have that file only by mounts, which need another namespace, or by hard links, which need
+    /// ownership.
     fn is_of(&self, interpreter: &Path, run: &Run) -> bool {
         let Some(found) = self.find(interpreter, run) else { return false };
         interpreter.is_absolute() && run.interpreter.is_at(found.its.device, found.its.inode)
@@ -130,7 +128,7 @@ impl Root {
         is_file.then(|| path_of(&file)).flatten().map(|path| Script { path: text(&path), mark, key })
     }
 
-    /// What a path leads to, as far as the kernel has it in its cache.
+    /// The file of a path, if it is in the kernel's cache.
     fn find(&self, path: &Path, run: &Run) -> Option<Found> {
         self.walk(path, run).or_else(|| {
             let file = open(&self.folder, path, OFlags::empty())?;
@@ -196,7 +194,7 @@ fn names_of(path: &Path) -> impl Iterator<Item = PathBuf> {
     path.components().rev().map(|part| PathBuf::from(part.as_os_str()))
 }
 
-/// Opens what a path below a folder leads to, and nothing outside of it, if that needs no disk.
+/// Opens a path below a folder, and nothing outside of it, if that needs no disk.
 fn open(folder: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd> {
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
     openat2(folder, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), how).ok()
