@@ -1,9 +1,9 @@
 //! The only way into the rings. Every record passes here, so that each is counted: written, filtered because no rule can
 //! match it or because it repeats, or lost because the ring was full.
 //!
-//! There are two rings, one for processes and one for connections, and the last quarter of each is kept for the kinds that
-//! do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another. Beyond the fill mark, actors
-//! share what is left ([`share`]): a flood of one user must not push out what another does.
+//! There are two rings, one for processes and one for connections, and the last quarter of each is kept for the kinds
+//! that do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another. Beyond the fill mark,
+//! actors share what is left ([`share`]): a flood of one user must not push out what another does.
 //!
 //! The reader polls. To wake it for each record costs more than everything else that happens here, so it is woken only
 //! when much is unread.
@@ -90,8 +90,8 @@ fn counts() -> Option<&'static Counts> {
     COUNTS.get_ptr(0).map(|counts| unsafe { &*counts })
 }
 
-/// Adds one, in one instruction: another program may interrupt this one anywhere. Kernels before 5.12 know no other atomic
-/// instruction than this.
+/// Adds one, in one instruction: another program may interrupt this one anywhere. Kernels before 5.12 know no other
+/// atomic instruction than this.
 #[inline(always)]
 fn add(count: &u64) {
     // Other targets only look at this.

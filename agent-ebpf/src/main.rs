@@ -2,8 +2,9 @@
 //! no rules; user space does. It filters what is outside the namespace that it watches, and what no rule can match by
 //! the filter that user space sets.
 //!
-//! `process`, `network` and `udp` hold the programs, a function each, `fallback` the same by other means; `task`, `socket`,
-//! `file` and `path` read the content of records; `layout` has the offsets, and only `emit` writes to the ring.
+//! `process`, `network` and `udp` hold the programs, a function each, `fallback` the same by other means; `task`,
+//! `socket`, `file` and `path` read the content of records; `layout` has the offsets, and only `emit` writes to the
+//! ring.
 #![no_std]
 #![no_main]
 // As aya-ebpf: the compiler has no atomic addition for BPF.

@@ -75,8 +75,8 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
         return;
     }
     let Some((place, scratch)) = scratch::of(Builder::Exec, Kind::EXEC) else { return };
-    // SAFETY: the place is this processor's for execs, no other program uses it, and its record is longer than an `Exec`;
-    // everything of the fixed part is written here before it is handed on.
+    // SAFETY: the place is this processor's for execs, no other program uses it, and its record is longer than an
+    // `Exec`; everything of the fixed part is written here before it is handed on.
     unsafe {
         let record = (&raw mut (*scratch).record).cast::<Exec>();
         (*record).header = emit::header(Kind::EXEC);

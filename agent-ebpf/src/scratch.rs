@@ -33,7 +33,8 @@ pub(crate) struct Scratch {
 // SAFETY: it is what a map holds, and the addresses in it are only numbers to the kernel's checked copy.
 unsafe impl Sync for Scratch {}
 
-/// A per-processor array could not hold values of this size. User space makes it of [`BUILDERS`] places for each processor.
+/// A per-processor array could not hold values of this size. User space makes it of [`BUILDERS`] places for each
+/// processor.
 #[map]
 static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 

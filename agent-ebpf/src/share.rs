@@ -21,7 +21,8 @@ use crate::layout::*;
 use crate::process::current;
 use crate::task;
 
-/// Users, by [`ShareOf`](lapwing_common::ShareOf) and the id of the user who answers for the process. User space reads what each lost.
+/// Users, by [`ShareOf`](lapwing_common::ShareOf) and the id of the user who answers for the process. User space reads
+/// what each lost.
 #[map]
 static USERS: LruHashMap<u64, Share> = LruHashMap::with_max_entries(SHARES_MAX, 0);
 
@@ -51,8 +52,9 @@ struct Charge {
     free: u64,
 }
 
-/// Whether the record of `len` bytes that the current task causes has to give way. `of` are the bits of its shares' keys; in
-/// its ring so much is `unread` and `free`, and it was read up to `read`. Where it has not, its actors are charged.
+/// Whether the record of `len` bytes that the current task causes has to give way. `of` are the bits of its shares'
+/// keys; in its ring so much is `unread` and `free`, and it was read up to `read`. Where it has not, its actors are
+/// charged.
 ///
 /// The steps are separate functions, called one after the other, because a program that emits has little stack left.
 #[inline(always)]

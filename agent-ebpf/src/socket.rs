@@ -80,8 +80,8 @@ pub(crate) fn address_classes(sock: impl Base) -> [u32; 2] {
     [(both >> 32) as u32, both as u32]
 }
 
-/// The same in one register. A function of its own that reads field by field, for a kernel such as 5.10 gives a program and
-/// what it calls 512 bytes of stack together, and the records take most of them.
+/// The same in one register. A function of its own that reads field by field, for a kernel such as 5.10 gives a program
+/// and what it calls 512 bytes of stack together, and the records take most of them.
 #[inline(never)]
 fn packed_reaches<B: Base>(sock: B) -> u64 {
     let remote: [u32; 4] = read_or(sock, &SOCK_V6_DADDR, [0; 4]);

@@ -241,8 +241,8 @@ pub(crate) fn file(task: Address, descriptor: u32) -> Address {
     open.read_at(descriptor as usize * size_of::<Address>())
 }
 
-/// The id of the task's control group in the hierarchy by which this host distinguishes containers; zero where this kernel
-/// has none.
+/// The id of the task's control group in the hierarchy by which this host distinguishes containers; zero where this
+/// kernel has none.
 #[inline(always)]
 pub(crate) fn cgroup_id(task: impl Base) -> u64 {
     read_or(cgroup(task), &KERNFS_ID, 0)

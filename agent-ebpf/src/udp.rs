@@ -1,7 +1,7 @@
 //! Datagrams: the destinations of UDP. Off by default.
 //!
-//! These programs run in the process that sends, before the kernel sends, and could refuse it: each returns 1, with which
-//! the kernel goes on. Datagrams on a connected socket pass none of them; the connect reported the destination. A
+//! These programs run in the process that sends, before the kernel sends, and could refuse it: each returns 1, with
+//! which the kernel goes on. Datagrams on a connected socket pass none of them; the connect reported the destination. A
 //! resolver sends a datagram for each query, so the destinations of a process are deduplicated.
 
 use aya_ebpf::bindings::bpf_sock_addr;
@@ -42,8 +42,8 @@ struct Flow {
 #[map]
 static FLOWS: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
 
-/// Sockets that are being connected, by thread: their address and port are chosen once the programs here have run. Its size is
-/// set as that of the other.
+/// Sockets that are being connected, by thread: their address and port are chosen once the programs here have run. Its
+/// size is set as that of the other.
 #[map]
 static CONNECTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 

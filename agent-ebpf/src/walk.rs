@@ -46,7 +46,8 @@ pub(crate) struct Walk {
     pub(crate) at: Address,
     /// Where an environment ends.
     pub(crate) to: Address,
-    /// The mount that `at` is on, and the entry that is the root of it; none where the walk goes on to the file system's.
+    /// The mount that `at` is on, and the entry that is the root of it; none where the walk goes on to the file
+    /// system's.
     pub(crate) mount: Address,
     pub(crate) root: Address,
     /// The process's mount namespace; none where it is not to be compared.

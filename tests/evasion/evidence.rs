@@ -77,8 +77,8 @@ fn by_the_same_inode_number_on_another_device() {
     assert_own_or_none(&alert.unwrap());
 }
 
-/// An attacker's program lies in an overlay that he has mounted, below which may lie what shows each reader something else.
-/// Seen: that the file cannot be identified.
+/// An attacker's program lies in an overlay that he has mounted, below which may lie what shows each reader something
+/// else. Seen: that the file cannot be identified.
 #[test]
 fn in_an_overlay_of_ones_own() {
     let folder = Folder::new();

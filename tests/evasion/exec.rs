@@ -139,8 +139,8 @@ fn a_chain_of_scripts() {
     );
 }
 
-/// An attacker registers an interpreter of his choice with the kernel, for files of a kind of his own. Seen: the interpreter
-/// as what runs, and the file as a name and an argument.
+/// An attacker registers an interpreter of his choice with the kernel, for files of a kind of his own. Seen: the
+/// interpreter as what runs, and the file as a name and an argument.
 #[test]
 fn by_binfmt_misc() {
     ready();

@@ -1,5 +1,5 @@
-//! Interference with the files of the sensor, by root: each is an alert, and `lapwing status` ends with 1 until it is resolved. What
-//! an administrator does is an event of low severity.
+//! Interference with the files of the sensor, by root: each is an alert, and `lapwing status` ends with 1 until it is
+//! resolved. What an administrator does is an event of low severity.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,8 @@ use crate::deed::{self, TAMPERED, append};
 const SOON: Duration = Duration::from_secs(10);
 const CHANGED: &str = "Sensor files changed";
 
-/// Held by each test, and alone by that of the package manager: what happens while one is at work may be taken for its work.
+/// Held by each test, and alone by that of the package manager: what happens while one is at work may be taken for its
+/// work.
 static TURN: RwLock<()> = RwLock::new(());
 
 /// An agent whose program and rules are copies, so that they can be changed.

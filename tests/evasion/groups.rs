@@ -48,9 +48,9 @@ fn run_in(group: &Path) {
     assert_eq!(status, 0);
 }
 
-/// An attacker, or a host with many short jobs, makes more control groups than are kept: here by names that take the bytes of
-/// them all, for to enter a group takes long. Seen: which container the programs of a group that lives on are in, and what
-/// they fork, before and after.
+/// An attacker, or a host with many short jobs, makes more control groups than are kept: here by names that take the
+/// bytes of them all, for to enter a group takes long. Seen: which container the programs of a group that lives on are
+/// in, and what they fork, before and after.
 #[test]
 fn more_groups_than_are_kept() {
     const GROUPS: usize = 340;
@@ -93,8 +93,8 @@ fn more_groups_than_are_kept() {
     assert!(forks.iter().all(|fork| *field(fork, "container.id") == json!(id)), "{forks:?}");
 }
 
-/// An attacker moves a process into a container's control group, or out of it, and connects without another program. Seen: the
-/// container of that moment.
+/// An attacker moves a process into a container's control group, or out of it, and connects without another program.
+/// Seen: the container of that moment.
 #[test]
 fn a_process_that_is_moved() {
     ready();
@@ -121,7 +121,8 @@ for group in sys.argv[2:]:
     assert!(child.wait().unwrap().success());
 }
 
-/// An attacker enters a container by its namespaces, without its control group. Seen: the container, and that it was entered.
+/// An attacker enters a container by its namespaces, without its control group. Seen: the container, and that it was
+/// entered.
 #[test]
 fn a_container_that_is_entered() {
     ready();

@@ -32,9 +32,9 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An attacker has the agent read a gibibyte of arguments from `/proc`, by an attack that it alerts on; and another lets a
-/// hundred programs sleep with 49,000 empty arguments each, which took 1.2 MB each. Seen: the attacks, by an agent that takes
-/// little more memory than before, also where it is started while the programs sleep.
+/// An attacker has the agent read a gibibyte of arguments from `/proc`, by an attack that it alerts on; and another
+/// lets a hundred programs sleep with 49,000 empty arguments each, which took 1.2 MB each. Seen: the attacks, by an
+/// agent that takes little more memory than before, also where it is started while the programs sleep.
 #[test]
 fn fed_with_arguments() {
     const GROWTH_KIB_MAX: u64 = 96 << 10;
@@ -109,8 +109,8 @@ fn stopped_by_a_signal() {
 }
 
 /// An attacker makes process after process, so many that the agent cannot read of them in time, to push his own program
-/// and its connection out of what is read. Here the agent is stopped, so that it reads of none. Seen: the attack, for the
-/// last room is kept for programs and connections; and how many of the others were lost.
+/// and its connection out of what is read. Here the agent is stopped, so that it reads of none. Seen: the attack, for
+/// the last room is kept for programs and connections; and how many of the others were lost.
 #[test]
 fn flooded_with_processes() {
     let _turn = turn();

@@ -124,8 +124,8 @@ fn one_number_again_and_again() {
 /// How many numbers behind the agent's are tried: on a busy machine others take some before the agent's child is there.
 const AROUND: u32 = 300;
 
-/// An attacker hunts for the numbers of what the agent did itself: of the child by which it tested its hooks, and those around.
-/// Seen: each program, whichever number it has.
+/// An attacker hunts for the numbers of what the agent did itself: of the child by which it tested its hooks, and those
+/// around. Seen: each program, whichever number it has.
 #[test]
 fn a_number_that_the_agent_had() {
     ready();

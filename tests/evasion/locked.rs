@@ -62,8 +62,8 @@ impl Drop for Holder {
     }
 }
 
-/// An attacker's process runs when the agent starts, and keeps the lock of its own memory, so that who reads its arguments
-/// waits without end. Seen: the agent starts, and another user's attack.
+/// An attacker's process runs when the agent starts, and keeps the lock of its own memory, so that who reads its
+/// arguments waits without end. Seen: the agent starts, and another user's attack.
 #[test]
 fn while_the_agent_starts() {
     let folder = Folder::new();

@@ -130,15 +130,15 @@ fn after_a_double_fork() {
     }
 }
 
-/// An attacker connects in a child that shares his memory, while he is held by `vfork`. Seen: the rule for reverse shells
-/// alerts, on the child.
+/// An attacker connects in a child that shares his memory, while he is held by `vfork`. Seen: the rule for reverse
+/// shells alerts, on the child.
 #[test]
 fn in_a_vfork() {
     alerts("vfork", &[REVERSE_SHELL]);
 }
 
-/// An attacker overwrites his arguments and takes the name of a kernel thread before he connects. Seen: both rules alert,
-/// with the arguments and the name that he began with.
+/// An attacker overwrites his arguments and takes the name of a kernel thread before he connects. Seen: both rules
+/// alert, with the arguments and the name that he began with.
 #[test]
 fn under_another_name() {
     for alert in alerts("another argv", BOTH) {

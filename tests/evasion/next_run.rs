@@ -22,8 +22,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// Most descriptors of one message.
 const DESCRIPTORS_MAX: usize = 64;
 
-/// The variable by which a copy of this program starts another: the process that has the descriptors which that inherits, and their
-/// numbers there.
+/// The variable by which a copy of this program starts another: the process that has the descriptors which that
+/// inherits, and their numbers there.
 const ORDER: &str = "LAPWING_TEST_INHERIT";
 /// The first number of the inherited descriptors, and one that is above all of them.
 const FIRST: i32 = 3;
@@ -174,8 +174,8 @@ fn the_agent_is_killed() {
     is_said(&agent, 0, "sent the sensor SIGKILL", 0);
 }
 
-/// Root stops the agent and never lets it go on; the manager's watchdog ends it. Again and again, for a sensor that is at work in
-/// that moment reads the record of its own stop before it stands still.
+/// Root stops the agent and never lets it go on; the manager's watchdog ends it. Again and again, for a sensor that is
+/// at work in that moment reads the record of its own stop before it stands still.
 #[test]
 fn the_agent_is_stopped_for_good() {
     let manager = Manager::new();

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::act::{self, Folder, Strings, c};
 use crate::agent::{assert_fields, event, field, of, ready};
 
-/// Makes folders in each other below `folder`, and runs the program in the last of them, by a user without rights and by its
-/// bare name. Returns its process's number.
+/// Makes folders in each other below `folder`, and runs the program in the last of them, by a user without rights and
+/// by its bare name. Returns its process's number.
 fn run_below(folder: &Path, names: &[CString], program: &Path) -> u32 {
     let (folder, program) = [folder, program].map(|path| c(path.as_os_str().as_bytes())).into();
     let texts = [c("payload")];
@@ -59,8 +59,8 @@ fn a_program_in_a_deep_folder() {
     );
 }
 
-/// An attacker prepares folders of long names, so that what there is no room for is just what lies above `/usr/lib`. Seen:
-/// where the path begins, that names are missing, and nothing that passes for a path below `/usr/lib`.
+/// An attacker prepares folders of long names, so that what there is no room for is just what lies above `/usr/lib`.
+/// Seen: where the path begins, that names are missing, and nothing that passes for a path below `/usr/lib`.
 #[test]
 fn a_path_for_which_there_is_no_room() {
     ready();
@@ -96,8 +96,8 @@ fn by_script(script: &str, arguments: &[&Path], marker: &str) -> Option<Value> {
     }))
 }
 
-/// An attacker mounts a file over another, opens it, takes the mount away and runs what he opened. Seen: the file's name,
-/// its path on its file system, and that it is attached nowhere.
+/// An attacker mounts a file over another, opens it, takes the mount away and runs what he opened. Seen: the file's
+/// name, its path on its file system, and that it is attached nowhere.
 #[test]
 fn a_program_on_a_mount_that_is_gone() {
     let folder = Folder::new();
@@ -136,8 +136,8 @@ fn a_folder_that_passes_for_the_root() {
     assert_fields(&event, json!({"process.name": "curl"}));
 }
 
-/// An attacker makes a namespace of mounts whose root is a folder of his own, and runs a program there from outside. Seen:
-/// that the path is one of another namespace.
+/// An attacker makes a namespace of mounts whose root is a folder of his own, and runs a program there from outside.
+/// Seen: that the path is one of another namespace.
 #[test]
 fn a_program_in_another_namespace_of_mounts() {
     let folder = Folder::new();
@@ -177,9 +177,9 @@ fn a_file_in_memory_with_folders_in_its_name() {
     );
 }
 
-/// An attacker runs a script by a link of his own, and the script makes the link lead to another one at once. Seen: the path of
-/// what ran; or, where the link is another by the time at which it is looked up, that the path is not verified, so that it
-/// satisfies no exclusion.
+/// An attacker runs a script by a link of his own, and the script makes the link lead to another one at once. Seen: the
+/// path of what ran; or, where the link is another by the time at which it is looked up, that the path is not verified,
+/// so that it satisfies no exclusion.
 #[test]
 fn a_script_by_a_link_of_ones_own() {
     ready();

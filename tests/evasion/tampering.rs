@@ -51,7 +51,8 @@ fn the_filter_is_written() {
     sees_again(&agent);
 }
 
-/// Root writes to a map that programs alone write, to forge what was counted. Seen: the attempt, which the kernel refuses.
+/// Root writes to a map that programs alone write, to forge what was counted. Seen: the attempt, which the kernel
+/// refuses.
 #[test]
 fn a_frozen_map_is_written() {
     is_seen(&agent(""), deed::write_a_frozen_map);
@@ -93,8 +94,8 @@ fn a_link_is_detached() {
     }
 }
 
-/// Root has the agent close its descriptor of a link, the last reference to it: from then on no program's start is seen. Seen:
-/// that it was done, and programs from then on.
+/// Root has the agent close its descriptor of a link, the last reference to it: from then on no program's start is
+/// seen. Seen: that it was done, and programs from then on.
 #[test]
 fn the_last_descriptor_of_a_link_is_closed() {
     let agent = agent("");
@@ -104,8 +105,8 @@ fn the_last_descriptor_of_a_link_is_closed() {
     }
 }
 
-/// The same of a perf event, which is not attached again without privileges that the agent has given up. Seen: that it was done,
-/// until a restart.
+/// The same of a perf event, which is not attached again without privileges that the agent has given up. Seen: that it
+/// was done, until a restart.
 #[test]
 fn the_descriptor_of_a_perf_event_is_closed() {
     let mut agent = agent("");

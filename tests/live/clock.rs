@@ -1,5 +1,5 @@
-//! The clock, set while something is going on: a guest's by a day, and this machine's only where `LAPWING_SET_CLOCK` allows
-//! it, for here it is everybody's, by some seconds and for half a second.
+//! The clock, set while something is going on: a guest's by a day, and this machine's only where `LAPWING_SET_CLOCK`
+//! allows it, for here it is everybody's, by some seconds and for half a second.
 
 use std::fs;
 use std::process::Command;

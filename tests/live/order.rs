@@ -53,8 +53,8 @@ impl Sensor {
     }
 }
 
-/// How many processes end while a sensor runs, and while none does: more than there are at once, so that some of them began
-/// then too.
+/// How many processes end while a sensor runs, and while none does: more than there are at once, so that some of them
+/// began then too.
 const ENDS: usize = 120;
 
 /// Waits until so many more processes have ended.

@@ -30,7 +30,8 @@ fn start(mut events: Command) -> (Child, BufReader<std::process::ChildStdout>) {
 #[test]
 fn lost_records_are_counted_and_reported() {
     ready();
-    // With the smallest rings, for the other tests' agent sees all this too: each time it is waited until it has caught up.
+    // With the smallest rings, for the other tests' agent sees all this too: each time it is waited until it has caught
+    // up.
     let config = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(config.path(), format!("sensor.ring_size = \"256 KiB\"\n{}", hooks())).unwrap();
     let (mut child, mut out) = start(events_by(config.path()));
@@ -78,7 +79,8 @@ fn a_closed_pipe_ends_it() {
     drop(out);
     let start = Instant::now();
     loop {
-        // Something happens, so that it writes and finds the pipe closed: now and then, for the other tests' agent sees it too.
+        // Something happens, so that it writes and finds the pipe closed: now and then, for the other tests' agent sees
+        // it too.
         let _ = Command::new("/bin/true").status();
         std::thread::sleep(Duration::from_millis(100));
         if let Some(status) = child.try_wait().unwrap() {

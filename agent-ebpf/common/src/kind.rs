@@ -27,8 +27,8 @@ impl Kind {
     /// A TCP connection, or an attempt at one, is over: [`Closed`](crate::Closed).
     pub const CLOSED: Self = Self(90);
 
-    /// A process is about to send datagrams to a destination: [`Connection`](crate::Connection). Repetitions for the same destination are
-    /// deduplicated.
+    /// A process is about to send datagrams to a destination: [`Connection`](crate::Connection). Repetitions for the
+    /// same destination are deduplicated.
     pub const DATAGRAM: Self = Self(100);
 
     /// A command of `bpf(2)` changes what the agent put into the kernel: [`Touched`](crate::Touched).
@@ -55,8 +55,8 @@ impl Kind {
         Self::SIGNAL,
     ];
 
-    /// Whether it is about a connection. These have a ring of their own, so that neither they nor what is about processes
-    /// can take the other's room.
+    /// Whether it is about a connection. These have a ring of their own, so that neither they nor what is about
+    /// processes can take the other's room.
     #[must_use]
     pub const fn is_connection(self) -> bool {
         matches!(self, Self::CONNECT | Self::CONNECTED | Self::ACCEPT | Self::CLOSED | Self::DATAGRAM)

@@ -2,8 +2,8 @@
 //! kernel's BTF when the programs are loaded.
 //!
 //! Each row is a read-only global of the kernel programs. User space looks its path up and sets it; the verifier then
-//! sees a constant. A row of [`layout!`](crate::layout!) says what is read there, too, as a type ([`Reads`]): the programs
-//! can read nothing else of it, and user space takes only a member that has that kind and width.
+//! sees a constant. A row of [`layout!`](crate::layout!) says what is read there, too, as a type ([`Reads`]): the
+//! programs can read nothing else of it, and user space takes only a member that has that kind and width.
 //!
 //! Where a member was renamed or moved, `or` gives the other path; `then` names members that are read together with the
 //! first, because they follow it without a gap. A path goes on into the first element of an array. A structure alone
@@ -28,7 +28,8 @@ pub const FIXED: [(&str, usize); 3] = [("upid", UPID_BYTES), ("upid.nr", 0), ("u
 /// What is read of a member, by which the member has to be that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// An integer of this many bytes, signed or not, an enumeration, or a structure that has one of these and nothing else.
+    /// An integer of this many bytes, signed or not, an enumeration, or a structure that has one of these and nothing
+    /// else.
     Integer(u32),
     /// An integer of at least this many bytes.
     Low(u32),

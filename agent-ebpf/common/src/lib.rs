@@ -20,8 +20,8 @@ pub const VERSION: u16 = 4;
 /// Places in [`Counts`].
 pub const SLOTS: usize = 16;
 
-/// What one processor counted of each kind. What there was to record is the sum of the three: one place is added to each time,
-/// for that costs as much as a small read.
+/// What one processor counted of each kind. What there was to record is the sum of the three: one place is added to
+/// each time, for that costs as much as a small read.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Counts {
@@ -29,7 +29,8 @@ pub struct Counts {
     pub written: [u64; SLOTS],
     /// Records for which there was no room, by [`Kind::slot`].
     pub lost: [u64; SLOTS],
-    /// Records that were not made, because of the [`Filter`] or because the same was recorded just before, by [`Kind::slot`].
+    /// Records that were not made, because of the [`Filter`] or because the same was recorded just before, by
+    /// [`Kind::slot`].
     pub filtered: [u64; SLOTS],
 }
 
@@ -86,8 +87,8 @@ pub const UPPER_NAMES_MAX: usize = 8;
 pub const UPPER_NAMES_BYTES_MAX: usize = 1024;
 /// Most bytes of the wanted variables of an environment.
 pub const ENVIRONMENT_BYTES_MAX: usize = 8 * 1024;
-/// Most bytes that a record holds before its arguments: the fixed part, two texts, three paths, the environment, and room
-/// to look at what does not fit.
+/// Most bytes that a record holds before its arguments: the fixed part, two texts, three paths, the environment, and
+/// room to look at what does not fit.
 pub const PATHS_BYTES_MAX: usize = 512
     + 2 * TEXT_BYTES_MAX
     + 3 * (NAMES_BYTES_MAX + UPPER_NAMES_BYTES_MAX)

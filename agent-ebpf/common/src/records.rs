@@ -130,8 +130,8 @@ wire! {
         cgroup: u64,
     }
 
-    /// A piece of the tail: a text ended by a zero, or a path as its names, each ended by a zero, the last first. Behind an
-    /// empty name those that follow begin at the root.
+    /// A piece of the tail: a text ended by a zero, or a path as its names, each ended by a zero, the last first.
+    /// Behind an empty name those that follow begin at the root.
     Span: 8 {
         /// Where it begins, from the record's beginning.
         offset: u32,
@@ -145,8 +145,8 @@ wire! {
         inode: u64,
         /// `st_mode`, of which the upper bits are the type.
         mode: u32,
-        /// The kernel's device number, for devices. Of standard input, where that is a pipe, how many may write to it; where it is a
-        /// socket, whether its other end may: 1 or 0.
+        /// The kernel's device number, for devices. Of standard input, where that is a pipe, how many may write to it;
+        /// where it is a socket, whether its other end may: 1 or 0.
         device: u32,
     }
 
@@ -158,8 +158,8 @@ wire! {
         size: u64,
         /// When its content or its inode was changed last: seconds since 1970.
         changed: i64,
-        /// Nanoseconds of that second; [`ABSENT`](crate::ABSENT) where the kernel does not have it, and for an overlay that a user has
-        /// mounted: what lies below it may show any time.
+        /// Nanoseconds of that second; [`ABSENT`](crate::ABSENT) where the kernel does not have it, and for an overlay
+        /// that a user has mounted: what lies below it may show any time.
         changed_nanos: u32,
         /// The device of the file system: major above 20 bits of minor.
         device: u32,
@@ -319,8 +319,8 @@ wire! {
 
     /// What the kernel filters because no loaded rule can match it. All zero: nothing.
     Filter: 64 {
-        /// By [`Kind::slot`], the classes of destinations whose records are not made, a bit each ([`Reach::bit`](crate::Reach::bit)). Used
-        /// only for records about connections.
+        /// By [`Kind::slot`], the classes of destinations whose records are not made, a bit each
+        /// ([`Reach::bit`](crate::Reach::bit)). Used only for records about connections.
         dropped: [u32; SLOTS],
     }
 

@@ -70,8 +70,8 @@ pub(super) fn link_info(fd: RawFd) -> io::Result<LinkInfo> {
 
 #[expect(unsafe_code, reason = "libc has no function for bpf(2)")]
 fn bpf(command: libc::c_int, attributes: &Attributes, size: usize) -> io::Result<()> {
-    // SAFETY: the kernel reads `size` bytes of the attributes, which are no fewer, and writes at most `info_len` bytes to
-    // `info`, which has as many and outlives the call.
+    // SAFETY: the kernel reads `size` bytes of the attributes, which are no fewer, and writes at most `info_len` bytes
+    // to `info`, which has as many and outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -115,7 +115,8 @@ impl EventBuilder<'_> {
             }
             Record::Exec(exec) => {
                 name_cgroup(self.table, exec);
-                // The kernel changes the ids before the program, and the sensors that rules are written for report it so.
+                // The kernel changes the ids before the program, and the sensors that rules are written for report it
+                // so.
                 let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
                 let image = Image::of_exec(exec, script::lookup::of(exec, self.table), self.wanted);

@@ -22,7 +22,8 @@ use super::{clock, own};
 
 /// How often it flies.
 const EVERY_NANOS: u64 = 60_000_000_000;
-/// How many flights in a row a hook must fail until it is reported: one may be lost on a busy host. The second follows at once.
+/// How many flights in a row a hook must fail until it is reported: one may be lost on a busy host. The second follows
+/// at once.
 const FAILED_MAX: u32 = 2;
 /// How long after a flight its records may still come.
 const LATE_NANOS: u64 = 5_000_000_000;
@@ -53,7 +54,7 @@ pub(super) struct Canary {
     records: Vec<Vec<u64>>,
     /// By hook: how many flights in a row it failed, and the start of the last that it recorded.
     hooks: [(u32, u64); HOOKS.len()],
-    /// What was counted.
+    /// The counters.
     counts: CanaryCounts,
 }
 
@@ -202,7 +203,7 @@ impl Canary {
         }
     }
 
-    /// What was counted.
+    /// The counters.
     pub(super) fn counts(&self) -> CanaryCounts {
         self.counts
     }

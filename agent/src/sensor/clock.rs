@@ -17,8 +17,8 @@ pub(super) struct Clock {
     start: i64,
 }
 
-/// By how much the wall clock must have been set before times follow it. Smaller differences are the reading's own,
-/// and one process's start must not wander.
+/// The smallest step of the wall clock that is followed. Smaller differences are measurement noise, and a process's
+/// start must not drift.
 const STEP_NANOS_MIN: u64 = 10_000_000;
 
 impl Clock {
@@ -30,7 +30,7 @@ impl Clock {
         Self { boot, start: boot }
     }
 
-    /// Follows the wall clock where it was set, and says so.
+    /// Follows the wall clock if it was set, and logs it.
     pub(super) fn follow(&mut self) {
         if let Some(step) = self.follow_to(offset()) {
             tracing::warn!(
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// Follows the wall clock to another time at boot. Returns by how many nanoseconds it was set, where it was.
+    /// Follows the wall clock to another time at boot. Returns the step in nanoseconds, if it was set.
     pub(super) fn follow_to(&mut self, boot: i64) -> Option<i64> {
         let step = boot.saturating_sub(self.boot);
         if step.unsigned_abs() <= STEP_NANOS_MIN {

@@ -13,8 +13,9 @@ pub(crate) struct Config {
     pub(crate) enabled: bool,
     /// Environment variables that events of a program's start contain, in `process.env_vars`.
     pub(crate) env_vars: Wanted,
-    /// Size of the kernel's ring buffer for process records, rounded up to a power of two; the ring for connections is half
-    /// as large. Records are lost while a ring is full. Each ring counts twice in the agent's memory. Default: 2 MiB.
+    /// Size of the kernel's ring buffer for process records, rounded up to a power of two; the ring for connections is
+    /// half as large. Records are lost while a ring is full. Each ring counts twice in the agent's memory. Default: 2
+    /// MiB.
     pub(crate) ring_size: ByteSize,
     /// Whether UDP destinations are reported, which needs CAP_NET_ADMIN. Default: `false`.
     pub(crate) udp: bool,

@@ -56,8 +56,8 @@ const SUPERVISOR: &str = "supervisor";
 ///
 /// Docker and Podman write `docker-ID.scope` or `docker/ID`, containerd and CRI-O `cri-containerd-ID.scope`, kubelet
 /// without systemd `kubepods/…/ID`: what they share is the id itself as the last word of a folder's name. Amazon ECS
-/// with its own task id adds a number to it, and CRI-O keeps its monitor beside the container. Others have names in the place of
-/// ids ([`NAMED`]).
+/// with its own task id adds a number to it, and CRI-O keeps its monitor beside the container. Others have names in the
+/// place of ids ([`NAMED`]).
 pub(super) fn of(cgroup: &str) -> Option<Container> {
     let mut folders = cgroup.rsplit('/').peekable();
     let mut is_supervisor = false;
@@ -76,8 +76,8 @@ pub(super) fn of(cgroup: &str) -> Option<Container> {
     None
 }
 
-/// The runtime that a folder is named after, which has an id in its name. The name may be that of the folder above; after a colon
-/// it is systemd's slice.
+/// The runtime that a folder is named after, which has an id in its name. The name may be that of the folder above;
+/// after a colon it is systemd's slice.
 fn runtime_of(folder: &str, above: Option<&str>) -> Option<&'static str> {
     let runtime = |name: &str| {
         let known = RUNTIMES.iter().find(|(word, _)| {

@@ -335,8 +335,8 @@ fn describe_socket(process: &Process, fields: &mut Fields) {
     describe_ends(&OWN, socket, fields);
 }
 
-/// The fields by which a socket is described: its inode, its local and its other end, and its protocol. Which end connected and
-/// which accepted is not known there.
+/// The fields by which a socket is described: its inode, its local and its other end, and its protocol. Which end
+/// connected and which accepted is not known there.
 type SocketFields = [FieldId; 6];
 
 macro_rules! socket_fields {

@@ -71,7 +71,8 @@ impl EventFilter {
         true
     }
 
-    /// Compares the kernel's filter with what was set, and restores it. Returns both in words, or `None` if they are equal.
+    /// Compares the kernel's filter with what was set, and restores it. Returns both in words, or `None` if they are
+    /// equal.
     pub(super) fn verify(&mut self) -> Option<String> {
         let PodFilter(found) = self.map.get(&0, 0).ok()?;
         if found.dropped == self.now.dropped {

@@ -2,8 +2,8 @@
 //!
 //! Each row has alternatives in the order in which they are tried. Tracepoints that BTF describes come first: every
 //! supported kernel has them, with kprobes off, trampolines off and under lockdown, and they need no perf event. The
-//! same tracepoints by their names alone need no description of theirs; trampolines need no tracepoint, but a kernel that
-//! was built for them; kprobes come after these, for they are the slowest and need a perf event.
+//! same tracepoints by their names alone need no description of theirs; trampolines need no tracepoint, but a kernel
+//! that was built for them; kprobes come after these, for they are the slowest and need a perf event.
 
 use crate::action::UDP;
 use std::collections::BTreeMap;
@@ -84,7 +84,8 @@ pub(super) const HOOKS: &[Hook] = &[
         Alternative { method: "fentry/inet_sk_state_store", programs: &[("connect_fentry", Attach::Fentry("inet_sk_state_store"))] },
         Alternative { method: "kprobe/inet_sk_state_store", programs: &[("connect_kprobe", Attach::Kprobe("inet_sk_state_store"))] },
     ]},
-    // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little slower.
+    // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little
+    // slower.
     Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, without: "accepted connections are not reported", alternatives: &[
         // Where the result lies follows from the prototype. The verifier takes the first for the old one only, so the
         // order matters: the second would be taken for both.
@@ -142,8 +143,8 @@ const OF_AGENT: [&str; 3] = ["bpf", "ptrace", "signal"];
 /// The one that records tracing of the agent.
 pub(super) const PTRACE: &str = "ptrace";
 
-/// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the first
-/// that works.
+/// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the
+/// first that works.
 #[derive(Clone, Default, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 pub(crate) struct Choices(BTreeMap<String, String>);
@@ -224,8 +225,9 @@ impl fmt::Display for HookState {
     }
 }
 
-/// Attaches every hook by its first alternative that works, or by the one that was chosen for it. That of datagrams only
-/// where it `has_udp`, and those that watch the agent only where it is not in a process namespace of its own (`is_inner`).
+/// Attaches every hook by its first alternative that works, or by the one that was chosen for it. That of datagrams
+/// only where it `has_udp`, and those that watch the agent only where it is not in a process namespace of its own
+/// (`is_inner`).
 ///
 /// # Errors
 /// The reports of all, where no alternative attaches one that is required.

@@ -16,8 +16,8 @@ use crate::integrity::{FileChange, Integrity, Outcome};
 const STALL_NANOS: u64 = 10_000_000_000;
 
 impl Sensor {
-    /// A wait that took far longer than it may: the agent was stopped, frozen, or got no processor. Where a signal is known to have
-    /// stopped it, that is reported already.
+    /// A wait that took far longer than it may: the agent was stopped, frozen, or got no processor. Where a signal is
+    /// known to have stopped it, that is reported already.
     pub(super) fn look_for_stall(&mut self, (from, to): (u64, u64)) {
         let is_known = self
             .tamper

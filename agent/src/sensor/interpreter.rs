@@ -66,8 +66,8 @@ const MULTI_CALL: [&str; 2] = ["busybox", "toybox"];
 /// Operands that are standard input.
 const STDIN_FILES: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
-/// Where a program that goes by these names takes its commands from: `file`, `argument` or `stdin`. `None` where it is no
-/// interpreter, as far as its names say.
+/// Where a program that goes by these names takes its commands from: `file`, `argument` or `stdin`. `None` where it is
+/// no interpreter, as far as its names say.
 pub(super) fn commands_from(names: &Value, args: &Texts) -> Option<&'static str> {
     let is_multi_call =
         names.elements().any(|name| name.as_text().is_some_and(|name| MULTI_CALL.contains(&name)));

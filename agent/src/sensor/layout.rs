@@ -381,8 +381,8 @@ mod tests {
         assert_eq!(layout.absent().collect::<Vec<_>>(), ["task_struct.loginuid"]);
     }
 
-    /// A member that is something else, and what is said of it: of a required one as an error, of an optional one as of one
-    /// that is absent.
+    /// A member that is something else, and what is said of it: of a required one as an error, of an optional one as of
+    /// one that is absent.
     #[test]
     fn a_member_that_is_something_else_is_named_with_what_it_is() {
         let (int, long) = (As(Shape::Integer(4)), As(Shape::Integer(8)));
@@ -467,8 +467,8 @@ mod tests {
         assert_eq!(absent, names.map(|name| format!("sock_common.{name} in the first 120 bytes")));
     }
 
-    /// Which rows of the table kernels do not have, and whether their `sched_process_exit` names the last thread. There is
-    /// an excerpt of the BTF of each, made by `cargo xtask test --vm KERNEL --write`.
+    /// Which rows of the table kernels do not have, and whether their `sched_process_exit` names the last thread. There
+    /// is an excerpt of the BTF of each, made by `cargo xtask test --vm KERNEL --write`.
     const STORED: &[(&str, &[&str], u32)] = &[
         ("5.10-x86_64", &["mptcp_sock.first", "bpf_func_id.BPF_FUNC_get_current_task_btf"], 0),
         ("6.1-aarch64", &[], 0),

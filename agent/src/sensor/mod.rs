@@ -5,9 +5,9 @@
 //! ring ─▶ record ─▶ process ─▶ decode ─▶ events
 //! ```
 //!
-//! It imports no rule, no alert and no other source. Between the ring and the event nothing waits and nothing is locked.
-//! The life of the sensor is here; its parts are `build` (the hot loop), `ports`, `filtering`, `previous_run`, `self_test`,
-//! `interference` and `status`.
+//! It imports no rule, no alert and no other source. Between the ring and the event nothing waits and nothing is
+//! locked. The life of the sensor is here; its parts are `build` (the hot loop), `ports`, `filtering`, `previous_run`,
+//! `self_test`, `interference` and `status`.
 //!
 //! # Privileges
 //! At the start: CAP_BPF and CAP_PERFMON for the programs; CAP_SYS_ADMIN where `accept`, `ids` or `session` is hooked by
@@ -178,8 +178,8 @@ pub(crate) struct Sensor {
 }
 
 impl Sensor {
-    /// Attaches the hooks, tests them, and takes the snapshot. Events contain the wanted variables of the environment. Once
-    /// `stop` is set, the source ends. Of what the service manager `kept`, it goes on where the run before ended.
+    /// Attaches the hooks, tests them, and takes the snapshot. Events contain the wanted variables of the environment.
+    /// Once `stop` is set, the source ends. Of what the service manager `kept`, it goes on where the run before ended.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -248,9 +248,9 @@ impl Sensor {
         &self.hooks
     }
 
-    /// Whether the kernel programs have ended and every record that they wrote has been read. A program may run for a moment after its
-    /// link has ended, so the counts must be the same at two readings. Programs that a next run needs go on; its rings
-    /// are its own, so nothing is waited for.
+    /// Whether the kernel programs have ended and every record that they wrote has been read. A program may run for a
+    /// moment after its link has ended, so the counts must be the same at two readings. Programs that a next run needs
+    /// go on; its rings are its own, so nothing is waited for.
     fn is_at_rest(&mut self) -> bool {
         let Some(stopped) = self.stopped else { return false };
         if self.fds_stored || self.is_number_lost {

@@ -36,8 +36,8 @@ impl Names {
         names
     }
 
-    /// Reads the files again where they changed. It is called once for all records that are read at one time, before they become
-    /// events: a user that was made just before a program ran as it has a name.
+    /// Reads the files again where they changed. It is called once for all records that are read at one time, before
+    /// they become events: a user that was made just before a program ran as it has a name.
     pub(super) fn refresh(&mut self) {
         self.users.read();
         self.groups.read();
@@ -54,7 +54,8 @@ impl Names {
     }
 }
 
-/// What is another after a change: programs replace these files, people append to them, and times are as coarse as the clock's tick.
+/// What is another after a change: programs replace these files, people append to them, and times are as coarse as the
+/// clock's tick.
 #[derive(PartialEq, Eq)]
 struct Version {
     inode: u64,

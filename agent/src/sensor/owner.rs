@@ -54,7 +54,8 @@ pub(crate) struct OwnerCounts {
     pub(crate) open: usize,
     /// Connections whose end will not be reported, because too many are open.
     pub(crate) table_full: u64,
-    /// Ends of connections whose beginning was not reported: older ones, the agent's own, those that were never accepted.
+    /// Ends of connections whose beginning was not reported: older ones, the agent's own, those that were never
+    /// accepted.
     pub(crate) closes_without_owner: u64,
 }
 
@@ -123,7 +124,7 @@ impl Owners {
         self.open.len() * OWNER_BYTES
     }
 
-    /// What was counted.
+    /// The counters.
     pub(super) fn counts(&self) -> OwnerCounts {
         OwnerCounts {
             open: self.open.len(),

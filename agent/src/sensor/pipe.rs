@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Whether no process can write any more to the pipe with this inode, which is a process's standard input. Not where the process has
-/// another one by now, or is gone.
+/// Whether no process can write any more to the pipe with this inode, which is a process's standard input. Not where
+/// the process has another one by now, or is gone.
 ///
 /// It is opened once more, which waits for nothing: a pipe without a name lies on a file system of the kernel's own.
 pub(super) fn is_over(pid: u32, inode: u64) -> bool {

@@ -42,8 +42,8 @@ impl Sensor {
     }
 }
 
-/// The records that are ready and those that wait, each with whether it is ready. A socket is used again and again, so that what
-/// became of it is found from the newest back.
+/// The records that are ready and those that wait, each with whether it is ready. A socket is used again and again, so
+/// that what became of it is found from the newest back.
 fn newest_first(ring: &Ring) -> impl Iterator<Item = (Record<'_>, bool)> {
     let later = ring.later().rev().map(|bytes| (bytes, false));
     let ready = ring.ready().rev().map(|bytes| (bytes, true));

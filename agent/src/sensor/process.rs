@@ -46,8 +46,8 @@ use crate::budget::{Accounts, Meter};
 const PROCESSES_BYTES_MAX: usize = 12 << 20;
 /// Most bytes of cached blocks. Beyond it all are dropped, and built again when needed.
 const BLOCKS_BYTES_MAX: usize = 5 << 20;
-/// About how many bytes a process takes without its program: itself, its entity id, and its places in three lists, which
-/// have up to twice as many as they hold.
+/// About how many bytes a process takes without its program: itself, its entity id, and its entries in three lists,
+/// whose capacity is up to twice their length.
 const PROCESS_BYTES: usize =
     size_of::<Process>() + size_of::<Peers>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
 /// Most ancestors of a process that are reported.
@@ -55,17 +55,17 @@ const ANCESTORS_MAX: usize = 20;
 
 /// The processes of this host.
 pub(super) struct Table {
-    /// Boxed, for a map has up to twice as many places as it holds.
+    /// Boxed, because a map's capacity is up to twice its length.
     processes: HashMap<Key, Box<Process>>,
-    /// The process that has, or had last, each number.
+    /// The process that has, or had last, each pid.
     current: HashMap<u32, Key>,
-    /// Those that ended, in that order: when, which, and whose they were.
+    /// Ended processes, in that order: time, key and owner.
     ended: VecDeque<(u64, Key, u32)>,
     /// How many of them each user has.
     ended_by_owner: HashMap<u32, usize>,
-    /// Who holds how much.
+    /// Bytes held by each owner.
     accounts: Accounts,
-    /// What processes look like in events.
+    /// The cached blocks.
     blocks: Arc<Meter>,
     /// The known control groups.
     pub(super) groups: Groups,
@@ -85,9 +85,9 @@ pub(crate) struct TableCounts {
     pub(crate) shortened: u64,
     /// Programs that processes ran before, dropped for room.
     pub(crate) previous_dropped: u64,
-    /// Processes whose first record was lost and which were learned from a later one.
+    /// Processes whose first record was lost and which were recovered from procfs or a later record.
     pub(crate) recovered: u64,
-    /// Processes that were found gone although no record reported their exit.
+    /// Processes that had ended although no record reported their exit.
     pub(crate) expired_without_exit: u64,
 }
 
@@ -110,7 +110,7 @@ impl Table {
         }
     }
 
-    /// A process, while it is known.
+    /// A process, if it is known.
     pub(super) fn get(&self, key: Key) -> Option<&Process> {
         self.processes.get(&key).map(Box::as_ref)
     }
@@ -124,7 +124,7 @@ impl Table {
         self.processes.values().map(Box::as_ref)
     }
 
-    /// The processes that lived at some moment between two that were a short while ago.
+    /// The processes that lived at any moment between two recent times.
     pub(super) fn between(&self, from: u64, to: u64) -> Vec<&Process> {
         let over = self.ended.iter().filter(|(time, ..)| *time < from).map(|(_, key, _)| *key);
         let over: HashSet<Key> = over.collect();
@@ -134,12 +134,12 @@ impl Table {
         self.each().filter(lived).collect()
     }
 
-    /// The process that has this number, or had it last.
+    /// The process that has this pid, or had it last.
     pub(super) fn by_pid(&self, pid: u32) -> Option<&Process> {
         self.get(*self.current.get(&pid)?)
     }
 
-    /// The name of an entity, whether or not it is known.
+    /// The entity id of a key, whether or not the process is known.
     pub(super) fn entity_id(&self, key: Key) -> SmolStr {
         let mut bytes = [0; 20];
         bytes[..8].copy_from_slice(&self.boot);
@@ -160,17 +160,17 @@ impl Table {
             .take(ANCESTORS_MAX)
     }
 
-    /// The processes that live and were made by this one or its offspring.
+    /// The living children of a process.
     pub(super) fn children(&self, key: Key) -> impl Iterator<Item = &Process> {
         self.each().filter(move |process| process.parent == Some(key) && process.life == Life::Alive)
     }
 
-    /// What was counted.
+    /// The counters.
     pub(super) fn counts(&self) -> TableCounts {
         self.counts
     }
 
-    /// What it holds, and what it may.
+    /// The bytes held, and their limits.
     pub(super) fn meters(&self) -> [&Meter; 2] {
         [self.accounts.meter(), &self.blocks]
     }
@@ -286,7 +286,7 @@ impl Table {
         key
     }
 
-    /// The process that a record names. Where its fork was lost, `/proc` is read, or the record is used.
+    /// The process of a record. If its fork was lost, it is read from `/proc`, or built from the record.
     pub(super) fn find(&mut self, task: &Task) -> Key {
         let key = Key::of(task);
         self.relieve();
@@ -346,24 +346,24 @@ impl Table {
         process.peers.get_or_insert_default().add(Peer { socket: *socket, since: time });
     }
 
-    /// A connection of a process is over.
+    /// A connection of a process has ended.
     pub(super) fn disconnect(&mut self, key: Key, socket: u64, time: u64) {
         if let Some(peers) = self.processes.get_mut(&key).and_then(|process| process.peers.as_mut()) {
             peers.remove(socket, time);
         }
     }
 
-    /// The process that started the program which a process runs, itself or one that it was forked from, where it is known what
-    /// standard descriptors it had then.
+    /// The process that executed the program of a process: itself, or an ancestor that it was forked from; if its
+    /// standard descriptors at that time are known.
     pub(super) fn starter<'a>(&'a self, process: &'a Process) -> Option<&'a Process> {
         let family = std::iter::once(process).chain(self.ancestors(process.key));
         let mut of_program = family.take_while(|one| Arc::ptr_eq(&one.image, &process.image));
         of_program.find(|one| one.stdio.is_some())
     }
 
-    /// A process that forks is what its child is at first, but for capabilities and who answers for it, which the child may
-    /// have got in a user namespace of its own, and for the control group, which `clone3` may name. Returns it, and what it
-    /// became since it was last looked at.
+    /// A forking process has its child's state, except capabilities and the answering user, which the child may have
+    /// from a new user namespace, and the control group, which `clone3` may set. Returns it, and what changed since its
+    /// last record.
     pub(super) fn observe_forker(&mut self, record: &Fork) -> (Key, Changes) {
         let forker = Key::new(record.forker, record.forker_start);
         let child = state_of(&record.credentials, &record.place);
@@ -379,19 +379,19 @@ impl Table {
         (forker, self.observe(forker, &state))
     }
 
-    /// The events of a process that ended are emitted: its blocks are built again should they be needed.
+    /// Drops the blocks of an ended process whose events are emitted; they are built again if needed.
     pub(super) fn slim(&mut self, key: Key) {
         self.change(key);
     }
 
-    /// A process whose content changes: its blocks are dropped. Fields that are in events are set only by this.
+    /// A process to be changed: its blocks are dropped. Fields that are in blocks are changed only through this.
     fn change(&mut self, key: Key) -> Option<&mut Process> {
         let process = self.processes.get_mut(&key)?;
         process.blocks.clear();
         Some(process)
     }
 
-    /// The parent that a record names, learned where it is not known.
+    /// The parent in a record, recovered if it is not known.
     fn parent(&mut self, task: &Task) -> Option<Key> {
         let parent = Key::parent_of(task)?;
         if !self.processes.contains_key(&parent)
@@ -425,8 +425,8 @@ impl Table {
     }
 }
 
-/// Who is charged with a process: the user who answers for it, or else its real user, which it does not change by running a
-/// program of another's.
+/// The user who is charged for a process: the one who answers for it, or else its real user, which a set-id program
+/// does not change.
 fn owner(credentials: &Credentials) -> u32 {
     if credentials.actor == ABSENT { credentials.uid } else { credentials.actor }
 }

@@ -92,8 +92,8 @@ impl<'a> ExecRecord<'a> {
         piece.strip_suffix(&[0]).unwrap_or(piece)
     }
 
-    /// A path, put together from its names. One whose beginning is not known, or is not where it seems to be, begins with
-    /// `...` and so with no folder.
+    /// A path, put together from its names. One whose beginning is not known, or is not where it seems to be, begins
+    /// with `...` and so with no folder.
     pub(super) fn path(&self, span: Span) -> Vec<u8> {
         let names = self.text(span);
         let (lower, upper) = halves(names);

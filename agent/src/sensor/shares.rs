@@ -1,5 +1,5 @@
-//! Whose records were dropped because they held too much of a ring: the kernel's account of users, read when records were
-//! lost.
+//! Whose records were dropped because they held too much of a ring: the kernel's account of users, read when records
+//! were lost.
 
 use aya::Pod;
 use aya::maps::{HashMap, MapData};

@@ -1,4 +1,4 @@
-//! What runs already: processes as `/proc` shows them, at the start and where a record was lost.
+//! Running processes as `/proc` shows them, at the start and where a record was lost.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -24,7 +24,8 @@ use crate::bounded;
 /// Most bytes of another file about a process. The longest is `status` with 65,536 groups, some 720 KB.
 const ABOUT_BYTES_MAX: u64 = 1 << 20;
 
-/// Most bytes of programs whose whole arguments are kept until the snapshot is emitted; of further long ones the start is.
+/// Most bytes of programs whose whole arguments are kept until the snapshot is emitted; of further ones only the start
+/// is kept.
 const SNAPSHOT_BYTES_MAX: usize = 8 << 20;
 
 /// A process and the path of its control group.
@@ -34,7 +35,7 @@ pub(super) struct Running {
 }
 
 /// Where the snapshot ends and records begin, so that each process is emitted once: the moment at which all hooks were
-/// attached. What the first hooks saw before the last was attached is in the snapshot, as its outcome.
+/// attached. What the first hooks recorded before the last was attached is in the snapshot, as a result.
 pub(super) struct SnapshotCutoff {
     /// That moment, in nanoseconds since boot.
     pub(super) attached: u64,
@@ -103,7 +104,7 @@ pub(super) fn read(wanted: Key) -> Option<Origin> {
     Some(running(&process)?.origin).filter(|origin| key(origin) == wanted)
 }
 
-/// Whether this very process lives, and not another one with its number.
+/// Whether this process lives, and not another one with its pid.
 pub(super) fn lives(wanted: Key) -> bool {
     let process = i32::try_from(wanted.pid).ok().and_then(|pid| Process::new(pid).ok());
     let stat = process.and_then(|process| about::<Stat>(&process, "stat"));
@@ -136,7 +137,7 @@ fn running(process: &Process) -> Option<Running> {
     Some(Running { origin, cgroup: cgroup.map(|(_, path)| path) })
 }
 
-/// A file about a process, as the library understands it. The library itself would read it whole, however long it is.
+/// A procfs file of a process, parsed by the library. The library itself would read it without a limit.
 pub(super) fn about<T: FromRead>(process: &Process, name: &str) -> Option<T> {
     T::from_read(bytes_about(process, name)?.as_slice()).ok()
 }

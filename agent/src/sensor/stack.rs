@@ -1,7 +1,7 @@
 //! That every kernel has room for the programs' stacks.
 //!
-//! A program and the functions that it calls share 512 bytes; from Linux 6.13 on each function of most programs has as many
-//! of its own, so that a program that is too large for the others goes unseen there.
+//! A program and the functions that it calls share 512 bytes; from Linux 6.13 on each function of most programs has as
+//! many of its own, so that a program that is too large for the others goes unseen there.
 
 use std::collections::HashSet;
 

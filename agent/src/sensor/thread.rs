@@ -1,5 +1,5 @@
-//! Where `/proc` still shows a process whose first thread has ended: the files of its number are empty then, and those of
-//! another thread show what the process is.
+//! Where `/proc` still shows a process whose first thread has ended: the files of its number are empty then, and those
+//! of another thread show what the process is.
 
 use std::fs;
 use std::path::PathBuf;

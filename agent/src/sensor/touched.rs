@@ -43,8 +43,8 @@ const COMMANDS: [(u32, &str); 9] = [
     (34, "BPF_LINK_DETACH"),
 ];
 
-/// A signal that stops the agent. The kernel stops one thread after the other, so that the sensor may still read the record, and
-/// may be stopped before it reports it. The duration of the stop is known once the agent runs again.
+/// A signal that stops the agent. The kernel stops one thread after the other, so that the sensor may still read the
+/// record, and may be stopped before it reports it. The duration of the stop is known once the agent runs again.
 #[derive(Default)]
 pub(super) struct StopSignal {
     /// Read, and not reported yet.
@@ -54,8 +54,8 @@ pub(super) struct StopSignal {
 }
 
 impl StopSignal {
-    /// Leaves the record to the next run, for this one may not go on. It is called while the record is still in the ring: there
-    /// is no moment in which neither has it.
+    /// Leaves the record to the next run, for this one may not go on. It is called while the record is still in the
+    /// ring: there is no moment in which neither has it.
     pub(super) fn store(&mut self, record: &[u8], agent: Option<Key>) {
         if let Ok(Record::Touched(touched)) = Record::parse(record)
             && is_stop(touched)
@@ -67,7 +67,8 @@ impl StopSignal {
         }
     }
 
-    /// Whether a record is of such a signal and the agent may not have stood still yet. [`StopSignal::over`] returns it later.
+    /// Whether a record is of such a signal and the agent may not have stood still yet. [`StopSignal::over`] returns it
+    /// later.
     pub(super) fn takes(&mut self, touched: &Touched, now: u64) -> bool {
         let is_stopping = is_stop(touched) && now < touched.header.time.saturating_add(STOP_NANOS);
         if is_stopping {
@@ -99,8 +100,8 @@ fn is_of(touched: &Touched, agent: Option<Key>) -> bool {
     agent == Some(Key::new(touched.target, touched.target_start))
 }
 
-/// What to report of it, at a time since boot; `None` where it is in order, or was done to another process, which has the
-/// agent's number.
+/// What to report of it, at a time since boot; `None` where it is in order, or was done to another process, which has
+/// the agent's number.
 pub(super) fn report(touched: &Touched, agent: Option<Key>, now: u64) -> Option<(Subject, Report)> {
     let Touched { header, task, what, detail, .. } = *touched;
     let (kind, time) = (Kind(header.kind), header.time);

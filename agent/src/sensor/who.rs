@@ -1,6 +1,6 @@
-//! Who changed a file of the agent, as far as can be seen. The kernel does not report it: it is derived from what ran
-//! at that time. A process whose arguments name the file, or that holds it open, has most likely done it; else a
-//! package manager that was at work.
+//! Finds who changed a file of the agent, as far as possible. The kernel does not report it: it is derived from what
+//! ran at that time. A process whose arguments name the file, or that holds it open, is the most likely author;
+//! otherwise a package manager that was running.
 //!
 //! An administrator is a package manager, by the file that it runs, or root in a login session. Root can pose as both
 //! (`docs/threat-model.md`).
@@ -23,7 +23,7 @@ const PACKAGE_MANAGERS: [&str; 10] = [
     "/usr/bin/yum",
 ];
 const PYTHON: &str = "/usr/bin/python3";
-/// What a login session begins below, by the kind of its beginning.
+/// The entry types of login sessions.
 const LOGINS: [&str; 4] = ["sshd", "console", "terminal", "ssm"];
 const SERVERS: [&str; 7] = [
     "/usr/sbin/sshd",
@@ -35,14 +35,14 @@ const SERVERS: [&str; 7] = [
     "/snap/amazon-ssm-agent/current/ssm-session-worker",
 ];
 
-/// Who has most likely done it, in words, and whether that is an administrator.
+/// The most likely author, in words, and whether that is an administrator.
 pub(super) struct Found {
     pub(super) key: Option<Key>,
     pub(super) words: String,
     pub(super) is_meant: bool,
 }
 
-/// Who of these processes, which ran at the time, changed a file that some hold open; never this agent.
+/// Which of these processes, which ran at the time, changed a file that some hold open; never this agent.
 pub(super) fn changed(
     table: &Table,
     ran: &[&Process],
@@ -86,7 +86,7 @@ fn names(process: &Process, path: &Path) -> bool {
     })
 }
 
-/// An argument as a path, without steps that lead nowhere.
+/// An argument as a path, without `.` and `..`.
 fn absolute(directory: &str, argument: &str) -> PathBuf {
     let mut path = PathBuf::new();
     for part in Path::new(directory).join(argument).components() {
@@ -122,7 +122,7 @@ fn is_of_login(table: &Table, process: &Process) -> bool {
     is_on_host(table, process) && (is_server(leader) || server.is_some_and(is_server))
 }
 
-/// Whether it has the host's mounts, so that its paths are the host's; where the host's are not known, it is taken to.
+/// Whether it has the host's mounts, so that its paths are the host's; true if the host's are not known.
 fn is_on_host(table: &Table, process: &Process) -> bool {
     let host = table.by_pid(1).map_or(0, Process::mount_namespace);
     host == 0 || host == process.mount_namespace()
@@ -144,7 +144,7 @@ mod tests {
     /// A process: the executable, its arguments behind that, and its working directory.
     type Ran<'a> = (&'a str, &'a [&'a str], &'a str);
 
-    /// Processes of root, each made by the one before.
+    /// Processes of root, each the child of the one before.
     fn table(processes: &[Ran<'_>]) -> Table {
         let mut table = Table::new("boot");
         let mut parent = None;

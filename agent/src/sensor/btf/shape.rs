@@ -99,8 +99,8 @@ impl Btf<'_> {
         true
     }
 
-    /// The number or address that begins at this byte of a type. Of what lies in the same place, as in a union, it is the
-    /// first.
+    /// The number or address that begins at this byte of a type. Of what lies in the same place, as in a union, it is
+    /// the first.
     fn leaf(&self, mut id: u32, mut at: u32) -> Option<Leaf> {
         for _ in 0..DEPTH_MAX {
             let ty = self.below(id)?;

@@ -38,7 +38,8 @@ const SECOND: i64 = 1_000_000_000;
 /// A socket, as `st_mode` has it.
 const SOCKET: u32 = 0o140_000;
 
-/// Every kind of event that the sensor emits on this host. Variables of the environment and datagrams depend on settings.
+/// Every kind of event that the sensor emits on this host. Variables of the environment and datagrams depend on
+/// settings.
 pub(in crate::sensor) fn kinds(has_env_vars: bool, has_udp: bool) -> Vec<EventKind> {
     let host = Host::new();
     let os = host.fields.get(field!("host.os.type")).cloned();

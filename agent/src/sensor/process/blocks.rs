@@ -1,4 +1,5 @@
-//! What is derived from a process and kept with it until the process changes. The decoder fills it; the table only clears it.
+//! What is derived from a process and kept with it until the process changes. The decoder fills it; the table only
+//! clears it.
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Containers that a process is in without being in their control group, as by `nsenter`: known by the namespace of mounts
-//! that it shares with a process which is.
+//! Containers that a process entered without their control group, as by `nsenter`: known by the mount namespace that it
+//! shares with a process in that group.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,11 +7,11 @@ use super::state::Life;
 use super::{Key, Process, Table};
 use crate::sensor::container::{self, Container};
 
-/// Most namespaces of containers that are known. The one that was learned first is forgotten first, and learned again with the next
-/// program that is started in it from outside.
+/// Most known namespaces of containers. The one that was learned first is evicted first, and learned again with the
+/// next program that is started in it from outside.
 const NAMESPACES_MAX: usize = 1024;
 
-/// For each namespace of mounts a process of the container that it is.
+/// For each mount namespace of a container, one of its processes.
 #[derive(Default)]
 pub(super) struct Namespaces {
     holders: HashMap<u32, Key>,
@@ -31,14 +31,15 @@ impl Namespaces {
 }
 
 impl Table {
-    /// The container that a process is in, and whether it entered it from outside: its control group is not the container's.
+    /// The container that a process is in, and whether it entered it from outside: its control group is not the
+    /// container's.
     pub(in crate::sensor) fn container(&self, process: &Process) -> Option<(Container, bool)> {
         let own = self.container_by_group(process).map(|container| (container, false));
         own.or_else(|| Some((self.container_by_group(self.holder(process.mount_namespace())?)?, true)))
     }
 
-    /// Learns of which container a process's namespace of mounts is, where it is in its control group and its parent is in another
-    /// namespace: a container begins so.
+    /// Learns the container of a process's mount namespace, if the process is in the container's control group and its
+    /// parent is in another namespace: this is how a container begins.
     pub(super) fn learn_container(&mut self, key: Key) {
         let Some(process) = self.get(key) else { return };
         let namespace = process.mount_namespace();
@@ -57,7 +58,7 @@ impl Table {
         self.groups.get(process.place.cgroup).and_then(|path| container::of(path))
     }
 
-    /// A process that lives in a container of this namespace. The number of one that is gone may be another's.
+    /// A living process in the container of this namespace. The number of a removed namespace may be reused.
     fn holder(&self, namespace: u32) -> Option<&Process> {
         let holder = self.get(*self.namespaces.holders.get(&namespace)?)?;
         (holder.life == Life::Alive && holder.mount_namespace() == namespace).then_some(holder)

@@ -30,7 +30,8 @@ const RUNTIMES: [&str; 20] = [
     "starter-suid",
 ];
 
-/// The same by how their names begin: containerd's shims of each version, and a copy of itself that runc and crun run in memory.
+/// The same by how their names begin: containerd's shims of each version, and a copy of itself that runc and crun run
+/// in memory.
 const RUNTIME_FAMILIES: [&str; 3] = ["containerd-shim", "runc_cloned", "crun_cloned"];
 
 /// What kind of beginning a process is; `None` where it goes on what its parent began.

@@ -1,11 +1,11 @@
-//! Which connections a process has that it made a short time ago: a shell is made for one of these.
+//! The recent connections of a process: a shell is started for one of these.
 
 use lapwing_common::{AF_INET6, Reach, Socket};
 
-/// How long after a connection began a shell may begin that is made for it: what is made later is made for something else.
+/// How long after a connection's start a shell may start for it: a later one has another cause.
 const RECENT_NANOS: u64 = 10_000_000_000;
-/// Most connections of a process that are kept. Where it has more at a time, one of them stays known when it is over, for
-/// others may be open that are not kept.
+/// Most connections of a process that are kept. If it has more at a time, one of them stays known after its end,
+/// because others that are not kept may be open.
 const PEERS_MAX: usize = 2;
 
 /// A connection.
@@ -24,7 +24,7 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// One begins. It takes the place of the oldest that began too long ago to be of interest.
+    /// Adds one. It replaces the oldest one that is too old to be of interest.
     pub(super) fn add(&mut self, peer: Peer) {
         let is_free = |known: &Option<Peer>| {
             known.as_ref().is_none_or(|known| {
@@ -37,7 +37,7 @@ impl Peers {
         }
     }
 
-    /// One is over, at this time.
+    /// Ends one, at this time.
     pub(super) fn remove(&mut self, socket: u64, time: u64) {
         let is_last = self.known.iter().flatten().count() == 1;
         if is_last && time <= self.is_more_until {
@@ -63,7 +63,7 @@ pub(in crate::sensor) fn is_followed(reach: Reach) -> bool {
     matches!(reach, Reach::Private | Reach::Public)
 }
 
-/// Whether a shell may be made for this connection: not for one that stays on the host, nor for a question to a name server.
+/// Whether a shell may be started for this connection: not for one within the host, nor for a DNS query.
 pub(super) fn is_of_interest(socket: &Socket) -> bool {
     const UDP: u16 = 17;
     const NAMES: u16 = 53;
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(recent(&peers, 105), None);
     }
 
-    /// An attacker opens other connections beside his own, and closes these.
+    /// An attacker opens other connections besides his own, and closes these.
     #[test]
     fn decoys_do_not_hide_a_connection() {
         for decoys in 1..8 {

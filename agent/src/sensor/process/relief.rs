@@ -15,21 +15,21 @@ use crate::sensor::image::Image;
 
 /// How much is held after an eviction, so that not every new process causes one.
 const RELIEVED_BYTES: usize = PROCESSES_BYTES_MAX / 8 * 7;
-/// Owners who hold less than this count as one: to go through the table for each of thousands would take too long.
+/// Owners who hold less than this count as one: a scan of the table for each of thousands would take too long.
 const SMALL_OWNER_BYTES: usize = PROCESSES_BYTES_MAX / 64;
-/// How much less than the next owner the biggest holds before the next gives up something.
+/// How far below the next owner the biggest is reduced before the next one gives way.
 const STEP_BYTES: usize = PROCESSES_BYTES_MAX / 16;
 
 /// Evicts something of the given owner, or of any, until there is enough room.
 type Step = fn(&mut Table, &Relief);
 
-/// In the order in which things are needed least.
+/// What is needed least comes first.
 const STEPS: [Step; 4] =
     [Table::drop_previous, Table::shorten_programs, Table::forget_ended, Table::forget_living];
 
-/// Who gives up something, and how far.
+/// Whose processes are evicted, and how many.
 struct Relief {
-    /// Anybody where no one user holds much.
+    /// `None`: any owner, if no user holds much.
     owner: Option<u32>,
     /// Until the owner holds no more than this.
     until_bytes: usize,
@@ -47,7 +47,7 @@ impl Relief {
 }
 
 impl Table {
-    /// Makes room where more is held than the limits allow.
+    /// Evicts until the limits are met.
     pub(in crate::sensor) fn relieve(&mut self) {
         if self.blocks.is_over() {
             self.blocks.given_up(1);
@@ -140,8 +140,8 @@ impl Table {
         self.forget(relief, |process| process.life == Life::Alive && process.key.pid != 1);
     }
 
-    /// Forgets processes: those without children first. Of those that ended the oldest go first, of those that live the
-    /// newest, for a host's services are older than a flood.
+    /// Drops processes: those without children first. Of ended ones the oldest go first, of living ones the newest,
+    /// because a host's services are older than a flood.
     fn forget(&mut self, relief: &Relief, is_one: fn(&Process) -> bool) {
         let mut keys: Vec<_> = self
             .each()
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(table.ancestors(key(VICTIMS[2])).count(), 3);
     }
 
-    /// What is charged is what there is: each process, and each program once.
+    /// The charges equal the content: each process, and each program once.
     fn assert_held_is_what_there_is(table: &Table) {
         let images = table.each().flat_map(|process| [Some(&process.image), process.previous.as_ref()]);
         let mut seen = HashSet::new();
@@ -260,8 +260,8 @@ mod tests {
         }
     }
 
-    /// Whatever flooders fork, run and end, and however long, the table stays within its bytes, and who does not flood keeps
-    /// what there is to know of him.
+    /// Whatever flooders fork, run and end, and however long, the table stays within its bytes, and the user who does
+    /// not flood keeps all processes.
     #[test]
     fn whatever_comes_the_table_stays_in_its_budget() {
         for seed in 0..2 {
@@ -323,7 +323,7 @@ mod tests {
         }
     }
 
-    /// A flood of one user's processes that end does not end the time for which another's are kept.
+    /// A flood of one user's ended processes does not shorten how long another's are kept.
     #[test]
     fn processes_that_end_linger_by_user() {
         let mut table = with_victim();
@@ -358,7 +358,7 @@ mod tests {
         assert_held_is_what_there_is(&table);
     }
 
-    /// Thousands of users who hold little are no way around it, nor what a run before has left.
+    /// Thousands of users who hold little do not circumvent it, nor does a previous run's state.
     #[test]
     fn many_users_are_bounded_and_so_is_what_is_restored() {
         let mut table = table(&[(1, 0, "/sbin/init", 1, 0)]);

@@ -48,7 +48,7 @@ struct SavedProcess {
     /// Which of the programs it runs, and which it ran before.
     image: usize,
     previous: Option<usize>,
-    /// What the wire defines, byte for byte: it is read by the same wire only.
+    /// Structures of the wire, byte for byte: only the same version of the wire reads them.
     credentials: String,
     place: String,
     stdio: Option<String>,
@@ -118,7 +118,7 @@ impl Table {
     }
 }
 
-/// Programs on their way out, each once.
+/// The programs to be saved, each once.
 #[derive(Default)]
 struct Images {
     saved: Vec<SavedImage>,
