@@ -93,7 +93,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/sensor/snapshot.rs", "ABOUT_BYTES_MAX", Passing, "the process is not known from `/proc`", "–"),
     limit("agent/src/sensor/snapshot.rs", "SNAPSHOT_BYTES_MAX", Passing, "only the start of further long arguments is kept", EVENT),
     limit("agent/src/sensor/actor.rs", "USER_NAMESPACES_MAX", Apart, "the user who is charged is unknown", "–"),
-    limit("agent/src/sensor/owner.rs", "OWNERS_BYTES_MAX", Times(1), "for a user with half of what others leave, the end of the connection is not reported", "`connections_untracked` in `lapwing status`"),
+    limit("agent/src/sensor/owner.rs", "OWNERS_BYTES_MAX", Times(1), "for a user with half of what others leave, the end of the connection is not reported", "`owner_table_full` in `lapwing status`"),
     limit("agent/src/sensor/loss.rs", "WINDOWS_MAX", Each(32), "the oldest time of losses is evicted", "–"),
     limit("agent/src/sensor/context.rs", "HOLDERS_MAX", Apart, "older children are not checked", "`partial` in the alert"),
     limit("agent/src/sensor/process/peers.rs", "PEERS_MAX", Apart, "the last one stays known after it closed", "–"),
