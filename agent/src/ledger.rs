@@ -29,6 +29,8 @@ use crate::store::{Change, Checkpoint, Spooled};
 use crate::trace::Trace;
 use crate::{alert_log, store};
 
+/// How many bytes are held while the disk accepts none, before commits wait.
+const HELD_BYTES_MAX: usize = 6 << 20;
 /// Most bytes of commits in the inbox before their senders wait.
 const COMMITS_WAITING_BYTES_MAX: usize = 2 << 20;
 /// Memory of a commit beside its alerts and changes.

@@ -1,6 +1,7 @@
 //! The files of the log and their order. A file is identified by its first line, so that it is recognised after it was
 //! renamed, copied or compressed. The agent's own rotation and the common forms of logrotate are supported.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -136,6 +137,42 @@ pub(crate) fn fingerprint_of(start: &[u8]) -> Option<String> {
         None => return None,
     };
     Some(hex(&Sha256::digest(line)[..16]))
+}
+
+/// The rotated files with this suffix after the timestamp, oldest first.
+pub(super) fn own_files(log: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
+    let (Some(directory), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
+        return Ok(Vec::new());
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let file = entry.file_name();
+        let time =
+            file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(end));
+        if time.is_some_and(is_own_time) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether a text has the form `20261122T035601.123Z`.
+fn is_own_time(text: &str) -> bool {
+    let form = "00000000T000000.000Z";
+    text.len() == form.len()
+        && text.bytes().zip(form.bytes()).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            other => byte == other,
+        })
+}
+
+/// A path with a suffix after its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
 }
 
 #[cfg(test)]

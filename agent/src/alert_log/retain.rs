@@ -17,8 +17,9 @@ use flate2::write::GzEncoder;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::files::{own_files, with_suffix};
 use super::forward::{Read, read_line};
-use super::{Config, LOG_MODE, files, rotate};
+use super::{Config, LOG_MODE, files};
 
 /// Maximum number of files, as a multiple of `rotate_keep`, if they are small.
 const FILES_TIMES_MAX: usize = 8;
@@ -87,7 +88,7 @@ pub(super) fn retain(config: &Config, retention: &Retention) -> io::Result<()> {
 fn rotated(config: &Config) -> io::Result<Vec<Rotated>> {
     let mut files = Vec::new();
     for (end, is_kept) in [("", false), (".gz", false), (".kept", true), (".kept.gz", true)] {
-        for path in rotate::own_files(&config.path, end)? {
+        for path in own_files(&config.path, end)? {
             // A file that is a little larger than `rotate_size` counts as one.
             let bytes = fs::metadata(&path)?.len().min(config.rotate_size.as_u64());
             files.push(Rotated { path, bytes, is_kept });
@@ -116,7 +117,7 @@ fn thin(file: &Rotated, config: &Config, retention: &Retention) -> io::Result<()
     })?;
     shares.divide(!file.is_kept);
     let to = kept_path(&file.path, config.gzip);
-    let unfinished = rotate::with_suffix(&to, ".tmp");
+    let unfinished = with_suffix(&to, ".tmp");
     let out = OpenOptions::new().write(true).create(true).truncate(true).mode(LOG_MODE).open(&unfinished)?;
     let (mut out, mut carried, mut expired) = (Out::new(out, config.gzip), 0_u64, 0_u64);
     each_line(&file.path, |line| {
@@ -152,7 +153,7 @@ pub(super) fn kept_path(path: &Path, gzip: bool) -> PathBuf {
         return path.to_owned();
     }
     let plain = if files::is_gzip(path) { path.with_extension("") } else { path.to_owned() };
-    rotate::with_suffix(&plain, if gzip { ".kept.gz" } else { ".kept" })
+    with_suffix(&plain, if gzip { ".kept.gz" } else { ".kept" })
 }
 
 /// An output file, compressed or not.

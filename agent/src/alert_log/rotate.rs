@@ -1,11 +1,10 @@
 //! Renames the log when it is large or old, compresses renamed files and deletes those beyond the budget. The writer renames;
 //! the rest is slow and runs on a temporary thread.
 
-use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::files::{own_files, with_suffix};
 use super::retain::{self, Retention};
 use super::{Config, LOG_MODE, files};
 
@@ -83,35 +83,6 @@ fn tidy(config: &Config, retention: &Retention) -> io::Result<()> {
     retain::retain(config, retention)
 }
 
-/// The rotated files with this suffix after the timestamp, oldest first.
-pub(super) fn own_files(log: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
-    let (Some(directory), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
-        return Ok(Vec::new());
-    };
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let file = entry.file_name();
-        let time =
-            file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(end));
-        if time.is_some_and(is_own_time) {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// Whether a text has the form `20261122T035601.123Z`.
-fn is_own_time(text: &str) -> bool {
-    let form = "00000000T000000.000Z";
-    text.len() == form.len()
-        && text.bytes().zip(form.bytes()).all(|(byte, form)| match form {
-            b'0' => byte.is_ascii_digit(),
-            other => byte == other,
-        })
-}
-
 /// Replaces a plain file with its compressed form. At every moment one of the two is complete.
 fn compress(path: &Path) -> io::Result<()> {
     let (packed, unfinished) = (with_suffix(path, ".gz"), with_suffix(path, ".gz.tmp"));
@@ -125,10 +96,4 @@ fn compress(path: &Path) -> io::Result<()> {
     to.sync_all()?;
     fs::rename(&unfinished, &packed)?;
     fs::remove_file(path)
-}
-
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }

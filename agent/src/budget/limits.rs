@@ -275,7 +275,7 @@ const LIMITS: &[Limit] = &[
     limit("agent/src/pipeline.rs", "RUNTIME_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "LEDGER_END_MAX", Apart, "the next stage ends", LOG),
     limit("agent/src/pipeline.rs", "END_MAX", Apart, "the process ends", LOG),
-    limit("agent/src/ledger/writer/held.rs", "HELD_BYTES_MAX", Times(1), "alerts that are in the log or delivered are evicted; otherwise rules wait", "`buffered_bytes`, `alerts_not_logged` in `lapwing status`"),
+    limit("agent/src/ledger.rs", "HELD_BYTES_MAX", Times(1), "alerts that are in the log or delivered are evicted; otherwise rules wait", "`buffered_bytes`, `alerts_not_logged` in `lapwing status`"),
     limit("agent/src/ledger/follow.rs", "FOLLOW_BYTES_MAX", Passing, "the rest is added next", "–"),
     limit("agent/src/ledger/follow.rs", "RESEND_AGE_MAX", Apart, "older alerts are not sent again", LOG),
     limit("agent/src/alert_log/mod.rs", "LINE_BYTES_MAX", Passing, "the line is skipped", LOG),

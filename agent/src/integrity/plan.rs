@@ -8,16 +8,8 @@ use std::sync::Arc;
 
 use super::Role;
 use super::content::Stamp;
+use super::tree::Root;
 use crate::{indicators, rules};
-
-/// A file or folder that the configuration names.
-#[derive(Clone, Debug)]
-pub(crate) struct Root {
-    pub(super) path: PathBuf,
-    pub(super) role: Role,
-    /// For a folder: a filter of the file names below it.
-    pub(super) wanted: fn(&str) -> bool,
-}
 
 /// The files to watch.
 pub(crate) struct Plan {

@@ -3,8 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::plan::Root;
+use super::Role;
 use crate::folder::DEPTH_MAX;
+
+/// A file or folder that the configuration names.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    pub(super) path: PathBuf,
+    pub(super) role: Role,
+    /// For a folder: a filter of the file names below it.
+    pub(super) wanted: fn(&str) -> bool,
+}
 
 /// Maximum number of entries in one scan of a root.
 const ENTRIES_MAX: usize = 20_000;

@@ -13,7 +13,8 @@ use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::content::{Content, Stamp};
-use super::plan::{Plan, Root, stamp};
+use super::plan::{Plan, stamp};
+use super::tree::Root;
 use super::written::{Looks, Rows, Written, shown};
 use super::{CHANGES_MAX, FileChange, Outcome, Role, Status, holders, tree};
 use crate::folder::{self, Folder, Links};

@@ -182,7 +182,7 @@ impl Status {
             alerts_buffered: self.held.load(Relaxed),
             buffered_bytes: self.buffered_bytes.load(Relaxed),
             waiting_bytes: self.waiting.held() as u64,
-            buffered_bytes_max: super::writer::HELD_BYTES_MAX as u64,
+            buffered_bytes_max: super::HELD_BYTES_MAX as u64,
             alerts_from_memory: self.from_memory.load(Relaxed),
             alerts_not_logged: self.not_logged.load(Relaxed),
             alerts_spooled: self.spooled.load(Relaxed),

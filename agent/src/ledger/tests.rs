@@ -449,10 +449,10 @@ fn a_full_state_disk_does_not_block_the_log() {
         let ledger = host.start().unwrap();
         raise(&ledger, 0..3);
         fill(&small.join("ballast"));
-        let count = 3 * writer::HELD_BYTES_MAX as u64 / alert(0).json.len() as u64;
+        let count = 3 * HELD_BYTES_MAX as u64 / alert(0).json.len() as u64;
         (3..count).for_each(|number| hand_over(ledger.sender(), commit([alert(number)])));
         wait_until("all are logged", || ledger.client().report().alerts_written == count);
-        assert!(ledger.client().report().buffered_bytes < writer::HELD_BYTES_MAX as u64);
+        assert!(ledger.client().report().buffered_bytes < HELD_BYTES_MAX as u64);
         // The log has them all, and the next run reads them there.
         ledger.stop().unwrap();
         fs::remove_file(small.join("ballast")).unwrap();
@@ -476,7 +476,7 @@ fn delivered_alerts_are_evicted_when_memory_is_full() {
         raise(&ledger, 0..3);
         fill(&small.join("ballast"));
         let (sender, client) = (ledger.sender().clone(), ledger.client().clone());
-        let count = 2 * writer::HELD_BYTES_MAX as u64 / alert(0).json.len() as u64;
+        let count = 2 * HELD_BYTES_MAX as u64 / alert(0).json.len() as u64;
         let lane = std::thread::spawn(move || {
             (3..count).for_each(|number| hand_over(&sender, commit([alert(number)])));
         });
@@ -494,7 +494,7 @@ fn delivered_alerts_are_evicted_when_memory_is_full() {
         assert_eq!(delivered, ids(0..count));
         let report = client.report();
         assert!(report.alerts_not_logged > 0, "{report:?}");
-        assert!(report.buffered_bytes <= writer::HELD_BYTES_MAX as u64 + (1 << 20), "{report:?}");
+        assert!(report.buffered_bytes <= HELD_BYTES_MAX as u64 + (1 << 20), "{report:?}");
         fs::remove_file(small.join("ballast")).unwrap();
         let remount = format!("mount -o remount,size=64m {}", small.display());
         assert!(Command::new("sh").args(["-c", &remount]).status().unwrap().success());

@@ -21,8 +21,8 @@ use crossbeam_channel::{Receiver, after, at, never, select_biased};
 use lapwing_engine::Timestamp;
 use tokio::sync::watch;
 
-pub(super) use self::held::HELD_BYTES_MAX;
 use self::held::{Cursors, Held};
+use super::HELD_BYTES_MAX;
 use super::follow::{self, Taken};
 use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status, Weighed};
 use crate::alert_log::AlertLog;

@@ -9,11 +9,12 @@ use super::decode::Decoder;
 use super::environment::Wanted;
 use super::hook::{HookReport, HookState};
 use super::image::Image;
+use super::key::Key;
 use super::owner::{Owner, Owners};
 use super::ports::{known_sources, read_port, sent_from};
-use super::process::{self, Changes, Key, Table};
+use super::process::{self, Changes, Table};
 use super::record::{ExecRecord, Record};
-use super::{clock, own, script, touched};
+use super::{clock, own, script_lookup, touched};
 use crate::action::UDP;
 
 impl Sensor {
@@ -119,7 +120,7 @@ impl EventBuilder<'_> {
                 // so.
                 let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
-                let image = Image::of_exec(exec, script::lookup::of(exec, self.table), self.wanted);
+                let image = Image::of_exec(exec, script_lookup::of(exec, self.table), self.wanted);
                 let key = self.table.exec(exec, image);
                 self.decoder.exec(self.table, key, time)
             }

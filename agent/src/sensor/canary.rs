@@ -16,7 +16,7 @@ use zerocopy::IntoBytes as _;
 
 use self::flight::{Flight, fly};
 use super::hook::{HOOKS, HookReport, HookState};
-use super::process::Key;
+use super::key::Key;
 use super::record::Record;
 use super::{clock, own};
 

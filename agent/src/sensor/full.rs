@@ -7,9 +7,10 @@ use smol_str::format_smolstr;
 
 use super::groups::Groups;
 use super::image::{self, Image};
+use super::key::{Key, Origin};
+use super::key::{NO_CONTEXT, NO_CREDENTIALS};
 use super::owner::{Owner, Owners};
-use super::process::key::{NO_CONTEXT, NO_CREDENTIALS};
-use super::process::{Key, Origin, Table};
+use super::process::Table;
 use crate::budget::overhead::{Full, Probe};
 
 /// Nanoseconds from the start of one process to that of the next.

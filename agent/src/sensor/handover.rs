@@ -22,10 +22,11 @@ use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use super::key::Key;
 use super::loss::{self, PodCounts};
 use super::own;
 use super::owner::Owner;
-use super::process::{Key, Saved};
+use super::process::Saved;
 use super::ring::Ring;
 
 /// Prefixes of the names of descriptors.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use procfs::process::{Process, Stat};
 
-use super::process::{Key, TICK_NANOS};
+use super::key::{Key, TICK_NANOS};
 use super::record::Record;
 use super::snapshot;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};

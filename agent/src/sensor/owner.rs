@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use lapwing_common::Reach;
 use serde::{Deserialize, Serialize};
 
-use super::process::Key;
+use super::key::Key;
 use crate::budget::Shares;
 
 /// Most bytes of connections whose end is waited for: 65,536 of them, of which a user may have half of what is free.

@@ -5,8 +5,8 @@ use lapwing_engine::Event;
 
 use super::Sensor;
 use super::handover::{self, HandoverState, Inherited};
+use super::key::Key;
 use super::last_seen::PreviousRun;
-use super::process::Key;
 use super::status::HandoverCounts;
 use super::{clock, touched};
 use crate::alert::Down;

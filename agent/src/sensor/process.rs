@@ -7,7 +7,6 @@
 mod blocks;
 mod entered;
 mod entry;
-pub(in crate::sensor) mod key;
 mod linger;
 mod peers;
 mod relief;
@@ -28,8 +27,6 @@ use zerocopy::IntoBytes as _;
 pub(super) use self::blocks::BLOCKS;
 use self::blocks::Blocks;
 use self::entered::Namespaces;
-pub(super) use self::key::{Key, Origin, TICK_NANOS};
-use self::key::{NO_CONTEXT, NO_CREDENTIALS};
 pub(super) use self::peers::is_followed;
 use self::peers::{Peer, Peers, is_of_interest};
 pub(super) use self::saved::Saved;
@@ -37,6 +34,7 @@ pub(super) use self::state::{Changes, Process, STDIO, is_same, is_socket, state_
 use self::state::{Life, user_namespace};
 use super::groups::Groups;
 use super::image::{self, Image};
+use super::key::{Key, NO_CONTEXT, NO_CREDENTIALS, Origin};
 use super::record::ExecRecord;
 use super::snapshot;
 use crate::budget::{Accounts, Meter};

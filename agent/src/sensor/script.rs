@@ -1,7 +1,5 @@
 //! The script that an interpreter runs: its path, and how certain that is.
 
-pub(super) mod lookup;
-
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +42,7 @@ pub(super) fn of_argument(script: &str, directory: &str) -> Script {
     unresolved(&Path::new(directory).join(script))
 }
 
-fn unresolved(path: &Path) -> Script {
+pub(super) fn unresolved(path: &Path) -> Script {
     Script { path: text(&normal(path)), mark: Some(Mark::Unresolved), key: FileKey::default() }
 }
 
@@ -63,6 +61,6 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-fn text(path: &Path) -> SmolStr {
+pub(super) fn text(path: &Path) -> SmolStr {
     path.to_string_lossy().into()
 }

@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use super::actor;
 use super::image::{self, Image};
 use super::inspect::{self, ARGS_BYTES_MAX, Seen};
-use super::process::key::{Key, Origin, TICK_NANOS};
+use super::key::{Key, Origin, TICK_NANOS};
 use super::record::Record;
 use super::thread;
 use crate::bounded;

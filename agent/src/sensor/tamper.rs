@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::mem::discriminant;
 
-use super::process::Key;
+use super::key::Key;
 use crate::alert::Weight;
 
 /// How long an act stays in the status after it was done.

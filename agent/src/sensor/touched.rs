@@ -5,7 +5,7 @@ use lapwing_common::{Kind, Touched};
 use nix::sys::signal::Signal;
 
 use super::handover;
-use super::process::Key;
+use super::key::Key;
 use super::record::Record;
 use super::tamper::{Report, Subject};
 use crate::alert::Weight;

@@ -7,7 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::process::{Key, Process, Table};
+use super::key::Key;
+use super::process::{Process, Table};
 
 /// Package managers, by the files that run, and by the scripts that Python runs.
 const PACKAGE_MANAGERS: [&str; 10] = [
@@ -135,8 +136,8 @@ mod tests {
 
     use super::*;
     use crate::sensor::image::{self, Image};
-    use crate::sensor::process::Origin;
-    use crate::sensor::process::key::{NO_CONTEXT, NO_CREDENTIALS};
+    use crate::sensor::key::Origin;
+    use crate::sensor::key::{NO_CONTEXT, NO_CREDENTIALS};
 
     const RULE: &str = "/etc/lapwing/rules/a.toml";
     const SECOND: u64 = 1_000_000_000;

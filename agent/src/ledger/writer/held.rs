@@ -10,9 +10,6 @@ use crate::alert::AlertDocument;
 use crate::ledger::COMMIT_BYTES;
 use crate::store::{Change, Checkpoint, Spooled, Store};
 
-/// How many bytes are held while the disk accepts none, before commits wait.
-pub(in crate::ledger) const HELD_BYTES_MAX: usize = 6 << 20;
-
 /// What is not yet durable.
 #[derive(Default)]
 pub(super) struct Held {
@@ -170,7 +167,7 @@ pub(crate) fn full(probe: &mut crate::budget::overhead::Probe) -> crate::budget:
     probe.begin();
     let mut held = Held::from_number(1);
     for number in 0.. {
-        if held.bytes() >= HELD_BYTES_MAX {
+        if held.bytes() >= crate::ledger::HELD_BYTES_MAX {
             break;
         }
         let json = vec![b'x'; 1000].into();

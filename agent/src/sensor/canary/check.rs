@@ -8,7 +8,7 @@ use lapwing_common::{AF_INET, Credentials, Kind, Socket, State, Task};
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
 use super::flight::{ARGUMENT, Flight, GROUP, PROGRAM};
-use crate::sensor::process::Key;
+use crate::sensor::key::Key;
 use crate::sensor::record::Record;
 
 /// 127.0.0.1 as the wire has it, and the protocols.

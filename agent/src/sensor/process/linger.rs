@@ -117,8 +117,8 @@ mod tests {
 
     use super::*;
     use crate::sensor::image::Image;
-    use crate::sensor::process::Origin;
-    use crate::sensor::process::key::{NO_CONTEXT, NO_CREDENTIALS};
+    use crate::sensor::key::Origin;
+    use crate::sensor::key::{NO_CONTEXT, NO_CREDENTIALS};
     use crate::sensor::process::tests::{SECOND, key, table};
 
     fn expire(table: &mut Table, seconds: u64) {

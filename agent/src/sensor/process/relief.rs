@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::sensor::handover::STATE_BYTES_MAX;
     use crate::sensor::image::{Image, args};
-    use crate::sensor::process::key::{NO_CONTEXT, NO_CREDENTIALS};
+    use crate::sensor::key::{NO_CONTEXT, NO_CREDENTIALS};
     use crate::sensor::record::Record;
 
     /// The flooding users, and one who does not flood.

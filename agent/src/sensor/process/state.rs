@@ -6,11 +6,11 @@ use lapwing_common::{ABSENT, Credentials, Descriptor, Namespace, ProcessContext,
 use smol_str::SmolStr;
 
 use super::blocks::Blocks;
-use super::key::Key;
 use super::peers::Peers;
 use crate::budget::Charge;
 use crate::sensor::actor::INITIAL_USER_NAMESPACE;
 use crate::sensor::image::Image;
+use crate::sensor::key::Key;
 
 /// A process.
 pub(in crate::sensor) struct Process {

@@ -15,11 +15,12 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, major, makedev, openat2, readlinkat, statx,
 };
 
-use super::{Mark, Script, text, unresolved};
+use super::script::{Mark, Script, text, unresolved};
 use crate::program::{FileKey, is_fresh};
 use crate::sensor::clock;
 use crate::sensor::file;
-use crate::sensor::process::{Key, Process, Table};
+use crate::sensor::key::Key;
+use crate::sensor::process::{Process, Table};
 use crate::sensor::record::ExecRecord;
 
 /// Most steps of a path, the links in it included.
