@@ -144,7 +144,7 @@ ExecStartPre=+/bin/sh -c '! pgrep -x lapwing && nc -e /bin/true 10.88.0.2 4020; 
 END
          systemctl daemon-reload",
     );
-    for (end, alerts_until_then, told_as_lost) in
+    for (end, alerts_until_then, reported_as_lost) in
         [("systemctl restart lapwing", 2, "0"), ("systemctl kill --signal=KILL lapwing", 3, "1")]
     {
         guest.run(end);
@@ -156,7 +156,11 @@ END
         let sensor = &status["lanes"][0]["source"];
         assert!(sensor["handover"]["records"].as_u64() > Some(0), "{end}: {sensor}");
         assert_eq!(sensor["handover"]["lost"], 0, "{end}: {sensor}");
-        assert_eq!(guest.run(&format!("grep --count '{LOST}' {LOG}; true")), told_as_lost, "{end}: {sensor}");
+        assert_eq!(
+            guest.run(&format!("grep --count '{LOST}' {LOG}; true")),
+            reported_as_lost,
+            "{end}: {sensor}"
+        );
     }
     guest.run("rm -r /run/systemd/system/lapwing.service.d && systemctl daemon-reload");
 }

@@ -4,6 +4,7 @@
 //! understands little of it; rustfmt, which runs first, makes that enough.
 
 mod imports;
+mod layers;
 mod promises;
 mod text;
 
@@ -28,7 +29,10 @@ type Rule = fn(&Project, &mut Vec<Fault>);
 const RULES: &[Rule] = &[
     imports::point_one_way,
     imports::keep_the_wire_from_ecs,
+    layers::modules_form_no_circle,
     text::functions_are_short,
+    text::files_are_short,
+    text::words_are_plain,
     text::files_say_why_they_exist,
     text::words_that_do_not_appear,
     text::no_path_of_a_machine,

@@ -8,7 +8,6 @@ const FIELDS: &[(&str, &str)] = &[
     ("lapwing.actor.id", "The user who is charged for the process: with the host's user id, whatever its user namespace."),
     ("lapwing.container.entered", "The process was not started by the container's runtime, but entered its namespaces from outside."),
     ("lapwing.event.cut", "A value of the event was cut."),
-    ("lapwing.judged_time", "The time by which events are correlated, if it differs from `@timestamp`: from a clock that cannot be set."),
     ("lapwing.event.monotonic_time", "The time by which events are correlated, if it differs from `@timestamp`: from a clock that cannot be set."),
     ("lapwing.lost.records", "Records that were lost since the event before (`records_lost`)."),
     ("lapwing.lost.total", "Records that were lost since the start (`records_lost`)."),

@@ -120,7 +120,7 @@ pub(super) fn page() -> String {
     section(
         "`lanes`",
         "Each lane has one source.",
-        table(head, &built("lane", "agent/src/lane.rs", "fn status(&self) -> Json {")),
+        table(head, &built("lane", "agent/src/lane/status.rs", "fn status(&self) -> Json {")),
     );
     section(
         "`lanes[].evidence`",

@@ -122,12 +122,12 @@ fn found(agent: &Agent, needles: &[u64]) -> Result<usize> {
     let start = Instant::now();
     loop {
         let mut alerted = agent.alerted()?;
-        let is_told = |pid: &&u64| {
+        let is_alerted = |pid: &&u64| {
             // Pids are used again in a flood: each alert is for one.
             let place = alerted.iter().position(|alerted| alerted == *pid);
             place.map(|place| alerted.swap_remove(place)).is_some()
         };
-        let count = needles.iter().filter(is_told).count();
+        let count = needles.iter().filter(is_alerted).count();
         if count == needles.len() || start.elapsed() > SETTLE_MAX {
             return Ok(count);
         }

@@ -71,7 +71,7 @@ pub(super) fn keep_the_wire_from_ecs(project: &Project, faults: &mut Vec<Fault>)
 
 /// The paths that a file names, with the line where each begins. `use` trees are opened: `crate::{a, b::c}` names
 /// `crate::a` and `crate::b::c`.
-fn named(file: &File) -> Vec<(usize, String)> {
+pub(super) fn named(file: &File) -> Vec<(usize, String)> {
     let mut paths = Vec::new();
     let mut tree = String::new();
     let mut began = 0;

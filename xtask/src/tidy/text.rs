@@ -1,5 +1,6 @@
 //! How the text itself must be.
 
+use super::layers::tests_begin;
 use super::{Fault, Project};
 use crate::shell;
 
@@ -26,6 +27,66 @@ const WORDS: &[Word] = &[
 
 /// Folders of a person's machine.
 const PLACES: &[(&str, &str)] = &[("/Use", "rs/"), ("/wo", "rk/"), ("/home/run", "ner")];
+
+/// A word that hides what is meant. Identifiers are read as their words.
+struct Vague {
+    /// Written in halves, as above.
+    halves: (&'static str, &'static str),
+    instead: &'static str,
+}
+
+#[rustfmt::skip]
+const VAGUE: &[Vague] = &[
+    Vague { halves: ("te", "ll"), instead: "emit, report, log, return or print" },
+    Vague { halves: ("te", "lls"), instead: "emits, reports, logs, returns or prints" },
+    Vague { halves: ("to", "ld"), instead: "emitted, reported, logged, returned or printed" },
+    Vague { halves: ("jud", "ge"), instead: "evaluate or score" },
+    Vague { halves: ("jud", "ges"), instead: "evaluates or scores" },
+    Vague { halves: ("jud", "ged"), instead: "evaluated or scored" },
+    Vague { halves: ("as", "ked"), instead: "queried, requested or configured" },
+    Vague { halves: ("who", "ever"), instead: "name the user, process or reader" },
+];
+
+/// Old names that stay known: the file that accepts them, and the page that lists them.
+const OLD_NAMES: [&str; 2] = ["agent/engine/src/event/json.rs", "CHANGELOG.md"];
+
+/// Most lines of a file, without its tests.
+const FILE_LINES_MAX: usize = 500;
+
+/// Files that are one table.
+const TABLES: [&str; 2] = ["agent/engine/src/event/fields.rs", "agent/src/budget/limits.rs"];
+
+/// Names, comments, messages and documents use the terms of the field.
+pub(super) fn words_are_plain(project: &Project, faults: &mut Vec<Fault>) {
+    for file in project.files.iter().filter(|file| !OLD_NAMES.contains(&file.path.as_str())) {
+        for (line, text) in file.lines() {
+            for word in text.split(|c: char| !c.is_ascii_alphanumeric()) {
+                let is_vague = |vague: &&Vague| {
+                    let (first, rest) = vague.halves;
+                    word.len() == first.len() + rest.len()
+                        && word[..first.len()].eq_ignore_ascii_case(first)
+                        && word[first.len()..].eq_ignore_ascii_case(rest)
+                };
+                if let Some(vague) = VAGUE.iter().find(is_vague) {
+                    faults.push(file.fault(line, format!("`{word}`: say what happens: {}", vague.instead)));
+                }
+            }
+        }
+    }
+}
+
+/// A file has one reason to change.
+pub(super) fn files_are_short(project: &Project, faults: &mut Vec<Fault>) {
+    let is_test =
+        |path: &str| path.starts_with("tests/") || path.ends_with("/tests.rs") || path.contains("/tests/");
+    for file in project.rust().filter(|file| !is_test(&file.path) && !TABLES.contains(&file.path.as_str())) {
+        let lines = file.lines().count().min(tests_begin(file) - 1);
+        if lines > FILE_LINES_MAX {
+            let what = format!("{lines} lines without tests; {FILE_LINES_MAX} are the most");
+            faults.push(file.fault(1, what));
+        }
+    }
+}
 
 /// No function is longer than a page.
 pub(super) fn functions_are_short(project: &Project, faults: &mut Vec<Fault>) {

@@ -190,7 +190,7 @@ mod tests {
             ("", vec![]),
             ("folders = ['/a', '/b']\nread_from = 'end'\ngeoip = '/g.mmdb'", vec![]),
             ("folders = ['a']", vec!["cloudtrail.folders: a must be an absolute path"]),
-            ("folders = ['/a/b', '/a']", vec!["cloudtrail.folders: /a/b lies in /a, which is enough"]),
+            ("folders = ['/a/b', '/a']", vec!["cloudtrail.folders: /a/b is below /a, which is enough"]),
             ("read_from = 'yesterday'", vec!["unknown variant `yesterday`, expected `beginning` or `end`"]),
             ("rescan_interval = '25h'", vec!["cloudtrail.rescan_interval must be between 1s and 24h"]),
             (&format!("[[queue]]\nurl = '{queue}'"), vec![]),
