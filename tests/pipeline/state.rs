@@ -71,7 +71,7 @@ fn a_state_beyond_all_limits_is_trimmed_when_it_is_read() {
     let status = agent.status().expect("a status");
     assert!(status["ledger"]["state_rows_dropped"].as_u64() > Some(10_000), "{status}");
     let log = agent.log();
-    assert!(log.contains("the store held more of what rules learned than it may"), "{log}");
+    assert!(log.contains("the rules' state exceeds its limit in the store"), "{log}");
     // Rows that were not loaded are deleted while it runs, and the file shrinks.
     let left = || {
         let connection = Connection::open(store(&agent)).ok()?;

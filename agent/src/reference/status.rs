@@ -130,7 +130,10 @@ pub(super) fn page() -> String {
     section(
         "`lanes[].source` of the sensor",
         "The eBPF sensor of this host.",
-        table(head, &built("sensor", "agent/src/sensor/mod.rs", "fn status(&self) -> serde_json::Value {")),
+        table(
+            head,
+            &built("sensor", "agent/src/sensor/status.rs", "fn status_json(&self) -> serde_json::Value {"),
+        ),
     );
     let (_, counters) = members("agent/src/source/cloudtrail/status.rs", "\ncounters! {");
     section(
