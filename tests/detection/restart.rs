@@ -60,7 +60,7 @@ fn a_restart_is_reported_with_its_outage() {
         assert!(reason.starts_with("the sensor was down between "), "{reason}");
         assert!(stage.agent.log().contains("the sensor was down between "), "{}", stage.agent.log());
         let status = stage.agent.status().expect("a status");
-        let printed = status.pointer("/lanes/0/source/down/from").and_then(serde_json::Value::as_str);
+        let printed = status.pointer("/lanes/0/source/downtime/from").and_then(serde_json::Value::as_str);
         assert_eq!(printed, Some(alert.text("/event/start")));
     }
 }
@@ -69,7 +69,7 @@ fn a_restart_is_reported_with_its_outage() {
 fn a_first_start_reports_no_outage() {
     let stage = stage();
     let status = stage.agent.status().expect("a status");
-    assert_eq!(status.pointer("/lanes/0/source/down"), Some(&serde_json::Value::Null));
+    assert_eq!(status.pointer("/lanes/0/source/downtime"), Some(&serde_json::Value::Null));
     assert!(stage.agent.alerts().expect("the log").iter().all(|alert| alert.rule() != LOST));
 }
 
