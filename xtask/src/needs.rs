@@ -55,6 +55,7 @@ const NEEDS: &[Need<'static>] = &[
     Need { probe: Probe::Program("gdb"), package: "gdb", serves: "reverse shells" },
     Need { probe: Probe::Program("gcc"), package: "gcc", serves: "reverse shells" },
     Need { probe: Probe::File("/usr/include/stdio.h"), package: "libc6-dev", serves: "reverse shells" },
+    Need { probe: Probe::Program("dig"), package: "bind9-dnsutils", serves: "datagrams of tools" },
     Need { probe: Probe::Program("gawk"), package: "gawk", serves: "reverse shells" },
     Need { probe: Probe::Program("openssl"), package: "openssl", serves: "reverse shells, servers with TLS" },
     Need { probe: Probe::Program("sshd"), package: "openssh-server", serves: "what looks like reverse shells" },
