@@ -1,6 +1,6 @@
 //! Row `accept`: connections from the other side.
 
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use serde_json::json;

@@ -31,7 +31,7 @@ pub(crate) enum Missing {
     Doubtful,
     /// It cannot be opened or read.
     Unreadable,
-    /// It is larger than [`FILE_BYTES_MAX`](super::FILE_BYTES_MAX).
+    /// It is larger than what is hashed: 64 MiB.
     Large,
     /// The limit of bytes for this alert or user was reached.
     Budget,

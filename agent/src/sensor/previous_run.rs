@@ -32,7 +32,7 @@ impl Sensor {
         }
     }
 
-    /// Computes the downtime from what the previous run has stored, the rows of [`LAST_SEEN_SCOPE`].
+    /// Computes the downtime from what the previous run has stored, the rows of [`LAST_SEEN_SCOPE`](super::LAST_SEEN_SCOPE).
     pub(crate) fn recall(&mut self, rows: &[(String, Vec<u8>)]) {
         match self.last_seen.recall(rows) {
             PreviousRun::Unknown => {}
