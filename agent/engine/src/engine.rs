@@ -3,7 +3,7 @@
 mod alert;
 pub mod coverage;
 mod detector;
-mod excuse;
+mod exceptions;
 pub mod explain;
 mod flood;
 mod index;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use detector::{Detector, Pools};
-use excuse::Excuses;
+use exceptions::ExceptionSet;
 use flood::Ceiling;
 use index::Index;
 use pool::Pool;
@@ -184,7 +184,7 @@ impl Engine {
             running,
             index,
             shared: Shared {
-                excuses: Excuses::default(),
+                exceptions: ExceptionSet::default(),
                 ceiling: Ceiling::new(options.limits),
                 findings: Findings::default(),
             },
@@ -214,9 +214,9 @@ impl Engine {
     /// The same engine with exceptions, in place of any it had. They are read with the same schema as the rules.
     #[must_use]
     pub fn with_exceptions(mut self, exceptions: &[Arc<Exception>]) -> Self {
-        let excuses = Excuses::new(exceptions);
-        self.running.iter_mut().for_each(|running| running.excuses = excuses.of(&running.rule));
-        self.shared.excuses = excuses;
+        let exceptions = ExceptionSet::new(exceptions);
+        self.running.iter_mut().for_each(|running| running.exceptions = exceptions.of(&running.rule));
+        self.shared.exceptions = exceptions;
         self
     }
 
@@ -234,7 +234,7 @@ impl Engine {
 
     /// The exceptions, each with how often it kept an alert back, or an event from being counted.
     pub fn exceptions(&self) -> impl Iterator<Item = (&Arc<Exception>, u64)> {
-        self.shared.excuses.counted()
+        self.shared.exceptions.counted()
     }
 
     /// The schema that events must be read with.

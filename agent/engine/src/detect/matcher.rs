@@ -56,7 +56,7 @@ impl Matcher {
     pub fn matching(&mut self, event: &Event) -> &[u32] {
         let Self { program, memory, classes, seen, passed, matching } = self;
         matching.clear();
-        if memory.turn_to(program, event) {
+        if memory.begin_event(program, event) {
             seen.fill(0);
         }
         let class = classes.find(program, memory, event);

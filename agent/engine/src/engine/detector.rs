@@ -73,7 +73,7 @@ impl Detector {
         matches!(self, Self::Sequence(_))
     }
 
-    /// Whether it counts events, so that one which an exception excuses must not even be seen.
+    /// Whether it counts events, so that one which an exception suppresses must not even be seen.
     pub(super) fn counts(&self) -> bool {
         matches!(self, Self::Threshold(_))
     }

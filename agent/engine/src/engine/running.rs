@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::detector::{Detector, Pools};
-use super::excuse::Excuses;
+use super::exceptions::ExceptionSet;
 use super::flood::{Ceiling, Flood};
 use super::{Alert, Counters, Options, Output, StateChange, withheld};
 use crate::detect::{Change, Finding, Findings, HeldBack, Hit, LineageDetector, Suppressed, Suppressor};
@@ -16,7 +16,7 @@ pub(super) const WITHHELD: &str = "withheld";
 
 /// What all rules have in common.
 pub(super) struct Shared {
-    pub(super) excuses: Excuses,
+    pub(super) exceptions: ExceptionSet,
     pub(super) ceiling: Ceiling,
     /// What a detector finds, until it is collected: nearly always nothing.
     pub(super) findings: Findings,
@@ -29,7 +29,7 @@ pub(super) struct Running {
     /// What answers its questions about the ancestry of processes.
     lineage: Option<LineageDetector>,
     /// The exceptions that are for it, by their places.
-    pub(super) excuses: Vec<usize>,
+    pub(super) exceptions: Vec<usize>,
     suppressor: Option<Suppressor>,
     flood: Flood,
     /// Findings that a previous run suppressed and did not report.
@@ -50,7 +50,7 @@ impl Running {
                 Kind::Eql(Query::Lineage(lineage)) => Some(LineageDetector::new(lineage, options.limits)),
                 _ => None,
             },
-            excuses: Vec::new(),
+            exceptions: Vec::new(),
             suppressor: suppressor.map(|suppression| Suppressor::new(suppression, options.limits)),
             flood: Flood::new(rule.interval, rule.max_signals, options.limits),
             withheld: Vec::new(),
@@ -67,7 +67,7 @@ impl Running {
             Some(Some(related)) => related,
         };
         let events = std::iter::once(&*hit.event);
-        if self.detector.counts() && shared.excuses.excuse(&self.excuses, hit.ordinal.time, events) {
+        if self.detector.counts() && shared.exceptions.suppress(&self.exceptions, hit.ordinal.time, events) {
             return;
         }
         self.detector.event(schema, hit, &mut shared.findings);
@@ -173,14 +173,14 @@ impl Running {
         total - std::mem::replace(&mut self.drops_reported, total)
     }
 
-    /// Makes alerts of what was found and is not excused: of a group that is suppressed the first, and no more than the limit of alerts in
+    /// Makes alerts of what was found and is not suppressed: of a group that is suppressed the first, and no more than the limit of alerts in
     /// a time span.
     fn collect(&mut self, schema: &Schema, shared: &mut Shared, output: &mut Output) {
         let findings = std::mem::take(&mut shared.findings);
         for finding in findings.found {
             let events = finding.events.iter().flatten().map(|event| &**event);
             let time = events.clone().map(Event::time).max().unwrap_or_default();
-            if !self.detector.counts() && shared.excuses.excuse(&self.excuses, time, events) {
+            if !self.detector.counts() && shared.exceptions.suppress(&self.exceptions, time, events) {
                 continue;
             }
             let (raise, summaries) = self.admit(&finding, time, &mut shared.ceiling);

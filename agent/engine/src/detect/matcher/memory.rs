@@ -88,7 +88,7 @@ impl Memory {
     }
 
     /// Turns to an event. Returns whether the numbers have begun anew, so that kept ones mean nothing.
-    pub(super) fn turn_to(&mut self, program: &Program, event: &Event) -> bool {
+    pub(super) fn begin_event(&mut self, program: &Program, event: &Event) -> bool {
         let anew = self.now == u32::MAX;
         if anew {
             *self = Self::new(program);
