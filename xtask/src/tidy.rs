@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     text::functions_are_short,
     text::files_are_short,
     text::words_are_plain,
+    text::type_names_have_one_meaning,
     text::files_say_why_they_exist,
     text::words_that_do_not_appear,
     text::no_path_of_a_machine,

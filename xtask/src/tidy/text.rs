@@ -1,5 +1,7 @@
 //! How the text itself must be.
 
+use std::collections::BTreeMap;
+
 use super::layers::tests_begin;
 use super::{Fault, Project};
 use crate::shell;
@@ -73,6 +75,51 @@ pub(super) fn words_are_plain(project: &Project, faults: &mut Vec<Fault>) {
             }
         }
     }
+}
+
+/// Type names that several modules of a crate use, each for its own. `Config` and `Args` are read with their module's name,
+/// and a syntax tree has the names of the typed query. The others are older than this rule; new ones are refused.
+#[rustfmt::skip]
+const SHARED_NAMES: [(&str, &[&str]); 2] = [
+    ("agent/engine/src", &[
+        "Expr", "Key", "Literal", "Query", "Sample", "Sequence", "Stage", "Token",
+        "Kind", "Node", "Program", "Search", "Severity", "Source", "Table", "Tree",
+    ]),
+    ("agent/src", &[
+        "Args", "Config",
+        "Action", "Batch", "Changes", "Delivery", "Extent", "Folder", "Found", "Head", "Host", "Item", "Outcome", "Reader", "Record",
+        "Report", "Request", "Seen", "Shares", "Stamp", "Status", "Taken", "Waiting", "Watch", "Written",
+    ]),
+];
+
+/// A visible type has a name of its own within its crate.
+pub(super) fn type_names_have_one_meaning(project: &Project, faults: &mut Vec<Fault>) {
+    for (root, shared) in SHARED_NAMES {
+        let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+        let files = project.below(root).filter(|file| file.is_rust());
+        for file in files {
+            let end = tests_begin(file);
+            for (line, text) in file.code().filter(|(line, _)| *line < end) {
+                let Some(name) = type_name(text).filter(|name| !shared.contains(name)) else { continue };
+                if let Some(first) = known.insert(name, &file.path) {
+                    let what = format!(
+                        "`{name}` is the name of another type too, in {first}: give it one of its own"
+                    );
+                    faults.push(file.fault(line, what));
+                }
+            }
+        }
+    }
+}
+
+/// The name of the visible type that a line of code defines.
+fn type_name(line: &str) -> Option<&str> {
+    let (visibility, rest) = line.strip_prefix("pub")?.split_once(' ')?;
+    let rest = if visibility.starts_with("(in") { rest.split_once(") ")?.1 } else { rest };
+    let (kind, rest) = rest.split_once(' ')?;
+    let is_type = matches!(kind, "struct" | "enum" | "trait" | "type" | "union");
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+    is_type.then(|| &rest[..end])
 }
 
 /// A file has one reason to change.
@@ -175,6 +222,31 @@ fn stands_in(text: &str, needle: &str) -> bool {
 mod tests {
     use super::*;
     use crate::tidy::faults;
+
+    #[test]
+    fn vague_words_are_refused_in_text_and_in_names() {
+        let vague = ["it was to", "ld; is_to", "ld(x)"].concat();
+        for (text, lines) in [("it was reported\n", 0), ("a tellurium taskstats\n", 0), (vague.as_str(), 1)] {
+            let found = faults(words_are_plain, &[("docs/a.md", text)]);
+            assert_eq!(found.len(), 2 * lines, "{text}");
+        }
+    }
+
+    #[test]
+    fn long_files_and_second_meanings_are_refused() {
+        let long = "//! It.\n".repeat(FILE_LINES_MAX + 1);
+        let tests = format!("#[cfg(test)]\nmod tests {{\n{long}}}\n");
+        let files =
+            [("agent/src/a.rs", long.as_str()), ("agent/src/b.rs", &tests), ("agent/src/c/tests.rs", &long)];
+        assert_eq!(faults(files_are_short, &files), ["agent/src/a.rs:1"]);
+        let files = [
+            ("agent/src/a.rs", "pub(crate) struct Lane;\npub(in crate::x) enum Args {}\n"),
+            ("agent/src/b.rs", "struct Lane;\npub(super) enum Args {}\n"),
+            ("agent/src/c.rs", "pub(super) trait Lane {}\n"),
+            ("agent/engine/src/c.rs", "pub struct Lane;\n"),
+        ];
+        assert_eq!(faults(type_names_have_one_meaning, &files), ["agent/src/c.rs:1"]);
+    }
 
     #[test]
     fn a_long_function_is_found() {
