@@ -92,6 +92,13 @@ impl File {
         self.lines().filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
+    /// The line at which its own tests begin; behind the last one where it has none.
+    fn tests_begin(&self) -> usize {
+        let lines: Vec<_> = self.text.lines().collect();
+        let tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1] == "mod tests {";
+        lines.windows(2).position(tests).unwrap_or(lines.len()) + 1
+    }
+
     fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
     }

@@ -18,21 +18,22 @@ impl Work {
         let mut listed: Vec<(&Arc<Exception>, u64)> = Vec::new();
         for RuleView { engine, .. } in &self.lane.rule_views {
             let is_for_any = |exception: &Exception| engine.rules().any(|rule| exception.is_for(rule));
-            for (exception, kept_back) in engine.exceptions().filter(|(exception, _)| is_for_any(exception)) {
+            for (exception, suppressed) in engine.exceptions().filter(|(exception, _)| is_for_any(exception))
+            {
                 match listed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, exception)) {
-                    Some((_, count)) => *count += kept_back,
-                    None => listed.push((exception, kept_back)),
+                    Some((_, count)) => *count += suppressed,
+                    None => listed.push((exception, suppressed)),
                 }
             }
         }
         let now = clock::now();
-        let exceptions = listed.into_iter().map(|(exception, kept_back)| {
+        let exceptions = listed.into_iter().map(|(exception, suppressed)| {
             json!({
                 "place": format!("{}:{}", exception.file, exception.line),
-                "suppressed_by_exception": kept_back,
+                "suppressed_by_exception": suppressed,
                 "owner": exception.owner,
                 "expires": exception.expires.map(|expires| expires.to_string()),
-                "over": exception.is_over(now),
+                "expired": exception.is_over(now),
             })
         });
         exceptions.collect()
@@ -44,9 +45,9 @@ impl Work {
         let rules = engines.flat_map(Engine::held_back).take(HELD_BACK_RULES_MAX);
         let rows = rules.flat_map(|(rule, _, rows)| {
             rows.into_iter().take(HELD_BACK_ROWS_MAX).map(|row| {
-                let mut listed = alert::cause::held_back(&row);
-                listed["rule"] = rule.name.as_str().into();
-                listed
+                let mut json = alert::cause::held_back(&row);
+                json["rule"] = rule.name.as_str().into();
+                json
             })
         });
         rows.collect()

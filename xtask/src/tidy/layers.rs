@@ -25,7 +25,7 @@ pub(super) fn modules_form_no_circle(project: &Project, faults: &mut Vec<Fault>)
         let is_test = |module: &Module| (1..=module.len()).any(|length| tests.contains(&module[..length]));
         let mut levels: BTreeMap<Module, Uses<'_>> = BTreeMap::new();
         for (from, file) in modules.iter().filter(|(module, _)| !is_test(module)) {
-            let end = tests_begin(file);
+            let end = file.tests_begin();
             for (line, path) in named(file).into_iter().filter(|(line, _)| *line < end) {
                 let Some(to) = resolve(&modules, from, &path) else { continue };
                 let common = from.iter().zip(&to).take_while(|(from, to)| from == to).count();
@@ -84,13 +84,6 @@ fn test_modules(module: &Module, file: &File) -> Vec<Module> {
     let tests = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
     let names = tests.filter_map(|pair| pair[1].strip_suffix(';')?.split_once("mod ").map(|(_, name)| name));
     names.map(|name| module.iter().cloned().chain([name.to_owned()]).collect()).collect()
-}
-
-/// The line at which a file's own tests begin.
-pub(super) fn tests_begin(file: &File) -> usize {
-    let lines: Vec<_> = file.text.lines().collect();
-    let tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1] == "mod tests {";
-    lines.windows(2).position(tests).map_or(usize::MAX, |index| index + 1)
 }
 
 /// The module that a path names an item of.

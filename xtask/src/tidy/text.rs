@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::layers::tests_begin;
 use super::{Fault, Project};
 use crate::shell;
 
@@ -50,7 +49,7 @@ const VAGUE: &[Vague] = &[
 ];
 
 /// Old names that stay known: the file that accepts them, and the page that lists them.
-const OLD_NAMES: [&str; 2] = ["agent/engine/src/event/json.rs", "CHANGELOG.md"];
+const OLD_NAMES: [&str; 2] = ["agent/engine/src/event/schema.rs", "CHANGELOG.md"];
 
 /// Most lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 500;
@@ -98,7 +97,7 @@ pub(super) fn type_names_have_one_meaning(project: &Project, faults: &mut Vec<Fa
         let mut known: BTreeMap<&str, &str> = BTreeMap::new();
         let files = project.below(root).filter(|file| file.is_rust());
         for file in files {
-            let end = tests_begin(file);
+            let end = file.tests_begin();
             for (line, text) in file.code().filter(|(line, _)| *line < end) {
                 let Some(name) = type_name(text).filter(|name| !shared.contains(name)) else { continue };
                 if let Some(first) = known.insert(name, &file.path) {
@@ -127,7 +126,7 @@ pub(super) fn files_are_short(project: &Project, faults: &mut Vec<Fault>) {
     let is_test =
         |path: &str| path.starts_with("tests/") || path.ends_with("/tests.rs") || path.contains("/tests/");
     for file in project.rust().filter(|file| !is_test(&file.path) && !TABLES.contains(&file.path.as_str())) {
-        let lines = file.lines().count().min(tests_begin(file) - 1);
+        let lines = file.tests_begin() - 1;
         if lines > FILE_LINES_MAX {
             let what = format!("{lines} lines without tests; {FILE_LINES_MAX} are the most");
             faults.push(file.fault(1, what));

@@ -359,9 +359,7 @@ impl Reader<'_> {
         if depth > DEPTH_MAX {
             return Err(EventError::TooDeep);
         }
-        // Recordings and documents of 0.1 have the field's old name.
-        let name = if path == "lapwing.judged_time" { "lapwing.event.monotonic_time" } else { path.as_str() };
-        let known = self.schema.id(name).map(|id| (id, self.schema.ty(id)));
+        let known = self.schema.id(path).map(|id| (id, self.schema.ty(id)));
         match (json, known) {
             (Json::Null, Some((id, _))) => {
                 self.fields.extend(self.schema.null(id).map(|value| (id, value.clone())));

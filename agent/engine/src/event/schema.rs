@@ -102,7 +102,10 @@ impl Schema {
     /// The built-in fields alone.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        let mut schema = Self::default();
+        // The name that rules, recordings and documents of 0.1 have.
+        schema.alias("lapwing.judged_time", field!("lapwing.event.monotonic_time"));
+        schema
     }
 
     /// No fields: only those that are defined will be known. It is for data that is not ECS, in which a name of the
@@ -254,6 +257,12 @@ mod tests {
             let nested = inner.strip_prefix(outer.name).is_some_and(|rest| rest.starts_with('.'));
             assert!(!nested || outer.ty == Type::Flattened, "{inner} lies below the leaf {}", outer.name);
         }
+    }
+
+    #[test]
+    fn the_name_of_0_1_stands_for_the_field() {
+        let id = Schema::new().id("lapwing.judged_time");
+        assert_eq!(id, Some(field!("lapwing.event.monotonic_time")));
     }
 
     #[test]

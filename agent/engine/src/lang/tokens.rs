@@ -1,7 +1,7 @@
 //! A query's tokens and a place among them; both parsers walk with it, and neither goes deeper than it lets them.
 
 use super::diagnostic::{Diagnostic, Span, code};
-use super::{DIAGNOSTICS_MAX, NESTING_MAX};
+use super::{DIAGNOSTICS_MAX, Found, NESTING_MAX, QUERY_BYTES_MAX};
 
 /// The tokens of a query, of which the last one is its end.
 pub(super) struct Tokens<T> {
@@ -15,8 +15,39 @@ pub(super) struct Tokens<T> {
 }
 
 impl<T: Clone> Tokens<T> {
+    /// Reads a query's text: `lex` makes its tokens, and `parse` reads all of them. `bracket` is that of [`new`](Self::new).
+    ///
+    /// # Errors
+    /// Everything that is wrong with it where nothing could be understood; otherwise that is beside what could.
+    pub(super) fn read<Q>(
+        text: &str,
+        lex: impl FnOnce(&str) -> (Vec<(T, Span)>, Vec<Diagnostic>),
+        bracket: impl Fn(&T) -> i32,
+        parse: impl FnOnce(&mut Self) -> Result<Q, Diagnostic>,
+    ) -> Found<Q> {
+        if text.len() > QUERY_BYTES_MAX {
+            let message =
+                format!("the query is {} bytes long; at most {QUERY_BYTES_MAX} are read", text.len());
+            return Err(vec![Diagnostic::new(code::TOO_LONG, Span::first_of(text), message)]);
+        }
+        let (tokens, faults) = lex(text);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let mut tokens = Self::new(tokens, bracket);
+        let read = parse(&mut tokens);
+        let mut faults = tokens.faults;
+        match read {
+            Ok(read) => Ok((read, faults)),
+            Err(fault) => {
+                faults.push(fault);
+                Err(faults)
+            }
+        }
+    }
+
     /// `bracket` returns by how much a token changes the number of open brackets: 1, -1 or 0.
-    pub(super) fn new(tokens: Vec<(T, Span)>, bracket: impl Fn(&T) -> i32) -> Self {
+    fn new(tokens: Vec<(T, Span)>, bracket: impl Fn(&T) -> i32) -> Self {
         let open = tokens.iter().scan(0, |open, (token, _)| {
             let before = *open;
             *open += bracket(token);
@@ -54,11 +85,6 @@ impl<T: Clone> Tokens<T> {
             self.advance();
         }
         Ok(())
-    }
-
-    /// What was passed over.
-    pub(super) fn into_faults(self) -> Vec<Diagnostic> {
-        self.faults
     }
 
     pub(super) fn peek(&self) -> &T {

@@ -4,7 +4,8 @@ mod expression;
 mod stages;
 
 use super::ast::{Filter, Pipe, Query};
-use super::lexer::Token;
+use super::lexer::{Token, tokens};
+use crate::lang::Found;
 use crate::lang::diagnostic::{Diagnostic, Span};
 use crate::lang::tokens::Tokens;
 
@@ -20,16 +21,13 @@ pub(in crate::lang) type Read = (Query, Vec<(Pipe, Span)>);
 const KEYWORDS: &[&str] = &["and", "by", "in", "like", "not", "or", "regex", "until", "where", "with"];
 
 /// Reads a whole query, as far as it could be understood, and what is wrong with it.
-pub(super) fn parse(tokens: Vec<(Token, Span)>) -> (Option<Read>, Vec<Diagnostic>) {
-    let mut parser = Parser::new(tokens, |token| match token {
+pub(in crate::lang) fn read(text: &str) -> Found<Read> {
+    let bracket = |token: &Token| match token {
         Token::Symbol("(" | "[" | "![") => 1,
         Token::Symbol(")" | "]") => -1,
         _ => 0,
-    });
-    let read = parser.whole();
-    let mut faults = parser.into_faults();
-    let read = read.map_err(|fault| faults.push(fault)).ok();
-    (read, faults)
+    };
+    Parser::read(text, tokens, bracket, Parser::whole)
 }
 
 type Parser = Tokens<Token>;

@@ -1,8 +1,9 @@
 //! KQL tokens to AST: one function for each production of Kibana's grammar.
 
 use super::ast::{Literal, Query, QueryKind};
-use super::lexer::Token;
-use crate::lang::diagnostic::{Diagnostic, Span};
+use super::lexer::{Token, tokens};
+use crate::lang::Found;
+use crate::lang::diagnostic::Diagnostic;
 use crate::lang::operator::Comparison;
 use crate::lang::tokens::Tokens;
 use crate::lang::wildcard::{Wildcard, WildcardPart};
@@ -10,16 +11,13 @@ use crate::lang::wildcard::{Wildcard, WildcardPart};
 type Result<T> = std::result::Result<T, Diagnostic>;
 
 /// Reads a whole query, as far as it could be understood, and what is wrong with it.
-pub(super) fn parse(tokens: Vec<(Token, Span)>) -> (Option<Query>, Vec<Diagnostic>) {
-    let mut parser = Parser::new(tokens, |token| match token {
+pub(in crate::lang) fn read(text: &str) -> Found<Query> {
+    let bracket = |token: &Token| match token {
         Token::Symbol("(" | "{") => 1,
         Token::Symbol(")" | "}") => -1,
         _ => 0,
-    });
-    let read = parser.whole();
-    let mut faults = parser.into_faults();
-    let read = read.map_err(|fault| faults.push(fault)).ok();
-    (read, faults)
+    };
+    Parser::read(text, tokens, bracket, Parser::whole)
 }
 
 type Parser = Tokens<Token>;
