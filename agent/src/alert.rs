@@ -20,6 +20,8 @@ pub(crate) use cut::ALERT_BYTES_MAX;
 pub(crate) use document::{AlertDocument, BUILDING_BLOCK_KIND};
 pub(crate) use form::Form;
 pub(crate) use incident::{Down, Lost, Tampered, Weight};
+#[cfg(test)]
+pub(crate) use reason::examples;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -5,12 +5,10 @@
 //! Numbers of kinds are never reused. It has neither ECS nor the code that fills a record.
 #![no_std]
 
-mod kind;
 pub mod layout;
 mod reach;
 mod records;
 
-pub use kind::Kind;
 pub use reach::Reach;
 pub use records::*;
 

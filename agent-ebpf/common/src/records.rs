@@ -1,6 +1,89 @@
-//! The layout of each record and of its parts, byte for byte.
+//! The kinds of records, and the layout of each and of its parts, byte for byte.
 
-use crate::{Kind, SLOTS};
+use crate::SLOTS;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $number:literal, $name:literal;)*) => {
+        impl Kind {
+            $($(#[$doc])* pub const $kind: Self = Self($number);)*
+
+            /// Every kind.
+            pub const ALL: [Self; [$($number),*].len()] = [$(Self::$kind),*];
+
+            /// The name in `lapwing status` and the log.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                    _ => "unknown",
+                }
+            }
+        }
+    };
+}
+
+/// The kind of a record. The numbers leave room for later kinds of the same subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Kind(pub u16);
+
+kinds! {
+    /// A new process: [`Fork`](crate::Fork).
+    FORK = 10, "fork";
+    /// A process runs another program: [`Exec`](crate::Exec).
+    EXEC = 20, "exec";
+    /// The last thread of a process ended: [`Exit`](crate::Exit).
+    EXIT = 30, "exit";
+    /// A TCP socket sends its first SYN: [`Connection`](crate::Connection). The source port is not known yet.
+    CONNECT = 40, "connect";
+    /// That socket got an answer: [`Connected`](crate::Connected). Its source port is known.
+    CONNECTED = 50, "connected";
+    /// A process took a connection from a listening socket: [`Connection`](crate::Connection).
+    ACCEPT = 60, "accept";
+    /// A process became another user or group, or is about to: [`Changed`](crate::Changed).
+    IDS = 70, "ids";
+    /// A process began a session: [`Changed`](crate::Changed).
+    SESSION = 80, "session";
+    /// A TCP connection, or an attempt at one, is over: [`Closed`](crate::Closed).
+    CLOSED = 90, "closed";
+    /// A process is about to send datagrams to a destination: [`Connection`](crate::Connection). Repetitions for the
+    /// same destination are deduplicated.
+    DATAGRAM = 100, "datagram";
+    /// A command of `bpf(2)` changes what the agent put into the kernel: [`Touched`](crate::Touched).
+    BPF = 110, "bpf";
+    /// A process may look into the agent and change it: [`Touched`](crate::Touched).
+    PTRACE = 120, "ptrace";
+    /// A signal is sent to the agent: [`Touched`](crate::Touched).
+    SIGNAL = 130, "signal";
+}
+
+impl Kind {
+    /// Whether it is about a connection. These have a ring of their own, so that neither they nor what is about
+    /// processes can take the other's room.
+    #[must_use]
+    pub const fn is_connection(self) -> bool {
+        matches!(self, Self::CONNECT | Self::CONNECTED | Self::ACCEPT | Self::CLOSED | Self::DATAGRAM)
+    }
+
+    /// Whether it is lost first, while there is still room for others: a flood is made of these, they are cheap to make,
+    /// and what rules want most, programs and connections, must not be pushed out by them.
+    #[must_use]
+    pub const fn gives_way(self) -> bool {
+        matches!(self, Self::FORK | Self::EXIT | Self::CONNECTED | Self::CLOSED | Self::DATAGRAM)
+    }
+
+    /// Whether it is written in the task that caused it. The others are written in whatever context handled a packet.
+    #[must_use]
+    pub const fn has_actor(self) -> bool {
+        !matches!(self, Self::CONNECTED | Self::CLOSED)
+    }
+
+    /// The kind's place in [`Counts`](crate::Counts).
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        (self.0 / 10) as usize % SLOTS
+    }
+}
 
 macro_rules! wire {
     ($($(#[$doc:meta])* $name:ident: $size:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty,)* })*) => {$(

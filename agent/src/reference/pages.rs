@@ -7,6 +7,8 @@ use lapwing_engine::Schema;
 use lapwing_engine::lang::diagnostic::code;
 
 use super::source::{Item, members, table};
+use crate::action::ACTIONS;
+use crate::alert::examples;
 use crate::{command, config, coverage};
 
 /// The sections of the configuration: title, file and type.
@@ -82,9 +84,11 @@ pub(super) fn events() -> String {
     let schema = Schema::new();
     let mut text = String::from(
         "# Events and their fields\n\nThe kinds of events of each source, with the fields that they may have. `lapwing \
-         explain --sources` prints the same.\nHow the sensor's kinds relate to hooks and records is in \
-         [events](../events.md).\n",
+         explain --sources` prints the fields.\n\n## Kinds of the sensor\n\nThe data set `lapwing.sensor` is about the \
+         sensor itself; the others are Elastic Defend's. *Hook* and *record* are rows of \
+         `lapwing\nstatus`. *auditd* is the name in rules for auditd. *Reason* is what an alert by such an event says.\n\n",
     );
+    text.push_str(&actions());
     for source in coverage::sources(None) {
         text.push_str(&format!(
             "\n## {}\n\nData streams: `{}`.\n",
@@ -108,6 +112,28 @@ pub(super) fn events() -> String {
         }
     }
     text
+}
+
+/// The table of actions.
+fn actions() -> String {
+    let mut table = String::from(
+        "| `event.action` | category, type | data set | hook | record | auditd | reason |\n|---|---|---|---|---|---|---|\n",
+    );
+    for action in ACTIONS {
+        let or_none = |text: Option<&'static str>| text.filter(|text| !text.is_empty()).unwrap_or("-");
+        table.push_str(&format!(
+            "| `{}` | {}, {} | {} | {} | {} | {} | {} |\n",
+            action.name,
+            action.category,
+            action.ty,
+            action.stream.dataset,
+            or_none(Some(action.hook)),
+            or_none(action.record_name()),
+            or_none(action.auditd),
+            examples(action).join("<br>"),
+        ));
+    }
+    table
 }
 
 pub(super) fn control_protocol() -> String {

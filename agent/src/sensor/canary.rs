@@ -6,7 +6,6 @@
 //! choose: the process is a child of the agent, by pid and start time, has not ended, and executes its one program
 //! once. Anything else that such a process does is an ordinary event.
 
-mod check;
 mod flight;
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -275,7 +274,7 @@ impl Canary {
     fn fault(&self, name: &str) -> Option<String> {
         let hook = HOOKS.iter().find(|hook| hook.name == name)?;
         let records = self.records.iter().filter_map(|bytes| Record::parse(bytes.as_bytes()).ok());
-        check::fault(hook.yields, records, &self.flight, self.own?)
+        flight::fault(hook.yields, records, &self.flight, self.own?)
     }
 
     /// Whether a record is of the canary.
@@ -301,7 +300,7 @@ impl Canary {
                 is_it
             }
             Record::Connect(one) | Record::Accept(one) | Record::Datagram(one) => {
-                Some(Key::of(&one.task)) == self.own && check::is_loopback(&one.socket)
+                Some(Key::of(&one.task)) == self.own && flight::is_loopback(&one.socket)
             }
             _ => false,
         }

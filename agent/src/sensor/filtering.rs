@@ -11,7 +11,7 @@ use super::decode::{self, Audience};
 use super::environment::Wanted;
 use super::hook::{HOOKS, HookReport, HookState};
 use super::{Sensor, auditd, event_filter};
-use crate::action::{UDP, record_name};
+use crate::action::UDP;
 
 /// The filter for these rules and hooks. The second rules get the events in auditd's words.
 pub(crate) fn filter_for(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filter {
@@ -38,7 +38,7 @@ pub(crate) fn filtered_kinds(
             && hooks.iter().any(|hook| hook.name == UDP && hook.state == HookState::Disabled)
     };
     let kinds = Kind::ALL.into_iter().filter(|kind| !is_off(*kind));
-    let named = kinds.map(|kind| (record_name(kind), event_filter::names(filter, kind)));
+    let named = kinds.map(|kind| (kind.name(), event_filter::names(filter, kind)));
     named.filter(|(_, classes)| !classes.is_empty()).collect()
 }
 

@@ -397,7 +397,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::action::{ACTIONS, record_name};
+    use crate::action::ACTIONS;
 
     #[test]
     fn hooks_and_records_are_those_that_there_are() {
@@ -408,7 +408,7 @@ mod tests {
             assert!(action.record.is_none_or(yields), "{}", action.name);
             assert!(action.needs.iter().all(|kind| kind.is_connection()), "{}", action.name);
         }
-        let named: BTreeSet<_> = Kind::ALL.into_iter().map(record_name).collect();
+        let named: BTreeSet<_> = Kind::ALL.into_iter().map(Kind::name).collect();
         assert!(named.len() == Kind::ALL.len() && !named.contains("unknown"), "{named:?}");
     }
 

@@ -111,7 +111,6 @@ use self::snapshot::{Running, SnapshotCutoff};
 use self::status::{HandoverCounts, recursion_misses};
 use self::tamper::Tamper;
 use self::touched::StopSignal;
-use crate::action::record_name;
 use crate::alert::{Context, Down, Lost};
 use crate::integrity::Integrity;
 use crate::source::{Batch, Source};
@@ -265,7 +264,7 @@ impl Sensor {
     }
 
     fn report_lost(&mut self, lost: &loss::LossPeriod) -> Lost {
-        let by_kind = lost.by_kind.iter().map(|(kind, count)| (record_name(*kind), *count));
+        let by_kind = lost.by_kind.iter().map(|(kind, count)| (kind.name(), *count));
         let by_kind = by_kind.chain([(PROBE_RUNS, lost.missed)]).filter(|(_, count)| *count > 0);
         Lost {
             event: self.decoder.lost(lost.records, lost.total, lost.to),

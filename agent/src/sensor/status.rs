@@ -11,7 +11,6 @@ use super::hook::HookReport;
 use super::loss::KindCounts;
 use super::owner::OwnerCounts;
 use super::process::TableCounts;
-use crate::action::record_name;
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::budget::Meter;
 use crate::integrity::Integrity;
@@ -67,7 +66,7 @@ impl Sensor {
             hooks: self.hooks.clone(),
             records: records
                 .into_iter()
-                .map(|(kind, counts)| (record_name(kind), counts, self.filter.dropped(kind)))
+                .map(|(kind, counts)| (kind.name(), counts, self.filter.dropped(kind)))
                 .collect(),
             probe_recursion_misses: self.ebpf.as_ref().map_or(0, recursion_misses),
             malformed: self.malformed,
@@ -88,7 +87,7 @@ impl Sensor {
         let records = self.losses.by_kind(self.ring.delivered());
         let each = records.into_iter().map(|(kind, counts)| {
             let KindCounts { seen, filtered, lost, delivered } = counts;
-            format!("{} {seen} ({delivered} delivered, {filtered} filtered, {lost} lost)", record_name(kind))
+            format!("{} {seen} ({delivered} delivered, {filtered} filtered, {lost} lost)", kind.name())
         });
         tracing::info!("records seen: {}", each.collect::<Vec<_>>().join(", "));
     }
