@@ -292,7 +292,6 @@ impl Canary {
                 let child = self.child(&exec.fixed.task);
                 child.is_some_and(|child| !std::mem::replace(&mut child.has_run, true))
             }
-            Record::Changed(changed) => self.child(&changed.task).is_some(),
             Record::Exit(exit) => {
                 let is_it = self.child(&exit.task).is_some();
                 let (pid, start) = (exit.task.pid, exit.task.start);
@@ -302,7 +301,9 @@ impl Canary {
             Record::Connect(one) | Record::Accept(one) | Record::Datagram(one) => {
                 Some(Key::of(&one.task)) == self.own && flight::is_loopback(&one.socket)
             }
-            _ => false,
+            // The child does nothing to the agent.
+            Record::Touched(_) => false,
+            other => other.task().is_some_and(|task| self.child(task).is_some()),
         }
     }
 

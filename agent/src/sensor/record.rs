@@ -4,7 +4,7 @@
 //! lead outside of it yields an error or an empty text, and never a panic.
 
 use lapwing_common::{
-    Changed, Closed, Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, Touched, VERSION,
+    Changed, Closed, Connected, Connection, Exec, Exit, Fork, Header, Kind, Span, Task, Touched, VERSION,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -80,6 +80,19 @@ impl<'a> Record<'a> {
             Self::Changed(record) => &record.header,
             Self::Closed(record) => &record.header,
             Self::Touched(record) => &record.header,
+        }
+    }
+
+    /// The task that caused it, where it is recorded in that task; of a fork, the new one.
+    pub(super) fn task(&self) -> Option<&'a Task> {
+        match self {
+            Self::Fork(record) => Some(&record.child),
+            Self::Exec(record) => Some(&record.fixed.task),
+            Self::Exit(record) => Some(&record.task),
+            Self::Connect(record) | Self::Accept(record) | Self::Datagram(record) => Some(&record.task),
+            Self::Changed(record) => Some(&record.task),
+            Self::Touched(record) => Some(&record.task),
+            Self::Connected(_) | Self::Closed(_) => None,
         }
     }
 }

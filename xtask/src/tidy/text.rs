@@ -55,7 +55,8 @@ const OLD_NAMES: [&str; 2] = ["agent/engine/src/event/schema.rs", "CHANGELOG.md"
 const FILE_LINES_MAX: usize = 500;
 
 /// Files that are one table.
-const TABLES: [&str; 2] = ["agent/engine/src/event/fields.rs", "agent/src/budget/limits.rs"];
+const TABLES: [&str; 3] =
+    ["agent/engine/src/event/fields.rs", "agent/src/budget/limits.rs", "agent-ebpf/common/src/records.rs"];
 
 /// Names, comments, messages and documents use the terms of the field.
 pub(super) fn words_are_plain(project: &Project, faults: &mut Vec<Fault>) {
