@@ -2,7 +2,7 @@
 
 use lapwing_engine::explain::{Chain, Explanation, Part, Trace, Traced};
 use lapwing_engine::lang::Query;
-use lapwing_engine::rule::{Exception, Kind};
+use lapwing_engine::rule::{Exception, RuleKind};
 use lapwing_engine::{Event, Rule, Schema, Value, field};
 use serde_json::{Value as Json, json};
 
@@ -41,7 +41,7 @@ impl Marks {
 
 /// The names of the rule's event queries, in their order.
 pub(crate) fn names(rule: &Rule) -> Vec<String> {
-    let Kind::Eql(query) = &rule.kind else { return vec!["the query".to_owned()] };
+    let RuleKind::Eql(query) = &rule.kind else { return vec!["the query".to_owned()] };
     let until = match query.inner() {
         Query::Sequence(sequence) => sequence.until.is_some(),
         _ => false,

@@ -83,7 +83,7 @@ pub(crate) struct Test {
 
 /// The result of a test.
 #[derive(Default)]
-pub(crate) struct Outcome {
+pub(crate) struct TestResult {
     /// The difference from the expected alerts; `None` if the test passed.
     pub(crate) failure: Option<String>,
     /// The explanation of a failure.
@@ -141,7 +141,7 @@ impl Fixture {
     ///
     /// # Errors
     /// The test is invalid.
-    pub(crate) fn run(&self, test: &Test, rule: &Arc<Rule>, schema: &Arc<Schema>) -> Result<Outcome> {
+    pub(crate) fn run(&self, test: &Test, rule: &Arc<Rule>, schema: &Arc<Schema>) -> Result<TestResult> {
         let rule = Arc::new(Rule { enabled: true, ..(**rule).clone() });
         let mut indicators = Indicators::default();
         for (indicator, number) in test.indicators.iter().zip(1..) {
@@ -172,7 +172,7 @@ impl Fixture {
             })?;
             explanation = Some(explainer.finish());
         }
-        Ok(Outcome { failure, explanation })
+        Ok(TestResult { failure, explanation })
     }
 
     /// Reads the events of a test one by one, so that they are not all in memory at once.

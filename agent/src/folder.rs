@@ -164,14 +164,14 @@ fn explained(error: io::Error) -> io::Error {
 
 /// A file that was found.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundFile {
     /// Its path, for people.
     pub(crate) path: PathBuf,
     /// The folder that was searched, and the file's path below it; `None` if the configuration names the file itself.
     way: Option<(Rc<Folder>, PathBuf)>,
 }
 
-impl Found {
+impl FoundFile {
     /// Opens it.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ pub(crate) struct Stray {
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Files with the requested names, ordered by path.
-    pub(crate) files: Vec<Found>,
+    pub(crate) files: Vec<FoundFile>,
     /// Skipped entries.
     pub(crate) strays: Vec<Stray>,
 }
@@ -221,7 +221,7 @@ impl Listing {
             let walk = Walk { root: Rc::new(Folder::open(path)?), path, files_max, wanted };
             walk.folder(&walk.root, Path::new(""), DEPTH_MAX, self)?;
         } else {
-            let file = Found { path: path.to_owned(), way: None };
+            let file = FoundFile { path: path.to_owned(), way: None };
             file.open()?;
             self.files.push(file);
         }
@@ -279,7 +279,7 @@ impl Walk<'_> {
                 .and_then(|inner| self.folder(&inner, &below, depth - 1, listing));
             looked.unwrap_or_else(|error| listing.stray(path, error));
         } else if (self.wanted)(&text) {
-            let found = Found { path, way: Some((self.root.clone(), below)) };
+            let found = FoundFile { path, way: Some((self.root.clone(), below)) };
             match found.open() {
                 Ok(_) => listing.files.push(found),
                 Err(error) => listing.stray(found.path, error),
@@ -384,7 +384,7 @@ mod tests {
             "{:?}",
             listing.strays
         );
-        let long = Found { path: folder.join("good.toml"), way: None };
+        let long = FoundFile { path: folder.join("good.toml"), way: None };
         assert_eq!(long.read(3).unwrap_err().kind(), ErrorKind::FileTooLarge);
         assert!(Listing::default().add(&folder.join("fifo.toml"), 9, |_| true).is_err());
     }

@@ -15,10 +15,10 @@ use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lapwing_engine::{Alert, Engine, Event, Output, Schema, StateChange, Timestamp};
 
-use self::client::Request;
-pub(crate) use self::client::{LaneClient, Subscriber, Waiting};
+use self::client::LaneRequest;
+pub(crate) use self::client::{LaneClient, Subscriber, WaitingEvent};
 use crate::alert::{self, lost, tampered};
-use crate::evidence::{Delivery, Item, Raised, Stage};
+use crate::evidence::{Delivery, PendingAlert, Raised, Stage};
 use crate::ledger::LedgerSender;
 use crate::source::{Batch, Source};
 use crate::store::{Change, Checkpoint};
@@ -93,7 +93,7 @@ impl Lane {
             events: 0,
             alerts: 0,
             beats: client.beats.clone(),
-            lost: lost::Watch::default(),
+            lost: lost::LossTracker::default(),
             evidence,
         };
         let thread = std::thread::Builder::new()
@@ -110,14 +110,14 @@ impl Lane {
 /// A lane at work.
 struct Work {
     lane: Lane,
-    requests: Receiver<Request>,
+    requests: Receiver<LaneRequest>,
     subscribers: Vec<Subscriber>,
     output: Output,
     clock: Clock,
     events: u64,
     alerts: u64,
     beats: Arc<AtomicU64>,
-    lost: lost::Watch,
+    lost: lost::LossTracker,
     evidence: Stage,
 }
 
@@ -136,7 +136,8 @@ impl Work {
         }
         self.suspend()?;
         let checkpoint = Checkpoint { changes: self.changes(), done: None };
-        let alerts: Vec<_> = self.lost.end(&self.lane.schema).into_iter().map(Item::Document).collect();
+        let alerts: Vec<_> =
+            self.lost.end(&self.lane.schema).into_iter().map(PendingAlert::Document).collect();
         if alerts.is_empty() && checkpoint.changes.is_empty() {
             return Ok(());
         }
@@ -197,7 +198,7 @@ impl Work {
         let tampered = batch.tampered.iter().map(|one| tampered::document(one, &self.lane.schema));
         let tampered: Vec<_> = tampered.collect();
         let mut alerts = self.hand_over_most(alerts)?;
-        alerts.extend(lost.into_iter().chain(down).chain(tampered).map(Item::Document));
+        alerts.extend(lost.into_iter().chain(down).chain(tampered).map(PendingAlert::Document));
         if alerts.is_empty() && checkpoint.changes.is_empty() && checkpoint.done.is_none() {
             return Ok(());
         }
@@ -206,7 +207,7 @@ impl Work {
 
     /// Prepares alerts, and hands over all but the last part of a delivery that is too large. The checkpoint comes with
     /// the last part: without it an alert may be raised again, which is deduplicated by its id.
-    fn hand_over_most(&mut self, alerts: Vec<Alert>) -> Result<Vec<Item>> {
+    fn hand_over_most(&mut self, alerts: Vec<Alert>) -> Result<Vec<PendingAlert>> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for alert in alerts {
             let item = self.raised(alert);
@@ -220,17 +221,17 @@ impl Work {
         Ok(items)
     }
 
-    fn raised(&mut self, alert: Alert) -> Item {
+    fn raised(&mut self, alert: Alert) -> PendingAlert {
         let source = &mut self.lane.source;
         let times = || alert.events().map(|event| event.time());
         let (first, last) = (times().min().unwrap_or(alert.time), times().max().unwrap_or(alert.time));
         let context = alert::last_event(&alert).map(|event| source.context(event)).unwrap_or_default();
         let lost_records = source.lost(first, last);
-        Item::Raised(Box::new(Raised { alert, context, lost_records }))
+        PendingAlert::Raised(Box::new(Raised { alert, context, lost_records }))
     }
 
     /// Hands over what is to become durable. A lane that waits for the disk is alive and keeps beating.
-    fn hand_over(&mut self, alerts: Vec<Item>, checkpoint: Checkpoint) -> Result<()> {
+    fn hand_over(&mut self, alerts: Vec<PendingAlert>, checkpoint: Checkpoint) -> Result<()> {
         self.alerts += alerts.len() as u64;
         let mut waiting = self.evidence.offer(Delivery::new(alerts, checkpoint), WAIT)?;
         while let Some(delivery) = waiting {
@@ -252,7 +253,7 @@ impl Work {
         self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Subscribe(subscriber) => {
+                LaneRequest::Subscribe(subscriber) => {
                     if subscriber.wants_running {
                         self.lane.source.watch(true);
                         self.lane.source.running(&mut |event| subscriber.show(&Arc::new(event)));
@@ -260,7 +261,7 @@ impl Work {
                     self.subscribers.push(subscriber);
                 }
                 // The requester may have gone.
-                Request::Status(reply) => drop(reply.send(self.status())),
+                LaneRequest::Status(reply) => drop(reply.send(self.status())),
             }
         }
         self.lane.source.watch(!self.subscribers.is_empty());

@@ -11,7 +11,7 @@ mod follow;
 mod status;
 mod writer;
 
-pub(crate) use status::{LedgerReport, Status};
+pub(crate) use status::{LedgerReport, LedgerStatus};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ pub(crate) fn start(settings: &Settings) -> Result<Started> {
     let (commits, commits_in) = unbounded();
     let (requests, requests_in) = unbounded();
     let (wake, spooled) = watch::channel(0);
-    let status = Arc::new(Status::new(&settings.alerts.path));
+    let status = Arc::new(LedgerStatus::new(&settings.alerts.path));
     let remains = Remains { commits: commits_in.clone(), status: Arc::clone(&status) };
     let writer = writer::Writer::open(settings, commits_in, requests_in, wake, Arc::clone(&status))?;
     let traces = writer.traces();
@@ -111,7 +111,7 @@ pub(crate) fn start(settings: &Settings) -> Result<Started> {
 #[derive(Clone)]
 pub(crate) struct LedgerSender {
     commits: Sender<Weighed>,
-    status: Arc<Status>,
+    status: Arc<LedgerStatus>,
 }
 
 /// A commit in the inbox, charged until it is removed.
@@ -156,7 +156,7 @@ impl LedgerSender {
 /// What a ledger that hangs in a system call has not written. It can only be logged.
 pub(crate) struct Remains {
     commits: Receiver<Weighed>,
-    status: Arc<Status>,
+    status: Arc<LedgerStatus>,
 }
 
 impl Remains {
@@ -174,7 +174,7 @@ impl Remains {
 pub(crate) struct LedgerClient {
     requests: Sender<Request>,
     spooled: watch::Receiver<i64>,
-    status: Arc<Status>,
+    status: Arc<LedgerStatus>,
 }
 
 /// Requests to the ledger.

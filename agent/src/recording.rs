@@ -32,7 +32,7 @@ const HEAD: &[u8] = b"{\"lapwing_recording\":";
 const NOTE_BYTES_MAX: u32 = 64 * 1024;
 /// What is recorded, and by which program.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct Head {
+pub(crate) struct RecordingHeader {
     /// The version of the format.
     #[serde(rename = "lapwing_recording")]
     pub(crate) format: u32,
@@ -65,7 +65,7 @@ enum Note {
 
 /// Counts of what was written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Written {
+pub(crate) struct WrittenCounts {
     /// Events.
     pub(crate) events: u64,
     /// Events that were not recorded, because they came too fast.
@@ -87,10 +87,10 @@ pub(crate) enum RecordingError {
     Version(u32),
     /// The head is not valid.
     #[error("it is a recording with a corrupt head: {0}")]
-    Head(serde_json::Error),
+    RecordingHeader(serde_json::Error),
 }
 
-impl Head {
+impl RecordingHeader {
     /// The head of a recording that begins now.
     pub(crate) fn new(host: String, boot: String, kernel: String, by: &str, began: Timestamp) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -107,8 +107,8 @@ mod tests {
     use super::writer::FRAME_BYTES;
     use super::*;
 
-    fn head() -> Head {
-        Head::new("host".into(), "boot".into(), "6.1".into(), "agent", Timestamp::from_nanos(0))
+    fn head() -> RecordingHeader {
+        RecordingHeader::new("host".into(), "boot".into(), "6.1".into(), "agent", Timestamp::from_nanos(0))
     }
 
     /// A recording of frames of these lines, and its length without the end.

@@ -3,7 +3,7 @@
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use lapwing_engine::Report;
-use lapwing_engine::lang::{Diagnostic, Severity};
+use lapwing_engine::lang::{self, Diagnostic};
 use serde_json::{Value as Json, json};
 
 /// A report with excerpts of the file, coloured if `styled`.
@@ -16,9 +16,9 @@ pub(crate) fn render(report: &Report, styled: bool) -> String {
 }
 
 fn one(renderer: &Renderer, report: &Report, diagnostic: &Diagnostic) -> String {
-    let level = match diagnostic.severity() {
-        Severity::Error => Level::ERROR,
-        Severity::Warning => Level::WARNING,
+    let level = match diagnostic.level() {
+        lang::Level::Error => Level::ERROR,
+        lang::Level::Warning => Level::WARNING,
     };
     let text = &*report.text;
     let start = floor(text, diagnostic.span.start);
@@ -46,9 +46,9 @@ pub(crate) fn to_json(report: &Report) -> impl Iterator<Item = Json> + '_ {
             "line": line,
             "column": column,
             "code": diagnostic.code.id,
-            "severity": match diagnostic.severity() {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
+            "severity": match diagnostic.level() {
+                lang::Level::Error => "error",
+                lang::Level::Warning => "warning",
             },
             "message": diagnostic.message,
             "label": diagnostic.label,

@@ -28,32 +28,32 @@ macro_rules! kinds {
 pub struct Kind(pub u16);
 
 kinds! {
-    /// A new process: [`Fork`](crate::Fork).
+    /// A new process: [`Fork`].
     FORK = 10, "fork";
-    /// A process runs another program: [`Exec`](crate::Exec).
+    /// A process runs another program: [`Exec`].
     EXEC = 20, "exec";
-    /// The last thread of a process ended: [`Exit`](crate::Exit).
+    /// The last thread of a process ended: [`Exit`].
     EXIT = 30, "exit";
-    /// A TCP socket sends its first SYN: [`Connection`](crate::Connection). The source port is not known yet.
+    /// A TCP socket sends its first SYN: [`Connection`]. The source port is not known yet.
     CONNECT = 40, "connect";
-    /// That socket got an answer: [`Connected`](crate::Connected). Its source port is known.
+    /// That socket got an answer: [`Connected`]. Its source port is known.
     CONNECTED = 50, "connected";
-    /// A process took a connection from a listening socket: [`Connection`](crate::Connection).
+    /// A process took a connection from a listening socket: [`Connection`].
     ACCEPT = 60, "accept";
-    /// A process became another user or group, or is about to: [`Changed`](crate::Changed).
+    /// A process became another user or group, or is about to: [`Changed`].
     IDS = 70, "ids";
-    /// A process began a session: [`Changed`](crate::Changed).
+    /// A process began a session: [`Changed`].
     SESSION = 80, "session";
-    /// A TCP connection, or an attempt at one, is over: [`Closed`](crate::Closed).
+    /// A TCP connection, or an attempt at one, is over: [`Closed`].
     CLOSED = 90, "closed";
-    /// A process is about to send datagrams to a destination: [`Connection`](crate::Connection). Repetitions for the
+    /// A process is about to send datagrams to a destination: [`Connection`]. Repetitions for the
     /// same destination are deduplicated.
     DATAGRAM = 100, "datagram";
-    /// A command of `bpf(2)` changes what the agent put into the kernel: [`Touched`](crate::Touched).
+    /// A command of `bpf(2)` changes what the agent put into the kernel: [`Touched`].
     BPF = 110, "bpf";
-    /// A process may look into the agent and change it: [`Touched`](crate::Touched).
+    /// A process may look into the agent and change it: [`Touched`].
     PTRACE = 120, "ptrace";
-    /// A signal is sent to the agent: [`Touched`](crate::Touched).
+    /// A signal is sent to the agent: [`Touched`].
     SIGNAL = 130, "signal";
 }
 

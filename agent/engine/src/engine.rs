@@ -32,7 +32,7 @@ use unordered::Unordered;
 use crate::detect::{Change, Findings, Hit, IndicatorMatch, Indicators, Limits, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::EventQuery;
-use crate::rule::{Exception, Kind, Rule};
+use crate::rule::{Exception, Rule, RuleKind};
 
 /// The row of a rule's memory that [`Engine::suspend`] gives.
 const HELD: &str = "held";
@@ -224,7 +224,7 @@ impl Engine {
     #[must_use]
     pub fn with_indicators(mut self, indicators: &Arc<Indicators>) -> Self {
         for running in &mut self.running {
-            if let Kind::ThreatMatch { threat, .. } = &running.rule.kind {
+            if let RuleKind::ThreatMatch { threat, .. } = &running.rule.kind {
                 let found = IndicatorMatch::new(threat, indicators, &self.schema);
                 running.detector = Detector::Indicators(found);
             }

@@ -2,7 +2,7 @@
 //! and no faster.
 
 use lapwing_engine::lang::regex::{Regex, RegexError};
-use lapwing_engine::lang::{DIAGNOSTICS_MAX, Diagnostic, Severity, eql, kql};
+use lapwing_engine::lang::{DIAGNOSTICS_MAX, Diagnostic, Level, eql, kql};
 use lapwing_engine::{Engine, Event, EventError, Loaded, Options, Output, Schema, field};
 use serde_json::{Value as Json, json};
 
@@ -61,7 +61,7 @@ fn reported_faults_are_limited() {
         vec!["(process.pid == 1 and process.pid != 2 or user.id == 1 and user.id != 2)"; 30].join(" or ");
     let faults =
         eql::parse(&format!("any where {warned} or proces.pid == 1"), &mut Schema::new()).unwrap_err();
-    assert!(faults.iter().any(|fault| fault.severity() == Severity::Error), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.level() == Level::Error), "{faults:?}");
     let keys: String = (0..20_000).map(|n| format!("misspelt_{n} = 1\n")).collect();
     let file = format!("[rule]\n{keys}");
     let loaded = Loaded::read([("a.toml", file.as_bytes())], &mut Schema::new());

@@ -47,7 +47,7 @@ const HALF_MATCHES: &str = "half_matches";
 
 /// Collects losses.
 #[derive(Default)]
-pub(crate) struct Watch(Option<Episode>);
+pub(crate) struct LossTracker(Option<Episode>);
 
 /// Losses in one episode.
 struct Episode {
@@ -63,7 +63,7 @@ struct Episode {
     latest: Instant,
 }
 
-impl Watch {
+impl LossTracker {
     /// Adds the losses at `now`, if any. Returns the alert of an episode that is over or too long.
     pub(crate) fn look(
         &mut self,
@@ -259,7 +259,7 @@ mod tests {
     /// The alerts for losses at these seconds.
     fn alerts(seconds: &[u64], until: u64) -> Vec<Json> {
         let (schema, start) = (Schema::new(), Instant::now());
-        let mut watch = Watch::default();
+        let mut watch = LossTracker::default();
         let at = |second: u64| {
             let is_lost = seconds.contains(&second);
             let found = is_lost.then(|| lost(second as i64, &[("exec", 2), ("fork", 5)]));
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn dropped_partial_matches_are_an_alert_about_the_user_that_displaced_them() {
         let (schema, now) = (Schema::new(), Instant::now());
-        let mut watch = Watch::default();
+        let mut watch = LossTracker::default();
         let mut event = lost(7, &[]).event;
         event.set(field!("user.id"), "65534");
         event.set(field!("process.args"), Value::texts(vec!["long"; 10_000]));
@@ -334,6 +334,6 @@ mod tests {
         let sum: u64 = counts.iter().filter_map(|count| count.as_u64()).sum();
         assert_eq!(sum, 130 * 7);
         assert_ne!(alerts[0]["event"]["id"], alerts[1]["event"]["id"]);
-        assert!(crate::alert::lost::Watch::default().end(&Schema::new()).is_none());
+        assert!(crate::alert::lost::LossTracker::default().end(&Schema::new()).is_none());
     }
 }

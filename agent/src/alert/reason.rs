@@ -1,7 +1,7 @@
 //! The reason of an alert: one line that describes what happened.
 
 use lapwing_engine::detect::{Size, ThresholdResult};
-use lapwing_engine::rule::Kind;
+use lapwing_engine::rule::RuleKind;
 use lapwing_engine::{Act, Alert, Cause, HeldBack, Schema, Suppressed};
 use serde_json::{Map, Value as Json};
 
@@ -24,7 +24,7 @@ pub(super) fn reason(alert: &Alert, schema: &Schema, root: &Map<String, Json>) -
         host(&root)
     };
     if let Cause::Detection(finding) = &alert.cause {
-        if let Kind::NewTerms { fields, history, .. } = &alert.rule.kind {
+        if let RuleKind::NewTerms { fields, history, .. } = &alert.rule.kind {
             let terms = fields.iter().zip(&finding.new_terms);
             let terms: Vec<_> = terms
                 .map(|(field, term)| format!("{} {}", schema.name(*field), short(&term.to_text())))

@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use lapwing_engine::Timestamp;
 use serde_json::Value;
 
-use self::detail::Extent;
+use self::detail::DetailLevel;
 use self::document::Summary;
 use super::json_shown;
 use crate::alert_log::{Backward, Forward, Position};
@@ -182,7 +182,7 @@ fn show(args: &Args, id: &str, screen: Screen, out: &mut impl Write) -> Result<(
         [(_, line)] if args.json => Ok(writeln!(out, "{}", json_shown(line))?),
         [(_, line)] => {
             let alert: Value = serde_json::from_slice(line)?;
-            let extent = if args.brief { Extent::Brief } else { Extent::Whole };
+            let extent = if args.brief { DetailLevel::Brief } else { DetailLevel::Whole };
             Ok(out.write_all(detail::render(screen, &alert, clock::now(), extent).as_bytes())?)
         }
         several => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
-use lapwing_engine::lang::{Diagnostic, Severity};
+use lapwing_engine::lang::{Diagnostic, Level};
 use lapwing_engine::{Exceptions, Loaded, Schema};
 use serde_json::{Map, Value as Json, json};
 
@@ -217,8 +217,8 @@ fn to_json(loaded: &Loaded, exceptions: &Exceptions, found: &Found, needs: &Need
         "loaded": loaded.rules.len(),
         "refused": loaded.refused(),
         // A rule that uses an unsupported feature is refused, but is no fault.
-        "faults": count(|found| found.severity() == Severity::Error && !found.code.is_unsupported()),
-        "warnings": count(|found| found.severity() == Severity::Warning),
+        "faults": count(|found| found.level() == Level::Error && !found.code.is_unsupported()),
+        "warnings": count(|found| found.level() == Level::Warning),
         "rules": rules.collect::<Vec<_>>(),
         "exceptions": exceptions::to_json(exceptions),
         "diagnostics": reports().flat_map(report::to_json).collect::<Vec<_>>(),

@@ -22,7 +22,7 @@ use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::clock;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::{self, Line, Lines, Request};
-use crate::recording::{self, Head, Recorder, Written};
+use crate::recording::{self, Recorder, RecordingHeader, WrittenCounts};
 use crate::sensor::{self, HookState, Sensor, StoredFds};
 use crate::source::Source as _;
 
@@ -175,7 +175,7 @@ fn failed(file: &Path) -> String {
     format!("{} cannot be written; its content so far can be replayed", file.display())
 }
 
-fn head(source: &Events) -> Head {
+fn head(source: &Events) -> RecordingHeader {
     let system = uname().ok();
     let part = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         system.as_ref().map(|name| of(name).to_string_lossy().into_owned()).unwrap_or_default()
@@ -186,11 +186,11 @@ fn head(source: &Events) -> Head {
         Events::Sensor(..) => "sensor",
     };
     let (host, kernel) = (part(|name| name.nodename()), part(|name| name.release()));
-    Head::new(host, boot.trim().to_owned(), kernel, by, clock::now())
+    RecordingHeader::new(host, boot.trim().to_owned(), kernel, by, clock::now())
 }
 
-fn print_summary(args: &Args, written: Written, lost: u64) -> Result<()> {
-    let Written { events, missed, bytes } = written;
+fn print_summary(args: &Args, written: WrittenCounts, lost: u64) -> Result<()> {
+    let WrittenCounts { events, missed, bytes } = written;
     if args.json {
         let file = args.file.display().to_string();
         let summary =
@@ -224,7 +224,7 @@ impl Progress {
         Self { is_shown: io::stderr().is_terminal(), printed: None }
     }
 
-    fn show(&mut self, since: Duration, written: Written) {
+    fn show(&mut self, since: Duration, written: WrittenCounts) {
         if !self.is_shown || self.printed.is_some_and(|printed| printed.elapsed() < PROGRESS_EVERY) {
             return;
         }

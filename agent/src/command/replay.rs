@@ -15,7 +15,7 @@ use super::{Refused, complain, print, print_json, print_reports};
 use crate::alert::{self, Evidence};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::lane::{EventView, RuleView};
-use crate::recording::Head;
+use crate::recording::RecordingHeader;
 use crate::sensor::as_auditd;
 use crate::source::cloudtrail::Geo;
 use crate::source::{Documents, Recorded, Replay, ReplayEvents};
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let is_like = documents.head().is_some() == is_recording;
         let name = documents.name();
         if let Some(head) = documents.head().filter(|_| io::stderr().is_terminal()) {
-            let Head { host, began, by, version, .. } = head;
+            let RecordingHeader { host, began, by, version, .. } = head;
             complain(&escape(&format!("{name}: {host} since {began}, recorded by {by} {version}")));
         }
         ensure!(is_like, "{name}: files of `lapwing record` and other events cannot be replayed together");

@@ -252,11 +252,11 @@ fn mapping(file: &str) -> Result<Mapping> {
 }
 
 /// The query; `None` if it is invalid, with the diagnostics printed.
-fn query(args: &Args, schema: &mut Schema) -> Option<eql::Search> {
+fn query(args: &Args, schema: &mut Schema) -> Option<eql::PipedQuery> {
     let read = match args.language {
         Language::Eql => eql::parse_search(&args.query, schema),
         Language::Kuery => kql::parse(&args.query, schema).map(|(query, warnings)| {
-            (eql::Search { query: Query::Event(query), pipes: Vec::new() }, warnings)
+            (eql::PipedQuery { query: Query::Event(query), pipes: Vec::new() }, warnings)
         }),
     };
     let print_diagnostics = |diagnostics: Vec<Diagnostic>| {

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{print, print_json, print_reports};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::explain::{Marks, lines, names, to_json};
-use crate::fixture::{Fixture, Outcome};
+use crate::fixture::{Fixture, TestResult};
 use crate::rules;
 use crate::terminal::escape;
 
@@ -47,7 +47,7 @@ pub(crate) struct Args {
 struct Ran<'a> {
     rule: &'a Rule,
     name: String,
-    outcome: Outcome,
+    outcome: TestResult,
     took: Duration,
 }
 
@@ -103,7 +103,10 @@ fn of_rule<'a>(rule: &'a Arc<Rule>, filter: Option<&str>, schema: &Arc<Schema>) 
     let broken = |name: &str, error: &anyhow::Error| Ran {
         rule,
         name: name.to_owned(),
-        outcome: Outcome { failure: Some(format!("the test cannot be run: {error:#}")), explanation: None },
+        outcome: TestResult {
+            failure: Some(format!("the test cannot be run: {error:#}")),
+            explanation: None,
+        },
         took: Duration::ZERO,
     };
     let fixture = match Fixture::read(Path::new(&*rule.file)) {
@@ -128,7 +131,7 @@ fn of_rule<'a>(rule: &'a Arc<Rule>, filter: Option<&str>, schema: &Arc<Schema>) 
 fn print_outcomes(ran: &[Ran<'_>], schema: &Schema, json: bool) -> Result<()> {
     if json {
         return ran.iter().try_for_each(|ran| {
-            let Outcome { failure, explanation } = &ran.outcome;
+            let TestResult { failure, explanation } = &ran.outcome;
             let why = explanation.as_ref().map(|explanation| to_json(explanation, schema));
             let object = json!({
                 "rule": ran.rule.name,

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Request;
 use crate::budget::Meter;
-use crate::lane::{LaneClient, Subscriber, Waiting};
+use crate::lane::{LaneClient, Subscriber, WaitingEvent};
 use crate::{recording, streams};
 
 /// Mode of a folder that is created for the socket.
@@ -246,7 +246,7 @@ impl Shared {
         self.pass_on(writer, waiting, &missed, None, enough).await
     }
 
-    fn subscriber(&self, wants_running: bool) -> (Subscriber, mpsc::UnboundedReceiver<Waiting>) {
+    fn subscriber(&self, wants_running: bool) -> (Subscriber, mpsc::UnboundedReceiver<WaitingEvent>) {
         let (events, waiting) = mpsc::unbounded_channel();
         let meters = [Meter::new("client", CLIENT_BYTES_MAX), self.waiting.clone()];
         (Subscriber { events, meters, missed: Arc::default(), wants_running }, waiting)
@@ -256,7 +256,7 @@ impl Shared {
     async fn pass_on(
         &self,
         writer: &mut (impl AsyncWrite + Unpin),
-        mut waiting: mpsc::UnboundedReceiver<Waiting>,
+        mut waiting: mpsc::UnboundedReceiver<WaitingEvent>,
         missed: &AtomicU64,
         mut filter: Option<Matcher>,
         enough: impl Future<Output = ()>,

@@ -62,7 +62,7 @@ const LEDGER_WAIT: Duration = Duration::from_millis(100);
 /// What a lane hands over to become durable together.
 pub(crate) struct Delivery {
     /// Alerts in the order in which they were raised.
-    alerts: Vec<Item>,
+    alerts: Vec<PendingAlert>,
     /// State of rules that changed with them, and the source's checkpoint.
     checkpoint: Checkpoint,
     raised: Instant,
@@ -71,21 +71,21 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// New alerts.
-    pub(crate) fn new(alerts: Vec<Item>, checkpoint: Checkpoint) -> Self {
-        let bytes = alerts.iter().map(Item::bytes).sum::<usize>() + checkpoint.bytes();
+    pub(crate) fn new(alerts: Vec<PendingAlert>, checkpoint: Checkpoint) -> Self {
+        let bytes = alerts.iter().map(PendingAlert::bytes).sum::<usize>() + checkpoint.bytes();
         Self { alerts, checkpoint, raised: Instant::now(), bytes }
     }
 }
 
 /// An alert on its way to the ledger.
-pub(crate) enum Item {
+pub(crate) enum PendingAlert {
     /// An alert to be completed.
     Raised(Box<Raised>),
     /// A complete document.
     Document(AlertDocument),
 }
 
-impl Item {
+impl PendingAlert {
     /// Its size in bytes, without shared parts.
     pub(crate) fn bytes(&self) -> usize {
         match self {

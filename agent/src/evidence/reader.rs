@@ -37,7 +37,7 @@ pub(super) struct Place {
 }
 
 /// A message of a reader.
-pub(super) enum Report {
+pub(super) enum ReaderMessage {
     /// The result for a program.
     Program {
         place: Place,
@@ -51,14 +51,14 @@ pub(super) enum Report {
 }
 
 /// A reader, and the user for whom it is reading.
-pub(super) struct Reader {
+pub(super) struct HashReader {
     pub(super) jobs: Sender<Job>,
     pub(super) user: Option<u32>,
 }
 
-impl Reader {
+impl HashReader {
     /// Starts a thread. It ends when the reader is dropped, after its current read.
-    pub(super) fn start(reader: usize, reports: Sender<Report>) -> Result<Self> {
+    pub(super) fn start(reader: usize, reports: Sender<ReaderMessage>) -> Result<Self> {
         let (jobs, inbox) = bounded(1);
         std::thread::Builder::new()
             .name("hash".to_owned())
@@ -68,7 +68,7 @@ impl Reader {
     }
 }
 
-fn run(reader: usize, jobs: &Receiver<Job>, reports: &Sender<Report>) {
+fn run(reader: usize, jobs: &Receiver<Job>, reports: &Sender<ReaderMessage>) {
     let mut chunk = vec![0; CHUNK_BYTES];
     for job in jobs {
         let mut bytes_left = job.bytes_max;
@@ -81,12 +81,12 @@ fn run(reader: usize, jobs: &Receiver<Job>, reports: &Sender<Report>) {
                 None => read(program, &mut bytes_left, job.until, &mut chunk),
             };
             found.extend(outcome.ok().filter(|_| known.is_none()).map(|hash| (program.file, hash)));
-            let report = Report::Program { place: *place, file: program.file, outcome, is_lasting };
+            let report = ReaderMessage::Program { place: *place, file: program.file, outcome, is_lasting };
             if reports.send(report).is_err() {
                 return;
             }
         }
-        if reports.send(Report::Done { reader, bytes_left }).is_err() {
+        if reports.send(ReaderMessage::Done { reader, bytes_left }).is_err() {
             return;
         }
     }

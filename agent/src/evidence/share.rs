@@ -14,12 +14,12 @@ const BYTES_PER_SECOND: u64 = 32 << 20;
 const USERS_MAX: usize = 256;
 
 /// Bytes that were read recently, by user.
-pub(super) struct Shares {
+pub(super) struct ReadShares {
     read: budget::Shares,
     since: Instant,
 }
 
-impl Shares {
+impl ReadShares {
     pub(super) fn new(now: Instant) -> Self {
         Self { read: budget::Shares::new(SHARED_BYTES_MAX), since: now }
     }
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn one_user_leaves_others_their_share() {
         let start = Instant::now();
-        let mut shares = Shares::new(start);
+        let mut shares = ReadShares::new(start);
         let greedy: u64 = (0..100).map(|_| shares.take(1, start)).sum();
         assert_eq!(greedy, SHARED_BYTES_MAX / 2);
         assert_eq!(shares.take(2, start), ALERT_BYTES_MAX, "another user's alert is read");
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn many_users_are_bounded_and_leave_a_share() {
         let start = Instant::now();
-        let mut shares = Shares::new(start);
+        let mut shares = ReadShares::new(start);
         for user in 0..10_000 {
             shares.take(user, start);
         }

@@ -11,7 +11,7 @@ use super::work::complete;
 use super::*;
 use crate::digest::Hash;
 use crate::program::{Descriptor, FileKey, Missing, Program, is_fresh};
-use crate::testing::{Host, alert};
+use crate::testing::{TestHost, alert};
 
 /// A program that ran from this file long ago; only its path is known.
 fn ended(path: &Path) -> Program {
@@ -172,7 +172,7 @@ query = '''process where event.action == "exec"'''
 "#;
 
 /// Alerts about this many programs, each of which ran from this file.
-fn raised(schema: &mut Schema, programs: usize, file: &Path) -> Vec<Item> {
+fn raised(schema: &mut Schema, programs: usize, file: &Path) -> Vec<PendingAlert> {
     let loaded = Loaded::read([("rule.toml", RULE.as_bytes())], schema);
     let mut engine = Engine::new(Arc::new(schema.clone()), &loaded.rules, Options::default());
     let mut output = Output::default();
@@ -186,14 +186,14 @@ fn raised(schema: &mut Schema, programs: usize, file: &Path) -> Vec<Item> {
     }
     let items = output.alerts.into_iter().map(|alert| {
         let context = Context { programs: vec![Ok(running(file))], ..Context::default() };
-        Item::Raised(Box::new(Raised { alert, context, lost_records: None }))
+        PendingAlert::Raised(Box::new(Raised { alert, context, lost_records: None }))
     });
     items.collect()
 }
 
 #[test]
 fn alerts_are_written_once_in_order_with_evidence_or_a_reason() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     let mut schema = Schema::new();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -207,7 +207,7 @@ fn alerts_are_written_once_in_order_with_evidence_or_a_reason() {
     let raised: Vec<_> = deliveries.iter().map(|delivery| id_of_item(&delivery.alerts[0])).collect();
     let last = alert(1);
     let expected: Vec<_> = raised.into_iter().chain([last.id.clone()]).collect();
-    deliveries.push(Delivery::new(vec![Item::Document(last)], Checkpoint::default()));
+    deliveries.push(Delivery::new(vec![PendingAlert::Document(last)], Checkpoint::default()));
     let stage = Stage::start(Arc::new(schema), ledger.sender().clone()).unwrap();
     for delivery in deliveries {
         let mut waiting = Some(delivery);
@@ -224,9 +224,9 @@ fn alerts_are_written_once_in_order_with_evidence_or_a_reason() {
     assert!(expected.len() > ALERTS_WAITING_MAX);
 }
 
-fn id_of_item(item: &Item) -> String {
+fn id_of_item(item: &PendingAlert) -> String {
     match item {
-        Item::Document(document) => document.id.clone(),
-        Item::Raised(raised) => raised.alert.id.clone(),
+        PendingAlert::Document(document) => document.id.clone(),
+        PendingAlert::Raised(raised) => raised.alert.id.clone(),
     }
 }

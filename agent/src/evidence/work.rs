@@ -11,11 +11,11 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
 use lapwing_engine::{Schema, field};
 
 use super::cache::Cache;
-use super::reader::{Job, Place, Reader, Report};
-use super::share::Shares;
+use super::reader::{HashReader, Job, Place, ReaderMessage};
+use super::share::ReadShares;
 use super::{
-    ALERTS_WAITING_MAX, COMMIT_BYTES_MAX, Counts, DELIVERIES_MAX, Delivery, Item, LEDGER_WAIT, MARGIN,
-    READERS_MAX, Raised, WAIT_MAX, WAITING_BYTES_MAX,
+    ALERTS_WAITING_MAX, COMMIT_BYTES_MAX, Counts, DELIVERIES_MAX, Delivery, LEDGER_WAIT, MARGIN,
+    PendingAlert, READERS_MAX, Raised, WAIT_MAX, WAITING_BYTES_MAX,
 };
 use crate::alert;
 use crate::alert::{AlertDocument, Context};
@@ -34,10 +34,10 @@ pub(super) struct Work {
     waiting: VecDeque<Waiting>,
     first: u64,
     jobs: VecDeque<Job>,
-    readers: Vec<Reader>,
-    reports: (Sender<Report>, Receiver<Report>),
+    readers: Vec<HashReader>,
+    reports: (Sender<ReaderMessage>, Receiver<ReaderMessage>),
     cache: Cache,
-    shares: Shares,
+    shares: ReadShares,
     counts: Arc<Counts>,
 }
 
@@ -53,7 +53,7 @@ struct Waiting {
 /// The events that wake the stage.
 enum Input {
     Delivery(Delivery, Taken),
-    Report(Report),
+    ReaderMessage(ReaderMessage),
     Deadline,
     End,
 }
@@ -75,7 +75,7 @@ impl Work {
             readers: Vec::new(),
             reports: bounded(2 * DELIVERIES_MAX),
             cache: Cache::default(),
-            shares: Shares::new(Instant::now()),
+            shares: ReadShares::new(Instant::now()),
             counts,
         }
     }
@@ -86,7 +86,7 @@ impl Work {
         while !is_over || !self.waiting.is_empty() {
             match self.wait(is_over) {
                 Input::Delivery(delivery, taken) => self.accept(delivery, taken),
-                Input::Report(report) => self.take(report),
+                Input::ReaderMessage(report) => self.take(report),
                 Input::Deadline => {}
                 Input::End => is_over = true,
             }
@@ -109,7 +109,7 @@ impl Work {
             None => never(),
         };
         select_biased! {
-            recv(self.reports.1) -> report => report.map_or(Input::Deadline, Input::Report),
+            recv(self.reports.1) -> report => report.map_or(Input::Deadline, Input::ReaderMessage),
             recv(inbox) -> delivery => delivery.map_or(Input::End, |(delivery, taken)| Input::Delivery(delivery, taken)),
             recv(timer) -> _ => Input::Deadline,
         }
@@ -120,8 +120,8 @@ impl Work {
         let until = delivery.raised + WAIT_MAX - MARGIN;
         let items = delivery.alerts.iter_mut().enumerate();
         let outcomes = items.map(|(alert, item)| match item {
-            Item::Document(_) => Vec::new(),
-            Item::Raised(raised) => {
+            PendingAlert::Document(_) => Vec::new(),
+            PendingAlert::Raised(raised) => {
                 let programs = std::mem::take(&mut raised.context.programs);
                 let place = Place { delivery: number, alert, program: 0 };
                 self.look_up(place, programs, raised.context.user, until)
@@ -161,9 +161,9 @@ impl Work {
         outcomes
     }
 
-    fn take(&mut self, report: Report) {
+    fn take(&mut self, report: ReaderMessage) {
         match report {
-            Report::Program { place, file, outcome, is_lasting } => {
+            ReaderMessage::Program { place, file, outcome, is_lasting } => {
                 if let (Ok(hash), true) = (outcome, is_lasting) {
                     self.cache.put(file, hash);
                     self.counts.cached.store(self.cache.len() as u64, Relaxed);
@@ -171,7 +171,7 @@ impl Work {
                 self.counts.hashed.fetch_add(outcome.is_ok().into(), Relaxed);
                 self.set(place, outcome);
             }
-            Report::Done { reader, bytes_left } => {
+            ReaderMessage::Done { reader, bytes_left } => {
                 if let Some(user) = self.readers.get_mut(reader).and_then(|reader| reader.user.take()) {
                     self.shares.put_back(user, bytes_left);
                 }
@@ -222,7 +222,7 @@ impl Work {
         if idle.is_some() || self.readers.len() == READERS_MAX {
             return idle;
         }
-        match Reader::start(self.readers.len(), self.reports.0.clone()) {
+        match HashReader::start(self.readers.len(), self.reports.0.clone()) {
             Ok(reader) => self.readers.push(reader),
             Err(error) => {
                 tracing::warn!("{error:#}");
@@ -267,8 +267,8 @@ impl Work {
         let (mut alerts, mut bytes, mut outcome) = (Vec::new(), 0, Ok(()));
         for (item, outcomes) in delivery.alerts.into_iter().zip(outcomes) {
             let document = match item {
-                Item::Document(document) => document,
-                Item::Raised(raised) => self.document(*raised, outcomes),
+                PendingAlert::Document(document) => document,
+                PendingAlert::Raised(raised) => self.document(*raised, outcomes),
             };
             bytes += document.json.len();
             alerts.push(document);

@@ -49,14 +49,14 @@ impl Content {
 
 /// A file with another stamp may have other content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct ContentStamp {
     device: u64,
     inode: u64,
     length: u64,
     changed: i64,
 }
 
-impl Stamp {
+impl ContentStamp {
     pub(super) fn of(file: &Metadata) -> Self {
         Self { device: file.dev(), inode: file.ino(), length: file.len(), changed: changed(file) }
     }
@@ -72,7 +72,7 @@ fn hash(file: &File) -> io::Result<Content> {
         thread::sleep(Duration::from_nanos(count * 1_000_000_000 / SECOND_BYTES_MAX));
         if read > FILE_BYTES_MAX { Err(io::Error::from(ErrorKind::FileTooLarge)) } else { Ok(()) }
     })?;
-    let is_same = Stamp::of(&file.metadata()?) == Stamp::of(&before);
+    let is_same = ContentStamp::of(&file.metadata()?) == ContentStamp::of(&before);
     Ok(if is_same { Content::Hash(hash) } else { Content::Unknown })
 }
 

@@ -55,7 +55,7 @@ impl Role {
 
 /// The kind of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ChangeKind {
     /// The file differs from what the agent loaded, until it is restored.
     Changed,
     /// A change that is over.
@@ -70,7 +70,7 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct FileChange {
     pub(crate) path: PathBuf,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: ChangeKind,
     /// The event, as a sentence without a full stop.
     pub(crate) reason: String,
     /// Whether the agent writes the file itself, so that an administrator has no reason to change it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Role;
-use super::content::Stamp;
+use super::content::ContentStamp;
 use super::tree::Root;
 use crate::{indicators, rules};
 
@@ -15,7 +15,7 @@ use crate::{indicators, rules};
 pub(crate) struct Plan {
     pub(super) roots: Vec<Arc<Root>>,
     /// The files as they are before they are loaded, in the order in which they are read.
-    pub(super) files: Vec<(Arc<Root>, PathBuf, Option<Stamp>)>,
+    pub(super) files: Vec<(Arc<Root>, PathBuf, Option<ContentStamp>)>,
 }
 
 impl Plan {
@@ -53,8 +53,8 @@ impl Plan {
     }
 }
 
-pub(super) fn stamp(path: &Path) -> Option<Stamp> {
-    fs::metadata(path).ok().as_ref().map(Stamp::of)
+pub(super) fn stamp(path: &Path) -> Option<ContentStamp> {
+    fs::metadata(path).ok().as_ref().map(ContentStamp::of)
 }
 
 /// The running executable, and the path by which it was started if that is another one.

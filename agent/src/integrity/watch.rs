@@ -12,11 +12,11 @@ use crossbeam_channel::{Sender, TrySendError};
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::content::{Content, Stamp};
+use super::content::{Content, ContentStamp};
 use super::plan::{Plan, stamp};
 use super::tree::Root;
 use super::written::{Looks, Rows, Written, shown};
-use super::{CHANGES_MAX, FileChange, Outcome, Role, Status, holders, tree};
+use super::{CHANGES_MAX, ChangeKind, FileChange, Role, Status, holders, tree};
 use crate::folder::{self, Folder, Links};
 
 /// Interval of the full scan.
@@ -63,7 +63,7 @@ pub(super) struct Watch {
 /// A watched file.
 struct File {
     root: Arc<Root>,
-    stamp: Option<Stamp>,
+    stamp: Option<ContentStamp>,
     /// The content that the agent loaded, and the content that was reported last.
     loaded: Content,
     reported: Content,
@@ -212,7 +212,7 @@ impl Watch {
         let (mut changes, mut rows) = (Vec::new(), Rows::new());
         let mut say = |path: &Path, reason: String| {
             if is_known && changes.len() < CHANGES_MAX {
-                let (path, outcome) = (path.to_owned(), Outcome::Loaded);
+                let (path, outcome) = (path.to_owned(), ChangeKind::Loaded);
                 changes.push(FileChange {
                     path,
                     outcome,
@@ -249,7 +249,7 @@ impl Watch {
         (changes, rows)
     }
 
-    fn add(&mut self, root: Arc<Root>, path: PathBuf, stamp: Option<Stamp>, loaded: Content) {
+    fn add(&mut self, root: Arc<Root>, path: PathBuf, stamp: Option<ContentStamp>, loaded: Content) {
         let bytes = watched_bytes(&path);
         if self.bytes + bytes > WATCHED_BYTES_MAX {
             self.status.unwatched.fetch_add(1, Relaxed);
@@ -435,7 +435,7 @@ impl File {
         if found == before {
             return None;
         }
-        let outcome = if found == self.loaded { Outcome::Restored } else { Outcome::Changed };
+        let outcome = if found == self.loaded { ChangeKind::Restored } else { ChangeKind::Changed };
         let reason = self.reason(path, found, stir.notified);
         let (path, holders) = (path.to_owned(), stir.holders);
         Some(FileChange { path, outcome, reason, is_own: false, from, to: now, holders })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{FileChange, Outcome};
+use super::{ChangeKind, FileChange};
 use crate::trace::{How, KnownFile, Loss, Trace};
 
 /// Maximum time between a rename of the log and SIGHUP.
@@ -129,7 +129,7 @@ impl Looks {
             "the alert log {} {what}: it contained {length} bytes of alerts; it is reopened, and delivered alerts are upstream",
             shown(path)
         );
-        Some(change(path, Outcome::Done, reason, self.good[0], now))
+        Some(change(path, ChangeKind::Done, reason, self.good[0], now))
     }
 
     fn look_at_store(&mut self, now: Instant) -> Option<FileChange> {
@@ -139,7 +139,7 @@ impl Looks {
         else {
             self.good[1] = now;
             let (.., was_said) = self.fault.take()?;
-            return was_said.then(|| change(path, Outcome::Restored, String::new(), now, now));
+            return was_said.then(|| change(path, ChangeKind::Restored, String::new(), now, now));
         };
         let (_, since, was_said) =
             self.fault.filter(|(known, ..)| *known == how).unwrap_or((how, now, false));
@@ -157,11 +157,11 @@ impl Looks {
              service, which makes a new store and reads the alert log into it",
             shown(path)
         );
-        Some(change(path, Outcome::Changed, reason, self.good[1], now))
+        Some(change(path, ChangeKind::Changed, reason, self.good[1], now))
     }
 }
 
-fn change(path: &Path, outcome: Outcome, reason: String, from: Instant, to: Instant) -> FileChange {
+fn change(path: &Path, outcome: ChangeKind, reason: String, from: Instant, to: Instant) -> FileChange {
     FileChange { path: path.to_owned(), outcome, reason, is_own: true, from, to, holders: Vec::new() }
 }
 

@@ -14,7 +14,7 @@ use crate::budget::{Meter, Taken};
 #[derive(Clone)]
 pub(crate) struct LaneClient {
     pub(super) name: &'static str,
-    pub(super) inbox: Sender<Request>,
+    pub(super) inbox: Sender<LaneRequest>,
     pub(super) beats: Arc<AtomicU64>,
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct LaneClient {
 #[derive(Clone)]
 pub(crate) struct Subscriber {
     /// Where the events go. A subscriber that is too slow misses events.
-    pub(crate) events: mpsc::UnboundedSender<Waiting>,
+    pub(crate) events: mpsc::UnboundedSender<WaitingEvent>,
     /// The limits of what may wait: for this subscriber, and for all.
     pub(crate) meters: [Arc<Meter>; 2],
     /// How many events it missed.
@@ -32,12 +32,12 @@ pub(crate) struct Subscriber {
 }
 
 /// An event that waits for a subscriber, and is charged until it is dropped.
-pub(crate) struct Waiting {
+pub(crate) struct WaitingEvent {
     event: Arc<Event>,
     _taken: [Taken; 2],
 }
 
-impl Waiting {
+impl WaitingEvent {
     /// `None` if a meter is exhausted.
     fn new(event: Arc<Event>, meters: &[Arc<Meter>; 2]) -> Option<Self> {
         let bytes = size_of::<Self>() + event.part_bytes();
@@ -55,7 +55,7 @@ impl Waiting {
 impl Subscriber {
     /// Sends an event. The subscriber misses it if too much is waiting.
     pub(super) fn show(&self, event: &Arc<Event>) {
-        let is_shown = Waiting::new(event.clone(), &self.meters)
+        let is_shown = WaitingEvent::new(event.clone(), &self.meters)
             .is_some_and(|waiting| self.events.send(waiting).is_ok());
         if !is_shown {
             self.missed.fetch_add(1, Relaxed);
@@ -63,7 +63,7 @@ impl Subscriber {
     }
 }
 
-pub(super) enum Request {
+pub(super) enum LaneRequest {
     Status(oneshot::Sender<Json>),
     Subscribe(Subscriber),
 }
@@ -73,14 +73,14 @@ impl LaneClient {
     pub(crate) fn status(&self) -> oneshot::Receiver<Json> {
         let (reply, answer) = oneshot::channel();
         // A lane that has ended drops the reply.
-        let _ = self.inbox.send(Request::Status(reply));
+        let _ = self.inbox.send(LaneRequest::Status(reply));
         answer
     }
 
     /// Sends the lane's events to a subscriber from now on.
     pub(crate) fn subscribe(&self, subscriber: Subscriber) {
         // A lane that has ended has no more events.
-        let _ = self.inbox.send(Request::Subscribe(subscriber));
+        let _ = self.inbox.send(LaneRequest::Subscribe(subscriber));
     }
 
     /// The lane's name.

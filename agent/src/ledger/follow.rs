@@ -20,7 +20,7 @@ const RESEND_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum FollowRead {
     /// There is more to read.
     Some,
     /// The store has everything that the log has.
@@ -31,41 +31,41 @@ pub(super) enum Taken {
 
 /// At start, reads what the log has and the store does not. Alerts without room stay in the log; the store has their
 /// ids.
-pub(super) fn recover(log: &Path, store: &mut Store) -> Result<Taken> {
+pub(super) fn recover(log: &Path, store: &mut Store) -> Result<FollowRead> {
     let position = store.position(LogCursor::Taken)?;
     let was_empty = position == Some(Position::default());
     let (_, found) = Forward::new(log.to_owned(), position)?;
     let since = if found || was_empty { Timestamp::MIN } else { clock::now() - RESEND_AGE_MAX };
     loop {
         match take_over(log, store, since)? {
-            Taken::Some => {}
-            Taken::All => return Ok(Taken::All),
-            Taken::Full => {
+            FollowRead::Some => {}
+            FollowRead::All => return Ok(FollowRead::All),
+            FollowRead::Full => {
                 know_the_rest(log, store)?;
-                return Ok(Taken::Full);
+                return Ok(FollowRead::Full);
             }
         }
     }
 }
 
 /// Reads the log from the store's position. The spool gets alerts that are not older than `since`.
-pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Result<Taken> {
+pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Result<FollowRead> {
     let (mut reader, _) = Forward::new(log.to_owned(), store.position(LogCursor::Taken)?)?;
     let mut changes = store.change()?;
     let mut position = reader.position().clone();
     let (mut line, mut bytes) = (Vec::new(), 0);
     let taken = loop {
         if bytes >= FOLLOW_BYTES_MAX {
-            break Taken::Some;
+            break FollowRead::Some;
         }
         if !reader.next_line(&mut line)? {
-            break Taken::All;
+            break FollowRead::All;
         }
         bytes += line.len();
         match read(&line) {
             Some(alert) if alert.time < since => changes.recall(&alert)?,
             Some(alert) if changes.alert(&alert, DocumentLocation::Spool)? == DocumentLocation::Log => {
-                break Taken::Full;
+                break FollowRead::Full;
             }
             _ => {}
         }
@@ -78,7 +78,7 @@ pub(super) fn take_over(log: &Path, store: &mut Store, since: Timestamp) -> Resu
         );
     }
     changes.position(LogCursor::Taken, &position)?;
-    if taken == Taken::All {
+    if taken == FollowRead::All {
         changes.position(LogCursor::Known, &position)?;
         let missed = changes.miss()?;
         if missed > 0 {

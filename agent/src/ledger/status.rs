@@ -16,7 +16,7 @@ use crate::budget::Meter;
 use crate::store::Store;
 
 /// Counters and alarms of the ledger.
-pub(crate) struct Status {
+pub(crate) struct LedgerStatus {
     /// Alerts written to the log in this run.
     pub(super) written: AtomicU64,
     /// Repeated alerts of this run, which were deduplicated.
@@ -56,7 +56,7 @@ pub(crate) struct Status {
     stopped: OnceLock<Instant>,
 }
 
-/// A [`Status`] at one moment.
+/// A [`LedgerStatus`] at one moment.
 #[derive(Debug, Serialize)]
 pub(crate) struct LedgerReport {
     /// Alerts written to the log in this run.
@@ -97,7 +97,7 @@ pub(crate) struct LedgerReport {
     pub(crate) alarms: Vec<String>,
 }
 
-impl Status {
+impl LedgerStatus {
     pub(super) fn new(log: &Path) -> Self {
         Self {
             written: AtomicU64::new(0),

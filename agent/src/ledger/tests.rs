@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::*;
 use crate::clock;
 use crate::testing::{
-    Host, Ledger, alert, alert_of, commit, hand_over, id, is_root, mount_small, reverse_shell, wait_until,
+    Ledger, TestHost, alert, alert_of, commit, hand_over, id, is_root, mount_small, reverse_shell, wait_until,
 };
 
 fn ids(numbers: std::ops::Range<u64>) -> Vec<String> {
@@ -36,7 +36,7 @@ fn rows(ledger: &Ledger) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_commit_is_atomic() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     let (done, wait) = mpsc::channel();
     let log = host.alerts.path.clone();
@@ -70,9 +70,9 @@ fn commits_wait_within_a_limit_in_bytes() {
     for (kind, bytes) in
         [0, 1 << 10, 256 << 10, 4 << 20].into_iter().flat_map(|bytes| kinds.map(|kind| (kind, bytes)))
     {
-        let host = Host::new();
+        let host = TestHost::new();
         let (commits, waiting) = unbounded();
-        let sender = LedgerSender { commits, status: Arc::new(Status::new(&host.alerts.path)) };
+        let sender = LedgerSender { commits, status: Arc::new(LedgerStatus::new(&host.alerts.path)) };
         let mut taken = 0;
         while sender.offer(kind(bytes), Duration::ZERO).unwrap().is_none() {
             taken += 1;
@@ -87,7 +87,7 @@ fn commits_wait_within_a_limit_in_bytes() {
 
 #[test]
 fn a_repeated_alert_is_deduplicated() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     ledger.commit(commit([alert(1), alert(1), alert(2)]));
     ledger.commit(commit([alert(2), alert(3)]));
@@ -101,7 +101,7 @@ fn a_repeated_alert_is_deduplicated() {
 
 #[test]
 fn state_of_any_size_is_read_completely() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     let changes: Vec<_> = (0..ROWS_READ_MAX * 2 + 1).map(|row| change(&format!("{row:06}"), "x")).collect();
     let count = changes.len();
@@ -113,7 +113,7 @@ fn state_of_any_size_is_read_completely() {
 
 #[test]
 fn ten_thousand_alerts_of_two_lanes_stay_in_order() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     let lanes = [0, 100_000].map(|first| {
         let sender = ledger.sender().clone();
@@ -139,7 +139,7 @@ fn ten_thousand_alerts_of_two_lanes_stay_in_order() {
 /// its sink has delivered 0 to 4. Whatever it is, 5 to 9 and what came later are then to be delivered in order.
 #[test]
 fn nothing_is_lost_whatever_was_done_while_the_agent_was_down() {
-    type Tamper = fn(&Host);
+    type Tamper = fn(&TestHost);
     let cases: [(&str, Tamper, std::ops::Range<u64>); 6] = [
         ("nothing", |_| {}, 5..10),
         ("crash between log and store", |host| append(host, 10..13), 5..13),
@@ -183,7 +183,7 @@ fn nothing_is_lost_whatever_was_done_while_the_agent_was_down() {
         ),
     ];
     for (name, tamper, expected) in cases {
-        let host = Host::new();
+        let host = TestHost::new();
         let ledger = host.start().unwrap();
         raise(&ledger, 0..10);
         ledger.client().acknowledge("siem", 5);
@@ -198,7 +198,7 @@ fn nothing_is_lost_whatever_was_done_while_the_agent_was_down() {
     }
 }
 
-fn append(host: &Host, numbers: std::ops::Range<u64>) {
+fn append(host: &TestHost, numbers: std::ops::Range<u64>) {
     let mut log = fs::OpenOptions::new().create(true).append(true).open(&host.alerts.path).unwrap();
     for number in numbers {
         std::io::Write::write_all(&mut log, &[&alert(number).json[..], b"\n"].concat()).unwrap();
@@ -207,7 +207,7 @@ fn append(host: &Host, numbers: std::ops::Range<u64>) {
 
 #[test]
 fn a_store_that_is_older_than_the_log_catches_up() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     raise(&ledger, 0..5);
     ledger.stop().unwrap();
@@ -224,7 +224,7 @@ fn a_store_that_is_older_than_the_log_catches_up() {
 
 #[test]
 fn after_the_loss_of_the_store_the_last_days_alerts_are_resent() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     let mut document = reverse_shell();
     document["@timestamp"] = (clock::now() - std::time::Duration::from_hours(25)).to_string().into();
@@ -242,7 +242,7 @@ fn after_the_loss_of_the_store_the_last_days_alerts_are_resent() {
 fn a_full_spool_continues_from_the_log() {
     let bytes = alert(0).json.len() as u64;
     for (name, restart) in [("running", false), ("restarted", true)] {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         host.spool.size_max = ByteSize::b(bytes * 10 + 100);
         // Every few alerts, so that what is read back is in compressed files.
         host.alerts.rotate_size = ByteSize::b(bytes * 7);
@@ -278,7 +278,7 @@ fn a_full_spool_continues_from_the_log() {
 #[test]
 fn alerts_rotated_before_delivery_are_counted() {
     let bytes = alert(0).json.len() as u64;
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     host.spool.size_max = ByteSize::b(bytes * 4 + 100);
     let ledger = host.start().unwrap();
     raise(&ledger, 0..10);
@@ -291,7 +291,7 @@ fn alerts_rotated_before_delivery_are_counted() {
 
 #[test]
 fn the_log_is_reopened_on_request() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     raise(&ledger, 0..2);
     fs::rename(&host.alerts.path, host.alerts.path.with_extension("ndjson.1")).unwrap();
@@ -304,7 +304,7 @@ fn the_log_is_reopened_on_request() {
 
 #[test]
 fn clients_are_notified_of_the_end() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     let (client, mut spooled) = (ledger.client().clone(), ledger.client().spooled());
     let sender = ledger.sender().clone();
@@ -328,7 +328,7 @@ fn a_lane_waits_for_a_full_disk() {
     }
     for folder in ["log", "state"] {
         std::thread::spawn(move || {
-            let host = Host::new();
+            let host = TestHost::new();
             let small = host.path().join(folder);
             let _mount = mount_small(&small, "size=2m");
             let ledger = host.start().unwrap();
@@ -370,7 +370,7 @@ fn alerts_that_a_full_disk_rejects_at_the_end_are_reported() {
         return;
     }
     std::thread::spawn(|| {
-        let host = Host::new();
+        let host = TestHost::new();
         let small = host.path().join("log");
         let _mount = mount_small(&small, "size=1m");
         let ledger = host.start().unwrap();
@@ -394,7 +394,7 @@ fn alerts_that_a_full_disk_rejects_are_delivered_from_memory() {
     }
     for folder in ["log", "state", ""] {
         std::thread::spawn(move || {
-            let host = Host::new();
+            let host = TestHost::new();
             let small = host.path().join(folder);
             let _mount = mount_small(&small, "size=2m");
             let ledger = host.start().unwrap();
@@ -443,7 +443,7 @@ fn a_full_state_disk_does_not_block_the_log() {
         return;
     }
     std::thread::spawn(|| {
-        let host = Host::new();
+        let host = TestHost::new();
         let small = host.path().join("state");
         let _mount = mount_small(&small, "size=1m");
         let ledger = host.start().unwrap();
@@ -469,7 +469,7 @@ fn delivered_alerts_are_evicted_when_memory_is_full() {
         return;
     }
     std::thread::spawn(|| {
-        let host = Host::new();
+        let host = TestHost::new();
         let small = host.path().join("log");
         let _mount = mount_small(&small, "size=1m");
         let ledger = host.start().unwrap();
@@ -517,7 +517,7 @@ fn an_agent_starts_on_a_full_disk() {
     }
     for (folder, has_run) in [("state", false), ("state", true), ("log", true)] {
         std::thread::spawn(move || {
-            let host = Host::new();
+            let host = TestHost::new();
             let small = host.path().join(folder);
             let _mount = mount_small(&small, "size=1m");
             if has_run {
@@ -546,7 +546,7 @@ fn an_agent_starts_on_a_full_disk() {
 /// A store that is damaged while the agent runs is replaced too.
 #[test]
 fn a_store_that_is_damaged_at_run_time_is_replaced() {
-    let host = Host::new();
+    let host = TestHost::new();
     let ledger = host.start().unwrap();
     // More than SQLite has in memory.
     raise(&ledger, 0..200);
@@ -592,7 +592,7 @@ fn an_unwritable_folder_is_reported_with_a_hint() {
     }
     for (folder, expected) in [("log", "check `alerts.path`"), ("state", "check `state_dir`")] {
         std::thread::spawn(move || {
-            let host = Host::new();
+            let host = TestHost::new();
             let _mount = mount_small(&host.path().join(folder), "size=1m,ro");
             let error = format!("{:#}", host.start().err().unwrap());
             assert!(error.contains(expected) && error.contains("Read-only file system"), "{error}");

@@ -23,8 +23,8 @@ use tokio::sync::watch;
 
 use self::held::{Cursors, Held};
 use super::HELD_BYTES_MAX;
-use super::follow::{self, Taken};
-use super::{Checkpoint, Commit, ROWS_READ_MAX, Request, STOP_MAX, Settings, Status, Weighed};
+use super::follow::{self, FollowRead};
+use super::{Checkpoint, Commit, LedgerStatus, ROWS_READ_MAX, Request, STOP_MAX, Settings, Weighed};
 use crate::alert_log::AlertLog;
 use crate::store::{self, DocumentLocation, LogCursor, Spooled, Store};
 use crate::trace::Trace;
@@ -62,7 +62,7 @@ pub(super) struct Writer {
     clients_ended: bool,
     /// Notifies sinks of new alerts; dropped when no more will come.
     wake: Option<watch::Sender<i64>>,
-    status: Arc<Status>,
+    status: Arc<LedgerStatus>,
 }
 
 /// What the thread wakes up for.
@@ -81,7 +81,7 @@ impl Writer {
         commits: Receiver<Weighed>,
         requests: Receiver<Request>,
         wake: watch::Sender<i64>,
-        status: Arc<Status>,
+        status: Arc<LedgerStatus>,
     ) -> Result<Self> {
         let mut store = Store::open(settings.state_dir, settings.spool, settings.sinks)?;
         if let Some(why) = store.quarantined() {
@@ -112,7 +112,7 @@ impl Writer {
             wake: Some(wake),
             status,
         };
-        writer.after_change(taken == Taken::Full);
+        writer.after_change(taken == FollowRead::Full);
         Ok(writer)
     }
 
@@ -291,7 +291,7 @@ impl Writer {
         self.status.quarantined.raise(self.store.quarantined().unwrap_or_default());
         let taken = follow::recover(&self.log_path, &mut self.store)?;
         self.gap = false;
-        self.after_change(taken == Taken::Full);
+        self.after_change(taken == FollowRead::Full);
         Ok(())
     }
 
@@ -395,8 +395,8 @@ impl Writer {
     fn follow(&mut self) {
         match follow::take_over(&self.log_path, &mut self.store, Timestamp::MIN) {
             Ok(taken) => {
-                self.gap &= taken != Taken::All;
-                self.after_change(taken != Taken::All);
+                self.gap &= taken != FollowRead::All;
+                self.after_change(taken != FollowRead::All);
             }
             Err(error) => {
                 self.status.store.raise(format!("cannot read pending alerts from the alert log: {error:#}"));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 
-use super::{HEAD, Head, MAGIC, NOTE_BYTES_MAX, Note, RecordingError, VERSION};
+use super::{HEAD, MAGIC, NOTE_BYTES_MAX, Note, RecordingError, RecordingHeader, VERSION};
 use crate::inflate::Zstd;
 
 /// Largest frame that is read, with room for a long line.
@@ -32,7 +32,7 @@ pub(crate) struct RecordingNotes {
 /// A stream after its first bytes were read.
 pub(crate) enum Begun<R: Read> {
     /// A recording: its head, its lines, and its notes.
-    Recording(Box<Head>, Box<RecordingReader<R>>, Arc<Mutex<RecordingNotes>>),
+    Recording(Box<RecordingHeader>, Box<RecordingReader<R>>, Arc<Mutex<RecordingNotes>>),
     /// Another stream, from its beginning.
     Other(io::Chain<Cursor<Vec<u8>>, R>),
 }
@@ -51,12 +51,12 @@ pub(crate) fn begin<R: Read>(mut reader: R) -> Result<Begun<R>, RecordingError> 
     let mut content = HEAD.to_vec();
     (&mut reader).take(u64::from(length).saturating_sub(HEAD.len() as u64)).read_to_end(&mut content)?;
     // The head of another version may have other members.
-    let format = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
+    let format = serde_json::from_slice(&content).map_err(RecordingError::RecordingHeader)?;
     let Format { lapwing_recording: format } = format;
     if format > VERSION {
         return Err(RecordingError::Version(format));
     }
-    let head = serde_json::from_slice(&content).map_err(RecordingError::Head)?;
+    let head = serde_json::from_slice(&content).map_err(RecordingError::RecordingHeader)?;
     let notes_read = Arc::<Mutex<RecordingNotes>>::default();
     let notes = notes_read.clone();
     let zstd = Zstd::with_notes(

@@ -8,7 +8,7 @@ use serde::Serialize;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
-use super::{Head, MAGIC, Note, Written};
+use super::{MAGIC, Note, RecordingHeader, WrittenCounts};
 
 /// How many bytes of lines are buffered for one frame. A longer line is its own frame.
 pub(super) const FRAME_BYTES: usize = 1 << 20;
@@ -24,7 +24,7 @@ pub(crate) struct Recorder<W> {
     lines: Vec<u8>,
     /// When the first line arrived.
     since: Instant,
-    written: Written,
+    written: WrittenCounts,
 }
 
 impl<W: Write> Recorder<W> {
@@ -32,11 +32,11 @@ impl<W: Write> Recorder<W> {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub(crate) fn new(out: W, head: &Head) -> io::Result<Self> {
+    pub(crate) fn new(out: W, head: &RecordingHeader) -> io::Result<Self> {
         let mut compressor = Compressor::new(LEVEL)?;
         compressor.set_parameter(CParameter::ChecksumFlag(true))?;
         let (lines, since) = (Vec::with_capacity(FRAME_BYTES), Instant::now());
-        let mut recorder = Self { out, compressor, lines, since, written: Written::default() };
+        let mut recorder = Self { out, compressor, lines, since, written: WrittenCounts::default() };
         recorder.note(head)?;
         Ok(recorder)
     }
@@ -73,7 +73,7 @@ impl<W: Write> Recorder<W> {
     }
 
     /// The counts so far.
-    pub(crate) fn written(&self) -> Written {
+    pub(crate) fn written(&self) -> WrittenCounts {
         self.written
     }
 
@@ -81,7 +81,7 @@ impl<W: Write> Recorder<W> {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub(crate) fn end(mut self) -> io::Result<(W, Written)> {
+    pub(crate) fn end(mut self) -> io::Result<(W, WrittenCounts)> {
         self.flush()?;
         self.note(&Note::End { events: self.written.events })?;
         self.out.flush()?;

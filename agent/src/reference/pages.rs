@@ -24,7 +24,7 @@ const SECTIONS: [(&str, &str, &str); 15] = [
     ("`[spool]`", "agent/src/store/mod.rs", "Config"),
     ("`[[sink]]` with `type = \"elasticsearch\"`", "agent/src/sink/elasticsearch.rs", "Config"),
     ("`[[sink]]` with `type = \"webhook\"`", "agent/src/sink/webhook.rs", "Config"),
-    ("`[sink.batch]`", "agent/src/sink/mod.rs", "Batch"),
+    ("`[sink.batch]`", "agent/src/sink/mod.rs", "BatchConfig"),
     ("`[sink.dead_letters]`", "agent/src/sink/dead_letter.rs", "Config"),
     ("`[sink.http]`", "agent/src/sink/http.rs", "Config"),
     ("`[control]`", "agent/src/control/mod.rs", "Config"),

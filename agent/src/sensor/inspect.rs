@@ -40,7 +40,7 @@ static READERS: Mutex<Readers> = Mutex::new(Readers { idle: None, hung: Vec::new
 
 /// The program of a process, as procfs shows it.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct SeenProgram {
     /// The path and the identity of the file that runs now.
     pub(super) executable: SmolStr,
     pub(super) file_key: FileKey,
@@ -50,9 +50,9 @@ pub(super) struct Seen {
 
 /// Reads this folder of a process of this user. If the arguments cannot be read in time, only the path is returned. A
 /// kernel thread runs no program.
-pub(super) fn process(user: u32, folder: &Path) -> Option<Seen> {
+pub(super) fn process(user: u32, folder: &Path) -> Option<SeenProgram> {
     let seen = READERS.lock().unwrap_or_else(PoisonError::into_inner).read(user, folder);
-    seen.or_else(|| Some(Seen { executable: target(&folder.join("exe"))?, ..Seen::default() }))
+    seen.or_else(|| Some(SeenProgram { executable: target(&folder.join("exe"))?, ..SeenProgram::default() }))
 }
 
 /// The target of a link, as the kernel reports it.
@@ -60,13 +60,13 @@ pub(super) fn target(link: &Path) -> Option<SmolStr> {
     Some(String::from_utf8_lossy(fs::read_link(link).ok()?.as_os_str().as_bytes()).into())
 }
 
-fn see(folder: &Path) -> Option<Seen> {
+fn see(folder: &Path) -> Option<SeenProgram> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let file = File::from(open(&folder.join("exe"), flags, Mode::empty()).ok()?);
     let executable = target(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;
     let file_key = file.metadata().as_ref().map(FileKey::of).unwrap_or_default();
     let args = bounded::start(File::open(folder.join("cmdline")).ok()?, ARGS_BYTES_MAX).ok();
-    Some(Seen { executable, file_key, args })
+    Some(SeenProgram { executable, file_key, args })
 }
 
 /// The threads that read, with their users.
@@ -79,11 +79,11 @@ struct Readers {
 
 struct Reader {
     folders: Sender<PathBuf>,
-    seen: Receiver<Option<Seen>>,
+    seen: Receiver<Option<SeenProgram>>,
 }
 
 impl Readers {
-    fn read(&mut self, user: u32, folder: &Path) -> Option<Seen> {
+    fn read(&mut self, user: u32, folder: &Path) -> Option<SeenProgram> {
         let start = Instant::now();
         self.hung.retain(|(_, reader)| reader.seen.try_recv() == Err(TryRecvError::Empty));
         self.waited.retain(|(_, _, since)| start.duration_since(*since) < FORGET);

@@ -10,7 +10,7 @@ use super::hook::{HookReport, HookState, PTRACE};
 use super::tamper::{Report, Subject};
 use super::{own, touched, who};
 use crate::alert::{Tampered, Weight};
-use crate::integrity::{FileChange, Integrity, Outcome};
+use crate::integrity::{ChangeKind, FileChange, Integrity};
 
 /// How long a wait for records must take to be reported: it is meant to take hundredths of a second.
 const STALL_NANOS: u64 = 10_000_000_000;
@@ -134,12 +134,12 @@ impl Sensor {
         for change in self.integrity.iter().flat_map(Integrity::changes) {
             let subject = Subject::File(change.path.display().to_string());
             match change.outcome {
-                Outcome::Restored => self.tamper.resolve(&subject),
-                Outcome::Loaded => {
+                ChangeKind::Restored => self.tamper.resolve(&subject),
+                ChangeKind::Loaded => {
                     self.tamper.note(Report::new(change.reason, self.looked, now, Weight::Meant));
                 }
-                Outcome::Changed => self.tamper.changed(subject, self.change(change, now)),
-                Outcome::Done => self.tamper.done(subject, self.change(change, now)),
+                ChangeKind::Changed => self.tamper.changed(subject, self.change(change, now)),
+                ChangeKind::Done => self.tamper.done(subject, self.change(change, now)),
             }
         }
     }

@@ -7,7 +7,7 @@ use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
 use lapwing_common::{Counts, Kind, SLOTS};
 
-use super::shares::Shares;
+use super::shares::RingShares;
 
 /// How often the counters are read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ unsafe impl Pod for PodCounts {}
 /// The account.
 pub(super) struct Losses {
     counts: PerCpuArray<MapData, PodCounts>,
-    shares: Shares,
+    shares: RingShares,
     looked: Instant,
     looked_at: u64,
     /// What was lost until then, by [`Kind::slot`].
@@ -74,7 +74,7 @@ pub(crate) struct KindCounts {
 }
 
 impl Losses {
-    pub(super) fn new(counts: PerCpuArray<MapData, PodCounts>, shares: Shares) -> Self {
+    pub(super) fn new(counts: PerCpuArray<MapData, PodCounts>, shares: RingShares) -> Self {
         Self {
             counts,
             shares,

@@ -19,14 +19,14 @@ const _: () = assert!(size_of::<PodShare>() == 4 * 8);
 unsafe impl Pod for PodShare {}
 
 /// The account of users.
-pub(super) struct Shares {
+pub(super) struct RingShares {
     users: HashMap<MapData, u64, PodShare>,
     /// What each user had lost at the last look, by the map's keys. The map has at most
     /// [`SHARES_MAX`](lapwing_common::SHARES_MAX) of them.
     known: std::collections::HashMap<u64, u64>,
 }
 
-impl Shares {
+impl RingShares {
     pub(super) fn new(users: HashMap<MapData, u64, PodShare>) -> Self {
         Self { users, known: std::collections::HashMap::new() }
     }

@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 
 use super::actor;
 use super::image::{self, Image};
-use super::inspect::{self, ARGS_BYTES_MAX, Seen};
+use super::inspect::{self, ARGS_BYTES_MAX, SeenProgram};
 use super::key::{Key, Origin, TICK_NANOS};
 use super::record::Record;
 use super::thread;
@@ -150,7 +150,7 @@ fn image(process: &Process, stat: &Stat, user: u32) -> Image {
     let folder = u32::try_from(process.pid).ok().and_then(thread::folder);
     // A kernel thread has no executable.
     let seen = folder.and_then(|folder| Some((inspect::process(user, &folder)?, folder)));
-    let Some((Seen { executable, file_key, args }, folder)) = seen else {
+    let Some((SeenProgram { executable, file_key, args }, folder)) = seen else {
         return Image::unknown(SmolStr::new(&stat.comm));
     };
     let directory = inspect::target(&folder.join("cwd")).unwrap_or_default();

@@ -23,7 +23,7 @@ use super::hierarchy;
 use super::hook::{self, HookReport, Unattached};
 use super::layout::Layout;
 use super::loss::PodCounts;
-use super::shares::{PodShare, Shares};
+use super::shares::{PodShare, RingShares};
 use super::{bpf, btf};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::error_chain::error_chain;
@@ -100,7 +100,7 @@ pub(super) struct Loaded {
     /// That of processes and that of connections.
     pub(super) rings: [RingBuf<MapData>; 2],
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
-    pub(super) shares: Shares,
+    pub(super) shares: RingShares,
     pub(super) filter: Array<MapData, PodFilter>,
     pub(super) objects: Objects,
     /// Control groups that are known.
@@ -159,7 +159,7 @@ pub(super) fn start(config: &Config) -> Result<Loaded, StartError> {
     let objects = Objects::new(map("OBJECTS")?, ids).map_err(|error| refused(&error))?;
     let groups = ebpf.take_map("CGROUPS").ok_or(StartError::Stub)?;
     let groups = HashMap::try_from(groups).map_err(|error| refused(&error))?;
-    let shares = Shares::new(users);
+    let shares = RingShares::new(users);
     Ok(Loaded { ebpf, btf, rings, counts, shares, filter, objects, groups, hooks, is_inner, maps, logger })
 }
 

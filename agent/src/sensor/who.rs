@@ -37,7 +37,7 @@ const SERVERS: [&str; 7] = [
 ];
 
 /// The most likely author, in words, and whether that is an administrator.
-pub(super) struct Found {
+pub(super) struct Author {
     pub(super) key: Option<Key>,
     pub(super) words: String,
     pub(super) is_meant: bool,
@@ -50,7 +50,7 @@ pub(super) fn changed(
     path: &Path,
     holders: &[u32],
     agent: Option<Key>,
-) -> Found {
+) -> Author {
     let ran = || ran.iter().copied();
     let is_root = |process: &&Process| process.credentials.euid == 0 && Some(process.key) != agent;
     let latest = |process: &&Process| process.start.max(process.image.since);
@@ -61,7 +61,7 @@ pub(super) fn changed(
         managers.max_by_key(latest)
     });
     let Some(process) = by else {
-        return Found { key: None, words: "by an unknown process".to_owned(), is_meant: false };
+        return Author { key: None, words: "by an unknown process".to_owned(), is_meant: false };
     };
     let kind = if is_of_package_manager(table, process) {
         Some("a package manager")
@@ -71,7 +71,7 @@ pub(super) fn changed(
     let program = crate::terminal::escape(&process.image.executable).into_owned();
     let of = kind.map(|kind| format!(", {kind}")).unwrap_or_default();
     let words = format!("most likely by process {} ({program}){of}", process.key.pid);
-    Found { key: Some(process.key), words, is_meant: kind.is_some() }
+    Author { key: Some(process.key), words, is_meant: kind.is_some() }
 }
 
 /// Whether the arguments name a file, or the folder that it is in.

@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 
 use super::http::{Credentials, Http, Response};
 use super::secret::Secret;
-use super::{Answer, BATCH_COUNT, Batch, Target, Trouble, Verdict, dead_letter, http};
+use super::{Answer, BATCH_COUNT, BatchConfig, Target, Trouble, Verdict, dead_letter, http};
 use crate::clock;
 use crate::store::Spooled;
 
@@ -44,7 +44,7 @@ pub(crate) struct Config {
     pub(crate) gzip: bool,
     /// How much goes into one request.
     #[serde(default)]
-    pub(crate) batch: Batch,
+    pub(crate) batch: BatchConfig,
     /// What becomes of alerts that upstream refuses.
     #[serde(default)]
     pub(crate) dead_letters: dead_letter::Config,

@@ -64,7 +64,7 @@ macro_rules! upstreams {
             }
 
             /// How much goes into one request, the longest delay between two attempts, and the dead letters.
-            fn delivery(&self) -> (&Batch, Option<Duration>, &dead_letter::Config) {
+            fn delivery(&self) -> (&BatchConfig, Option<Duration>, &dead_letter::Config) {
                 match self {
                     $(Self::$kind(config) => (&config.batch, config.retry_delay_max, &config.dead_letters),)+
                 }
@@ -115,7 +115,7 @@ upstreams! {
 /// A `[sink.batch]` section: how much goes into one request.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Batch {
+pub(crate) struct BatchConfig {
     /// How many alerts. Default: 200; 1 where a webhook has a template.
     pub(crate) count_max: Option<usize>,
     /// How many bytes of alerts; a larger alert is sent alone. Default: `1 MiB`.
@@ -132,7 +132,7 @@ pub(crate) struct Sink {
     dead_letters: dead_letter::DeadLetters,
     /// The folder of dead letters and waiting alerts.
     dead_letters_in: PathBuf,
-    status: Arc<status::Status>,
+    status: Arc<status::SinkStatus>,
 }
 
 /// The outcome of a request.
@@ -220,7 +220,7 @@ impl Sink {
             retry_delay_max: retry_delay_max.unwrap_or(Duration::from_secs(30)),
             dead_letters: dead_letter::DeadLetters::open(dead_letters, &name, letters),
             dead_letters_in: dead_letters.to_owned(),
-            status: Arc::new(status::Status::new(&name)),
+            status: Arc::new(status::SinkStatus::new(&name)),
             name,
         })
     }
@@ -247,7 +247,7 @@ impl Sink {
     }
 
     /// How the sink is doing, also while it runs.
-    pub(crate) fn status(&self) -> Arc<status::Status> {
+    pub(crate) fn status(&self) -> Arc<status::SinkStatus> {
         Arc::clone(&self.status)
     }
 }

@@ -10,7 +10,7 @@ use crate::alarm::Alarm;
 use crate::clock;
 
 /// Counters and alarms of a sink.
-pub(crate) struct Status {
+pub(crate) struct SinkStatus {
     name: String,
     pub(super) delivered: AtomicU64,
     pub(super) already_delivered: AtomicU64,
@@ -41,7 +41,7 @@ struct Arrivals {
     counted: Arc<AtomicI64>,
 }
 
-/// A [`Status`] at one moment.
+/// A [`SinkStatus`] at one moment.
 #[derive(Debug, Serialize)]
 pub(crate) struct SinkReport {
     /// The sink's name.
@@ -68,7 +68,7 @@ pub(crate) struct SinkReport {
     pub(crate) alarms: Vec<String>,
 }
 
-impl Status {
+impl SinkStatus {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),

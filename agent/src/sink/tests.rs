@@ -13,18 +13,18 @@ use std::thread::JoinHandle;
 use lapwing_stage::servers::Receiver;
 
 use super::*;
-use crate::testing::{Host, Ledger, alert, commit, id, private_network, wait_until};
+use crate::testing::{Ledger, TestHost, alert, commit, id, private_network, wait_until};
 
 /// An agent without sensor and rules: a ledger, and its sinks on their thread.
 pub(super) struct Agent {
     pub(super) ledger: Ledger,
-    statuses: BTreeMap<String, Arc<status::Status>>,
+    statuses: BTreeMap<String, Arc<status::SinkStatus>>,
     edges: JoinHandle<()>,
 }
 
 impl Agent {
     /// Starts with the sinks of this configuration.
-    pub(super) fn start(host: &mut Host, config: &str) -> Self {
+    pub(super) fn start(host: &mut TestHost, config: &str) -> Self {
         let sinks = sinks(&configs(config), &host.path().join("dead-letters")).unwrap();
         host.sinks = sinks.iter().map(|sink| sink.name.clone()).collect();
         let statuses = sinks.iter().map(|sink| (sink.name.clone(), sink.status())).collect();
@@ -104,7 +104,7 @@ fn alerts_from_an_upstream_outage_are_delivered_in_order() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let agent = Agent::start(&mut host, &hook("batch.count_max = 7"));
     agent.raise(0..20);
     agent.wait_for_alarm("hook", "http://127.0.0.1:8080 cannot be reached: Connection refused");
@@ -134,7 +134,7 @@ fn the_spool_is_delivered_when_the_agent_stops() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let receiver = Receiver::start(host.path()).unwrap();
     let agent = Agent::start(&mut host, &hook("batch.count_max = 1"));
     agent.raise(0..50);
@@ -148,7 +148,7 @@ fn a_sink_that_hangs_holds_up_no_other() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let receiver = Receiver::start(host.path()).unwrap();
     // It accepts connections and never answers.
     let _silent = std::net::TcpListener::bind("127.0.0.1:9999").unwrap();

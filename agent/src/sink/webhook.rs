@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::http::{Credentials, Http};
 use super::secret::Secret;
-use super::{Answer, BATCH_COUNT, Batch, Target, Verdict, dead_letter, http};
+use super::{Answer, BATCH_COUNT, BatchConfig, Target, Verdict, dead_letter, http};
 use crate::bounded::{self, SETTING_BYTES_MAX};
 use crate::clock;
 use crate::digest::hex;
@@ -56,7 +56,7 @@ pub(crate) struct Config {
     pub(crate) signing_key: Option<Secret>,
     /// How much goes into one request.
     #[serde(default)]
-    pub(crate) batch: Batch,
+    pub(crate) batch: BatchConfig,
     /// What becomes of alerts that upstream refuses.
     #[serde(default)]
     pub(crate) dead_letters: dead_letter::Config,

@@ -11,8 +11,8 @@ use anyhow::{Context, Error, Result, anyhow};
 use lapwing_engine::{Event, FieldId, Schema, field};
 use serde_json::Value as Json;
 
-use super::cloudtrail::{Found, Geo, Mapper, Record, Records};
-use crate::recording::{self, Begun, Head, RecordingNotes};
+use super::cloudtrail::{CloudTrailRecord, Geo, Mapper, ParsedRecord, Records};
+use crate::recording::{self, Begun, RecordingHeader, RecordingNotes};
 
 /// The documents of one stream, unchanged.
 pub(crate) struct Documents {
@@ -20,7 +20,7 @@ pub(crate) struct Documents {
     name: String,
     over: bool,
     /// The head and notes of `lapwing record`, if it wrote the stream.
-    recorded: Option<(Box<Head>, Arc<Mutex<RecordingNotes>>)>,
+    recorded: Option<(Box<RecordingHeader>, Arc<Mutex<RecordingNotes>>)>,
 }
 
 /// Converts streams of documents to events, one stream after the other.
@@ -74,7 +74,7 @@ impl Documents {
     }
 
     /// The head of the recording; `None` if `lapwing record` did not write the stream.
-    pub(crate) fn head(&self) -> Option<&Head> {
+    pub(crate) fn head(&self) -> Option<&RecordingHeader> {
         self.recorded.as_ref().map(|(head, _)| &**head)
     }
 
@@ -102,10 +102,10 @@ impl Documents {
                 return None;
             }
             return match self.records.next() {
-                Ok(Some(Found::Record(record))) => Some(Ok(Form::Record(record))),
-                Ok(Some(Found::Other(json))) => Some(Ok(Form::Document(json))),
-                Ok(Some(Found::Digest)) => continue,
-                Ok(Some(Found::Refused(reason))) => Some(Err(self.fault(reason))),
+                Ok(Some(ParsedRecord::Record(record))) => Some(Ok(Form::CloudTrailRecord(record))),
+                Ok(Some(ParsedRecord::Other(json))) => Some(Ok(Form::Document(json))),
+                Ok(Some(ParsedRecord::Digest)) => continue,
+                Ok(Some(ParsedRecord::Refused(reason))) => Some(Err(self.fault(reason))),
                 Ok(None) => None,
                 Err(error) => {
                     self.over = true;
@@ -118,7 +118,7 @@ impl Documents {
 
 /// What an event is built from.
 enum Form {
-    Record(Record),
+    CloudTrailRecord(CloudTrailRecord),
     Document(Json),
 }
 
@@ -129,7 +129,7 @@ impl Iterator for Documents {
     fn next(&mut self) -> Option<Self::Item> {
         let form = self.next_record()?;
         Some(form.map(|form| match form {
-            Form::Record(record) => Json::Object(record),
+            Form::CloudTrailRecord(record) => Json::Object(record),
             Form::Document(json) => json,
         }))
     }
@@ -159,11 +159,11 @@ impl Replay {
 
     fn event(&mut self, form: Form) -> Result<Recorded, String> {
         let document = match (form, &mut self.mapper) {
-            (Form::Record(record), Some(mapper)) => {
+            (Form::CloudTrailRecord(record), Some(mapper)) => {
                 let event = mapper.event(record, None, None)?;
                 return Ok(Recorded { event, document: None });
             }
-            (Form::Record(record), None) => Json::Object(record),
+            (Form::CloudTrailRecord(record), None) => Json::Object(record),
             (Form::Document(json), _) => json,
         };
         let event = Event::from_json_timed(&self.schema, &document, self.timestamp);

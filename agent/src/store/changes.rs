@@ -28,7 +28,7 @@ impl LogCursor {
 }
 
 /// Changes that are made together, or not at all.
-pub(crate) struct Changes<'a> {
+pub(crate) struct WriteBatch<'a> {
     pub(super) transaction: Transaction<'a>,
     pub(super) spool: &'a mut Extent,
     /// What `spool` becomes if the changes are made.
@@ -38,7 +38,7 @@ pub(crate) struct Changes<'a> {
     pub(super) rows_refused: Cell<u64>,
 }
 
-impl Changes<'_> {
+impl WriteBatch<'_> {
     /// Sets or deletes a row of the state.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use bytesize::ByteSize;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::changes::{Changes, LogCursor};
+use super::changes::{LogCursor, WriteBatch};
 use super::error::hint;
 use super::extent::{self, Extent};
 use super::lock::lock;
@@ -144,13 +144,13 @@ impl Store {
         self.rows_dropped
     }
 
-    /// Begins changes that are made together by [`Changes::commit`].
+    /// Begins changes that are made together by [`WriteBatch::commit`].
     ///
     /// # Errors
     /// The store cannot be written.
-    pub(crate) fn change(&mut self) -> rusqlite::Result<Changes<'_>> {
+    pub(crate) fn change(&mut self) -> rusqlite::Result<WriteBatch<'_>> {
         let transaction = self.connection.transaction()?;
-        Ok(Changes {
+        Ok(WriteBatch {
             transaction,
             after: self.spool.clone(),
             spool: &mut self.spool,

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::changes::Changes;
+use super::changes::WriteBatch;
 use super::extent::Extent;
 use crate::alert::AlertDocument;
 
@@ -86,14 +86,19 @@ pub(super) fn open(
         ..Extent::default()
     };
     let mut spool = Extent::default();
-    let mut changes =
-        Changes { transaction, spool: &mut spool, after, rows_dropped: &mut 0, rows_refused: Cell::new(0) };
+    let mut changes = WriteBatch {
+        transaction,
+        spool: &mut spool,
+        after,
+        rows_dropped: &mut 0,
+        rows_refused: Cell::new(0),
+    };
     changes.release()?;
     changes.commit()?;
     Ok(spool)
 }
 
-impl Changes<'_> {
+impl WriteBatch<'_> {
     /// Takes an alert that is in the log, its document too if `place` is the spool and there is room, and
     /// says where the document is. An alert whose document is here already, or was delivered, changes
     /// nothing.

@@ -61,7 +61,7 @@ pub(crate) fn id_of(json: &[u8]) -> String {
 }
 
 /// The files of an installed agent.
-pub(crate) struct Host {
+pub(crate) struct TestHost {
     root: PathBuf,
     pub(crate) alerts: alert_log::Config,
     pub(crate) spool: store::Config,
@@ -69,7 +69,7 @@ pub(crate) struct Host {
     _folder: Option<TempDir>,
 }
 
-impl Host {
+impl TestHost {
     /// A host in a temporary folder, whose agent has one sink, `siem`.
     pub(crate) fn new() -> Self {
         let folder = TempDir::with_prefix("lapwing-").unwrap();

@@ -77,19 +77,12 @@ pub(super) fn words_are_plain(project: &Project, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Type names that several modules of a crate use, each for its own. `Config` and `Args` are read with their module's name,
-/// and a syntax tree has the names of the typed query. The others are older than this rule; new ones are refused.
-#[rustfmt::skip]
+/// Type names that several modules of a crate use, each for its own.
 const SHARED_NAMES: [(&str, &[&str]); 2] = [
-    ("agent/engine/src", &[
-        "Expr", "Key", "Literal", "Query", "Sample", "Sequence", "Stage", "Token",
-        "Kind", "Node", "Program", "Search", "Severity", "Source", "Table", "Tree",
-    ]),
-    ("agent/src", &[
-        "Args", "Config",
-        "Action", "Batch", "Changes", "Delivery", "Extent", "Folder", "Found", "Head", "Host", "Item", "Outcome", "Reader", "Record",
-        "Report", "Request", "Seen", "Shares", "Stamp", "Status", "Taken", "Waiting", "Watch", "Written",
-    ]),
+    // A query's syntax tree and its typed form.
+    ("agent/engine/src", &["Expr", "Key", "Literal", "Query", "Sample", "Sequence", "Stage", "Token"]),
+    // Each verb and each section of the configuration has one.
+    ("agent/src", &["Args", "Config"]),
 ];
 
 /// A visible type has a name of its own within its crate.

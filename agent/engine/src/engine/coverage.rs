@@ -10,7 +10,7 @@ use crate::detect::naive;
 use crate::event::{Event, FieldId, Fields, Schema, Timestamp};
 use crate::field;
 use crate::lang::query::{Condition, EventQuery, Expr, Query, Test};
-use crate::rule::{Kind, Rule};
+use crate::rule::{Rule, RuleKind};
 
 /// Where events come from.
 #[derive(Clone, Debug, Default)]
@@ -176,7 +176,7 @@ struct Need<'a> {
 }
 
 fn needs(rule: &Rule) -> Vec<Need<'_>> {
-    if let Kind::Eql(query) = &rule.kind
+    if let RuleKind::Eql(query) = &rule.kind
         && !matches!(query, Query::Event(_))
     {
         let until = match query.inner() {

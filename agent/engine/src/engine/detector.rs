@@ -8,7 +8,7 @@ use crate::detect::{
 };
 use crate::event::{Schema, Timestamp};
 use crate::lang::Query;
-use crate::rule::{Kind, Rule};
+use crate::rule::{Rule, RuleKind};
 
 use super::{Counters, Options};
 
@@ -42,8 +42,8 @@ impl Detector {
     pub(super) fn new(rule: &Rule, options: Options, pools: &Pools) -> Self {
         let limits: Limits = options.limits;
         match &rule.kind {
-            Kind::Query(_) => Self::Match,
-            Kind::Eql(query) => match query.inner() {
+            RuleKind::Query(_) => Self::Match,
+            RuleKind::Eql(query) => match query.inner() {
                 Query::Event(_) | Query::Lineage(_) => Self::Match,
                 Query::Sequence(sequence) => {
                     Self::Sequence(SequenceDetector::new(sequence, rule.lookback, limits).into())
@@ -52,17 +52,17 @@ impl Detector {
                     Self::Sample(SampleDetector::new(sample, rule.lookback, limits).into())
                 }
             },
-            Kind::NewTerms { fields, history, .. } => {
+            RuleKind::NewTerms { fields, history, .. } => {
                 Self::NewTerms(NewTerms::new(fields.clone(), *history, options.learn, limits, &pools.terms))
             }
-            Kind::Threshold { threshold, .. } => {
+            RuleKind::Threshold { threshold, .. } => {
                 Self::Threshold(ThresholdDetector::new(threshold, rule.lookback, limits))
             }
             // Without indicators nothing matches; the engine is given them afterwards.
-            Kind::ThreatMatch { threat, .. } => {
+            RuleKind::ThreatMatch { threat, .. } => {
                 Self::Indicators(IndicatorMatch::new(threat, &Arc::default(), &Schema::default()))
             }
-            Kind::MachineLearning { jobs, anomaly_threshold } => {
+            RuleKind::MachineLearning { jobs, anomaly_threshold } => {
                 Self::Jobs(Jobs::new(jobs, *anomaly_threshold, limits, &pools.jobs))
             }
         }

@@ -9,7 +9,7 @@ use super::{Alert, Counters, Options, Output, StateChange, withheld};
 use crate::detect::{Change, Finding, Findings, HeldBack, Hit, LineageDetector, Suppressed, Suppressor};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::Query;
-use crate::rule::{Kind, Rule};
+use crate::rule::{Rule, RuleKind};
 
 /// The row of a rule's suppressed findings that were not reported.
 pub(super) const WITHHELD: &str = "withheld";
@@ -47,7 +47,7 @@ impl Running {
             rule: rule.clone(),
             detector: Detector::new(rule, options, pools),
             lineage: match &rule.kind {
-                Kind::Eql(Query::Lineage(lineage)) => Some(LineageDetector::new(lineage, options.limits)),
+                RuleKind::Eql(Query::Lineage(lineage)) => Some(LineageDetector::new(lineage, options.limits)),
                 _ => None,
             },
             exceptions: Vec::new(),

@@ -130,8 +130,8 @@ struct Held<T> {
 impl<T: Clone> Search<T> {
     /// A search that has seen no event. The schema is the one that the query was read with.
     #[must_use]
-    pub fn new(search: eql::Search, schema: &Schema, options: SearchOptions) -> Self {
-        let eql::Search { query, pipes } = search;
+    pub fn new(search: eql::PipedQuery, schema: &Schema, options: SearchOptions) -> Self {
+        let eql::PipedQuery { query, pipes } = search;
         let parts = query.events().cloned();
         let parts: Vec<_> =
             parts.map(|part| part.with_category_in(options.event_category_field, schema)).collect();

@@ -46,7 +46,7 @@ impl From<Range<usize>> for Span {
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Severity {
+pub enum Level {
     /// The rule cannot run.
     Error,
     /// The rule runs, and probably not as meant.
@@ -115,8 +115,8 @@ impl Diagnostic {
 
     /// Whether the rule cannot run.
     #[must_use]
-    pub fn severity(&self) -> Severity {
-        if self.code.id.starts_with('E') { Severity::Error } else { Severity::Warning }
+    pub fn level(&self) -> Level {
+        if self.code.id.starts_with('E') { Level::Error } else { Level::Warning }
     }
 
     /// The same fault in a text in which the place lies `offset` bytes later.

@@ -25,7 +25,7 @@ pub fn parse(text: &str, schema: &mut Schema) -> Result<(Query, Vec<Diagnostic>)
 
 /// A query over a recording, of which there is a first and a last result.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Search {
+pub struct PipedQuery {
     /// What to look for.
     pub query: Query,
     /// What to do with the results, one after the other.
@@ -36,10 +36,13 @@ pub struct Search {
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_search(text: &str, schema: &mut Schema) -> Result<(Search, Vec<Diagnostic>), Vec<Diagnostic>> {
+pub fn parse_search(
+    text: &str,
+    schema: &mut Schema,
+) -> Result<(PipedQuery, Vec<Diagnostic>), Vec<Diagnostic>> {
     let ((ast, pipes), faults) = read(text)?;
     let (query, mut warnings) = together(faults, lower(&ast, schema))?;
     // A recording has an end itself.
     warnings.retain(|warning| warning.code.id != code::UNBOUNDED.id);
-    Ok((Search { query, pipes: pipes.into_iter().map(|(pipe, _)| pipe).collect() }, warnings))
+    Ok((PipedQuery { query, pipes: pipes.into_iter().map(|(pipe, _)| pipe).collect() }, warnings))
 }

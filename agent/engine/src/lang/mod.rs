@@ -23,7 +23,7 @@ mod texts;
 mod tokens;
 
 pub use demand::Demand;
-pub use diagnostic::{Code, Diagnostic, Severity, Span};
+pub use diagnostic::{Code, Diagnostic, Level, Span};
 pub use function::Function;
 pub use query::{Condition, EventQuery, Query};
 pub use suggest::nearest;
@@ -49,7 +49,7 @@ fn together<T>(mut faults: Vec<Diagnostic>, found: Found<T>) -> Found<T> {
         return found;
     }
     let more = found.err().unwrap_or_default();
-    faults.extend(more.into_iter().filter(|fault| fault.severity() == Severity::Error));
+    faults.extend(more.into_iter().filter(|fault| fault.level() == Level::Error));
     faults.sort_by_key(|fault| fault.span.start);
     faults.truncate(DIAGNOSTICS_MAX);
     Err(faults)

@@ -1,13 +1,13 @@
 //! `[lapwing] allow = ["W0401"]`: warnings that a rule file says are known and meant.
 
-use super::document::Table;
+use super::document::DocumentTable;
 use super::keys::check_lapwing;
-use crate::lang::Severity;
+use crate::lang::Level;
 use crate::lang::diagnostic::{Diagnostic, code};
 use crate::lang::suggest::nearest;
 
 /// Takes out the warnings that the file allows.
-pub(super) fn take_allowed(root: &Table<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn take_allowed(root: &DocumentTable<'_>, found: &mut Vec<Diagnostic>) {
     let Some(table) = root.table("lapwing", found) else { return };
     check_lapwing(&table, found);
     let warnings = || code::ALL.iter().map(|code| code.id).filter(|id| id.starts_with('W'));
@@ -24,7 +24,7 @@ pub(super) fn take_allowed(root: &Table<'_>, found: &mut Vec<Diagnostic>) {
             None => fault.help("warnings have codes such as \"W0401\"; errors cannot be allowed"),
         });
     }
-    found.retain(|found| found.severity() == Severity::Error || !allowed.contains(&found.code.id));
+    found.retain(|found| found.level() == Level::Error || !allowed.contains(&found.code.id));
 }
 
 #[cfg(test)]

@@ -16,14 +16,14 @@ pub(super) struct Placed<T> {
 }
 
 /// A table of a document.
-pub(super) struct Table<'a> {
+pub(super) struct DocumentTable<'a> {
     table: &'a DeTable<'a>,
     span: Span,
     /// The table's name, for messages: `rule`, `job`.
     name: &'a str,
 }
 
-impl<'a> Table<'a> {
+impl<'a> DocumentTable<'a> {
     pub(super) fn new(table: &'a DeTable<'a>, span: Span, name: &'a str) -> Self {
         Self { table, span, name }
     }
@@ -154,17 +154,17 @@ impl<'a> Table<'a> {
     }
 
     /// A table below this one.
-    pub(super) fn table(&self, key: &'a str, faults: &mut Vec<Diagnostic>) -> Option<Table<'a>> {
+    pub(super) fn table(&self, key: &'a str, faults: &mut Vec<Diagnostic>) -> Option<DocumentTable<'a>> {
         let value = self.value(key)?;
         let table = value.get_ref().as_table();
         if table.is_none() {
             faults.push(wrong(key, value, "a table"));
         }
-        table.map(|table| Table::new(table, value.span().into(), key))
+        table.map(|table| DocumentTable::new(table, value.span().into(), key))
     }
 
     /// The tables of an array of tables; a table alone is an array of one.
-    pub(super) fn tables(&self, key: &'a str, faults: &mut Vec<Diagnostic>) -> Vec<Table<'a>> {
+    pub(super) fn tables(&self, key: &'a str, faults: &mut Vec<Diagnostic>) -> Vec<DocumentTable<'a>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let entries = match value.get_ref() {
             DeValue::Array(array) => array.iter().collect(),
@@ -173,7 +173,7 @@ impl<'a> Table<'a> {
         let mut tables = Vec::new();
         for entry in entries {
             match entry.get_ref().as_table() {
-                Some(table) => tables.push(Table::new(table, entry.span().into(), key)),
+                Some(table) => tables.push(DocumentTable::new(table, entry.span().into(), key)),
                 None => faults.push(wrong(key, entry, "a table")),
             }
         }

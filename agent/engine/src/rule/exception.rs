@@ -7,11 +7,11 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::Rule;
-use super::document::{Placed, Table, place_in_string};
-use super::file::{Report, Source};
+use super::document::{DocumentTable, Placed, place_in_string};
+use super::file::{Report, SourceFile};
 use super::keys::{check_exception, check_exceptions};
 use crate::event::{Schema, Timestamp};
-use crate::lang::diagnostic::{Diagnostic, Severity, Span, code};
+use crate::lang::diagnostic::{Diagnostic, Level, Span, code};
 use crate::lang::suggest::nearest;
 use crate::lang::{EventQuery, kql};
 
@@ -79,7 +79,7 @@ impl Exceptions {
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, schema: &mut Schema) -> Self {
         let mut exceptions = Self::default();
         for (name, bytes) in files {
-            let source = Source::new(name, bytes);
+            let source = SourceFile::new(name, bytes);
             let found = exceptions.file(&source, schema);
             exceptions.reports.extend(source.report(found));
         }
@@ -119,7 +119,7 @@ impl Exceptions {
         }
     }
 
-    fn file(&mut self, source: &Source, schema: &mut Schema) -> Vec<Diagnostic> {
+    fn file(&mut self, source: &SourceFile, schema: &mut Schema) -> Vec<Diagnostic> {
         let document = match source.parse() {
             Ok(document) => document,
             Err(faults) => {
@@ -128,7 +128,7 @@ impl Exceptions {
             }
         };
         let mut faults = Vec::new();
-        let root = Table::new(document.get_ref(), document.span().into(), "file");
+        let root = DocumentTable::new(document.get_ref(), document.span().into(), "file");
         check_exceptions(&root, &mut faults);
         self.refused += faults.len();
         let place = Report { diagnostics: Vec::new(), file: source.file.clone(), text: source.text.clone() };
@@ -149,8 +149,8 @@ impl Exceptions {
 }
 
 struct Reader<'a, 'f> {
-    source: &'a Source,
-    table: &'a Table<'a>,
+    source: &'a SourceFile,
+    table: &'a DocumentTable<'a>,
     schema: &'f mut Schema,
     faults: &'f mut Vec<Diagnostic>,
 }
@@ -164,7 +164,7 @@ impl<'a> Reader<'a, '_> {
         let mut text = |key| self.table.required(key, self.faults).map(|text| text.value.trim().to_owned());
         let (reason, owner) = (text("reason"), text("owner"));
         let expires = self.expires();
-        let failed = self.faults.iter().any(|fault| fault.severity() == Severity::Error);
+        let failed = self.faults.iter().any(|fault| fault.level() == Level::Error);
         match (condition, query, reason, owner, expires) {
             (Some(condition), Some(query), Some(reason), Some(owner), Some(expires)) if !failed => {
                 let before = &self.source.text[..self.table.span().start];

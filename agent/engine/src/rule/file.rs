@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::FILE_BYTES_MAX;
 use super::document::without_mark;
 use crate::lang::DIAGNOSTICS_MAX;
-use crate::lang::diagnostic::{Diagnostic, Severity, Span, code};
+use crate::lang::diagnostic::{Diagnostic, Level, Span, code};
 
 /// What was found in one file.
 #[derive(Clone, Debug)]
@@ -31,20 +31,20 @@ impl Report {
     /// Whether the file gives no rule because of it.
     #[must_use]
     pub fn is_fault(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error)
+        self.diagnostics.iter().any(|diagnostic| diagnostic.level() == Level::Error)
     }
 
     /// Keeps at most as many as are reported, errors before warnings.
     pub(super) fn shorten(&mut self) {
         if self.diagnostics.len() > DIAGNOSTICS_MAX {
-            self.diagnostics.sort_by_key(|diagnostic| diagnostic.severity() != Severity::Error);
+            self.diagnostics.sort_by_key(|diagnostic| diagnostic.level() != Level::Error);
             self.diagnostics.truncate(DIAGNOSTICS_MAX);
         }
     }
 }
 
 /// A file.
-pub(super) struct Source {
+pub(super) struct SourceFile {
     /// Its name.
     pub(super) file: Arc<str>,
     /// Its text, as far as it is one.
@@ -53,7 +53,7 @@ pub(super) struct Source {
     fault: Option<Diagnostic>,
 }
 
-impl Source {
+impl SourceFile {
     pub(super) fn new(file: &str, bytes: &[u8]) -> Self {
         Self { file: file.into(), text: text(bytes).into(), fault: no_text(bytes) }
     }

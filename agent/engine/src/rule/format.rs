@@ -2,7 +2,7 @@
 
 use toml::de::DeTable;
 
-use super::document::{Placed, Table, place_in_string};
+use super::document::{DocumentTable, Placed, place_in_string};
 use super::file::{parse, text};
 use super::load::is_endpoint;
 use crate::event::Schema;
@@ -87,7 +87,7 @@ fn place_of(reason: &Unformatted) -> Option<usize> {
 /// The queries of a file. A query of a language that is none of ours is passed over.
 fn queries(file: &str) -> Vec<Query> {
     let Ok(document) = DeTable::parse(file) else { return Vec::new() };
-    let root = Table::new(document.get_ref(), Span::default(), "file");
+    let root = DocumentTable::new(document.get_ref(), Span::default(), "file");
     let mut ignored = Vec::new();
     let mut found = Vec::new();
     for name in ["rule", "job"] {

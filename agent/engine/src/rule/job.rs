@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::document::{Placed, Table, place_in_string};
+use super::document::{DocumentTable, Placed, place_in_string};
 use super::keys::check_job;
 use crate::event::{FieldId, Schema};
-use crate::lang::diagnostic::{Diagnostic, Severity, code};
+use crate::lang::diagnostic::{Diagnostic, Level, code};
 use crate::lang::{EventQuery, kql};
 
 /// Partitions are learned for this many buckets before anything in them is rare, where the job does not say.
@@ -56,7 +56,7 @@ impl Job {
 
     pub(super) fn read(
         file: &str,
-        table: &Table<'_>,
+        table: &DocumentTable<'_>,
         schema: &mut Schema,
         faults: &mut Vec<Diagnostic>,
     ) -> Option<Self> {
@@ -83,7 +83,7 @@ impl Job {
         let learned =
             table.integer("buckets_learned_min", 0, 1_000_000, faults).unwrap_or(BUCKETS_LEARNED_MIN);
         let index = table.strings("index", faults);
-        if faults.iter().any(|fault| fault.severity() == Severity::Error) {
+        if faults.iter().any(|fault| fault.level() == Level::Error) {
             return None;
         }
         Some(Self {
@@ -101,7 +101,7 @@ impl Job {
 
 /// Reads the function and the field that it takes.
 fn read_function(
-    table: &Table<'_>,
+    table: &DocumentTable<'_>,
     function: Placed<&str>,
     schema: &Schema,
     faults: &mut Vec<Diagnostic>,

@@ -1,6 +1,6 @@
 //! Which keys a rule may have, and what becomes of them.
 
-use super::document::{Placed, Table};
+use super::document::{DocumentTable, Placed};
 use crate::lang::DIAGNOSTICS_MAX;
 use crate::lang::diagnostic::{Diagnostic, code};
 use crate::lang::suggest::nearest;
@@ -152,46 +152,46 @@ const EXCEPTION: &[(&str, Use)] =
 const EXCEPTIONS: &[(&str, Use)] = &[("exception", Read)];
 
 /// Reports the keys of `[[exception]]` that are unknown.
-pub(super) fn check_exception(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_exception(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, EXCEPTION, "an exception", faults);
 }
 
 /// Reports the tables of a file of exceptions that are unknown.
-pub(super) fn check_exceptions(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_exceptions(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, EXCEPTIONS, "a file of exceptions", faults);
 }
 
 /// Reports the keys of `[rule]` that are unknown or refused.
-pub(super) fn check_rule(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_rule(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, RULE, "a rule", faults);
 }
 
 /// Reports the keys of `[job]` that are unknown or refused.
-pub(super) fn check_job(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_job(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, JOB, "a job", faults);
 }
 
 /// Reports the keys of `[lapwing]` that are unknown.
-pub(super) fn check_lapwing(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_lapwing(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, LAPWING, "a `[lapwing]` table", faults);
 }
 
 /// Reports the keys of `[rule]` that are unknown in a file of Elastic's endpoint.
-pub(super) fn check_endpoint(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_endpoint(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, ENDPOINT, "a rule of Elastic's endpoint", faults);
 }
 
 /// Reports the tables that are unknown in a file of Elastic's endpoint.
-pub(super) fn check_endpoint_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_endpoint_file(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, ENDPOINT_FILE, "a file of Elastic's endpoint", faults);
 }
 
 /// Reports the tables of a file that are unknown.
-pub(super) fn check_file(table: &Table<'_>, faults: &mut Vec<Diagnostic>) {
+pub(super) fn check_file(table: &DocumentTable<'_>, faults: &mut Vec<Diagnostic>) {
     check(table, FILE, "a file", faults);
 }
 
-fn check(table: &Table<'_>, keys: &[(&str, Use)], place: &str, faults: &mut Vec<Diagnostic>) {
+fn check(table: &DocumentTable<'_>, keys: &[(&str, Use)], place: &str, faults: &mut Vec<Diagnostic>) {
     let ty = table.value("type").and_then(|value| value.get_ref().as_str()).unwrap_or_default();
     let fault = |key: Placed<&str>, message| Diagnostic::new(code::UNSUPPORTED_KEY, key.span, message);
     for key in table.keys() {

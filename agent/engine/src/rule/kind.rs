@@ -11,7 +11,7 @@ use crate::lang::{EventQuery, Query};
 
 /// What a rule looks for, by its type.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum RuleKind {
     /// `eql`: events or sequences of events.
     Eql(Query),
     /// `query`: every event that matches.
@@ -48,7 +48,7 @@ pub enum Kind {
     },
 }
 
-impl Kind {
+impl RuleKind {
     /// The type's name in rule files.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -76,7 +76,7 @@ impl Kind {
     }
 }
 
-impl Kind {
+impl RuleKind {
     /// Every event query of the rule that may be changed: not those of jobs, which are others' too.
     pub(super) fn events_mut(&mut self) -> Vec<&mut EventQuery> {
         match self {

@@ -9,7 +9,7 @@ mod threat;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::document::{Placed, Table, place_in_string};
+use super::document::{DocumentTable, Placed, place_in_string};
 use super::job::field;
 use super::keys::check_rule;
 use super::{Job, Reference, Rule, Severity, Threat};
@@ -37,7 +37,7 @@ pub(super) struct Draft {
 pub(super) fn read(
     name: &Arc<str>,
     file: &str,
-    table: &Table<'_>,
+    table: &DocumentTable<'_>,
     schema: &mut Schema,
     job: &dyn Fn(&str) -> Option<Arc<Job>>,
     faults: &mut Vec<Diagnostic>,
@@ -86,13 +86,13 @@ pub(super) fn read(
         kind: kind?,
         file: name.clone(),
     };
-    let failed = faults.iter().any(|fault| fault.severity() == diagnostic::Severity::Error);
+    let failed = faults.iter().any(|fault| fault.level() == diagnostic::Level::Error);
     (!failed).then(|| Draft { rule, id_span: id.map(|id| id.span).unwrap_or_default() })
 }
 
 struct Reader<'a, 'f> {
     file: &'a str,
-    table: &'a Table<'a>,
+    table: &'a DocumentTable<'a>,
     schema: &'f mut Schema,
     faults: &'f mut Vec<Diagnostic>,
 }
@@ -131,8 +131,8 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// The `[[threat]]` tables below this one.
-    fn threat(&mut self, above: &Table<'a>) -> Vec<Threat> {
-        let reference = |table: &Table<'a>, faults: &mut Vec<Diagnostic>| {
+    fn threat(&mut self, above: &DocumentTable<'a>) -> Vec<Threat> {
+        let reference = |table: &DocumentTable<'a>, faults: &mut Vec<Diagnostic>| {
             let text = |key, faults: &mut Vec<Diagnostic>| {
                 table.text(key, faults).map_or_else(String::new, |text| text.value.to_owned())
             };

@@ -18,7 +18,7 @@ pub use exception::{Exception, Exceptions};
 pub use file::Report;
 pub use format::{Formatted, format_file};
 pub use job::{Job, JobFunction};
-pub use kind::{Kind, Overrides, Suppression, ThreatEntry, ThreatMapping, Threshold};
+pub use kind::{Overrides, RuleKind, Suppression, ThreatEntry, ThreatMapping, Threshold};
 pub use set::Loaded;
 
 use std::collections::BTreeSet;
@@ -81,7 +81,7 @@ pub struct Rule {
     /// `building_block_type`.
     pub building_block: bool,
     /// What it looks for.
-    pub kind: Kind,
+    pub kind: RuleKind,
     /// The text of its query; empty for a machine learning rule.
     pub query: String,
     /// The file it was read from.
@@ -162,15 +162,15 @@ impl Rule {
     #[must_use]
     pub fn fields(&self) -> BTreeSet<FieldId> {
         let mut fields: BTreeSet<_> = match &self.kind {
-            Kind::Eql(query) => query.fields().into_iter().collect(),
+            RuleKind::Eql(query) => query.fields().into_iter().collect(),
             kind => kind.events().into_iter().flat_map(EventQuery::fields).collect(),
         };
         match &self.kind {
-            Kind::NewTerms { fields: terms, .. } => fields.extend(terms),
-            Kind::Threshold { threshold, .. } => fields.extend(threshold.fields()),
-            Kind::ThreatMatch { threat, .. } => fields.extend(threat.fields()),
-            Kind::MachineLearning { jobs, .. } => fields.extend(jobs.iter().flat_map(|job| job.fields())),
-            Kind::Eql(_) | Kind::Query(_) => {}
+            RuleKind::NewTerms { fields: terms, .. } => fields.extend(terms),
+            RuleKind::Threshold { threshold, .. } => fields.extend(threshold.fields()),
+            RuleKind::ThreatMatch { threat, .. } => fields.extend(threat.fields()),
+            RuleKind::MachineLearning { jobs, .. } => fields.extend(jobs.iter().flat_map(|job| job.fields())),
+            RuleKind::Eql(_) | RuleKind::Query(_) => {}
         }
         fields
     }
@@ -179,7 +179,7 @@ impl Rule {
     #[must_use]
     pub fn texts(&self, field: FieldId) -> BTreeSet<SmolStr> {
         match &self.kind {
-            Kind::Eql(query) => query.texts(field),
+            RuleKind::Eql(query) => query.texts(field),
             kind => kind.events().into_iter().flat_map(|event| event.texts(field)).collect(),
         }
     }
@@ -190,7 +190,7 @@ impl Rule {
     pub fn takes_any(&self, field: FieldId) -> bool {
         let mut demands = self.kind.events().into_iter().map(|event| event.demand(field));
         match &self.kind {
-            Kind::NewTerms { fields, .. } if fields.contains(&field) => {
+            RuleKind::NewTerms { fields, .. } if fields.contains(&field) => {
                 demands.all(|demand| demand != Demand::Passing)
             }
             _ => demands.any(|demand| demand == Demand::Any),
@@ -202,7 +202,7 @@ impl Rule {
     #[must_use]
     pub fn reads(&self, data_stream: &str) -> bool {
         let patterns: Vec<_> = match &self.kind {
-            Kind::MachineLearning { jobs, .. } => jobs.iter().flat_map(|job| &job.index).collect(),
+            RuleKind::MachineLearning { jobs, .. } => jobs.iter().flat_map(|job| &job.index).collect(),
             _ => self.index.iter().collect(),
         };
         patterns.iter().any(|pattern| index_matches(pattern, data_stream))

@@ -7,8 +7,8 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::allow::take_allowed;
-use super::document::Table;
-use super::file::{Report, Source};
+use super::document::DocumentTable;
+use super::file::{Report, SourceFile};
 use super::keys::{check_endpoint_file, check_file};
 use super::load::{Draft, is_endpoint, read, read_endpoint};
 use super::{Job, Rule};
@@ -16,7 +16,7 @@ use crate::event::Schema;
 use crate::lang::diagnostic::{Diagnostic, code};
 
 /// A file and what is in it.
-type Document<'a> = (&'a Source, Spanned<DeTable<'a>>);
+type Document<'a> = (&'a SourceFile, Spanned<DeTable<'a>>);
 
 /// What became of a set of rule files.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ impl Loaded {
     /// [`FILE_BYTES_MAX`]: super::FILE_BYTES_MAX
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, schema: &mut Schema) -> Self {
         let mut loaded = Self::default();
-        let sources: Vec<_> = files.into_iter().map(|(name, bytes)| Source::new(name, bytes)).collect();
+        let sources: Vec<_> = files.into_iter().map(|(name, bytes)| SourceFile::new(name, bytes)).collect();
         let mut documents = Vec::new();
         for source in &sources {
             match source.parse() {
@@ -77,7 +77,7 @@ impl Loaded {
         let mut jobs = HashMap::new();
         for (source, document) in documents {
             let mut faults = Vec::new();
-            let root = Table::new(document.get_ref(), document.span().into(), "file");
+            let root = DocumentTable::new(document.get_ref(), document.span().into(), "file");
             if let Some(table) = root.table("job", &mut faults)
                 && let Some(job) = Job::read(&source.text, &table, schema, &mut faults)
             {
@@ -90,14 +90,14 @@ impl Loaded {
 
     fn rule(
         &mut self,
-        source: &Source,
+        source: &SourceFile,
         document: &Spanned<DeTable<'_>>,
         jobs: &HashMap<String, Arc<Job>>,
         seen: &mut HashMap<String, Arc<str>>,
         schema: &mut Schema,
     ) {
         let mut faults = Vec::new();
-        let root = Table::new(document.get_ref(), document.span().into(), "file");
+        let root = DocumentTable::new(document.get_ref(), document.span().into(), "file");
         let table = root.table("rule", &mut faults);
         let of_endpoint = table.as_ref().is_some_and(is_endpoint);
         if of_endpoint {

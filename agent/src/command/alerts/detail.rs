@@ -13,7 +13,7 @@ use crate::terminal::{Look, Screen, escape};
 
 /// How much of an alert is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
+pub(super) enum DetailLevel {
     /// What happened.
     Brief,
     /// Everything, with the rule's texts.
@@ -64,13 +64,13 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Renders the alert as text.
-pub(super) fn render(screen: Screen, alert: &Value, now: Timestamp, extent: Extent) -> String {
+pub(super) fn render(screen: Screen, alert: &Value, now: Timestamp, extent: DetailLevel) -> String {
     let mut page = Page { screen, extent, text: String::new() };
     page.heading(alert, now);
     page.scene(alert);
     page.events(alert);
     page.processes(alert);
-    if extent == Extent::Whole {
+    if extent == DetailLevel::Whole {
         page.rule(alert);
         page.guide(alert);
     }
@@ -79,7 +79,7 @@ pub(super) fn render(screen: Screen, alert: &Value, now: Timestamp, extent: Exte
 
 struct Page {
     screen: Screen,
-    extent: Extent,
+    extent: DetailLevel,
     text: String,
 }
 
@@ -234,7 +234,7 @@ impl Page {
             (true, false) => format!("no sha256: {}", escape(&skipped)),
             (true, true) => return,
         };
-        if self.extent == Extent::Whole {
+        if self.extent == DetailLevel::Whole {
             let hash = self.screen.paint(Look::Faint, &shown);
             self.line(&format!("{:width$}{hash}", "", width = 3 * depth));
         }

@@ -7,7 +7,7 @@ use expect_test::{expect, expect_file};
 use serde_json::json;
 
 use super::*;
-use crate::testing::{Host, alert, alert_of, commit, id, reverse_shell, time, wait_until};
+use crate::testing::{TestHost, alert, alert_of, commit, id, reverse_shell, time, wait_until};
 
 #[derive(Parser)]
 struct Cli {
@@ -29,8 +29,8 @@ fn output(log: &Path, arguments: &[&str]) -> Result<String> {
 }
 
 /// A log of four alerts; the first is in a rotated and compressed file.
-fn log() -> Host {
-    let host = Host::new();
+fn log() -> TestHost {
+    let host = TestHost::new();
     let shell = reverse_shell();
     let raised = |minutes: u64| (clock::now() - Duration::from_secs(minutes * 60)).to_string();
     let mut lines = Vec::new();
@@ -129,13 +129,13 @@ fn the_list_is_readable() {
     assert_eq!(output(&nowhere, &[]).unwrap(), format!("no alerts in {}\n", nowhere.display()));
 }
 
-fn page(alert: &Value, extent: Extent) -> String {
+fn page(alert: &Value, extent: DetailLevel) -> String {
     detail::render(Screen::of_width(100), alert, time("2026-11-22T04:10:01Z"), extent)
 }
 
 #[test]
 fn one_alert_is_shown_completely() {
-    expect_file!["testdata/reverse_shell.txt"].assert_eq(&page(&reverse_shell(), Extent::Whole));
+    expect_file!["testdata/reverse_shell.txt"].assert_eq(&page(&reverse_shell(), DetailLevel::Whole));
     let event = json!({
         "@timestamp": "2026-11-22T03:50:00.000Z",
         "event": {"action": "SendSSHPublicKey", "outcome": "success"},
@@ -163,7 +163,7 @@ fn one_alert_is_shown_completely() {
         "events": [event],
     });
     trail["rule"] = json!({"uuid": "r-3", "version": "1", "reference": "https://example.com/one"});
-    expect_file!["testdata/cloudtrail.txt"].assert_eq(&page(&trail, Extent::Whole));
+    expect_file!["testdata/cloudtrail.txt"].assert_eq(&page(&trail, DetailLevel::Whole));
 }
 
 /// The page of a remote shell names it, and an argument of 32 KiB does not hide it.
@@ -177,7 +177,7 @@ fn a_brief_page_shows_what_happened() {
     let args = json!(["python3", "-c", "x".repeat(32 * 1024)]);
     shell["process"]["args"] = args.clone();
     shell["lapwing"]["alert"]["events"][0]["process"]["args"] = args;
-    expect_file!["testdata/brief.txt"].assert_eq(&page(&shell, Extent::Brief));
+    expect_file!["testdata/brief.txt"].assert_eq(&page(&shell, DetailLevel::Brief));
 }
 
 #[test]
@@ -225,9 +225,10 @@ fn hostile_alerts_have_no_effect_on_the_terminal() {
     let line = hostile.to_string().into_bytes();
     let summary = Summary::read(&line).unwrap();
     for screen in [Screen::plain(), Screen::of_width(40)] {
-        for page in
-            [detail::render(screen, &hostile, clock::now(), Extent::Whole), list::render(screen, &summary)]
-        {
+        for page in [
+            detail::render(screen, &hostile, clock::now(), DetailLevel::Whole),
+            list::render(screen, &summary),
+        ] {
             let acts = page.chars().find(|c| *c != '\n' && (c.is_control() || *c == '\u{202e}'));
             assert_eq!(acts, None, "{page:?}");
         }
@@ -243,14 +244,14 @@ fn alerts_with_missing_or_mistyped_fields_are_shown() {
         json!(1),
         json!({"lapwing": {"alert": {"events": [1, null], "ancestors": ["x"]}}}),
     ] {
-        detail::render(Screen::of_width(40), &alert, clock::now(), Extent::Whole);
+        detail::render(Screen::of_width(40), &alert, clock::now(), DetailLevel::Whole);
     }
     fn drop_each(alert: &Value, path: &str) {
         for name in alert.as_object().into_iter().flat_map(|fields| fields.keys()) {
             let mut less = reverse_shell();
             let inner = less.pointer_mut(path).unwrap().as_object_mut().unwrap();
             inner[name] = json!("of another kind");
-            detail::render(Screen::plain(), &less, clock::now(), Extent::Whole);
+            detail::render(Screen::plain(), &less, clock::now(), DetailLevel::Whole);
             drop_each(&alert[name], &format!("{path}/{name}"));
         }
     }
@@ -259,7 +260,7 @@ fn alerts_with_missing_or_mistyped_fields_are_shown() {
 
 #[test]
 fn following_continues_across_rotations() {
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     host.alerts.rotate_size = bytesize::ByteSize::kib(20);
     let ledger = host.start().unwrap();
     ledger.commit(commit((0..20).map(alert)));

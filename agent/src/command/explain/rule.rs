@@ -8,7 +8,7 @@ use lapwing_engine::coverage::{Coverage, coverage};
 use lapwing_engine::detect::Limits;
 use lapwing_engine::explain::{Bound, Explainer, Explanation, bounds, spelled};
 use lapwing_engine::lang::format;
-use lapwing_engine::rule::{Exceptions, Kind};
+use lapwing_engine::rule::{Exceptions, RuleKind};
 use lapwing_engine::{Loaded, Options, Rule, Schema};
 use serde_json::{Value as Json, json};
 
@@ -81,17 +81,17 @@ pub(super) fn explain(
 /// The rule's typed queries, each with a title.
 fn queries(rule: &Rule, schema: &Schema) -> Vec<(&'static str, String)> {
     let text = match &rule.kind {
-        Kind::Eql(query) => query.display(schema).to_string(),
-        Kind::Query(query)
-        | Kind::NewTerms { query, .. }
-        | Kind::Threshold { query, .. }
-        | Kind::ThreatMatch { query, .. } => query.display(schema).to_string(),
-        Kind::MachineLearning { jobs, .. } => {
+        RuleKind::Eql(query) => query.display(schema).to_string(),
+        RuleKind::Query(query)
+        | RuleKind::NewTerms { query, .. }
+        | RuleKind::Threshold { query, .. }
+        | RuleKind::ThreatMatch { query, .. } => query.display(schema).to_string(),
+        RuleKind::MachineLearning { jobs, .. } => {
             let queries = jobs.iter().map(|job| job.query.display(schema).to_string());
             queries.collect::<Vec<_>>().join("\n")
         }
     };
-    let of = if matches!(rule.kind, Kind::MachineLearning { .. }) { "query of the job" } else { "query" };
+    let of = if matches!(rule.kind, RuleKind::MachineLearning { .. }) { "query of the job" } else { "query" };
     vec![(of, format::typed(&text))]
 }
 

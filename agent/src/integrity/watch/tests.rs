@@ -95,7 +95,7 @@ fn a_change_is_reported_once_and_so_is_its_repair() {
         let path = stage.path(name);
         deed(&path);
         let change = stage.next();
-        assert_eq!((&change.path, change.outcome), (&path, Outcome::Changed));
+        assert_eq!((&change.path, change.outcome), (&path, ChangeKind::Changed));
         assert!(change.reason.contains(words), "{}", change.reason);
         if name.ends_with("c.toml") {
             fs::remove_file(&path).unwrap()
@@ -103,7 +103,7 @@ fn a_change_is_reported_once_and_so_is_its_repair() {
             fs::write(&path, name).unwrap()
         }
         let change = stage.next();
-        assert_eq!((&change.path, change.outcome), (&path, Outcome::Restored), "{}", change.reason);
+        assert_eq!((&change.path, change.outcome), (&path, ChangeKind::Restored), "{}", change.reason);
     }
 }
 
@@ -123,7 +123,7 @@ fn changes_between_two_runs_are_reported_by_the_second() {
     assert!(rows.len() == 4 && rows[3] == ("/gone.toml".to_owned(), None), "{rows:?}");
     let lot = stage.changes.recv_timeout(Duration::from_secs(10)).unwrap();
     let said: Vec<_> = lot.iter().map(|change| change.reason.as_str()).collect();
-    assert!(lot.iter().all(|change| change.outcome == Outcome::Loaded), "{said:?}");
+    assert!(lot.iter().all(|change| change.outcome == ChangeKind::Loaded), "{said:?}");
     assert!(
         said.len() == 4 && said[0].contains("and had SHA-256 0101") && said[1].contains("and had no file in"),
         "{said:?}"

@@ -28,8 +28,8 @@ retry_delay_max = "100ms"
 http.timeout = "3s"
 "#;
 
-fn host(folder: &Path) -> Host {
-    let mut host = Host::at(folder);
+fn host(folder: &Path) -> TestHost {
+    let mut host = TestHost::at(folder);
     // Small, so that a moment without upstream fills the one and rotates the other.
     host.spool.size_max = ByteSize::mib(2);
     host.alerts.rotate_size = ByteSize::mib(1);

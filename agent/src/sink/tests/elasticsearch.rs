@@ -58,7 +58,7 @@ fn alerts_are_created_once_each() {
     let _server = opensearch().unwrap();
     install_template(&["gzip", "plain"]);
     for (index, lines) in [("gzip", ""), ("plain", "gzip = false\nbatch.count_max = 3")] {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         let config = siem(DIRECT, lines).replace("\"alerts\"", &format!("{index:?}"));
         let agent = Agent::start(&mut host, &config);
         agent.raise(0..10);
@@ -85,7 +85,7 @@ fn the_shipped_template_accepts_alerts() {
         return;
     }
     let _server = opensearch().unwrap();
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let index = "logs-lapwing.alerts-default";
     let config = siem(DIRECT, "").replace("\"alerts\"", &format!("{index:?}"));
     install_template(&["logs-lapwing.alerts-*"]);
@@ -139,7 +139,7 @@ fn the_target_index_is_checked() {
         return;
     }
     let _server = opensearch().unwrap();
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let agent = Agent::start(&mut host, &siem(DIRECT, ""));
     agent.raise(0..1);
     agent.wait_until_delivered("siem");
@@ -150,7 +150,7 @@ fn the_target_index_is_checked() {
     };
     let error = sink("alerts").check_target().unwrap_err().to_string();
     assert!(error.contains("`alerts` was not made with the index template of this version"), "{error}");
-    let agent = Agent::start(&mut Host::at(host.path()), &siem(DIRECT, ""));
+    let agent = Agent::start(&mut TestHost::at(host.path()), &siem(DIRECT, ""));
     agent.raise(1..2);
     agent.wait_for_alarm("siem", "was not made with the index template");
     agent.wait_until_delivered("siem");
@@ -164,7 +164,7 @@ fn a_data_stream_accepts_alerts_too() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let _server = servers::elasticsearch(&host.path().join("data")).unwrap();
     let put = |path: &str, file: &str| {
         let answer =
@@ -198,7 +198,7 @@ fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
         return;
     }
     let _server = opensearch().unwrap();
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let folder = host.path().to_owned();
     certificates(&folder).unwrap();
     let _proxy = nginx(
@@ -212,7 +212,7 @@ fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
     .unwrap();
     let (key, ca) = (folder.join("key"), folder.join("trusted.pem"));
     let lines = format!("api_key = {{ file = {key:?} }}\ngzip = false\nhttp.ca_file = {ca:?}");
-    let start = |host: &mut Host| Agent::start(host, &siem(BEHIND_TLS, &lines));
+    let start = |host: &mut TestHost| Agent::start(host, &siem(BEHIND_TLS, &lines));
     let agent = start(&mut host);
     agent.raise(0..40);
     agent.wait_for_alarm("siem", "`http.ca_file`: cannot read");
@@ -244,7 +244,7 @@ fn a_client_certificate_authenticates_the_sink() {
         return;
     }
     let _server = opensearch().unwrap();
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let folder = host.path().to_owned();
     certificates(&folder).unwrap();
     let _proxy = nginx(
@@ -276,7 +276,7 @@ fn the_next_node_is_tried() {
         return;
     }
     let _server = opensearch().unwrap();
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let config =
         siem(DIRECT, "").replace("urls = [", "urls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\", ");
     let agent = Agent::start(&mut host, &config);
@@ -329,7 +329,7 @@ fn each_item_has_its_own_verdict() {
         return;
     }
     for (name, answer, again, dead_lettered) in troubles() {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         let receiver = Receiver::start(host.path()).unwrap();
         receiver.answer([answer, bulk(&vec![(201, Value::Null); again.len()])]).unwrap();
         let url = "http://127.0.0.1:8080/base/";
@@ -352,7 +352,7 @@ fn each_item_has_its_own_verdict() {
 }
 
 /// A receiver that answers so, and a sink to it.
-fn scripted(host: &mut Host, answers: Vec<Value>, lines: &str) -> (Agent, Receiver) {
+fn scripted(host: &mut TestHost, answers: Vec<Value>, lines: &str) -> (Agent, Receiver) {
     let receiver = Receiver::start(host.path()).unwrap();
     receiver.answer(answers).unwrap();
     let config = siem("http://127.0.0.1:8080", &format!("gzip = false\n{lines}"));
@@ -389,7 +389,7 @@ fn a_rejected_alert_is_sent_in_a_smaller_form() {
     for (reason, forms_sent) in
         [("no", &["reduced", "minimal"][..]), ("Limit of total fields [9] has", &["reduced"])]
     {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         let mut answers = vec![bulk(&[ok(), refused(reason), ok()])];
         answers.extend(forms_sent.iter().skip(1).map(|_| bulk(&[refused(reason)])));
         answers.push(bulk(&[ok()]));
@@ -414,7 +414,7 @@ fn an_alert_rejected_in_every_form_is_dead_lettered_and_sent_again() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let refuse = || bulk(&[refused("no")]);
     let answers = vec![bulk(&[ok(), refused("no"), ok()]), refuse(), refuse()];
     let (agent, receiver) = scripted(&mut host, answers, "");
@@ -443,7 +443,7 @@ fn a_cluster_that_refuses_everything_is_an_outage() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let none = bulk(&[refused("no"), refused("no"), refused("no")]);
     let mut answers = vec![none; 6];
     answers.push(bulk(&[ok(), ok(), ok()]));
@@ -462,7 +462,7 @@ fn an_alert_that_always_fails_lets_later_ones_pass() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let fails = || (503, json!({"type": "x", "reason": "the pipeline failed"}));
     let answers = vec![bulk(&[ok(), fails(), ok()]), bulk(&[fails()]), bulk(&[fails()]), bulk(&[ok(), ok()])];
     // Long enough that it is not tried again here.
@@ -491,7 +491,7 @@ fn a_request_that_is_too_large_now_is_halved() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let much = json!({"status": 429, "body": r#"{"error":{"type":"circuit_breaking_exception","reason":"Data too large"}}"#});
     let (agent, receiver) = scripted(&mut host, vec![much, bulk(&[ok(), ok()]), bulk(&[ok(), ok()])], "");
     agent.raise(0..4);

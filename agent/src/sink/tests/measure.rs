@@ -39,7 +39,7 @@ fn memory_stays_flat() {
 fn measure() {
     assert!(private_network());
     let count = env::var(ALERTS.0).map_or(ALERTS.1, |count| count.parse().unwrap());
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     host.spool.size_max = ByteSize::gib(4);
     let agent = Agent::start(&mut host, &hook("http.timeout = \"5s\""));
     agent.raise(0..1);

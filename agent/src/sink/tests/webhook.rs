@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn agent(host: &mut Host, lines: &str) -> (Agent, Receiver) {
+fn agent(host: &mut TestHost, lines: &str) -> (Agent, Receiver) {
     let receiver = Receiver::start(host.path()).unwrap();
     (Agent::start(host, &hook(lines)), receiver)
 }
@@ -31,7 +31,7 @@ fn bodies_have_the_form_that_is_configured() {
         (text, "text/plain", 1, |body, name| assert_eq!(body, format!("{name} 47;").repeat(3))),
     ];
     for (lines, content_type, requests, check) in cases {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         let (agent, receiver) = agent(&mut host, lines);
         agent.raise(0..3);
         agent.wait_until_delivered("hook");
@@ -55,7 +55,7 @@ fn hostile_values_cannot_leave_their_place_in_a_template() {
     let hostile = "\"}, \"text\": \"all is well\", {{ alert }} \u{1b}[31m \\ \u{202e} \0 </script>";
     let mut document = crate::testing::reverse_shell();
     document["process"]["args"] = json!([hostile]);
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let (agent, receiver) = agent(&mut host, "template = '{\"args\": {{ alert.process.args }}}'");
     agent.ledger.commit(commit([crate::testing::alert_of(1, &document.to_string())]));
     agent.wait_until_delivered("hook");
@@ -70,7 +70,7 @@ fn signatures_are_those_of_standard_webhooks() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let key = "whsec_bGFwd2luZyBsYXB3aW5nIGxhcHdpbmch";
     std::fs::write(host.path().join("signing_key"), key).unwrap();
     std::fs::write(host.path().join("ours"), "whsec_d3JvbmcgbGFwd2luZyBsYXB3aW5nISEh").unwrap();
@@ -101,7 +101,7 @@ fn headers_and_credentials_are_sent() {
         ("username = \"u\"\npassword = \"p\"".to_owned(), "authorization", "Basic dTpw"),
         (format!("http.headers = {{ X-Key = {{ file = {file:?} }}, X-Plain = \"1\" }}"), "x-key", "hunter2"),
     ] {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         let (agent, receiver) = agent(&mut host, &lines);
         agent.raise(0..1);
         agent.wait_until_delivered("hook");
@@ -118,7 +118,7 @@ fn transient_errors_are_retried() {
         return;
     }
     for status in [301, 401, 403, 404, 405, 408, 410, 429, 500, 502, 503, 504] {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         let (agent, receiver) = agent(&mut host, "");
         receiver
             .answer([
@@ -140,7 +140,7 @@ fn retry_after_is_honoured() {
     if !private_network() {
         return;
     }
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let (agent, receiver) = agent(&mut host, "");
     receiver.answer([json!({"status": 429, "headers": {"retry-after": "1"}})]).unwrap();
     let begin = std::time::Instant::now();
@@ -157,7 +157,7 @@ fn a_rejected_alert_is_dead_lettered_and_the_others_are_delivered() {
         return;
     }
     for status in [400, 413, 422] {
-        let mut host = Host::new();
+        let mut host = TestHost::new();
         let (agent, receiver) = agent(&mut host, "");
         // Four alerts, then two of them, then the first alone, then two smaller forms of it; then it is dead-lettered.
         receiver.answer([(); 5].map(|()| json!({"status": status, "body": "bad\u{1b} field"}))).unwrap();
@@ -184,7 +184,7 @@ fn a_text_for_a_chat_has_no_mark_up() {
     let mut document = crate::testing::reverse_shell();
     document["lapwing"]["alert"]["reason"] =
         json!("<!channel> *all is well* <https://evil.example|here> @everyone [x](http://y)");
-    let mut host = Host::new();
+    let mut host = TestHost::new();
     let (agent, receiver) = agent(
         &mut host,
         "template = '{\"text\": {{ alert.lapwing.alert.reason | chat }}, \"no\": {{ alert.nothing | chat }}}'",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 /// An API call's `event.category` and `event.type`.
-pub(crate) struct Action {
+pub(crate) struct ApiClass {
     name: &'static str,
     /// `event.category`.
     pub(crate) category: &'static str,
@@ -13,7 +13,7 @@ pub(crate) struct Action {
 }
 
 /// The kind of the API call `name`, if it has one.
-pub(crate) fn action(name: &str) -> Option<&'static Action> {
+pub(crate) fn action(name: &str) -> Option<&'static ApiClass> {
     ACTIONS.binary_search_by(|action| action.name.cmp(name)).ok().map(|index| &ACTIONS[index])
 }
 
@@ -22,12 +22,12 @@ pub(crate) fn categories() -> BTreeSet<&'static str> {
     ACTIONS.iter().map(|action| action.category).collect()
 }
 
-const fn row(name: &'static str, category: &'static str, types: &'static [&'static str]) -> Action {
-    Action { name, category, types }
+const fn row(name: &'static str, category: &'static str, types: &'static [&'static str]) -> ApiClass {
+    ApiClass { name, category, types }
 }
 
 #[rustfmt::skip]
-static ACTIONS: &[Action] = &[
+static ACTIONS: &[ApiClass] = &[
     row("AddUserToGroup", "iam", &["group", "change"]),
     row("AssumeRole", "authentication", &["info"]),
     row("AttachGroupPolicy", "iam", &["group", "change"]),

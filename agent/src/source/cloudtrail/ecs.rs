@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::actions::action;
 use super::geo::Geo;
-use super::records::{Record, at};
+use super::records::{CloudTrailRecord, at};
 use super::{entities, identity, text};
 
 /// Longest text of a request, response or other object that is also given as a flattened object, in bytes: the
@@ -39,7 +39,7 @@ impl Mapper {
     /// Why the record cannot be an event, as half a sentence.
     pub(crate) fn event(
         &mut self,
-        mut record: Record,
+        mut record: CloudTrailRecord,
         origin: Option<&Arc<Fields>>,
         created: Option<Timestamp>,
     ) -> Result<Event, String> {
@@ -81,7 +81,7 @@ impl Mapper {
     }
 
     /// The members that are objects of any shape: as a text and flattened.
-    fn objects(&self, event: &mut Event, record: &mut Record) {
+    fn objects(&self, event: &mut Event, record: &mut CloudTrailRecord) {
         for (name, text_id, flattened_id) in OBJECTS {
             let Some(Json::Object(object)) = record.swap_remove(*name) else {
                 continue;
@@ -213,7 +213,7 @@ fn is_nothing(value: &mut Json) -> bool {
     }
 }
 
-fn take(record: &mut Record, path: &[&str]) -> Option<Json> {
+fn take(record: &mut CloudTrailRecord, path: &[&str]) -> Option<Json> {
     let (last, above) = path.split_last()?;
     let mut object = record;
     for name in above {
@@ -222,7 +222,7 @@ fn take(record: &mut Record, path: &[&str]) -> Option<Json> {
     object.swap_remove(*last)
 }
 
-fn categorize(fields: &mut Fields, record: &Record) {
+fn categorize(fields: &mut Fields, record: &CloudTrailRecord) {
     let name = at(record, &["eventName"]).unwrap_or_default();
     let failed = record.contains_key("errorCode") || record.contains_key("errorMessage");
     let login = at(record, &["responseElements", "ConsoleLogin"]).filter(|_| name == "ConsoleLogin");
@@ -237,7 +237,7 @@ fn categorize(fields: &mut Fields, record: &Record) {
     };
 }
 
-fn console_login(fields: &mut Fields, record: &Record) {
+fn console_login(fields: &mut Fields, record: &CloudTrailRecord) {
     if at(record, &["eventName"]) != Some("ConsoleLogin") {
         return;
     }
@@ -255,7 +255,7 @@ fn console_login(fields: &mut Fields, record: &Record) {
 }
 
 /// The resources that a call touched, each once, as parallel lists.
-fn resources(fields: &mut Fields, record: &mut Record) {
+fn resources(fields: &mut Fields, record: &mut CloudTrailRecord) {
     let Some(Json::Array(resources)) = record.swap_remove("resources") else {
         return;
     };
@@ -279,7 +279,7 @@ fn resources(fields: &mut Fields, record: &mut Record) {
 }
 
 /// The caller's address, which is a service's name where an AWS service called.
-fn source(fields: &mut Fields, geo: &mut Geo, record: &Record) -> Option<IpAddr> {
+fn source(fields: &mut Fields, geo: &mut Geo, record: &CloudTrailRecord) -> Option<IpAddr> {
     let text = at(record, &["sourceIPAddress"])?;
     let Some(address) = text.parse().ok().map(|address: IpAddr| address.to_canonical()) else {
         if !text.contains(' ') {
@@ -293,7 +293,7 @@ fn source(fields: &mut Fields, geo: &mut Geo, record: &Record) -> Option<IpAddr>
     Some(address)
 }
 
-fn tls(fields: &mut Fields, record: &Record) {
+fn tls(fields: &mut Fields, record: &CloudTrailRecord) {
     let detail = |name| at(record, &["tlsDetails", name]);
     if let Some(version) = detail("tlsVersion").filter(|version| *version != "tlsVersion") {
         match version.split_once('v') {
@@ -309,7 +309,7 @@ fn tls(fields: &mut Fields, record: &Record) {
 }
 
 /// Name and version of AWS's own clients. Browsers and other programs are only in `user_agent.original`.
-fn user_agent(fields: &mut Fields, record: &Record) {
+fn user_agent(fields: &mut Fields, record: &CloudTrailRecord) {
     let text = at(record, &["userAgent"]).unwrap_or_default();
     for word in text.split([' ', '[', ']', ',']) {
         let Some((name, version)) = word.split_once('/') else {

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use lapwing_engine::{FieldId, Fields, Value, field};
 use serde_json::Value as Json;
 
-use super::records::{Record, at};
+use super::records::{CloudTrailRecord, at};
 
 /// Sets the entity fields of a record's event.
-pub(crate) fn set(fields: &mut Fields, record: &Record) {
+pub(crate) fn set(fields: &mut Fields, record: &CloudTrailRecord) {
     let service = at(record, &["eventSource"]).unwrap_or_default();
     let action = at(record, &["eventName"]).unwrap_or_default();
     let mut related = BTreeSet::new();
@@ -58,7 +58,7 @@ fn set_targets(fields: &mut Fields, targets: &BTreeSet<&str>) {
     }
 }
 
-fn set_actor(fields: &mut Fields, record: &Record, service: &str, action: &str) {
+fn set_actor(fields: &mut Fields, record: &CloudTrailRecord, service: &str, action: &str) {
     let kind = at(record, &["userIdentity", "type"]).unwrap_or_default();
     let path: &[&str] = match (service, action, kind) {
         ("sts.amazonaws.com", "AssumeRole", "AWSService") => &["userIdentity", "invokedBy"],
@@ -135,7 +135,7 @@ fn names(pattern: &str, action: &str) -> bool {
 }
 
 /// Gathers the texts at a dotted path.
-fn collect<'a>(record: &'a Record, path: &str, found: &mut BTreeSet<&'a str>) {
+fn collect<'a>(record: &'a CloudTrailRecord, path: &str, found: &mut BTreeSet<&'a str>) {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
     if let Some(json) = record.get(first) {
         collect_below(json, rest, found);

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use lapwing_engine::{Fields, Timestamp, field};
 
 use super::config::{Config, ReadFrom};
-use super::progress::{Known, Progress, ReadDecision, ReadOrder, Stamp};
+use super::progress::{FileStamp, Known, Progress, ReadDecision, ReadOrder};
 use super::records::{ReadError, Records};
-use super::status::Status;
+use super::status::SourceStatus;
 use super::tree::Tree;
 use crate::clock;
 use crate::store::Change;
@@ -29,7 +29,7 @@ const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 const INCOMPLETE_WAIT: Duration = Duration::from_secs(600);
 
 /// The folders' files.
-pub(crate) struct Folder {
+pub(crate) struct LogFolder {
     pub(super) tree: Tree,
     pub(super) progress: Progress,
     /// Files to be read, oldest first.
@@ -47,7 +47,7 @@ pub(crate) struct Folder {
     seen_until: Option<i64>,
     /// Rows that are to be written before anything is read.
     owed: Vec<Change>,
-    status: Arc<Status>,
+    status: Arc<SourceStatus>,
     /// [`FILES_PENDING_MAX`], or less in tests.
     pub(super) pending_max: usize,
 }
@@ -60,12 +60,12 @@ pub(crate) struct Reading {
     pub(crate) origin: Arc<Fields>,
     place: ReadOrder,
     file: Arc<File>,
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
-impl Folder {
+impl LogFolder {
     /// The folders of `config`, with their progress from the store's rows.
-    pub(crate) fn new(config: &Config, rows: Vec<(String, Vec<u8>)>, status: Arc<Status>) -> Self {
+    pub(crate) fn new(config: &Config, rows: Vec<(String, Vec<u8>)>, status: Arc<SourceStatus>) -> Self {
         let mut progress = Progress::load(rows);
         let mut owed = Vec::new();
         let mute_until = (config.read_from == ReadFrom::End && progress.is_new()).then(now_nanos);
@@ -95,7 +95,7 @@ impl Folder {
         let mut unnamed = Vec::new();
         let mut found = |path: PathBuf, metadata: &Metadata| match path.into_os_string().into_string() {
             Ok(path) => {
-                let stamp = Stamp::of(metadata);
+                let stamp = FileStamp::of(metadata);
                 let place = (order(&path, stamp.modified), path);
                 // Of the skipped entries only regular files matter: they may grow.
                 let muted =
@@ -164,7 +164,7 @@ impl Folder {
     fn open_file(&self, place: &ReadOrder) -> io::Result<Option<Reading>> {
         let file = Arc::new(self.tree.file(Path::new(&place.1))?);
         let metadata = file.metadata()?;
-        let stamp = Stamp::of(&metadata);
+        let stamp = FileStamp::of(&metadata);
         let known = match self.progress.wanted(place, &stamp) {
             ReadDecision::Yes(known) => known.filter(|known| Progress::is_same(known, &file, &stamp)),
             // Read to the end without events, so that later additions are distinguished from the present content.

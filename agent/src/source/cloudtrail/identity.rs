@@ -2,10 +2,10 @@
 
 use lapwing_engine::{FieldId, Fields, Value, field};
 
-use super::records::{Record, at};
+use super::records::{CloudTrailRecord, at};
 
 /// Sets the fields of the identities in a record, whose `aws.cloudtrail.*` fields are set.
-pub(crate) fn set(fields: &mut Fields, record: &Record) {
+pub(crate) fn set(fields: &mut Fields, record: &CloudTrailRecord) {
     let mut related = Vec::new();
     account(fields);
     caller(fields, record, &mut related);
@@ -30,7 +30,7 @@ fn account(fields: &mut Fields) {
     fields.set_some(field!("cloud.account.id"), account);
 }
 
-fn caller(fields: &mut Fields, record: &Record, related: &mut Vec<String>) {
+fn caller(fields: &mut Fields, record: &CloudTrailRecord, related: &mut Vec<String>) {
     let kind = text(fields, field!("aws.cloudtrail.user_identity.type")).unwrap_or_default();
     let mut id = text(fields, field!("aws.cloudtrail.user_identity.principal_id"));
     match kind.as_str() {
@@ -60,7 +60,7 @@ fn caller(fields: &mut Fields, record: &Record, related: &mut Vec<String>) {
 }
 
 /// The user and the group that a call was about.
-fn targets(fields: &mut Fields, record: &Record, related: &mut Vec<String>) {
+fn targets(fields: &mut Fields, record: &CloudTrailRecord, related: &mut Vec<String>) {
     for (path, id) in TARGETS {
         let value = at(record, path);
         fields.set_some(*id, value);

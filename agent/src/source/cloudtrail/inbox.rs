@@ -11,7 +11,7 @@ use super::s3::Body;
 /// What the source receives from queues and from the agent.
 pub(super) enum Message {
     /// An object of S3 is here to be read.
-    Delivery(Box<Delivery>),
+    FetchedObject(Box<FetchedObject>),
     /// The databases of places may have changed.
     Reload,
     /// The agent stops.
@@ -36,7 +36,7 @@ impl Control {
 }
 
 /// An object that was fetched.
-pub(crate) struct Delivery {
+pub(crate) struct FetchedObject {
     /// Its bytes.
     pub(crate) body: Body,
     /// Fields that say where an event was read.

@@ -41,17 +41,17 @@ use lapwing_engine::{Event, Fields, Schema, Timestamp};
 
 use self::config::Config;
 pub(super) use self::ecs::Mapper;
-use self::folder::{Folder, Reading};
+use self::folder::{LogFolder, Reading};
 pub(crate) use self::geo::Geo;
 pub(crate) use self::inbox::Control;
-use self::inbox::{Delivery, Message, Receipt};
+use self::inbox::{FetchedObject, Message, Receipt};
 pub(crate) use self::kinds::event_kinds;
 use self::queues::Queues;
-pub(super) use self::records::{Found, Record, Records};
+pub(super) use self::records::{CloudTrailRecord, ParsedRecord, Records};
 use self::records::{NO_RECORD, ReadError};
-use self::seen::Seen;
+use self::seen::SeenIds;
 
-use self::status::Status;
+use self::status::SourceStatus;
 use super::{Batch, Source};
 use crate::clock;
 use crate::store::{Change, Checkpoint};
@@ -64,16 +64,16 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 /// The source.
 pub(crate) struct CloudTrail {
     mapper: Mapper,
-    seen: Seen,
-    folder: Option<Folder>,
+    seen: SeenIds,
+    folder: Option<LogFolder>,
     queues: Queues,
     inbox: Receiver<Message>,
     control: Control,
-    deliveries: VecDeque<Box<Delivery>>,
+    deliveries: VecDeque<Box<FetchedObject>>,
     reading: Option<Document>,
     folders_turn: bool,
     stopping: bool,
-    status: Arc<Status>,
+    status: Arc<SourceStatus>,
 }
 
 /// What is being read.
@@ -121,16 +121,16 @@ impl CloudTrail {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self> {
         anyhow::ensure!(config.problems().is_empty(), "{}", config.problems().join("; "));
-        let status = Arc::new(Status::default());
+        let status = Arc::new(SourceStatus::default());
         let geo = Geo::open(config.geoip.as_deref(), config.asn.as_deref(), directory);
         let files = rows(progress::SCOPE)?;
-        let folder = (!config.folders.is_empty()).then(|| Folder::new(config, files, Arc::clone(&status)));
+        let folder = (!config.folders.is_empty()).then(|| LogFolder::new(config, files, Arc::clone(&status)));
         let (sender, inbox) = channel();
         let control = Control(sender);
         let queues = Queues::start(&config.queue, &control, directory, &status, runtime);
         Ok(Self {
             mapper: Mapper::new(schema, geo, config.preserve_original_event),
-            seen: Seen::load(rows(seen::SCOPE)?),
+            seen: SeenIds::load(rows(seen::SCOPE)?),
             folder,
             queues,
             inbox,
@@ -173,7 +173,7 @@ impl CloudTrail {
         let mut next = first;
         while let Ok(message) = next {
             match message {
-                Message::Delivery(delivery) => self.deliveries.push_back(delivery),
+                Message::FetchedObject(delivery) => self.deliveries.push_back(delivery),
                 Message::Reload => self.mapper.geo.reload(),
                 Message::Stop => {
                     self.stopping = true;
@@ -200,7 +200,7 @@ impl CloudTrail {
     }
 
     fn open_object(&mut self) -> Option<Opened> {
-        let Delivery { body, origin, name, receipt } = *self.deliveries.pop_front()?;
+        let FetchedObject { body, origin, name, receipt } = *self.deliveries.pop_front()?;
         match Records::new(body, 0) {
             Ok(records) => Some(Opened::Object { records, origin, name, receipt }),
             Err(error) => {
@@ -239,13 +239,13 @@ impl CloudTrail {
         let (records, origin) = document.opened.parts();
         let record = match records.next()? {
             None => return Ok(false),
-            Some(Found::Record(record)) => Ok(record),
-            Some(Found::Digest) => {
+            Some(ParsedRecord::Record(record)) => Ok(record),
+            Some(ParsedRecord::Digest) => {
                 self.status.objects_ignored.one();
                 return Ok(true);
             }
-            Some(Found::Other(_)) => Err(NO_RECORD.to_owned()),
-            Some(Found::Refused(reason)) => Err(reason),
+            Some(ParsedRecord::Other(_)) => Err(NO_RECORD.to_owned()),
+            Some(ParsedRecord::Refused(reason)) => Err(reason),
         };
         let id = record.as_ref().ok().and_then(|record| record.get("eventID")?.as_str());
         if id.is_some_and(|id| !self.seen.insert(id)) {
@@ -307,7 +307,7 @@ impl Source for CloudTrail {
                 Some(document) => self.read(document, &mut draft, until),
                 None if self.open_next(&mut draft) => {}
                 None if Instant::now() >= until => break,
-                None if self.folder.as_ref().is_some_and(Folder::busy) => {}
+                None if self.folder.as_ref().is_some_and(LogFolder::busy) => {}
                 None if !draft.is_empty() => break,
                 None => {
                     self.receive(Some(self.folder.as_ref().map_or(until, |folder| folder.due()).min(until)))
@@ -329,7 +329,7 @@ impl Source for CloudTrail {
 }
 
 impl Draft {
-    fn into_batch(mut self, seen: &mut Seen) -> Batch {
+    fn into_batch(mut self, seen: &mut SeenIds) -> Batch {
         self.changes.extend(seen.changes());
         // Files overlap in time, and records in a file have no order.
         self.events.sort_by_key(Event::time);

@@ -43,7 +43,7 @@ type Key = u128;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
     /// The file as it was then.
-    pub(crate) stamp: Stamp,
+    pub(crate) stamp: FileStamp,
     /// How many records were handed over.
     pub(crate) records: u64,
     /// The byte from which reading can continue, if any.
@@ -58,7 +58,7 @@ pub(crate) struct Known {
 
 /// What identifies a state of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStamp {
     inode: u64,
     size: u64,
     /// When its content was last written, in nanoseconds since 1970.
@@ -67,7 +67,7 @@ pub(crate) struct Stamp {
     pub(crate) changed: i64,
 }
 
-impl Stamp {
+impl FileStamp {
     /// The state by `metadata`.
     pub(crate) fn of(metadata: &Metadata) -> Self {
         let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
@@ -157,7 +157,7 @@ impl Progress {
     }
 
     /// What is to be done about a file.
-    pub(crate) fn wanted(&self, place: &ReadOrder, stamp: &Stamp) -> ReadDecision {
+    pub(crate) fn wanted(&self, place: &ReadOrder, stamp: &FileStamp) -> ReadDecision {
         if let Some(known) = self.files.get(&key(&place.1)) {
             let read = known.done && known.stamp.same_content(stamp);
             return if read { ReadDecision::No } else { ReadDecision::Yes(Some(known.clone())) };
@@ -170,7 +170,7 @@ impl Progress {
     }
 
     /// Whether a file still begins as it did when `known` was saved, so that reading can continue there.
-    pub(crate) fn is_same(known: &Known, file: &File, stamp: &Stamp) -> bool {
+    pub(crate) fn is_same(known: &Known, file: &File, stamp: &FileStamp) -> bool {
         stamp.size >= known.offset.unwrap_or(0)
             && Head::read(file, known.head.length.into()).is_ok_and(|head| head == known.head)
     }
@@ -268,7 +268,7 @@ impl Progress {
 }
 
 impl Horizon {
-    fn covers(&self, place: &ReadOrder, stamp: &Stamp) -> bool {
+    fn covers(&self, place: &ReadOrder, stamp: &FileStamp) -> bool {
         let partly = self.partly.as_ref();
         stamp.changed <= self.all
             || partly.is_some_and(|(until, through)| stamp.changed <= *until && place <= through)
@@ -311,8 +311,8 @@ mod tests {
         (date, format!("/t/{date}.json"))
     }
 
-    fn stamp(inode: u64, changed: i64) -> Stamp {
-        Stamp { inode, size: 1, modified: 1, changed }
+    fn stamp(inode: u64, changed: i64) -> FileStamp {
+        FileStamp { inode, size: 1, modified: 1, changed }
     }
 
     /// Notes files of these dates as read at the time `changed`.

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use super::aws::{self, Client};
 use super::inbox::Control;
 use super::s3::Buckets;
-use super::status::Status;
+use super::status::SourceStatus;
 use crate::backoff::Backoff;
 
 /// The longest delay before the first retry, and before any later one.
@@ -30,7 +30,7 @@ pub(crate) struct Queue {
     /// Where fetched objects go.
     pub(crate) source: Control,
     /// Counters and alarms.
-    pub(crate) status: Arc<Status>,
+    pub(crate) status: Arc<SourceStatus>,
     /// Places for objects that are fetched and wait to be read.
     pub(crate) waiting: Arc<Semaphore>,
     /// Whether the agent stops.

@@ -18,7 +18,7 @@ use super::inbox::Control;
 use super::queue::{Queue, new_backoff, pause};
 use super::s3::Buckets;
 use super::sqs_message::SqsMessage;
-use super::status::Status;
+use super::status::SourceStatus;
 
 /// Most messages of one queue that are worked on at once.
 const MESSAGES_IN_FLIGHT_MAX: usize = 4;
@@ -41,7 +41,7 @@ impl Queues {
         configs: &[QueueConfig],
         source: &Control,
         directory: &Path,
-        status: &Arc<Status>,
+        status: &Arc<SourceStatus>,
         runtime: &tokio::runtime::Handle,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
@@ -82,7 +82,7 @@ struct Starting {
     config: QueueConfig,
     source: Control,
     directory: PathBuf,
-    status: Arc<Status>,
+    status: Arc<SourceStatus>,
     waiting: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }

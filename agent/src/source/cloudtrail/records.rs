@@ -15,13 +15,13 @@ use crate::inflate::Inflated;
 pub(crate) const INFLATED_BYTES_MAX: u64 = 2 << 30;
 
 /// A CloudTrail record as AWS writes it.
-pub(crate) type Record = Map<String, Json>;
+pub(crate) type CloudTrailRecord = Map<String, Json>;
 
 /// What was found in the place of a record.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum ParsedRecord {
     /// A record.
-    Record(Record),
+    Record(CloudTrailRecord),
     /// A digest: CloudTrail's signature over other files, which is no activity.
     Digest,
     /// An object that is no record of CloudTrail's.
@@ -133,7 +133,7 @@ impl Records {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub(crate) fn next(&mut self) -> Result<Option<Found>, ReadError> {
+    pub(crate) fn next(&mut self) -> Result<Option<ParsedRecord>, ReadError> {
         while self.count < self.skip {
             match self.frames.next() {
                 Ok(Some(_)) => self.count += 1,
@@ -159,7 +159,7 @@ impl Records {
         if broken {
             self.frames.is_broken(length);
         }
-        Ok(Some(found.unwrap_or_else(Found::Refused)))
+        Ok(Some(found.unwrap_or_else(ParsedRecord::Refused)))
     }
 }
 
@@ -181,17 +181,17 @@ fn read_error(error: FrameError, at: u64) -> ReadError {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Found, String> {
+fn read(bytes: &[u8]) -> Result<ParsedRecord, String> {
     match parse(bytes)? {
-        Json::Object(object) if is_record(&object) => Ok(Found::Record(object)),
-        Json::Object(object) if object.contains_key("digestS3Object") => Ok(Found::Digest),
+        Json::Object(object) if is_record(&object) => Ok(ParsedRecord::Record(object)),
+        Json::Object(object) if object.contains_key("digestS3Object") => Ok(ParsedRecord::Digest),
         Json::Object(mut object) => match wrapped(&object).and_then(|name| object.swap_remove(name)) {
-            Some(Json::Object(record)) => Ok(Found::Record(record)),
+            Some(Json::Object(record)) => Ok(ParsedRecord::Record(record)),
             Some(Json::String(text)) => match parse(text.as_bytes())? {
-                Json::Object(record) if is_record(&record) => Ok(Found::Record(record)),
+                Json::Object(record) if is_record(&record) => Ok(ParsedRecord::Record(record)),
                 _ => Err(NO_RECORD.to_owned()),
             },
-            _ => Ok(Found::Other(Json::Object(object))),
+            _ => Ok(ParsedRecord::Other(Json::Object(object))),
         },
         _ => Err("a record is not a JSON object".to_owned()),
     }
@@ -201,12 +201,12 @@ fn parse(bytes: &[u8]) -> Result<Json, String> {
     serde_json::from_slice(bytes).map_err(|error| format!("a record is not JSON ({error})"))
 }
 
-fn is_record(object: &Record) -> bool {
+fn is_record(object: &CloudTrailRecord) -> bool {
     object.contains_key("eventTime") && object.contains_key("eventVersion")
 }
 
 /// The member that holds the record, of a wrapper around one.
-fn wrapped(object: &Record) -> Option<&'static str> {
+fn wrapped(object: &CloudTrailRecord) -> Option<&'static str> {
     if object.contains_key("@timestamp") {
         // An ECS document, whose message may be anything.
         return None;
@@ -220,7 +220,7 @@ fn wrapped(object: &Record) -> Option<&'static str> {
 }
 
 /// The text at a path.
-pub(crate) fn at<'a>(record: &'a Record, path: &[&str]) -> Option<&'a str> {
+pub(crate) fn at<'a>(record: &'a CloudTrailRecord, path: &[&str]) -> Option<&'a str> {
     let (first, rest) = path.split_first()?;
     rest.iter().try_fold(record.get(*first)?, |json, name| json.get(*name))?.as_str()
 }
@@ -242,12 +242,14 @@ mod tests {
         let mut found = Vec::new();
         loop {
             match records.next() {
-                Ok(Some(Found::Record(record))) => {
+                Ok(Some(ParsedRecord::Record(record))) => {
                     found.push(record["eventName"].as_str().unwrap().to_owned())
                 }
-                Ok(Some(Found::Digest)) => found.push("digest".to_owned()),
-                Ok(Some(Found::Other(_))) => found.push(format!("other at {}", records.at())),
-                Ok(Some(Found::Refused(reason))) => found.push(format!("{reason} at {}", records.at())),
+                Ok(Some(ParsedRecord::Digest)) => found.push("digest".to_owned()),
+                Ok(Some(ParsedRecord::Other(_))) => found.push(format!("other at {}", records.at())),
+                Ok(Some(ParsedRecord::Refused(reason))) => {
+                    found.push(format!("{reason} at {}", records.at()))
+                }
                 Ok(None) => return found.join("; "),
                 Err(error) => {
                     found.push(format!("{error:?}"));

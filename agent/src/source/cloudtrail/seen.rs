@@ -22,7 +22,7 @@ const VERSION: u8 = 1;
 
 /// The ids that were seen.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct SeenIds {
     ids: HashSet<u128>,
     /// The blocks from the oldest to the one that is being filled.
     blocks: std::collections::VecDeque<Vec<u128>>,
@@ -31,7 +31,7 @@ pub(crate) struct Seen {
     changed: BTreeSet<u64>,
 }
 
-impl Seen {
+impl SeenIds {
     /// Reads the rows of the store. A row that cannot be parsed is ignored.
     pub(crate) fn load(rows: Vec<(String, Vec<u8>)>) -> Self {
         let mut blocks: Vec<_> = rows.iter().filter_map(|(_, value)| decode(value)).collect();
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn ids_survive_a_restart_and_the_oldest_are_evicted() {
         let mut store = BTreeMap::new();
-        let mut seen = Seen::default();
+        let mut seen = SeenIds::default();
         let total = BLOCK_IDS * BLOCKS_MAX as usize + 3 * BLOCK_IDS;
         for batch in (0..total).collect::<Vec<_>>().chunks(100) {
             for number in batch {
@@ -129,7 +129,7 @@ mod tests {
             store.extend(seen.changes().into_iter().map(|change| (change.key, change.value.unwrap())));
         }
         assert_eq!(store.len() as u64, BLOCKS_MAX);
-        let mut again = Seen::load(store.into_iter().collect());
+        let mut again = SeenIds::load(store.into_iter().collect());
         for seen in [&mut seen, &mut again] {
             assert!(!seen.insert(&id(total - 1)) && !seen.insert(&id(3 * BLOCK_IDS)));
             assert_eq!(seen.ids.len(), BLOCK_IDS * BLOCKS_MAX as usize);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_batch_writes_the_blocks_that_it_touched() {
-        let mut seen = Seen::default();
+        let mut seen = SeenIds::default();
         (0..300).for_each(|number| assert!(seen.insert(&id(number))));
         assert_eq!(
             seen.changes().iter().map(|change| change.key.as_str()).collect::<Vec<_>>(),
@@ -154,6 +154,6 @@ mod tests {
     fn invalid_rows_are_ignored() {
         let rows =
             vec![("000".to_owned(), vec![]), ("001".to_owned(), vec![9; 40]), ("002".to_owned(), vec![1, 2])];
-        assert!(Seen::load(rows).insert("x"));
+        assert!(SeenIds::load(rows).insert("x"));
     }
 }

@@ -13,7 +13,7 @@ use lapwing_engine::{Fields, field};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::inbox::{Delivery, Message, Receipt};
+use super::inbox::{FetchedObject, Message, Receipt};
 use super::notification::{self, Object};
 use super::queue::{Queue, new_backoff, pause};
 use super::s3::{Body, FetchError};
@@ -126,9 +126,9 @@ async fn hand_over(queue: &Queue, object: &Object) -> Result<Option<oneshot::Rec
         .set(field!("aws.s3.object.key"), object.key.as_str());
     let (done, finished) = oneshot::channel();
     let receipt = Receipt { done, _waiting: waiting };
-    let delivery = Delivery { body, origin: origin.into(), name, receipt };
+    let delivery = FetchedObject { body, origin: origin.into(), name, receipt };
     // A source that has ended drops the receipt, which `objects` sees.
-    let _ = queue.source.0.send(Message::Delivery(Box::new(delivery)));
+    let _ = queue.source.0.send(Message::FetchedObject(Box::new(delivery)));
     Ok(Some(finished))
 }
 

@@ -32,14 +32,14 @@ macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The source's counters and alarms.
         #[derive(Debug, Default)]
-        pub(crate) struct Status {
+        pub(crate) struct SourceStatus {
             $($(#[doc = $doc])+ pub(crate) $name: Count,)+
             newest_event: AtomicI64,
             alarms: Mutex<BTreeMap<String, String>>,
             last_error: Mutex<Option<String>>,
         }
 
-        /// The state of a [`Status`] at one moment.
+        /// The state of a [`SourceStatus`] at one moment.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         pub(crate) struct CloudTrailReport {
             $($(#[doc = $doc])+ pub(crate) $name: u64,)+
@@ -51,7 +51,7 @@ macro_rules! counters {
             pub(crate) last_error: Option<String>,
         }
 
-        impl Status {
+        impl SourceStatus {
             /// The state at the time `now`.
             pub(crate) fn report(&self, now: Timestamp) -> CloudTrailReport {
                 let newest = self.newest_event.load(Ordering::Relaxed);
@@ -87,7 +87,7 @@ counters! {
     messages_left,
 }
 
-impl Status {
+impl SourceStatus {
     /// An event of this time was read.
     pub(crate) fn event(&self, time: Timestamp) {
         self.records.one();
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_report_has_the_current_alarms_and_the_last_error() {
-        let status = Status::default();
+        let status = SourceStatus::default();
         status.event(Timestamp::from_millis(40_000));
         status.event(Timestamp::from_millis(10_000));
         status.alarm("queue q", "access denied");

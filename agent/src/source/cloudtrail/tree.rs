@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
-use super::status::Status;
+use super::status::SourceStatus;
 use crate::clock;
 use crate::folder::{Folder, Links};
 
@@ -41,7 +41,7 @@ pub(crate) struct Tree {
     inotify: Option<Inotify>,
     watched: HashMap<WatchDescriptor, PathBuf>,
     complaints: HashSet<PathBuf>,
-    status: Arc<Status>,
+    status: Arc<SourceStatus>,
     /// [`COARSE_NANOS`], or less in tests.
     pub(crate) coarse_nanos: i64,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Scanned {
 
 impl Tree {
     /// The folders `roots`, scanned every `interval`.
-    pub(crate) fn new(roots: Vec<PathBuf>, interval: Duration, status: Arc<Status>) -> Self {
+    pub(crate) fn new(roots: Vec<PathBuf>, interval: Duration, status: Arc<SourceStatus>) -> Self {
         let inotify = Inotify::init()
             .inspect_err(|error| {
                 tracing::warn!(

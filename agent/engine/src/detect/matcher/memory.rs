@@ -31,7 +31,7 @@ pub(super) struct Memory {
     places: Vec<Place>,
     /// What is known about lists: those kept, then those of this event that found no room, then the event's own.
     lists: Vec<Known>,
-    kinds: Vec<Kind>,
+    kinds: Vec<RuleKind>,
     /// Values of each slot's field.
     recent: Vec<Recent>,
     /// Answers to what is computed.
@@ -75,7 +75,7 @@ impl Memory {
             now: 0,
             places: vec![Place::default(); program.fields.len()],
             lists: (0..LISTS_MAX + 1).map(|_| Known::new()).collect(),
-            kinds: vec![Kind::default(); KINDS_MAX],
+            kinds: vec![RuleKind::default(); KINDS_MAX],
             recent: program.fields.iter().map(|_| Recent::default()).collect(),
             computed: vec![(0, false); program.computed.len()],
             scratch: Scratch::default(),
@@ -95,7 +95,7 @@ impl Memory {
         }
         self.now += 1;
         let (own, shared) = event.layers();
-        self.lists[LISTS_MAX].read(Kind::of(&mut self.kinds, program, own));
+        self.lists[LISTS_MAX].read(RuleKind::of(&mut self.kinds, program, own));
         self.place(LISTS_MAX, 0);
         let mut spare = LISTS_MAX + 1;
         for (layer, fields) in (1..).zip(shared) {
@@ -128,7 +128,7 @@ impl Memory {
             *spare - 1
         };
         let known = &mut self.lists[place];
-        known.read(Kind::of(&mut self.kinds, program, fields));
+        known.read(RuleKind::of(&mut self.kinds, program, fields));
         known.fields = Arc::downgrade(fields);
         known.now = self.now;
         place
@@ -187,7 +187,7 @@ impl Known {
     }
 
     /// Turns to a list of this kind.
-    fn read(&mut self, kind: &Kind) {
+    fn read(&mut self, kind: &RuleKind) {
         self.slots.clone_from(&kind.slots);
         self.entries.clone_from(&kind.entries);
         self.facts.clear();
@@ -196,14 +196,14 @@ impl Known {
 
 /// Lists that have the same fields.
 #[derive(Clone, Default)]
-struct Kind {
+struct RuleKind {
     ids: Vec<FieldId>,
     /// Where those are that queries ask about.
     slots: Vec<u16>,
     entries: Vec<Entry>,
 }
 
-impl Kind {
+impl RuleKind {
     /// The kind of a list, which takes the place of another where it is new.
     fn of<'a>(kinds: &'a mut [Self], program: &Program, fields: &Fields) -> &'a Self {
         let ids = fields.ids();

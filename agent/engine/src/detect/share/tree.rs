@@ -28,7 +28,7 @@ pub(super) struct Tree {
     limit: usize,
     /// What a node takes of the limit itself.
     node_cost: usize,
-    nodes: Vec<Node>,
+    nodes: Vec<ShareNode>,
     free: Vec<u32>,
     by_key: HashMap<u64, u32, Quickly>,
     users: usize,
@@ -37,7 +37,7 @@ pub(super) struct Tree {
 
 /// The host, a user, a control group or an executable.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct ShareNode {
     parent: u32,
     key: u64,
     /// Among equals the one that was born first comes first.
@@ -58,7 +58,7 @@ pub(super) struct Node {
 
 impl Tree {
     pub(super) fn new(limit: usize, node_cost: usize) -> Self {
-        let nodes = vec![Node::new(NONE, 0, 0)];
+        let nodes = vec![ShareNode::new(NONE, 0, 0)];
         Self { limit, node_cost, nodes, free: Vec::new(), by_key: HashMap::default(), users: 0, births: 0 }
     }
 
@@ -70,7 +70,7 @@ impl Tree {
         self.nodes[node as usize].used
     }
 
-    pub(super) fn at(&mut self, node: u32) -> &mut Node {
+    pub(super) fn at(&mut self, node: u32) -> &mut ShareNode {
         &mut self.nodes[node as usize]
     }
 
@@ -110,7 +110,7 @@ impl Tree {
     }
 
     fn rank(&mut self, parent: u32, place: (usize, Reverse<u64>, u32)) {
-        let Node { biggest, children, .. } = &mut self.nodes[parent as usize];
+        let ShareNode { biggest, children, .. } = &mut self.nodes[parent as usize];
         biggest.push(place);
         if biggest.len() > STALE_MIN + 2 * *children {
             let mut heap = std::mem::take(biggest);
@@ -166,7 +166,7 @@ impl Tree {
         if node == ROOT {
             return Ok(self.limit);
         }
-        let Node { parent, used, .. } = self.nodes[node as usize];
+        let ShareNode { parent, used, .. } = self.nodes[node as usize];
         let others = self.used(parent) - used;
         let room = self.room(parent)?.saturating_sub(others).div_ceil(2);
         if used > room { Err(parent) } else { Ok(room) }
@@ -211,7 +211,7 @@ impl Tree {
 
     fn make(&mut self, parent: u32, key: u64) -> u32 {
         self.births += 1;
-        let made = Node::new(parent, key, self.births);
+        let made = ShareNode::new(parent, key, self.births);
         let place = match self.free.pop() {
             Some(place) => {
                 self.nodes[place as usize] = made;
@@ -233,14 +233,14 @@ impl Tree {
     /// Takes out a node in which nothing is any more, and those above it that were there for it alone.
     fn prune(&mut self, mut place: u32) {
         while place != ROOT {
-            let Node { parent, key, children, own, .. } = self.nodes[place as usize];
+            let ShareNode { parent, key, children, own, .. } = self.nodes[place as usize];
             if children > 0 || own > 0 {
                 return;
             }
             self.sub_path(place, self.node_cost);
             self.by_key.remove(&key);
             self.users -= usize::from(parent == ROOT);
-            self.nodes[place as usize] = Node::new(NONE, 0, 0);
+            self.nodes[place as usize] = ShareNode::new(NONE, 0, 0);
             self.free.push(place);
             self.nodes[parent as usize].children -= 1;
             self.for_path(parent, |above| above.below -= 1);
@@ -248,7 +248,7 @@ impl Tree {
         }
     }
 
-    fn for_path(&mut self, mut node: u32, mut change: impl FnMut(&mut Node)) {
+    fn for_path(&mut self, mut node: u32, mut change: impl FnMut(&mut ShareNode)) {
         while node != NONE {
             change(&mut self.nodes[node as usize]);
             node = self.nodes[node as usize].parent;
@@ -256,7 +256,7 @@ impl Tree {
     }
 }
 
-impl Node {
+impl ShareNode {
     fn new(parent: u32, key: u64, birth: u64) -> Self {
         Self {
             parent,

@@ -18,7 +18,7 @@ use super::{Alert, Engine, Options, Output};
 use crate::detect::{Indicators, naive};
 use crate::event::{Event, Schema, Timestamp};
 use crate::lang::{EventQuery, Query};
-use crate::rule::{Exception, Kind, Rule};
+use crate::rule::{Exception, Rule, RuleKind};
 
 /// Most near misses that are reported for each event query.
 pub const MISSES_MAX: usize = 3;
@@ -137,13 +137,15 @@ impl Explainer {
         self.take();
         self.hits.iter_mut().for_each(|hits| hits.sort_by_key(|hit| (hit.time(), hit.sequence())));
         let chain = match &self.rule.kind {
-            Kind::Eql(query) => Stages::of(query, &self.hits).and_then(|stages| stages.longest(&self.schema)),
+            RuleKind::Eql(query) => {
+                Stages::of(query, &self.hits).and_then(|stages| stages.longest(&self.schema))
+            }
             _ => None,
         };
         self.parts.iter_mut().for_each(Part::settle);
         let groups = self.groups.as_ref();
         let mut state = groups.map(|groups| groups.lines(&self.rule, &self.schema)).unwrap_or_default();
-        if matches!(self.rule.kind, Kind::Eql(Query::Lineage(_))) {
+        if matches!(self.rule.kind, RuleKind::Eql(Query::Lineage(_))) {
             let of =
                 "conditions on the ancestry of processes hang on earlier events and are not shown one by one";
             state.push(of.to_owned());

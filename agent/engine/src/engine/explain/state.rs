@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::detect::Limits;
 use crate::event::{Event, FieldId, Schema};
 use crate::lang::query::Query;
-use crate::rule::{Kind, Rule};
+use crate::rule::{Rule, RuleKind};
 
 /// What bounds the memory of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
     };
     let mut bounds = Vec::new();
     match &rule.kind {
-        Kind::Query(_) | Kind::ThreatMatch { .. } => {}
-        Kind::Eql(query) => {
+        RuleKind::Query(_) | RuleKind::ThreatMatch { .. } => {}
+        RuleKind::Eql(query) => {
             match query.inner() {
                 Query::Sequence(sequence) => bounds.push(bytes(
                     "sequences that are not complete, those of who holds most given up first",
@@ -52,17 +52,17 @@ pub fn bounds(rule: &Rule, limits: Limits) -> Vec<Bound> {
                 bounds.push(bytes("processes that later ones may be related to", bytes_max, None));
             }
         }
-        Kind::NewTerms { history, .. } => {
+        RuleKind::NewTerms { history, .. } => {
             bounds.push(bytes(
                 "terms that were seen, those of who has most and of the oldest sighting forgotten first",
                 limits.terms_bytes_max,
                 Some(*history),
             ));
         }
-        Kind::Threshold { .. } => {
+        RuleKind::Threshold { .. } => {
             bounds.push(bytes("counts by group", limits.threshold_bytes_max, Some(rule.lookback)));
         }
-        Kind::MachineLearning { jobs, .. } => {
+        RuleKind::MachineLearning { jobs, .. } => {
             let learned = limits.job_bytes_max.saturating_mul(2 * jobs.len());
             bounds.push(bytes("values by partition", learned, None));
         }
@@ -90,11 +90,11 @@ impl Groups {
     /// Of rules that count; `None` of others.
     pub(super) fn of(rule: &Rule) -> Option<Self> {
         let fields = match &rule.kind {
-            Kind::NewTerms { fields, .. } => fields.clone(),
-            Kind::Threshold { threshold, .. } => threshold.fields.clone(),
+            RuleKind::NewTerms { fields, .. } => fields.clone(),
+            RuleKind::Threshold { threshold, .. } => threshold.fields.clone(),
             // Several jobs of a rule are of one kind; the first stands for them.
-            Kind::MachineLearning { jobs, .. } => jobs.first()?.fields().collect(),
-            Kind::Eql(_) | Kind::Query(_) | Kind::ThreatMatch { .. } => return None,
+            RuleKind::MachineLearning { jobs, .. } => jobs.first()?.fields().collect(),
+            RuleKind::Eql(_) | RuleKind::Query(_) | RuleKind::ThreatMatch { .. } => return None,
         };
         Some(Self { fields, counts: HashMap::new(), lacking: 0, order: Vec::new() })
     }
@@ -119,12 +119,12 @@ impl Groups {
         let names: Vec<_> = self.fields.iter().map(|id| schema.name(*id)).collect();
         let names = if names.is_empty() { "all events together".to_owned() } else { names.join(", ") };
         let mut lines = vec![match &rule.kind {
-            Kind::NewTerms { history, .. } => format!(
+            RuleKind::NewTerms { history, .. } => format!(
                 "{} different terms of {names}; each is new at its first sighting, and again after {} without one",
                 self.order.len(),
                 spelled(*history)
             ),
-            Kind::Threshold { threshold, .. } => {
+            RuleKind::Threshold { threshold, .. } => {
                 let cardinality = threshold
                     .cardinality
                     .map(|(id, least)| format!(", with {least} different values of {}", schema.name(id)));
@@ -135,7 +135,7 @@ impl Groups {
                     cardinality.unwrap_or_default()
                 )
             }
-            Kind::MachineLearning { jobs, anomaly_threshold } => {
+            RuleKind::MachineLearning { jobs, anomaly_threshold } => {
                 let first = jobs.first().map(|job| (spelled(job.bucket_span), job.buckets_learned_min));
                 let (span, learned) = first.unwrap_or_default();
                 format!(
@@ -143,7 +143,7 @@ impl Groups {
                      an alert takes a score of {anomaly_threshold}"
                 )
             }
-            Kind::Eql(_) | Kind::Query(_) | Kind::ThreatMatch { .. } => String::new(),
+            RuleKind::Eql(_) | RuleKind::Query(_) | RuleKind::ThreatMatch { .. } => String::new(),
         }];
         let mut groups: Vec<_> = self.order.iter().map(|group| (group, self.counts[group])).collect();
         groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

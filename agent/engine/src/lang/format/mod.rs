@@ -45,7 +45,7 @@ pub fn kql(text: &str, schema: &mut Schema) -> Result<String, Unformatted> {
 #[must_use]
 pub fn typed(text: &str) -> String {
     let words = words::typed(text);
-    let laid_out = words.and_then(|words| tree::Tree::new(words).query().ok());
+    let laid_out = words.and_then(|words| tree::FormatTree::new(words).query().ok());
     laid_out.map_or_else(|| text.to_owned(), |doc| layout::render(&doc, LINE_CHARACTERS_MAX))
 }
 
@@ -56,7 +56,7 @@ fn laid_out<T: PartialEq>(
     mut parse: impl FnMut(&str) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
 ) -> Result<String, Unformatted> {
     let (before, _) = parse(text).map_err(Unformatted::Faults)?;
-    let formatted = layout::render(&tree::Tree::new(words).query()?, LINE_CHARACTERS_MAX);
+    let formatted = layout::render(&tree::FormatTree::new(words).query()?, LINE_CHARACTERS_MAX);
     let after = parse(&formatted);
     if after.is_ok_and(|(after, _)| after == before) { Ok(formatted) } else { Err(Unformatted::Changed) }
 }

@@ -2,7 +2,7 @@
 
 use super::Unformatted;
 use super::layout::Doc;
-use super::words::{Comment, Join, Kind, Word};
+use super::words::{Comment, Join, Word, WordKind};
 
 /// Whether the words are a list of constants, which fills lines, or conditions, which stand on a line each.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,20 +30,20 @@ struct Chain {
 }
 
 /// Reads words from the front.
-pub(super) struct Tree {
+pub(super) struct FormatTree {
     words: Vec<Word>,
     next: usize,
 }
 
 type Result<T> = std::result::Result<T, Unformatted>;
 
-impl Tree {
+impl FormatTree {
     pub(super) fn new(words: Vec<Word>) -> Self {
         Self { words, next: 0 }
     }
 
-    fn kind(&self) -> Kind {
-        self.words.get(self.next).map_or(Kind::End, |word| word.kind)
+    fn kind(&self) -> WordKind {
+        self.words.get(self.next).map_or(WordKind::End, |word| word.kind)
     }
 
     /// The comments before the next word: the first that ends a line, and the others.
@@ -65,7 +65,7 @@ impl Tree {
     }
 
     /// Words up to one of another kind, on one line.
-    fn flat(&mut self, more: impl Fn(Kind) -> bool) -> Result<Doc> {
+    fn flat(&mut self, more: impl Fn(WordKind) -> bool) -> Result<Doc> {
         let mut parts = Vec::new();
         while more(self.kind()) {
             let word = self.word()?;
@@ -89,9 +89,9 @@ impl Tree {
             let filter = self.filter()?;
             parts.push(group(filter));
         }
-        while self.kind() == Kind::Pipe {
+        while self.kind() == WordKind::Pipe {
             self.line(&mut parts, false)?;
-            parts.push(self.flat(|kind| !matches!(kind, Kind::Pipe | Kind::End))?);
+            parts.push(self.flat(|kind| !matches!(kind, WordKind::Pipe | WordKind::End))?);
         }
         let (trail, rest) = self.comments();
         parts.extend(trail.map(|comment| Doc::Comment(format!(" {comment}"))));
@@ -109,7 +109,7 @@ impl Tree {
         }
         let next = Doc::Concat(next);
         parts.push(if nested { Doc::Nest(Box::new(next)) } else { next });
-        if self.kind() == Kind::Pipe {
+        if self.kind() == WordKind::Pipe {
             parts.push(Doc::Text(self.word()?.text));
             parts.push(text(" "));
         }
@@ -118,11 +118,11 @@ impl Tree {
 
     /// `sequence by keys`, a line for each stage, `until` one more.
     fn stages(&mut self, parts: &mut Vec<Doc>) -> Result<()> {
-        let in_head = |kind| matches!(kind, Kind::Plain | Kind::Join(Join::Comma));
+        let in_head = |kind| matches!(kind, WordKind::Plain | WordKind::Join(Join::Comma));
         parts.push(self.flat(in_head)?);
         loop {
-            let until = self.kind() == Kind::Until;
-            if !until && self.kind() != Kind::OpenFilter {
+            let until = self.kind() == WordKind::Until;
+            if !until && self.kind() != WordKind::OpenFilter {
                 return Ok(());
             }
             self.line(parts, !until)?;
@@ -152,12 +152,12 @@ impl Tree {
     /// `category where condition`, or a condition alone.
     fn filter(&mut self) -> Result<Vec<Doc>> {
         let mut ahead = self.words[self.next..].iter().map(|word| word.kind);
-        let has_head = ahead.find(|kind| *kind != Kind::Plain) == Some(Kind::Where);
+        let has_head = ahead.find(|kind| *kind != WordKind::Plain) == Some(WordKind::Where);
         if !has_head {
             let chain = self.chain()?;
             return Ok(vec![chain.shown(Style::Lines)]);
         }
-        let head = self.flat(|kind| kind == Kind::Plain)?;
+        let head = self.flat(|kind| kind == WordKind::Plain)?;
         let word = self.word()?.text;
         let chain = self.chain()?.shown(Style::Lines);
         let condition = Doc::Nest(Box::new(Doc::Concat(vec![Doc::Line(" "), chain])));
@@ -174,14 +174,14 @@ impl Tree {
             let place = operands.len() - 1;
             let operand = &mut operands[place];
             match kind {
-                Kind::Close | Kind::End | Kind::Pipe => {
+                WordKind::Close | WordKind::End | WordKind::Pipe => {
                     // The comments at the end of the query are written by the caller that formats all of it.
                     let (trail, rest) =
-                        if kind == Kind::Close { self.comments() } else { (None, Vec::new()) };
+                        if kind == WordKind::Close { self.comments() } else { (None, Vec::new()) };
                     operands[place].trail = trail;
                     return Ok(Chain { operands, rest });
                 }
-                Kind::Join(join) => {
+                WordKind::Join(join) => {
                     let (before, mut lead) = self.comments();
                     let joining = self.word()?.text;
                     let (after, more) = self.comments();
@@ -204,14 +204,14 @@ impl Tree {
         }
     }
 
-    fn part(&mut self, kind: Kind) -> Result<Doc> {
+    fn part(&mut self, kind: WordKind) -> Result<Doc> {
         let style = match kind {
-            Kind::OpenFilter => {
+            WordKind::OpenFilter => {
                 let open = self.word()?.text;
                 return self.bracketed(open);
             }
-            Kind::OpenList => Style::Fill,
-            Kind::Open => Style::Lines,
+            WordKind::OpenList => Style::Fill,
+            WordKind::Open => Style::Lines,
             _ => return Ok(Doc::Text(self.word()?.text)),
         };
         let open = self.word()?.text;

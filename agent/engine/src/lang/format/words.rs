@@ -8,7 +8,7 @@ use crate::lang::syntax::kql::lexer::{Token as Kql, tokens as kql_tokens};
 /// A token as it is written.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
-    pub(super) kind: Kind,
+    pub(super) kind: WordKind,
     pub(super) text: String,
     /// Whether a blank parts it from the word before, where both stand on one line.
     pub(super) apart: bool,
@@ -18,7 +18,7 @@ pub(super) struct Word {
 
 /// What a word is to the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum WordKind {
     /// Part of a condition or of a list's entry.
     Plain,
     /// It joins what stands before and after it.
@@ -99,28 +99,28 @@ pub(super) fn typed(text: &str) -> Option<Vec<Word>> {
     faults.is_empty().then_some(words)
 }
 
-fn eql_kind(previous: Option<&Eql>, token: &Eql) -> Kind {
+fn eql_kind(previous: Option<&Eql>, token: &Eql) -> WordKind {
     // Behind a dot or before one, the words of the language are names of fields.
     let is_name = previous == Some(&Eql::Symbol("."));
     match token {
         Eql::Name { text, tilde: false } if !is_name => match text.as_str() {
-            "and" => Kind::Join(Join::And),
-            "or" => Kind::Join(Join::Or),
-            "where" => Kind::Where,
-            "until" => Kind::Until,
-            _ => Kind::Plain,
+            "and" => WordKind::Join(Join::And),
+            "or" => WordKind::Join(Join::Or),
+            "where" => WordKind::Where,
+            "until" => WordKind::Until,
+            _ => WordKind::Plain,
         },
         Eql::Symbol(symbol) => match *symbol {
-            "," => Kind::Join(Join::Comma),
-            "|" => Kind::Pipe,
-            "(" if eql_opens_list(previous) => Kind::OpenList,
-            "(" => Kind::Open,
-            "[" | "![" => Kind::OpenFilter,
-            ")" | "]" => Kind::Close,
-            _ => Kind::Plain,
+            "," => WordKind::Join(Join::Comma),
+            "|" => WordKind::Pipe,
+            "(" if eql_opens_list(previous) => WordKind::OpenList,
+            "(" => WordKind::Open,
+            "[" | "![" => WordKind::OpenFilter,
+            ")" | "]" => WordKind::Close,
+            _ => WordKind::Plain,
         },
-        Eql::End => Kind::End,
-        _ => Kind::Plain,
+        Eql::End => WordKind::End,
+        _ => WordKind::Plain,
     }
 }
 
@@ -212,15 +212,15 @@ pub(super) fn kql(text: &str) -> Vec<Word> {
     words
 }
 
-fn kql_kind(previous: Option<&Kql>, token: &Kql) -> Kind {
+fn kql_kind(previous: Option<&Kql>, token: &Kql) -> WordKind {
     match token {
-        Kql::And => Kind::Join(Join::And),
-        Kql::Or => Kind::Join(Join::Or),
-        Kql::Symbol("(") if previous == Some(&Kql::Symbol(":")) => Kind::OpenList,
-        Kql::Symbol("(" | "{") => Kind::Open,
-        Kql::Symbol(")" | "}") => Kind::Close,
-        Kql::End => Kind::End,
-        _ => Kind::Plain,
+        Kql::And => WordKind::Join(Join::And),
+        Kql::Or => WordKind::Join(Join::Or),
+        Kql::Symbol("(") if previous == Some(&Kql::Symbol(":")) => WordKind::OpenList,
+        Kql::Symbol("(" | "{") => WordKind::Open,
+        Kql::Symbol(")" | "}") => WordKind::Close,
+        Kql::End => WordKind::End,
+        _ => WordKind::Plain,
     }
 }
 

@@ -33,7 +33,7 @@ pub(in crate::lang) fn lower(
 
 /// What an expression's values are, as far as that is known without an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Null,
     Of(Type),
 }
@@ -154,11 +154,11 @@ impl Lowering<'_> {
             _ => {
                 let (expr, kind) = self.expression(ast)?;
                 match kind {
-                    Kind::Null => Some(Condition::Always(false)),
-                    Kind::Of(Type::Boolean) => Some(is_true(expr)),
-                    Kind::Of(ty) => {
+                    ValueKind::Null => Some(Condition::Always(false)),
+                    ValueKind::Of(Type::Boolean) => Some(is_true(expr)),
+                    ValueKind::Of(ty) => {
                         let message =
-                            format!("this is {} and neither true nor false", kind_name(Kind::Of(ty)));
+                            format!("this is {} and neither true nor false", kind_name(ValueKind::Of(ty)));
                         self.report(
                             Diagnostic::new(code::NOT_BOOLEAN, ast.span, message)
                                 .label("expected a condition"),
@@ -176,18 +176,18 @@ impl Lowering<'_> {
     }
 
     /// An expression that is computed, and of what kind its values are.
-    fn expression(&mut self, ast: &Ast) -> Option<(Expr, Kind)> {
+    fn expression(&mut self, ast: &Ast) -> Option<(Expr, ValueKind)> {
         match &ast.kind {
             ExprKind::Wrong => None,
             ExprKind::Literal(literal) => {
                 let value = constant(literal);
-                let kind = value.as_ref().map_or(Kind::Null, |value| Kind::Of(type_of(value)));
+                let kind = value.as_ref().map_or(ValueKind::Null, |value| ValueKind::Of(type_of(value)));
                 Some((Expr::Constant(value), kind))
             }
             ExprKind::Field(name) => self.field_expression(name),
             ExprKind::Call { name, arguments, .. } if is_cidr_match(name) => {
                 let condition = self.cidr_match(arguments, ast.span)?;
-                Some((Expr::Truth(Box::new(condition)), Kind::Of(Type::Boolean)))
+                Some((Expr::Truth(Box::new(condition)), ValueKind::Of(Type::Boolean)))
             }
             ExprKind::Call { name, insensitive, arguments } => {
                 self.call(name, *insensitive, arguments, ast.span)
@@ -201,7 +201,10 @@ impl Lowering<'_> {
             ExprKind::Arithmetic(operator, left, right) => {
                 let (left, right) = (self.number(left), self.number(right));
                 let ((left, _), (right, _)) = (left?, right?);
-                Some((Expr::Arithmetic(*operator, Box::new(left), Box::new(right)), Kind::Of(Type::Double)))
+                Some((
+                    Expr::Arithmetic(*operator, Box::new(left), Box::new(right)),
+                    ValueKind::Of(Type::Double),
+                ))
             }
             ExprKind::Not(_)
             | ExprKind::And(_)
@@ -210,30 +213,39 @@ impl Lowering<'_> {
             | ExprKind::Related(..)
             | ExprKind::Match { .. } => {
                 let condition = self.condition(ast)?;
-                Some((Expr::Truth(Box::new(condition)), Kind::Of(Type::Boolean)))
+                Some((Expr::Truth(Box::new(condition)), ValueKind::Of(Type::Boolean)))
             }
         }
     }
 
-    fn field_expression(&mut self, name: &Name) -> Option<(Expr, Kind)> {
+    fn field_expression(&mut self, name: &Name) -> Option<(Expr, ValueKind)> {
         if let Some((stage, text)) = self.earlier(&name.text) {
             let field = self.field(&text, name.span)?;
-            return Some((Expr::Earlier { stage, field, opened: false }, Kind::Of(self.schema.ty(field))));
+            return Some((
+                Expr::Earlier { stage, field, opened: false },
+                ValueKind::Of(self.schema.ty(field)),
+            ));
         }
         let found =
             if name.optional { self.lookup(&name.text) } else { Some(self.field(&name.text, name.span)?) };
         Some(match found {
-            None => (Expr::Constant(None), Kind::Null),
-            Some(field) => (Expr::Field(field), Kind::Of(self.schema.ty(field))),
+            None => (Expr::Constant(None), ValueKind::Null),
+            Some(field) => (Expr::Field(field), ValueKind::Of(self.schema.ty(field))),
         })
     }
 
-    fn number(&mut self, ast: &Ast) -> Option<(Expr, Kind)> {
+    fn number(&mut self, ast: &Ast) -> Option<(Expr, ValueKind)> {
         let (expr, kind) = self.expression(ast)?;
         self.argument_fits(Argument::Number, kind, ast.span, "arithmetic").then_some((expr, kind))
     }
 
-    fn call(&mut self, name: &str, insensitive: bool, arguments: &[Ast], span: Span) -> Option<(Expr, Kind)> {
+    fn call(
+        &mut self,
+        name: &str,
+        insensitive: bool,
+        arguments: &[Ast],
+        span: Span,
+    ) -> Option<(Expr, ValueKind)> {
         let Some(function) = Function::named(name) else {
             let fault = Diagnostic::new(code::UNKNOWN_FUNCTION, span, format!("unknown function `{name}`"));
             if self.is_full() {
@@ -278,16 +290,16 @@ impl Lowering<'_> {
             Gives::Number => Type::Double,
             Gives::Text => Type::Keyword,
         };
-        Some((Expr::Call { function, insensitive, arguments: lowered }, Kind::Of(ty)))
+        Some((Expr::Call { function, insensitive, arguments: lowered }, ValueKind::Of(ty)))
     }
 
-    fn argument_fits(&mut self, wanted: Argument, kind: Kind, span: Span, whose: &str) -> bool {
+    fn argument_fits(&mut self, wanted: Argument, kind: ValueKind, span: Span, whose: &str) -> bool {
         let fits = match (wanted, kind) {
-            (Argument::Any, _) | (_, Kind::Null) => true,
-            (Argument::Number, Kind::Of(ty)) => matches!(ty, Type::Long | Type::Double),
-            (Argument::Text, Kind::Of(ty)) => ty.is_text(),
-            (Argument::Boolean, Kind::Of(ty)) => ty == Type::Boolean,
-            (Argument::Ip, Kind::Of(ty)) => ty == Type::Ip,
+            (Argument::Any, _) | (_, ValueKind::Null) => true,
+            (Argument::Number, ValueKind::Of(ty)) => matches!(ty, Type::Long | Type::Double),
+            (Argument::Text, ValueKind::Of(ty)) => ty.is_text(),
+            (Argument::Boolean, ValueKind::Of(ty)) => ty == Type::Boolean,
+            (Argument::Ip, ValueKind::Of(ty)) => ty == Type::Ip,
         };
         if !fits {
             let wanted = match wanted {
@@ -324,8 +336,8 @@ impl Lowering<'_> {
             return Some(condition);
         }
         let test = match kind {
-            Kind::Null => return Some(Condition::Always(false)),
-            Kind::Of(ty) => self.test(comparison, &expr, ty, &constant, place)?,
+            ValueKind::Null => return Some(Condition::Always(false)),
+            ValueKind::Of(ty) => self.test(comparison, &expr, ty, &constant, place)?,
         };
         Some(match (comparison, &expr) {
             (Comparison::NotEqual, Expr::Field(_)) => Condition::Not(Box::new(Condition::Test(expr, test))),
@@ -395,8 +407,13 @@ fn is_true(expr: Expr) -> Condition {
 
 /// `expr == true` and the like, where the expression is a condition itself: it or its opposite, as in Elasticsearch. So
 /// `startsWith(process.name, "a") == false` holds where there is no name.
-fn against_truth(comparison: Comparison, expr: &Expr, kind: Kind, constant: &Value) -> Option<Condition> {
-    let (Expr::Call { .. } | Expr::Truth(_), Kind::Of(Type::Boolean), Value::Boolean(wanted)) =
+fn against_truth(
+    comparison: Comparison,
+    expr: &Expr,
+    kind: ValueKind,
+    constant: &Value,
+) -> Option<Condition> {
+    let (Expr::Call { .. } | Expr::Truth(_), ValueKind::Of(Type::Boolean), Value::Boolean(wanted)) =
         (expr, kind, constant)
     else {
         return None;
@@ -444,14 +461,14 @@ fn type_of(value: &Value) -> Type {
     }
 }
 
-pub(super) fn kind_name(kind: Kind) -> &'static str {
+pub(super) fn kind_name(kind: ValueKind) -> &'static str {
     match kind {
-        Kind::Null => "null",
-        Kind::Of(Type::Keyword | Type::Text | Type::Version | Type::Flattened) => "text",
-        Kind::Of(Type::Long | Type::Double) => "a number",
-        Kind::Of(Type::Boolean) => "true or false",
-        Kind::Of(Type::Ip) => "an address",
-        Kind::Of(Type::Date) => "a time",
-        Kind::Of(Type::Point) => "a place",
+        ValueKind::Null => "null",
+        ValueKind::Of(Type::Keyword | Type::Text | Type::Version | Type::Flattened) => "text",
+        ValueKind::Of(Type::Long | Type::Double) => "a number",
+        ValueKind::Of(Type::Boolean) => "true or false",
+        ValueKind::Of(Type::Ip) => "an address",
+        ValueKind::Of(Type::Date) => "a time",
+        ValueKind::Of(Type::Point) => "a place",
     }
 }

@@ -2,7 +2,7 @@
 //! (`descendant of […]`). It is parted from what an event alone can answer.
 
 use super::Lowering;
-use super::eql::{Kind, kind_name};
+use super::eql::{ValueKind, kind_name};
 use super::lint::Clause;
 use crate::event::Type;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
@@ -133,13 +133,13 @@ impl Lowering<'_> {
     pub(super) fn compare_earlier(
         &mut self,
         comparison: Comparison,
-        (left, left_kind): (Expr, Kind),
-        (right, right_kind): (Expr, Kind),
+        (left, left_kind): (Expr, ValueKind),
+        (right, right_kind): (Expr, ValueKind),
         span: Span,
     ) -> Option<Condition> {
         let ordered = !matches!(comparison, Comparison::Equal | Comparison::NotEqual);
         let (left_family, right_family) = (kind_name(left_kind), kind_name(right_kind));
-        if left_family != right_family || (ordered && left_kind == Kind::Of(Type::Boolean)) {
+        if left_family != right_family || (ordered && left_kind == ValueKind::Of(Type::Boolean)) {
             let message = format!("{left_family} is compared with {right_family}");
             self.report(Diagnostic::new(code::TYPES, span, message));
             return None;

@@ -10,7 +10,7 @@ mod lint;
 use super::diagnostic::{Diagnostic, Span, code};
 use super::query::{Condition, EventQuery};
 use super::suggest::nearest;
-use super::{DIAGNOSTICS_MAX, Severity};
+use super::{DIAGNOSTICS_MAX, Level};
 use crate::event::{FieldId, Schema, Type, Value};
 
 /// What is found out about one query while it is lowered.
@@ -46,8 +46,8 @@ impl<'a> Lowering<'a> {
             return;
         }
         if self.found.len() == DIAGNOSTICS_MAX {
-            let warning = self.found.iter().rposition(|found| found.severity() == Severity::Warning);
-            match warning.filter(|_| diagnostic.severity() == Severity::Error) {
+            let warning = self.found.iter().rposition(|found| found.level() == Level::Warning);
+            match warning.filter(|_| diagnostic.level() == Level::Error) {
                 Some(warning) => drop(self.found.remove(warning)),
                 None => return,
             }
@@ -57,14 +57,13 @@ impl<'a> Lowering<'a> {
 
     /// Whether no more errors are kept, so that help for them need not be looked for.
     fn is_full(&self) -> bool {
-        self.found.len() == DIAGNOSTICS_MAX
-            && self.found.iter().all(|found| found.severity() == Severity::Error)
+        self.found.len() == DIAGNOSTICS_MAX && self.found.iter().all(|found| found.level() == Level::Error)
     }
 
     /// The query and its warnings, or everything that is wrong.
     fn finish<T>(mut self, query: Option<T>) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>> {
         self.found.sort_by_key(|diagnostic| diagnostic.span.start);
-        let failed = self.found.iter().any(|diagnostic| diagnostic.severity() == Severity::Error);
+        let failed = self.found.iter().any(|diagnostic| diagnostic.level() == Level::Error);
         match query {
             Some(query) if !failed => Ok((query, self.found)),
             _ => Err(self.found),

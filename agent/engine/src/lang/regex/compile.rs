@@ -13,7 +13,7 @@ const CACHE_BYTES_MAX: usize = 256 << 10;
 
 /// What is run.
 #[derive(Debug)]
-pub(super) enum Program {
+pub(super) enum RegexProgram {
     /// Without complement and intersection.
     Plain(Box<meta::Regex>),
     /// With one of them inside something else.
@@ -24,25 +24,25 @@ pub(super) enum Program {
 }
 
 /// Makes an expression ready.
-pub(super) fn compile(ast: &Ast) -> Result<Program, RegexError> {
+pub(super) fn compile(ast: &Ast) -> Result<RegexProgram, RegexError> {
     let all = |parts: &[Ast]| parts.iter().map(compile).collect::<Result<Vec<_>, _>>();
     match ast {
-        Ast::Complement(inner) => compile(inner).map(|inner| Program::Not(Box::new(inner))),
-        Ast::Intersection(parts) => all(parts).map(Program::All),
-        Ast::Union(parts) if ast.is_boolean() => all(parts).map(Program::Any),
-        _ if ast.is_boolean() => Automaton::new(ast).map(Program::Automaton),
+        Ast::Complement(inner) => compile(inner).map(|inner| RegexProgram::Not(Box::new(inner))),
+        Ast::Intersection(parts) => all(parts).map(RegexProgram::All),
+        Ast::Union(parts) if ast.is_boolean() => all(parts).map(RegexProgram::Any),
+        _ if ast.is_boolean() => Automaton::new(ast).map(RegexProgram::Automaton),
         _ => plain(ast),
     }
 }
 
-fn plain(ast: &Ast) -> Result<Program, RegexError> {
+fn plain(ast: &Ast) -> Result<RegexProgram, RegexError> {
     let hir = Hir::concat(vec![Hir::look(Look::Start), hir(ast), Hir::look(Look::End)]);
     let config = meta::Config::new()
         .nfa_size_limit(Some(REGEX_BYTES_MAX))
         .hybrid_cache_capacity(CACHE_BYTES_MAX)
         .utf8_empty(true);
     match meta::Builder::new().configure(config).build_from_hir(&hir) {
-        Ok(regex) => Ok(Program::Plain(Box::new(regex))),
+        Ok(regex) => Ok(RegexProgram::Plain(Box::new(regex))),
         Err(_) => Err(RegexError::TooLarge(format!(
             "the regular expression would take more than {REGEX_BYTES_MAX} bytes"
         ))),
@@ -63,7 +63,7 @@ fn hir(ast: &Ast) -> Hir {
     }
 }
 
-impl Program {
+impl RegexProgram {
     pub(super) fn is_match(&self, text: &str) -> bool {
         match self {
             Self::Plain(regex) => regex.is_match(Input::new(text).anchored(Anchored::Yes).earliest(true)),

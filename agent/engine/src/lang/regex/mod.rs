@@ -16,7 +16,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 use thiserror::Error;
 
-use compile::Program;
+use compile::RegexProgram;
 
 /// Longest expression that is read, in characters: what Elasticsearch's `index.max_regex_length` is by default.
 pub const REGEX_LENGTH_MAX: usize = 1000;
@@ -48,7 +48,7 @@ pub enum RegexError {
 pub struct Regex {
     pattern: SmolStr,
     insensitive: bool,
-    program: Arc<Program>,
+    program: Arc<RegexProgram>,
 }
 
 impl Regex {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Placed, Reader};
 use crate::event::FieldId;
-use crate::rule::document::Table;
-use crate::rule::{Kind, Overrides, Severity, Suppression};
+use crate::rule::document::DocumentTable;
+use crate::rule::{Overrides, RuleKind, Severity, Suppression};
 
 /// Most fields of `group_by`, as in the Elastic stack.
 const GROUP_FIELDS_MAX: usize = 3;
@@ -18,13 +18,13 @@ const BUILDING_BLOCK: &str = "default";
 
 impl<'a> Reader<'a, '_> {
     /// `[rule.alert_suppression]`; of a threshold rule the group is that of the threshold.
-    pub(super) fn suppression(&mut self, kind: Option<&Kind>, interval: Duration) -> Option<Suppression> {
+    pub(super) fn suppression(&mut self, kind: Option<&RuleKind>, interval: Duration) -> Option<Suppression> {
         let table = self.table.table("alert_suppression", self.faults)?;
         let mut names = table.texts("group_by", self.faults);
         names.retain(|name| !name.value.is_empty());
         let duration = self.suppression_duration(&table);
         let group_by = match kind {
-            Some(Kind::Threshold { threshold, .. }) => {
+            Some(RuleKind::Threshold { threshold, .. }) => {
                 if let Some(first) = names.first() {
                     let message = "a threshold rule suppresses by the threshold's own fields";
                     self.wrong(first.span, message, "take `group_by` away");
@@ -50,7 +50,7 @@ impl<'a> Reader<'a, '_> {
         Some(Suppression { group_by, duration: duration.unwrap_or(interval), keep_without_fields })
     }
 
-    fn group(&mut self, table: &Table<'a>, names: &[Placed<&str>]) -> Option<Vec<FieldId>> {
+    fn group(&mut self, table: &DocumentTable<'a>, names: &[Placed<&str>]) -> Option<Vec<FieldId>> {
         if names.is_empty() {
             self.faults.push(table.missing("group_by"));
         }
@@ -61,7 +61,7 @@ impl<'a> Reader<'a, '_> {
         fields.into_iter().collect()
     }
 
-    fn suppression_duration(&mut self, table: &Table<'a>) -> Option<Duration> {
+    fn suppression_duration(&mut self, table: &DocumentTable<'a>) -> Option<Duration> {
         let duration = table.table("duration", self.faults)?;
         let value = self.number(&duration, "value", DURATION_MAX);
         let unit = duration.required("unit", self.faults)?;
@@ -98,7 +98,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// An entry of a mapping: the field and the required value.
-    fn mapped(&mut self, table: &Table<'a>) -> Option<(FieldId, &'a str)> {
+    fn mapped(&mut self, table: &DocumentTable<'a>) -> Option<(FieldId, &'a str)> {
         let name = table.required("field", self.faults);
         let operator = table.text("operator", self.faults).filter(|operator| operator.value != "equals");
         if let Some(operator) = operator {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::{Draft, INTERVAL, LOOKBACK, MAX_SIGNALS, Reader};
 use crate::event::Schema;
-use crate::lang::Severity as Grade;
+use crate::lang::Level;
 use crate::lang::diagnostic::{Diagnostic, code};
-use crate::rule::document::Table;
+use crate::rule::document::DocumentTable;
 use crate::rule::keys::check_endpoint;
 use crate::rule::{Rule, Severity};
 
@@ -21,7 +21,7 @@ const INDEX: &str = "logs-endpoint.events.*";
 const OS: &str = "linux";
 
 /// Whether the `[rule]` table is one of the endpoint's: it is known by `id` and not by `rule_id`.
-pub(in crate::rule) fn is_endpoint(table: &Table<'_>) -> bool {
+pub(in crate::rule) fn is_endpoint(table: &DocumentTable<'_>) -> bool {
     table.value("rule_id").is_none() && table.value("id").is_some() && table.value("os_list").is_some()
 }
 
@@ -29,7 +29,7 @@ pub(in crate::rule) fn is_endpoint(table: &Table<'_>) -> bool {
 pub(in crate::rule) fn read(
     name: &Arc<str>,
     file: &str,
-    (root, table): (&Table<'_>, &Table<'_>),
+    (root, table): (&DocumentTable<'_>, &DocumentTable<'_>),
     schema: &mut Schema,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Draft> {
@@ -72,7 +72,7 @@ pub(in crate::rule) fn read(
         kind: kind?,
         file: name.clone(),
     };
-    let failed = faults.iter().any(|fault| fault.severity() == Grade::Error);
+    let failed = faults.iter().any(|fault| fault.level() == Level::Error);
     (!failed).then(|| Draft { rule, id_span: id.map(|id| id.span).unwrap_or_default() })
 }
 
@@ -87,7 +87,7 @@ impl Reader<'_, '_> {
     }
 
     /// Warns where the rule configures a response, which is not executed.
-    fn actions(&mut self, root: &Table<'_>) {
+    fn actions(&mut self, root: &DocumentTable<'_>) {
         for key in root.keys().filter(|key| ["actions", "optional_actions"].contains(&key.value)) {
             if root.holds(key.value) {
                 let message = "what the rule asks to be done about a finding is not done";

@@ -10,7 +10,7 @@ use super::Reader;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::kql;
 use crate::lang::query::Condition;
-use crate::rule::document::Table;
+use crate::rule::document::DocumentTable;
 
 /// Deepest nesting of `bool` that is read.
 const NESTING_MAX: usize = 16;
@@ -66,14 +66,14 @@ impl Reader<'_, '_> {
 }
 
 /// All clauses of a table together. At the top of a filter stand other keys beside them.
-fn clauses(table: &Table<'_>, is_top: bool, depth: usize) -> Clause {
+fn clauses(table: &DocumentTable<'_>, is_top: bool, depth: usize) -> Clause {
     let mut parts = Vec::new();
     for key in table.keys() {
         if is_top && ["meta", "$state", "query"].contains(&key.value) {
             continue;
         }
         let Some(value) = table.value(key.value) else { continue };
-        let body = Table::of(value, key.value);
+        let body = DocumentTable::of(value, key.value);
         let part = match (key.value, body) {
             ("match_all", Some(_)) => EVERYTHING.to_owned(),
             ("match" | "match_phrase" | "term", Some(body)) => {
@@ -97,7 +97,7 @@ fn clauses(table: &Table<'_>, is_top: bool, depth: usize) -> Clause {
 }
 
 /// Every field of a clause.
-fn fields(body: &Table<'_>, clause: impl Fn(&str, &Spanned<DeValue<'_>>) -> Clause) -> Clause {
+fn fields(body: &DocumentTable<'_>, clause: impl Fn(&str, &Spanned<DeValue<'_>>) -> Clause) -> Clause {
     let mut parts = Vec::new();
     for key in body.keys().filter(|key| key.value != "boost") {
         if let Some(value) = body.value(key.value) {
@@ -141,7 +141,7 @@ fn range(field: &str, value: &Spanned<DeValue<'_>>) -> Clause {
     Ok(parts.join(" and "))
 }
 
-fn boolean(body: &Table<'_>, depth: usize) -> Clause {
+fn boolean(body: &DocumentTable<'_>, depth: usize) -> Clause {
     let mut parts = Vec::new();
     let listed = |key: &str| -> Result<Vec<String>, Unknown> {
         let Some(value) = body.value(key) else { return Ok(Vec::new()) };
@@ -151,7 +151,7 @@ fn boolean(body: &Table<'_>, depth: usize) -> Clause {
         };
         entries
             .into_iter()
-            .map(|entry| match Table::of(entry, "bool") {
+            .map(|entry| match DocumentTable::of(entry, "bool") {
                 Some(table) => clauses(&table, false, depth).map(|clause| format!("({clause})")),
                 None => Err(Unknown(entry.span().into(), format!("`{key}` holds no clause"))),
             })

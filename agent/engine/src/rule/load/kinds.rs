@@ -7,8 +7,8 @@ use super::{Job, Reader, place_in_string};
 use crate::event::FieldId;
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::{EventQuery, eql, kql};
-use crate::rule::document::Table;
-use crate::rule::{Kind, Threshold};
+use crate::rule::document::DocumentTable;
+use crate::rule::{RuleKind, Threshold};
 
 /// Most fields of a term, as in the Elastic stack.
 const TERM_FIELDS_MAX: usize = 3;
@@ -32,29 +32,29 @@ const REFUSED: [(&str, &str); 2] = [
 
 impl<'a> Reader<'a, '_> {
     /// What the rule looks for, narrowed by its filters.
-    pub(super) fn kind(&mut self, job: &dyn Fn(&str) -> Option<Arc<Job>>) -> Option<Kind> {
+    pub(super) fn kind(&mut self, job: &dyn Fn(&str) -> Option<Arc<Job>>) -> Option<RuleKind> {
         let ty = self.table.required("type", self.faults)?;
         let kind = match ty.value {
             "eql" => self.eql(),
             "query" => {
                 self.language("kuery")?;
-                self.kql().map(Kind::Query)
+                self.kql().map(RuleKind::Query)
             }
             "new_terms" => {
                 self.language("kuery")?;
                 let (query, terms) = (self.kql(), self.new_terms());
                 let (fields, history) = terms?;
-                Some(Kind::NewTerms { query: query?, fields, history })
+                Some(RuleKind::NewTerms { query: query?, fields, history })
             }
             "threshold" => {
                 self.language("kuery")?;
                 let (query, threshold) = (self.kql(), self.threshold());
-                Some(Kind::Threshold { query: query?, threshold: threshold? })
+                Some(RuleKind::Threshold { query: query?, threshold: threshold? })
             }
             "threat_match" => {
                 self.language("kuery")?;
                 let (query, threat) = (self.kql(), self.threat_match());
-                Some(Kind::ThreatMatch { query: query?, threat: threat?.into() })
+                Some(RuleKind::ThreatMatch { query: query?, threat: threat?.into() })
             }
             "machine_learning" => self.machine_learning(job),
             other => {
@@ -77,7 +77,7 @@ impl<'a> Reader<'a, '_> {
         Some(kind)
     }
 
-    pub(super) fn eql(&mut self) -> Option<Kind> {
+    pub(super) fn eql(&mut self) -> Option<RuleKind> {
         self.language("eql")?;
         let query = self.table.required("query", self.faults)?;
         let found = eql::parse(query.value, self.schema);
@@ -89,7 +89,7 @@ impl<'a> Reader<'a, '_> {
             let queries = query.events_mut().into_iter();
             queries.for_each(|query| *query = query.clone().with_category_in(category, schema));
         }
-        Some(Kind::Eql(query))
+        Some(RuleKind::Eql(query))
     }
 
     /// The key can only say what is so in any case.
@@ -201,21 +201,21 @@ impl<'a> Reader<'a, '_> {
         Some(Threshold { fields, value: value?, cardinality })
     }
 
-    fn cardinality(&mut self, table: &Table<'a>) -> Option<(FieldId, u64)> {
+    fn cardinality(&mut self, table: &DocumentTable<'a>) -> Option<(FieldId, u64)> {
         let name = table.required("field", self.faults);
         let field = name.and_then(|name| self.lookup(name));
         let value = self.number(table, "value", CARDINALITY_MAX);
         Some((field?, value?))
     }
 
-    pub(super) fn number(&mut self, table: &Table<'a>, key: &str, most: i64) -> Option<u64> {
+    pub(super) fn number(&mut self, table: &DocumentTable<'a>, key: &str, most: i64) -> Option<u64> {
         if table.value(key).is_none() {
             self.faults.push(table.missing(key));
         }
         table.integer(key, 1, most, self.faults).map(i64::unsigned_abs)
     }
 
-    fn machine_learning(&mut self, job: &dyn Fn(&str) -> Option<Arc<super::Job>>) -> Option<Kind> {
+    fn machine_learning(&mut self, job: &dyn Fn(&str) -> Option<Arc<super::Job>>) -> Option<RuleKind> {
         let ids = self.table.texts("machine_learning_job_id", self.faults);
         let threshold = self.table.integer("anomaly_threshold", 0, 100, self.faults);
         let Some(anomaly_threshold) = threshold else {
@@ -241,6 +241,6 @@ impl<'a> Reader<'a, '_> {
             }
         }
         (!jobs.is_empty())
-            .then_some(Kind::MachineLearning { jobs, anomaly_threshold: anomaly_threshold as f64 })
+            .then_some(RuleKind::MachineLearning { jobs, anomaly_threshold: anomaly_threshold as f64 })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Placed, Reader};
 use crate::lang::{EventQuery, kql};
-use crate::rule::document::Table;
+use crate::rule::document::DocumentTable;
 use crate::rule::{ThreatEntry, ThreatMapping};
 
 /// Where the indicator lies in its document, where the rule does not say; as in the Elastic stack.
@@ -44,7 +44,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// An entry: the event's field, and the indicator's as `value`.
-    fn entry(&mut self, table: &Table<'a>) -> Option<ThreatEntry> {
+    fn entry(&mut self, table: &DocumentTable<'a>) -> Option<ThreatEntry> {
         let field = table.required("field", self.faults).and_then(|name| self.lookup(name));
         let indicator = table.required("value", self.faults)?.value.to_owned();
         let negate = table.boolean("negate", self.faults).unwrap_or(false);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::lang::{EventQuery, Query};
-use lapwing_engine::rule::Kind;
+use lapwing_engine::rule::RuleKind;
 use lapwing_engine::{
     Alert, Cause, Engine, Event, Loaded, Options, Output, Rule, Schema, StateChange, Timestamp, field,
 };
@@ -30,12 +30,12 @@ pub(super) fn rule(lines: &str, schema: &mut Schema) -> Arc<Rule> {
 
 /// A rule with an EQL query.
 pub(super) fn eql_rule(id: usize, query: Query) -> Arc<Rule> {
-    Arc::new(Rule { id: id.to_string(), kind: Kind::Eql(query), ..Rule::clone(&TEMPLATE) })
+    Arc::new(Rule { id: id.to_string(), kind: RuleKind::Eql(query), ..Rule::clone(&TEMPLATE) })
 }
 
 /// A rule with a KQL query.
 pub(super) fn kql_rule(id: usize, query: EventQuery) -> Arc<Rule> {
-    Arc::new(Rule { id: id.to_string(), kind: Kind::Query(query), ..Rule::clone(&TEMPLATE) })
+    Arc::new(Rule { id: id.to_string(), kind: RuleKind::Query(query), ..Rule::clone(&TEMPLATE) })
 }
 
 /// Asserts that the engine finds in these events what the reference finds, all of it and in the same order.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::lang::format::{self, Unformatted};
-use lapwing_engine::lang::{Diagnostic, Severity, eql, kql};
+use lapwing_engine::lang::{Diagnostic, Level, eql, kql};
 use lapwing_engine::{Event, Loaded, Rule, Schema};
 use serde_json::Value as Json;
 
@@ -93,11 +93,11 @@ pub(super) fn event(bytes: &[u8]) {
 fn check_diagnostics<T>(text: &str, found: &Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>) {
     let diagnostics = match found {
         Ok((_, warnings)) => {
-            assert!(warnings.iter().all(|warning| warning.severity() == Severity::Warning), "{warnings:?}");
+            assert!(warnings.iter().all(|warning| warning.level() == Level::Warning), "{warnings:?}");
             warnings
         }
         Err(faults) => {
-            assert!(faults.iter().any(|fault| fault.severity() == Severity::Error), "{faults:?}");
+            assert!(faults.iter().any(|fault| fault.level() == Level::Error), "{faults:?}");
             faults
         }
     };

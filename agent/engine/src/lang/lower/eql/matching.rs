@@ -1,7 +1,7 @@
 //! `like`, `regex`, `in`, `:` and `cidrMatch`: values against constants.
 
 use super::super::{Lowering, convert};
-use super::Kind;
+use super::ValueKind;
 use crate::event::{Type, Value};
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 use crate::lang::query::{Condition, Expr, Test};
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 impl Lowering<'_> {
     pub(super) fn matching(&mut self, operator: Operator, value: &Ast, list: &[Ast]) -> Option<Condition> {
         let (expr, kind) = self.expression(value)?;
-        let Kind::Of(ty) = kind else { return Some(Condition::Always(false)) };
+        let ValueKind::Of(ty) = kind else { return Some(Condition::Always(false)) };
         let mut constants = Vec::new();
         for entry in list {
             match self.expression(entry)?.0 {
@@ -106,7 +106,7 @@ impl Lowering<'_> {
         let Expr::Call { arguments: lowered, .. } = expr else { return None };
         let mut lowered = lowered.into_iter();
         let address = lowered.next()?;
-        debug_assert!(kind == Kind::Of(Type::Boolean));
+        debug_assert!(kind == ValueKind::Of(Type::Boolean));
         let mut networks = Vec::new();
         for (argument, ast) in lowered.zip(&arguments[1..]) {
             let network = match &argument {
