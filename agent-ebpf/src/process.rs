@@ -50,7 +50,7 @@ pub(crate) fn forked<B: Base>(_ctx: &impl EbpfContext, forker: B, child: B) {
             header: emit::header(Kind::FORK),
             child: identity,
             credentials: task::credentials(child),
-            place: task::place(child),
+            context: task::context(child),
             forker: task::process_number(forker, leader),
             reserved: 0,
             forker_start: read(leader, &TASK_START),
@@ -82,7 +82,7 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
         (*record).header = emit::header(Kind::EXEC);
         (*record).task = identity;
         (*record).credentials = task::credentials(task);
-        (*record).place = task::place(task);
+        (*record).context = task::context(task);
         (*record).stdio = task::stdio(task);
         let modes = (*record).stdio.map(|descriptor| descriptor.mode as u16);
         (*record).socket = socket::of_descriptors(task.address(), modes);
@@ -103,7 +103,7 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
         let fs: B = read(task, &TASK_FS);
         let directory = tail.path(read(fs, &FS_PWD_DENTRY), read(fs, &FS_PWD_MNT), mounts);
         (*record).directory = path::span(directory);
-        let cgroup = (*record).place.cgroup;
+        let cgroup = (*record).context.cgroup;
         let is_known = CGROUPS.get_ptr(cgroup).is_some();
         (*record).cgroup = if is_known { Span::EMPTY } else { path::span(tail.cgroup(task::cgroup(task))) };
         let mm: B = read(task, &TASK_MM);

@@ -167,7 +167,7 @@ pub(crate) fn state<B: Base>(task: B, cred: B) -> State {
 
 /// Where the task runs.
 #[inline(always)]
-pub(crate) fn place<B: Base>(task: B) -> ProcessContext {
+pub(crate) fn context<B: Base>(task: B) -> ProcessContext {
     let signal: B = read(task, &TASK_SIGNAL);
     let pid: B = read(task, &TASK_THREAD_PID);
     let level: u32 = read(pid, &PID_LEVEL);

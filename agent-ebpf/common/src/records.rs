@@ -261,7 +261,7 @@ wire! {
         /// The new process's.
         credentials: Credentials,
         /// The new process's.
-        place: ProcessContext,
+        context: ProcessContext,
         /// The process that forked; the parent of the new one is another with `CLONE_PARENT`.
         forker: u32,
         /// Zero.
@@ -279,7 +279,7 @@ wire! {
         /// With the new program.
         credentials: Credentials,
         /// With the new program.
-        place: ProcessContext,
+        context: ProcessContext,
         /// Standard input, output and error.
         stdio: [Descriptor; 3],
         /// The first of these that is a socket of IPv4 or IPv6, of any protocol; all zero where none is.

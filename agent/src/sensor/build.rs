@@ -118,7 +118,7 @@ impl EventBuilder<'_> {
                 name_cgroup(self.table, exec);
                 // The kernel changes the ids before the program, and the sensors that rules are written for report it
                 // so.
-                let state = process::state_of(&exec.fixed.credentials, &exec.fixed.place);
+                let state = process::state_of(&exec.fixed.credentials, &exec.fixed.context);
                 self.observe(Key::of(&exec.fixed.task), &state, time);
                 let image = Image::of_exec(exec, script_lookup::of(exec, self.table), self.wanted);
                 let key = self.table.exec(exec, image);
@@ -196,6 +196,6 @@ impl EventBuilder<'_> {
 fn name_cgroup(table: &mut Table, exec: &ExecRecord<'_>) {
     if exec.fixed.cgroup.len != 0 {
         let path = String::from_utf8_lossy(&exec.path(exec.fixed.cgroup)).into();
-        table.groups.insert(exec.fixed.place.cgroup, path);
+        table.groups.insert(exec.fixed.context.cgroup, path);
     }
 }

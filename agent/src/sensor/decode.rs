@@ -278,8 +278,8 @@ impl Decoder {
     /// The parent and the leaders.
     fn others(&self, table: &Table, process: &Process) -> impl Iterator<Item = Arc<Fields>> {
         let parent = process.parent.and_then(|key| table.get(key));
-        let group = table.by_pid(process.place.pgid);
-        let session = table.by_pid(process.place.sid);
+        let group = table.by_pid(process.context.pgid);
+        let session = table.by_pid(process.context.sid);
         let entry = process.entry.and_then(|(key, _)| table.get(key));
         [(PARENT, parent), (GROUP_LEADER, group), (SESSION_LEADER, session), (ENTRY_LEADER, entry)]
             .into_iter()

@@ -39,8 +39,8 @@ fn table(probe: &mut Probe, count: u32, args: &[&str]) -> Full {
         credentials.actor = pid % 100;
         let start = u64::from(pid) * STEP;
         let parent = Some(Key::new(1, STEP));
-        let (image, place) = (Arc::new(image), NO_CONTEXT);
-        table.add(Origin { pid, start, parent, parent_pid: 1, image, credentials, place });
+        let (image, context) = (Arc::new(image), NO_CONTEXT);
+        table.add(Origin { pid, start, parent, parent_pid: 1, image, credentials, context });
         table.relieve();
     }
     let charged = table.meters()[0].held();

@@ -51,7 +51,7 @@ pub(super) struct Origin {
     pub(super) parent_pid: u32,
     pub(super) image: Arc<Image>,
     pub(super) credentials: Credentials,
-    pub(super) place: ProcessContext,
+    pub(super) context: ProcessContext,
 }
 
 /// Unknown credentials.

@@ -63,7 +63,7 @@ impl Sensor {
     pub(super) fn settle(&mut self) {
         for running in std::mem::take(&mut self.snapshot) {
             if let Some(path) = running.cgroup {
-                self.table.groups.insert(running.origin.place.cgroup, path);
+                self.table.groups.insert(running.origin.context.cgroup, path);
             }
             let start = running.origin.start;
             let known = Key::new(running.origin.pid, start);

@@ -212,7 +212,7 @@ impl Table {
             image,
             previous: None,
             credentials: origin.credentials,
-            place: origin.place,
+            context: origin.context,
             stdio: None,
             socket: None,
             peers: None,
@@ -231,7 +231,7 @@ impl Table {
 
     /// A process was created.
     pub(super) fn fork(&mut self, record: &Fork) -> Key {
-        self.groups.touch(record.place.cgroup);
+        self.groups.touch(record.context.cgroup);
         let forker = Key::new(record.forker, record.forker_start);
         let image = match self.processes.get(&forker) {
             Some(forker) => forker.image.clone(),
@@ -245,7 +245,7 @@ impl Table {
             parent_pid: record.child.parent,
             image: image.clone(),
             credentials: record.credentials,
-            place: record.place,
+            context: record.context,
         });
         if let Some(process) = self.change(key) {
             process.previous = Some(image);
@@ -256,7 +256,7 @@ impl Table {
     /// A process runs another program.
     pub(super) fn exec(&mut self, record: &ExecRecord<'_>, image: Image) -> Key {
         let fixed = record.fixed;
-        self.groups.touch(fixed.place.cgroup);
+        self.groups.touch(fixed.context.cgroup);
         let key = Key::of(&fixed.task);
         let (image, owner) = (Arc::new(image), owner(&fixed.credentials));
         self.accounts.charge_once(&image.charge, owner, image.bytes());
@@ -264,7 +264,7 @@ impl Table {
         if let Some(process) = self.processes.get_mut(&key) {
             process.previous = Some(std::mem::replace(&mut process.image, image));
             process.credentials = fixed.credentials;
-            process.place = fixed.place;
+            process.context = fixed.context;
             if process.owner != owner {
                 (process.owner, process.charge) = (owner, self.accounts.charge(owner, PROCESS_BYTES));
             }
@@ -272,8 +272,8 @@ impl Table {
             self.counts.recovered += 1;
             let parent = self.parent(&fixed.task);
             let (pid, start, parent_pid) = (fixed.task.pid, fixed.task.start, fixed.task.parent);
-            let (credentials, place) = (fixed.credentials, fixed.place);
-            self.add(Origin { pid, start, parent, parent_pid, image, credentials, place });
+            let (credentials, context) = (fixed.credentials, fixed.context);
+            self.add(Origin { pid, start, parent, parent_pid, image, credentials, context });
         }
         if let Some(process) = self.change(key) {
             process.stdio = Some(fixed.stdio);
@@ -300,7 +300,7 @@ impl Table {
             parent_pid: task.parent,
             image: Arc::new(Image::unknown(image::comm(&task.comm))),
             credentials: NO_CREDENTIALS,
-            place: NO_CONTEXT,
+            context: NO_CONTEXT,
         });
         self.add(Origin { parent, ..origin })
     }
@@ -364,10 +364,10 @@ impl Table {
     /// last record.
     pub(super) fn observe_forker(&mut self, record: &Fork) -> (Key, Changes) {
         let forker = Key::new(record.forker, record.forker_start);
-        let child = state_of(&record.credentials, &record.place);
+        let child = state_of(&record.credentials, &record.context);
         let known = self.get(forker).map_or(child, Process::state);
         let actor = match self.get(forker) {
-            Some(known) if user_namespace(&known.place) != user_namespace(&record.place) => {
+            Some(known) if user_namespace(&known.context) != user_namespace(&record.context) => {
                 known.credentials.actor
             }
             _ => child.actor,
@@ -449,7 +449,7 @@ mod tests {
                 parent_pid: *parent,
                 image: Arc::new(image),
                 credentials: NO_CREDENTIALS,
-                place: ProcessContext { sid: *sid, tty: *tty, ..NO_CONTEXT },
+                context: ProcessContext { sid: *sid, tty: *tty, ..NO_CONTEXT },
             });
         }
         table
@@ -503,7 +503,7 @@ mod tests {
         table.observe(key(7), &known);
         let mut fork = Fork::new_zeroed();
         (fork.forker, fork.forker_start) = (7, 7 * SECOND);
-        (fork.credentials.effective, fork.place.sid) = (u64::MAX, 1);
+        (fork.credentials.effective, fork.context.sid) = (u64::MAX, 1);
         let changes = Changes { session: false, user: true, group: true };
         assert_eq!(table.observe_forker(&fork), (key(7), changes));
         assert_eq!(table.by_pid(7).unwrap().credentials.effective, 0);

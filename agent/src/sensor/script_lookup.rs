@@ -66,7 +66,7 @@ impl Run {
 /// Paths of the root of a process that ran a program, best first: the process may have ended by now.
 fn roots(exec: &Exec, table: &Table) -> Vec<PathBuf> {
     let key = Key::of(&exec.task);
-    let mounts = exec.place.namespaces[Namespace::Mount as usize];
+    let mounts = exec.context.namespaces[Namespace::Mount as usize];
     let is_same = |process: &&Process| process.mount_namespace() == mounts;
     let init = table.by_pid(1).filter(is_same).map(|init| init.key.pid);
     let ancestors = table.ancestors(key).filter(is_same).map(|ancestor| ancestor.key.pid);

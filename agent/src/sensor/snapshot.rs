@@ -121,9 +121,9 @@ fn running(process: &Process) -> Option<Running> {
     let credentials = credentials(process, &status);
     let image = image(process, &stat, credentials.actor);
     let cgroup = cgroup(process);
-    let mut place = place(process, &stat, &status);
+    let mut context = context(process, &stat, &status);
     if let Some((folder, _)) = &cgroup {
-        place.cgroup = fs::metadata(folder).map_or(0, |folder| folder.ino());
+        context.cgroup = fs::metadata(folder).map_or(0, |folder| folder.ino());
     }
     let origin = Origin {
         pid: u32::try_from(process.pid).ok()?,
@@ -132,7 +132,7 @@ fn running(process: &Process) -> Option<Running> {
         parent_pid: u32::try_from(stat.ppid).ok()?,
         image: Arc::new(image),
         credentials,
-        place,
+        context,
     };
     Some(Running { origin, cgroup: cgroup.map(|(_, path)| path) })
 }
@@ -188,7 +188,7 @@ fn credentials(process: &Process, status: &Status) -> Credentials {
     }
 }
 
-fn place(process: &Process, stat: &Stat, status: &Status) -> ProcessContext {
+fn context(process: &Process, stat: &Stat, status: &Status) -> ProcessContext {
     let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
     let (major, minor) = stat.tty_nr();
     let inner = status.nspid.as_ref().and_then(|numbers| numbers.last().copied());

@@ -161,7 +161,11 @@ mod tests {
                 parent_pid: if number < 2 { number as u32 } else { pid - 1 },
                 image: Arc::new(image),
                 credentials: Credentials { uid: 0, euid: 0, ..NO_CREDENTIALS },
-                place: ProcessContext { sid: pid, tty: if number > 1 { 136 << 20 } else { 0 }, ..NO_CONTEXT },
+                context: ProcessContext {
+                    sid: pid,
+                    tty: if number > 1 { 136 << 20 } else { 0 },
+                    ..NO_CONTEXT
+                },
             }));
         }
         table

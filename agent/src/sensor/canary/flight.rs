@@ -173,19 +173,19 @@ impl Expected<'_> {
                 self.child(&fork.child)?;
                 same("forker", fork.forker, self.own.pid)?;
                 ids(&fork.credentials)?;
-                self.cgroup(fork.place.cgroup)
+                self.cgroup(fork.context.cgroup)
             }
             Record::Exec(exec) => {
                 self.child(&exec.fixed.task)?;
                 ids(&exec.fixed.credentials)?;
-                same("session", exec.fixed.place.sid, child)?;
-                same("group", exec.fixed.place.pgid, child)?;
+                same("session", exec.fixed.context.sid, child)?;
+                same("group", exec.fixed.context.pgid, child)?;
                 let args = exec.args().map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
                 same("arguments", args, format!("{PROGRAM} {ARGUMENT}"))?;
                 same("number of arguments", exec.fixed.args_count, 2)?;
                 let opened = String::from_utf8_lossy(exec.text(exec.fixed.filename)).into_owned();
                 same("file name", opened, PROGRAM.to_owned())?;
-                self.cgroup(exec.fixed.place.cgroup)
+                self.cgroup(exec.fixed.context.cgroup)
             }
             Record::Exit(exit) => {
                 self.child(&exit.task)?;
@@ -275,7 +275,7 @@ mod tests {
         let fault = |set: fn(&mut Fork)| {
             let mut fork = Fork::new_zeroed();
             (fork.header.kind, fork.child.pid, fork.child.thread) = (Kind::FORK.0, child, child);
-            (fork.child.parent, fork.forker, fork.place.cgroup) = (own.pid, own.pid, 3);
+            (fork.child.parent, fork.forker, fork.context.cgroup) = (own.pid, own.pid, 3);
             (fork.credentials.uid, fork.credentials.euid) = (getuid().as_raw(), geteuid().as_raw());
             (fork.credentials.gid, fork.credentials.egid) = (getgid().as_raw(), getegid().as_raw());
             set(&mut fork);
@@ -290,7 +290,7 @@ mod tests {
             (|fork| fork.child.parent_start = 1 << 40, "the parent's start is another"),
             (|fork| fork.forker = 8, "forker 8 instead of 7"),
             (|fork| fork.credentials.uid = 77, "user 77 instead of"),
-            (|fork| fork.place.cgroup = 4, "control group 4 instead of 3"),
+            (|fork| fork.context.cgroup = 4, "control group 4 instead of 3"),
         ];
         for (set, text) in wrong {
             assert!(fault(set).is_some_and(|fault| fault.contains(text)), "{text}");

@@ -159,17 +159,17 @@ impl Decoder {
     }
 
     fn describe_as(&self, role: &Role, process: &Process, fields: &mut Fields) {
-        let (credentials, place) = (&process.credentials, &process.place);
+        let (credentials, context) = (&process.credentials, &process.context);
         fields.set(role.entity_id, process.entity_id.clone());
         fields.set(role.pid, process.key.pid);
         fields.set(role.start, self.clock.wall(process.start));
-        fields.set(role.interactive, place.tty != 0);
-        if place.tty != 0 {
-            fields.set(role.tty_major, place.tty >> 20);
-            fields.set(role.tty_minor, place.tty & 0xf_ffff);
+        fields.set(role.interactive, context.tty != 0);
+        if context.tty != 0 {
+            fields.set(role.tty_major, context.tty >> 20);
+            fields.set(role.tty_minor, context.tty & 0xf_ffff);
         }
-        if place.vpid != 0 && place.vpid != process.key.pid {
-            fields.set(role.vpid, place.vpid);
+        if context.vpid != 0 && context.vpid != process.key.pid {
+            fields.set(role.vpid, context.vpid);
         }
         if credentials.euid != ABSENT {
             fields.set(role.user_id, credentials.euid.to_smolstr());
@@ -200,11 +200,11 @@ impl Decoder {
             fields.set(field!("process.Ext.ancestry"), Value::texts(ancestry));
         }
         let own = &process.entity_id;
-        if let Some(leader) = table.by_pid(process.place.pgid) {
+        if let Some(leader) = table.by_pid(process.context.pgid) {
             fields.set(field!("process.group_leader.entity_id"), leader.entity_id.clone());
             fields.set(field!("process.group_leader.same_as_process"), leader.entity_id == *own);
         }
-        if let Some(leader) = table.by_pid(process.place.sid) {
+        if let Some(leader) = table.by_pid(process.context.sid) {
             fields.set(field!("process.session_leader.entity_id"), leader.entity_id.clone());
             fields.set(field!("process.session_leader.same_as_process"), leader.entity_id == *own);
             let parent = leader.parent.map(|parent| table.entity_id(parent));
@@ -322,7 +322,7 @@ const STDIO: [[FieldId; 2]; 3] = [
 ];
 
 fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
-    let (place, credentials) = (&process.place, &process.credentials);
+    let (context, credentials) = (&process.context, &process.credentials);
     let known = |number: u32| (number != ABSENT).then_some(number);
     fields.set_some(field!("lapwing.process.loginuid"), known(credentials.login_uid));
     fields.set_some(field!("lapwing.process.session_id"), known(credentials.session_id));
@@ -335,14 +335,14 @@ fn describe_place(table: &Table, process: &Process, fields: &mut Fields) {
         (field!("lapwing.process.namespace.user"), Namespace::User),
         (field!("lapwing.process.namespace.uts"), Namespace::Uts),
     ] {
-        let inode = place.namespaces[namespace as usize];
+        let inode = context.namespaces[namespace as usize];
         fields.set_some(id, (inode != 0).then_some(inode));
     }
-    if place.cgroup != 0 {
-        fields.set(field!("lapwing.process.cgroup.id"), count(place.cgroup));
-        fields.set_some(field!("lapwing.process.cgroup.path"), table.groups.get(place.cgroup).cloned());
+    if context.cgroup != 0 {
+        fields.set(field!("lapwing.process.cgroup.id"), count(context.cgroup));
+        fields.set_some(field!("lapwing.process.cgroup.path"), table.groups.get(context.cgroup).cloned());
     }
-    fields.set(field!("process.pgid"), place.pgid);
+    fields.set(field!("process.pgid"), context.pgid);
     fields.set_some(field!("process.parent.pid"), process.parent.map(|parent| parent.pid));
 }
 

@@ -74,7 +74,7 @@ fn events(host: Host) -> Vec<Event> {
 
     let mut fork = Fork::new_zeroed();
     (fork.child.pid, fork.child.parent, fork.forker) = (PROCESS, LEADER, LEADER);
-    (fork.credentials, fork.place) = (root(), place(PROCESS, LEADER));
+    (fork.credentials, fork.context) = (root(), context(PROCESS, LEADER));
     let key = table.fork(&fork);
     let mut found = vec![decoder.fork(&table, key, time)];
 
@@ -82,14 +82,14 @@ fn events(host: Host) -> Vec<Event> {
     (exec.header.kind, exec.header.version) = (Kind::EXEC.0, VERSION);
     exec.header.len = u32::try_from(size_of::<Exec>()).unwrap_or(u32::MAX);
     (exec.task.pid, exec.task.parent) = (PROCESS, LEADER);
-    (exec.credentials, exec.place) = (root(), place(PROCESS, LEADER));
+    (exec.credentials, exec.context) = (root(), context(PROCESS, LEADER));
     exec.stdio = [Descriptor { inode: 1, mode: SOCKET, device: 0 }; 3];
     (exec.socket.inode, exec.socket.local_port, exec.socket.remote_port) = (1, 1, 1);
     (exec.socket.local, exec.socket.remote) = ([1; 4], [1; 4]);
     (exec.socket.family, exec.socket.protocol) = (2, 6);
     // Its parent's program has a record too, and the maker of their standard input is connected.
     let mut shell = exec;
-    (shell.task.pid, shell.task.parent, shell.place) = (LEADER, DAEMON, place(LEADER, LEADER));
+    (shell.task.pid, shell.task.parent, shell.context) = (LEADER, DAEMON, context(LEADER, LEADER));
     if let Some(record) = exec_record(&shell) {
         table.exec(&record, image("/usr/bin/bash"));
     }
@@ -138,8 +138,8 @@ fn exec_record(exec: &Exec) -> Option<ExecRecord<'_>> {
 /// A process of root that ran before the agent did.
 fn origin(pid: u32, parent_pid: u32, executable: &str, session: u32) -> Origin {
     let credentials = root();
-    let (image, place) = (Arc::new(image(executable)), place(pid, session));
-    Origin { pid, start: 0, parent: None, parent_pid, image, credentials, place }
+    let (image, context) = (Arc::new(image(executable)), context(pid, session));
+    Origin { pid, start: 0, parent: None, parent_pid, image, credentials, context }
 }
 
 /// Root's, with a capability.
@@ -150,7 +150,7 @@ fn root() -> Credentials {
 }
 
 /// A context with everything: a terminal, a container, another pid in its own namespace.
-fn place(pid: u32, session: u32) -> ProcessContext {
+fn context(pid: u32, session: u32) -> ProcessContext {
     ProcessContext {
         pgid: pid,
         sid: session,

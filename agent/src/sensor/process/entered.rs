@@ -55,7 +55,7 @@ impl Table {
     }
 
     fn container_by_group(&self, process: &Process) -> Option<Container> {
-        self.groups.get(process.place.cgroup).and_then(|path| container::of(path))
+        self.groups.get(process.context.cgroup).and_then(|path| container::of(path))
     }
 
     /// A living process in the container of this namespace. The number of a removed namespace may be reused.
@@ -74,10 +74,10 @@ mod tests {
 
     const GROUP: &str = "/docker/c0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ff";
 
-    fn place(table: &mut Table, pid: u32, namespace: u32, group: u64) {
+    fn set_context(table: &mut Table, pid: u32, namespace: u32, group: u64) {
         let process = table.processes.get_mut(&key(pid)).unwrap();
-        process.place.namespaces[Namespace::Mount as usize] = namespace;
-        process.place.cgroup = group;
+        process.context.namespaces[Namespace::Mount as usize] = namespace;
+        process.context.cgroup = group;
         table.learn_container(key(pid));
     }
 
@@ -92,7 +92,7 @@ mod tests {
         table.groups.insert(7, GROUP.into());
         table.groups.insert(8, "/user.slice".into());
         for (pid, namespace, group) in [(1, 100, 8), (10, 200, 7), (11, 200, 8), (12, 100, 7)] {
-            place(&mut table, pid, namespace, group);
+            set_context(&mut table, pid, namespace, group);
         }
         let found = |table: &Table, pid: u32| {
             table.container(table.by_pid(pid).unwrap()).map(|(_, is_entered)| is_entered)

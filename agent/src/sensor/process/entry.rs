@@ -37,7 +37,7 @@ const RUNTIME_FAMILIES: [&str; 3] = ["containerd-shim", "runc_cloned", "crun_clo
 /// What kind of beginning a process is; `None` where it goes on what its parent began.
 fn entry_type(process: &Process, parent: Option<&Process>) -> Option<&'static str> {
     let is_child_of = |names: &[&str]| parent.is_some_and(|parent| parent.is_named(names));
-    let (leads, major) = (process.is_session_leader(), process.place.tty >> 20);
+    let (leads, major) = (process.is_session_leader(), process.context.tty >> 20);
     if process.key.pid == 2 || process.parent_pid == 2 {
         Some("kthread")
     } else if process.key.pid == 1 {

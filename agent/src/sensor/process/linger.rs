@@ -57,8 +57,8 @@ impl Table {
     /// Takes the process that ended first: of any user, or of the user who has most.
     fn take_ended(&mut self, any: bool) -> Option<Key> {
         let most = self.ended_by_owner.iter().max_by_key(|(_, count)| **count).map(|(owner, _)| *owner);
-        let place = self.ended.iter().position(|(.., owner)| any || Some(*owner) == most);
-        let (_, key, owner) = self.ended.remove(place.unwrap_or(0))?;
+        let context = self.ended.iter().position(|(.., owner)| any || Some(*owner) == most);
+        let (_, key, owner) = self.ended.remove(context.unwrap_or(0))?;
         if let Some(count) = self.ended_by_owner.get_mut(&owner) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -147,8 +147,16 @@ mod tests {
         for pid in 2..10_000 {
             let image = Arc::new(Image::unknown(format_smolstr!("{pid}")));
             let start = u64::from(pid) * SECOND;
-            let (credentials, place) = (NO_CREDENTIALS, NO_CONTEXT);
-            table.add(Origin { pid, start, parent: Some(key(1)), parent_pid: 1, image, credentials, place });
+            let (credentials, context) = (NO_CREDENTIALS, NO_CONTEXT);
+            table.add(Origin {
+                pid,
+                start,
+                parent: Some(key(1)),
+                parent_pid: 1,
+                image,
+                credentials,
+                context,
+            });
             table.end(key(pid), SECOND);
             expire(&mut table, 1);
         }
@@ -167,7 +175,7 @@ mod tests {
             parent_pid: 1,
             image: Arc::new(Image::unknown("again".into())),
             credentials: NO_CREDENTIALS,
-            place: NO_CONTEXT,
+            context: NO_CONTEXT,
         };
         let again = table.add(again);
         assert_ne!(table.entity_id(key(7)), table.entity_id(again));
@@ -182,7 +190,7 @@ mod tests {
         let mut table = table(&[(1, 0, "/sbin/init", 0, 0), (7, 1, "/bin/sh", 0, 0)]);
         table.end(key(7), 8 * SECOND);
         let image = Arc::new(Image::unknown("again".into()));
-        let (credentials, place) = (NO_CREDENTIALS, NO_CONTEXT);
+        let (credentials, context) = (NO_CREDENTIALS, NO_CONTEXT);
         let parent = Some(key(1));
         let again = table.add(Origin {
             pid: 7,
@@ -191,7 +199,7 @@ mod tests {
             parent_pid: 1,
             image,
             credentials,
-            place,
+            context,
         });
         assert_eq!(again, key(7), "its name is the same as the first one's");
         expire(&mut table, 1000);

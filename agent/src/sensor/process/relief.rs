@@ -372,7 +372,7 @@ mod tests {
                 parent_pid: 1,
                 image,
                 credentials,
-                place: NO_CONTEXT,
+                context: NO_CONTEXT,
             });
         }
         assert!(!table.accounts.meter().is_over() && table.get(key(1)).is_some());

@@ -50,7 +50,9 @@ struct SavedProcess {
     previous: Option<usize>,
     /// Structures of the wire, byte for byte: only the same version of the wire reads them.
     credentials: String,
-    place: String,
+    /// Called `place` by 0.1.
+    #[serde(alias = "place")]
+    context: String,
     stdio: Option<String>,
     socket: Option<String>,
     life: SavedLife,
@@ -97,7 +99,7 @@ impl Table {
                 parent_pid: process.parent_pid,
                 image: image(process.image)?,
                 credentials: value(&process.credentials)?,
-                place: value(&process.place)?,
+                context: value(&process.context)?,
             });
             let stdio = process.stdio.as_deref().map(value).transpose()?;
             let socket = process.socket.as_deref().map(value).transpose()?;
@@ -126,7 +128,7 @@ struct Images {
 }
 
 impl Images {
-    fn place(&mut self, image: &Arc<Image>) -> usize {
+    fn index(&mut self, image: &Arc<Image>) -> usize {
         *self.places.entry(Arc::as_ptr(image)).or_insert_with(|| {
             self.saved.push(SavedImage(image.clone()));
             self.saved.len() - 1
@@ -140,10 +142,10 @@ fn saved(process: &Process, ended: &HashMap<Key, u64>, images: &mut Images) -> S
         start: process.start,
         parent: process.parent,
         parent_pid: process.parent_pid,
-        image: images.place(&process.image),
-        previous: process.previous.as_ref().map(|previous| images.place(previous)),
+        image: images.index(&process.image),
+        previous: process.previous.as_ref().map(|previous| images.index(previous)),
         credentials: text(&process.credentials),
-        place: text(&process.place),
+        context: text(&process.context),
         stdio: process.stdio.as_ref().map(text),
         socket: process.socket.as_deref().map(text),
         life: match process.life {
@@ -200,7 +202,7 @@ mod tests {
     #[test]
     fn another_wire_is_refused() {
         let mut saved = table(&[(1, 0, "/sbin/init", 1, 0)]).save();
-        saved.processes[0].place = text(&[0_u8; 3]);
+        saved.processes[0].context = text(&[0_u8; 3]);
         assert!(Table::new("boot").restore(saved).is_err());
     }
 }

@@ -26,7 +26,7 @@ pub(in crate::sensor) struct Process {
     /// What it ran before; at first what its parent ran.
     pub(in crate::sensor) previous: Option<Arc<Image>>,
     pub(in crate::sensor) credentials: Credentials,
-    pub(in crate::sensor) place: ProcessContext,
+    pub(in crate::sensor) context: ProcessContext,
     /// Standard input, output and error as they were when the program started.
     pub(in crate::sensor) stdio: Option<[Descriptor; 3]>,
     /// The first of these that is a socket of IPv4 or IPv6.
@@ -93,12 +93,12 @@ impl Changes {
     }
 }
 
-pub(super) fn user_namespace(place: &ProcessContext) -> u32 {
-    place.namespaces[Namespace::User as usize]
+pub(super) fn user_namespace(context: &ProcessContext) -> u32 {
+    context.namespaces[Namespace::User as usize]
 }
 
 /// What a process is by its credentials and its place.
-pub(in crate::sensor) fn state_of(credentials: &Credentials, place: &ProcessContext) -> State {
+pub(in crate::sensor) fn state_of(credentials: &Credentials, context: &ProcessContext) -> State {
     State {
         uid: credentials.uid,
         gid: credentials.gid,
@@ -106,13 +106,13 @@ pub(in crate::sensor) fn state_of(credentials: &Credentials, place: &ProcessCont
         sgid: credentials.sgid,
         euid: credentials.euid,
         egid: credentials.egid,
-        pgid: place.pgid,
-        sid: place.sid,
-        tty: place.tty,
+        pgid: context.pgid,
+        sid: context.sid,
+        tty: context.tty,
         actor: credentials.actor,
         effective: credentials.effective,
         permitted: credentials.permitted,
-        cgroup: place.cgroup,
+        cgroup: context.cgroup,
     }
 }
 
@@ -120,21 +120,22 @@ impl Process {
     /// Whether its user namespace is known not to be the host's. Its own inode decides, for `/proc/1/ns/user` may be
     /// unreadable where the agent runs.
     pub(in crate::sensor) fn is_of_other_users(&self) -> bool {
-        !matches!(user_namespace(&self.place), 0 | INITIAL_USER_NAMESPACE)
+        !matches!(user_namespace(&self.context), 0 | INITIAL_USER_NAMESPACE)
     }
 
     /// The process's state at its last record.
     pub(in crate::sensor) fn state(&self) -> State {
-        state_of(&self.credentials, &self.place)
+        state_of(&self.credentials, &self.context)
     }
 
     pub(super) fn set_state(&mut self, state: &State) {
-        let (credentials, place) = (&mut self.credentials, &mut self.place);
+        let (credentials, context) = (&mut self.credentials, &mut self.context);
         (credentials.uid, credentials.euid, credentials.suid) = (state.uid, state.euid, state.suid);
         (credentials.gid, credentials.egid, credentials.sgid) = (state.gid, state.egid, state.sgid);
         credentials.actor = state.actor;
         (credentials.effective, credentials.permitted) = (state.effective, state.permitted);
-        (place.pgid, place.sid, place.tty, place.cgroup) = (state.pgid, state.sid, state.tty, state.cgroup);
+        (context.pgid, context.sid, context.tty, context.cgroup) =
+            (state.pgid, state.sid, state.tty, state.cgroup);
     }
 
     /// A connection that it has and that began a short time before this one.
@@ -152,11 +153,11 @@ impl Process {
 
     /// The number of its namespace of mounts; zero where that is not known.
     pub(in crate::sensor) fn mount_namespace(&self) -> u32 {
-        self.place.namespaces[Namespace::Mount as usize]
+        self.context.namespaces[Namespace::Mount as usize]
     }
 
     /// Whether the process leads its session.
     pub(in crate::sensor) fn is_session_leader(&self) -> bool {
-        self.place.sid == self.key.pid
+        self.context.sid == self.key.pid
     }
 }
