@@ -36,6 +36,7 @@ macro_rules! rows {
     ($($(#[$doc:meta])* $name:ident: $act:literal, $short:literal, $whole:literal, $place:ident, $form:ident;)*) => {$(
         $(#[$doc])*
         #[test]
+        #[cfg_attr(not(root), ignore = "needs root")]
         fn $name() {
             stage::run(&stage::Row {
                 name: stringify!($name),
@@ -113,6 +114,7 @@ macro_rules! tamperings {
     ($($(#[$doc:meta])* $name:ident: $deed:expr, $is_short:literal;)*) => {$(
         $(#[$doc])*
         #[test]
+        #[cfg_attr(not(root), ignore = "needs root")]
         fn $name() {
             stage::tamper(stringify!($name), $deed, $is_short);
         }

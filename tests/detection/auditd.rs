@@ -69,6 +69,7 @@ fn root_shell(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn rules_for_auditd_match_events_in_auditd_form() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (rules, folder) = (rules(), tempfile::tempdir().expect("a folder"));

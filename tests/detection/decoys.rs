@@ -74,6 +74,7 @@ fn is_suppressed(alert: &Alert) -> bool {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_act_of_another_user_is_alerted_behind_decoys_and_suppressed_alerts_survive_a_stop() {
     let (mut agent, folder) = agent(RULES);
     let program = tool(&folder, "true", "lapwing-decoy");
@@ -99,6 +100,7 @@ fn an_act_of_another_user_is_alerted_behind_decoys_and_suppressed_alerts_survive
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_partial_match_is_kept_beside_long_ones_of_another_user() {
     let (agent, folder) = agent(SEQUENCE);
     let (late, quick) = (tool(&folder, "sleep", "lapwing-late"), tool(&folder, "true", "lapwing-quick"));

@@ -28,6 +28,7 @@ const EXCLUDED: &[&str] = &[
 ];
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn requests_are_alerted() {
     let stage = stage();
     let _server = server(&stage);
@@ -42,6 +43,7 @@ fn requests_are_alerted() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn requests_under_the_exclusions_are_not_alerted() {
     let stage = stage();
     if !is_there("curl") {

@@ -35,6 +35,7 @@ fn essence(alert: &Json) -> Json {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_replay_raises_the_alerts_of_the_live_run() {
     let stage = stage();
     let far = stage.hosts.far.address();
@@ -92,6 +93,7 @@ fn a_replay_raises_the_alerts_of_the_live_run() {
 
 /// A killed recorder leaves a recording that can be replayed, and the replay reports that its end is missing.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_recording_of_a_killed_recorder_is_replayed() {
     let stage = stage();
     let folder = tempfile::tempdir().expect("a folder");

@@ -35,6 +35,7 @@ fn time(alert: &Alert, pointer: &str) -> Timestamp {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_restart_is_reported_with_its_outage() {
     let mut stage = stage();
     let down = std::time::Duration::from_millis(1500);
@@ -66,6 +67,7 @@ fn a_restart_is_reported_with_its_outage() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_first_start_reports_no_outage() {
     let stage = stage();
     let status = stage.agent.status().expect("a status");
@@ -74,6 +76,7 @@ fn a_first_start_reports_no_outage() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_partial_match_survives_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("steps.toml"), STEPS).expect("a rule");

@@ -69,6 +69,7 @@ const LISTENERS: &[(&str, &str)] = &[
 const SILENT: &[&str] = &["127.0.0.1", "127.8.8.8", "::1", "169.254.169.254"];
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn every_branch_that_connects_is_alerted() {
     let stage = stage();
     let _listener = listener(&stage);
@@ -89,6 +90,7 @@ fn every_branch_that_connects_is_alerted() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn bind_shells_are_alerted() {
     let stage = stage();
     let mut port = 4200;
@@ -115,6 +117,7 @@ fn bind_shells_are_alerted() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn local_connections_are_not_alerted() {
     let stage = stage();
     if !is_there("python3") {

@@ -35,6 +35,7 @@ static COMMAND_LINE: LazyLock<Option<PathBuf>> = LazyLock::new(|| match Environm
 });
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_packaged_command_line_is_alerted_once_over_restarts() {
     let Some(aws) = COMMAND_LINE.as_deref() else { return };
     let stage = stage();
@@ -58,6 +59,7 @@ fn the_packaged_command_line_is_alerted_once_over_restarts() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_program_named_aws_is_alerted() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws");
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -74,6 +76,7 @@ fn a_program_named_aws_is_alerted() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn other_commands_are_not_alerted() {
     let Some(aws) = COMMAND_LINE.as_deref() else { return };
     let stage = stage();

@@ -25,6 +25,7 @@ fn run(texts: &[CString]) -> Value {
 /// An attacker gives a program 2 MiB of arguments, more than any record holds, so that what matters comes after them.
 /// Seen: the first 48 KiB, how many there were, and that they are not whole, as fields that rules can query.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn two_mebibytes() {
     let mut texts = vec![c("true")];
     texts.extend((0..20).map(|_| c(vec![b'x'; 110_000])));
@@ -43,6 +44,7 @@ fn two_mebibytes() {
 
 /// An attacker gives a program ten thousand arguments. Seen: every one of them, the last as well as the first.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn ten_thousand_words() {
     let texts: Vec<_> = (0..10_000).map(|number| c(format!("{:x}", number % 256))).collect();
     let event = run(&texts);
@@ -60,6 +62,7 @@ fn ten_thousand_words() {
 /// An attacker runs a program with no arguments at all, not even its name. Seen: the program; and the empty name that
 /// kernels since 5.18 put there.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn none() {
     let event = run(&[]);
     assert_fields(&event, json!({"process.name": "true"}));
@@ -70,6 +73,7 @@ fn none() {
 /// An attacker adds a line break, a terminal's escape sequence and bytes that are no text to his arguments, to break
 /// what reads them. Seen: both rules alert, and each argument has kept its bounds.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn odd_ones() {
     let script = r#"PROGRAM "" "$(printf 'a\nb\033[2J\377')" ""; exit $?"#;
     for alert in alerts_by(script, "thread", &[REVERSE_SHELL, IMDS_REQUEST]) {

@@ -30,6 +30,7 @@ fn attempted(port: u16) -> Value {
 /// An attacker sends by io_uring, so that no system call to send is made: his own process does it, one of the kernel's
 /// worker threads, or one that polls. Seen: the datagram, of his process.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_io_uring() {
     let rings: [(io::Result<IoUring>, squeue::Flags); 3] = [
         (IoUring::new(2), squeue::Flags::empty()),
@@ -64,6 +65,7 @@ fn by_io_uring() {
 
 /// An attacker sends in a thread that is not the first. Seen: the datagram, of his process.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_a_thread() {
     let (_receiver, address) = receiver();
     std::thread::spawn(move || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(b"datagram", address))

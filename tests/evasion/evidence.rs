@@ -46,6 +46,7 @@ fn assert_own_or_none(alert: &Alert) {
 /// An attacker's program connects, puts a harmless file in its own place and runs it by the same path with the same
 /// arguments. Seen: the hash of the program that connected, or none, and never the harmless one's.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn replaced_by_a_harmless_file() {
     let folder = Folder::new();
     let script = PUT.replace("cp /bin/true DIR/good", "cp \"$1\" DIR/good; echo >> DIR/good");
@@ -55,6 +56,7 @@ fn replaced_by_a_harmless_file() {
 
 /// An attacker writes a harmless program into the very file, as soon as his has ended. Seen: the same.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn overwritten_by_a_harmless_file() {
     let folder = Folder::new();
     assert_own_or_none(&alert("thread", &folder, &format!("{PUT}; cat /bin/true > DIR/nc; exit $?")));
@@ -63,6 +65,7 @@ fn overwritten_by_a_harmless_file() {
 /// An attacker's program has the path and the inode's number of a harmless file of the host, on a device of his own.
 /// Seen: the same.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_the_same_inode_number_on_another_device() {
     let folder = Folder::new();
     let mount = |what: &str| Command::new("mount").args(["-t", "tmpfs", what]).arg(&folder.0).status();
@@ -80,6 +83,7 @@ fn by_the_same_inode_number_on_another_device() {
 /// An attacker's program lies in an overlay that he has mounted, below which may lie what shows each reader something
 /// else. Seen: that the file cannot be identified.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_an_overlay_of_ones_own() {
     let folder = Folder::new();
     let mount = "cd DIR && mkdir -p l u w m && mount -t overlay own -o lowerdir=l,upperdir=u,workdir=w m"
@@ -100,6 +104,7 @@ fn in_an_overlay_of_ones_own() {
 /// An attacker ends the first thread of his program, whose number is the process's, so that `/proc` shows nothing there.
 /// Seen: the program's hash.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn after_the_first_thread_has_ended() {
     let folder = Folder::new();
     let alert = alert("first thread ended", &folder, &format!("{PUT}; exit $?"));
@@ -109,6 +114,7 @@ fn after_the_first_thread_has_ended() {
 
 /// An attacker's program is too large to be hashed. Seen: that it is.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn too_large() {
     let folder = Folder::new();
     let script = PUT.replace("shift;", "truncate -s 65M DIR/nc; shift;");
@@ -150,6 +156,7 @@ query = '''process where event.action == "exec" and process.name == "lapwing-las
 /// An attacker raises alert after alert about processes with twenty ancestors, each a file of its own that is large and
 /// was just changed. Seen: every alert, soon, and of each process the hash or why it has none; and nothing is lost.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn with_large_ancestors() {
     let folder = Folder::new();
     fs::create_dir(folder.0.join("rules")).unwrap();

@@ -15,6 +15,7 @@ use crate::alerts::{IMDS_REQUEST, REVERSE_SHELL, alerts_by, value};
 /// An attacker runs a program that is in no folder by its descriptor's path, as `fexecve` does where the kernel has no
 /// `execveat`. Seen: that the program is in memory and by which name it was put there, and no number for a name.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_the_path_of_a_descriptor() {
     ready();
     let file = act::memfd("payload", &fs::read("/bin/true").unwrap());
@@ -33,6 +34,7 @@ fn by_the_path_of_a_descriptor() {
 
 /// An attacker runs a script that lies only in memory. Seen: its interpreter, and the descriptor that it reads.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_script_in_memory() {
     ready();
     let file = act::memfd("payload", b"#!/bin/sh\nexit 0\n");
@@ -57,6 +59,7 @@ fn a_script_in_memory() {
 /// An attacker calls `execve` in a thread that is not the first; the kernel gives that thread the process's number and
 /// ends all others. Seen: one process from its fork to its end, which is reported once.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_a_thread_that_is_not_the_first() {
     extern "C" fn run(program: *mut libc::c_void) -> *mut libc::c_void {
         // SAFETY: it points to a program that lives until this process runs another.
@@ -89,6 +92,7 @@ fn in_a_thread_that_is_not_the_first() {
 /// An attacker has the dynamic loader run his program, so that the kernel runs the loader and nothing else. Seen: the
 /// program is among the names and the arguments, and rules that name it alert.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn through_the_dynamic_loader() {
     let Some(loader) = loader() else {
         return lapwing_stage::skipped("no dynamic loader is where it is looked for");
@@ -120,6 +124,7 @@ fn loader() -> Option<PathBuf> {
 /// An attacker's script names another script as its interpreter, which names a third. Seen: what the kernel runs in the
 /// end, the file that was executed, and everything between in the arguments.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_chain_of_scripts() {
     ready();
     let folder = Folder::new();
@@ -142,6 +147,7 @@ fn a_chain_of_scripts() {
 /// An attacker registers an interpreter of his choice with the kernel, for files of a kind of his own. Seen: the
 /// interpreter as what runs, and the file as a name and an argument.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_binfmt_misc() {
     ready();
     let folder = Folder::new();

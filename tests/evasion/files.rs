@@ -106,6 +106,7 @@ impl Stage {
 
 /// Another program is put into the place of the agent's. Resolved when the agent's own is there again.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_binary_is_replaced() {
     let stage = stage();
     let (program, kept) = (stage.path("lapwing"), stage.path("kept"));
@@ -120,6 +121,7 @@ fn the_binary_is_replaced() {
 
 /// The agent's program is deleted.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_binary_is_deleted() {
     let stage = stage();
     let program = stage.path("lapwing");
@@ -131,6 +133,7 @@ fn the_binary_is_deleted() {
 
 /// A rule, the configuration: edited, removed, added, and set right.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn rules_and_configuration_are_edited() {
     type Deed = fn(&Path);
     let stage = stage();
@@ -155,6 +158,7 @@ fn rules_and_configuration_are_edited() {
 
 /// The alert log is deleted, and emptied: the alert about it is in the new one.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_alert_log_is_deleted() {
     let stage = stage();
     deed::delete_the_log(&stage.agent);
@@ -165,6 +169,7 @@ fn the_alert_log_is_deleted() {
 
 /// The log is renamed as logrotate does it: that is in order, and nothing is lost by it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_alert_log_is_rotated_by_others() {
     let stage = stage();
     let log = stage.agent.alert_log();
@@ -182,6 +187,7 @@ fn the_alert_log_is_rotated_by_others() {
 
 /// The store is deleted, which a restart mends.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_store_is_deleted() {
     let mut stage = stage();
     deed::delete_the_store(&stage.agent);
@@ -194,6 +200,7 @@ fn the_store_is_deleted() {
 
 /// A package that holds the file is installed: no interference, but an event with who and with the hashes.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_package_manager_changes_a_rule() {
     let has = |program: &str| Path::new("/usr/bin").join(program).exists();
     if !has("dpkg") || !has("dpkg-deb") {
@@ -237,6 +244,7 @@ fn a_package_manager_changes_a_rule() {
 
 /// A rule is edited while no agent runs: the next one says that it was another in the previous run.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_rule_is_edited_between_two_runs() {
     let mut stage = stage();
     stage.agent.stop().unwrap();

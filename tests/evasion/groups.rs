@@ -52,6 +52,7 @@ fn run_in(group: &Path) {
 /// bytes of them all, for to enter a group takes long. Seen: which container the programs of a group that lives on are
 /// in, and what they fork, before and after.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn more_groups_than_are_kept() {
     const GROUPS: usize = 340;
     ready();
@@ -96,6 +97,7 @@ fn more_groups_than_are_kept() {
 /// An attacker moves a process into a container's control group, or out of it, and connects without another program.
 /// Seen: the container of that moment.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_process_that_is_moved() {
     ready();
     let id = "decade".repeat(9) + &format!("{:010x}", std::process::id());
@@ -124,6 +126,7 @@ for group in sys.argv[2:]:
 /// An attacker enters a container by its namespaces, without its control group. Seen: the container, and that it was
 /// entered.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_container_that_is_entered() {
     ready();
     let id = "facade".repeat(9) + &format!("{:010x}", std::process::id());

@@ -36,6 +36,7 @@ fn turn() -> MutexGuard<'static, ()> {
 /// lets a hundred programs sleep with 49,000 empty arguments each, which took 1.2 MB each. Seen: the attacks, by an
 /// agent that takes little more memory than before, also where it is started while the programs sleep.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn fed_with_arguments() {
     const GROWTH_KIB_MAX: u64 = 96 << 10;
     let _turn = turn();
@@ -81,6 +82,7 @@ fn memory_kib(agent: &Agent) -> u64 {
 /// that its silence raises no question. Seen: the attack, at the time at which it was; and that records were lost, how
 /// many and when, as an alert of its own.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn stopped_by_a_signal() {
     let _turn = turn();
     let mut agent = agent();
@@ -112,6 +114,7 @@ fn stopped_by_a_signal() {
 /// and its connection out of what is read. Here the agent is stopped, so that it reads of none. Seen: the attack, for
 /// the last room is kept for programs and connections; and how many of the others were lost.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn flooded_with_processes() {
     let _turn = turn();
     let mut agent = agent();
@@ -132,6 +135,7 @@ fn flooded_with_processes() {
 /// An attacker runs programs with long arguments, until there is no room for any program, and connects then. Seen: the
 /// connection, for which there is room apart; and how many programs were lost.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn flooded_with_programs() {
     let _turn = turn();
     let mut agent = agent();
@@ -148,6 +152,7 @@ fn flooded_with_programs() {
 /// A user without privileges runs twelve programs with long arguments, each from a file of its own, until there is no
 /// room for another. Seen: what another user does then, its program too; and whose records were dropped.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn flooded_by_another_user() {
     let _turn = turn();
     let mut agent = agent();
@@ -188,6 +193,7 @@ fn lost_by_kind(agent: &mut Agent) -> Value {
 
 /// An attacker who is root freezes the agent's control group, attacks, and thaws it. Seen: the attack.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn frozen_with_its_control_group() {
     let _turn = turn();
     let agent = agent_with("");
@@ -206,6 +212,7 @@ fn frozen_with_its_control_group() {
 /// An attacker who is root leaves the running agent no file to open and no byte to write. Seen: the attack, whose alert
 /// is written as soon as there is room again; the agent stays.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_files() {
     let _turn = turn();
     let agent = agent_with("");

@@ -44,6 +44,7 @@ fn adopted(argument: &str) -> u32 {
 /// An attacker's process ends as soon as it has made another, which init adopts and which then runs a program, so that
 /// it seems to come from nowhere. Seen: the parent is the one that made it, and its ancestors are reported.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_parent_that_is_gone() {
     ready();
     let argument = format!("adopted-{}", std::process::id());
@@ -63,6 +64,7 @@ fn a_parent_that_is_gone() {
 
 /// An attacker lets the leader of his session end and goes on without it. Seen: the leader, as it was.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_leader_that_is_gone() {
     ready();
     let argument = format!("led-{}", std::process::id());
@@ -81,6 +83,7 @@ fn a_leader_that_is_gone() {
 /// An attacker who is root makes process after process with one and the same number, faster than the clock of processes
 /// ticks, so that one is taken for the other. Seen: every start, every program with its own arguments, every end.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn one_number_again_and_again() {
     const ROUNDS: usize = 100;
     ready();
@@ -127,6 +130,7 @@ const AROUND: u32 = 300;
 /// An attacker hunts for the numbers of what the agent did itself: of the child by which it tested its hooks, and those
 /// around. Seen: each program, whichever number it has.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_number_that_the_agent_had() {
     ready();
     let agent = agent().0.id();

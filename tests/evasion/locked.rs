@@ -65,6 +65,7 @@ impl Drop for Holder {
 /// An attacker's process runs when the agent starts, and keeps the lock of its own memory, so that who reads its
 /// arguments waits without end. Seen: the agent starts, and another user's attack.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn while_the_agent_starts() {
     let folder = Folder::new();
     fs::set_permissions(&folder.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

@@ -11,6 +11,7 @@ use crate::alerts::{IMDS_REQUEST, REVERSE_SHELL, alerts_by};
 /// A user without rights makes a namespace in which he is root, with every capability, and runs a program there. Seen:
 /// that he is who he is on the host, and that the namespace of users is not the host's.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn root_in_a_namespace_of_users() {
     ready();
     // By its argument, for another test may have a process with the same number.
@@ -62,6 +63,7 @@ fn root_in_a_namespace_of_users() {
 /// An attacker prepares a folder that looks like a root, changes into it and runs his program by an innocent path.
 /// Seen: both rules alert, with the path at which everybody else finds it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_program_in_a_chroot() {
     let script = r#"unshare --mount sh -c '
         root=$(dirname "$1")/root; mkdir -p "$root/opt"

@@ -8,12 +8,14 @@ const BOTH: &[&str] = &[REVERSE_SHELL, IMDS_REQUEST];
 
 /// An attacker connects by io_uring, so that no system call `connect` is made. Seen: both rules alert.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_io_uring() {
     alerts("io_uring", BOTH);
 }
 
 /// An attacker has one of the kernel's worker threads connect for him. Seen: both rules alert, on his process.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_a_worker_of_io_uring() {
     for alert in alerts("io_uring worker", BOTH) {
         assert_eq!(value(&alert, "process.name"), "nc");
@@ -23,6 +25,7 @@ fn by_a_worker_of_io_uring() {
 /// An attacker puts the connect into a ring that a thread of the kernel polls, and makes no system call at all for it.
 /// Seen: both rules alert, on his process.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_a_poller_of_io_uring() {
     for alert in alerts("io_uring poller", BOTH) {
         assert_eq!(value(&alert, "process.name"), "nc");
@@ -32,6 +35,7 @@ fn by_a_poller_of_io_uring() {
 /// An attacker connects in a thread that is not the first. Seen: both rules alert, and the process is named by its
 /// number and not by the thread's.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_a_thread() {
     for alert in alerts("thread", BOTH) {
         let exec = &value(&alert, "lapwing.alert.events")[0];
@@ -42,6 +46,7 @@ fn in_a_thread() {
 /// An attacker changes the user of one thread, by the system call itself, which leaves his process's other threads as
 /// they are, and connects in it. Seen: both rules alert, and the user is the thread's.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_a_thread_of_another_user() {
     for alert in alerts("thread of another user", BOTH) {
         assert_eq!(value(&alert, "user.id"), "65534");
@@ -53,6 +58,7 @@ fn in_a_thread_of_another_user() {
 /// An attacker inherits a socket over an exec, makes it his standard input and connects by that. Seen: both rules
 /// alert, and the alert says that the connection is the standard input.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn after_dup2_of_an_inherited_socket() {
     for alert in alerts("dup2", BOTH) {
         // Where the process has ended already nothing is known of what it held.
@@ -64,12 +70,14 @@ fn after_dup2_of_an_inherited_socket() {
 /// One process of an attacker's makes a socket and passes it over a unix socket to another, which connects. Seen: both
 /// rules alert, on the one that connects.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_a_socket_of_another_process() {
     alerts("passed", BOTH);
 }
 
 /// An attacker sends data with the first packet, without `connect`. Seen: both rules alert.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_tcp_fast_open() {
     alerts("fast open", BOTH);
 }
@@ -77,6 +85,7 @@ fn by_tcp_fast_open() {
 /// An attacker uses a socket of Multipath TCP, which is none of TCP's. Seen: both rules alert, on the path of TCP below
 /// it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_multipath_tcp() {
     if std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|text| text.trim() == "1") {
         alerts("mptcp", BOTH);
@@ -87,6 +96,7 @@ fn by_multipath_tcp() {
 
 /// An attacker reaches an IPv4 address by an IPv6 socket. Seen: both rules, which name IPv4 addresses, alert.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn by_ipv4_mapped_to_ipv6() {
     for alert in alerts("mapped", BOTH) {
         assert_eq!(value(&alert, "network.type"), "ipv4");
@@ -95,6 +105,7 @@ fn by_ipv4_mapped_to_ipv6() {
 
 /// An attacker does not wait for his connection and ends at once. Seen: both rules alert.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_waiting() {
     alerts("non-blocking", BOTH);
 }
@@ -102,6 +113,7 @@ fn without_waiting() {
 /// An attacker runs something harmless in his place as soon as the connection is on its way. Seen: both rules alert
 /// about the program that connected; the one that followed is named, if at all, as such.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn then_another_program() {
     for alert in alerts("connect then exec", BOTH) {
         assert_eq!(value(&alert, "process.name"), "nc");
@@ -114,6 +126,7 @@ fn then_another_program() {
 /// An attacker's shell ends before his program connects, which init has adopted by then. Seen: both rules alert, one of
 /// which asks for the parent: a process's parent is the one that made it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn as_an_orphan() {
     for alert in alerts_by("PROGRAM & sleep 0.1; exit 0", "orphan", BOTH) {
         assert_eq!(value(&alert, "process.parent.name"), &json!(["dash", "sh"]));
@@ -124,6 +137,7 @@ fn as_an_orphan() {
 /// alerts, on the last process, with the arguments that it began with. The other rule ties a program to what its
 /// siblings do, so that it does not see a grandchild as one.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn after_a_double_fork() {
     for alert in alerts("double fork", &[REVERSE_SHELL]) {
         assert!(alert.text("/process/command_line").contains("-e /bin/true"));
@@ -133,6 +147,7 @@ fn after_a_double_fork() {
 /// An attacker connects in a child that shares his memory, while he is held by `vfork`. Seen: the rule for reverse
 /// shells alerts, on the child.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_a_vfork() {
     alerts("vfork", &[REVERSE_SHELL]);
 }
@@ -140,6 +155,7 @@ fn in_a_vfork() {
 /// An attacker overwrites his arguments and takes the name of a kernel thread before he connects. Seen: both rules
 /// alert, with the arguments and the name that he began with.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn under_another_name() {
     for alert in alerts("another argv", BOTH) {
         assert_eq!(value(&alert, "process.name"), "nc");
@@ -149,6 +165,7 @@ fn under_another_name() {
 
 /// An attacker becomes the leader of a session of his own before he connects. Seen: both rules alert.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn as_a_leader() {
     alerts("setsid", BOTH);
 }
@@ -156,6 +173,7 @@ fn as_a_leader() {
 /// An attacker enters new namespaces of users, mounts, processes, messages, control groups and names before he connects,
 /// from a network namespace as all of these tests do. Seen: both rules alert, and the user is the host's.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_new_namespaces() {
     for alert in alerts("namespaces", BOTH) {
         assert_eq!(value(&alert, "user.id"), "0");
@@ -164,6 +182,7 @@ fn in_new_namespaces() {
 
 /// An attacker changes his root before he connects. Seen: both rules alert.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_a_chroot() {
     alerts("chroot", BOTH);
 }

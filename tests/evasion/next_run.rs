@@ -165,6 +165,7 @@ fn is_said(agent: &Agent, place: u64, words: &str, round: u32) {
 
 /// Root kills the agent.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_agent_is_killed() {
     let manager = Manager::new();
     let mut agent = agent(&manager);
@@ -177,6 +178,7 @@ fn the_agent_is_killed() {
 /// Root stops the agent and never lets it go on; the manager's watchdog ends it. Again and again, for a sensor that is
 /// at work in that moment reads the record of its own stop before it stands still.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_agent_is_stopped_for_good() {
     let manager = Manager::new();
     let mut agent = agent(&manager);

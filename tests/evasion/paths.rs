@@ -41,6 +41,7 @@ fn texts(value: &Value) -> Vec<&str> {
 
 /// An attacker hides his folder below 700 others. Seen: the whole path.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_program_in_a_deep_folder() {
     ready();
     let folder = Folder::new();
@@ -62,6 +63,7 @@ fn a_program_in_a_deep_folder() {
 /// An attacker prepares folders of long names, so that what there is no room for is just what lies above `/usr/lib`.
 /// Seen: where the path begins, that names are missing, and nothing that passes for a path below `/usr/lib`.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_path_for_which_there_is_no_room() {
     ready();
     for above in [vec![c("usr"), c("lib")], vec![c("d"); 100]] {
@@ -99,6 +101,7 @@ fn by_script(script: &str, arguments: &[&Path], marker: &str) -> Option<Value> {
 /// An attacker mounts a file over another, opens it, takes the mount away and runs what he opened. Seen: the file's
 /// name, its path on its file system, and that it is attached nowhere.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_program_on_a_mount_that_is_gone() {
     let folder = Folder::new();
     let program = folder.executable("payload", &fs::read("/bin/true").unwrap());
@@ -117,6 +120,7 @@ fn a_program_on_a_mount_that_is_gone() {
 /// An attacker prepares a folder that looks like a root, mounts it, and takes the mount away while he is in it. Seen: no
 /// path that others have, and that it is attached nowhere.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_folder_that_passes_for_the_root() {
     let folder = Folder::new();
     let bin = folder.0.join("usr/bin");
@@ -139,6 +143,7 @@ fn a_folder_that_passes_for_the_root() {
 /// An attacker makes a namespace of mounts whose root is a folder of his own, and runs a program there from outside.
 /// Seen: that the path is one of another namespace.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_program_in_another_namespace_of_mounts() {
     let folder = Folder::new();
     let root = folder.0.join("root");
@@ -162,6 +167,7 @@ fn a_program_in_another_namespace_of_mounts() {
 
 /// An attacker gives a memfd a name with slashes. Seen: the whole name.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_file_in_memory_with_folders_in_its_name() {
     use std::os::fd::AsRawFd as _;
     ready();
@@ -181,6 +187,7 @@ fn a_file_in_memory_with_folders_in_its_name() {
 /// path of what ran; or, where the link is another by the time at which it is looked up, that the path is not verified,
 /// so that it satisfies no exclusion.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_script_by_a_link_of_ones_own() {
     ready();
     let folder = Folder::new();

@@ -42,6 +42,7 @@ fn sees_again(agent: &Agent) {
 /// Root writes to the map with the kernel's filter, so that no connection is reported. Seen: the change, and each
 /// attack after it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_filter_is_written() {
     let agent = agent("");
     let filter = deed::filter(&agent);
@@ -54,18 +55,21 @@ fn the_filter_is_written() {
 /// Root writes to a map that programs alone write, to forge what was counted. Seen: the attempt, which the kernel
 /// refuses.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_frozen_map_is_written() {
     is_seen(&agent(""), deed::write_a_frozen_map);
 }
 
 /// Root traces the agent. Seen: that it was done.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_agent_is_traced() {
     is_seen(&agent(""), deed::trace);
 }
 
 /// Root traces the agent for a while, where no hook may show it. Seen: that it is done.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_agent_is_traced_where_no_hook_shows_it() {
     let agent = agent("[sensor.hooks]\nptrace = \"fentry/security_ptrace_access_check\"");
     let pid = i32::try_from(agent.pid()).unwrap();
@@ -78,12 +82,14 @@ fn the_agent_is_traced_where_no_hook_shows_it() {
 
 /// Root stops the agent and lets it go on. Seen: that it was done, and for how long.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_agent_is_stopped() {
     is_seen(&agent(""), deed::stop);
 }
 
 /// Root detaches a link by its id. Seen: that it was done, and it is attached again.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_link_is_detached() {
     let agent = agent("sensor.udp = true");
     let count = || deed::links(&agent, |ty| ty.starts_with("cgroup")).len();
@@ -97,6 +103,7 @@ fn a_link_is_detached() {
 /// Root has the agent close its descriptor of a link, the last reference to it: from then on no program's start is
 /// seen. Seen: that it was done, and programs from then on.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_last_descriptor_of_a_link_is_closed() {
     let agent = agent("");
     if is_seen(&agent, deed::close_the_last_descriptor) {
@@ -108,6 +115,7 @@ fn the_last_descriptor_of_a_link_is_closed() {
 /// The same of a perf event, which is not attached again without privileges that the agent has given up. Seen: that it
 /// was done, until a restart.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_descriptor_of_a_perf_event_is_closed() {
     let mut agent = agent("");
     let folder = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().flatten();

@@ -10,6 +10,7 @@ use crate::agent::{assert_fields, event, ready};
 
 /// The peer is the source, and this side the destination.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_accepted_connection_is_reported() {
     for (ip, ty) in [("127.0.0.1", "ipv4"), ("::1", "ipv6")] {
         ready();
@@ -43,6 +44,7 @@ fn an_accepted_connection_is_reported() {
 
 /// Multipath TCP at both ends: the descriptor's socket is an outer one.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connection_of_multipath_tcp_is_reported() {
     const IPPROTO_MPTCP: i32 = 262;
     ready();

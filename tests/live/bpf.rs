@@ -16,6 +16,7 @@ unsafe impl Pod for Words {}
 
 /// A map of the sensor's is written by another process, here with what it holds already.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_map_that_is_written_says_by_whom() {
     let agent = Own::start();
     let held = agent.maps();

@@ -34,6 +34,7 @@ sequence by process.parent.entity_id with maxspan=5s
 
 /// Setting the clock, forward or back, between two steps neither separates nor reorders them.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_clock_that_is_set_tears_no_sequence() {
     let folder = Folder::new();
     let rules = folder.0.join("rules");

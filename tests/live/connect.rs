@@ -58,6 +58,7 @@ fn assert_ends(event: &Value, from: &str, from_port: u16, to: &str, to_port: u16
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connection_has_all_its_fields_and_no_others() {
     let (_listener, address) = listener("127.0.0.1");
     let socket = tcp(AddressFamily::INET);
@@ -118,6 +119,7 @@ fn a_connection_has_all_its_fields_and_no_others() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn ipv6_is_seen() {
     let (_listener, address) = listener("::1");
     let stream = TcpStream::connect(address).unwrap();
@@ -127,6 +129,7 @@ fn ipv6_is_seen() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn ipv4_by_an_ipv6_socket_is_ipv4() {
     let (_listener, address) = listener("127.0.0.1");
     let IpAddr::V4(ip) = address.ip() else { panic!("an IPv4 listener") };
@@ -138,6 +141,7 @@ fn ipv4_by_an_ipv6_socket_is_ipv4() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_refused_connection_is_seen() {
     let (closed, address) = listener("127.0.0.1");
     drop(closed);
@@ -148,6 +152,7 @@ fn a_refused_connection_is_seen() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connection_that_does_not_wait_is_seen() {
     let (_listener, address) = listener("127.0.0.1");
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
@@ -157,6 +162,7 @@ fn a_connection_that_does_not_wait_is_seen() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn fast_open_by_sendto_is_seen() {
     let (_listener, address) = listener("127.0.0.1");
     let socket = tcp(AddressFamily::INET);
@@ -167,6 +173,7 @@ fn fast_open_by_sendto_is_seen() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn fast_open_by_option_is_seen() {
     let (server, address) = listener("127.0.0.1");
     let socket = tcp(AddressFamily::INET);
@@ -194,6 +201,7 @@ fn fast_open_by_option_is_seen() {
 
 /// By io_uring, in the process itself and by one of the kernel's threads for it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn io_uring_is_seen() {
     for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
         let (_listener, address) = listener("127.0.0.1");
@@ -218,6 +226,7 @@ fn io_uring_is_seen() {
 
 /// To a host that does not answer. Its packets go to loopback, whose host has another address.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connection_without_an_answer_is_seen_with_its_port() {
     ready();
     let (port, event) = in_own_network(|| {
@@ -231,6 +240,7 @@ fn a_connection_without_an_answer_is_seen_with_its_port() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connection_that_fails_at_once_is_none() {
     ready();
     in_own_network(|| {
@@ -248,6 +258,7 @@ fn a_connection_that_fails_at_once_is_none() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_user_is_who_connects_and_not_who_started() {
     let (_listener, address) = listener("127.0.0.1");
     let path = std::env::current_exe().unwrap();
@@ -267,6 +278,7 @@ fn the_user_is_who_connects_and_not_who_started() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn every_connection_is_reported() {
     let (listener, address) = listener("127.0.0.1");
     const COUNT: usize = 500;

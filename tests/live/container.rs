@@ -10,6 +10,7 @@ use crate::act::{self, Folder, Strings, c, true_path};
 use crate::agent::{assert_fields, event, field, of, ready};
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn namespaces_are_reported_and_paths_are_the_containers_own() {
     ready();
     let folder = Folder::new();
@@ -43,6 +44,7 @@ fn namespaces_are_reported_and_paths_are_the_containers_own() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_bind_mount_is_walked_through() {
     ready();
     let folder = Folder::new();
@@ -63,6 +65,7 @@ fn a_bind_mount_is_walked_through() {
 
 /// As a container's files lie: those of its image below, what is written in it above.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn what_was_written_in_a_container_is_marked() {
     ready();
     let folder = Folder::new();
@@ -95,6 +98,7 @@ fn what_was_written_in_a_container_is_marked() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_chroot_does_not_change_the_path() {
     ready();
     let folder = Folder::new();
@@ -126,6 +130,7 @@ fn a_chroot_does_not_change_the_path() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_control_group_names_the_container() {
     ready();
     let id = "0123456789abcdef".repeat(3) + &format!("{:016x}", std::process::id());

@@ -28,6 +28,7 @@ fn is_end(event: &Value, direction: &str, to: SocketAddr) -> bool {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn both_ends_report_the_bytes_of_each_direction() {
     ready();
     let (listener, address) = listen();
@@ -72,6 +73,7 @@ fn both_ends_report_the_bytes_of_each_direction() {
 
 /// A socket that is closed with data unread is reset, and one that is never closed ends with its process.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_process_that_ends_leaves_its_connections_ends() {
     ready();
     let (listener, address) = listen();
@@ -100,6 +102,7 @@ fn a_process_that_ends_leaves_its_connections_ends() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_refused_connection_ends_with_nothing_said() {
     ready();
     let (listener, address) = listen();
@@ -117,6 +120,7 @@ fn a_refused_connection_ends_with_nothing_said() {
 
 /// A listener without a connection causes no event.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_listener_ends_unseen() {
     ready();
     let (listener, address) = listen();

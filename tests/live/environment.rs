@@ -16,6 +16,7 @@ fn run(variables: &[(&str, &str)]) -> u32 {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn wanted_variables_are_reported_and_no_others() {
     ready();
     let pid = run(&[
@@ -36,6 +37,7 @@ fn wanted_variables_are_reported_and_no_others() {
 
 /// A wanted variable cannot be hidden behind long variables, nor behind many.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_large_environment_is_looked_through() {
     ready();
     let long = "x".repeat(100_000);
@@ -51,6 +53,7 @@ fn a_large_environment_is_looked_through() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn what_was_not_looked_at_is_marked() {
     ready();
     let names: Vec<_> = (0..20_000).map(|number| format!("A{number}")).collect();

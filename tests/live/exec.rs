@@ -14,6 +14,7 @@ use crate::act::{self, Folder, Strings, c, true_path};
 use crate::agent::{assert_fields, event, events, field, is, names, of, ready};
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_exec_event_has_every_field() {
     ready();
     // The plainest case, in which sensors that look at the system call's entry see no arguments: the child of a fork
@@ -74,6 +75,7 @@ fn an_exec_event_has_every_field() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn entity_ids_outlive_an_exec() {
     ready();
     let pid = act::run("/bin/sh", &[b"sh", b"-c", b"exec /bin/true again"]);
@@ -93,6 +95,7 @@ fn entity_ids_outlive_an_exec() {
 
 /// Both files that the kernel opened, of the script itself and as the parent of what it runs.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_script_has_two_names_and_two_paths() {
     ready();
     let folder = Folder::new();
@@ -122,6 +125,7 @@ fn a_script_has_two_names_and_two_paths() {
 
 /// By a relative name, through a link of root's own: the path that it leads to.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_script_is_named_by_where_links_lead() {
     ready();
     let folder = Folder::new();
@@ -143,6 +147,7 @@ fn a_script_is_named_by_where_links_lead() {
 
 /// A shell whose standard input is a connection, and one that reads from a pipe: the connection, and the pipe's maker.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_shell_on_a_connection_says_whose_it_is() {
     ready();
     let listener = act::listener("127.0.0.1");
@@ -177,6 +182,7 @@ fn a_shell_on_a_connection_says_whose_it_is() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_link_has_two_names() {
     ready();
     let folder = Folder::new();
@@ -190,6 +196,7 @@ fn a_link_has_two_names() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_memfd_is_marked() {
     ready();
     let file = act::memfd("payload", &fs::read("/bin/true").unwrap());
@@ -211,6 +218,7 @@ fn a_memfd_is_marked() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_deleted_executable_is_marked() {
     ready();
     let folder = Folder::new();
@@ -234,6 +242,7 @@ fn a_deleted_executable_is_marked() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_path_below_an_open_folder_is_resolved() {
     ready();
     let folder = Folder::new();
@@ -248,6 +257,7 @@ fn a_path_below_an_open_folder_is_resolved() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn long_arguments_are_whole_and_longer_ones_marked() {
     ready();
     let whole = vec![b'a'; 32 * 1024];
@@ -273,6 +283,7 @@ fn long_arguments_are_whole_and_longer_ones_marked() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn odd_arguments_keep_their_bounds() {
     ready();
     let pid = act::run("/bin/true", &[b"", b"", b"a\nb", b"\x1b[2J", b"\xff\xfe", "ü".as_bytes(), b""]);
@@ -287,6 +298,7 @@ fn odd_arguments_keep_their_bounds() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn users_and_descriptors_are_those_of_the_program() {
     ready();
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -323,6 +335,7 @@ fn users_and_descriptors_are_those_of_the_program() {
 
 /// A user who is created just before a program runs as that user. An agent of its own reads a copy of `/etc/passwd`.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_user_who_was_made_just_now_has_a_name() {
     const USER: u32 = 45_678;
     let folder = Folder::new();
@@ -357,6 +370,7 @@ fn a_user_who_was_made_just_now_has_a_name() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn sessions_have_leaders() {
     ready();
     let path = c("/bin/true");

@@ -6,6 +6,7 @@ use crate::act;
 use crate::agent::{all, assert_fields, field, is, of, ready};
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_exit_code_is_reported() {
     ready();
     let (pid, _) = act::forked(|| 7);
@@ -25,6 +26,7 @@ fn an_exit_code_is_reported() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_death_by_signal_is_reported() {
     ready();
     let (pid, _) = act::forked(|| {
@@ -35,6 +37,7 @@ fn a_death_by_signal_is_reported() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_process_ends_with_its_last_thread() {
     ready();
     extern "C" fn linger(_: *mut libc::c_void) -> *mut libc::c_void {

@@ -96,6 +96,7 @@ fn knock(address: SocketAddr, times: usize) {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn what_no_rule_can_match_stays_in_the_kernel() {
     const KNOCKS: usize = 200;
     let (mut agent, _rest) = agent();
@@ -131,6 +132,7 @@ fn what_no_rule_can_match_stays_in_the_kernel() {
 
 /// The account is whole too where the agent is held while more is recorded than has room.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn filtered_and_lost_records_are_counted_separately() {
     let (mut agent, _rest) = agent();
     agent.signal("STOP").unwrap();
@@ -144,6 +146,7 @@ fn filtered_and_lost_records_are_counted_separately() {
 
 /// A destination of datagrams is deduplicated; the account has the repetitions.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn repeated_datagrams_are_filtered() {
     const TIMES: u64 = 50;
     let (mut agent, _rest) = agent_that_asks(DATAGRAMS);
@@ -159,6 +162,7 @@ fn repeated_datagrams_are_filtered() {
 
 /// A subscriber gets all events.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn nothing_is_filtered_while_a_subscriber_gets_the_events() {
     let (agent, _rest) = agent();
     let mut events = agent.command("events");

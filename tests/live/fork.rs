@@ -8,6 +8,7 @@ use crate::act;
 use crate::agent::{all, assert_fields, field, of, ready};
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_fork_carries_its_parents_image() {
     ready();
     let (pid, _) = act::forked(|| 0);
@@ -30,6 +31,7 @@ fn a_fork_carries_its_parents_image() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_child_by_clone_parent_has_the_right_parent() {
     ready();
     let (pipe_out, pipe_in) = std::io::pipe().unwrap();
@@ -61,6 +63,7 @@ fn a_child_by_clone_parent_has_the_right_parent() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_vfork_is_a_fork() {
     ready();
     // The library starts programs by `posix_spawn`, which is a `vfork`.
@@ -72,6 +75,7 @@ fn a_vfork_is_a_fork() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_thread_is_no_fork() {
     ready();
     // SAFETY: it has no preconditions.

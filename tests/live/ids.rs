@@ -14,6 +14,7 @@ const NOBODY: libc::uid_t = 65_534;
 const SAME: libc::uid_t = libc::uid_t::MAX;
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn another_user_and_another_group_are_reported() {
     ready();
     let (pid, status) = act::forked(|| {
@@ -56,6 +57,7 @@ fn another_user_and_another_group_are_reported() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_change_to_the_same_value_is_not_reported() {
     ready();
     let (pid, _) = act::forked(|| {
@@ -69,6 +71,7 @@ fn a_change_to_the_same_value_is_not_reported() {
 
 /// An executable with the set-user-id bit makes another of its process at exec, while it still runs what it ran.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_set_id_program_changes_the_ids() {
     ready();
     let folder = Folder::new();

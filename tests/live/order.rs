@@ -112,6 +112,7 @@ fn begun(run: &Run) -> HashMap<(u64, String), usize> {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn events_are_in_order_and_each_process_is_reported_once_over_a_restart() {
     let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (first, second, processes, times) = std::thread::scope(|scope| {

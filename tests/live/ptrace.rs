@@ -5,6 +5,7 @@ use crate::touch::Own;
 
 /// Seized by a tracer, which need not stop it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_sensor_that_is_traced_says_by_whom() {
     let agent = Own::start();
     let pid = i32::try_from(agent.pid()).unwrap();

@@ -28,6 +28,7 @@ fn start(mut events: Command) -> (Child, BufReader<std::process::ChildStdout>) {
 
 /// Every record is either read or reported as lost: here the agent is held while far more is recorded than has room.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn lost_records_are_counted_and_reported() {
     ready();
     // With the smallest rings, for the other tests' agent sees all this too: each time it is waited until it has caught
@@ -74,6 +75,7 @@ fn lost_records_are_counted_and_reported() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_closed_pipe_ends_it() {
     let (mut child, out) = start(events());
     drop(out);
@@ -92,6 +94,7 @@ fn a_closed_pipe_ends_it() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_privileges_it_says_what_is_missing() {
     let mut command = Command::new(binary());
     command.arg("events").uid(65534).gid(65534).stdin(Stdio::null());
@@ -104,6 +107,7 @@ fn without_privileges_it_says_what_is_missing() {
 
 /// A kernel that does not describe its types is refused in one line that says what cures it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_btf_it_says_which_kernels_have_it() {
     let mut command = Command::new("unshare");
     let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$1\" events";
@@ -116,6 +120,7 @@ fn without_btf_it_says_which_kernels_have_it() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn processes_that_ran_before_are_reported_first() {
     ready();
     let own = std::process::id();

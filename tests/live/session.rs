@@ -13,6 +13,7 @@ fn pause() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_new_session_is_reported_and_stays() {
     ready();
     let (pid, status) = act::forked(|| {

@@ -8,6 +8,7 @@ use crate::touch::Own;
 
 /// Stopped and let go on: the process that did it, and for how long the sensor stood still. To go on is in order.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_sensor_that_is_stopped_says_by_whom() {
     const STOPPED_MILLIS: u64 = 700;
     let agent = Own::start();

@@ -49,6 +49,7 @@ fn udp(family: AddressFamily) -> OwnedFd {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_destination_is_reported_once() {
     let (_receiver, address) = receiver("127.0.0.1");
     let sender = sender("127.0.0.1");
@@ -81,6 +82,7 @@ fn a_destination_is_reported_once() {
 /// A socket gets its address and port when it is connected. Both are known where the end of `connect` can be observed;
 /// the last method of the hook cannot.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connected_socket_has_its_source() {
     for ip in ["127.0.0.1", "::1"] {
         let (_receiver, address) = receiver(ip);
@@ -112,6 +114,7 @@ fn is_end_observed() -> bool {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_datagrams_of_each_process_are_reported() {
     let (_receiver, address) = receiver("127.0.0.1");
     let sender = sender("127.0.0.1");
@@ -125,6 +128,7 @@ fn the_datagrams_of_each_process_are_reported() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connect_reports_the_destination_of_later_datagrams() {
     let (receiver, address) = receiver("127.0.0.1");
     let socket = udp(AddressFamily::INET);
@@ -137,6 +141,7 @@ fn a_connect_reports_the_destination_of_later_datagrams() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_connected_socket_may_send_to_another() {
     let (_first, first) = receiver("127.0.0.1");
     let (_second, second) = receiver("127.0.0.1");
@@ -148,6 +153,7 @@ fn a_connected_socket_may_send_to_another() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn ipv6_is_reported() {
     let (_receiver, address) = receiver("::1");
     sender("::1").send_to(b"datagram", address).unwrap();
@@ -159,6 +165,7 @@ fn ipv6_is_reported() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn ipv4_by_an_ipv6_socket_is_ipv4() {
     let ipv4 = json!({"destination.ip": "127.0.0.1", "network.type": "ipv4"});
     let mapped = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port));
@@ -171,6 +178,7 @@ fn ipv4_by_an_ipv6_socket_is_ipv4() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn udp_lite_is_reported() {
     ready();
     const IPPROTO_UDPLITE: u32 = 136;
@@ -185,6 +193,7 @@ fn udp_lite_is_reported() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn tcp_is_not_reported_a_second_time() {
     let (_receiver, address) = receiver("127.0.0.1");
     let _listener = TcpListener::bind(address).unwrap();
@@ -199,6 +208,7 @@ fn tcp_is_not_reported_a_second_time() {
 
 /// Programs of others stay attached: here those of a second agent.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn another_one_does_not_take_its_place() {
     let (_receiver, address) = receiver("127.0.0.1");
     let mut other = events().stderr(Stdio::null()).spawn().unwrap();
@@ -214,6 +224,7 @@ fn another_one_does_not_take_its_place() {
 
 /// What people send datagrams with.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn datagrams_of_tools_are_reported() {
     for (name, script) in [
         ("nc", "echo x | nc -u -w 1 127.0.0.1 PORT"),

@@ -4,7 +4,7 @@ use std::fs;
 
 use jiff::Timestamp;
 use lapwing_stage::trail::{Trail, key_upload};
-use lapwing_stage::{Agent, is_root, until};
+use lapwing_stage::{Agent, until};
 
 use crate::{PATIENCE, UPLOAD, agent, of, settings};
 
@@ -111,10 +111,8 @@ fn sighup_reopens_the_log_and_sigterm_ends_with_success() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_unreadable_file_is_reported_with_a_hint() {
-    if !is_root() {
-        return;
-    }
     use std::os::unix::process::CommandExt as _;
     let trail = Trail::new().expect("a trail");
     let mut agent = Agent::start(settings(&trail, "")).expect("an agent");

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use lapwing_stage::servers::{Receiver, Server, ids_in_index, nginx, opensearch, private_network, taken};
 use lapwing_stage::trail::Trail;
-use lapwing_stage::{Agent, is_root, until};
+use lapwing_stage::{Agent, until};
 use nix::sys::signal::Signal;
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -56,10 +56,8 @@ http.timeout = "2s"
 "#;
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn every_alert_is_upstream_once_however_often_the_agent_is_killed() {
-    if !is_root() {
-        return;
-    }
     private_network().expect("a network of its own");
     let rounds = env::var(ROUNDS.0).map_or(ROUNDS.1, |rounds| rounds.parse().expect("a number"));
     let seed = env::var(SEED).map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a number"));

@@ -30,6 +30,7 @@ const LOST: &str = "Telemetry lost";
 const CAPABILITIES: u64 = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_service_from_installation_to_purge() {
     let Some(package) = std::env::var_os(PACKAGE).map(PathBuf::from) else {
         println!("skipped: {PACKAGE} names no package, as it does under `cargo xtask test`");

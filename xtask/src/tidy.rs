@@ -39,6 +39,7 @@ const RULES: &[Rule] = &[
     text::no_path_of_a_machine,
     promises::architecture_is_true,
     promises::hooks_are_tested_live,
+    promises::tests_need_root_visibly,
     promises::rules_have_tests,
     promises::exceptions_have_reasons,
     promises::dependencies_are_named_once,

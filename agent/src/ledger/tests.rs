@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::*;
 use crate::clock;
 use crate::testing::{
-    Ledger, TestHost, alert, alert_of, commit, hand_over, id, is_root, mount_small, reverse_shell, wait_until,
+    Ledger, TestHost, alert, alert_of, commit, hand_over, id, mount_small, reverse_shell, wait_until,
 };
 
 fn ids(numbers: std::ops::Range<u64>) -> Vec<String> {
@@ -322,10 +322,8 @@ fn clients_are_notified_of_the_end() {
 
 /// While the log's disk is full, lanes wait and nothing is lost: once there is room, every line is complete.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_lane_waits_for_a_full_disk() {
-    if !is_root() {
-        return;
-    }
     for folder in ["log", "state"] {
         std::thread::spawn(move || {
             let host = TestHost::new();
@@ -365,10 +363,8 @@ fn a_lane_waits_for_a_full_disk() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn alerts_that_a_full_disk_rejects_at_the_end_are_reported() {
-    if !is_root() {
-        return;
-    }
     std::thread::spawn(|| {
         let host = TestHost::new();
         let small = host.path().join("log");
@@ -388,10 +384,8 @@ fn alerts_that_a_full_disk_rejects_at_the_end_are_reported() {
 
 /// While the log's disk is full, a sink gets what is held from memory, once, and the log gets it when there is room.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn alerts_that_a_full_disk_rejects_are_delivered_from_memory() {
-    if !is_root() {
-        return;
-    }
     for folder in ["log", "state", ""] {
         std::thread::spawn(move || {
             let host = TestHost::new();
@@ -438,10 +432,8 @@ fn alerts_that_a_full_disk_rejects_are_delivered_from_memory() {
 
 /// A state disk that is full does not stop the log, however much comes.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_full_state_disk_does_not_block_the_log() {
-    if !is_root() {
-        return;
-    }
     std::thread::spawn(|| {
         let host = TestHost::new();
         let small = host.path().join("state");
@@ -464,10 +456,8 @@ fn a_full_state_disk_does_not_block_the_log() {
 
 /// When memory is full, alerts that every sink has delivered are evicted: a full disk never stops rules for long.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn delivered_alerts_are_evicted_when_memory_is_full() {
-    if !is_root() {
-        return;
-    }
     std::thread::spawn(|| {
         let host = TestHost::new();
         let small = host.path().join("log");
@@ -511,10 +501,8 @@ fn delivered_alerts_are_evicted_when_memory_is_full() {
 
 /// A full disk does not prevent the start: the state of an earlier run is still there.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_agent_starts_on_a_full_disk() {
-    if !is_root() {
-        return;
-    }
     for (folder, has_run) in [("state", false), ("state", true), ("log", true)] {
         std::thread::spawn(move || {
             let host = TestHost::new();
@@ -586,10 +574,8 @@ fn fill(ballast: &Path) -> std::io::ErrorKind {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_unwritable_folder_is_reported_with_a_hint() {
-    if !is_root() {
-        return;
-    }
     for (folder, expected) in [("log", "check `alerts.path`"), ("state", "check `state_dir`")] {
         std::thread::spawn(move || {
             let host = TestHost::new();

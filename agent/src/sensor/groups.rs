@@ -205,10 +205,8 @@ mod tests {
 
     /// The group of this test, and its root's.
     #[test]
+    #[cfg_attr(not(root), ignore = "needs root")]
     fn a_group_is_found_by_its_id() {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
         let (Some(hierarchy), Some(own)) = (Hierarchy::open(), hierarchy::own()) else { return };
         use std::os::unix::fs::MetadataExt as _;
         let root = hierarchy.root.metadata().unwrap().ino();

@@ -100,10 +100,9 @@ fn ids_in(bodies: &[String]) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn alerts_from_an_upstream_outage_are_delivered_in_order() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let agent = Agent::start(&mut host, &hook("batch.count_max = 7"));
     agent.raise(0..20);
@@ -130,10 +129,9 @@ fn alerts_from_an_upstream_outage_are_delivered_in_order() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_spool_is_delivered_when_the_agent_stops() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let receiver = Receiver::start(host.path()).unwrap();
     let agent = Agent::start(&mut host, &hook("batch.count_max = 1"));
@@ -144,10 +142,9 @@ fn the_spool_is_delivered_when_the_agent_stops() {
 
 /// A sink that does not answer delays neither the alert log nor another sink.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_sink_that_hangs_holds_up_no_other() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let receiver = Receiver::start(host.path()).unwrap();
     // It accepts connections and never answers.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use lapwing_engine::Timestamp;
-pub(crate) use lapwing_stage::is_root;
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -176,12 +175,9 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Gives this thread and its children a network namespace; prints that the test is skipped where that is not possible.
-pub(crate) fn private_network() -> bool {
-    is_root() && {
-        lapwing_stage::servers::private_network().unwrap();
-        true
-    }
+/// Gives this thread and its children a network namespace. Only root may.
+pub(crate) fn private_network() {
+    lapwing_stage::servers::private_network().unwrap();
 }
 
 /// Gives this thread and its children a mount namespace, and mounts a small file system at `path`.

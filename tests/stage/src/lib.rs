@@ -15,5 +15,5 @@ mod wait;
 pub use agent::{Agent, Alert, Settings};
 pub use at_end::AtEnd;
 pub use hosts::{Host, Hosts, IMDS, IMDS_IPV6, socket};
-pub use skip::{is_root, skipped};
+pub use skip::skipped;
 pub use wait::until;

@@ -29,7 +29,10 @@ struct Target {
     start: Instant,
     passed: usize,
     failed: usize,
+    /// Tests that printed that they were skipped. The harness counts them as passed.
     skipped: usize,
+    /// Tests that the harness ignored.
+    ignored: usize,
     /// Whether the harness has summed up.
     is_complete: bool,
     /// What it printed, to be shown where it fails.
@@ -127,7 +130,7 @@ impl Report {
             (self.show)(&target.lines.join("\n"));
             self.failed_targets.push(target.name.clone());
         }
-        if target.passed + target.failed + target.skipped > 0 {
+        if target.passed + target.failed + target.skipped + target.ignored > 0 {
             (self.show)(&target.to_string());
         }
     }
@@ -148,6 +151,7 @@ impl Target {
             passed: 0,
             failed: 0,
             skipped: 0,
+            ignored: 0,
             is_complete: false,
             lines: Vec::new(),
             in_successes: false,
@@ -166,6 +170,10 @@ impl Target {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.in_successes = false;
             self.sum_up(result);
+        }
+        if let Some((_, reason)) = line.split_once(" ... ignored, ") {
+            self.ignored += 1;
+            return Some(reason);
         }
         if !self.in_successes {
             if !line.ends_with(" ... ok") {
@@ -197,7 +205,8 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, passed, failed, skipped, .. } = self;
+        let Self { name, passed, failed, .. } = self;
+        let skipped = self.skipped + self.ignored;
         let seconds = self.start.elapsed().as_secs_f64();
         write!(f, "{name}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s")
     }
@@ -259,6 +268,15 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let reasons: Vec<_> = report.skipped().collect();
         assert_eq!(reasons, ["4 skipped: needs root", "1 skipped: no nc here"]);
         assert!(report.failed_targets().is_empty());
+    }
+
+    #[test]
+    fn ignored_tests_are_skipped() {
+        let text = "     Running tests/live.rs (target/debug/deps/live-0a1b)\ntest a ... ignored, needs root\n\
+            test b ... ok\ntest result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
+        let report = report(text, true);
+        assert_eq!(report.to_string(), "1 passed, 0 failed, 1 skipped");
+        assert_eq!(report.skipped().collect::<Vec<_>>(), ["1 skipped: needs root"]);
     }
 
     #[test]

@@ -5,6 +5,9 @@ use super::{Fault, File, Project, is_below};
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 const HOOKS: &str = "agent/src/sensor/hook.rs";
 const LIVE: &str = "tests/live";
+/// Programs of tests that need root.
+const PRIVILEGED: [&str; 6] =
+    ["tests/abuse", "tests/detection", "tests/evasion", "tests/live", "tests/service", "tests/shells"];
 const RULES: &str = "packaging/rules";
 const DENY: &str = "deny.toml";
 const MANIFEST: &str = "Cargo.toml";
@@ -31,6 +34,20 @@ pub(super) fn architecture_is_true(project: &Project, faults: &mut Vec<Fault>) {
 fn is_path(name: &str) -> bool {
     let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
     is_plain && (name.contains('/') || [".rs", ".md", ".toml"].iter().any(|end| name.ends_with(end)))
+}
+
+/// Every test of the programs that need root is shown as ignored elsewhere.
+pub(super) fn tests_need_root_visibly(project: &Project, faults: &mut Vec<Fault>) {
+    for file in PRIVILEGED.into_iter().flat_map(|folder| project.below(folder)).filter(|file| file.is_rust())
+    {
+        let lines: Vec<_> = file.text.lines().map(str::trim_start).collect();
+        for (index, pair) in lines.windows(2).enumerate() {
+            if pair[0] == "#[test]" && !pair[1].starts_with("#[cfg_attr(not(root), ignore") {
+                let what = "write `#[cfg_attr(not(root), ignore = \"needs root\")]` below it";
+                faults.push(file.fault(index + 1, what.to_owned()));
+            }
+        }
+    }
 }
 
 /// Every row of the hook table has a module of live tests of its name, with a test in it.
@@ -119,6 +136,14 @@ mod tests {
             "`agent/src/`\n`sensor/decode.rs` and `event ◀ lang`\n`pipeline.rs`: `cargo xtask` `sink/`\n";
         let found = faults(architecture_is_true, &[(ARCHITECTURE, text), ("agent/src/sensor/decode.rs", "")]);
         assert_eq!(found, ["ARCHITECTURE.md:3", "ARCHITECTURE.md:3"]);
+    }
+
+    #[test]
+    fn a_test_that_needs_root_must_be_ignored_elsewhere() {
+        let live =
+            "#[test]\n#[cfg_attr(not(root), ignore = \"needs root\")]\nfn a() {}\n#[test]\nfn b() {}\n";
+        let files = [("tests/live/fork.rs", live), ("tests/pipeline/main.rs", "#[test]\nfn c() {}\n")];
+        assert_eq!(faults(tests_need_root_visibly, &files), ["tests/live/fork.rs:4"]);
     }
 
     #[test]

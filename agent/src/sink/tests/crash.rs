@@ -38,10 +38,9 @@ fn host(folder: &Path) -> TestHost {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn no_alert_is_lost_however_often_the_agent_is_killed() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let folder = tempfile::TempDir::with_prefix("lapwing-crash-").unwrap();
     let rounds = env::var(ROUNDS.0).map_or(ROUNDS.1, |rounds| rounds.parse().unwrap());
     let _upstream = opensearch().unwrap();

@@ -51,10 +51,9 @@ fn install_template(patterns: &[&str]) {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn alerts_are_created_once_each() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let _server = opensearch().unwrap();
     install_template(&["gzip", "plain"]);
     for (index, lines) in [("gzip", ""), ("plain", "gzip = false\nbatch.count_max = 3")] {
@@ -80,10 +79,9 @@ fn alerts_are_created_once_each() {
 /// The template gives our alert its types, on a server that refuses what does not fit them; and an alert that
 /// does not fit arrives in a smaller form.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_shipped_template_accepts_alerts() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let _server = opensearch().unwrap();
     let mut host = TestHost::new();
     let index = "logs-lapwing.alerts-default";
@@ -134,10 +132,9 @@ fn the_shipped_template_accepts_alerts() {
 /// An index that was not made with the template is seen, and so is a template that is missing before the first alert
 /// makes an index without it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_target_index_is_checked() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let _server = opensearch().unwrap();
     let mut host = TestHost::new();
     let agent = Agent::start(&mut host, &siem(DIRECT, ""));
@@ -160,10 +157,9 @@ fn the_target_index_is_checked() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_data_stream_accepts_alerts_too() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let _server = servers::elasticsearch(&host.path().join("data")).unwrap();
     let put = |path: &str, file: &str| {
@@ -193,10 +189,9 @@ fn a_data_stream_accepts_alerts_too() {
 /// TLS by a certificate authority of one's own, an API key, a limit of size and one of rate, as a proxy
 /// enforces them.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let _server = opensearch().unwrap();
     let mut host = TestHost::new();
     let folder = host.path().to_owned();
@@ -239,10 +234,9 @@ fn a_proxy_with_tls_keys_and_limits_loses_nothing() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_client_certificate_authenticates_the_sink() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let _server = opensearch().unwrap();
     let mut host = TestHost::new();
     let folder = host.path().to_owned();
@@ -271,10 +265,9 @@ fn a_client_certificate_authenticates_the_sink() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_next_node_is_tried() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let _server = opensearch().unwrap();
     let mut host = TestHost::new();
     let config =
@@ -324,10 +317,9 @@ fn bulk(items: &[(u64, Value)]) -> Value {
 /// Answers of clusters in trouble, as documented; no server here can be brought to give them. After each the
 /// cluster takes everything, and what was sent then must be what was not taken before.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn each_item_has_its_own_verdict() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     for (name, answer, again, dead_lettered) in troubles() {
         let mut host = TestHost::new();
         let receiver = Receiver::start(host.path()).unwrap();
@@ -382,10 +374,9 @@ fn forms(number: u64, names: &[&str]) -> Vec<Vec<(String, String)>> {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_rejected_alert_is_sent_in_a_smaller_form() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     for (reason, forms_sent) in
         [("no", &["reduced", "minimal"][..]), ("Limit of total fields [9] has", &["reduced"])]
     {
@@ -410,10 +401,9 @@ fn a_rejected_alert_is_sent_in_a_smaller_form() {
 
 /// Dead letters survive a restart and can be sent again.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_alert_rejected_in_every_form_is_dead_lettered_and_sent_again() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let refuse = || bulk(&[refused("no")]);
     let answers = vec![bulk(&[ok(), refused("no"), ok()]), refuse(), refuse()];
@@ -439,10 +429,9 @@ fn an_alert_rejected_in_every_form_is_dead_lettered_and_sent_again() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_cluster_that_refuses_everything_is_an_outage() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let none = bulk(&[refused("no"), refused("no"), refused("no")]);
     let mut answers = vec![none; 6];
@@ -458,10 +447,9 @@ fn a_cluster_that_refuses_everything_is_an_outage() {
 
 /// One alert on which something upstream fails each time; later ones pass, and it is not forgotten.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_alert_that_always_fails_lets_later_ones_pass() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let fails = || (503, json!({"type": "x", "reason": "the pipeline failed"}));
     let answers = vec![bulk(&[ok(), fails(), ok()]), bulk(&[fails()]), bulk(&[fails()]), bulk(&[ok(), ok()])];
@@ -487,10 +475,9 @@ fn an_alert_that_always_fails_lets_later_ones_pass() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_request_that_is_too_large_now_is_halved() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let much = json!({"status": 429, "body": r#"{"error":{"type":"circuit_breaking_exception","reason":"Data too large"}}"#});
     let (agent, receiver) = scripted(&mut host, vec![much, bulk(&[ok(), ok()]), bulk(&[ok(), ok()])], "");

@@ -10,10 +10,9 @@ fn agent(host: &mut TestHost, lines: &str) -> (Agent, Receiver) {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn bodies_have_the_form_that_is_configured() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let slack = r#"template = '''{"text": {{ ("*" ~ alert.message ~ "* on " ~ alert.host.name) }}, "who": {{ alert.process.args[0] }}, "port": {{ alert.destination.port }}, "no": {{ alert.dns.question.name }}, "n": {{ alerts | length }}}'''"#;
     let text = "template = '{% for alert in alerts %}{{ alert.message }} {{ alert.event.severity }};{% endfor %}'\ncontent_type = \"text/plain\"\nbatch.count_max = 9";
     let name = "Potential Reverse Shell via Suspicious Child Process";
@@ -48,10 +47,9 @@ fn bodies_have_the_form_that_is_configured() {
 
 /// Whatever an attacker puts into an argument stays inside the text where the template puts it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn hostile_values_cannot_leave_their_place_in_a_template() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let hostile = "\"}, \"text\": \"all is well\", {{ alert }} \u{1b}[31m \\ \u{202e} \0 </script>";
     let mut document = crate::testing::reverse_shell();
     document["process"]["args"] = json!([hostile]);
@@ -66,10 +64,9 @@ fn hostile_values_cannot_leave_their_place_in_a_template() {
 
 /// The library that receivers use confirms the signature, and refuses one made with another key.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn signatures_are_those_of_standard_webhooks() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let key = "whsec_bGFwd2luZyBsYXB3aW5nIGxhcHdpbmch";
     std::fs::write(host.path().join("signing_key"), key).unwrap();
@@ -89,10 +86,9 @@ fn signatures_are_those_of_standard_webhooks() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn headers_and_credentials_are_sent() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "hunter2\n").unwrap();
@@ -113,10 +109,9 @@ fn headers_and_credentials_are_sent() {
 /// Answers that say more about the receiver than about the alert: each is followed by a success, and nothing
 /// is lost.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn transient_errors_are_retried() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     for status in [301, 401, 403, 404, 405, 408, 410, 429, 500, 502, 503, 504] {
         let mut host = TestHost::new();
         let (agent, receiver) = agent(&mut host, "");
@@ -136,10 +131,9 @@ fn transient_errors_are_retried() {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn retry_after_is_honoured() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut host = TestHost::new();
     let (agent, receiver) = agent(&mut host, "");
     receiver.answer([json!({"status": 429, "headers": {"retry-after": "1"}})]).unwrap();
@@ -152,10 +146,9 @@ fn retry_after_is_honoured() {
 
 /// Only an alert that is refused alone is dead-lettered; those that came with it are delivered.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_rejected_alert_is_dead_lettered_and_the_others_are_delivered() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     for status in [400, 413, 422] {
         let mut host = TestHost::new();
         let (agent, receiver) = agent(&mut host, "");
@@ -177,10 +170,9 @@ fn a_rejected_alert_is_dead_lettered_and_the_others_are_delivered() {
 
 /// What a host's processes are called with does not write into the chat.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_text_for_a_chat_has_no_mark_up() {
-    if !private_network() {
-        return;
-    }
+    private_network();
     let mut document = crate::testing::reverse_shell();
     document["lapwing"]["alert"]["reason"] =
         json!("<!channel> *all is well* <https://evil.example|here> @everyone [x](http://y)");
