@@ -1,4 +1,4 @@
-//! Rules and events to alerts.
+//! The engine: evaluates rules on events and raises alerts.
 
 mod alert;
 pub mod coverage;
@@ -34,25 +34,25 @@ use crate::event::{Event, Schema, Timestamp};
 use crate::lang::EventQuery;
 use crate::rule::{Exception, Rule, RuleKind};
 
-/// The row of a rule's memory that [`Engine::suspend`] gives.
+/// The key of the row with a rule's state that [`Engine::suspend`] returns.
 const HELD: &str = "held";
 
 /// How an engine runs its rules.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// What detectors may hold.
+    /// The limits of detectors.
     pub limits: Limits,
-    /// How much later than newer events an event may come and still be put in order, and how long a bucket of a rare
+    /// How late an event may arrive after newer events and still be ordered, and how long a bucket of a rare
     /// job stays open after its end. Rules for single events never wait.
     pub lateness: Duration,
-    /// For how long after a new_terms rule's first match terms are only learned.
+    /// How long a new_terms rule only learns terms after its first match.
     pub learn: Duration,
 }
 
 /// Runs rules on a stream of events.
 ///
-/// [`push`](Self::push) takes the events, one after the other. [`advance`](Self::advance) sets the time of the stream,
-/// which ends time spans: the engine reads no clock. Both write their results to an [`Output`].
+/// [`push`](Self::push) evaluates an event. [`advance`](Self::advance) sets the time of the stream, which ends time
+/// spans: the engine reads no clock. Both write their results to an [`Output`].
 ///
 /// ```
 /// use lapwing_engine::{Engine, Event, Loaded, Options, Output, Schema};
@@ -83,7 +83,7 @@ pub struct Options {
 pub struct Engine {
     schema: Arc<Schema>,
     running: Vec<Running>,
-    /// The rules that need the time, by their index.
+    /// The rules that must be advanced, by their index.
     awake: Vec<usize>,
     index: Index,
     shared: Shared,
@@ -91,35 +91,35 @@ pub struct Engine {
     lateness: Duration,
     unordered: Unordered,
     arrival: u64,
-    /// The number of the last event that an engine before this one was shown.
+    /// The number of the last event of the previous engine.
     arrival_before: u64,
-    /// Rows that were put back and are no longer true, to be deleted.
+    /// Changes that delete restored rows which are no longer valid.
     resumed: Vec<StateChange>,
-    /// Room for the parts of a hit, kept from one event to the next.
+    /// A buffer for the parts of a hit, reused for each event.
     parts: Vec<usize>,
 }
 
-/// What an engine gives back, in the order in which it was found out.
+/// The output of an engine, in order.
 #[derive(Debug, Default)]
 pub struct Output {
     /// Alerts.
     pub alerts: Vec<Alert>,
-    /// Rows of memory that must survive a restart.
+    /// Rows of state that must survive a restart.
     pub changes: Vec<StateChange>,
-    /// Half matches that were given up for want of room.
+    /// Partial matches that were evicted because of a limit.
     pub dropped: Option<Dropped>,
 }
 
-/// Half matches that were given up for want of room: an alert may be missing because of it.
+/// Partial matches that were evicted because of a limit. An alert may be missing because of them.
 #[derive(Clone, Debug)]
 pub struct Dropped {
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// The first event that took the room of one, and the last.
+    /// The first and the last event that evicted one.
     pub events: [Arc<Event>; 2],
 }
 
-/// A row of a rule's memory that changed.
+/// A changed row of a rule's state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateChange {
     /// The rule's id.
@@ -133,28 +133,29 @@ pub struct StateChange {
 pub struct Counters {
     /// Events that were pushed.
     pub events: u64,
-    /// What was given up because of a limit: sequences, terms, rare values, counts of thresholds, groups of alerts.
+    /// Entries that were evicted because of a limit: sequences, terms, rare values, counts of thresholds, groups of
+    /// alerts.
     pub discarded: u64,
-    /// Events that took their place in the order before their lateness was over, because too many waited.
+    /// Events that were released before their lateness was over, because too many waited.
     pub released_early: u64,
-    /// Bytes held by sequences and samples that are not complete.
+    /// Bytes of partial matches of sequences and samples.
     pub sequence_bytes: u64,
-    /// Bytes held by what threshold rules count.
+    /// Bytes of buckets of threshold rules.
     pub threshold_bytes: u64,
-    /// Bytes held by all rules together, of what they share.
+    /// Bytes of the limit that all rules share.
     pub state_bytes: u64,
-    /// Bytes held by events that wait to be put in order.
+    /// Bytes of events that wait to be ordered.
     pub unordered_bytes: u64,
-    /// Alerts that `max_signals` holds back in time spans that are not over.
+    /// Alerts that `max_signals` holds back in open time spans.
     pub suppressed: u64,
-    /// Half matches that were given up for want of room while they could have become whole.
+    /// Partial matches that were evicted because of a limit while they could still have been completed.
     pub dropped: u64,
-    /// Bytes held by what new_terms and machine learning rules learned.
+    /// Bytes that new_terms and machine learning rules have learned.
     pub learned_bytes: u64,
 }
 
 impl Engine {
-    /// An engine that runs those of the rules that are enabled. The schema is the one they were read with.
+    /// An engine that runs the enabled rules. `schema` is the one with which they were read.
     #[must_use]
     pub fn new(schema: Arc<Schema>, rules: &[Arc<Rule>], options: Options) -> Self {
         Self::over(schema, rules, options, Index::new)
@@ -204,14 +205,14 @@ impl Engine {
         engine
     }
 
-    /// From now on the rule gets the time.
+    /// Advances the rule with the time from now on.
     fn wake(&mut self, place: usize) {
         if !std::mem::replace(&mut self.running[place].is_awake, true) {
             self.awake.push(place);
         }
     }
 
-    /// The same engine with exceptions, in place of any it had. They are read with the same schema as the rules.
+    /// The same engine with these exceptions, which replace earlier ones. They are read with the schema of the rules.
     #[must_use]
     pub fn with_exceptions(mut self, exceptions: &[Arc<Exception>]) -> Self {
         let exceptions = ExceptionSet::new(exceptions);
@@ -220,7 +221,7 @@ impl Engine {
         self
     }
 
-    /// The same engine with indicators of threats, in place of any it had: what rules of type `threat_match` look for.
+    /// The same engine with these threat indicators, which replace earlier ones. Rules of type `threat_match` use them.
     #[must_use]
     pub fn with_indicators(mut self, indicators: &Arc<Indicators>) -> Self {
         for running in &mut self.running {
@@ -232,7 +233,7 @@ impl Engine {
         self
     }
 
-    /// The exceptions, each with how often it kept an alert back, or an event from being counted.
+    /// The exceptions, each with how often it suppressed an alert, or excluded an event from a count.
     pub fn exceptions(&self) -> impl Iterator<Item = (&Arc<Exception>, u64)> {
         self.shared.exceptions.counted()
     }
@@ -248,11 +249,11 @@ impl Engine {
         self.running.iter().map(|running| &running.rule)
     }
 
-    /// Puts back a row that was given out as a [`StateChange`]. Rows of rules that do not run, and rows that cannot be
-    /// read, are passed over.
+    /// Restores a row that was returned as a [`StateChange`]. Rows of rules that do not run, and rows that cannot be
+    /// read, are skipped.
     ///
-    /// Returns the changes of rows that follow from it: those that an earlier version wrote become rows of this version,
-    /// and those for which there is no room go. They need not be made before the last row was put back.
+    /// Returns changes of rows: a row of an earlier version is converted, and a row for which there is no room is
+    /// deleted. The caller may apply the changes after the last row was restored.
     pub fn restore(&mut self, rule_id: &str, key: &str, value: &[u8]) -> Vec<StateChange> {
         let Some(place) = self.running.iter().position(|running| running.rule.id == rule_id) else {
             return Vec::new();
@@ -283,8 +284,8 @@ impl Engine {
         (0..self.running.len()).for_each(|place| output.changes.extend(self.suspend_rule(place)));
     }
 
-    /// The same of one rule, by its place among those that [run](Self::rules): the rows of all take as much memory again as
-    /// the rules hold.
+    /// The same of one rule, by its place among those that [run](Self::rules): the rows of all take as much memory
+    /// again as the rules hold.
     #[must_use]
     pub fn suspend_rule(&self, place: usize) -> Vec<StateChange> {
         let pending = self.unordered.iter().filter(|(rule, _)| *rule == place);

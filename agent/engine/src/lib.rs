@@ -1,14 +1,13 @@
 //! Detection rules over ECS events.
 //!
 //! Rules and events go in, alerts come out. The engine performs no I/O, reads no clock and spawns no thread: the
-//! same rules and events give the same alerts, live, replayed and in a test. The pieces, each knowing only those before
-//! it:
+//! same rules and events give the same alerts, live, replayed and in a test. Each module imports only those before it:
 //!
-//! - [`event`]: what happened, as ECS fields with types;
-//! - [`lang`]: EQL and KQL, both to one typed query, with diagnostics;
-//! - [`rule`]: Elastic's rule files to rules that can run;
+//! - [`event`]: events, as ECS fields with types;
+//! - [`lang`]: parses EQL and KQL into one typed query, with diagnostics;
+//! - [`rule`]: loads Elastic's rule files;
 //! - [`detect`]: matchers, and detectors for sequences, new terms and rare values;
-//! - [`Engine`]: all of them together, on a stream of events. Start reading there; it has an example;
+//! - [`Engine`]: evaluates rules on a stream of events. Start reading there; it has an example;
 //! - [`Search`]: a query over a recording.
 #![forbid(unsafe_code)]
 

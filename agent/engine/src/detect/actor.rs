@@ -1,8 +1,8 @@
-//! Who did something: what memory and alerts are shared by.
+//! The actor of an event. Memory and alerts have shares by actor.
 //!
-//! Shares nest: host, user, control group, executable; for calls of a cloud: account, principal, session and address. So
-//! a user who makes ten thousand executables is still one user. Each level is kept as a hash and not as text, for the
-//! actor chooses the text's length.
+//! Shares nest: host, user, control group, executable. For cloud API calls they are account, principal, session with
+//! address. So a user who creates ten thousand executables is still one user. Each level is stored as a hash and not as
+//! text, because the actor chooses the length of the text.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
@@ -17,27 +17,27 @@ use crate::field;
 pub(super) const LEVELS: usize = 3;
 /// Longest text of a level that is shown, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
-/// What follows the role in the name of a session: it is chosen by who opens the session.
+/// The part of an ARN before the role of a session. The name of the session follows the role; its caller chooses it.
 const ASSUMED_ROLE: &str = ":assumed-role/";
 
-/// A place in the tree of those who act. The default is the host itself.
+/// A node in the tree of actors. The default is the host itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Actor {
-    /// A hash for each level, made over the one above it too.
+    /// A hash for each level, computed over the levels above it too.
     path: [u64; LEVELS],
     depth: usize,
 }
 
-/// What something that is kept costs whom.
+/// The bytes that a kept entry takes, and the actor that is charged for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
-    /// Who pays.
+    /// The actor that is charged.
     pub actor: Actor,
-    /// How much.
+    /// The bytes.
     pub bytes: usize,
 }
 
-/// The names of an actor, and what it acted on: for people. Long ones are cut.
+/// The names of an actor and of its target, for people. Long names are cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Act {
     /// The user, or the account of a cloud.
@@ -51,7 +51,7 @@ pub struct Act {
 }
 
 impl Actor {
-    /// Who did it. A level that the event does not know is left out.
+    /// The actor of an event. A level that the event does not have is left out.
     #[must_use]
     pub fn of(event: &Event) -> Self {
         match levels_of_host(event) {
@@ -64,7 +64,7 @@ impl Actor {
     fn at<'a>(levels: impl Iterator<Item = &'a str>) -> Self {
         let (mut actor, mut hasher) = (Self::default(), HASHES.build_hasher());
         for level in levels {
-            // What the hasher has seen by then is the path down to this level.
+            // The hasher has now read the path down to this level.
             level.hash(&mut hasher);
             actor.path[actor.depth] = hasher.finish();
             actor.depth += 1;
@@ -72,12 +72,12 @@ impl Actor {
         actor
     }
 
-    /// The hashes of its levels, from the user on.
+    /// The hashes of its levels, from the user down.
     pub(crate) fn path(&self) -> &[u64] {
         &self.path[..self.depth]
     }
 
-    /// Itself, with what is not known of it as if it had no name.
+    /// The same actor with all levels: an unknown level becomes a level without a name.
     pub(crate) fn whole(mut self) -> Self {
         for depth in self.depth..LEVELS {
             self.path[depth] = HASHES.hash_one((self.path().last(), depth));
@@ -86,12 +86,12 @@ impl Actor {
         self
     }
 
-    /// The user, whatever the group and executable.
+    /// The actor's user, without group and executable.
     pub(crate) fn user(&self) -> Self {
         self.cut(1)
     }
 
-    /// The lowest place that holds both.
+    /// The lowest node above both.
     pub(crate) fn common(&self, other: &Self) -> Self {
         let same = self.path().iter().zip(other.path()).take_while(|(left, right)| left == right);
         self.cut(same.count())
@@ -105,25 +105,26 @@ impl Actor {
 }
 
 impl Charge {
-    /// What it costs whom to keep an event: all that the event keeps alive. What it shares with others is charged to each,
-    /// so that the sum is never less than what is held, and is the same in a replay, where nothing is shared.
+    /// The charge for a kept event: all memory that the event keeps alive. Memory that events share is charged to each
+    /// of them. So the sum is never less than the memory in use, and is the same in a replay, where events share
+    /// nothing.
     #[must_use]
     pub fn of(event: &Event) -> Self {
         Self { actor: Actor::of(event), bytes: event.held_bytes() }
     }
 
-    /// The same with more bytes.
+    /// The same charge with more bytes.
     #[must_use]
     pub(crate) fn plus(self, bytes: usize) -> Self {
         Self { bytes: self.bytes + bytes, ..self }
     }
 
-    /// What several cost together: whose they are is the lowest place that holds all of them.
+    /// The sum of several charges. Its actor is the lowest node above all of theirs.
     pub(crate) fn sum<'a>(charges: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut charges = charges.into_iter();
         let Some(mut sum) = charges.next().copied() else { return Self::default() };
         for charge in charges {
-            // Nearly always it is one who did all of it.
+            // Nearly always all charges have the same actor.
             if sum.actor != charge.actor {
                 sum.actor = sum.actor.common(&charge.actor);
             }
@@ -134,7 +135,7 @@ impl Charge {
 }
 
 impl Act {
-    /// Who did it, and on what.
+    /// The names of an event's actor and target.
     #[must_use]
     pub fn of(event: &Event) -> Self {
         let [user, group, executable] = levels(event).map(|level| level.map(|level| cut(&level)));
@@ -145,14 +146,14 @@ impl Act {
         Self { user, group, executable, destination: destination(event) }
     }
 
-    /// What the texts take.
+    /// Bytes of the texts.
     pub(crate) fn bytes(&self) -> usize {
         let texts = [&self.user, &self.group, &self.executable, &self.destination];
         texts.into_iter().flatten().map(|text| text.len()).sum()
     }
 }
 
-/// What the levels are called.
+/// The names of the levels.
 fn levels(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
     match levels_of_host(event) {
         Some(levels) => levels.map(|level| level.map(Cow::Borrowed)),
@@ -160,12 +161,12 @@ fn levels(event: &Event) -> [Option<Cow<'_, str>>; LEVELS] {
     }
 }
 
-/// The levels of an event that is no call of a cloud. The account that answers for a process is the user that counts: a user of
-/// a namespace is its owner, and a program that runs with another's rights is an act of who started it.
+/// The levels of a host event; `None` for a cloud API call. The user is the account that is responsible for the
+/// process: for a mapped user of a namespace it is the namespace's owner, for a setuid program the user who started it.
 fn levels_of_host(event: &Event) -> Option<[Option<&str>; LEVELS]> {
-    // Most events are the sensor's, which say who answers: those need not be looked at further.
-    let answers = event.known_text(field!("lapwing.actor.id"));
-    let user = match answers.or_else(|| event.known_text(field!("process.real_user.id"))) {
+    // Most events are the sensor's and have the responsible user. No other field is read then.
+    let responsible = event.known_text(field!("lapwing.actor.id"));
+    let user = match responsible.or_else(|| event.known_text(field!("process.real_user.id"))) {
         None if is_cloud(event) => return None,
         None => [field!("user.Ext.real.id"), field!("user.id"), field!("user.name")]
             .into_iter()
@@ -193,7 +194,7 @@ fn is_cloud(event: &Event) -> bool {
         || event.text(field!("event.dataset")).is_some_and(|dataset| dataset == "aws.cloudtrail")
 }
 
-/// The name without that of the session, where it has one.
+/// The ARN without the name of the session, if it has one.
 fn principal(arn: &str) -> &str {
     let role = arn.find(ASSUMED_ROLE).map(|start| start + ASSUMED_ROLE.len());
     let end = role.and_then(|start| Some(start + arn[start..].find('/')?));

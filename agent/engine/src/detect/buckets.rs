@@ -1,5 +1,5 @@
-//! What the functions of machine learning jobs have in common: time spans (buckets) that are not over, and what was
-//! learned of partitions, both kept over restarts and bounded in bytes.
+//! The common state of the functions of machine learning jobs: open time spans (buckets) and the models of partitions.
+//! Both survive restarts and are bounded in bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use super::detection::{Detection, Learned, Over};
 use super::{Change, Findings, Hit};
 use crate::event::{Event, FieldId, Schema, Timestamp};
 
-/// What the keys of partitions' rows start with.
+/// Prefix of the keys of partition rows.
 const PARTITION: &str = "partition:";
-/// What the keys of rows of buckets that are not over start with.
+/// Prefix of the keys of rows of open buckets.
 const OPEN: &str = "open:";
-/// Between the parts of a row's key.
+/// Separator of the parts of a row's key.
 const PARTED: char = '\u{1f}';
-/// What a value that is present takes besides its texts and its example.
+/// Bytes of a value in a bucket, without its texts and its example.
 const PRESENT_BYTES: usize = 128;
-/// The largest example of a value.
+/// Maximum size of a value's example, in bytes.
 const EXAMPLE_BYTES_MAX: usize = 4096;
 /// The same for an actor that uses half of its share, so that more values find room.
 const EXAMPLE_BYTES_LEAST: usize = 1024;
-/// The longest row of an earlier version that is read.
+/// Maximum size of a row of an earlier version that is read, in bytes.
 const ROW_BYTES_MAX: usize = 256 << 10;
-/// How many rows that find no room are read before all others are passed over.
+/// After this number of rows that found no room, the remaining rows are skipped.
 const REFUSED_MAX: usize = 64;
-/// What a partition takes besides what was learned of it and its name.
+/// Bytes of a partition, without its model and its name.
 const PARTITION_BYTES: usize = 192;
 
-/// A value and its partition; the partition is empty where the job has none.
+/// A partition and a value in it; the partition is empty if the job has none.
 type Present = (SmolStr, SmolStr);
 
-/// Buckets that are not over: what is present in them, with an example of what brought it.
+/// Open buckets: the values in them, each with an example event.
 #[derive(Debug)]
 pub(super) struct Buckets {
     span: Duration,
@@ -44,11 +44,11 @@ pub(super) struct Buckets {
     open: BTreeMap<Timestamp, BTreeMap<Present, Held>>,
     budget: Budget,
     discarded: u64,
-    /// Rows that were put back and found no room.
+    /// Restored rows that found no room.
     refused: usize,
 }
 
-/// What is kept of the event that brought a value first.
+/// An extract of the first event that had a value.
 #[derive(Debug)]
 struct Held {
     example: Arc<Event>,
@@ -62,8 +62,8 @@ impl Buckets {
         Self { span: bucket_span, field, partition, open: BTreeMap::new(), budget, discarded: 0, refused: 0 }
     }
 
-    /// Puts back a row; `false` where it is none of these. A row that is longer than this version writes is written anew;
-    /// one that finds no room is taken out.
+    /// Restores a row; `false` if it is not a row of an open bucket. A row that is longer than this version writes is
+    /// rewritten; a row that finds no room is deleted.
     pub(super) fn restore(
         &mut self,
         schema: &Schema,
@@ -72,7 +72,7 @@ impl Buckets {
         changes: &mut Vec<Change>,
     ) -> bool {
         let Some(place) = key.strip_prefix(OPEN) else { return false };
-        // Reading a row takes long; where many found no room, the others will not either.
+        // Reading a row takes long. If many found no room, the others will not either.
         let is_read = value.len() <= ROW_BYTES_MAX && self.refused < REFUSED_MAX;
         let row = open_place(place).filter(|_| is_read).and_then(|(bucket, (partition, present))| {
             let event = Event::from_json(schema, &serde_json::from_slice(value).ok()?).ok()?;
@@ -90,7 +90,7 @@ impl Buckets {
         true
     }
 
-    /// Takes an event: the values of the job's field are present in their bucket and partition.
+    /// Adds the values of the job's field to their bucket and partition.
     pub(super) fn event(&mut self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
         let bucket = hit.ordinal.time.floor(self.span);
         let partitions = match self.partition {
@@ -105,8 +105,7 @@ impl Buckets {
         }
     }
 
-    /// Keeps that a value is present, with an example. Returns its row; nothing where that is known, or where the actor
-    /// has its share already.
+    /// Adds a value with an example. Returns its row, or nothing if the value is known or the actor's share is used up.
     fn hold(
         &mut self,
         schema: &Schema,
@@ -134,7 +133,7 @@ impl Buckets {
         Some(row)
     }
 
-    /// The earliest bucket that is over.
+    /// Removes and returns the earliest bucket that is over.
     pub(super) fn next_over(&mut self, now: Timestamp, findings: &mut Findings) -> Option<(Timestamp, Over)> {
         let bucket = self.open.first_entry().filter(|bucket| *bucket.key() + self.span <= now)?;
         let (start, present) = bucket.remove_entry();
@@ -159,7 +158,7 @@ impl Buckets {
     }
 }
 
-/// What was learned of all partitions of a job.
+/// The models of all partitions of a job.
 #[derive(Debug)]
 pub(super) struct Partitions<L> {
     by_name: HashMap<SmolStr, L>,
@@ -172,8 +171,8 @@ impl<L: Learned> Partitions<L> {
         Self { by_name: HashMap::new(), budget, discarded: 0 }
     }
 
-    /// Puts back a row; rows that cannot be read are passed over. One that is longer than this version writes is written
-    /// anew.
+    /// Restores a row. Rows that cannot be read are skipped. A row that is longer than this version writes is
+    /// rewritten.
     pub(super) fn restore(&mut self, key: &str, value: &[u8], changes: &mut Vec<Change>) {
         let Some(name) = key.strip_prefix(PARTITION) else { return };
         let Ok(mut learned) = serde_json::from_slice::<L>(value) else { return };
@@ -187,7 +186,7 @@ impl<L: Learned> Partitions<L> {
         changes.extend(rows.into_iter().filter(|row| row.key != key || row.value.as_deref() != Some(value)));
     }
 
-    /// Takes a partition out, to learn more; one that is new has learned nothing.
+    /// Removes and returns a partition's model for learning; the model of a new partition is empty.
     pub(super) fn take(&mut self, name: &str) -> L {
         let learned = self.by_name.remove(name);
         let bytes = learned.as_ref().map_or(0, |learned| bytes(name, learned));
@@ -195,8 +194,9 @@ impl<L: Learned> Partitions<L> {
         learned.unwrap_or_default()
     }
 
-    /// Puts a partition back, and writes it down. One that takes more than half of what the others leave forgets what
-    /// weighs least; where there are too many, those that learned least are forgotten.
+    /// Puts a partition's model back, with a change that stores it. A model that takes more than half of what the
+    /// others leave forgets the values with the lowest weights. Beyond the limit, the partitions with the fewest
+    /// buckets are removed.
     pub(super) fn put(&mut self, name: SmolStr, mut learned: L, changes: &mut Vec<Change>) {
         let room = self.budget.room().saturating_sub(self.budget.used()) / 2;
         if bytes(&name, &learned) > room {
@@ -229,7 +229,7 @@ impl<L: Learned> Partitions<L> {
     }
 }
 
-/// For whom partitions are kept.
+/// The holder of all partitions.
 const ALL: Holder = Holder([0, 0]);
 
 fn bytes<L: Learned>(name: &str, learned: &L) -> usize {

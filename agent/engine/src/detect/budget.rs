@@ -1,8 +1,8 @@
-//! Bytes that several memories share, so that none takes what the others need.
+//! Shared limits in bytes, so that no owner takes the room of the others.
 //!
-//! A [`SharedBytes`] is what all memories of one kind may hold together; a [`Budget`] is the part of one of them. Whatever holds
-//! something in it, a rule in the pool or an actor in the rule, may hold half of what the others leave: there is always
-//! room for one more, and no actor displaces what another one holds.
+//! A [`SharedBytes`] is the limit of all memories of one kind together. A [`Budget`] is the account of one of them.
+//! Each holder, a rule in the pool or an actor in the rule, may hold half of what the others leave. So there is always
+//! room for a further holder, and no actor displaces the entries of another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::field;
 
 use super::brief::digest;
 
-/// What all memories of one kind may hold together.
+/// The limit of all memories of one kind together.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedBytes {
     used: Arc<AtomicUsize>,
@@ -26,18 +26,18 @@ impl SharedBytes {
     }
 }
 
-/// Whose share is exceeded.
+/// The share that is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exceeded {
-    /// A user's or an account's.
+    /// The share of a user or an account.
     Outer,
-    /// That of one of its programs or principals.
+    /// The share of a program or a principal.
     Inner,
-    /// What the memory may hold in all.
+    /// The memory's share of the pool.
     All,
 }
 
-/// What one memory holds of its pool, and for whom.
+/// The bytes that one memory holds of its pool, in total and by actor.
 #[derive(Debug)]
 pub(super) struct Budget {
     pool: SharedBytes,
@@ -47,18 +47,18 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// A part of the pool that never holds more than `bytes_max`.
+    /// An account in the pool that never holds more than `bytes_max`.
     pub(super) fn new(pool: &SharedBytes, bytes_max: usize) -> Self {
         Self { pool: pool.clone(), bytes_max, used: 0, shares: HashMap::new() }
     }
 
-    /// What it may hold now.
+    /// The bytes that it may hold now.
     pub(super) fn room(&self) -> usize {
         let others = self.pool.used.load(Relaxed).saturating_sub(self.used);
         self.bytes_max.min(half_of_rest(self.pool.bytes_max, others))
     }
 
-    /// Whose share is exceeded: that of all, of this actor's user or account, or of the actor itself.
+    /// The first exceeded share: of this actor's user or account, of its program or principal, or of the whole memory.
     pub(super) fn exceeded(&self, actor: Holder) -> Option<Exceeded> {
         let [outer, inner] = self.rooms(actor);
         let levels = [
@@ -69,7 +69,7 @@ impl Budget {
         levels.into_iter().find(|(_, held, room)| held > room).map(|(level, ..)| level)
     }
 
-    /// What it may hold for this actor now.
+    /// The bytes that it may hold for this actor now.
     pub(super) fn room_for(&self, actor: Holder) -> usize {
         self.rooms(actor)[1]
     }
@@ -84,7 +84,7 @@ impl Budget {
         self.used
     }
 
-    /// What it holds for this actor.
+    /// The bytes that it holds for this actor.
     pub(super) fn used_by(&self, actor: Holder) -> usize {
         self.held(actor.0[1])
     }
@@ -124,13 +124,13 @@ fn half_of_rest(all: usize, others: usize) -> usize {
     all.saturating_sub(others) / 2
 }
 
-/// Who an event is of: a user and one of their programs, or an account of a cloud and one of its principals. Of each only
-/// a number is kept; two that share one share what they may hold.
+/// The holder of an entry: a user and a program, or a cloud account and a principal. Each is stored as a 32-bit hash.
+/// Actors with the same hash have a common share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Holder(pub(super) [u32; 2]);
 
 impl Holder {
-    /// The actor of an event. A program that runs with another user's rights is an act of who started it.
+    /// The actor of an event. A setuid program counts for the user who started it.
     pub(super) fn of(event: &Event) -> Self {
         let outer = [
             field!("lapwing.actor.id"),

@@ -1,4 +1,4 @@
-//! What a machine learning job detects, and what its function must define: how it learns, and how it scores.
+//! The configuration of a machine learning job, and the trait of its function: how it learns, and how it scores.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use smol_str::SmolStr;
 use super::{Anomaly, Finding, Size};
 use crate::event::{Event, FieldId, Timestamp};
 
-/// Nothing more probable than this is an anomaly.
+/// A value with a higher probability is not an anomaly.
 const PROBABILITY_MAX: f64 = 0.05;
-/// Everything less probable than this has the highest score.
+/// A value with a lower probability has the highest score.
 const PROBABILITY_MIN: f64 = 1e-4;
-/// How fast weights fade in a bucket of half an hour or more, and proportionally slower in a shorter one.
+/// The decay rate of weights per bucket of half an hour or more. It is proportionally lower for shorter buckets.
 const DECAY: f64 = 0.0005;
-/// The bucket length from which weights fade no faster.
+/// The bucket length from which the decay rate is constant.
 const DECAY_FULL_AT: Duration = Duration::from_secs(1800);
 
-/// The values present in a bucket that is over, by their partition.
+/// The values of a closed bucket, by their partition.
 pub(super) type Over = BTreeMap<SmolStr, Vec<Brought>>;
-/// A value, and the first event that brought it, or what is kept of it.
+/// A value, and the first event that had it, or an extract of that event.
 pub(super) type Brought = (SmolStr, Arc<Event>);
 
-/// What a machine learning job scores, without its function.
+/// The configuration of a machine learning job, without its function.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Detection {
     /// The job's id.
@@ -36,43 +36,43 @@ pub(super) struct Detection {
     pub(super) partition: Option<FieldId>,
     /// The length of a bucket.
     pub(super) bucket_span: Duration,
-    /// Buckets that must have been learned for a partition before anything in it is an anomaly.
+    /// How many buckets a partition must have learned before it can report an anomaly.
     pub(super) buckets_learned_min: u64,
     /// Anomalies below this score, from 0 to 100, are dropped.
     pub(super) record_score_min: f64,
 }
 
-/// What a function learns of a partition, and how it scores by that.
+/// The model of a partition: what a function has learned, and how it scores.
 pub(super) trait Learned: Default + Serialize + DeserializeOwned {
     /// Bytes that it holds.
     fn bytes(&self) -> usize;
-    /// How many buckets it learned.
+    /// How many buckets it has learned.
     fn buckets(&self) -> u64;
-    /// The last bucket that it learned, in nanoseconds since 1970.
+    /// The last bucket that it has learned, in nanoseconds since 1970.
     fn last_bucket(&self) -> i64;
-    /// Learns that nothing was present in the buckets since the last one, where that says something.
+    /// Learns that the buckets since the last one were empty, if the function uses empty buckets.
     fn pass(&mut self, _bucket: Timestamp, _span: Duration) {}
-    /// Scores what is present in a bucket, and learns the bucket.
+    /// Scores the values of a bucket, and then learns the bucket.
     fn close(&mut self, bucket: Timestamp, detection: &Detection, present: Vec<Brought>) -> Vec<Scored>;
-    /// Forgets what weighs least, so that no more than this many bytes are left. Returns how many values went.
+    /// Forgets the values with the lowest weights, so that at most `bytes_max` are left. Returns the number of values.
     fn shrink(&mut self, bytes_max: usize) -> u64;
-    /// Makes what an earlier version learned as short as what is learned now.
+    /// Shortens the values that an earlier version has learned to the current limits.
     fn settle(&mut self) {}
 }
 
-/// How probable something in a bucket was by what was learned before it.
+/// A value or a count of a bucket, with its probability by the model before this bucket.
 pub(super) struct Scored {
     pub(super) probability: f64,
-    /// What brought it.
+    /// The event that had it.
     pub(super) event: Arc<Event>,
-    /// The value that is scored, where the function scores values.
+    /// The scored value, if the function scores values.
     pub(super) by_value: Option<SmolStr>,
-    /// How many values there are, where the function scores their number.
+    /// The number of values, if the function scores their number.
     pub(super) size: Option<Size>,
 }
 
 impl Detection {
-    /// The finding, where the value is unusual enough and enough was learned.
+    /// The finding, if the score is high enough and the partition has learned enough buckets.
     pub(super) fn finding(
         &self,
         scored: Scored,
@@ -99,13 +99,13 @@ impl Detection {
     }
 }
 
-/// What part of a weight is left after a bucket.
+/// The fraction of a weight that is left after a bucket.
 pub(super) fn kept(bucket_span: Duration) -> f64 {
     let rate = DECAY * (bucket_span.as_secs_f64() / DECAY_FULL_AT.as_secs_f64()).min(1.0);
     (-rate).exp()
 }
 
-/// The score of a probability: 0 where it is no anomaly, else from 5 to 100 with its logarithm.
+/// The score of a probability: 0 if it is no anomaly, otherwise from 5 to 100, linear in its logarithm.
 fn score(probability: f64) -> f64 {
     if probability > PROBABILITY_MAX {
         return 0.0;

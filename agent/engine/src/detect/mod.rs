@@ -1,4 +1,4 @@
-//! What runs rules: matchers for single events, and detectors for what needs memory, over one bounded store.
+//! The evaluation of rules: matchers for single events, and detectors with bounded state.
 
 pub mod naive;
 
@@ -51,14 +51,14 @@ use smol_str::SmolStr;
 
 use crate::event::{Elements, Event, FieldId, Timestamp, Value};
 
-/// What orders events: time, then `event.sequence`, then arrival.
+/// The order of events: by time, then by `event.sequence`, then by arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ordinal {
-    /// When it happened.
+    /// The event's time.
     pub time: Timestamp,
-    /// The event's own number among those of the same time.
+    /// `event.sequence`, which orders events of the same time.
     pub sequence: u64,
-    /// The engine's number, in the order in which events came.
+    /// The engine's number, in the order of arrival.
     pub arrival: u64,
 }
 
@@ -71,7 +71,7 @@ pub struct Hit {
     pub ordinal: Ordinal,
     /// The event queries it matched, by their index in [`Query::events`](crate::lang::Query::events), ascending.
     pub parts: Vec<usize>,
-    /// What it costs whom to keep it; found out once, and for what is kept only.
+    /// The bytes that it takes and the actor that is charged. Computed at the first use, so for kept events only.
     charge: OnceCell<Charge>,
 }
 
@@ -82,26 +82,26 @@ impl Hit {
         Self { event, ordinal, parts, charge: OnceCell::new() }
     }
 
-    /// What it costs whom to keep it.
+    /// The bytes that it takes, and the actor that is charged.
     #[must_use]
     pub fn charge(&self) -> &Charge {
         self.charge.get_or_init(|| Charge::of(&self.event))
     }
 }
 
-/// Half matches that were pushed out because of a limit while they could have become whole: evidence that is gone.
+/// Partial matches that a limit evicted while they could still have been completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
-    /// How many, since the engine was made.
+    /// Their number since the engine was created.
     pub total: u64,
-    /// How many of the latest, of which none was long after the one before.
+    /// Their number in the latest episode, in which each follows the one before within a span.
     pub recent: u64,
-    /// When the latest was pushed out.
+    /// When the latest was evicted.
     pub latest: Option<Timestamp>,
 }
 
 impl Drops {
-    /// Counts one that was evicted. Those within one span are reported together.
+    /// Counts an eviction. Evictions within a span of the one before belong to the same episode.
     pub(crate) fn note(&mut self, now: Timestamp, span: Duration) {
         if self.within(now, span) == 0 {
             self.recent = 0;
@@ -111,31 +111,31 @@ impl Drops {
         self.latest = self.latest.max(Some(now));
     }
 
-    /// How many there were of late, where that is not more than a span before `now`.
+    /// The number in the latest episode, or 0 if its last eviction is more than a span before `now`.
     pub(crate) fn within(&self, now: Timestamp, span: Duration) -> u64 {
         if self.latest.is_some_and(|latest| now - span <= latest) { self.recent } else { 0 }
     }
 }
 
-/// What a detector found: the cause of an alert.
+/// A match that a detector reports: the cause of an alert.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finding {
-    /// The events in the order of the rule's stages; `None` where a stage asks for no event.
+    /// The events in the order of the rule's stages; `None` for a stage that must be missing.
     pub events: Vec<Option<Arc<Event>>>,
-    /// What the events of a sequence agree in; `None` for an optional key that is absent.
+    /// The join keys of a sequence; `None` for an optional key that is absent.
     pub keys: Vec<Option<SmolStr>>,
-    /// The terms that are new.
+    /// The new terms.
     pub new_terms: Vec<Value>,
-    /// How unusual it is.
+    /// The anomaly, for a machine learning rule.
     pub anomaly: Option<Box<Anomaly>>,
-    /// The indicators of threats that the event is about.
+    /// The threat indicators that matched the event.
     pub enrichments: Vec<Enrichment>,
-    /// How much of it there is.
+    /// The count, for a threshold rule.
     pub threshold: Option<Box<ThresholdResult>>,
 }
 
 impl Finding {
-    /// The values of a field: those of the last of the events that has it.
+    /// The values of a field in the last event that has it.
     #[must_use]
     pub fn values(&self, field: FieldId) -> Elements<'_> {
         if let Some(threshold) = &self.threshold
@@ -147,12 +147,12 @@ impl Finding {
         events.map(|event| event.values(field)).find(|values| !values.is_empty()).unwrap_or_default()
     }
 
-    /// Who did it: whose the last event is.
+    /// The actor of the last event.
     pub(crate) fn actor(&self) -> Actor {
         self.events.iter().rev().flatten().next().map(|event| Actor::of(event)).unwrap_or_default()
     }
 
-    /// The values of a field as one text, which is the same for the same values; `None` where there are none.
+    /// The values of a field as one text. Equal values give equal texts; `None` if there are no values.
     pub(crate) fn key(&self, field: FieldId) -> Option<SmolStr> {
         let values = self.values(field);
         match (values.is_empty(), values.clone().only()) {
@@ -163,66 +163,66 @@ impl Finding {
     }
 }
 
-/// What a threshold rule counted, in the terms of Kibana's `threshold_result`.
+/// The result of a threshold rule, in the terms of Kibana's `threshold_result`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ThresholdResult {
-    /// The fields that the events agree in, and the values.
+    /// The fields by which events are grouped, and the group's values.
     pub terms: Vec<(FieldId, Value)>,
-    /// How many events there are.
+    /// The number of events.
     pub count: u64,
-    /// The field whose values are counted, and how many different ones there are.
+    /// The cardinality field, and the number of its distinct values.
     pub cardinality: Option<(FieldId, u64)>,
-    /// When the first of them happened.
+    /// The time of the first event.
     pub from: Timestamp,
 }
 
-/// How unusual something is, in the terms of Elastic's anomaly records.
+/// An anomaly, in the terms of Elastic's anomaly records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Anomaly {
     /// The job.
     pub job_id: SmolStr,
-    /// From 0 to 100; the more, the less usual.
+    /// From 0 to 100; a higher score is more unusual.
     pub record_score: f64,
-    /// How probable it was that something is as unusual or more.
+    /// The probability of a value that is at least as unusual.
     pub probability: f64,
-    /// The start of the time span in which it was scored.
+    /// The start of the bucket in which it was scored.
     pub bucket: Timestamp,
-    /// The value that is rare, where the job looks for such.
+    /// The rare value, for a job that detects rare values.
     pub by_value: Option<SmolStr>,
-    /// Among what it is unusual.
+    /// The partition in which it is unusual.
     pub partition_value: Option<SmolStr>,
-    /// How many time spans had been learned for this partition.
+    /// How many buckets this partition had learned.
     pub buckets_learned: u64,
-    /// How many there are, where the job looks for too many.
+    /// The number of values, for a job that detects high counts.
     pub size: Option<Size>,
 }
 
-/// How many different values there are.
+/// A number of distinct values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Size {
     /// The field.
     pub field: FieldId,
-    /// How many values it has.
+    /// The number of its distinct values in this bucket.
     pub actual: u64,
-    /// How many it had in half of the time spans or more.
+    /// The number in at least half of the learned buckets.
     pub typical: f64,
 }
 
-/// A row of a detector's memory that changed and must survive a restart; `None` deletes it.
+/// A changed row of a detector's state, which must survive a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// The row's key within the rule.
     pub key: String,
-    /// What it holds now.
+    /// The new value; `None` deletes the row.
     pub value: Option<Vec<u8>>,
 }
 
-/// What a detector gives back.
+/// The output of a detector.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Findings {
-    /// What was found, in order.
+    /// The findings, in order.
     pub found: Vec<Finding>,
-    /// What changed, in order.
+    /// The changes of its state, in order.
     pub changes: Vec<Change>,
 }
 
@@ -234,51 +234,51 @@ impl Findings {
     }
 }
 
-/// Bytes and entries a detector may hold. Those who act share each limit of bytes; what of them is over it pushes out
-/// entries of the one who holds most, which are counted.
+/// The bytes and entries that a detector may hold. Actors share each limit in bytes. Beyond a limit, entries of the
+/// actor that holds most are evicted and counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes that all rules of an engine hold together, of what the limits of bytes below are about. A rule holds no more
-    /// than half of what the others leave.
+    /// Bytes of state of all rules of an engine together. A rule holds no more than half of what the others leave.
     pub state_bytes_max: usize,
-    /// Bytes that one sequence or sample rule holds of what is not complete; as many again of events that must be missing
-    /// (`![…]`), and of sequences that wait to see whether they are.
+    /// Bytes of partial matches of one sequence or sample rule. The same number applies to events that must be missing
+    /// (`![…]`), and to sequences that wait for these.
     pub sequence_bytes_max: usize,
-    /// Bytes of buckets that one threshold rule holds.
+    /// Bytes of buckets of one threshold rule.
     pub threshold_bytes_max: usize,
-    /// Bytes of groups that the `alert_suppression` of one rule holds.
+    /// Bytes of groups of one rule's `alert_suppression`.
     pub suppression_bytes_max: usize,
-    /// Bytes of what one rule says of alerts that `max_signals` held back.
+    /// Bytes of one rule's summary of alerts that `max_signals` held back.
     pub held_back_bytes_max: usize,
     /// Bytes of processes that one rule remembers for each `descendant of […]`, `child of […]` and `event of […]`.
     pub lineage_bytes_max: usize,
     /// Bytes of events that wait to be reordered. Events beyond it are evaluated early.
     pub unordered_bytes_max: usize,
-    /// Alerts that all rules of an engine raise in five minutes of one executable; of all together eight times as many.
+    /// Alerts for one executable that all rules of an engine raise in five minutes. For all executables together the
+    /// limit is eight times as high.
     pub alerts_max: usize,
-    /// Bytes of terms that one new_terms rule remembers.
+    /// Bytes of terms of one new_terms rule.
     pub terms_bytes_max: usize,
-    /// Bytes of terms that all new_terms rules remember together; each may hold half of what the others leave.
+    /// Bytes of terms of all new_terms rules together. Each may hold half of what the others leave.
     pub terms_bytes_all_max: usize,
-    /// Bytes of what one machine learning job learned of partitions, and again as many of time spans that are not over.
+    /// Bytes of learned partitions of one machine learning job. The same number applies to its open buckets.
     pub job_bytes_max: usize,
-    /// The same of all machine learning jobs together; each may hold half of what the others leave.
+    /// The same limit for all machine learning jobs together. Each may hold half of what the others leave.
     pub job_bytes_all_max: usize,
 }
 
-/// How much of what several engines may hold together is one's.
+/// An engine's weight in the limits that several engines share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weights {
-    /// Of what rules hold of what is not complete.
+    /// For the state of rules.
     pub state: usize,
-    /// Of what `new_terms` rules learned.
+    /// For the terms of `new_terms` rules.
     pub terms: usize,
-    /// Of what machine learning jobs learned.
+    /// For the models of machine learning jobs.
     pub jobs: usize,
 }
 
 impl Limits {
-    /// The part that one of several engines has of these limits.
+    /// The part of these limits for one of several engines.
     #[must_use]
     pub fn part(self, own: Weights, all: &[Weights]) -> Self {
         let part = |bytes: usize, weight: fn(&Weights) -> usize| {

@@ -1,8 +1,7 @@
-//! The meaning of a typed query, spelled out: one step of recursion for each node, nothing prepared, nothing shared,
-//! nothing remembered.
+//! The semantics of a typed query, as a direct recursion over its nodes, without precomputation, sharing or state.
 //!
-//! It is the reference. What runs rules must give the same answer for every query and every event, and is compared with
-//! this in tests, by the fuzzer and in benchmarks; what explains to people why a query holds asks it node by node.
+//! It is the reference. The matcher must give the same result for every query and every event. Tests, the fuzzer and
+//! benchmarks compare the two. `lapwing explain` evaluates a query node by node with it.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -16,7 +15,7 @@ use crate::lang::operator::{Arithmetic, Comparison};
 use crate::lang::query::{Condition, EventQuery, Expr, Test};
 use crate::lang::wildcard::{Wildcard, WildcardPart};
 
-/// Most combinations of values that a function of several multi-valued fields is computed for.
+/// Maximum number of combinations of values for a function of several multi-valued fields.
 pub const COMBINATIONS_MAX: usize = 1024;
 
 /// Whether the event is of the query's category and its condition holds.
@@ -52,12 +51,12 @@ pub fn holds(condition: &Condition, event: &Event) -> bool {
         Condition::Anywhere(groups) => {
             groups.iter().any(|(fields, test)| anywhere(fields, test.as_ref(), event))
         }
-        // What detectors resolve before they ask.
+        // Detectors resolve it before the evaluation.
         Condition::Related(..) => false,
     }
 }
 
-/// Whether one of the fields is there and, where something is tested, has a value that passes.
+/// Whether one of the fields is present and, if there is a test, has a value that passes it.
 fn anywhere(fields: &[FieldId], test: Option<&Test>, event: &Event) -> bool {
     let present = event.fields().into_iter().filter(|(field, _)| fields.binary_search(field).is_ok());
     let passes = |value: &Value| test.is_none_or(|test| passes(test, value));
@@ -99,14 +98,14 @@ pub fn passes(test: &Test, value: &Value) -> bool {
     }
 }
 
-/// The values that an expression has for an event; none where it is null or something that it needs is absent.
+/// The values of an expression for an event; none if it is null or depends on an absent value.
 #[must_use]
 pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
     match expr {
         Expr::Constant(value) => value.iter().flat_map(Value::elements).map(Cow::into_owned).collect(),
         Expr::Field(field) => event.values(*field).to_vec(),
         Expr::Opened(field) => event.opened_values(*field).to_vec(),
-        // What detectors resolve before they ask.
+        // Detectors resolve it before the evaluation.
         Expr::Earlier { .. } => Vec::new(),
         Expr::Call { function, insensitive, arguments } => {
             let arguments: Vec<_> = arguments.iter().map(|argument| values(argument, event)).collect();
@@ -123,8 +122,8 @@ pub fn values(expr: &Expr, event: &Event) -> Vec<Value> {
     }
 }
 
-/// Whether the condition holds for the event, where it is a value: in this place alone there is a third, for what hangs
-/// on something that is absent.
+/// The truth value of a condition that is used as a value. Only here is there a third result: `None` if the condition
+/// depends on an absent value.
 fn truth(condition: &Condition, event: &Event) -> Option<bool> {
     match condition {
         Condition::Always(_) | Condition::Exists(_) | Condition::Anywhere(_) | Condition::Related(..) => {
@@ -144,7 +143,7 @@ fn truth(condition: &Condition, event: &Event) -> Option<bool> {
     }
 }
 
-/// One part that is `deciding` decides over all; else all of them must be known.
+/// The result is `deciding` if one part is; otherwise all parts must be known.
 fn decided(parts: &[Condition], event: &Event, deciding: bool) -> Option<bool> {
     let truths: Vec<_> = parts.iter().map(|part| truth(part, event)).collect();
     if truths.contains(&Some(deciding)) {
@@ -164,7 +163,7 @@ fn computed(operator: Arithmetic, values: &[Value]) -> Option<Value> {
     }
 }
 
-/// Every way to take one value of each list; none where a list is empty.
+/// All combinations of one value of each list; none if a list is empty.
 fn combinations(lists: &[Vec<Value>]) -> Vec<Vec<Value>> {
     lists.iter().fold(vec![Vec::new()], |combinations, list| {
         let mut longer = Vec::new();
@@ -179,7 +178,7 @@ fn combinations(lists: &[Vec<Value>]) -> Vec<Vec<Value>> {
     })
 }
 
-/// How two values of one type stand to each other; numbers of either type are of one.
+/// Compares two values of one type. Integers and floating-point numbers count as one type.
 pub(crate) fn compare(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Long(left), Value::Long(right)) => Some(left.cmp(right)),
@@ -194,7 +193,7 @@ pub(crate) fn compare(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// Whether values that stand so to each other satisfy the comparison.
+/// Whether values in this order satisfy the comparison.
 pub(super) fn lies(comparison: Comparison, order: Ordering) -> bool {
     match comparison {
         Comparison::Less => order.is_lt(),
@@ -206,8 +205,8 @@ pub(super) fn lies(comparison: Comparison, order: Ordering) -> bool {
     }
 }
 
-/// Case folded so that texts that differ in nothing else become equal: each character to lower case by itself, and one
-/// whose lower case is several characters stays, as in Elasticsearch's case-insensitive terms.
+/// Folds case as Elasticsearch's case-insensitive terms do: each character is mapped to lower case by itself. A
+/// character whose lower case has several characters is not changed.
 fn folded(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -217,8 +216,8 @@ fn folded(text: &str) -> String {
         .collect()
 }
 
-/// Whether the pattern matches the text from end to end: for each part of the pattern, all the places in the text up to
-/// which the parts so far can reach.
+/// Whether the pattern matches the whole text. `reached` has the positions in the text that the parts up to the current
+/// one can reach.
 fn like(pattern: &Wildcard, text: &str, insensitive: bool) -> bool {
     let fold = |text: &str| if insensitive { folded(text) } else { text.to_owned() };
     let text: Vec<char> = fold(text).chars().collect();
@@ -241,7 +240,7 @@ fn like(pattern: &Wildcard, text: &str, insensitive: bool) -> bool {
     reached[text.len()]
 }
 
-/// Moves on by one character, from every place whose character fits.
+/// Advances by one character from every reached position whose character fits.
 fn step(reached: &mut [bool], fits: impl Fn(usize) -> bool) {
     for at in (0..reached.len() - 1).rev() {
         reached[at + 1] = reached[at] && fits(at);
@@ -255,7 +254,7 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
     words.filter(|word| !word.is_empty()).map(str::to_lowercase)
 }
 
-/// Whether the text's words hold the wanted ones.
+/// Whether the text contains the wanted words: as a phrase, or any of them.
 pub(super) fn has_words(text: &str, wanted: &[SmolStr], phrase: bool) -> bool {
     let words: Vec<String> = words_of(text).collect();
     if phrase {

@@ -1,9 +1,9 @@
 //! `sequence`: events in order that agree in their keys, as Elasticsearch matches them.
 //!
-//! For each key there is at most one sequence waiting at each stage. An event is shown to the last stage first, so
-//! that it never fills two stages of one sequence; a newer sequence that reaches a stage takes the place of the one
-//! waiting there. Missing events (`![…]`) are remembered by key and looked up when all other stages are met, the ones
-//! after the last stage when the span is over.
+//! For each key at most one partial match waits at each stage. An event is evaluated for the last stage first, so that
+//! it never fills two stages of one sequence. A newer partial match that reaches a stage replaces the one that waits
+//! there. Missing events (`![…]`) are remembered by key. They are looked up when all other stages are met; those after
+//! the last stage are looked up when the span is over.
 
 mod held;
 mod missing;
@@ -21,10 +21,10 @@ use crate::event::{Event, FieldId, SHARED_BYTES, Timestamp, Value, allocated};
 use crate::lang::operator::Relation;
 use crate::lang::query::{Answers, Sequence, Stage};
 
-/// Most sequences of one key that wait at one stage for an event that refers to theirs: which of them it fits is not known
-/// before it comes, so that a newer one cannot take the place of the others.
+/// Maximum number of partial matches of one key at one stage, if a stage refers to events of earlier stages. The next
+/// event decides which of them it continues, so a newer one cannot replace the others.
 const CHAINS_MAX: usize = 64;
-/// Most bytes that they hold; the newest may hold more.
+/// Maximum number of their bytes. The newest alone may hold more.
 const CHAINS_BYTES_MAX: usize = 256 << 10;
 
 /// The events of one sequence so far.
@@ -32,7 +32,7 @@ type Chain = Vec<Member>;
 
 type Partial = Window<(JoinKey, usize), Waiting, Quickly>;
 
-/// The memory of one sequence rule.
+/// The state of one sequence rule.
 #[derive(Debug)]
 pub struct SequenceDetector {
     stages: Vec<Stage>,
@@ -40,15 +40,15 @@ pub struct SequenceDetector {
     positive: Vec<usize>,
     until: Option<Stage>,
     maxspan: Option<Duration>,
-    /// How long one that is not complete is of use: `maxspan`, or else how far a run of the rule would look back.
+    /// How long a partial match can be completed: `maxspan`, or else the rule's lookback.
     span: Duration,
-    /// Sequences by key and the positive stage they have reached, at the time of the first event of the newest, which is
-    /// the last.
+    /// Partial matches by key and positive stage, at the time of the first event of the newest.
     partial: Partial,
-    /// How many sequences of one key may wait at one stage.
+    /// How many partial matches of one key may wait at one stage.
     chains_max: usize,
     missing: Missing,
-    /// Complete but for what must be missing after them, by their number, at the time of their first event.
+    /// Matches whose positive stages are met, and which wait for events that must be missing after them. By their
+    /// number, at the time of their first event.
     waiting: Window<u64, (JoinKey, Chain), Quickly>,
     waited: u64,
     discarded: u64,
@@ -60,7 +60,7 @@ pub struct SequenceDetector {
 pub(super) struct Member {
     pub(super) event: Arc<Event>,
     pub(super) ordinal: Ordinal,
-    /// What it costs whom.
+    /// The bytes that it takes, and the actor that is charged.
     pub(super) charge: Charge,
 }
 
@@ -71,11 +71,11 @@ impl Member {
     }
 }
 
-/// The sequences of one key that wait at one stage.
+/// The partial matches of one key that wait at one stage.
 #[derive(Debug)]
 struct Waiting {
     newest: Chain,
-    /// Before it, the oldest first.
+    /// The older ones, the oldest first.
     older: Vec<Chain>,
 }
 
@@ -85,7 +85,8 @@ impl Waiting {
         self.older.iter().chain([&self.newest])
     }
 
-    /// Takes out the oldest, before the newest, of the user who has most; `None` where there is no more than the newest.
+    /// Removes the oldest partial match of the user who holds most, but never the newest of all. `None` if there is no
+    /// other.
     fn give_way(&mut self) -> Option<Chain> {
         let mut users: Vec<(Actor, usize)> = Vec::new();
         for charge in self.all().map(sum) {
@@ -102,7 +103,7 @@ impl Waiting {
         Some(self.older.remove(place))
     }
 
-    /// The same, as a list.
+    /// All of them as a list, the oldest first.
     fn chains(self) -> Vec<Chain> {
         let mut chains = self.older;
         chains.push(self.newest);
@@ -111,7 +112,7 @@ impl Waiting {
 }
 
 impl SequenceDetector {
-    /// A detector that has seen nothing. `lookback` is the rule's `from`.
+    /// A detector without state. `lookback` is the rule's `from`.
     #[must_use]
     pub fn new(sequence: &Sequence, lookback: Duration, limits: Limits) -> Self {
         let refers = sequence.stages.iter().any(|stage| stage.later.is_some());
@@ -131,11 +132,11 @@ impl SequenceDetector {
         }
     }
 
-    /// Takes an event that matched some of the stages, the last of which is `until` where there is one.
+    /// Evaluates an event that matched some of the stages. If the sequence has an `until`, it counts as the last stage.
     pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
         let until_part = self.stages.len();
         for &part in hit.parts.iter().rev().filter(|part| **part < until_part) {
-            // Where nothing waits, an event of a later stage belongs to no partial match.
+            // If nothing waits, an event of a later stage continues no partial match.
             if self.partial.is_empty() && self.positive[0] < part && !self.stages[part].missing {
                 continue;
             }
@@ -156,7 +157,7 @@ impl SequenceDetector {
         }
     }
 
-    /// Shows an event to a positive stage: it starts a sequence, moves one on or completes it.
+    /// Evaluates an event for a positive stage: it starts, continues or completes a sequence.
     fn step(&mut self, stage: usize, key: JoinKey, hit: &Hit, findings: &mut Findings) {
         let mut members = Vec::new();
         if stage > 0 {
@@ -172,7 +173,7 @@ impl SequenceDetector {
         if stage + 1 == self.positive.len() {
             return self.complete(key, members, findings);
         }
-        // What a newer sequence takes the place of need not be taken out first.
+        // Inserting a newer partial match replaces the older one; it need not be removed first.
         let mut waiting = Waiting { newest: members, older: Vec::new() };
         if self.chains_max > 1
             && let Some(before) = self.partial.remove(&(key.clone(), stage))
@@ -183,7 +184,7 @@ impl SequenceDetector {
         self.wait(key, stage, waiting, hit.ordinal.time);
     }
 
-    /// Takes out what is too much for one key.
+    /// Evicts partial matches beyond the limits for one key.
     fn thin_out(&mut self, waiting: &mut Waiting, now: Timestamp) {
         let mut bytes = waiting.all().map(|chain| sum(chain).bytes).sum::<usize>();
         while (waiting.older.len() >= self.chains_max || bytes > CHAINS_BYTES_MAX)
@@ -195,19 +196,19 @@ impl SequenceDetector {
         }
     }
 
-    /// Something of this time was given up. What the rule would not look at any more is no loss.
+    /// Counts an eviction of a partial match of this time. One that could not be completed any more is no loss.
     fn drop(&mut self, time: Timestamp, now: Timestamp) {
         if now - self.span <= time {
             self.drops.note(now, self.span);
         }
     }
 
-    /// What was given up of it.
+    /// The evicted partial matches.
     pub(crate) fn drops(&self) -> &Drops {
         &self.drops
     }
 
-    /// Gives up something of the one who holds most.
+    /// Evicts an entry of the actor that holds most.
     pub(crate) fn give_way(&mut self, now: Timestamp) {
         let (partial, waiting, missing) = (self.partial.bytes(), self.waiting.bytes(), self.missing.bytes());
         let time = if partial >= waiting.max(missing) {
@@ -220,7 +221,7 @@ impl SequenceDetector {
         time.into_iter().for_each(|time| self.drop(time, now));
     }
 
-    /// Takes out the newest sequence that waits for this event at the stage before.
+    /// Removes and returns the newest partial match at the previous stage that this event continues.
     fn reached(&mut self, stage: usize, key: &JoinKey, hit: &Hit) -> Option<Chain> {
         let before = (key.clone(), stage - 1);
         let (_, waiting) = self.partial.get(&before)?;
@@ -242,7 +243,7 @@ impl SequenceDetector {
         Some(chain)
     }
 
-    /// Whether what the stage asks of earlier events holds.
+    /// Whether the stage's condition on earlier events holds.
     fn agrees(&self, stage: usize, chain: &Chain, hit: &Hit) -> bool {
         let later = self.stages[self.positive[stage]].later.as_ref();
         later.is_none_or(|later| {
@@ -251,7 +252,7 @@ impl SequenceDetector {
         })
     }
 
-    /// Lets sequences wait at a stage.
+    /// Stores partial matches at a stage.
     fn wait(&mut self, key: JoinKey, stage: usize, waiting: Waiting, now: Timestamp) {
         let first = waiting.newest[0].ordinal.time;
         let charge = Charge::sum(waiting.all().flatten().map(|member| &member.charge))
@@ -260,14 +261,14 @@ impl SequenceDetector {
         gone.iter().for_each(|(_, waiting)| self.drop(waiting.newest[0].ordinal.time, now));
     }
 
-    /// Lets sequences wait at a stage, the newest last, if there are any.
+    /// Stores partial matches at a stage, if there are any. The newest is the last.
     fn wait_any(&mut self, key: JoinKey, stage: usize, mut chains: Vec<Chain>, now: Timestamp) {
         if let Some(newest) = chains.pop() {
             self.wait(key, stage, Waiting { newest, older: chains }, now);
         }
     }
 
-    /// All positive stages are met.
+    /// Reports a sequence whose positive stages are all met, or lets it wait, or drops it because of a missing event.
     fn complete(&mut self, key: JoinKey, members: Vec<Member>, findings: &mut Findings) {
         for (stage, pair) in members.windows(2).enumerate() {
             let between = self.positive[stage] + 1..self.positive[stage + 1];
@@ -285,7 +286,7 @@ impl SequenceDetector {
         self.await_missing(key, members);
     }
 
-    /// Lets a sequence wait for what must be missing after it.
+    /// Lets a sequence wait for the events that must be missing after it.
     fn await_missing(&mut self, key: JoinKey, members: Chain) {
         let (first, last) = (members[0].ordinal.time, members[members.len() - 1].ordinal.time);
         self.waited += 1;
@@ -308,19 +309,19 @@ impl SequenceDetector {
         self.maxspan.unwrap_or(Duration::MAX)
     }
 
-    /// Whether something that must be missing came before the first event and within the span of the last.
+    /// Whether an event that must be missing came before the first event and within the span of the last.
     fn preceded(&self, key: &JoinKey, members: &[Member]) -> bool {
         let (first, last) = (members[0].ordinal, members[members.len() - 1].ordinal);
         let start = last.time - self.maxspan();
         self.missing.any(key, self.before(), |found| found.time < start, |found| found < first)
     }
 
-    /// Whether something that must be missing came after the last event and within the span of the first. Where
-    /// something must be missing on both sides, only a pair of both within the span counts, as in Elasticsearch.
+    /// Whether an event that must be missing came after the last event and within the span of the first. If events must
+    /// be missing on both sides, only a pair of both within the span counts, as in Elasticsearch.
     fn enclosed(&self, key: &JoinKey, members: &[Member]) -> bool {
         let (first, last) = (members[0].ordinal, members[members.len() - 1].ordinal);
         let end = first.time + self.maxspan();
-        // The first one after it is the nearest to what may come before it.
+        // The first event after the last one is the nearest to the events before the first.
         let early = |found: &Ordinal| *found <= last;
         self.missing.any(key, self.after(), early, |after| {
             let start = after.time - self.maxspan();
@@ -349,7 +350,7 @@ impl SequenceDetector {
                 findings.found.push(self.finding(&key, &members));
             }
         }
-        // A leading one reaches back a span from an event that may itself wait a span.
+        // A leading missing stage looks back one span from an event that may itself wait for a span.
         self.missing.forget(now - maxspan.saturating_mul(2));
     }
 
@@ -361,19 +362,19 @@ impl SequenceDetector {
         Finding { events: events.collect(), keys: key.to_vec(), ..Finding::default() }
     }
 
-    /// Whether nothing is remembered that ends with time.
+    /// Whether it holds no state that expires.
     pub(crate) fn is_idle(&self) -> bool {
         self.maxspan.is_none()
             || (self.partial.is_empty() && self.waiting.is_empty() && self.missing.is_empty())
     }
 
-    /// Sequences that were given up because of a limit.
+    /// Entries that were evicted because of a limit.
     pub(crate) fn discarded(&self) -> u64 {
         let windows = self.partial.discarded() + self.waiting.discarded() + self.missing.discarded();
         self.discarded + windows
     }
 
-    /// Bytes held by sequences that are not complete, and by what must be missing.
+    /// Bytes of partial and waiting matches, and of events that must be missing.
     pub(crate) fn bytes(&self) -> usize {
         self.partial.bytes() + self.waiting.bytes() + self.missing.bytes()
     }
@@ -396,12 +397,12 @@ impl Answers for Earlier<'_> {
     }
 }
 
-/// What events cost together.
+/// The sum of the charges of a sequence's events.
 fn sum(chain: &Chain) -> Charge {
     Charge::sum(chain.iter().map(|member| &member.charge))
 }
 
-/// Bytes that a key takes beside its place.
+/// Bytes of a key on the heap.
 pub(super) fn cost(key: &JoinKey) -> usize {
     let texts = key.iter().flatten().filter(|text| text.is_heap_allocated());
     allocated(SHARED_BYTES + size_of_val(&**key))

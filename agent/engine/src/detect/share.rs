@@ -1,24 +1,24 @@
-//! Shares that nest: how much of a limit each of those who act may take.
+//! Nested shares: the part of a limit that each actor may take.
 //!
-//! What is taken, bytes or alerts, is counted for the host, the user, the control group and the executable. **No child
-//! takes more than half of what is left at its parent**: after it has taken something,
+//! Amounts, bytes or alerts, are counted for the host, the user, the control group and the executable. **No child
+//! takes more than half of what is left at its parent**: after it has taken an amount,
 //! `used(child) ≤ room(child)`, where `room(child)` is half of `room(parent) − used(all others below the parent)`,
-//! rounded up, and `room(host)` is the limit. So all together never pass the limit; ten thousand executables share
-//! what one user may take; and what one user left is there for the next.
+//! rounded up, and `room(host)` is the limit. So the sum never exceeds the limit. Ten thousand executables share
+//! the room of their user, and the room that one user leaves is available to the next.
 //!
-//! Where entries can be given up, they go in this order: of the user who holds most, of that the group that holds most, of
-//! that the executable that holds most, and of that the oldest. So who takes too much pushes out its own, and who holds
-//! less than another pushes out the other's.
+//! Entries are evicted in this order: from the user who holds most, from that user's group that holds most, from that
+//! group's executable that holds most, the oldest first. So an actor that exceeds its share displaces its own entries,
+//! and an actor that holds less than another displaces the other's.
 
 mod tree;
 
 use super::actor::{Actor, LEVELS};
 use tree::{NONE, Tree};
 
-/// What a node of the tree takes, in bytes.
+/// Bytes of a node of the tree.
 const NODE_BYTES: usize = 256;
-/// The share of the limit up to which no actor can have too much: half of half of half is an eighth, and as much may be
-/// used by others.
+/// Up to this fraction of the limit no actor can exceed its share: a share is at least an eighth (half of half of half)
+/// of the limit, less what others use.
 const EASY: usize = 16;
 
 /// Entries that share a limit. The owner of an entry finds it by its token.
@@ -29,7 +29,7 @@ pub(crate) struct Shares<T> {
     free: Vec<u32>,
 }
 
-/// An entry, by its place.
+/// An entry, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u32);
 
@@ -37,29 +37,29 @@ pub(crate) struct Ticket(u32);
 struct Slot<T> {
     node: u32,
     amount: usize,
-    /// The entries of the same node that are next to it, older and newer.
+    /// The next older and the next newer entry of the same node.
     older: u32,
     newer: u32,
-    /// `None` where the place is free.
+    /// `None` if the slot is free.
     token: Option<T>,
 }
 
 impl<T> Shares<T> {
-    /// What an entry takes here.
+    /// Bytes of an entry here.
     pub(crate) const SLOT_BYTES: usize = size_of::<Slot<T>>();
 
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { tree: Tree::new(bytes_max, NODE_BYTES), slots: Vec::new(), free: Vec::new() }
     }
 
-    /// What is taken in all.
+    /// The amount that all entries take.
     pub(crate) fn used(&self) -> usize {
         self.tree.used(tree::ROOT)
     }
 
-    /// Lets an actor take an entry. Whether that was too much, [`surplus`](Self::surplus) says.
+    /// Charges an actor for an entry, also beyond its share: call [`surplus`](Self::surplus) afterwards.
     pub(crate) fn charge(&mut self, actor: &Actor, amount: usize, token: T) -> Ticket {
-        // What takes nothing would not be seen.
+        // A node with entries must not look empty.
         let amount = amount.max(1);
         let node = self.tree.node(actor);
         self.tree.add(node, amount);
@@ -83,17 +83,17 @@ impl<T> Shares<T> {
         Ticket(place)
     }
 
-    /// Changes what an entry takes. It stays as old as it is.
+    /// Changes the amount of an entry. Its age does not change.
     pub(crate) fn change(&mut self, Ticket(place): Ticket, amount: usize) {
         let Slot { node, amount: taken, .. } = &mut self.slots[place as usize];
         let (amount, before) = (amount.max(1), *taken);
         *taken = amount;
-        // More first: a node of which nothing is left would go.
+        // Add first: a node without an amount would be removed.
         self.tree.add(*node, amount);
         self.tree.sub(*node, before);
     }
 
-    /// Takes an entry back.
+    /// Removes an entry.
     pub(crate) fn release(&mut self, Ticket(place): Ticket) -> Option<T> {
         let slot = &mut self.slots[place as usize];
         let token = slot.token.take()?;
@@ -111,7 +111,7 @@ impl<T> Shares<T> {
         Some(token)
     }
 
-    /// An entry that must go, for a share on this actor's path is larger than it may be. It is taken out.
+    /// Removes and returns an entry, if a share on this actor's path is exceeded.
     pub(crate) fn surplus(&mut self, actor: &Actor) -> Option<T> {
         if self.used() <= self.tree.limit() / EASY {
             return None;
@@ -120,7 +120,7 @@ impl<T> Shares<T> {
         self.oldest_of_biggest(crowded)
     }
 
-    /// The oldest entry of the one who holds most. It is taken out.
+    /// Removes and returns the oldest entry of the actor that holds most.
     pub(crate) fn give_way(&mut self) -> Option<T> {
         self.oldest_of_biggest(tree::ROOT)
     }
@@ -134,17 +134,17 @@ impl<T> Shares<T> {
     }
 }
 
-/// Shares of something that is counted and cannot be given up again, of [whole](Actor::whole) actors.
+/// Shares of a count that only grows, by [whole](Actor::whole) actors.
 #[derive(Debug)]
 pub(crate) struct Quota(Tree);
 
 impl Quota {
-    /// Shares of which the first executable that takes any may take so many: half of half of half of all.
+    /// Shares in which the first executable may take `of_first_max`: an eighth (half of half of half) of the total.
     pub(crate) fn new(of_first_max: usize) -> Self {
         Self(Tree::new(of_first_max.saturating_mul(1 << LEVELS), 0))
     }
 
-    /// Counts one more; `false` where an actor's share is used up, and nothing is counted.
+    /// Counts one more. Returns `false`, and counts nothing, if a share on the actor's path is used up.
     pub(crate) fn take(&mut self, actor: &Actor) -> bool {
         self.take_anyhow(actor);
         let node = self.0.known(actor);
@@ -155,13 +155,13 @@ impl Quota {
         fits
     }
 
-    /// Counts one more, whatever the share.
+    /// Counts one more, also beyond the share.
     pub(crate) fn take_anyhow(&mut self, actor: &Actor) {
         let node = self.0.node(actor);
         self.0.add(node, 1);
     }
 
-    /// Whether nothing was counted of an actor's user.
+    /// Whether nothing was counted for an actor's user yet.
     pub(crate) fn is_of_new_user(&self, actor: &Actor) -> bool {
         self.0.known(&actor.user()) == tree::ROOT
     }

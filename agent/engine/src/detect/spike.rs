@@ -1,12 +1,15 @@
-//! `high_distinct_count`: time spans in which a field takes unusually many different values.
+//! `high_distinct_count`: buckets in which a field has unusually many distinct values.
 //!
-//! The function has the name of Elastic's and asks the same question; how it is answered is our own. Of a partition is
-//! learned how often a bucket had how many different values, a bucket without any too, and what is old fades as it does
-//! for what is rare. The number of a bucket is as improbable as the more probable of two: that a bucket is as high by
-//! what was learned, which is how often one was, itself counted; and that a normal distribution with the learned median
-//! and spread gives as much. The spread is the median absolute deviation made comparable to a standard deviation, and
-//! no less than that of as many independent events, so that a quiet history does not make two a spike. By the first, a
-//! score of 50 needs about 380 buckets that were all lower; by the second, much more than is usual.
+//! The function has the name and the purpose of Elastic's; the method is our own. For each partition it learns a
+//! histogram: how often a bucket had which number of distinct values, with empty buckets. Old buckets fade as for
+//! `rare`. The probability of a number is the higher of two estimates:
+//!
+//! - the frequency of buckets with at least this number, the current bucket included;
+//! - the upper tail of a normal distribution with the learned median and spread.
+//!
+//! The spread is the median absolute deviation, scaled to a standard deviation. It is at least the standard deviation
+//! of as many independent events, so that a quiet history does not make two values a spike. By the first estimate, a
+//! score of 50 needs about 380 buckets that were all lower; by the second, a number far above the median.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,18 +20,18 @@ use super::Size;
 use super::detection::{Brought, Detection, Learned, Scored, kept};
 use crate::event::Timestamp;
 
-/// What makes a median absolute deviation comparable to the standard deviation of a normal distribution.
+/// The factor from a median absolute deviation to the standard deviation of a normal distribution.
 const DEVIATION_TO_STANDARD: f64 = 1.4826;
 
-/// What a number of values and its weight take.
+/// Bytes of a number and its weight.
 const COUNT_BYTES: usize = 64;
 
-/// What was learned of a partition, as it is kept.
+/// The model of a partition, as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spike {
     buckets: u64,
     last_bucket: i64,
-    /// How much buckets weigh that had so many different values.
+    /// The weight of the buckets with a number of distinct values, by this number.
     weights: BTreeMap<u64, f64>,
 }
 
@@ -98,14 +101,14 @@ impl Learned for Spike {
     }
 
     fn shrink(&mut self, bytes_max: usize) -> u64 {
-        // The numbers lie below that of the values of one bucket, which have a limit of their own.
+        // The number of entries is limited, because the values of one bucket have a limit of their own.
         let before = self.weights.len();
         while self.bytes() > bytes_max && self.weights.pop_last().is_some() {}
         (before - self.weights.len()) as u64
     }
 }
 
-/// The value at which half of the weight is reached; zero where there is none.
+/// The weighted median; zero if there are no values.
 fn weighted_median(mut values: Vec<(f64, f64)>) -> f64 {
     values.sort_by(|(left, _), (right, _)| left.total_cmp(right));
     let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
@@ -117,8 +120,8 @@ fn weighted_median(mut values: Vec<(f64, f64)>) -> f64 {
     median.map_or(0.0, |(value, _)| *value)
 }
 
-/// How probable it is that a normal distribution gives so many standard deviations above its mean, or more: formula
-/// 7.1.26 of Abramowitz and Stegun's handbook for the error function, exact to about 1e-7.
+/// The probability that a normally distributed value is at least `deviations` standard deviations above the mean. It
+/// uses formula 7.1.26 of Abramowitz and Stegun's handbook for the error function, exact to about 1e-7.
 fn upper_tail(deviations: f64) -> f64 {
     if deviations <= 0.0 {
         return 1.0;

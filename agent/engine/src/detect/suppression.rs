@@ -1,4 +1,4 @@
-//! `alert_suppression`: of the alerts of a group the first is raised, and the later ones of a while are only counted.
+//! `alert_suppression`: the first alert of a group is raised. Further alerts within a time span are only counted.
 
 use std::time::Duration;
 
@@ -10,31 +10,30 @@ use super::{Finding, HeldBack, Limits};
 use crate::event::{FieldId, SHARED_BYTES, Timestamp, allocated};
 use crate::rule::Suppression;
 
-/// What a group takes beside its key, in bytes.
+/// Bytes of a group without its key.
 const GROUP_BYTES: usize = Window::<GroupKey, Group>::ENTRY_BYTES;
 
-/// What alerts of a group agree in; `None` where none of the alert's events has the field.
+/// The common values of a group's alerts; `None` for a field that none of the alert's events has.
 type GroupKey = Vec<Option<SmolStr>>;
 
 /// Alerts that were not raised because there were too many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suppressed {
-    /// How many.
+    /// Their number.
     pub count: u64,
     /// The start of the time span; with a group, the time of the alert that was raised for it.
     pub start: Timestamp,
     /// Its end; with a group, the time of the last of the alerts.
     pub end: Timestamp,
-    /// The fields of `alert_suppression` and what the alerts have in them; `None` where they were more than
-    /// `max_signals`.
+    /// The fields of `alert_suppression` and their values; `None` if `max_signals` held the alerts back.
     pub group: Option<Vec<(FieldId, Option<SmolStr>)>>,
-    /// Of whom they are, where they were more than `max_signals`: those who did most.
+    /// The actors with the most alerts, if `max_signals` held the alerts back.
     pub held_back: Vec<HeldBack>,
-    /// How many are of others.
+    /// The number of alerts of other actors.
     pub others: u64,
 }
 
-/// The groups of one rule that are open.
+/// The open groups of one rule.
 #[derive(Debug)]
 pub struct Suppressor {
     suppression: Suppression,
@@ -51,13 +50,13 @@ struct Group {
 }
 
 impl Suppressor {
-    /// One without groups.
+    /// A suppressor without groups.
     #[must_use]
     pub fn new(suppression: &Suppression, limits: Limits) -> Self {
         Self { suppression: suppression.clone(), groups: Window::new(limits.suppression_bytes_max) }
     }
 
-    /// Whether the alert of a finding may be raised; and what groups suppressed that end with it.
+    /// Whether the alert of a finding may be raised, and the summaries of groups that end with it.
     pub(crate) fn admit(&mut self, finding: &Finding, time: Timestamp) -> (bool, Vec<Suppressed>) {
         let key: GroupKey = self.suppression.group_by.iter().map(|field| finding.key(*field)).collect();
         if self.suppression.keep_without_fields && key.iter().any(Option::is_none) {
@@ -80,7 +79,7 @@ impl Suppressor {
         (true, ended)
     }
 
-    /// What the groups suppressed whose time spans are over.
+    /// The summaries of groups whose time spans are over.
     pub(crate) fn advance(&mut self, now: Timestamp) -> Vec<Suppressed> {
         let over = self.groups.expire(now + Duration::from_nanos(1));
         over.into_iter().filter_map(|(key, group)| self.suppressed(key, &group)).collect()
@@ -119,17 +118,17 @@ impl Suppressor {
         self.groups.bytes()
     }
 
-    /// Ends a group of the one who holds most, and gives what it suppressed.
+    /// Ends a group of the actor that holds most, and returns its summary.
     pub(crate) fn give_way(&mut self) -> Option<Suppressed> {
         let (key, group) = self.groups.give_way()?;
         self.suppressed(key, &group)
     }
 
-    /// What groups suppressed that are not over.
+    /// The summaries of open groups.
     pub(crate) fn pending(&self) -> Vec<Suppressed> {
         let mut pending: Vec<_> =
             self.groups.iter().filter_map(|(key, group)| self.suppressed(key.clone(), group)).collect();
-        // The table has an order of its own in every process.
+        // The order of the hash table differs from process to process.
         pending.sort_by(|left, right| (left.start, &left.group).cmp(&(right.start, &right.group)));
         pending
     }

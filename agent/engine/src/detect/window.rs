@@ -1,5 +1,4 @@
-//! The one store under every detector that remembers: entries by key and by time, and never more than a limit, which those
-//! share who act.
+//! The store of detectors: entries by key and by time. It has a limit in bytes, with shares by actor.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -8,8 +7,8 @@ use super::actor::Charge;
 use super::share::{Shares, Ticket};
 use crate::event::Timestamp;
 
-/// Entries that each have a key, a time and what they cost whom. Where an actor's share of the limit is passed, entries of
-/// the one that holds most go, the one first that was put in first, and are counted.
+/// Entries with a key, a time and a charge. When an actor's share of the limit is exceeded, entries of the actor that
+/// holds most are evicted and counted, the oldest insertion first.
 #[derive(Debug)]
 pub(super) struct Window<K, V, S = RandomState> {
     entries: HashMap<K, Entry<V>, S>,
@@ -19,7 +18,7 @@ pub(super) struct Window<K, V, S = RandomState> {
     next: u64,
 }
 
-/// How many places of entries that are gone are kept at least before the order is tidied.
+/// The order is tidied only if it has more stale places than this number.
 const STALE_MIN: usize = 64;
 
 /// An entry's position in the order of time. The number distinguishes entries of the same time, and an entry from the
@@ -29,7 +28,7 @@ type Place = (Timestamp, u64);
 #[derive(Debug)]
 struct Entry<V> {
     place: Place,
-    /// Where it stands in the queue: not after its place, so that it need not be moved whenever its time is put off.
+    /// Its place in the queue, at or before `place`. So the queue need not change whenever the time moves on.
     queued: Place,
     charge: Charge,
     ticket: Ticket,
@@ -37,12 +36,12 @@ struct Entry<V> {
 }
 
 impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
-    /// What an entry takes beside what its key and its value point to: its places in three lists, which have on average
-    /// half as much room again as they hold.
+    /// Bytes of an entry without the heap memory of its key and value: its places in three lists, whose capacity is on
+    /// average half as much again as their length.
     pub(super) const ENTRY_BYTES: usize =
         (size_of::<(K, Entry<V>)>() + 1 + size_of::<(Place, K)>() + Shares::<K>::SLOT_BYTES) * 3 / 2;
 
-    /// An empty window that holds so many bytes together.
+    /// An empty window that holds at most `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Self {
         let order = Order { queue: VecDeque::new(), late: BTreeMap::new() };
         Self { entries: HashMap::default(), order, shares: Shares::new(bytes_max), evicted: 0, next: 0 }
@@ -53,12 +52,12 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         self.entries.get(key).map(|entry| (entry.place.0, &entry.value))
     }
 
-    /// What an entry costs whom.
+    /// The charge of an entry.
     pub(super) fn charge(&self, key: &K) -> Option<&Charge> {
         self.entries.get(key).map(|entry| &entry.charge)
     }
 
-    /// Puts an entry in, in place of one of the same key. Returns those that had to go for it.
+    /// Inserts an entry, which replaces one with the same key. Returns the entries that were evicted for it.
     pub(super) fn insert(&mut self, key: K, time: Timestamp, charge: Charge, value: V) -> Vec<(K, V)> {
         let place = (time, self.next);
         self.next += 1;
@@ -81,8 +80,8 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         self.evict(&charge)
     }
 
-    /// Changes an entry, its time and its cost where it stands. Returns what the change returns, or `None` where there is
-    /// no such entry, and the entries that had to go for it.
+    /// Changes the value, the time and the charge of an entry. Returns the result of `change`, or `None` if there is no
+    /// such entry, and the entries that were evicted.
     pub(super) fn change<R>(
         &mut self,
         key: &K,
@@ -109,7 +108,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         (Some(result), self.evict(&charge))
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.remove(key)?;
         self.shares.release(entry.ticket);
@@ -117,7 +116,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         Some(entry.value)
     }
 
-    /// Takes out what must go for an entry that was put in.
+    /// Evicts entries until this charge's shares are met.
     fn evict(&mut self, charge: &Charge) -> Vec<(K, V)> {
         let mut gone = Vec::new();
         while let Some(key) = self.shares.surplus(&charge.actor) {
@@ -126,7 +125,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         gone
     }
 
-    /// Takes out the first entry of the one who holds most, for what is outside needs the room.
+    /// Evicts the oldest entry of the actor that holds most, when other state needs the room.
     pub(super) fn give_way(&mut self) -> Option<(K, V)> {
         let key = self.shares.give_way()?;
         self.evicted(key)
@@ -139,12 +138,12 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         Some((key, entry.value))
     }
 
-    /// Takes out the entries whose time is before `time`, and returns them, earliest first.
+    /// Removes the entries before `time`, and returns them, earliest first.
     pub(super) fn expire(&mut self, time: Timestamp) -> Vec<(K, V)> {
         std::iter::from_fn(|| self.take_first(|first| first < time)).collect()
     }
 
-    /// Takes out the earliest entry if its time is wanted.
+    /// Removes and returns the earliest entry if its time is wanted.
     fn take_first(&mut self, is_wanted: impl Fn(Timestamp) -> bool) -> Option<(K, V)> {
         while let Some((queued, key)) = self.order.take_first(&is_wanted) {
             match self.entries.get_mut(&key) {
@@ -164,7 +163,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         None
     }
 
-    /// Drops from the order what stands there no more, once that is most of it.
+    /// Removes stale places from the order, when there are many.
     fn tidy(&mut self) {
         if self.order.len() > STALE_MIN + self.entries.len() / 4 * 5 {
             let entries = &self.entries;
@@ -182,23 +181,23 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher + Default> Window<K, V, S> {
         self.entries.is_empty()
     }
 
-    /// What the entries cost together, in bytes.
+    /// The bytes of all entries.
     pub(super) fn bytes(&self) -> usize {
         self.shares.used()
     }
 
-    /// How many entries had to go because of a limit.
+    /// How many entries were evicted because of a limit.
     pub(super) fn discarded(&self) -> u64 {
         self.evicted
     }
 }
 
-/// Keys in the order of time, also of entries that are gone since. Nearly all come in that order and need no more than
-/// a queue.
+/// Keys in the order of time, with those of removed entries. Nearly all keys arrive in this order, so that a queue is
+/// enough for them.
 #[derive(Debug)]
 struct Order<K> {
     queue: VecDeque<(Place, K)>,
-    /// Those that came after later ones.
+    /// The keys that arrived out of order.
     late: BTreeMap<Place, K>,
 }
 
@@ -211,7 +210,7 @@ impl<K> Order<K> {
         }
     }
 
-    /// Takes out the first if its time is wanted.
+    /// Removes and returns the first if its time is wanted.
     fn take_first(&mut self, is_wanted: impl Fn(Timestamp) -> bool) -> Option<(Place, K)> {
         let queued = self.queue.front().map(|(place, _)| *place);
         let late = self.late.first_key_value().map(|(place, _)| *place);

@@ -1,4 +1,4 @@
-//! Alerts: what was found, by which rule, under an id that the same cause always gives.
+//! Alerts: a rule and its finding, with an id that is the same for the same cause.
 
 use std::sync::Arc;
 
@@ -10,32 +10,32 @@ use crate::event::{Event, FieldId, Schema, Timestamp, Value};
 use crate::field;
 use crate::rule::{Rule, Severity};
 
-/// Something that a person should look at.
+/// An alert.
 #[derive(Clone, Debug)]
 pub struct Alert {
     /// The rule that raised it.
     pub rule: Arc<Rule>,
     /// 64 hexadecimal digits: the same rule and cause give the same id, after a restart and in a replay too.
     pub id: String,
-    /// When the last of its events happened.
+    /// The time of its last event.
     pub time: Timestamp,
-    /// What it is called: the rule's name, or what the event says in its place.
+    /// Its name: the rule's name, or the value of the rule's `rule_name_override`.
     pub name: SmolStr,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// The same from 0 to 100.
+    /// The risk score, from 0 to 100.
     pub risk_score: i64,
-    /// What it is about.
+    /// The cause.
     pub cause: Cause,
-    /// How many half matches of the rule were given up of late for want of room: evidence of this alert, or of others that
-    /// are missing, may be among them.
+    /// How many partial matches of the rule a limit evicted recently. Evidence of this alert, or of missing alerts, may
+    /// be among them.
     pub dropped: u64,
 }
 
-/// What an alert is about.
+/// The cause of an alert.
 #[derive(Clone, Debug)]
 pub enum Cause {
-    /// A rule found something.
+    /// A finding of a rule.
     Detection(Finding),
     /// Findings of a rule that were suppressed: they exceeded its limit, or repeated an earlier alert.
     Suppressed(Suppressed),
@@ -82,7 +82,7 @@ impl Alert {
         }
     }
 
-    /// What was found, where it is about that.
+    /// The finding, if it is the cause.
     #[must_use]
     pub fn finding(&self) -> Option<&Finding> {
         match &self.cause {
@@ -91,13 +91,13 @@ impl Alert {
         }
     }
 
-    /// The events it was raised for, in order, without those that are missing.
+    /// The events of the finding, in order, without missing ones.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
         self.finding().map_or(&[][..], |finding| finding.events.as_slice()).iter().flatten()
     }
 }
 
-/// Name, severity and risk score: the rule's, or what the events say in their place.
+/// Name, severity and risk score: the rule's, or those of the events by the rule's overrides.
 fn overridden(rule: &Rule, finding: &Finding) -> (SmolStr, Severity, i64) {
     let overrides = &rule.overrides;
     let first = |field: Option<FieldId>| field.and_then(|field| finding.values(field).next());
@@ -118,7 +118,7 @@ fn overridden(rule: &Rule, finding: &Finding) -> (SmolStr, Severity, i64) {
     (name.map_or_else(|| rule.name.as_str().into(), SmolStr::from), severity, risk_score)
 }
 
-/// A hash over texts of which none can run into the next.
+/// A hash over texts, each with its length, so that their boundaries count.
 struct Identity(Sha256);
 
 impl Identity {
@@ -134,7 +134,7 @@ impl Identity {
         self.0.update(text.as_bytes());
     }
 
-    /// An event is known by its `event.id`, or else by everything that is in it.
+    /// Adds an event: its `event.id`, or otherwise all of its fields.
     fn event(&mut self, schema: &Schema, event: &Event) {
         if let Some(id) = event.text(field!("event.id")) {
             return self.text(id);

@@ -1,8 +1,9 @@
-//! Whether the events that a rule needs are there at all: its typed query held against what sources say of theirs.
+//! Whether the sources emit the events that a rule needs. The typed query is compared with the descriptions of the
+//! sources' events.
 //!
-//! Of a kind of event it is known what some fields always hold (`event.action`), and which others it may have. A
-//! condition is evaluated with that alone: a test of a field that such an event never has is false, a test of a field
-//! with a fixed value has a fixed result, and every other test may be true or false.
+//! A kind of event is described by the fixed values of some fields (`event.action`), and by the other fields that it
+//! may have. A condition is evaluated on this description: a test of a field that such an event never has is false, a
+//! test of a field with a fixed value has a fixed result, and every other test may be true or false.
 
 use std::collections::BTreeSet;
 
@@ -12,63 +13,63 @@ use crate::field;
 use crate::lang::query::{Condition, EventQuery, Expr, Query, Test};
 use crate::rule::{Rule, RuleKind};
 
-/// Where events come from.
+/// A source of events.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// The data streams that its events are; rules that read one of them are shown all of its events.
+    /// The data streams of its events. A rule that reads one of them is evaluated on all of its events.
     pub data_streams: Vec<String>,
     /// The kinds of its events.
     pub kinds: Vec<EventKind>,
 }
 
-/// What all events of a kind have in common.
+/// The description of a kind of event.
 #[derive(Clone, Debug)]
 pub struct EventKind {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What every event of the kind holds.
+    /// The values that every event of the kind has.
     pub(super) fixed: Event,
-    /// Every field that one of them may have, the fixed ones too; of a flattened field every leaf.
+    /// All fields that an event of the kind may have, with the fixed ones; of a flattened field every leaf.
     fields: BTreeSet<FieldId>,
-    /// Its action in the words of other sensors.
+    /// The names of its action in other sensors.
     synonyms: Vec<String>,
 }
 
-/// How far the events that a rule needs are there.
+/// Whether sources emit the events that a rule needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Covered {
-    /// None of them is.
+    /// None of them.
     None,
-    /// Some are not, or lack fields that the rule looks for.
+    /// Only some of them, or events without fields that the rule requires.
     Partly,
-    /// All are, with every field that the rule looks for.
+    /// All of them, with every field that the rule requires.
     All,
 }
 
-/// What of a rule's needs is met.
+/// The coverage of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
-    /// Whether the events are there.
+    /// Whether the source emits the events.
     pub events: Covered,
     /// Whether the rule can match at all.
     pub can_match: bool,
-    /// Fields that the rule looks for and that its events never have. One that is only excluded by, or that must be
-    /// absent, is not among them.
+    /// Fields that the rule requires and that its events never have. Fields that occur only in an exclusion, or that
+    /// must be absent, are not listed.
     pub missing_fields: Vec<String>,
-    /// Events that the rule looks for and that no source gives.
+    /// Events that the rule requires and that no source emits.
     pub missing_events: Vec<String>,
-    /// The source whose events meet the most of its needs; `None` where no source has what its `index` names.
+    /// The source with the best coverage; `None` if no source has a data stream that the rule's `index` names.
     pub source: Option<String>,
-    /// The kinds of events that each of its event queries listens to.
+    /// The kinds of events that each of its event queries can match.
     pub listens: Vec<Vec<String>>,
 }
 
-/// Most values of a condition that are shown of an event that is missing.
+/// Maximum number of values of a condition in the description of a missing event.
 const VALUES_SHOWN_MAX: usize = 3;
 
-/// Fields that say which event it is: one that lacks them is another.
+/// Fields that identify the kind of an event: an event without them is of another kind.
 const IDENTITY: &[FieldId] = &[
     field!("data_stream.dataset"),
     field!("event.action"),
@@ -80,7 +81,7 @@ const IDENTITY: &[FieldId] = &[
 ];
 
 impl EventKind {
-    /// A kind of events that all hold `fixed`, and that may have `fields` too.
+    /// A kind of event with the values `fixed`, which may also have `fields`.
     #[must_use]
     pub fn new(name: &str, fixed: Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
         let fields = fixed.iter().map(|(id, _)| id).chain(fields).chain([field!("@timestamp")]).collect();
@@ -88,14 +89,15 @@ impl EventKind {
         Self { name: name.to_owned(), fixed, fields, synonyms: Vec::new() }
     }
 
-    /// The same kind, whose action has these names in other sensors: a rule that lists several of them wants one thing.
+    /// The same kind with the names of its action in other sensors. A rule that lists several of them means the same
+    /// event.
     #[must_use]
     pub fn also_called(mut self, names: &[&str]) -> Self {
         self.synonyms.extend(names.iter().map(|name| (*name).to_owned()));
         self
     }
 
-    /// The same events in the words of another source: these fields hold this there, and those may be there too.
+    /// The same kind with the field values of another source: `fixed` replaces values, and `fields` may be present too.
     #[must_use]
     pub fn renamed(&self, name: &str, fixed: &Fields, fields: impl IntoIterator<Item = FieldId>) -> Self {
         let mut kind = Self { name: name.to_owned(), ..self.clone() }.also_called(&[&self.name]);
@@ -119,13 +121,13 @@ impl EventKind {
     }
 }
 
-/// How far sources meet a rule's needs: the one that meets the most of them, as a rule reads one source only.
+/// The coverage of a rule by the best of the sources. A rule reads the events of one source only.
 #[must_use]
 pub fn coverage(rule: &Rule, sources: &[Source], schema: &Schema) -> Coverage {
     let reads = |source: &&Source| source.data_streams.iter().any(|stream| rule.reads(stream));
     let needs = needs(rule);
     let read = sources.iter().filter(reads).map(|source| CoverageCheck { source, schema }.coverage(&needs));
-    // Of equals the first.
+    // The first of equally good sources.
     let best = read.rev().max_by_key(|found| (found.events, found.can_match));
     best.unwrap_or_else(|| {
         let index = if rule.index.is_empty() { "none".to_owned() } else { rule.index.join(", ") };
@@ -143,7 +145,7 @@ pub fn coverage(rule: &Rule, sources: &[Source], schema: &Schema) -> Coverage {
     })
 }
 
-/// The categories that a query's events must have one of, in words.
+/// The categories that a query requires, as text. An event must have one of them.
 fn category(query: &EventQuery) -> String {
     let named = query.category.as_ref().map(|category| vec![category.to_string()]);
     let named_in_condition = || required(&query.condition, field!("event.category"));
@@ -151,7 +153,7 @@ fn category(query: &EventQuery) -> String {
     if names.is_empty() { "any".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(" or ") }
 }
 
-/// The texts one of which a field must have for the condition to hold, where it says so.
+/// The texts that the condition requires of a field, which must have one of them; `None` if it requires none.
 fn required(condition: &Condition, field: FieldId) -> Option<Vec<String>> {
     match condition {
         Condition::Test(Expr::Field(tested), Test::OneOf { values, .. }) if *tested == field => {
@@ -166,10 +168,10 @@ fn required(condition: &Condition, field: FieldId) -> Option<Vec<String>> {
     }
 }
 
-/// An event that a rule asks for.
+/// An event that a rule needs.
 struct Need<'a> {
     query: &'a EventQuery,
-    /// Fields without which the event does not count.
+    /// Fields that the event must have.
     required: Vec<FieldId>,
     /// Whether the rule can match without it.
     dispensable: bool,
@@ -189,7 +191,7 @@ fn needs(rule: &Rule) -> Vec<Need<'_>> {
             let dispensable = stage.missing || until.is_some_and(|until| std::ptr::eq(until, stage));
             staged.push(Need { query: &stage.query, required: keys.collect(), dispensable });
         }
-        // Of a relative's events it hangs on the condition whether the rule can do without them.
+        // Whether the rule can match without the events of subqueries depends on its conditions.
         let alone = usize::from(staged.is_empty());
         let others = query.events().skip(staged.len()).enumerate();
         let other = |(index, query)| Need { query, required: Vec::new(), dispensable: index >= alone };
@@ -198,12 +200,12 @@ fn needs(rule: &Rule) -> Vec<Need<'_>> {
     }
     let queries = rule.kind.events();
     let queried: BTreeSet<_> = queries.iter().flat_map(|query| query.fields()).collect();
-    // What a rule looks at beside its queries it cannot do without: terms, groups, what is rare.
+    // Fields that the rule uses outside its queries are required: terms, groups, the field of a job.
     let required: Vec<_> = rule.fields().difference(&queried).copied().collect();
     queries.into_iter().map(|query| Need { query, required: required.clone(), dispensable: false }).collect()
 }
 
-/// What a condition can come out as.
+/// The possible results of a condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Possible {
     pub(super) holds: bool,
@@ -236,12 +238,12 @@ impl Possible {
     }
 }
 
-/// What is known of fields that an event may have or not.
+/// How to evaluate tests of fields that events of a kind do not have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absent {
-    /// They are absent.
+    /// The field is absent, and the test fails.
     Known,
-    /// They are not regarded: what counts is which event it is.
+    /// The test may have either result, unless the field identifies the kind of event.
     Ignored,
 }
 
@@ -298,7 +300,7 @@ impl CoverageCheck<'_> {
         self.missing_values(&need.query.condition, true, &mut found.missing_events);
     }
 
-    /// Whether an event of the kind is one that the query is about.
+    /// Whether the query selects this kind of event, without regard to missing fields.
     fn heard(&self, query: &EventQuery, kind: &EventKind) -> bool {
         let category = kind.fixed.values(field!("event.category"));
         let unknown = category.is_empty() && kind.has(field!("event.category"), self.schema);
@@ -329,7 +331,7 @@ impl CoverageCheck<'_> {
         }
     }
 
-    /// The fields that none of the kinds has, of those that some alternative of the query looks for.
+    /// The fields that the query requires and that none of the kinds has.
     fn missing(&self, need: &Need<'_>, kinds: &[&EventKind]) -> BTreeSet<FieldId> {
         let of_kind = |kind: &&EventKind| {
             let mut fields = BTreeSet::new();
@@ -347,7 +349,7 @@ impl CoverageCheck<'_> {
     }
 
     fn collect(&self, condition: &Condition, kind: &EventKind, wanted: bool, fields: &mut BTreeSet<FieldId>) {
-        // An alternative that is about other events misses nothing in these.
+        // An alternative for other kinds of events has no missing fields in this kind.
         let Possible { holds, fails } = self.possible(condition, kind, Absent::Ignored);
         if !(if wanted { holds } else { fails }) {
             return;
@@ -396,7 +398,8 @@ impl CoverageCheck<'_> {
         }
     }
 
-    /// An event that no source gives, in a few words: its category, and what of it is not given where the category is.
+    /// Describes an event that the source does not emit: by its category, or, if the source has that category, also by
+    /// the condition that fails.
     fn describe(&self, query: &EventQuery) -> String {
         let name = category(query);
         let is_it = |kind: &&EventKind| {
@@ -438,7 +441,8 @@ impl CoverageCheck<'_> {
     }
 }
 
-/// Whether a test may pass although a field in it is absent: a condition that is a value knows alternatives.
+/// Whether a test may pass although one of its fields is absent: an expression with [`Expr::Truth`] may have
+/// alternatives.
 fn leaf_is_open(leaf: &Condition) -> bool {
     fn is_open(expr: &Expr) -> bool {
         match expr {

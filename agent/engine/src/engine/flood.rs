@@ -1,10 +1,11 @@
-//! `max_signals`: how many alerts a rule may raise in a time span, and who of those who act may have how many of them.
+//! `max_signals`: how many alerts a rule may raise in a time span, with shares by actor.
 //!
-//! A span begins with the first alert after the one before is over, and not at a round time: so it is no one's to know
-//! before. One executable may have `max_signals` of them, and all users together eight times as many: of these a user takes
-//! at most half of what is left, a control group half of the user's, and an executable half of that. The first alert of
-//! each user in a span is raised in any case, so that no number of others hides it. A ceiling over all rules bounds that as well. What is held back is
-//! counted by actor and action, and reported when the span is over.
+//! A span begins with the first alert after the end of the previous span, and not at a round time. So its start cannot
+//! be predicted. One executable may have `max_signals` alerts, and all users together eight times as many. Of these a
+//! user takes at most half of what is left, a control group half of the user's share, and an executable half of that.
+//! The first alert of each user in a span is raised beyond the share, so that no number of other alerts hides it. A
+//! ceiling over all rules limits these too. Alerts that are held back are counted by actor and action, and reported at
+//! the end of the span.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::event::{Event, Timestamp};
 
 /// The span of the ceiling over all rules.
 const CEILING_SPAN: Duration = Duration::from_secs(300);
-/// How often what is held back is written down for the case that the agent is killed.
+/// How often the summary of held back alerts is stored, in case that the agent is killed.
 const WRITTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// Counts a rule's alerts by time span.
@@ -25,18 +26,18 @@ pub(super) struct Flood {
     suppressed: u64,
     latest: Timestamp,
     rows: Rows,
-    /// How many were suppressed when it was written down, and when.
+    /// The number of suppressed alerts in the stored summary, and the time at which it was stored.
     written: Option<(u64, Timestamp)>,
 }
 
-/// Alerts of all rules.
+/// The ceiling over the alerts of all rules.
 #[derive(Debug)]
 pub(super) struct Ceiling {
     raised_max: usize,
     raised: Spanned,
 }
 
-/// Alerts that were raised in the span that is open.
+/// The alerts that were raised in the open span.
 #[derive(Debug)]
 struct Spanned {
     span: Duration,
@@ -90,8 +91,8 @@ impl Flood {
         }
     }
 
-    /// Whether an alert of this time about this event may be raised; and, where it opens a new span, what the last one
-    /// suppressed. A late alert counts for the span that is open.
+    /// Whether an alert of this time about this event may be raised. If it opens a new span, also the summary of the
+    /// previous span. A late alert counts for the open span.
     pub(super) fn admit(
         &mut self,
         time: Timestamp,
@@ -126,12 +127,12 @@ impl Flood {
         is_new
     }
 
-    /// What the open span suppressed, once it is over.
+    /// The summary of the open span, once it is over.
     pub(super) fn advance(&mut self, now: Timestamp) -> Option<Suppressed> {
         if self.raised.is_over(now) { self.close() } else { None }
     }
 
-    /// What the open span suppressed up to now, if anything.
+    /// The summary of the open span up to now; `None` if nothing was suppressed.
     pub(super) fn pending(&self) -> Option<Suppressed> {
         let (held_back, others) = self.rows.shown();
         let (start, end) = (self.raised.start?, self.latest + Duration::from_nanos(1));
@@ -139,7 +140,7 @@ impl Flood {
         (count > 0).then_some(Suppressed { count, start, end, group: None, held_back, others })
     }
 
-    /// Whether what is held back is to be written down anew.
+    /// Whether the summary must be stored again.
     pub(super) fn is_due(&mut self, now: Timestamp) -> bool {
         let (count, at) = self.written.unwrap_or((0, Timestamp::MIN));
         let is_due = self.suppressed > count && at + WRITTEN_AFTER <= now;
@@ -149,7 +150,7 @@ impl Flood {
         is_due
     }
 
-    /// Whether what was written down is true no more.
+    /// Whether the stored summary must be deleted.
     pub(super) fn is_settled(&mut self) -> bool {
         self.suppressed == 0 && self.written.take().is_some()
     }
@@ -169,12 +170,12 @@ impl Flood {
         self.suppressed
     }
 
-    /// Bytes held by what is said of them.
+    /// Bytes of the summary.
     pub(super) fn bytes(&self) -> usize {
         self.rows.bytes()
     }
 
-    /// Says less of them.
+    /// Shortens the summary.
     pub(super) fn give_way(&mut self) {
         self.rows.give_way();
     }

@@ -1,4 +1,4 @@
-//! A rule at work: from what its detector finds to the alerts that are raised.
+//! A running rule: it turns the findings of its detector into alerts.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::rule::{Rule, RuleKind};
 /// The row of a rule's suppressed findings that were not reported.
 pub(super) const WITHHELD: &str = "withheld";
 
-/// What all rules have in common.
+/// The state that all rules share.
 pub(super) struct Shared {
     pub(super) exceptions: ExceptionSet,
     pub(super) ceiling: Ceiling,
-    /// What a detector finds, until it is collected: nearly always nothing.
+    /// Findings of a detector that are not collected yet; nearly always empty.
     pub(super) findings: Findings,
 }
 
-/// A rule and its memory.
+/// A rule and its state.
 pub(super) struct Running {
     pub(super) rule: Arc<Rule>,
     pub(super) detector: Detector,
-    /// What answers its questions about the ancestry of processes.
+    /// Evaluates its conditions on the ancestry of processes.
     lineage: Option<LineageDetector>,
-    /// The exceptions that are for it, by their places.
+    /// The exceptions for this rule, by their indices.
     pub(super) exceptions: Vec<usize>,
     suppressor: Option<Suppressor>,
     flood: Flood,
@@ -36,7 +36,7 @@ pub(super) struct Running {
     withheld: Vec<Suppressed>,
     /// How many evicted partial matches were reported.
     drops_reported: u64,
-    /// Whether the engine gives it the time.
+    /// Whether the engine calls [`Running::advance`].
     pub(super) is_awake: bool,
 }
 
@@ -93,7 +93,7 @@ impl Running {
         }
     }
 
-    /// Reports what was held back in time spans that are over.
+    /// Reports the alerts that were held back in time spans that are over.
     fn report_held_back(&mut self, schema: &Schema, now: Timestamp, output: &mut Output) {
         let groups = self.suppressor.iter_mut().flat_map(|suppressor| suppressor.advance(now));
         let summaries = self.withheld.drain(..).chain(groups).chain(self.flood.advance(now));
@@ -113,7 +113,7 @@ impl Running {
         if summaries.is_empty() { None } else { Some(self.row(withheld::write(schema, summaries))) }
     }
 
-    /// Restores what a previous run did not report, and returns the change that deletes its row.
+    /// Restores the findings that a previous run did not report, and returns the change that deletes their row.
     pub(super) fn resume(&mut self, schema: &Schema, value: &[u8]) -> StateChange {
         self.withheld = withheld::read(schema, value);
         self.row(None)
@@ -124,13 +124,13 @@ impl Running {
         StateChange { rule_id: self.rule.id.clone(), change }
     }
 
-    /// Whether it needs no time until its next event: most rules have no state most of the time.
+    /// Whether it need not be advanced until its next event: most rules have no state most of the time.
     pub(super) fn is_idle(&self) -> bool {
         let is_reported = self.withheld.is_empty() && self.flood.is_idle();
         self.suppressor.is_none() && is_reported && self.detector.is_idle()
     }
 
-    /// Whether it may hold any of the bytes that all rules share: most rules remember nothing.
+    /// Whether it may hold any of the bytes that all rules share: most rules have no state.
     pub(super) fn holds_any(&self) -> bool {
         !self.detector.is_memoryless()
             || self.lineage.is_some()
@@ -138,12 +138,12 @@ impl Running {
             || self.flood.bytes() > 0
     }
 
-    /// Bytes that it holds of those that all rules share.
+    /// Bytes that it holds of the limit that all rules share.
     pub(super) fn bytes(&self) -> usize {
         self.held().iter().sum()
     }
 
-    /// By the detector, what is known of processes, groups, and what is said of alerts that are held back.
+    /// Bytes of the detector, of the ancestry, of suppression groups, and of the summary of held back alerts.
     #[inline]
     fn held(&self) -> [usize; 4] {
         let lineage = self.lineage.as_ref().map_or(0, LineageDetector::bytes);
@@ -151,7 +151,7 @@ impl Running {
         [self.detector.bytes(), lineage, groups, self.flood.bytes()]
     }
 
-    /// Gives up something of what it holds most of; `false` where it holds nothing.
+    /// Evicts an entry of its largest part; `false` if it holds nothing.
     pub(super) fn give_way(&mut self, now: Timestamp, output: &mut Output) -> bool {
         let held = self.held();
         match held.iter().enumerate().max_by_key(|(_, bytes)| **bytes) {
@@ -173,8 +173,8 @@ impl Running {
         total - std::mem::replace(&mut self.drops_reported, total)
     }
 
-    /// Makes alerts of what was found and is not suppressed: of a group that is suppressed the first, and no more than the limit of alerts in
-    /// a time span.
+    /// Raises alerts for findings that are not suppressed: the first of a suppression group, and no more than the limit
+    /// of alerts in a time span.
     fn collect(&mut self, schema: &Schema, shared: &mut Shared, output: &mut Output) {
         let findings = std::mem::take(&mut shared.findings);
         for finding in findings.found {
@@ -185,7 +185,7 @@ impl Running {
             }
             let (raise, summaries) = self.admit(&finding, time, &mut shared.ceiling);
             output.alerts.extend(summaries.into_iter().map(|cause| Alert::summary(&self.rule, cause)));
-            // What is held back is only counted: an alert's id alone costs a hash of its events.
+            // A finding that is held back is only counted, because an alert's id needs a hash of its events.
             if raise {
                 let mut alert = Alert::detection(schema, &self.rule, finding);
                 let drops = self.detector.drops();
@@ -198,7 +198,7 @@ impl Running {
         output.changes.extend(changes.map(|change| StateChange { rule_id: rule_id.clone(), change }));
     }
 
-    /// Whether an alert about this may be raised, and what is to be reported before it.
+    /// Whether an alert for this finding may be raised, and the summaries to report before it.
     fn admit(
         &mut self,
         finding: &Finding,
@@ -218,12 +218,12 @@ impl Running {
         (raise, summaries)
     }
 
-    /// How many alerts are held back, and of whom.
+    /// The number of alerts that are held back, and their rows by actor.
     pub(super) fn held_back(&self) -> (u64, Vec<HeldBack>) {
         self.flood.held_back()
     }
 
-    /// Adds what it holds and what it gave up.
+    /// Adds its counters.
     pub(super) fn count(&self, counters: &mut Counters) {
         self.detector.count(counters);
         counters.suppressed += self.flood.suppressed();

@@ -1,7 +1,7 @@
-//! Queries over recordings, with the meaning that Elasticsearch's EQL search gives them.
+//! Queries over recordings, with the semantics of Elasticsearch's EQL search.
 //!
-//! A recording has a first and a last event. So all of it is put in order before it is evaluated, and results can be
-//! counted from either end. The evaluation is that of rules.
+//! A recording has a first and a last event. So all of it is ordered before it is evaluated, and results can be
+//! counted from either end. The evaluation is the same as for rules.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -20,21 +20,21 @@ use crate::field;
 use crate::lang::eql::{self, Pipe};
 use crate::lang::query::Query;
 
-/// How a search is made; the names are those of Elasticsearch's EQL search API.
+/// Options of a search, with the names of Elasticsearch's EQL search API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchOptions {
     /// The field that holds the event category.
     pub event_category_field: FieldId,
     /// The field that orders events of the same time, those without it last.
     pub tiebreaker_field: Option<FieldId>,
-    /// Most results, also where a pipe asks for more.
+    /// Maximum number of results, also if a pipe requests more.
     pub size: usize,
-    /// From which end results are taken where there are more and no pipe says it.
+    /// The end from which results are taken if there are more and no pipe sets it.
     pub result_position: ResultPosition,
-    /// Most samples of one key.
+    /// Maximum number of samples of one key.
     pub max_samples_per_key: usize,
-    /// Most bytes of events that are held because they may be part of a result. What comes beyond is not looked at, and
-    /// counted in [`SearchResults::discarded`].
+    /// Maximum number of bytes of held events, which may be part of a result. Further events are ignored and counted in
+    /// [`SearchResults::discarded`].
     pub events_bytes_max: usize,
 }
 
@@ -51,7 +51,7 @@ impl Default for SearchOptions {
     }
 }
 
-/// An end of a recording. Whichever it is, results come in ascending order.
+/// An end of a recording. Results are in ascending order in both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultPosition {
     /// The earliest results.
@@ -60,8 +60,8 @@ pub enum ResultPosition {
     Tail,
 }
 
-/// A query that is run over a recording. `T` is the caller's handle of an event: its text, its number. It is requested
-/// only where the event may be part of a result.
+/// A query that is run over a recording. `T` is the caller's handle of an event, such as its text or its number. It is
+/// requested only if the event may be part of a result.
 ///
 /// ```
 /// use lapwing_engine::lang::eql;
@@ -71,7 +71,7 @@ pub enum ResultPosition {
 /// let text = r#"sequence by user.name [process where process.name == "id"] [process where process.name == "curl"]"#;
 /// let (query, _warnings) = eql::parse_search(text, &mut schema).expect("a query");
 /// let mut search = Search::new(query, &schema, SearchOptions::default());
-/// // In any order: the search puts them in theirs.
+/// // The search orders the events by time.
 /// for (time, user, program) in [(3, "eve", "curl"), (1, "eve", "id"), (2, "bob", "curl")] {
 ///     let event = serde_json::json!({"@timestamp": time, "event.category": "process", "user.name": user,
 ///         "process.name": program});
@@ -95,25 +95,25 @@ pub struct Search<T> {
     discarded: u64,
 }
 
-/// What a search found.
+/// The results of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchResults<T> {
     /// The results, in ascending order of their last events.
     pub found: Vec<Match<T>>,
-    /// How many there were before `size` and the pipes.
+    /// The number of results before `size` and the pipes.
     pub total: u64,
-    /// Events, and parts of sequences and samples, that were given up because of a limit: where this is not zero, there
-    /// may be more results than were found, and sequences with missing events (`![…]`) may be none.
+    /// Events and partial matches that were dropped because of a limit. If this is not zero, results may be missing,
+    /// and sequences with missing events (`![…]`) may be wrong.
     pub discarded: u64,
 }
 
 /// One result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Match<T> {
-    /// What the events of a sequence or sample agree in, as text; `None` for an optional key that is absent.
+    /// The join keys of a sequence or sample, as text; `None` for an optional key that is absent.
     pub keys: Vec<Option<SmolStr>>,
-    /// The event, or those of a sequence or sample in the order of the query's stages; `None` where a stage asks for no
-    /// event.
+    /// The event, or those of a sequence or sample in the order of the query's stages; `None` for a stage that must be
+    /// missing.
     pub events: Vec<Option<T>>,
 }
 
@@ -128,7 +128,7 @@ struct Held<T> {
 }
 
 impl<T: Clone> Search<T> {
-    /// A search that has seen no event. The schema is the one that the query was read with.
+    /// A search without events. `schema` is the one with which the query was parsed.
     #[must_use]
     pub fn new(search: eql::PipedQuery, schema: &Schema, options: SearchOptions) -> Self {
         let eql::PipedQuery { query, pipes } = search;
@@ -155,7 +155,7 @@ impl<T: Clone> Search<T> {
         matches!(self.query.inner(), Query::Event(_))
     }
 
-    /// Shows an event to the search. Only what may be part of a result is held.
+    /// Adds an event. It is held only if it may be part of a result.
     pub fn push(&mut self, event: impl Into<Arc<Event>>, known_by: impl FnOnce() -> T) {
         let event = event.into();
         self.pushed += 1;
@@ -165,7 +165,7 @@ impl<T: Clone> Search<T> {
         }
         self.matched += 1;
         if matches!(self.query, Query::Event(_)) && self.held.len() >= 2 * self.options.size.max(512) {
-            // Whatever comes, of those that match already no more than these can be results.
+            // No more than `size` of the events held so far can be results.
             self.sort();
             let end = self.end();
             cut(&mut self.held, end, self.options.size);
@@ -182,7 +182,7 @@ impl<T: Clone> Search<T> {
         self.held.push(Held { event, tiebreaker, arrival: self.pushed, parts, known_by: known_by() });
     }
 
-    /// Puts the events in order, evaluates them, and returns as many of the results as are wanted.
+    /// Orders the events, evaluates them, and returns the requested number of results.
     #[must_use]
     pub fn finish(mut self) -> SearchResults<T> {
         self.sort();
@@ -206,7 +206,7 @@ impl<T: Clone> Search<T> {
         SearchResults { found, total, discarded: self.discarded }
     }
 
-    /// From which end `size` counts: the first pipe says it, as in Elasticsearch.
+    /// The end from which `size` counts. The first pipe sets it, as in Elasticsearch.
     fn end(&self) -> ResultPosition {
         match self.pipes.first() {
             Some(Pipe::Head(_)) => ResultPosition::Head,
@@ -219,7 +219,7 @@ impl<T: Clone> Search<T> {
         self.held.sort_by(Held::order);
     }
 
-    /// Answers what the query asks about the ancestry of processes, after which it asks no more about it.
+    /// Evaluates the conditions on the ancestry of processes, and removes them from the query.
     fn relate(&mut self) {
         let Query::Lineage(lineage) = &self.query else { return };
         let limits = Limits { lineage_bytes_max: usize::MAX, ..Limits::default() };
@@ -234,19 +234,19 @@ impl<T: Clone> Search<T> {
         self.query = self.query.inner().clone();
     }
 
-    /// The events themselves.
+    /// The results of a query for single events.
     fn single(&self) -> Vec<Match<T>> {
         let one = |held: &Held<T>| Match { keys: Vec::new(), events: vec![Some(held.known_by.clone())] };
         self.held.iter().map(one).collect()
     }
 
-    /// What the detectors make of the events.
+    /// The results of a sequence or sample.
     fn joined(&mut self) -> Vec<Match<T>> {
         let mut detector = Detector::new(&self.query);
         let mut findings = Findings::default();
         for (place, held) in self.held.iter().enumerate() {
             let time = held.event.time();
-            // What they are to be ordered by has become their place.
+            // The events are sorted, so that their index is their order.
             let ordinal = Ordinal { time, sequence: 0, arrival: place as u64 };
             let hit = Hit::new(held.event.clone(), ordinal, held.parts.clone());
             detector.event(&hit, time, &mut findings);
@@ -259,7 +259,7 @@ impl<T: Clone> Search<T> {
         if matches!(self.query, Query::Sample(_)) {
             first_of_each_key(&mut found, self.options.max_samples_per_key);
         }
-        // A sequence whose end must be missing is found late.
+        // A sequence with missing events at its end is found late.
         found.sort_by_key(|finding| finding.events.iter().flatten().filter_map(place).max());
         let known = |event: &Arc<Event>| place(event).map(|place| self.held[place].known_by.clone());
         let joined = |Finding { keys, events, .. }| Match {
@@ -271,7 +271,7 @@ impl<T: Clone> Search<T> {
 }
 
 impl<T> Held<T> {
-    /// Time, then tiebreaker, then the order in which events came.
+    /// By time, then by tiebreaker, then by arrival.
     fn order(&self, other: &Self) -> Ordering {
         let tie = || match (&self.tiebreaker, &other.tiebreaker) {
             (Some(left), Some(right)) => compare(left, right).unwrap_or(Ordering::Equal),
@@ -284,7 +284,7 @@ impl<T> Held<T> {
     }
 }
 
-/// What joins events; a query for single events needs none.
+/// The detector that joins events. A query for single events needs none.
 enum Detector {
     None,
     Sequence(Box<SequenceDetector>),
@@ -293,7 +293,7 @@ enum Detector {
 
 impl Detector {
     fn new(query: &Query) -> Self {
-        // A recording bounds its memory itself, and looks at all of it.
+        // The search itself bounds the memory, and evaluates the whole recording.
         let limits = Limits { sequence_bytes_max: usize::MAX, ..Limits::default() };
         match query {
             Query::Event(_) | Query::Lineage(_) => Self::None,
@@ -328,7 +328,7 @@ impl Detector {
     }
 }
 
-/// Takes away all but so many at this end.
+/// Keeps `count` values at this end, and drops the others.
 fn cut<V>(values: &mut Vec<V>, end: ResultPosition, count: usize) {
     match end {
         ResultPosition::Head => values.truncate(count),

@@ -1,9 +1,10 @@
-//! What is wrong with a rule, where, and what would mend it. Rendering is the caller's: a terminal, JSON, a log.
+//! Diagnostics: the errors and warnings about a rule, each with a position and a hint. The caller renders them for a
+//! terminal, as JSON or for a log.
 
 use std::fmt;
 use std::ops::Range;
 
-/// A stretch of text, in bytes.
+/// A range of a text, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
     /// The first byte.
@@ -13,7 +14,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The stretch from `start` up to `end`.
+    /// The range from `start` up to `end`.
     #[must_use]
     pub const fn new(start: usize, end: usize) -> Self {
         Self { start, end }
@@ -25,13 +26,13 @@ impl Span {
         Self::new(0, text.chars().next().map_or(0, char::len_utf8))
     }
 
-    /// The stretch from the start of this to the end of `other`.
+    /// The range from the start of this to the end of `other`.
     #[must_use]
     pub const fn to(self, other: Self) -> Self {
         Self { start: self.start, end: other.end }
     }
 
-    /// The same stretch in a text in which this one starts `offset` bytes later.
+    /// The range moved by `offset` bytes.
     #[must_use]
     pub const fn shifted(self, offset: usize) -> Self {
         Self { start: self.start + offset, end: self.end + offset }
@@ -44,28 +45,28 @@ impl From<Range<usize>> for Span {
     }
 }
 
-/// How bad it is.
+/// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Level {
     /// The rule cannot run.
     Error,
-    /// The rule runs, and probably not as meant.
+    /// The rule runs, but probably not as intended.
     Warning,
 }
 
-/// A kind of fault, named once and for all: codes are never reused.
+/// A kind of diagnostic. Codes are never reused.
 #[derive(PartialEq, Eq, Hash)]
 pub struct Code {
     /// `E` and four digits for errors, `W` and four digits for warnings.
     pub id: &'static str,
-    /// What is wrong, in general.
+    /// The error in a few words.
     pub title: &'static str,
-    /// Why it is a fault and how to mend it.
+    /// Why it is an error, and how to correct it.
     pub explanation: &'static str,
 }
 
 impl Code {
-    /// Whether it says that something is beyond this version of Lapwing, and not that anything is wrong with it.
+    /// Whether this version of Lapwing does not support the rule, although the rule may be valid.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         [code::UNSUPPORTED, code::UNSUPPORTED_KEY, code::UNSUPPORTED_TYPE].contains(&self)
@@ -78,48 +79,48 @@ impl fmt::Debug for Code {
     }
 }
 
-/// A fault found in a text.
+/// An error or a warning about a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The kind of fault.
+    /// Its kind.
     pub code: &'static Code,
-    /// What is wrong here.
+    /// The message.
     pub message: String,
-    /// Where.
+    /// The position.
     pub span: Span,
-    /// What to say at that place.
+    /// The text at that position.
     pub label: String,
-    /// What would mend it.
+    /// A hint how to correct it.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// A fault of this kind at this place.
+    /// A diagnostic of this kind at this position.
     pub fn new(code: &'static Code, span: Span, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), span, label: String::new(), help: None }
     }
 
-    /// Says something at the place of the fault.
+    /// Sets the text at the position.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// Says what would mend it.
+    /// Sets the hint.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Whether the rule cannot run.
+    /// The severity, by its code.
     #[must_use]
     pub fn level(&self) -> Level {
         if self.code.id.starts_with('E') { Level::Error } else { Level::Warning }
     }
 
-    /// The same fault in a text in which the place lies `offset` bytes later.
+    /// The diagnostic with its position moved by `offset` bytes.
     #[must_use]
     pub fn shifted(mut self, offset: usize) -> Self {
         self.span = self.span.shifted(offset);
@@ -129,7 +130,7 @@ impl Diagnostic {
 
 macro_rules! codes {
     ($($name:ident $id:literal $title:literal $explanation:literal)*) => {
-        /// Every kind of fault there is, as a constant.
+        /// Every kind of diagnostic, as a constant.
         pub mod code {
             use super::Code;
             $(

@@ -1,4 +1,5 @@
-//! The typed query: fields are found, types fit, sugar is gone. What runs rules is made from this.
+//! The typed query: names are resolved to fields, types are checked, and shorthands are expanded. Matchers and
+//! detectors are built from it.
 
 mod display;
 
@@ -16,7 +17,7 @@ use super::wildcard::Wildcard;
 use crate::event::{FieldId, Schema, Type, Value};
 use crate::field;
 
-/// What a rule looks for.
+/// A query of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
     /// Single events.
@@ -25,140 +26,138 @@ pub enum Query {
     Sequence(Sequence),
     /// Several events in any order.
     Sample(Sample),
-    /// One of these, with conditions on the ancestry of processes.
+    /// One of the above, with conditions on the ancestry of processes.
     Lineage(Lineage),
 }
 
-/// A query some of whose conditions ask about the processes of events that other event queries match, as
-/// `descendant of […]` does.
+/// A query with conditions on the processes of events that subqueries match, such as `descendant of […]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lineage {
-    /// What is looked for; no `Lineage` itself.
+    /// The main query; never a `Lineage`.
     pub query: Box<Query>,
-    /// The event queries in brackets. One that stands inside another comes before it.
+    /// The event queries in brackets. A nested one comes before the one that contains it.
     pub subqueries: Vec<EventQuery>,
-    /// What must hold besides, for each event query of `query` and then each of `subqueries`; in these conditions
-    /// alone is [`Condition::Related`].
+    /// Additional conditions, for each event query of `query` and then for each of `subqueries`. Only these conditions
+    /// contain [`Condition::Related`].
     pub conditions: Vec<Option<Condition>>,
 }
 
 /// Events of a category for which a condition holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventQuery {
-    /// The value that `event.category` must have among its values; `None` where the query does not name one.
+    /// A value that `event.category` must contain; `None` if the query does not name a category.
     pub category: Option<SmolStr>,
-    /// What must hold.
+    /// The condition that must hold.
     pub condition: Condition,
 }
 
-/// Stages that must be met in order by events that agree in the stages' keys.
+/// Stages that must be met in order, by events with equal join keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
     /// The stages.
     pub stages: Vec<Stage>,
-    /// What ends a sequence before it is complete.
+    /// The stage that ends a sequence before it is complete.
     pub until: Option<Stage>,
     /// Longest time from the first to the last event.
     pub maxspan: Option<Duration>,
 }
 
-/// Stages that must be met in any order, each by an event of its own, by events that agree in the stages' keys.
+/// Stages that must be met in any order, by different events with equal join keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The stages, of which none is missing and each has a key at least.
+    /// The stages. None is a missing one, and each has at least one key.
     pub stages: Vec<Stage>,
 }
 
 /// One stage of a sequence or sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
-    /// Which event it is.
+    /// The event query.
     pub query: EventQuery,
     /// The keys, those of the whole sequence first.
     pub keys: Vec<Key>,
-    /// Whether no such event may be there.
+    /// Whether no such event may occur.
     pub missing: bool,
-    /// What must hold besides and hangs on events of earlier stages; in this condition alone is [`Expr::Earlier`].
+    /// An additional condition on events of earlier stages. Only this condition contains [`Expr::Earlier`].
     pub later: Option<Condition>,
 }
 
 /// A join key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The field; `None` where an optional field is not known, so that it is absent from every event.
+    /// The field; `None` for an optional field that is unknown, which is absent from every event.
     pub field: Option<FieldId>,
-    /// Whether events without the field take part, agreeing among themselves.
+    /// Whether events without the field take part. They match each other.
     pub optional: bool,
 }
 
-/// Something that holds for an event or does not: there is no third, and what is absent makes every test false.
+/// A condition on an event. It is true or false, never null: a test of an absent value is false.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
     /// Holds for every event, or for none.
     Always(bool),
-    /// Holds where the other does not.
+    /// Holds if the inner condition does not.
     Not(Box<Self>),
-    /// Holds where all of them do.
+    /// Holds if all of them hold.
     All(Vec<Self>),
-    /// Holds where one of them does.
+    /// Holds if one of them holds.
     Any(Vec<Self>),
-    /// It is there.
+    /// The expression has a value.
     Exists(Expr),
-    /// One of its values passes the test.
+    /// One of the expression's values passes the test.
     Test(Expr, Test),
-    /// One of these fields, which are ascending, is there, and where there is a test beside them one of its values passes
-    /// it: `process.*: x` and values without a field.
+    /// In one of the groups, one of the fields (in ascending order) is present and, if the group has a test, has a
+    /// value that passes it: for `process.*: x` and for values without a field.
     Anywhere(Vec<(Vec<FieldId>, Option<Test>)>),
-    /// A value of the first stands so to a value of the second, of which one is of an earlier event.
+    /// The comparison holds for a value of the first and a value of the second. One of them is of an earlier event.
     Compare(Comparison, Expr, Expr),
-    /// The event's process is so related to one of those that events of this subquery had.
+    /// The event's process has this relation to a process of an event that the subquery matched.
     Related(Relation, usize),
 }
 
 /// A test of one value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Test {
-    /// It equals one of these.
+    /// The value equals one of these.
     OneOf {
-        /// Of the type of what is tested.
+        /// The values, of the type of the tested expression.
         values: Vec<Value>,
-        /// Whether case is not regarded.
+        /// Whether case is ignored.
         insensitive: bool,
     },
-    /// It is matched from end to end by one of these patterns, in which `*` stands for any characters and, in EQL,
-    /// `?` for one.
+    /// One of these patterns matches the whole value. `*` matches any characters and, in EQL, `?` matches one.
     Like {
         /// The patterns.
         patterns: Vec<Wildcard>,
-        /// Whether case is not regarded.
+        /// Whether case is ignored.
         insensitive: bool,
     },
-    /// It is matched from end to end by one of these regular expressions.
+    /// One of these regular expressions matches the whole value.
     Regex {
         /// The expressions.
         patterns: Vec<Regex>,
-        /// Whether case is not regarded; the expressions are made ready for it.
+        /// Whether case is ignored; the expressions are compiled for it.
         insensitive: bool,
     },
-    /// It is an address in one of these networks.
+    /// The value is an address in one of these networks.
     Within(Vec<IpNet>),
-    /// It lies on this side of a value of its type.
+    /// The comparison with a value of the same type holds.
     Order(Comparison, Value),
-    /// It is a version on this side of another one.
+    /// The comparison with a version holds.
     Version(Comparison, SmolStr),
-    /// Its words hold these, next to each other in this order where `phrase`, else anywhere and any one of them.
+    /// The value contains these words: all of them in this order and adjacent if `phrase`, otherwise any of them.
     Words {
-        /// In lower case.
+        /// The words, in lower case.
         words: Vec<SmolStr>,
-        /// Whether they must stand next to each other.
+        /// Whether they must be adjacent.
         phrase: bool,
     },
-    /// One of its words, in lower case, is matched by one of these patterns.
+    /// One of these patterns matches a word of the value, in lower case.
     WordsLike(Vec<Wildcard>),
 }
 
 impl Test {
-    /// The test by which values of this type are put in order.
+    /// The comparison test for values of this type.
     pub(super) fn order(ty: Type, comparison: Comparison, value: Value) -> Self {
         match value {
             Value::Text(version) if ty == Type::Version => Self::Version(comparison, version),
@@ -167,37 +166,37 @@ impl Test {
     }
 }
 
-/// Something that is computed from an event: a value, several or none.
+/// An expression, computed from an event. It has no value, one or several.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
-    /// Always the same; `None` is null.
+    /// A constant; `None` is null.
     Constant(Option<Value>),
     /// The field's values.
     Field(FieldId),
-    /// Those of the field's values that are names of files that the kernel opened: what an exclusion sees of it.
+    /// The field's values that are opened names. An exclusion sees only these.
     Opened(FieldId),
-    /// The values that the field has in the event of an earlier stage.
+    /// The values of the field in the event of an earlier stage.
     Earlier {
-        /// The stage, by its place among all of the sequence.
+        /// The stage, by its index among all stages of the sequence.
         stage: usize,
         /// The field.
         field: FieldId,
-        /// Whether only names of files count that the kernel opened.
+        /// Whether only opened names count.
         opened: bool,
     },
-    /// What the function makes of its arguments.
+    /// A function call.
     Call {
-        /// Which function.
+        /// The function.
         function: Function,
-        /// Whether it compares without regard to case.
+        /// Whether it ignores case.
         insensitive: bool,
-        /// What it is given.
+        /// The arguments.
         arguments: Vec<Self>,
     },
-    /// A sum and the like.
+    /// An arithmetic operation.
     Arithmetic(Arithmetic, Box<Self>, Box<Self>),
-    /// Whether the condition holds; nothing where that hangs on something that is absent, as `process.pid > 1` does on
-    /// an absent `process.pid`.
+    /// Whether the condition holds. It has no value if the condition depends on an absent value, as `process.pid > 1`
+    /// does on an absent `process.pid`.
     Truth(Box<Condition>),
 }
 
@@ -211,7 +210,7 @@ impl Query {
         }
     }
 
-    /// Every event query in it: the only one, or the stages' in order and `until`'s after them; subqueries come last.
+    /// All event queries: the only one, or those of the stages in order, then that of `until`; subqueries come last.
     pub fn events(&self) -> impl Iterator<Item = &EventQuery> {
         let single = match self.inner() {
             Self::Event(query) => Some(query),
@@ -224,7 +223,7 @@ impl Query {
         single.into_iter().chain(self.stages().map(|stage| &stage.query)).chain(subqueries)
     }
 
-    /// The stages in order, `until` last; none of a query for single events.
+    /// The stages in order, `until` last; empty for a query for single events.
     pub fn stages(&self) -> impl Iterator<Item = &Stage> {
         let (stages, until) = match self.inner() {
             Self::Event(_) | Self::Lineage(_) => (&[][..], None),
@@ -234,7 +233,7 @@ impl Query {
         stages.iter().chain(until)
     }
 
-    /// The same, to be changed.
+    /// All event queries, mutable.
     pub fn events_mut(&mut self) -> Vec<&mut EventQuery> {
         match self {
             Self::Event(query) => vec![query],
@@ -266,7 +265,7 @@ impl Query {
         fields
     }
 
-    /// The query in a form that says exactly what is run; for people and for tests, not to be read again.
+    /// The typed query as text, for people and for tests. The text cannot be parsed.
     #[must_use]
     pub fn display<'a>(&'a self, schema: &'a Schema) -> impl fmt::Display + 'a {
         Shown(self, schema)
@@ -274,7 +273,7 @@ impl Query {
 }
 
 impl EventQuery {
-    /// The query with its category required of this field, in place of `event.category`.
+    /// The query with its category as a condition on this field instead of `event.category`.
     #[must_use]
     pub fn with_category_in(self, field: FieldId, schema: &Schema) -> Self {
         let Some(category) = self.category.as_ref().filter(|_| field != crate::field!("event.category"))
@@ -290,11 +289,12 @@ impl EventQuery {
         Self { category: None, condition: Condition::All(vec![required, self.condition]) }
     }
 
-    /// The query for which another condition must hold too.
+    /// The query with an additional condition.
     #[must_use]
     pub fn narrowed(self, condition: Condition) -> Self {
         Self { condition: Condition::All(vec![self.condition, condition]), ..self }
     }
+
     /// Every field that it names, in no order and maybe several times.
     #[must_use]
     pub fn fields(&self) -> Vec<FieldId> {
@@ -311,7 +311,7 @@ impl EventQuery {
 }
 
 impl Condition {
-    /// The condition with every question about other events answered.
+    /// The condition with the references to other events replaced by their values.
     pub(crate) fn resolved(&self, answers: &dyn Answers) -> Self {
         let all = |parts: &[Self]| parts.iter().map(|part| part.resolved(answers)).collect();
         match self {
@@ -365,15 +365,15 @@ impl Condition {
     }
 }
 
-/// What a condition asks about other events, answered for one event and its place.
+/// Resolves a condition's references to other events, for one event and its stage.
 pub(crate) trait Answers {
-    /// Whether the event's process is so related to one of those that events of the subquery had.
+    /// Whether the event's process has this relation to a process of an event that the subquery matched.
     fn related(&self, relation: Relation, subquery: usize) -> bool;
     /// The value of a field of the event of an earlier stage.
     fn earlier(&self, stage: usize, field: FieldId) -> Option<Value>;
 }
 
-/// What is looked for in a condition.
+/// The kind of reference that [`Condition::has`] searches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// [`Condition::Related`].

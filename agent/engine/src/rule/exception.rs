@@ -1,4 +1,4 @@
-//! Exceptions: alerts that are suppressed, each with a reason, an owner and an end.
+//! Exceptions, which suppress alerts. Each has a reason, an owner and an expiry date.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,34 +15,34 @@ use crate::lang::diagnostic::{Diagnostic, Level, Span, code};
 use crate::lang::suggest::nearest;
 use crate::lang::{EventQuery, kql};
 
-/// What stands for every rule.
+/// The value of `rule` for every rule.
 const ALL: &str = "*";
-/// What stands for no end.
+/// The value of `expires` for an exception without an end.
 const NEVER: &str = "never";
 const DAY: Duration = Duration::from_hours(24);
 
 /// Suppresses alerts of a rule.
 ///
-/// Of a rule that counts events (`threshold`), an event for which the condition holds is not counted. Of every other
-/// rule, no alert is raised where the condition holds for any of the alert's events; what the rule learns and which
-/// sequences it follows stays the same.
+/// A rule that counts events (`threshold`) does not count an event for which the condition holds. Any other rule raises
+/// no alert if the condition holds for one of the alert's events. Its learned terms and partial matches are not
+/// affected.
 #[derive(Clone, Debug)]
 pub struct Exception {
-    /// The rules it is for, by their ids or names; none where it is for all.
+    /// The ids or names of its rules; empty if it is for all rules.
     pub rules: Vec<String>,
-    /// For which events it holds.
+    /// The condition on events.
     pub condition: EventQuery,
-    /// The same as it was written.
+    /// The text of the condition.
     pub query: String,
-    /// Why the alerts are suppressed.
+    /// The reason for the suppression.
     pub reason: String,
-    /// Who answers for it.
+    /// The person or team that is responsible for it.
     pub owner: String,
-    /// From when on it does not apply any more; `None` where it has no end. It is compared with the time of the events.
+    /// The time from which it no longer applies; `None` if it has no end. It is compared with the time of the events.
     pub expires: Option<Timestamp>,
-    /// The file it was read from.
+    /// The file from which it was read.
     pub file: Arc<str>,
-    /// The line in it, from one: with the file, what it is known by.
+    /// The line in the file, from one. File and line identify the exception.
     pub line: usize,
 }
 
@@ -53,29 +53,29 @@ impl Exception {
         self.rules.is_empty() || self.rules.iter().any(|wanted| *wanted == rule.id || *wanted == rule.name)
     }
 
-    /// Whether it does not apply any more at this time.
+    /// Whether it has expired at this time.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 }
 
-/// What became of the files of exceptions.
+/// The exceptions of some files.
 #[derive(Clone, Debug, Default)]
 pub struct Exceptions {
-    /// Those that can be applied, in the order of the files.
+    /// The valid exceptions, in the order of the files.
     pub list: Vec<Arc<Exception>>,
-    /// What was found in the files.
+    /// The diagnostics of the files.
     pub reports: Vec<Report>,
-    /// How many exceptions are not applied because they are wrong, and files of which none is.
+    /// The number of invalid exceptions and of files that could not be read.
     pub refused: usize,
-    /// Where the exceptions of the list stand.
+    /// The positions of the exceptions of the list.
     places: Vec<(Report, Span)>,
 }
 
 impl Exceptions {
-    /// Reads files of `[[exception]]` tables. `files` are names and contents. What is wrong with one exception keeps no
-    /// other from being applied.
+    /// Reads files of `[[exception]]` tables. `files` are names and contents. An invalid exception does not affect the
+    /// others.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, schema: &mut Schema) -> Self {
         let mut exceptions = Self::default();
         for (name, bytes) in files {
@@ -92,7 +92,7 @@ impl Exceptions {
         self.reports.push(Report::unreadable(file, why));
     }
 
-    /// Warns of exceptions that are over at this time, and of rules that are not there.
+    /// Warns of exceptions that have expired at this time, and of rules that do not exist.
     pub fn check(&mut self, rules: &[Arc<Rule>], now: Timestamp) {
         let known: HashSet<_> =
             rules.iter().flat_map(|rule| [rule.id.as_str(), rule.name.as_str()]).collect();

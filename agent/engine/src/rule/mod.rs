@@ -1,7 +1,7 @@
-//! Rules and the jobs that some of them name, read from TOML files as Elastic publishes them.
+//! Rules and machine learning jobs, read from TOML files as Elastic publishes them.
 //!
-//! What a rule says is taken whole or the rule is refused by name: nothing that would change its meaning is passed
-//! over. A file that is wrong never keeps another from being read.
+//! A rule is loaded only if Lapwing supports all of it; otherwise it is refused with an error. No key that changes its
+//! meaning is ignored. An invalid file never stops another from being read.
 
 mod allow;
 mod document;
@@ -37,33 +37,33 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 /// A detection rule that can run.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// `rule_id`: stays the same over versions of the rule.
+    /// `rule_id`, which is the same in all versions of the rule.
     pub id: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What it detects.
+    /// Its description.
     pub description: String,
-    /// Who wrote it.
+    /// Its authors.
     pub author: Vec<String>,
-    /// Under which licence its text is.
+    /// The licence of its text.
     pub license: Option<String>,
-    /// Which version of the rule it is, where it says so.
+    /// Its version, if the file has one.
     pub version: Option<i64>,
-    /// How bad it is when it fires.
+    /// The severity of its alerts.
     pub severity: Severity,
-    /// The same from 0 to 100.
+    /// The risk score of its alerts, from 0 to 100.
     pub risk_score: i64,
-    /// Free words to find it by.
+    /// Its tags.
     pub tags: Vec<String>,
-    /// Pages to read.
+    /// Links to further information.
     pub references: Vec<String>,
-    /// What fires it without being an attack.
+    /// Known causes of false positives.
     pub false_positives: Vec<String>,
     /// The investigation guide, in Markdown.
     pub note: Option<String>,
-    /// What it means in MITRE ATT&CK.
+    /// Its tactics and techniques in MITRE ATT&CK.
     pub threat: Vec<Threat>,
-    /// Elasticsearch indices it reads; they select the sources whose events it gets.
+    /// Patterns of Elasticsearch indices. They select the sources whose events it gets.
     pub index: Vec<String>,
     /// Whether it runs.
     pub enabled: bool,
@@ -71,24 +71,25 @@ pub struct Rule {
     pub interval: Duration,
     /// How far back a run would look in the Elastic stack; here the length of the window of a threshold.
     pub lookback: Duration,
-    /// Most alerts of one executable in one interval; of all together there are at most eight times as many.
+    /// Maximum number of alerts for one executable in an interval. For all executables together it is eight times as
+    /// high.
     pub max_signals: u32,
-    /// Which alerts are counted and not raised.
+    /// `alert_suppression`: which alerts are counted and not raised.
     pub suppression: Option<Suppression>,
-    /// What of an alert its events say.
+    /// The values of an alert that come from its events.
     pub overrides: Overrides,
-    /// Whether its alerts are for other rules and later searches, and need no attention each:
-    /// `building_block_type`.
+    /// `building_block_type`: whether its alerts are input for other rules and searches, and need no attention by
+    /// themselves.
     pub building_block: bool,
-    /// What it looks for.
+    /// The type of the rule, with its queries.
     pub kind: RuleKind,
     /// The text of its query; empty for a machine learning rule.
     pub query: String,
-    /// The file it was read from.
+    /// The file from which it was read.
     pub file: Arc<str>,
 }
 
-/// How bad it is when a rule fires.
+/// The severity of a rule's alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// `low`
@@ -158,7 +159,7 @@ pub struct Reference {
 }
 
 impl Rule {
-    /// Every field that the rule looks at.
+    /// Every field that the rule reads.
     #[must_use]
     pub fn fields(&self) -> BTreeSet<FieldId> {
         let mut fields: BTreeSet<_> = match &self.kind {
@@ -184,8 +185,8 @@ impl Rule {
         }
     }
 
-    /// Whether any value of the field will do for an alert: the query demands one and no particular one, or the values are
-    /// the terms that are to be new, and the query narrows them to none.
+    /// Whether any value of the field can cause an alert: the query requires the field without a particular value, or
+    /// the field is one of the rule's new terms, and the query does not restrict its values.
     #[must_use]
     pub fn takes_any(&self, field: FieldId) -> bool {
         let mut demands = self.kind.events().into_iter().map(|event| event.demand(field));
@@ -198,7 +199,7 @@ impl Rule {
     }
 
     /// Whether the rule reads a data stream such as `logs-endpoint.events.process-default`: one of its index patterns
-    /// matches that name. A job's patterns are those of the job.
+    /// matches that name. For a machine learning rule these are the patterns of its jobs.
     #[must_use]
     pub fn reads(&self, data_stream: &str) -> bool {
         let patterns: Vec<_> = match &self.kind {
@@ -209,7 +210,7 @@ impl Rule {
     }
 }
 
-/// Whether an index pattern, in which `*` stands for anything, matches a name.
+/// Whether an index pattern matches a name. `*` matches any characters.
 fn index_matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(start) else { return false };

@@ -1,10 +1,10 @@
-//! What is known about the event that is looked at, and about lists of fields that many events share.
+//! The matcher's results for the current event, and for lists of fields that many events share.
 //!
-//! Where an event has the fields of queries is found once. Which tests a field passes is found at its first use, for all
-//! of the field's tests at once. For a list that events share, both are kept: a process that makes a hundred
-//! connections is evaluated once. A list is identified by its address, which no other list can get while the weak
-//! reference kept here lives; it can not change either while there is one. Of a list that is new, the fields are mostly those of
-//! one before: where these are is kept too.
+//! The positions of the queried fields in an event are computed once. The tests that a field passes are computed at its
+//! first use, for all of the field's tests at once. For a list that events share, both are kept: a process that makes a
+//! hundred connections is evaluated once. A list is identified by its address. The weak reference that is kept here
+//! prevents that another list gets this address, and that the list changes. A new list mostly has the same fields as an
+//! earlier one, so the positions are also kept by the set of fields.
 
 use std::sync::{Arc, Weak};
 
@@ -15,26 +15,27 @@ use super::recent::Recent;
 use crate::detect::hash::mix;
 use crate::event::{Event, FieldId, Fields};
 
-/// Most shared lists about which something is kept; a power of two. More than these are not looked at again soon on most
-/// hosts, and what is known about them should lie in the processor's caches.
+/// Maximum number of shared lists with kept results; a power of two. On most hosts further lists are not used again
+/// soon, and the results should fit into the processor's caches.
 const LISTS_MAX: usize = 512;
-/// Most kinds of lists, by their fields, of which it is kept where these are; a power of two.
+/// Maximum number of sets of fields with kept positions; a power of two.
 const KINDS_MAX: usize = 32;
-/// Tests not made yet.
+/// The tests are not evaluated yet.
 const UNKNOWN: u32 = u32::MAX;
 
-/// See the module.
+/// The kept results; see the module.
 pub(super) struct Memory {
-    /// Which event it is; what carries another number is from before.
+    /// The number of the current event. Entries with another number are of an earlier event.
     now: u32,
-    /// Where each slot's field is.
+    /// The position of each slot's field.
     places: Vec<Place>,
-    /// What is known about lists: those kept, then those of this event that found no room, then the event's own.
+    /// The results for lists: the kept ones, then the event's own list, then shared lists of this event that found no
+    /// room.
     lists: Vec<Known>,
-    kinds: Vec<RuleKind>,
-    /// Values of each slot's field.
+    kinds: Vec<Kind>,
+    /// Recent values of each slot's field.
     recent: Vec<Recent>,
-    /// Answers to what is computed.
+    /// Results of computed conditions, each with the number of its event.
     computed: Vec<(u32, bool)>,
     scratch: Scratch,
 }
@@ -44,16 +45,16 @@ struct Place {
     now: u32,
     list: u32,
     entry: u32,
-    /// Which of the event's lists it is: zero is its own.
+    /// The index of the event's list: zero is its own.
     layer: u32,
 }
 
-/// What is known about a list of fields.
+/// The results for a list of fields.
 struct Known {
     fields: Weak<Fields>,
-    /// When it was looked at last.
+    /// The number of the last event that used it.
     now: u32,
-    /// The slots of its fields, apart from the rest because every event that has the list reads them.
+    /// The slots of its fields. They are in a vector of their own because every event with this list reads them.
     slots: Vec<u16>,
     entries: Vec<Entry>,
     /// The sets of tests that fields pass.
@@ -62,50 +63,51 @@ struct Known {
 
 #[derive(Clone, Copy)]
 struct Entry {
-    /// Where the field stands in the list.
+    /// The field's position in the list.
     position: u16,
-    /// Where in `facts` its set begins.
+    /// The start of its set in `facts`.
     facts: u32,
 }
 
 impl Memory {
-    /// Nothing is known.
+    /// A memory without results.
     pub(super) fn new(program: &Program) -> Self {
         Self {
             now: 0,
             places: vec![Place::default(); program.fields.len()],
             lists: (0..LISTS_MAX + 1).map(|_| Known::new()).collect(),
-            kinds: vec![RuleKind::default(); KINDS_MAX],
+            kinds: vec![Kind::default(); KINDS_MAX],
             recent: program.fields.iter().map(|_| Recent::default()).collect(),
             computed: vec![(0, false); program.computed.len()],
             scratch: Scratch::default(),
         }
     }
 
-    /// The number of the event that is looked at, never zero.
+    /// The number of the current event, never zero.
     pub(super) fn now(&self) -> u32 {
         self.now
     }
 
-    /// Turns to an event. Returns whether the numbers have begun anew, so that kept ones mean nothing.
+    /// Begins the evaluation of an event. Returns whether the numbers have restarted, so that stored numbers are
+    /// invalid.
     pub(super) fn begin_event(&mut self, program: &Program, event: &Event) -> bool {
-        let anew = self.now == u32::MAX;
-        if anew {
+        let restarted = self.now == u32::MAX;
+        if restarted {
             *self = Self::new(program);
         }
         self.now += 1;
         let (own, shared) = event.layers();
-        self.lists[LISTS_MAX].read(RuleKind::of(&mut self.kinds, program, own));
+        self.lists[LISTS_MAX].read(Kind::of(&mut self.kinds, program, own));
         self.place(LISTS_MAX, 0);
         let mut spare = LISTS_MAX + 1;
         for (layer, fields) in (1..).zip(shared) {
             let list = self.find(program, fields, &mut spare);
             self.place(list, layer);
         }
-        anew
+        restarted
     }
 
-    /// Finds a shared list among those kept, or keeps it, in one of two places.
+    /// Returns the index of a shared list's results, which are kept in one of two places.
     fn find(&mut self, program: &Program, fields: &Arc<Fields>, spare: &mut usize) -> usize {
         let address = Arc::as_ptr(fields);
         let first = mix(0, address as usize as u64) as usize % LISTS_MAX;
@@ -120,7 +122,7 @@ impl Memory {
         let place = if self.lists[older].now < self.now {
             older
         } else {
-            // Both are lists of this very event.
+            // Both places hold lists of this event.
             *spare += 1;
             if self.lists.len() < *spare {
                 self.lists.push(Known::new());
@@ -128,13 +130,13 @@ impl Memory {
             *spare - 1
         };
         let known = &mut self.lists[place];
-        known.read(RuleKind::of(&mut self.kinds, program, fields));
+        known.read(Kind::of(&mut self.kinds, program, fields));
         known.fields = Arc::downgrade(fields);
         known.now = self.now;
         place
     }
 
-    /// Says of each field of the list that it is there, unless a list before had it.
+    /// Records the position of each field of the list, unless a previous list had the field.
     fn place(&mut self, list: usize, layer: u32) {
         for (entry, slot) in (0..).zip(&self.lists[list].slots) {
             let place = &mut self.places[usize::from(*slot)];
@@ -144,12 +146,12 @@ impl Memory {
         }
     }
 
-    /// Whether a test is passed.
+    /// Whether a field passes a test.
     pub(super) fn holds(&mut self, program: &Program, event: &Event, fact: Fact) -> bool {
         self.facts(program, event, fact.slot).is_some_and(|facts| has(facts, fact.test))
     }
 
-    /// The tests that a field passes; `None` where it is absent and passes none.
+    /// The tests that a field passes; `None` if the field is absent.
     pub(super) fn facts(&mut self, program: &Program, event: &Event, slot: u16) -> Option<&[u64]> {
         let place = self.places[usize::from(slot)];
         if place.now != self.now {
@@ -186,25 +188,25 @@ impl Known {
         Self { fields: Weak::new(), now: 0, slots: Vec::new(), entries: Vec::new(), facts: Vec::new() }
     }
 
-    /// Turns to a list of this kind.
-    fn read(&mut self, kind: &RuleKind) {
+    /// Resets the results for a list of this kind.
+    fn read(&mut self, kind: &Kind) {
         self.slots.clone_from(&kind.slots);
         self.entries.clone_from(&kind.entries);
         self.facts.clear();
     }
 }
 
-/// Lists that have the same fields.
+/// A set of fields, with the positions of the queried ones.
 #[derive(Clone, Default)]
-struct RuleKind {
+struct Kind {
     ids: Vec<FieldId>,
-    /// Where those are that queries ask about.
+    /// The slots of the queried fields.
     slots: Vec<u16>,
     entries: Vec<Entry>,
 }
 
-impl RuleKind {
-    /// The kind of a list, which takes the place of another where it is new.
+impl Kind {
+    /// The kind of a list. A new kind replaces another one.
     fn of<'a>(kinds: &'a mut [Self], program: &Program, fields: &Fields) -> &'a Self {
         let ids = fields.ids();
         let middle = ids.get(ids.len() / 2).map_or(0, |id| id.index() as u64);
@@ -217,7 +219,7 @@ impl RuleKind {
         kind
     }
 
-    /// Finds the fields that queries ask about.
+    /// Computes the positions of the queried fields.
     fn find(&mut self, program: &Program) {
         self.slots.clear();
         self.entries.clear();

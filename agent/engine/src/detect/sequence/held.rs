@@ -1,5 +1,5 @@
-//! What a sequence rule has seen of its stages, as one engine leaves it to the next: exactly what it holds, so that the
-//! next finds what this one would have found.
+//! The state of a sequence rule, as one engine writes it for the next. It is complete, so that the next engine finds
+//! the same matches as this one would.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{Chain, JoinKey, Member, SequenceDetector};
 use crate::detect::{Actor, Drops, Hit, Ordinal};
 use crate::event::{Event, Schema, Timestamp};
 
-/// The version of what is written; a reader passes over any other.
+/// The version of the format. A reader ignores other versions.
 const VERSION: u32 = 1;
 
 /// A [`JoinKey`].
@@ -22,29 +22,29 @@ type Places = Vec<usize>;
 /// An [`Ordinal`]: nanoseconds since the epoch, the event's own number, and the engine's.
 type Place = (i64, u64, u64);
 
-/// `E` is an event: where it is written it becomes JSON, and where it is read it is read, one after the other, for all of them
-/// would take much more memory than the rule may.
+/// The written state. `E` is an event, which is written as JSON. Events are parsed one by one, because the JSON of all
+/// of them would take much more memory than the rule may hold.
 #[derive(Deserialize, Serialize)]
 struct Held<E> {
     version: u32,
-    /// The query: what was seen for another is none of its.
+    /// The query. State of another query is ignored.
     query: String,
-    /// Every event that has a place in a sequence, in order, with the engine's number.
+    /// Every event of a partial or waiting match, in order, with the engine's number.
     events: Vec<(u64, E)>,
-    /// What waits under a key at a stage, the newest last.
+    /// The partial matches of a key at a stage, the newest last.
     partial: Vec<(Key, usize, Vec<Places>)>,
-    /// Complete but for what must be missing after them, earliest first.
+    /// Matches that wait for events that must be missing after them, the earliest first.
     waiting: Vec<(Key, Places)>,
-    /// When what must be missing was seen, by key and stage.
+    /// The events that must be missing and occurred, by key and stage.
     missing: Vec<(Key, usize, Place)>,
-    /// How many half matches were given up of late, and when the latest was, in nanoseconds since the epoch.
+    /// How many partial matches were evicted recently, and the time of the latest, in nanoseconds since the epoch.
     #[serde(default)]
     drops: (u64, Option<i64>),
-    /// Hits that wait for what may come late, with the stages that they matched.
+    /// Hits that wait for late events, with the stages that they matched.
     pending: Vec<(u64, E, Vec<usize>)>,
 }
 
-/// An event that is written.
+/// An event to be written.
 struct Written<'a> {
     event: &'a Event,
     schema: &'a Schema,
@@ -57,14 +57,14 @@ impl Serialize for Written<'_> {
 }
 
 impl SequenceDetector {
-    /// What it holds, and the hits that it was not shown yet; `None` where that is nothing.
+    /// The state and the hits that it has not evaluated yet, as JSON; `None` if there is nothing to write.
     pub(crate) fn suspend(&self, schema: &Schema, query: &str, pending: &[&Hit]) -> Option<Vec<u8>> {
         let mut partial: Vec<_> = self.partial.iter().collect();
         let is_empty = partial.is_empty() && self.waiting.is_empty() && self.missing.is_empty();
         if is_empty && pending.is_empty() {
             return None;
         }
-        // The table in which they lie has an order of its own in every process.
+        // The order of the hash table differs from process to process.
         partial.sort_unstable_by_key(|(key, waiting)| (waiting.newest[0].ordinal, *key));
         let mut waiting: Vec<_> = self.waiting.iter().collect();
         waiting.sort_unstable_by_key(|(number, _)| **number);
@@ -97,8 +97,8 @@ impl SequenceDetector {
         serde_json::to_vec(&held).ok()
     }
 
-    /// Takes in what another held for the same query, and returns the hits that it was not shown. What cannot be read is
-    /// passed over.
+    /// Restores the state that another detector wrote for the same query, and returns the hits that it had not
+    /// evaluated. Entries that cannot be read are skipped.
     pub(crate) fn resume(&mut self, schema: &Schema, query: &str, value: &[u8]) -> Vec<Hit> {
         let is_known = |held: &Held<&RawValue>| held.version == VERSION && held.query == query;
         let Some(held) = serde_json::from_slice::<Held<&RawValue>>(value).ok().filter(is_known) else {
@@ -128,7 +128,7 @@ impl SequenceDetector {
         for (key, stage, (nanos, sequence, arrival)) in held.missing {
             if self.stages.get(stage).is_some_and(|stage| stage.missing) {
                 let ordinal = Ordinal { time: Timestamp::from_nanos(nanos), sequence, arrival };
-                // Who did it is not written down.
+                // The actor is not stored.
                 self.missing.remember(JoinKey::new(key.into()), stage, ordinal, Actor::default());
             }
         }
@@ -146,7 +146,7 @@ impl SequenceDetector {
         self.members().map(|member| member.ordinal.arrival).chain(missing).max().unwrap_or(0)
     }
 
-    /// Every event that has a place in a sequence, as often as it has one.
+    /// The events of all partial and waiting matches, with repetitions.
     fn members(&self) -> impl Iterator<Item = &Member> {
         let partial = self.partial.iter().flat_map(|(_, waiting)| waiting.all());
         partial.chain(self.waiting.iter().map(|(_, (_, members))| members)).flatten()
@@ -157,7 +157,7 @@ fn place(ordinal: Ordinal) -> Place {
     (ordinal.time.as_nanos(), ordinal.sequence, ordinal.arrival)
 }
 
-/// An event as it came.
+/// A stored event as a hit.
 fn hit(schema: &Schema, arrival: u64, json: &RawValue) -> Option<Hit> {
     let json = serde_json::from_str(json.get()).ok()?;
     let event = Arc::new(Event::from_json(schema, &json).ok()?);

@@ -1,7 +1,7 @@
-//! The tree of those who take: host, users, groups, executables, each with what it and all below it use.
+//! The tree of actors: host, users, groups, executables. Each node has the amount that it and all nodes below it use.
 //!
-//! Nodes are bounded in the same way as what they count: below a user no more are known than half of what is left.
-//! Actors beyond are merged into what is above them.
+//! Nodes are bounded in the same way as the amounts: a user has at most half of the nodes that are left.
+//! Further actors are counted at the node above them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -13,20 +13,20 @@ use crate::detect::hash::Quickly;
 pub(super) const ROOT: u32 = 0;
 /// No node, and no entry.
 pub(super) const NONE: u32 = u32::MAX;
-/// Most groups and executables that are known apart, of all users.
+/// Maximum number of nodes for groups and executables, of all users.
 const NODES_MAX: usize = 256;
-/// Most users that are known apart.
+/// Maximum number of users with a node of their own.
 const USERS_MAX: usize = 64;
-/// The user that all further ones are together.
+/// The key of the node that all further users share.
 const OTHERS: u64 = u64::MAX;
-/// How many places in a heap may be out of date before it is made anew, beside as many as are not.
+/// A heap is rebuilt when it has more entries than this number plus twice its children.
 const STALE_MIN: usize = 16;
 
-/// What is used, by actor.
+/// The used amounts, by actor.
 #[derive(Debug)]
 pub(super) struct Tree {
     limit: usize,
-    /// What a node takes of the limit itself.
+    /// The amount that a node itself takes of the limit.
     node_cost: usize,
     nodes: Vec<ShareNode>,
     free: Vec<u32>,
@@ -40,16 +40,18 @@ pub(super) struct Tree {
 pub(super) struct ShareNode {
     parent: u32,
     key: u64,
-    /// Among equals the one that was born first comes first.
+    /// The number of the node, in order of creation. Of equal nodes the older comes first.
     birth: u64,
     used: usize,
-    /// How much of it is its own, and not that of a child.
+    /// The amount of its own entries, without those of its children.
     own: usize,
     children: usize,
-    /// Nodes below it.
+    /// The number of nodes below it.
     below: usize,
-    /// Its children, each with no less than it uses. Of the places of a child the one that says `bound` counts.
+    /// Its children, each with an upper bound of its used amount. An entry is valid if it has the child's current
+    /// `bound`.
     biggest: BinaryHeap<(usize, Reverse<u64>, u32)>,
+    /// The upper bound of `used` in the parent's heap.
     bound: usize,
     /// Its own entries: the oldest and the newest.
     pub(super) first: u32,
@@ -74,13 +76,13 @@ impl Tree {
         &mut self.nodes[node as usize]
     }
 
-    /// Counts what a node takes for itself.
+    /// Adds to a node's own amount.
     pub(super) fn add(&mut self, node: u32, amount: usize) {
         self.nodes[node as usize].own += amount;
         self.add_path(node, amount);
     }
 
-    /// Counts what it gives back. A node of which nothing is left goes.
+    /// Subtracts from a node's own amount. A node that becomes empty is removed.
     pub(super) fn sub(&mut self, node: u32, amount: usize) {
         self.nodes[node as usize].own -= amount;
         self.sub_path(node, amount);
@@ -92,7 +94,7 @@ impl Tree {
             let this = &mut self.nodes[node as usize];
             this.used += amount;
             if this.used > this.bound && node != ROOT {
-                // To the next power of two, so that not every growth takes a place in the heap.
+                // Rounded to the next power of two, so that not every growth adds an entry to the heap.
                 this.bound = this.used.checked_next_power_of_two().unwrap_or(usize::MAX);
                 let (parent, place) = (this.parent, (this.bound, Reverse(this.birth), node));
                 self.rank(parent, place);
@@ -124,8 +126,8 @@ impl Tree {
         node.birth == *birth && node.bound == *bound
     }
 
-    /// The child that uses most. The heap is put right from the top until its first is exact: the others, which use no
-    /// more than they say, use no more than that.
+    /// The child that uses most. The top of the heap is corrected until its bound is exact. The other children use no
+    /// more than their bounds, so they use no more than the top.
     fn biggest_child(&mut self, parent: u32) -> Option<u32> {
         let mut heap = std::mem::take(&mut self.nodes[parent as usize].biggest);
         let mut found = None;
@@ -146,7 +148,7 @@ impl Tree {
         found
     }
 
-    /// The one below a node, or itself, of which the next entry is to go: always down to who holds most.
+    /// The node whose oldest entry is evicted next: the search descends from a node to the child that holds most.
     pub(super) fn biggest(&mut self, mut node: u32) -> u32 {
         while let Some(child) = self.biggest_child(node)
             && self.used(child) > self.nodes[node as usize].own
@@ -156,12 +158,12 @@ impl Tree {
         node
     }
 
-    /// The node on the way to this one below which a child has more than its share.
+    /// The first node on the path to this one with a child that exceeds its share.
     pub(super) fn crowded(&self, node: u32) -> Option<u32> {
         if self.used(ROOT) > self.limit { Some(ROOT) } else { self.room(node).err() }
     }
 
-    /// The share of a node; or else the node on the way to it below which a child has more than its share.
+    /// The share of a node. The error is the first node on its path with a child that exceeds its share.
     fn room(&self, node: u32) -> Result<usize, u32> {
         if node == ROOT {
             return Ok(self.limit);
@@ -172,7 +174,7 @@ impl Tree {
         if used > room { Err(parent) } else { Ok(room) }
     }
 
-    /// The lowest node on an actor's path that is known.
+    /// The lowest existing node on an actor's path.
     pub(super) fn known(&self, actor: &Actor) -> u32 {
         let Some(user) = actor.path().first() else { return ROOT };
         if !self.by_key.contains_key(user) {
@@ -182,7 +184,7 @@ impl Tree {
         nodes.last().copied().unwrap_or(ROOT)
     }
 
-    /// The node of an actor. Where there is no room for it, that of what is above.
+    /// The node of an actor, created if necessary. If there is no room for it, the lowest node above it.
     pub(super) fn node(&mut self, actor: &Actor) -> u32 {
         if let Some(node) = actor.path().last().and_then(|key| self.by_key.get(key)) {
             return *node;
@@ -230,7 +232,7 @@ impl Tree {
         place
     }
 
-    /// Takes out a node in which nothing is any more, and those above it that were there for it alone.
+    /// Removes a node if it is empty, and then the empty nodes above it.
     fn prune(&mut self, mut place: u32) {
         while place != ROOT {
             let ShareNode { parent, key, children, own, .. } = self.nodes[place as usize];
