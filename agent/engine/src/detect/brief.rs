@@ -1,5 +1,5 @@
-//! What is kept for long of what anyone may make as long as they like: texts by a beginning and a hash, events by the
-//! fields that an alert needs.
+//! Short forms of data that an attacker can make arbitrarily long, for state that is kept for long: a long text becomes
+//! its beginning and a hash, an event the fields that an alert needs.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use smol_str::{SmolStr, format_smolstr};
 use crate::event::{Event, FieldId, Fields, Value};
 use crate::field;
 
-/// Longest text that is kept as it is.
+/// Maximum length of a text that is kept unchanged, in bytes.
 const TEXT_BYTES_MAX: usize = 128;
-/// How much of a longer one is kept before its hash.
+/// Length of the beginning of a longer text.
 const BEGINNING_BYTES: usize = 64;
-/// What stands before the hash.
+/// The mark before the hash.
 const MARK: &str = "…#";
-/// The hash in hexadecimal digits.
+/// Length of the hash in hexadecimal digits.
 const HASH_DIGITS: usize = 32;
-/// Most bytes of one field of an event that is kept as an example.
+/// Maximum number of bytes of one field of an example event.
 const VALUE_BYTES_MAX: usize = 256;
-/// What parts the keys of rows.
+/// The separators in the keys of rows.
 const PARTING: [char; 2] = ['\u{1e}', '\u{1f}'];
-/// Where a value is cut.
+/// The end of a value that was cut.
 const CUT: &str = "…";
-/// What a field costs besides its texts, about.
+/// Approximate bytes of a field, without its texts.
 const FIELD_BYTES: usize = 48;
 
-/// What an alert about an example needs first: who did what, from where, and by which event to find the rest.
+/// The fields that an alert about an example needs first: the actor, the action, the origin, and the ids of the event.
 const FIRST: [FieldId; 20] = [
     field!("@timestamp"),
     field!("event.id"),
@@ -50,7 +50,7 @@ const FIRST: [FieldId; 20] = [
     field!("process.executable"),
 ];
 
-/// A number for these texts, for which no other texts can be found.
+/// A collision-resistant number for these texts.
 pub(super) fn digest(parts: &[&str]) -> u128 {
     let mut hash = Sha256::new();
     for part in parts {
@@ -62,8 +62,8 @@ pub(super) fn digest(parts: &[&str]) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-/// The text, or of a long one its beginning and its hash. No text that is kept as it is looks like that, and none holds
-/// what parts the keys of rows.
+/// The text, or the beginning and the hash of a long text. A text that is kept unchanged never has this form, and
+/// contains no separator of row keys.
 pub(super) fn text(text: &str) -> SmolStr {
     let has_form = || text.rsplit_once(MARK).is_some_and(|(_, hash)| hash.len() == HASH_DIGITS);
     if text.len() <= TEXT_BYTES_MAX && !text.contains(PARTING) && !has_form() {
@@ -73,7 +73,7 @@ pub(super) fn text(text: &str) -> SmolStr {
     format_smolstr!("{beginning}{MARK}{:032x}", digest(&[text]))
 }
 
-/// A text that was kept, and came through [`text`] unless an earlier version kept it.
+/// A text of a stored row. Rows of earlier versions may have longer texts than [`text`] returns.
 pub(super) fn kept_text(kept: &str) -> SmolStr {
     if kept.len() <= TEXT_BYTES_MAX { kept.into() } else { text(kept) }
 }
@@ -83,8 +83,8 @@ pub(super) fn start(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
-/// An event as an example in an alert to come, in about so many bytes: the fields that an alert needs first, then the
-/// others in their order, each cut where it is long. `lapwing.event.cut` says that something is missing.
+/// An event as an example for a later alert, in about `bytes_max`: first the fields that an alert needs, then the
+/// others in order. Long values are cut. `lapwing.event.cut` marks an example that is not complete.
 pub(super) fn example(event: &Event, needed: &[FieldId], bytes_max: usize) -> Arc<Event> {
     let mut own = Fields::new();
     let (mut bytes, mut is_cut) = (0, !event.rest().is_empty());
@@ -108,7 +108,7 @@ pub(super) fn example(event: &Event, needed: &[FieldId], bytes_max: usize) -> Ar
     Arc::new(Event::new(event.timestamp(), own, Vec::new()).with_correlation_time(event.time()))
 }
 
-/// A value of no more than [`VALUE_BYTES_MAX`], and whether something is missing.
+/// The value, cut to [`VALUE_BYTES_MAX`], and whether it was cut.
 fn cut(value: &Value) -> (Value, bool) {
     match value {
         Value::Text(text) if text.len() > VALUE_BYTES_MAX => {

@@ -1,29 +1,29 @@
-//! What is said of alerts that were not raised: who did what how often.
+//! The summary of alerts that were held back: rows of actor, target and count.
 
 use super::Limits;
 use super::actor::{Act, Actor, Charge};
 use super::window::Window;
 use crate::event::{Event, Timestamp};
 
-/// Most rows of a summary; those who did most stand first.
+/// Maximum number of rows of a summary, the highest counts first.
 const ROWS_MAX: usize = 20;
-/// What a row takes beside its texts, in bytes.
+/// Bytes of a row without its texts.
 const ROW_BYTES: usize = 256;
 
-/// Alerts that were not raised of who did the same.
+/// Held back alerts with the same actor and target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldBack {
-    /// Who, and on what.
+    /// The actor and the target.
     pub act: Act,
-    /// How often.
+    /// The number of alerts.
     pub count: u64,
 }
 
-/// Who did what how often, as far as there is room. Those who act share it.
+/// Rows of held back alerts, within a limit in bytes that actors share.
 #[derive(Debug)]
 pub(crate) struct Rows {
     rows: Window<Act, u64>,
-    /// How many are in no row.
+    /// The number of alerts without a row.
     others: u64,
 }
 
@@ -32,7 +32,7 @@ impl Rows {
         Self { rows: Window::new(limits.held_back_bytes_max), others: 0 }
     }
 
-    /// One more, of this actor.
+    /// Adds an alert about this event and actor.
     pub(crate) fn add(&mut self, time: Timestamp, event: Option<&Event>, actor: &Actor) {
         let Some(event) = event else {
             self.others += 1;
@@ -47,7 +47,7 @@ impl Rows {
         self.others += gone.iter().map(|(_, count)| count).sum::<u64>();
     }
 
-    /// Those who did most, and how many did the rest.
+    /// The rows with the highest counts, and the number of all other alerts.
     pub(crate) fn shown(&self) -> (Vec<HeldBack>, u64) {
         let row = |(act, count): (&Act, &u64)| HeldBack { act: act.clone(), count: *count };
         let mut rows: Vec<_> = self.rows.iter().map(row).collect();
@@ -61,7 +61,7 @@ impl Rows {
         self.rows.bytes()
     }
 
-    /// Gives up a row; what it counted is counted on.
+    /// Evicts a row. Its count is added to the others.
     pub(crate) fn give_way(&mut self) {
         self.others += self.rows.give_way().map_or(0, |(_, count)| count);
     }

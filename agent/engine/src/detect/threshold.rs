@@ -1,4 +1,4 @@
-//! `threshold`: so many events in a while that agree in some fields.
+//! `threshold`: a number of events with the same values in some fields, within a time window.
 //!
 //! The Elastic stack runs such a rule every `interval` over the events of the last `from`. Here events are counted as
 //! they come, so the window slides. A bucket has the events that agree in the group's fields. The event with which a
@@ -18,19 +18,19 @@ use super::{Drops, Finding, Findings, Hit, Limits, ThresholdResult};
 use crate::event::{Elements, Event, SHARED_BYTES, Timestamp, Value, allocated};
 use crate::rule::Threshold;
 
-/// Most buckets that one event with multi-valued fields counts in.
+/// Maximum number of buckets for one event with multi-valued fields.
 const BUCKETS_OF_EVENT_MAX: usize = 256;
-/// Most events and most distinct values of a bucket that are counted beyond the rule's threshold. An alert then gives
-/// this many as a lower bound.
+/// Maximum number of events, and of distinct values, that a bucket counts if the rule's threshold is lower. An alert
+/// then has this number as a lower bound.
 const COUNTED_MAX: usize = 4096;
-/// What the events of a bucket agree in.
+/// The common values of a bucket's events.
 type Terms = Arc<[Value]>;
-/// The same as a key: values of different types have none in common.
+/// The terms as a key.
 type BucketKey = Arc<[SmolStr]>;
 
 type Buckets = Window<BucketKey, Bucket>;
 
-/// The memory of one threshold rule.
+/// The state of one threshold rule.
 #[derive(Debug)]
 pub struct ThresholdDetector {
     threshold: Threshold,
@@ -43,27 +43,27 @@ pub struct ThresholdDetector {
 #[derive(Debug)]
 enum Bucket {
     Counting(Counting),
-    /// It raised an alert and is silent up to its place in the window.
+    /// It has raised an alert, and is silent until its time in the window.
     Silent,
 }
 
 #[derive(Debug, Default)]
 struct Counting {
-    /// When its events happened, earliest first.
+    /// The times of its events, earliest first.
     times: VecDeque<Timestamp>,
-    /// When each value of the cardinality's field was seen last.
+    /// The last time of each value of the cardinality field.
     values: HashMap<SmolStr, Timestamp>,
 }
 
 impl ThresholdDetector {
-    /// A detector that has seen nothing. `lookback` is the rule's `from`.
+    /// A detector without state. `lookback` is the rule's `from`.
     #[must_use]
     pub fn new(threshold: &Threshold, lookback: Duration, limits: Limits) -> Self {
         let buckets = Window::new(limits.threshold_bytes_max);
         Self { threshold: threshold.clone(), lookback, buckets, drops: Drops::default() }
     }
 
-    /// Takes an event that matched the rule's query.
+    /// Counts an event that matched the rule's query.
     pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
         for terms in self.terms(&hit.event) {
             self.count(&terms, hit, findings);
@@ -106,19 +106,19 @@ impl ThresholdDetector {
         gone.iter().for_each(|(_, bucket)| self.drop(bucket, now));
     }
 
-    /// Drops a bucket. Its next alert includes what a silent one had counted.
+    /// Counts the eviction of a bucket. A silent bucket is no loss: without it the next alert comes earlier.
     fn drop(&mut self, bucket: &Bucket, now: Timestamp) {
         if let Bucket::Counting(_) = bucket {
             self.drops.note(now, self.lookback);
         }
     }
 
-    /// What was given up of it.
+    /// The evicted buckets.
     pub(crate) fn drops(&self) -> &Drops {
         &self.drops
     }
 
-    /// Gives up a bucket of the one who holds most.
+    /// Evicts a bucket of the actor that holds most.
     pub(crate) fn give_way(&mut self, now: Timestamp) {
         if let Some((_, bucket)) = self.buckets.give_way() {
             self.drop(&bucket, now);
@@ -130,8 +130,7 @@ impl ThresholdDetector {
         self.buckets.expire(now - self.lookback);
     }
 
-    /// The buckets of an event: every combination of the fields' values, each of which counts once; none where a field is
-    /// absent.
+    /// The buckets of an event: all combinations of the fields' distinct values; none if a field is absent.
     fn terms(&self, event: &Event) -> Vec<Terms> {
         let combinations = self.threshold.fields.iter().fold(vec![Vec::new()], |terms, field| {
             let values = distinct(event.values(*field));
@@ -144,7 +143,7 @@ impl ThresholdDetector {
         combinations.into_iter().map(Into::into).collect()
     }
 
-    /// Buckets that were given up because of the limit.
+    /// Buckets that were evicted because of the limit.
     pub(crate) fn discarded(&self) -> u64 {
         self.buckets.discarded()
     }
@@ -172,7 +171,7 @@ impl Bucket {
 
 impl Counting {
     fn add(&mut self, time: Timestamp, event: &Event, threshold: &Threshold) {
-        // Late events take their place; nearly all come last.
+        // A late event is inserted in order. Nearly all events are appended.
         let place = self.times.iter().rposition(|before| *before <= time).map_or(0, |before| before + 1);
         self.times.insert(place, time);
         while self.times.len() > at_least(threshold.value) {
@@ -183,7 +182,7 @@ impl Counting {
             let seen = self.values.entry(value.key()).or_insert(time);
             *seen = time.max(*seen);
         }
-        // Half of them go at once, so that the search for the earliest costs little for each event.
+        // Half of them are removed at once, so that the search for the earliest costs little per event.
         let held_max = at_least(least);
         if self.values.len() > held_max * 2 {
             let mut times: Vec<_> = self.values.values().copied().collect();
@@ -193,7 +192,7 @@ impl Counting {
         }
     }
 
-    /// What was found, where the events since `start` are enough.
+    /// The result, if the events since `start` reach the threshold.
     fn result(&mut self, threshold: &Threshold, start: Timestamp, terms: &Terms) -> Option<ThresholdResult> {
         while self.times.front().is_some_and(|first| *first < start) {
             self.times.pop_front();
@@ -202,7 +201,7 @@ impl Counting {
         let from = *self.times.front().filter(|_| count >= threshold.value)?;
         let mut cardinality = None;
         if let Some((field, least)) = threshold.cardinality {
-            // Values are only forgotten where that decides, for it looks at all of them.
+            // Old values are removed only if the result depends on it, because the removal reads all of them.
             if self.values.len() as u64 >= least {
                 self.values.retain(|_, seen| *seen >= start);
             }
@@ -214,7 +213,7 @@ impl Counting {
     }
 }
 
-/// Each value once.
+/// The distinct values.
 fn distinct(values: Elements<'_>) -> Vec<Value> {
     if let Some(only) = values.clone().only() {
         return vec![only.into_owned()];
@@ -223,7 +222,7 @@ fn distinct(values: Elements<'_>) -> Vec<Value> {
     values.filter(|value| seen.insert(value.key())).map(Cow::into_owned).collect()
 }
 
-/// How many are counted for a threshold.
+/// How many events or values a bucket counts for this threshold.
 fn at_least(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX / 4).max(COUNTED_MAX)
 }

@@ -1,4 +1,4 @@
-//! What runs a rule: one of the detectors, behind one face.
+//! The detector of a rule: one of the detectors, behind a common interface.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::rule::{Rule, RuleKind};
 
 use super::{Counters, Options};
 
-/// What the rules of an engine may remember together.
+/// The limits that all rules of an engine share.
 pub(super) struct Pools {
     terms: SharedBytes,
     jobs: SharedBytes,
@@ -27,7 +27,7 @@ impl Pools {
     }
 }
 
-/// What runs a rule. The set is closed: a rule type is one of these.
+/// The detector of a rule. The set is closed: each rule type uses one of these.
 pub(super) enum Detector {
     Match,
     Sequence(Box<SequenceDetector>),
@@ -58,7 +58,7 @@ impl Detector {
             RuleKind::Threshold { threshold, .. } => {
                 Self::Threshold(ThresholdDetector::new(threshold, rule.lookback, limits))
             }
-            // Without indicators nothing matches; the engine is given them afterwards.
+            // Without indicators nothing matches. `Engine::with_indicators` adds them later.
             RuleKind::ThreatMatch { threat, .. } => {
                 Self::Indicators(IndicatorMatch::new(threat, &Arc::default(), &Schema::default()))
             }
@@ -73,7 +73,7 @@ impl Detector {
         matches!(self, Self::Sequence(_))
     }
 
-    /// Whether it counts events, so that one which an exception suppresses must not even be seen.
+    /// Whether it counts events. Such a detector must not get an event that an exception suppresses.
     pub(super) fn counts(&self) -> bool {
         matches!(self, Self::Threshold(_))
     }
@@ -105,7 +105,7 @@ impl Detector {
         }
     }
 
-    /// Whether it remembers nothing that ends with time.
+    /// Whether it holds no state that expires.
     pub(super) fn is_idle(&self) -> bool {
         match self {
             Self::Match | Self::Indicators(_) => true,
@@ -114,7 +114,7 @@ impl Detector {
         }
     }
 
-    /// What it holds of sequences that are not complete, and the hits that it was not shown; `None` where that is nothing.
+    /// The partial matches of a sequence, and the hits that it has not evaluated; `None` if there are none.
     pub(super) fn suspend(&self, schema: &Schema, rule: &Rule, pending: &[&Hit]) -> Option<Vec<u8>> {
         match self {
             Self::Sequence(sequence) => sequence.suspend(schema, &rule.query, pending),
@@ -122,7 +122,7 @@ impl Detector {
         }
     }
 
-    /// Takes in what [`suspend`](Self::suspend) gave, and returns the hits that are to be shown to it.
+    /// Restores the state of [`suspend`](Self::suspend), and returns the hits that it must still evaluate.
     pub(super) fn resume(&mut self, schema: &Schema, rule: &Rule, value: &[u8]) -> Vec<Hit> {
         match self {
             Self::Sequence(sequence) => sequence.resume(schema, &rule.query, value),
@@ -138,8 +138,8 @@ impl Detector {
         }
     }
 
-    /// Puts back a row. Rows that are to be changed for it, because an earlier version wrote them or there is no room, are
-    /// added to `changes`.
+    /// Restores a row. Changes of rows, because an earlier version wrote them or there is no room, are added to
+    /// `changes`.
     pub(super) fn restore(&mut self, schema: &Schema, key: &str, value: &[u8], changes: &mut Vec<Change>) {
         match self {
             Self::Match | Self::Sequence(_) | Self::Sample(_) | Self::Threshold(_) | Self::Indicators(_) => {}
@@ -153,7 +153,7 @@ impl Detector {
         matches!(self, Self::Match | Self::Indicators(_))
     }
 
-    /// Bytes that it holds of those that all rules share.
+    /// Bytes that it holds of the limit that all rules share.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Sequence(sequence) => sequence.bytes(),
@@ -163,7 +163,7 @@ impl Detector {
         }
     }
 
-    /// Gives up something of the one who holds most.
+    /// Evicts an entry of the actor that holds most.
     pub(super) fn give_way(&mut self, now: Timestamp) {
         match self {
             Self::Sequence(sequence) => sequence.give_way(now),
@@ -173,7 +173,7 @@ impl Detector {
         }
     }
 
-    /// The half matches that it gave up; `None` where it has none to give up.
+    /// The partial matches that it evicted; `None` if it never has partial matches.
     pub(super) fn drops(&self) -> Option<&Drops> {
         match self {
             Self::Sequence(sequence) => Some(sequence.drops()),
@@ -183,7 +183,7 @@ impl Detector {
         }
     }
 
-    /// Adds what it holds and what it gave up.
+    /// Adds its counters.
     pub(super) fn count(&self, counters: &mut Counters) {
         counters.discarded += match self {
             Self::Match | Self::Indicators(_) => 0,

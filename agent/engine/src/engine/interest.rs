@@ -1,8 +1,8 @@
-//! Which events rules can match at all, by what is known of an event before it is made: what it then need not be made for.
+//! Which events rules can match, decided before an event is built. Other events need not be built.
 //!
-//! Each event query is evaluated with the fixed values of a kind of events, and with the networks that contain an address.
-//! Everything else may come out either way, and what may hold is taken to hold: an event that this calls uninteresting is
-//! one that no query matches, whatever else it says.
+//! Each event query is evaluated on the fixed values of a kind of event, and on the networks that contain an address.
+//! All other tests may have either result, and a query that may hold counts as a match. So an event without interest is
+//! one that no query matches, for any values of its other fields.
 
 use ipnet::IpNet;
 
@@ -12,26 +12,25 @@ use crate::event::{FieldId, Value};
 use crate::lang::query::{Condition, EventQuery, Expr, Test};
 use crate::rule::Rule;
 
-/// What rules ask for.
+/// The event queries of rules.
 #[derive(Clone, Debug)]
 pub struct Interest<'a> {
     queries: Vec<&'a EventQuery>,
 }
 
-/// An address of an event, and where it lies.
+/// An address of an event, described by networks.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// The field, which such events always have, with one value.
     pub field: FieldId,
-    /// Networks that no address of another side lies in.
+    /// The networks.
     pub networks: &'a [IpNet],
-    /// Whether it lies in one of the networks, or in none of them.
+    /// Whether the address is in one of the networks, or in none of them.
     pub is_within: bool,
 }
 
 impl<'a> Interest<'a> {
-    /// What these rules ask for, in every part of them: the stages of a sequence, `until`, missing events and the queries
-    /// of jobs too.
+    /// The event queries of these rules, with all stages of sequences, `until`, missing events and the queries of jobs.
     pub fn of(rules: impl IntoIterator<Item = &'a Rule>) -> Self {
         Self { queries: rules.into_iter().flat_map(|rule| rule.kind.events()).collect() }
     }
@@ -42,7 +41,7 @@ impl<'a> Interest<'a> {
         self.queries.iter().any(|query| MayMatch { kind, place: None }.may_match(query))
     }
 
-    /// Whether some rule may match an event of this kind whose address lies there.
+    /// Whether some rule may match an event of this kind with such an address.
     #[must_use]
     pub fn may_match_at(&self, kind: &EventKind, place: Place<'_>) -> bool {
         self.queries.iter().any(|query| MayMatch { kind, place: Some(place) }.may_match(query))
@@ -66,7 +65,7 @@ impl MayMatch<'_> {
             Condition::Not(inner) => self.possible(inner).negated(),
             Condition::All(parts) => Possible::all(parts.iter().map(|part| self.possible(part))),
             Condition::Any(parts) => Possible::any(parts.iter().map(|part| self.possible(part))),
-            // What hangs on other events.
+            // These depend on other events.
             Condition::Related(..) | Condition::Compare(..) => Possible::EITHER,
             leaf => self.of_place(leaf).unwrap_or_else(|| {
                 let fields = leaf.fields();
@@ -77,7 +76,7 @@ impl MayMatch<'_> {
         }
     }
 
-    /// What a test of the address alone can come out as.
+    /// The possible results of a test of the address; `None` for other tests.
     fn of_place(&self, leaf: &Condition) -> Option<Possible> {
         let place = self.place?;
         match leaf {
@@ -106,7 +105,7 @@ impl Place<'_> {
         }
     }
 
-    /// Whether some address that may be meant lies in the network.
+    /// Whether the address may be in the network.
     fn meets(&self, network: &IpNet) -> bool {
         if self.is_within {
             self.networks.iter().any(|own| own.contains(network) || network.contains(own))
@@ -116,7 +115,7 @@ impl Place<'_> {
     }
 }
 
-/// Whether one of the networks holds all of this one.
+/// Whether one of the networks contains this network.
 fn is_inside(network: &IpNet, others: &[IpNet]) -> bool {
     others.iter().any(|other| other.contains(network))
 }

@@ -1,7 +1,7 @@
 //! Infers a schema from data that has none.
 //!
-//! Types are chosen as Elasticsearch's dynamic mapping chooses them, but for what it chooses by the first value alone:
-//! here all values are looked at first.
+//! Types are chosen as in Elasticsearch's dynamic mapping, with one difference: Elasticsearch uses the first value of a
+//! field, and Lapwing uses all of them.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use serde_json::{Map, Value as Json};
 use super::json::DEPTH_MAX;
 use super::{FieldId, MappingError, Schema, Timestamp, Type, Value};
 
-/// What the last part of a field's name is where its text is a version.
+/// The last part of a field's name if its type is `version`.
 const VERSION: &str = "version";
 
-/// Looks at documents, and makes a schema of their fields and what these hold:
+/// Reads documents, and builds a schema from the values of their fields:
 ///
-/// - whole numbers are `long`, and `double` where one has a fraction or is too large;
+/// - integers are `long`, or `double` if one of them has a fraction or is too large;
 /// - `true` and `false` are `boolean`;
-/// - text is `date` where all of it is ISO 8601 with a whole date, `ip` where all of it is addresses and ECS has an `ip`
-///   field of this name, `version` where the name's last part is `version`, and else `keyword`;
-/// - what holds several of these is `keyword`;
-/// - what holds nothing but nulls is no field, as in Elasticsearch.
+/// - text is `date` if all values are ISO 8601 with a full date, `ip` if all are addresses and ECS has an `ip` field of
+///   this name, `version` if the last part of the name is `version`, otherwise `keyword`;
+/// - a field with values of several types is `keyword`;
+/// - a field with nulls only is not added, as in Elasticsearch.
 ///
 /// ```
 /// use lapwing_engine::event::{Inference, Type};
@@ -36,13 +36,13 @@ const VERSION: &str = "version";
 /// ```
 #[derive(Debug)]
 pub struct Inference {
-    /// What is known without looking.
+    /// The fields with given types.
     schema: Schema,
     seen: BTreeMap<String, Seen>,
     left_out: u64,
 }
 
-/// What a field was seen to hold.
+/// The types of values that a field has.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     long: bool,
@@ -54,35 +54,35 @@ struct Seen {
 }
 
 impl Inference {
-    /// Nothing was looked at yet.
+    /// An inference without documents.
     #[must_use]
     pub fn new() -> Self {
         Self::beside(Schema::empty())
     }
 
-    /// The same, but that the fields of this schema have the types that they have there.
+    /// An inference in which the fields of this schema keep their types.
     #[must_use]
     pub fn beside(schema: Schema) -> Self {
         Self { schema, seen: BTreeMap::new(), left_out: 0 }
     }
 
-    /// Looks at a document. What is no object, and what is nested deeper than an event may be, has no fields.
+    /// Reads a document. A value that is not an object, or is nested deeper than an event may be, has no fields.
     pub fn see(&mut self, document: &Json) {
         if let Json::Object(object) = document {
             self.object(&mut String::new(), object, 0);
         }
     }
 
-    /// How many values were in fields that are left out because there are too many fields.
+    /// How many values were ignored because there are too many fields.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// The schema, and the field in it that says when events happened: it is a date, whatever it holds.
+    /// The schema, and its timestamp field, which is a date for any values.
     ///
     /// # Errors
-    /// The field is known, and as something else.
+    /// The timestamp field has another type in the given schema.
     pub fn finish(self, timestamp: &str) -> Result<(Schema, FieldId), MappingError> {
         let mut schema = self.schema;
         let id = schema.define(timestamp, Type::Date).filter(|id| schema.ty(*id) == Type::Date);
@@ -114,7 +114,7 @@ impl Inference {
             _ if self.schema.id(path).is_some() => {}
             Json::Object(object) => self.object(path, object, depth),
             Json::Array(array) => array.iter().for_each(|element| self.value(path, element, depth + 1)),
-            // One place is the timestamp's.
+            // One field is reserved for the timestamp.
             _ if self.schema.len() + self.seen.len() + 1 >= Schema::DEFINED_MAX
                 && !self.seen.contains_key(path.as_str()) =>
             {
@@ -159,13 +159,13 @@ impl Seen {
     }
 }
 
-/// Whether ECS has a field of addresses by this name.
+/// Whether ECS has an `ip` field with this name.
 fn is_address(name: &str) -> bool {
     let ecs = Schema::new();
     ecs.id(name).is_some_and(|id| ecs.ty(id) == Type::Ip)
 }
 
-/// Whether text is a date by its looks: `2026-11-22` and whatever may follow that. A year alone may be any number.
+/// Whether text is a date: it starts as `2026-11-22` does, and is valid as a whole. A year alone may be any number.
 fn is_date(text: &str) -> bool {
     let looks = |(index, byte): (usize, &u8)| {
         if matches!(index, 4 | 7) { *byte == b'-' } else { byte.is_ascii_digit() }

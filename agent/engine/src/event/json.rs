@@ -1,7 +1,7 @@
-//! Events as JSON: ECS documents in, ECS documents out.
+//! Events as JSON: reads and writes ECS documents.
 //!
-//! In, both forms that Elasticsearch takes are read: nested objects and dotted names, in any mixture. Out, objects
-//! are nested and fields stand in the order of their names.
+//! The reader accepts both forms of Elasticsearch, nested objects and dotted names, also mixed. The writer nests
+//! objects, and sorts fields by name.
 
 use serde_json::map::Entry;
 use serde_json::{Map, Value as Json};
@@ -17,10 +17,10 @@ pub enum EventError {
     /// The document is not a JSON object.
     #[error("an event must be a JSON object")]
     NotAnObject,
-    /// There is no time to order it by.
+    /// The timestamp is missing or invalid.
     #[error("`{0}` is missing or is no time; it must be RFC 3339 text or milliseconds since 1970")]
     NoTimestamp(SmolStr),
-    /// Objects lie in objects deeper than anything that is an event.
+    /// Objects are nested too deeply.
     #[error("objects are nested more than {DEPTH_MAX} deep, each dot of a name counted")]
     TooDeep,
 }
@@ -29,8 +29,8 @@ pub enum EventError {
 pub(super) const DEPTH_MAX: usize = 64;
 
 impl Event {
-    /// Reads an ECS document. Fields that the schema does not know, and values that their field's type cannot hold,
-    /// are kept for the alert and can not be compared.
+    /// Reads an ECS document. Unknown fields, and values that do not have their field's type, are kept for the alert
+    /// and cannot be compared.
     ///
     /// # Errors
     /// See [`EventError`].
@@ -38,8 +38,8 @@ impl Event {
         Self::from_json_timed(schema, json, field!("@timestamp"))
     }
 
-    /// The same, but that the event happened when the date field `timestamp` says. `@timestamp` is then a field as any
-    /// other.
+    /// As [`from_json`](Self::from_json), with the date field `timestamp` as the event's time. `@timestamp` is then an
+    /// ordinary field.
     ///
     /// # Errors
     /// See [`EventError`].
@@ -48,10 +48,10 @@ impl Event {
         let mut reader = Reader { schema, fields: Vec::new(), rest: Map::new() };
         reader.object(&mut String::new(), object, 0)?;
         let Reader { mut fields, rest, .. } = reader;
-        // Stable, so that the values of an array of objects stay in the array's order.
+        // The sort is stable, so that the values of an array of objects keep their order.
         fields.sort_by_key(|(id, _)| *id);
         let of_one_field = |(left, _): &(FieldId, _), (right, _): &(FieldId, _)| left == right;
-        // What is held for long takes no more room than it needs.
+        // An exact capacity, because events may be held for long.
         let mut own = Fields::with_capacity(fields.chunk_by(of_one_field).count());
         for chunk in fields.chunk_by(of_one_field) {
             let (id, _) = chunk[0];
@@ -73,8 +73,8 @@ impl Event {
         Ok(Self { rest, ..Self::assembled(time, own, Vec::new()) }.with_correlation_time(correlated))
     }
 
-    /// Sets a flattened field, as a source does that builds its events itself: the object is kept for the alert, and
-    /// those of its leaves that some rule named become fields.
+    /// Sets a flattened field, for a source that builds its events itself. The object is kept for the alert. Leaves
+    /// that a rule names become fields.
     pub fn set_flattened(&mut self, schema: &Schema, id: FieldId, object: Map<String, Json>) {
         let object = Json::Object(object);
         for leaf in leaves(schema, id, &object) {
@@ -86,7 +86,7 @@ impl Event {
         self.keep(schema.name(id), object);
     }
 
-    /// Keeps what the schema does not know under a dotted name: it is in the alert, and no rule can compare it.
+    /// Keeps a value outside the schema under a dotted name: it is in the alert, and no rule can compare it.
     pub fn keep(&mut self, name: &str, json: Json) {
         self.rest.insert(name.to_owned(), json);
     }
@@ -104,30 +104,31 @@ impl Event {
         Json::Object(document)
     }
 
-    /// What the event holds under each name: every field that is set, then what the schema does not know.
+    /// The values of the event: all fields, then the values outside the schema.
     pub fn leaves(&self) -> impl Iterator<Item = Leaf<'_>> {
         let fields = self.fields().into_iter().map(|(id, value)| Leaf::Field(id, value));
         fields.chain(self.rest.iter().map(|(name, json)| Leaf::Unknown(name, json)))
     }
 
-    /// Writes the event as an ECS document: what [`to_json`](Self::to_json) makes, and without building it.
+    /// Writes the event as an ECS document: the text of [`to_json`](Self::to_json), usually without building a
+    /// document.
     pub fn write_json(&self, schema: &Schema, out: &mut Vec<u8>) {
         let start = out.len();
         let is_written = self.rest.is_empty() && Writer { schema, out, above: "", last: None }.event(self);
         if !is_written {
             out.truncate(start);
-            // What is written to memory cannot fail, and a document's names are text.
+            // Writing to memory cannot fail, and a document's names are texts.
             let _ = serde_json::to_writer(out, &self.to_json(schema));
         }
     }
 }
 
-/// What a document holds under one dotted name.
+/// A value of a document, with its name.
 #[derive(Clone, Copy, Debug)]
 pub enum Leaf<'a> {
     /// A field of the schema.
     Field(FieldId, &'a Value),
-    /// What the schema does not know, by its name.
+    /// A value outside the schema, by its dotted name.
     Unknown(&'a str, &'a Json),
 }
 
@@ -143,17 +144,18 @@ impl Fields {
     }
 }
 
-/// Writes fields one after the other, in the order of their names, so that objects are opened and closed on the way.
+/// Writes fields in the order of their names, and opens and closes objects between them.
 struct Writer<'a> {
     schema: &'a Schema,
     out: &'a mut Vec<u8>,
-    /// The dotted name of the object that is open.
+    /// The dotted name of the open object.
     above: &'a str,
     last: Option<&'a str>,
 }
 
 impl<'a> Writer<'a> {
-    /// Whether it could be written so: fields that rules have defined stand behind all others, out of their order.
+    /// Writes an event. `false` if its fields are not sorted by name: fields that rules have defined come after all
+    /// others.
     fn event(mut self, event: &Event) -> bool {
         self.out.push(b'{');
         for (id, value) in event.fields() {
@@ -227,7 +229,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The parts of a dotted name; none of an empty one.
+/// The parts of a dotted name; none if it is empty.
 fn parts(name: &str) -> impl Iterator<Item = &str> {
     (!name.is_empty()).then(|| name.split('.')).into_iter().flatten()
 }
@@ -240,7 +242,7 @@ fn leaf(schema: &Schema, id: FieldId, value: &Value) -> Json {
     }
 }
 
-/// Puts a value into a document under a dotted name, making the objects between.
+/// Inserts a value into a document under a dotted name, and creates the objects on the path.
 pub fn insert(document: &mut Map<String, Json>, name: &str, value: Json) {
     let Some((head, rest)) = name.split_once('.') else { return put(document, name, value) };
     match document.entry(head).or_insert_with(|| Json::Object(Map::new())) {
@@ -250,8 +252,8 @@ pub fn insert(document: &mut Map<String, Json>, name: &str, value: Json) {
     }
 }
 
-/// Puts a member into an object. What has its name already stays beside it: of a field's values some may be of its type
-/// and others not, and of a flattened object the leaves that a rule named are fields too.
+/// Adds a member to an object, and merges it with a member of the same name. Both exist if only some values of a field
+/// have its type, and if a rule names leaves of a flattened object.
 fn put(document: &mut Map<String, Json>, name: &str, value: Json) {
     let mut place = match document.entry(name) {
         Entry::Vacant(place) => {
@@ -270,7 +272,7 @@ fn put(document: &mut Map<String, Json>, name: &str, value: Json) {
     };
 }
 
-/// Adds to an object what another one has and it has not.
+/// Adds the members of another object that an object lacks.
 fn fill(object: &mut Map<String, Json>, other: Map<String, Json>) {
     for (name, value) in other {
         match object.entry(name) {
@@ -293,7 +295,7 @@ fn listed(json: Json) -> Vec<Json> {
     }
 }
 
-/// The leaves of a flattened object that some rule named, with their values; what no rule named is not looked at.
+/// The leaves of a flattened object that rules name, with their values. Other leaves are ignored.
 fn leaves(schema: &Schema, id: FieldId, object: &Json) -> Vec<(FieldId, Vec<Value>)> {
     let above = schema.name(id).len() + 1;
     let values = |leaf: &FieldId| {
@@ -304,7 +306,7 @@ fn leaves(schema: &Schema, id: FieldId, object: &Json) -> Vec<(FieldId, Vec<Valu
     schema.leaves(id).iter().map(values).filter(|(_, values)| !values.is_empty()).collect()
 }
 
-/// Gathers the scalars under a dotted name, whether the dots part objects or stand in the names of members.
+/// Collects the scalars under a dotted name. A dot separates objects, or is part of a member's name.
 fn collect(json: &Json, name: &str, values: &mut Vec<Value>) {
     match json {
         Json::Array(array) => array.iter().for_each(|element| collect(element, name, values)),
@@ -347,7 +349,7 @@ impl Reader<'_> {
                 path.push('.');
             }
             path.push_str(name);
-            // A dotted name is as deep as the objects that it stands for, and is written as these.
+            // A dotted name counts as the nested objects as which it is written.
             let dots = name.bytes().filter(|byte| *byte == b'.').count();
             self.value(path, value, depth + 1 + dots)?;
             path.truncate(end);
@@ -393,7 +395,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Keeps a value that cannot be compared; several of one name become an array.
+    /// Keeps a value that cannot be compared. Several values with one name become an array.
     fn keep(&mut self, path: &str, json: &Json) {
         match self.rest.get_mut(path) {
             None => {
@@ -405,9 +407,9 @@ impl Reader<'_> {
     }
 }
 
-/// About how many bytes a value that the schema does not know holds, its own place and name included.
+/// The approximate bytes of a value outside the schema, with its member in the map.
 pub(super) fn heap_bytes(value: &serde_json::Value) -> usize {
-    /// What a member takes in a map beside its name and value.
+    /// Bytes of a member in a map, without its name and value.
     const MEMBER_BYTES: usize = 64;
     use serde_json::Value as Json;
     MEMBER_BYTES

@@ -1,8 +1,8 @@
-//! Events: what happened, as ECS fields. The floor on which everything else stands; it knows no rule.
+//! Events, as ECS fields. This is the lowest module; it imports no other.
 //!
-//! An event is a stack of sorted field lists. The top list is the event's own; the lists below are shared with
-//! other events (the process, its parent, the host), so that a sensor does not build the same eighty fields for
-//! every connection of one process, and events kept for a sequence share them in memory too.
+//! An event is a stack of sorted field lists. The top list is the event's own. The lists below are shared with
+//! other events (the process, its parent, the host). So a sensor does not build the same eighty fields for
+//! every connection of one process, and events that are kept for a sequence share them in memory.
 
 mod field;
 mod fields;
@@ -30,10 +30,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::field;
 
-/// What an `Arc` takes beside what is in it.
+/// Bytes of an `Arc` on the heap, without its content.
 pub(crate) const SHARED_BYTES: usize = 16;
 
-/// What the allocator takes for so many bytes: it keeps a word of its own, and rounds up.
+/// The bytes that the allocator uses for an allocation of this size: it adds a word, and rounds up.
 #[must_use]
 pub const fn allocated(bytes: usize) -> usize {
     const LEAST: usize = 32;
@@ -48,15 +48,15 @@ pub const fn allocated(bytes: usize) -> usize {
 /// Fields with their values, sorted by field, each at most once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fields {
-    /// Apart from the values, because what looks for fields reads these only.
+    /// In a vector of their own, because a search for a field reads only these.
     ids: Vec<FieldId>,
     values: Vec<Value>,
-    /// A bit of each of them: most fields that are looked for are not there, and most of those are seen here not to be.
+    /// A bit for each field. Most look-ups are for absent fields, and these bits answer most of them.
     marks: u64,
     taken: Taken,
 }
 
-/// What values take, once that was added up; zero before. It is no part of what fields are.
+/// The bytes of the values, computed once; zero before. Comparisons ignore it.
 #[derive(Debug, Default)]
 struct Taken(AtomicUsize);
 
@@ -79,13 +79,13 @@ impl Fields {
         Self::default()
     }
 
-    /// No fields yet, and room for this many.
+    /// No fields, with capacity for this many.
     #[must_use]
     pub fn with_capacity(count: usize) -> Self {
         Self { ids: Vec::with_capacity(count), values: Vec::with_capacity(count), ..Self::default() }
     }
 
-    /// Sets a field's value, in place of an earlier one. An empty list sets nothing.
+    /// Sets a field's value, which replaces an earlier one. An empty list sets nothing.
     pub fn set(&mut self, id: FieldId, value: impl Into<Value>) -> &mut Self {
         let value = value.into();
         if value.is_nothing() {
@@ -109,7 +109,7 @@ impl Fields {
         self
     }
 
-    /// Sets a field's value where there is one.
+    /// Sets a field's value, if there is one.
     pub fn set_some(&mut self, id: FieldId, value: Option<impl Into<Value>>) -> &mut Self {
         match value {
             Some(value) => self.set(id, value),
@@ -137,19 +137,19 @@ impl Fields {
         &self.ids
     }
 
-    /// The value of the field at this place in the order.
+    /// The value of the field at this position.
     pub(crate) fn value_at(&self, place: usize) -> &Value {
         &self.values[place]
     }
 
-    /// About how many bytes the list takes where it is shared.
+    /// The approximate bytes of the list when it is shared.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         allocated(SHARED_BYTES + size_of::<Self>()) + self.heap_bytes()
     }
 
     fn heap_bytes(&self) -> usize {
-        // A list that events share is added up once, and not for each of them.
+        // A shared list is summed once, and not for each event.
         let Taken(taken) = &self.taken;
         if taken.load(Relaxed) == 0 {
             let lists = allocated(size_of_val(&*self.ids)) + allocated(size_of_val(&*self.values));
@@ -167,14 +167,14 @@ pub struct Event {
     sequence: u64,
     own: Fields,
     shared: Vec<Arc<Fields>>,
-    /// What the schema does not know: kept for the alert, never compared.
+    /// Values outside the schema: kept for the alert, never compared.
     rest: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Event {
-    /// An event of this time, with fields of its own over lists shared with other events; where two lists hold
-    /// the same field, the earlier one counts. `@timestamp` is set from `time`, and `event.sequence`, where it is
-    /// set, orders events of the same time.
+    /// An event of this time, with its own fields over lists that it shares with other events. If two lists have
+    /// the same field, the earlier list counts. `@timestamp` is set from `time`. `event.sequence`, if it is set,
+    /// orders events of the same time.
     #[must_use]
     pub fn new(time: Timestamp, mut own: Fields, shared: Vec<Arc<Fields>>) -> Self {
         own.set(field!("@timestamp"), time);
@@ -189,10 +189,11 @@ impl Event {
         Self { time, timestamp: time, sequence, own, shared, rest: serde_json::Map::new() }
     }
 
-    /// The same event with another correlation time. Its `@timestamp` stays. Where the two differ the event has
-    /// `lapwing.event.monotonic_time`, so that it is correlated alike where it is read again.
+    /// The same event with another correlation time. Its `@timestamp` does not change. If the two differ, the event has
+    /// `lapwing.event.monotonic_time`, so that a replay correlates it in the same way.
     ///
-    /// For sources with a monotonic clock: the host's clock can be set, also by an attacker who wants to break a sequence.
+    /// For sources with a monotonic clock: the host's clock can be set, also by an attacker who wants to break a
+    /// sequence.
     #[must_use]
     pub fn with_correlation_time(mut self, time: Timestamp) -> Self {
         self.time = time;
@@ -202,19 +203,19 @@ impl Event {
         self
     }
 
-    /// When it happened, for correlation: the order of events and the time between them.
+    /// The correlation time, for the order of events and the time between them.
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
     }
 
-    /// When it happened, for reports: `@timestamp`.
+    /// The time for reports: `@timestamp`.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
 
-    /// What orders events of the same time: `event.sequence`; an event without one comes last.
+    /// `event.sequence`, which orders events of the same time. An event without it comes last.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
@@ -226,13 +227,13 @@ impl Event {
         self.find(id)
     }
 
-    /// The text of a field; its first value where it holds several.
+    /// The text of a field; its first value if it has several.
     #[must_use]
     pub fn text(&self, id: FieldId) -> Option<&str> {
         self.get(id)?.first_text()
     }
 
-    /// The same, compiled in place: for fields that are named in the code, whose bit is then known.
+    /// As [`text`](Self::text), inlined: for field ids that are constants in the code, whose bit is then known.
     #[inline(always)]
     pub(crate) fn known_text(&self, id: FieldId) -> Option<&str> {
         self.find(id)?.first_text()
@@ -243,7 +244,7 @@ impl Event {
         self.own.get(id).or_else(|| self.shared.iter().find_map(|fields| fields.get(id)))
     }
 
-    /// The values of a field one by one; none where it is absent.
+    /// The values of a field; none if it is absent.
     #[must_use]
     pub fn values(&self, id: FieldId) -> Elements<'_> {
         self.get(id).map(Value::elements).unwrap_or_default()
@@ -254,7 +255,7 @@ impl Event {
         (&self.own, &self.shared)
     }
 
-    /// What the schema does not know.
+    /// The values outside the schema.
     pub(crate) fn rest(&self) -> &serde_json::Map<String, serde_json::Value> {
         &self.rest
     }
@@ -264,7 +265,7 @@ impl Event {
     pub fn fields(&self) -> Vec<(FieldId, &Value)> {
         let mut all: Vec<_> = self.own.iter().collect();
         all.extend(self.shared.iter().flat_map(|fields| fields.iter()));
-        // Stable, so that of two values of one field the upper list's stays first and is the one kept.
+        // The sort is stable: of two values of one field, that of the upper list stays first and is kept.
         all.sort_by_key(|(id, _)| *id);
         all.dedup_by_key(|(id, _)| *id);
         all
@@ -275,7 +276,7 @@ impl Event {
         self.own.set(id, value);
     }
 
-    /// About how many bytes the event holds that no other event shares.
+    /// The approximate bytes of the event, without those that it shares.
     #[must_use]
     pub fn own_bytes(&self) -> usize {
         let rest: usize = self.rest.iter().map(|(name, value)| name.len() + json::heap_bytes(value)).sum();
@@ -283,14 +284,14 @@ impl Event {
         lists + self.own.heap_bytes() + rest
     }
 
-    /// The same with those that it shares with others, which it keeps from being freed, in full.
+    /// The bytes with those that it shares in full, because the event keeps them alive.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.own_bytes() + self.shared.iter().map(|fields| fields.held_bytes()).sum::<usize>()
     }
 
-    /// The same with its part of what it shares: of events that are kept one after the other, the parts are at least the
-    /// whole.
+    /// The bytes with its part of those that it shares. If events are kept one after the other, the sum of the parts is
+    /// at least the whole.
     #[must_use]
     pub fn part_bytes(&self) -> usize {
         // The creator of the list holds it too.

@@ -1,5 +1,5 @@
-//! The fields there are, by name, with their types: ECS, what Elastic's sensors and integrations add to it, and
-//! our own. A rule that names a field which is not here is wrong; the error suggests the nearest name.
+//! The schema: the names and types of fields. It has the fields of ECS, of Elastic's sensors and integrations, and
+//! our own. A rule that names another field is refused; the error suggests the nearest name.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,11 @@ use super::Value;
 use super::field::Type;
 use super::fields::FIELDS;
 
-/// A field's place in the schema: small, copied freely, compared instead of names.
+/// A field's index in the schema. It is compared instead of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FieldId(u16);
 
-/// The id of a built-in field, found when the program is compiled: a name that is not in the table does not
-/// compile.
+/// The id of a built-in field, looked up at compile time. An unknown name does not compile.
 ///
 /// ```
 /// use lapwing_engine::{Schema, field};
@@ -31,7 +30,7 @@ impl FieldId {
     /// The id of the built-in field `name`; see [`field!`](crate::field).
     ///
     /// # Panics
-    /// Where there is no such field: when compiling, as used by the macro.
+    /// If there is no such field. In the macro this happens at compile time.
     #[must_use]
     pub const fn of(name: &str) -> Self {
         match position(name) {
@@ -40,19 +39,19 @@ impl FieldId {
         }
     }
 
-    /// Its bit, which it shares with some others.
+    /// Its bit, which some other fields share.
     pub(super) const fn mark(self) -> u64 {
         1 << (self.0 % u64::BITS as u16)
     }
 
-    /// The place in the schema.
+    /// The index in the schema.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Where `name` stands in the sorted table; written out because `binary_search_by` is not const.
+/// The index of `name` in the sorted table. It is a search by hand because `binary_search_by` is not const.
 const fn position(name: &str) -> Option<usize> {
     let (mut low, mut high) = (0, FIELDS.len());
     while low < high {
@@ -77,51 +76,51 @@ const fn compare(left: &[u8], right: &[u8]) -> i32 {
     left.len() as i32 - right.len() as i32
 }
 
-/// The fields that rules and events may name: the built-in table and what was defined beside it.
+/// The fields that rules and events may name: the built-in table and further definitions.
 ///
-/// It is built before rules are read and then only read itself, so that ids mean the same everywhere.
+/// It is complete before events are read, and does not change afterwards. So ids mean the same everywhere.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
     defined: Vec<(SmolStr, Type)>,
     by_name: HashMap<SmolStr, FieldId>,
     leaves: HashMap<FieldId, Vec<FieldId>>,
-    /// Where the built-in table is not known: those of its names that were defined, with the types they got.
+    /// For a schema without the built-in fields: those of their names that were defined, with their types.
     own: Option<HashMap<FieldId, Type>>,
-    /// What a null in a field stands for.
+    /// The value that replaces a null in a field.
     nulls: HashMap<FieldId, Value>,
-    /// Fields that hold the values of another one too, in a type of theirs.
+    /// Fields that copy the values of another field, with their own types.
     copies: HashMap<FieldId, Vec<FieldId>>,
 }
 
 impl Schema {
-    /// Most fields a schema can hold, built-in ones included.
+    /// Maximum number of fields of a schema, with the built-in ones.
     pub const FIELDS_MAX: usize = u16::MAX as usize;
-    /// Most fields that there is always room for beside the built-in ones.
+    /// Maximum number of fields in addition to the built-in ones.
     pub const DEFINED_MAX: usize = Self::FIELDS_MAX - FIELDS.len();
 
-    /// The built-in fields alone.
+    /// A schema with the built-in fields.
     #[must_use]
     pub fn new() -> Self {
         let mut schema = Self::default();
-        // The name that rules, recordings and documents of 0.1 have.
+        // The name in rules, recordings and documents of version 0.1.
         schema.alias("lapwing.judged_time", field!("lapwing.event.monotonic_time"));
         schema
     }
 
-    /// No fields: only those that are defined will be known. It is for data that is not ECS, in which a name of the
-    /// built-in table may have another type or be a mistake.
+    /// A schema without fields; only defined fields are known. It is for data that is not ECS, in which a built-in name
+    /// may have another type or be a mistake.
     #[must_use]
     pub fn empty() -> Self {
         Self { own: Some(HashMap::new()), ..Self::default() }
     }
 
-    /// Adds a field, or finds it if it is there; a field that is there keeps its type. `None` when the schema is full.
+    /// Adds a field, or finds an existing one, which keeps its type. `None` if the schema is full.
     pub fn define(&mut self, name: &str, ty: Type) -> Option<FieldId> {
         if let Some(id) = self.id(name) {
             return Some(id);
         }
         if let (Some(own), Some(index)) = (&mut self.own, position(name)) {
-            // The id is the built-in one, for parts of the engine look for some fields by that.
+            // The built-in id is used, because parts of the engine read some fields by it.
             let id = FieldId(index as u16);
             own.insert(id, ty);
             return Some(id);
@@ -150,29 +149,29 @@ impl Schema {
         builtin.filter(known).or_else(|| self.by_name.get(name).copied())
     }
 
-    /// Gives a field another name beside its own, unless that is taken.
+    /// Gives a field a second name, unless that name is taken.
     pub(super) fn alias(&mut self, name: &str, id: FieldId) {
         if self.id(name).is_none() {
             self.by_name.insert(name.into(), id);
         }
     }
 
-    /// Makes a null in a field stand for a value.
+    /// Sets the value that replaces a null in a field.
     pub(super) fn set_null(&mut self, id: FieldId, value: Value) {
         self.nulls.insert(id, value);
     }
 
-    /// What a null in a field stands for.
+    /// The value that replaces a null in a field.
     pub(super) fn null(&self, id: FieldId) -> Option<&Value> {
         self.nulls.get(&id)
     }
 
-    /// Makes a field hold the values of another one too.
+    /// Makes the field `to` copy the values of `from`.
     pub(super) fn copy(&mut self, from: FieldId, to: FieldId) {
         self.copies.entry(from).or_default().push(to);
     }
 
-    /// The fields that hold the values of this one too.
+    /// The fields that copy the values of this field.
     pub(super) fn copies(&self, from: FieldId) -> &[FieldId] {
         self.copies.get(&from).map_or(&[], Vec::as_slice)
     }
@@ -195,7 +194,7 @@ impl Schema {
         }
     }
 
-    /// What a field holds.
+    /// The type of a field.
     #[must_use]
     pub fn ty(&self, id: FieldId) -> Type {
         if let Some(ty) = self.own.as_ref().and_then(|own| own.get(&id)) {
@@ -207,13 +206,13 @@ impl Schema {
         }
     }
 
-    /// Whether ECS writes this field as an array even where it holds one value.
+    /// Whether ECS writes this field as an array, also with one value.
     #[must_use]
     pub fn is_list(&self, id: FieldId) -> bool {
         self.own.is_none() && FIELDS.get(id.index()).is_some_and(|field| field.list)
     }
 
-    /// Whether the field is of the built-in table, and not defined beside it.
+    /// Whether the field is in the built-in table.
     #[must_use]
     pub fn is_built_in(&self, id: FieldId) -> bool {
         id.index() < FIELDS.len()

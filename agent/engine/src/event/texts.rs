@@ -1,7 +1,8 @@
-//! Lists of texts, and how the values of any list are gone through.
+//! Lists of texts, and the iterator over the values of any list.
 //!
 //! The user who starts a program chooses the number and the lengths of its arguments. A value for each would take 24
-//! bytes for an empty one. So a list is one buffer, in which each argument ends with a NUL, which none can contain.
+//! bytes, also for an empty argument. So a list is one buffer, in which each argument ends with a NUL, which no
+//! argument contains.
 
 use std::borrow::Cow;
 use std::iter::FusedIterator;
@@ -11,10 +12,10 @@ use memchr::memchr;
 
 use super::{SHARED_BYTES, Value, allocated};
 
-/// What ends each text.
+/// The end of each text.
 const END: char = '\0';
 const END_BYTE: u8 = END as u8;
-/// For how many texts there is room at first, and how long: most lists are of entity ids, of 28 bytes.
+/// The initial capacity, in texts and bytes of each: most lists are of entity ids, of 28 bytes.
 const ROOM_TEXTS: usize = 32;
 const ROOM_BYTES: usize = 32;
 
@@ -23,7 +24,7 @@ const ROOM_BYTES: usize = 32;
 pub struct Texts(Arc<str>);
 
 impl Texts {
-    /// These texts; or, where one has a NUL in it, those before it, and it.
+    /// A list of these texts. The error is for a text with a NUL: the texts before it, and that text.
     pub(super) fn new<T: AsRef<str>>(texts: &mut impl Iterator<Item = T>) -> Result<Self, (Self, T)> {
         let mut ended = String::with_capacity(texts.size_hint().0.min(ROOM_TEXTS) * ROOM_BYTES);
         for text in texts {
@@ -36,7 +37,7 @@ impl Texts {
         Ok(Self(ended.into()))
     }
 
-    /// The texts of a buffer in which a NUL ends each.
+    /// The list of a buffer in which each text ends with a NUL.
     #[must_use]
     pub fn of_ended(mut ended: String) -> Self {
         if !ended.is_empty() && !ended.ends_with(END) {
@@ -45,7 +46,7 @@ impl Texts {
         Self(ended.into())
     }
 
-    /// The buffer, in which a NUL ends each text.
+    /// The buffer, in which each text ends with a NUL.
     #[must_use]
     pub fn as_ended(&self) -> &str {
         &self.0
@@ -62,14 +63,14 @@ impl Texts {
         memchr(END_BYTE, self.0.as_bytes()).is_some_and(|first| first + 1 < self.0.len())
     }
 
-    /// The texts with this between them.
+    /// The texts with this separator between them.
     #[must_use]
     pub fn join(&self, between: &str) -> String {
         let ended = self.0.strip_suffix(END).unwrap_or(&self.0);
         ended.replace(END, between)
     }
 
-    /// The start of the list, in this many bytes, ends included; the last text may be cut.
+    /// The beginning of the list, in at most this many bytes with the NULs. The last text may be cut.
     #[must_use]
     pub fn cut(&self, bytes_max: usize) -> Self {
         if self.0.len() <= bytes_max {
@@ -91,7 +92,7 @@ impl Texts {
     }
 }
 
-/// The texts of a list, by what is left of its buffer.
+/// An iterator over the texts of a list. It holds the rest of the buffer.
 #[derive(Clone, Debug)]
 pub struct Iter<'a>(&'a str);
 
@@ -138,7 +139,7 @@ impl<'a> Elements<'a> {
         }
     }
 
-    /// The value, where there is one and no more.
+    /// The value, if there is exactly one.
     #[must_use]
     pub fn only(mut self) -> Option<Cow<'a, Value>> {
         let only = self.next()?;

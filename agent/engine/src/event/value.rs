@@ -1,4 +1,4 @@
-//! One field's value, in the type its field has in ECS.
+//! The value of a field, with its ECS type.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,9 +23,9 @@ pub enum Value {
     Ip(IpAddr),
     /// A point in time.
     Date(Timestamp),
-    /// Several values, never lists themselves; an empty list is as good as an absent field.
+    /// Several values, none of which is a list. An empty list counts as an absent field.
     List(Arc<[Self]>),
-    /// The same where all are texts, which takes no more than these.
+    /// A list of texts, in a compact form.
     Texts(Texts),
 }
 
@@ -90,7 +90,7 @@ impl Value {
         }
     }
 
-    /// The first value as a text; nothing of an empty list.
+    /// The first value as a text; `None` for an empty list.
     #[must_use]
     pub fn first_to_text(&self) -> Option<Cow<'_, str>> {
         match self {
@@ -100,7 +100,7 @@ impl Value {
         }
     }
 
-    /// The value as the text that a person or a keyword comparison sees; a list's elements parted by commas.
+    /// The value as text, for people and for keyword comparisons. The elements of a list are separated by commas.
     #[must_use]
     pub fn to_text(&self) -> Cow<'_, str> {
         match self {
@@ -115,8 +115,8 @@ impl Value {
         }
     }
 
-    /// Reads one JSON scalar as a value of type `ty`, as an Elasticsearch mapping would; `None` where it cannot
-    /// be one (an address that is a host name, an object) and for null.
+    /// Reads one JSON scalar as a value of type `ty`, as an Elasticsearch mapping would. `None` if it is not one
+    /// (a host name in an address field, an object), and for null.
     #[must_use]
     pub fn from_json(ty: Type, json: &serde_json::Value) -> Option<Self> {
         use serde_json::Value as Json;
@@ -140,7 +140,7 @@ impl Value {
         }
     }
 
-    /// Reads text as a value of type `ty`; `None` where it cannot be one.
+    /// Reads text as a value of type `ty`; `None` if it is not one.
     #[must_use]
     pub fn parse(ty: Type, text: &str) -> Option<Self> {
         match ty {
@@ -154,7 +154,7 @@ impl Value {
         }
     }
 
-    /// The value as JSON: numbers and truths as such, everything else as text.
+    /// The value as JSON: numbers and booleans as such, other values as text.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         match self {
@@ -167,7 +167,7 @@ impl Value {
         }
     }
 
-    /// Bytes this value holds on the heap, for the memory bounds of what keeps events.
+    /// Bytes of this value on the heap, for the limits of state that keeps events.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         match self {
@@ -181,7 +181,7 @@ impl Value {
         }
     }
 
-    /// A text that is equal for equal values and only for these, whatever their type; what keys are made of.
+    /// The value as a text for keys. Texts are equal if and only if the values are, for values of one type.
     #[must_use]
     pub fn key(&self) -> SmolStr {
         match self {
@@ -191,7 +191,7 @@ impl Value {
                 format_smolstr!("{parts:?}")
             }
             Self::Texts(texts) => format_smolstr!("{:?}", texts.iter().collect::<Vec<_>>()),
-            // What most keys are made of beside texts, without the machinery of formatting.
+            // The most frequent keys after texts, without the cost of formatting.
             Self::Long(number) => itoa::Buffer::new().format(*number).into(),
             Self::Ip(IpAddr::V4(address)) => dotted(*address),
             value => value.to_text().to_smolstr(),
@@ -212,7 +212,7 @@ fn dotted(address: Ipv4Addr) -> SmolStr {
     text.finish()
 }
 
-/// Lists of the same values are equal, whichever of the two forms they have.
+/// Lists of the same values are equal, also if they have different forms.
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -231,7 +231,7 @@ impl PartialEq for Value {
     }
 }
 
-/// A number without its fraction; `None` where no whole number is as large.
+/// A number without its fraction; `None` if it is out of the range of `i64`.
 fn whole(number: f64) -> Option<i64> {
     let range = i64::MIN as f64..i64::MAX as f64;
     range.contains(&number).then_some(number as i64)

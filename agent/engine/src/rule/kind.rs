@@ -1,4 +1,4 @@
-//! What rules look for, by their types, and what becomes of what they find.
+//! The types of rules with their queries, and the settings for their alerts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,34 +9,34 @@ use super::{Job, Severity};
 use crate::event::FieldId;
 use crate::lang::{EventQuery, Query};
 
-/// What a rule looks for, by its type.
+/// The type of a rule, with its queries.
 #[derive(Clone, Debug)]
 pub enum RuleKind {
     /// `eql`: events or sequences of events.
     Eql(Query),
     /// `query`: every event that matches.
     Query(EventQuery),
-    /// `new_terms`: events that match and bring a term not seen for a while.
+    /// `new_terms`: events that match and have a term that was not seen in the history.
     NewTerms {
-        /// Which events.
+        /// The event query.
         query: EventQuery,
         /// The fields whose values together are a term.
         fields: Vec<FieldId>,
         /// How long a term counts as seen.
         history: Duration,
     },
-    /// `threshold`: so many events in a while that agree in some fields.
+    /// `threshold`: a number of events with the same values in some fields, within a time window.
     Threshold {
-        /// Which events.
+        /// The event query.
         query: EventQuery,
-        /// How many.
+        /// The threshold.
         threshold: Threshold,
     },
-    /// `threat_match`: events that match and that an indicator of a threat is about.
+    /// `threat_match`: events that match and that a threat indicator matches.
     ThreatMatch {
-        /// Which events.
+        /// The event query.
         query: EventQuery,
-        /// Which indicators, and what they have in common with events.
+        /// The indicators, and the fields that they are compared with.
         threat: Box<ThreatMapping>,
     },
     /// `machine_learning`: anomalies of jobs.
@@ -77,7 +77,7 @@ impl RuleKind {
 }
 
 impl RuleKind {
-    /// Every event query of the rule that may be changed: not those of jobs, which are others' too.
+    /// The event queries that belong to this rule alone, mutable. Other rules may use the queries of jobs too.
     pub(super) fn events_mut(&mut self) -> Vec<&mut EventQuery> {
         match self {
             Self::Eql(query) => query.events_mut(),
@@ -93,17 +93,17 @@ impl RuleKind {
 /// `[rule.threshold]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Threshold {
-    /// What the events that are counted together agree in; without any, all are counted together. An event that lacks
-    /// one of the fields is not counted.
+    /// The fields by which events are grouped; if empty, all events are one group. An event that lacks one of the
+    /// fields is not counted.
     pub fields: Vec<FieldId>,
-    /// How many events there must be.
+    /// The minimum number of events.
     pub value: u64,
-    /// A field, and how many different values the events must have in it.
+    /// A field, and the minimum number of its distinct values.
     pub cardinality: Option<(FieldId, u64)>,
 }
 
 impl Threshold {
-    /// Every field that it looks at.
+    /// Every field that it reads.
     pub fn fields(&self) -> impl Iterator<Item = FieldId> {
         self.fields.iter().copied().chain(self.cardinality.map(|(field, _)| field))
     }
@@ -112,50 +112,49 @@ impl Threshold {
 /// `[rule.alert_suppression]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suppression {
-    /// What alerts that are counted together agree in.
+    /// The fields by which alerts are grouped.
     pub group_by: Vec<FieldId>,
-    /// For how long after the alert that was raised the others are only counted; the rule's interval, where it does
-    /// not say.
+    /// How long after a raised alert further alerts of its group are only counted. Default: the rule's interval.
     pub duration: Duration,
-    /// Whether an alert that lacks one of the fields is raised in any case: `missing_fields_strategy = "doNotSuppress"`.
+    /// Whether an alert that lacks one of the fields is never suppressed: `missing_fields_strategy = "doNotSuppress"`.
     pub keep_without_fields: bool,
 }
 
-/// What of an alert its events say, and not the rule.
+/// The values of an alert that come from its events and not from the rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `rule_name_override`: the field that holds the alert's name.
     pub name: Option<FieldId>,
     /// `risk_score_mapping`: the field that holds the risk score.
     pub risk_score: Option<FieldId>,
-    /// `severity_mapping`: the severities of values of fields; the worst of those that are met counts.
+    /// `severity_mapping`: severities by field and value. The highest one whose value is present counts.
     pub severity: Vec<(FieldId, SmolStr, Severity)>,
 }
 
 /// The `threat_…` keys of a rule of type `threat_match`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ThreatMapping {
-    /// `threat_query`: which indicators count; `None` for all.
+    /// `threat_query`: selects indicators; `None` for all.
     pub query: Option<EventQuery>,
-    /// `threat_mapping`: an indicator is about an event where all entries of one of these hold.
+    /// `threat_mapping`: an indicator matches an event if all entries of one of these groups hold.
     pub groups: Vec<Vec<ThreatEntry>>,
     /// `threat_indicator_path`: the path of the indicator in its document, for alerts.
     pub indicator_path: String,
 }
 
-/// A field of events that has a value in common with a field of indicators.
+/// A comparison of an event's field with an indicator's field: they must have a common value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreatEntry {
     /// The event's field.
     pub field: FieldId,
-    /// The dotted name of the indicator's.
+    /// The dotted name of the indicator's field.
     pub indicator: String,
-    /// Whether they must have none in common: `negate`.
+    /// `negate`: whether they must have no common value.
     pub negate: bool,
 }
 
 impl ThreatMapping {
-    /// Every field of events that it looks at.
+    /// Every field of events that it reads.
     pub fn fields(&self) -> impl Iterator<Item = FieldId> {
         self.groups.iter().flatten().map(|entry| entry.field)
     }

@@ -1,4 +1,4 @@
-//! Queries to trees over shared tests: what several queries ask of a field stands once.
+//! Compiles queries to trees over shared tests. A test that several queries contain exists once.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::event::{Event, FieldId};
 use crate::field;
 use crate::lang::query::{Condition, EventQuery, Expr, Test};
 
-/// Where a field is in no table.
+/// The slot of a field that no query tests.
 const NONE: u16 = u16::MAX;
 
 /// Fields with few values that appear in many queries. The tests of these fields give an event its class.
@@ -27,11 +27,11 @@ const DISCRIMINATING: [FieldId; 11] = [
 
 /// All queries, compiled.
 pub(super) struct Program {
-    /// The slot of each field that any query asks about, by the field's place in the schema.
+    /// The slot of each queried field, by the field's index in the schema.
     slots: Box<[u16]>,
-    /// By slot.
+    /// The tests of each field, by slot.
     pub(super) fields: Vec<FieldTests>,
-    /// How often each test of each field is expected to be passed, to choose by; by slot.
+    /// The expected frequency with which each test is passed, by slot. Cheaper branches are chosen by it.
     pub(super) weights: Vec<Vec<u32>>,
     /// The slots of the discriminating fields.
     pub(super) discriminating: Vec<u16>,
@@ -53,7 +53,7 @@ pub(super) struct Fact {
 pub(super) enum Node {
     Always(bool),
     Fact(Fact),
-    /// The first where an event has its field, else the second.
+    /// The first if the event has its field, otherwise the second.
     FirstOf([Fact; 2]),
     /// The condition of this number in `computed`.
     Computed(u32),
@@ -63,7 +63,7 @@ pub(super) enum Node {
 }
 
 impl Program {
-    /// Makes queries ready.
+    /// Compiles queries.
     pub(super) fn new<'a>(queries: impl IntoIterator<Item = &'a EventQuery>) -> Self {
         let mut compiler = Compiler::default();
         let queries = queries.into_iter().map(|query| compiler.query(query)).collect();
@@ -87,7 +87,7 @@ impl Program {
         program
     }
 
-    /// The slot of a field, where any query asks about it.
+    /// The slot of a field, if a query tests it.
     pub(super) fn slot(&self, field: FieldId) -> Option<u16> {
         self.slots.get(field.index()).copied().filter(|slot| *slot != NONE)
     }
@@ -96,7 +96,7 @@ impl Program {
         self.weights[usize::from(fact.slot)][fact.test as usize]
     }
 
-    /// How often a node is expected to hold, in no unit.
+    /// The expected frequency with which a node holds, as a relative weight.
     pub(super) fn weight(&self, node: &Node) -> u32 {
         let sum = |parts: &[Node]| parts.iter().fold(0u32, |sum, part| sum.saturating_add(self.weight(part)));
         match node {
@@ -111,7 +111,7 @@ impl Program {
     }
 }
 
-/// Fields whose values half of all events have.
+/// Fields with a value that about half of all events have.
 const SPREAD: [FieldId; 11] = [
     field!("group.id"),
     field!("process.group.id"),
@@ -126,17 +126,17 @@ const SPREAD: [FieldId; 11] = [
     field!("user.id"),
 ];
 
-/// The weight of what mostly holds.
+/// The weight of a condition that mostly holds.
 const OFTEN: u32 = 100_000;
 
-/// How often a test of a field is expected to be passed: by how many texts it names, and how widely each is spread.
+/// The expected frequency with which a test is passed: by the number of its values, and by how frequent each is.
 fn weight(field: FieldId, wanted: &FieldTest) -> u32 {
     let spread = match field {
         _ if DISCRIMINATING.contains(&field) => 2000,
         _ if [field!("process.name"), field!("destination.ip")].contains(&field) => 1,
         _ if [field!("process.executable"), field!("process.command_line")].contains(&field) => 2,
         _ if [field!("process.args"), field!("file.path")].contains(&field) => 4,
-        // Nearly everybody is root or the one user of a service.
+        // Nearly all processes run as root or as the user of one service.
         _ if SPREAD.contains(&field) => 5000,
         _ => 20,
     };
@@ -162,7 +162,7 @@ fn weight(field: FieldId, wanted: &FieldTest) -> u32 {
 struct Compiler {
     slots: HashMap<FieldId, u16>,
     fields: Vec<(FieldId, Vec<FieldTest>)>,
-    /// Tests by slot and by what they say.
+    /// Tests by slot and by their debug text.
     tests: HashMap<(u16, String), u32>,
     computed: Vec<Condition>,
     computed_places: HashMap<String, u32>,
@@ -202,8 +202,8 @@ impl Compiler {
         wanted.map_or_else(|| self.computed(condition), Node::Fact)
     }
 
-    /// A test of the names of opened files: of the field that has them, or of the list itself where all of its names are
-    /// such.
+    /// A test of opened names: of the field with the opened names, or, if the event lacks it, of the name field itself,
+    /// whose values are then all opened names.
     fn opened(&mut self, names: FieldId, wanted: FieldTest, condition: &Condition) -> Node {
         let fields = [names.opened().unwrap_or(names), names];
         let [Some(first), Some(second)] = fields.map(|field| self.fact(field, wanted.clone())) else {
@@ -212,7 +212,7 @@ impl Compiler {
         Node::FirstOf([first, second])
     }
 
-    /// The test of a field, shared by all queries that contain it; `None` where there are more fields than slots.
+    /// The test of a field, shared by all queries that contain it; `None` if there are more fields than slots.
     fn fact(&mut self, field: FieldId, wanted: FieldTest) -> Option<Fact> {
         let slot = match self.slots.get(&field) {
             Some(slot) => *slot,
@@ -239,18 +239,18 @@ impl Compiler {
     }
 }
 
-/// Whether a test is so cheap that it may be made before it is known whether its answer is needed.
+/// Whether a test is so cheap that it may be evaluated before its result is needed.
 fn is_cheap(test: &Test) -> bool {
     match test {
         Test::OneOf { .. } | Test::Like { .. } | Test::Within(_) | Test::Order(..) => true,
-        // Whatever is new stands here until it is looked at together with others of its kind.
+        // Tests that are not combined with others of their kind.
         Test::Regex { .. } | Test::Version(..) | Test::Words { .. } | Test::WordsLike(_) => false,
     }
 }
 
 impl Node {
-    /// What is left of a condition where some of it is known; turned into its opposite where `holds` is false. `Not` is
-    /// left only before tests, so that what a condition needs can be seen.
+    /// Simplifies a condition by known facts, and negates it if `holds` is false. In the result `Not` occurs only
+    /// directly before tests, so that the required tests of a condition can be found.
     pub(super) fn given(&self, known: &impl Fn(Fact) -> Option<bool>, holds: bool) -> Self {
         let negated_unless_holds = |node: Self| if holds { node } else { Self::Not(Box::new(node)) };
         match self {
@@ -264,7 +264,7 @@ impl Node {
         }
     }
 
-    /// All of the parts or any of them; one that is nothing but `all` has no effect.
+    /// Joins the simplified parts: all of them, or any of them. A constant part equal to `all` is removed.
     fn joined(parts: &[Self], known: &impl Fn(Fact) -> Option<bool>, holds: bool, all: bool) -> Self {
         let mut left = Vec::new();
         for part in parts {
@@ -284,7 +284,7 @@ impl Node {
     }
 }
 
-/// What a condition is computed from an event, by the reference.
+/// Evaluates a condition by the reference implementation.
 pub(super) fn compute(condition: &Condition, event: &Event) -> bool {
     crate::detect::naive::holds(condition, event)
 }

@@ -1,4 +1,4 @@
-//! What a query says, as it is written: names are not looked up yet and types are not checked.
+//! The syntax tree of an EQL query. Names are not resolved and types are not checked yet.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ pub enum Query {
     Sample(Sample),
 }
 
-/// What is done with the results of a search: `| head 5`.
+/// A pipe, which selects results of a search: `| head 5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipe {
-    /// The first of them, so many.
+    /// This many of the first results.
     Head(u64),
-    /// The last of them, so many.
+    /// This many of the last results.
     Tail(u64),
 }
 
@@ -41,9 +41,9 @@ pub struct Sample {
 pub struct Filter {
     /// The event category; `None` for `any`.
     pub category: Option<String>,
-    /// Where the category stands.
+    /// The position of the category.
     pub category_span: Span,
-    /// What must hold.
+    /// The condition.
     pub condition: Expr,
 }
 
@@ -54,9 +54,9 @@ pub struct Sequence {
     pub by: Vec<Key>,
     /// Longest time from the first to the last event.
     pub maxspan: Option<Duration>,
-    /// The stages, `with runs` counted out.
+    /// The stages, with `with runs` expanded.
     pub stages: Vec<Stage>,
-    /// What ends a sequence before it is complete.
+    /// The stage that ends a sequence before it is complete.
     pub until: Option<Stage>,
     /// The word `sequence`.
     pub span: Span,
@@ -67,11 +67,11 @@ pub struct Sequence {
 pub struct Stage {
     /// Whether the event must be missing.
     pub missing: bool,
-    /// Which event it is.
+    /// The event filter.
     pub filter: Filter,
     /// Keys of this stage, after those of the sequence.
     pub by: Vec<Key>,
-    /// `as name`: what later stages call its event, and where that stands.
+    /// `as name`: the name of its event for later stages, with its position.
     pub alias: Option<(String, Span)>,
     /// The stage from bracket to bracket.
     pub span: Span,
@@ -89,20 +89,20 @@ pub struct Key {
 pub struct Name {
     /// The dotted name.
     pub text: String,
-    /// Written `?name`: the field need not be known.
+    /// Written `?name`: the field may be unknown.
     pub optional: bool,
-    /// Where it stands.
+    /// Its position.
     pub span: Span,
 }
 
-/// An expression and where it stands.
+/// An expression with its position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expr {
-    /// What it is.
+    /// Its kind.
     pub kind: ExprKind,
-    /// Where it stands, without parentheses around it.
+    /// Its position, without the parentheses around it.
     pub span: Span,
-    /// Whether parentheses stand around it.
+    /// Whether it is in parentheses.
     pub parenthesized: bool,
 }
 
@@ -115,7 +115,7 @@ pub enum ExprKind {
     Literal(Literal),
     /// A field.
     Field(Name),
-    /// `name(arguments)`; with `~` it compares without regard to case.
+    /// `name(arguments)`; with `~` it ignores case.
     Call {
         /// The function's name without `~`.
         name: String,
@@ -140,9 +140,9 @@ pub enum ExprKind {
     Compare(Comparison, Box<Expr>, Box<Expr>),
     /// `value in (list)`, `value : pattern`, `value like~ (patterns)` and the like.
     Match {
-        /// How to compare.
+        /// The operator.
         operator: Operator,
-        /// What is compared.
+        /// The left side.
         value: Box<Expr>,
         /// The constants on the right.
         list: Vec<Expr>,
@@ -169,17 +169,17 @@ pub enum Literal {
 /// The operators whose right side is a constant or a list of them; `insensitive` is their form with `~`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// `in`, `in~`: equal to one of them.
+    /// `in`, `in~`: the value equals one of the constants.
     In {
         /// `in~`.
         insensitive: bool,
     },
-    /// `:` (never regards case), `like`, `like~`: matched by one of them, with wildcards.
+    /// `:` (always ignores case), `like`, `like~`: one of the constants, a wildcard pattern, matches the value.
     Like {
         /// `:` and `like~`.
         insensitive: bool,
     },
-    /// `regex`, `regex~`: matched by one of them, regular expressions.
+    /// `regex`, `regex~`: one of the constants, a regular expression, matches the value.
     Regex {
         /// `regex~`.
         insensitive: bool,
