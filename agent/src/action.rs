@@ -1,9 +1,8 @@
-//! The table of actions: every kind of event that the sensor makes, a row each.
+//! The table of actions, with a row for every kind of event that the sensor emits.
 //!
-//! A row says what such an event is in ECS, in the words of people and of auditd, from which hook and record it comes, and
-//! which records must leave the kernel for it. The decoder, the filter, auditd's view, the coverage of rules, the reasons of
-//! alerts and `lapwing events` read it. `docs/reference/events.md` shows it, and `CONTRIBUTING.md` says how a row
-//! is added.
+//! A row has the event's fields in ECS, its names for people and for auditd, its hook and record, and the records that
+//! must leave the kernel for it. The decoder, the filter, auditd's view, the coverage of rules, the reasons of alerts
+//! and `lapwing events` read it. `docs/reference/events.md` shows it; `CONTRIBUTING.md` describes how to add a row.
 
 use lapwing_common::Kind;
 
@@ -23,50 +22,51 @@ pub(crate) struct Action {
     pub(crate) stream: &'static Stream,
     /// `message`.
     pub(crate) message: &'static str,
-    /// `network.transport`, where every such event has the same.
+    /// `network.transport`, if all such events have the same.
     pub(crate) transport: Option<&'static str>,
-    /// `network.direction` likewise.
+    /// `network.direction`, if all such events have the same.
     pub(crate) direction: Option<Direction>,
-    /// What a process did, for people: after its name, and before what [`Action::shows`] adds.
+    /// The verb in lines for people. It follows the process's name and precedes [`Action::shows`].
     pub(crate) verb: &'static str,
-    /// The same of a connection that came in; [`Action::verb`] where there is none.
+    /// The verb for an incoming connection; `None` for the same verb.
     pub(crate) verb_ingress: Option<&'static str>,
-    /// What a line for people says beside the verb.
+    /// The part after the verb in lines for people.
     pub(crate) shows: Shows,
-    /// The action in auditd's words, where it has any.
+    /// auditd's name of the action, if it has one.
     pub(crate) auditd: Option<&'static str>,
-    /// The action in the words of other sensors: a rule that lists several of these wants one thing.
+    /// The names of the action in other sensors. A rule that lists several of these means the same event.
     pub(crate) synonyms: &'static [&'static str],
-    /// The hook that it comes from; empty where it comes from none.
+    /// The hook of the event; empty if it has none.
     pub(crate) hook: &'static str,
-    /// The record that it is made of, where it is always the same.
+    /// The record of the event, if it is always the same kind.
     pub(crate) record: Option<Kind>,
-    /// The records of connections without which there is no such event: the filter leaves one out where no rule wants
-    /// any event that needs it. What needs none is never left out.
+    /// The connection records that the event needs. The filter drops such a record if no rule can match any event that
+    /// needs it. An event without needs is never filtered.
     pub(crate) needs: &'static [Kind],
-    /// The last byte of the ids of events that are made of no record; of others it is the record's. It is never used again.
+    /// The last byte of the event ids, for events without a record; otherwise it is the record's kind. It is never
+    /// reused.
     number: u8,
 }
 
-/// Where events go.
+/// The data stream of events.
 pub(crate) struct Stream {
     /// `event.dataset`.
     pub(crate) dataset: &'static str,
-    /// The data stream of Elastic's that rules name; of what no rule is written for, none.
+    /// Elastic's data stream, which rules name; `None` if no rule matches these events.
     pub(crate) name: Option<&'static str>,
 }
 
-/// Which way a connection goes.
+/// The direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// This host began it.
+    /// This host connected.
     Egress,
-    /// Another did.
+    /// Another host connected.
     Ingress,
 }
 
 impl Direction {
-    /// As `network.direction` has it.
+    /// The value of `network.direction`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Egress => "egress",
@@ -75,25 +75,25 @@ impl Direction {
     }
 }
 
-/// What a line for people says of an event.
+/// The part after the verb in a line for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shows {
     /// The process's command line.
     Command,
-    /// How the process ended.
+    /// The exit code or the signal.
     Exit,
     /// The two ends of a connection.
     Connection,
-    /// How many records were lost.
+    /// The number of lost records.
     Records,
-    /// From when to when.
+    /// The start and the end.
     Times,
-    /// Its reason.
+    /// The reason.
     Reason,
 }
 
 impl Shows {
-    /// Whether it is about the sensor and no process.
+    /// Whether the event is about the sensor and not about a process.
     pub(crate) fn is_of_sensor(self) -> bool {
         matches!(self, Self::Records | Self::Times | Self::Reason)
     }
@@ -103,7 +103,7 @@ const PROCESSES: Stream =
     Stream { dataset: "endpoint.events.process", name: Some("logs-endpoint.events.process-default") };
 const CONNECTIONS: Stream =
     Stream { dataset: "endpoint.events.network", name: Some("logs-endpoint.events.network-default") };
-/// Statements about this host's own monitoring: a rule about processes or connections never sees them.
+/// Events about the sensor itself. Rules about processes or connections never match them.
 const SENSOR: Stream = Stream { dataset: "lapwing.sensor", name: None };
 
 const PROCESS: Action = Action {
@@ -124,7 +124,8 @@ const PROCESS: Action = Action {
     needs: &[],
     number: 0,
 };
-/// What a process became. The record of anything else may show it too, so that its events are of no record.
+/// A change of a process's ids or session. Other records of the process may show it too, so it has no record of its
+/// own.
 const CHANGE: Action = Action { ty: "change", synonyms: &[], hook: "ids", record: None, ..PROCESS };
 const NETWORK: Action = Action {
     name: "connection_attempted",
@@ -157,7 +158,7 @@ const LOSS: Action = Action {
     ..PROCESS
 };
 
-/// Makes the table and the names of its rows.
+/// Defines the table and the names of its rows.
 macro_rules! actions {
     ($($name:ident: $row:expr,)*) => {
         /// A row of [`ACTIONS`].
@@ -224,7 +225,7 @@ actions! {
     Disconnected: Action {
         name: "disconnect_received",
         ty: "end",
-        // The direction is the connection's.
+        // The event has the direction of its connection.
         direction: None,
         verb: "ended a connection to",
         verb_ingress: Some("ended a connection from"),
@@ -234,7 +235,7 @@ actions! {
         needs: &[Kind::CONNECT, Kind::CONNECTED, Kind::ACCEPT, Kind::CLOSED],
         ..NETWORK
     },
-    // A name of its own: what Defend calls a connection on Linux is TCP alone, and no rule says so.
+    // It is not `connection_attempted`: on Linux, Defend reports only TCP under that name, and rules rely on it.
     Datagram: Action {
         name: "datagram_attempted",
         transport: None,
@@ -279,7 +280,7 @@ impl Action {
         ACTIONS.iter().find(|action| action.name == name || action.auditd == Some(name))
     }
 
-    /// What a process did, for people, where its connection went that way.
+    /// The verb for a connection of this direction.
     pub(crate) fn verb(&self, direction: Direction) -> &'static str {
         self.verb_ingress.filter(|_| direction == Direction::Ingress).unwrap_or(self.verb)
     }
@@ -295,13 +296,13 @@ impl Action {
         self.record.map(Kind::name)
     }
 
-    /// Whether it says what a process has become, which the record of anything else shows too.
+    /// Whether it is a change of a process's ids or session, which any record of the process may show.
     pub(crate) fn is_change(&self) -> bool {
         self.ty == CHANGE.ty
     }
 }
 
-/// The data streams of Elastic's that the sensor's events are.
+/// Elastic's data streams of the sensor's events.
 pub(crate) fn streams() -> Vec<&'static str> {
     let mut streams = Vec::new();
     for name in ACTIONS.iter().filter_map(|action| action.stream.name) {

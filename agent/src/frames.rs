@@ -1,4 +1,4 @@
-//! Finds where one JSON record ends and the next begins, in a stream of any length and in bounded memory.
+//! Splits a stream of any length into JSON records, in bounded memory.
 //!
 //! A CloudTrail file is one object around an array of any size, so a JSON parser would hold the whole file. This module
 //! looks only at quotes and brackets, returns the bytes of one record at a time, and leaves their validation to the
@@ -27,9 +27,9 @@ const ENVELOPES: &[&str] = &["\"Records\"", "\"Events\"", "\"logEvents\""];
 
 /// One record: its position and its bytes.
 pub(crate) struct Frame<'a> {
-    /// Where it begins in the inflated stream, in bytes.
+    /// Its offset in the inflated stream, in bytes.
     pub(crate) at: u64,
-    /// In which line it begins, the first being 1.
+    /// The number of its first line, from 1.
     pub(crate) line: u64,
     /// The record, or `None` if it is longer than [`RECORD_BYTES_MAX`].
     pub(crate) bytes: Option<&'a [u8]>,
@@ -41,7 +41,7 @@ pub(crate) enum FrameError {
     /// The stream ends within a record or before the array around the records is closed.
     #[error("it ends in the middle of a record at byte {at}")]
     Truncated {
-        /// Where the unfinished record begins.
+        /// The offset of the unfinished record.
         at: u64,
     },
     /// A byte that cannot begin a record.
@@ -70,12 +70,12 @@ pub(crate) struct Frames<R> {
     line: u64,
     counted: usize,
     levels: Vec<Level>,
-    /// Where the last record ended, and whether no record so far was in an array.
+    /// The end of the last record, and whether no record so far was in an array.
     settled: u64,
     flat: bool,
-    /// Whether only the broken line is skipped, so that the next one is read.
+    /// Whether only a broken line is skipped, so that the next line is read.
     by_line: bool,
-    /// How often that may still happen where a line proves broken only after more of the stream was read.
+    /// How often this may still happen for a line that proves broken only after more of the stream was read.
     retries: u32,
 }
 
@@ -106,16 +106,16 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// The records of `reader`, with recovery from broken lines. If a record begins in a line and does not end there,
-    /// and the line is not JSON together with those after it, the line alone is returned as a record, so that the
-    /// parser reports it; the next record is searched after it. Where that shows only at the end of a long record, it
-    /// is done at most [`RETRIES_MAX`] times.
+    /// The records of `reader`, with recovery from broken lines. If a record does not end in its first line, and is not
+    /// JSON together with the next lines, the first line alone is returned as a record, so that the parser reports it.
+    /// The search for the next record continues after it. If the error shows only at the end of a long record, this is
+    /// done at most [`RETRIES_MAX`] times.
     pub(crate) fn line_by_line(reader: R) -> Self {
         Self { by_line: true, retries: RETRIES_MAX, ..Self::new(reader, 0) }
     }
 
-    /// The byte after the last record, from which a later reader can continue. `None` before the first record, and
-    /// where records are in an array.
+    /// The byte after the last record, from which a later reader can continue. `None` before the first record, and if
+    /// records are in an array.
     pub(crate) fn offset(&self) -> Option<u64> {
         Some(self.settled).filter(|settled| self.flat && *settled > 0)
     }
@@ -165,7 +165,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Where the search for the next record begins, in bytes.
+    /// The offset at which the search for the next record begins, in bytes.
     pub(crate) fn position(&self) -> u64 {
         self.passed + self.next as u64
     }
@@ -363,8 +363,8 @@ struct Scan {
     depth: usize,
     string: bool,
     escape: bool,
-    /// Whether to stop where the text cannot be JSON: at a line that ends within a string, at an object in a place
-    /// where none is allowed, and beyond the parser's depth.
+    /// Whether to stop at text that cannot be JSON: at a line that ends within a string, at an object that is not
+    /// allowed there, and beyond the parser's depth.
     strict: bool,
     /// The last byte that is neither white space nor in a string.
     before: u8,
@@ -374,13 +374,13 @@ struct Scan {
 const DEPTH_MAX: usize = 128;
 
 enum Stop {
-    /// All bytes were looked at.
+    /// All bytes were scanned.
     More,
     /// At the `[` of an array that is a member of the object.
     Array,
     /// After the object's `}`.
     Closed,
-    /// Where the text cannot be JSON.
+    /// At text that cannot be JSON.
     Broken,
 }
 

@@ -1,6 +1,6 @@
 //! The canary: at the start and every minute the agent forks, begins a session, becomes another group, execs, connects,
 //! accepts and sends a datagram once itself, and every hook must record it correctly. A hook that never fires, or
-//! records something wrong, is reported: its silence would look like peace.
+//! records something wrong, is reported, because a silent hook would look like an idle host.
 //!
 //! No events are built from its records. A record is the canary's only during a flight, and by what an attacker cannot
 //! choose: the process is a child of the agent, by pid and start time, has not ended, and executes its one program
@@ -21,37 +21,37 @@ use super::{clock, own};
 
 /// How often it flies.
 const EVERY_NANOS: u64 = 60_000_000_000;
-/// How many flights in a row a hook must fail until it is reported: one may be lost on a busy host. The second follows
-/// at once.
+/// How many flights in a row a hook must fail before it is reported, because a busy host may delay one. The second
+/// flight follows at once.
 const FAILED_MAX: u32 = 2;
 /// How long after a flight its records may still come.
 const LATE_NANOS: u64 = 5_000_000_000;
-/// How long a flight may take. A longer one is not checked, and no other begins meanwhile.
+/// How long a flight may take. A longer one is a failure, and no other begins until it ends.
 const FLIGHT_NANOS_MAX: u64 = 20_000_000_000;
-/// Most records of one flight that are kept until it is checked, and how long each may be.
+/// Maximum number of records of one flight that are kept for the check, and the maximum size of each.
 const RECORDS_MAX: usize = 32;
 const RECORD_BYTES_MAX: usize = 8 * 1024;
 
-/// What the agent did, which distinguishes its records from all others.
+/// The state of the canary: its flights, by which its records are recognized, and their results.
 pub(super) struct Canary {
     own: Option<Key>,
     /// Children whose exit was not recorded.
     children: Vec<Child>,
-    /// When the last flight began, and when it had ended; [`u64::MAX`] while it goes on.
+    /// The start and the end of the last flight; the end is [`u64::MAX`] while it runs.
     from: u64,
     until: u64,
-    /// What it did.
+    /// The actions of the last flight.
     flight: Flight,
-    /// Receives that, where the flight is on its own thread.
+    /// Receives these actions, if the flight runs on its own thread.
     result: Option<Receiver<Flight>>,
     is_checked: bool,
     /// Whether the next flight follows at once.
     is_due: bool,
-    /// The socket by which it connected, as the kernel names it.
+    /// The kernel's id of the socket with which it connected.
     socket: Option<u64>,
     /// Its records.
     records: Vec<Vec<u64>>,
-    /// By hook: how many flights in a row it failed, and the start of the last that it recorded.
+    /// For each hook: how many flights in a row it failed, and the start of the last flight that it recorded.
     hooks: [(u32, u64); HOOKS.len()],
     /// The counters.
     counts: CanaryCounts,
@@ -64,7 +64,7 @@ struct Child {
     has_run: bool,
 }
 
-/// What was counted of flights.
+/// The counters of flights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CanaryCounts {
     /// Flights.
@@ -75,7 +75,7 @@ pub(crate) struct CanaryCounts {
     pub(crate) records: u64,
 }
 
-/// A hook, and what is wrong with its records.
+/// A hook, and the fault of its records, if any.
 pub(super) type Finding = (&'static str, Option<String>);
 
 impl Canary {
@@ -99,14 +99,14 @@ impl Canary {
         canary
     }
 
-    /// Flies again, and forgets what was recorded.
+    /// Runs another flight, and drops the records of the previous one.
     pub(super) fn fly_again(&mut self) {
         self.begin();
         self.flight = fly();
         self.until = clock::now();
     }
 
-    /// Forgets what was recorded, so that the same records can be checked again.
+    /// Drops the records, so that they can be read and checked again.
     pub(super) fn rewind(&mut self) {
         self.children.clear();
         self.records.clear();
@@ -131,7 +131,7 @@ impl Canary {
         is_it
     }
 
-    /// Counts a record of the canary, when it is skipped for good.
+    /// Counts a record of the canary for which no event is built.
     pub(super) fn count(&mut self) {
         self.counts.records += 1;
     }
@@ -176,7 +176,7 @@ impl Canary {
         Vec::new()
     }
 
-    /// The next flight follows as soon as it can.
+    /// Requests the next flight as soon as possible.
     pub(super) fn hurry(&mut self) {
         self.is_due = true;
     }
@@ -234,12 +234,12 @@ impl Canary {
         let found: Vec<_> = tested.map(|name| (name, self.fault(name))).collect();
         self.counts.failed += u64::from(found.iter().any(|(_, fault)| fault.is_some()));
         let sure = found.into_iter().filter(|(name, fault)| self.is_sure(name, fault.is_some())).collect();
-        // The next one follows at once, to exclude chance.
+        // The next flight follows at once, to confirm a failure.
         self.is_due = self.hooks.iter().any(|(failed, _)| (1..FAILED_MAX).contains(failed));
         sure
     }
 
-    /// Takes in a hook's result. Returns whether to report it.
+    /// Records a hook's result. Returns whether to report it.
     fn is_sure(&mut self, name: &str, has_failed: bool) -> bool {
         let from = self.from;
         let Some((failed, good)) = place(name).and_then(|place| self.hooks.get_mut(place)) else {
@@ -270,7 +270,7 @@ impl Canary {
         HOOKS.iter().map(|hook| hook.name).filter(is_tested)
     }
 
-    /// What is wrong with a hook's records.
+    /// The fault of a hook's records, if any.
     fn fault(&self, name: &str) -> Option<String> {
         let hook = HOOKS.iter().find(|hook| hook.name == name)?;
         let records = self.records.iter().filter_map(|bytes| Record::parse(bytes.as_bytes()).ok());
@@ -307,7 +307,7 @@ impl Canary {
         }
     }
 
-    /// The child that did it. One whose fork was not recorded is identified by its parent.
+    /// The canary's child with this task. A child whose fork was not recorded is identified by its parent.
     fn child(&mut self, task: &Task) -> Option<&mut Child> {
         let is_it = |child: &Child| (child.pid, child.start) == (task.pid, task.start);
         if !self.children.iter().any(is_it) {

@@ -1,9 +1,9 @@
-//! The hooks: a table of what is watched and by which programs, how one is chosen, and the result.
+//! The table of hooks with their methods, the choice of a method, and the result.
 //!
-//! Each row has alternatives in the order in which they are tried. Tracepoints that BTF describes come first: every
-//! supported kernel has them, with kprobes off, trampolines off and under lockdown, and they need no perf event. The
-//! same tracepoints by their names alone need no description of theirs; trampolines need no tracepoint, but a kernel
-//! that was built for them; kprobes come after these, for they are the slowest and need a perf event.
+//! Each row has alternatives in the order in which they are tried. Tracepoints with BTF come first: every supported
+//! kernel has them, also without kprobes, without trampolines and under lockdown, and they need no perf event. The same
+//! tracepoints by name need no BTF. Trampolines need no tracepoint, but kernel support. Kprobes come after these,
+//! because they are the slowest and need a perf event.
 
 use crate::action::UDP;
 use std::collections::BTreeMap;
@@ -15,21 +15,21 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Attach, with_tracefs};
 
-/// One thing that is watched.
+/// A hook: a place in the kernel that is watched.
 pub(crate) struct Hook {
     /// Its name in `lapwing status` and the log.
     pub(crate) name: &'static str,
-    /// The records that it yields; one of the first kind shows that it works.
+    /// The kinds of its records. The self-test needs one of the first kind.
     pub(super) yields: &'static [Kind],
     /// Whether the agent refuses to start without it.
     is_required: bool,
-    /// How it can be attached, best first.
+    /// The methods to attach it, best first.
     alternatives: &'static [Alternative],
-    /// What is missing without it.
+    /// The effect of its absence.
     without: &'static str,
 }
 
-/// One way to attach it: all of these programs.
+/// A method to attach a hook, with all of its programs.
 struct Alternative {
     method: &'static str,
     programs: &'static [(&'static str, Attach)],
@@ -44,7 +44,7 @@ const SET_IDS: [&str; 6] = [
     "sys_exit_setresuid",
     "sys_exit_setresgid",
 ];
-/// What a method misses, by its name. The kernel's tracing skips calls of 32-bit programs.
+/// The activity that a method misses, by its name. The kernel's tracing skips system calls of 32-bit programs.
 const UNSEEN: [(&str, &str); 7] = [
     ("tracepoint/sys_exit_accept4", "not seen: accept by 32-bit programs and by io_uring"),
     ("tracepoint/sys_exit_setuid", "not seen at once: changes of 32-bit programs"),
@@ -54,7 +54,7 @@ const UNSEEN: [(&str, &str); 7] = [
     ("tracepoint/sys_enter_bpf", "not seen: commands of 32-bit programs"),
     ("tracepoint/sys_exit_ptrace", "not seen: 32-bit debuggers, and other ways into memory than ptrace"),
 ];
-/// What is missing where a change is not recorded when it happens.
+/// The effect if a change is not recorded when it happens.
 const LATE: &str =
     "changes are reported with the next event of their process; a change that is undone before is not";
 
@@ -87,8 +87,8 @@ pub(super) const HOOKS: &[Hook] = &[
     // The system call comes last: it misses what io_uring accepts, and makes every system call of the host a little
     // slower.
     Hook { name: "accept", yields: &[Kind::ACCEPT], is_required: false, without: "accepted connections are not reported", alternatives: &[
-        // Where the result lies follows from the prototype. The verifier takes the first for the old one only, so the
-        // order matters: the second would be taken for both.
+        // The prototype determines the position of the result. The verifier accepts the first program for the old
+        // prototype only, and the second for both. So the order matters.
         Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_4", Attach::Fexit("inet_csk_accept"))] },
         Alternative { method: "fexit/inet_csk_accept", programs: &[("accept_fexit_2", Attach::Fexit("inet_csk_accept"))] },
         Alternative { method: "kretprobe/inet_csk_accept", programs: &[("accept_kretprobe", Attach::Kretprobe("inet_csk_accept"))] },
@@ -97,7 +97,7 @@ pub(super) const HOOKS: &[Hook] = &[
             ("accept_syscall", Attach::Syscalls(&["sys_exit_accept"])),
         ]},
     ]},
-    // With any method, and with none, a record also reports what its process has become.
+    // With any method, and without one, each record also reports changes of its process.
     Hook { name: "ids", yields: &[Kind::IDS], is_required: false, without: LATE, alternatives: &[
         Alternative { method: "fentry/commit_creds", programs: &[("ids_fentry", Attach::Fentry("commit_creds"))] },
         Alternative { method: "kprobe/commit_creds", programs: &[("ids_kprobe", Attach::Kprobe("commit_creds"))] },
@@ -140,7 +140,7 @@ pub(super) const HOOKS: &[Hook] = &[
 ];
 /// The hooks that watch the agent itself.
 const OF_AGENT: [&str; 3] = ["bpf", "ptrace", "signal"];
-/// The one that records tracing of the agent.
+/// The hook that records tracing of the agent.
 pub(super) const PTRACE: &str = "ptrace";
 
 /// `[sensor.hooks]`: hooks with the one method by which each is attached. Default: none, and each is attached by the
@@ -185,7 +185,7 @@ pub(crate) fn methods() -> impl Iterator<Item = (&'static str, Vec<&'static str>
     })
 }
 
-/// What became of a hook.
+/// The report on a hook.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct HookReport {
     /// The hook's name.
@@ -194,9 +194,9 @@ pub(crate) struct HookReport {
     pub(crate) state: HookState,
     /// The method that is attached.
     pub(crate) method: Option<&'static str>,
-    /// Why it does not work, or why a better method does not: the error of each.
+    /// The errors of the methods that do not work: of all, or of those better than the attached one.
     pub(crate) reason: Option<String>,
-    /// What the attached method misses.
+    /// The activity that the attached method misses.
     pub(crate) unseen: Option<&'static str>,
 }
 
@@ -225,12 +225,11 @@ impl fmt::Display for HookState {
     }
 }
 
-/// Attaches every hook by its first alternative that works, or by the one that was chosen for it. That of datagrams
-/// only where it `has_udp`, and those that watch the agent only where it is not in a process namespace of its own
-/// (`is_inner`).
+/// Attaches every hook by its first method that works, or by its configured method. The hook `udp` is attached only
+/// with `has_udp`. The hooks that watch the agent are not attached in a PID namespace (`is_inner`).
 ///
 /// # Errors
-/// The reports of all, where no alternative attaches one that is required.
+/// The reports of all hooks, if no method attaches a required one.
 pub(super) fn attach_all(
     ebpf: &mut Ebpf,
     btf: &Btf,
@@ -277,8 +276,8 @@ impl<'a> Retry<'a> {
         Self { ebpf, btf, choices, silent: Vec::new(), settled: Vec::new() }
     }
 
-    /// Attaches each hook that is silent by its next method that works. Whether there was one for any. A hook that was
-    /// silent by all goes back to its best, and one whose method was chosen keeps that.
+    /// Attaches each silent hook by its next method that works. Returns whether there was one for any hook. A hook that
+    /// is silent with all methods returns to its best one. A hook with a configured method keeps it.
     pub(super) fn attach_next(&mut self, reports: &mut [HookReport]) -> bool {
         with_tracefs(|| {
             let mut is_any = false;
@@ -322,7 +321,7 @@ impl Alternative {
     }
 }
 
-/// The hook that a program is of, and where that is attached.
+/// The hook of a program, and the program's attach point.
 pub(super) fn of_program(name: &str) -> Option<(&'static str, &'static Attach)> {
     let programs = HOOKS.iter().flat_map(|hook| {
         let programs = hook.alternatives.iter().flat_map(|alternative| alternative.programs);
@@ -332,7 +331,7 @@ pub(super) fn of_program(name: &str) -> Option<(&'static str, &'static Attach)> 
     found.next().map(|(hook, _, place)| (hook, place))
 }
 
-/// The reports of all hooks; one that is required is not attached.
+/// The reports of all hooks, when a required hook is not attached.
 #[derive(Debug)]
 pub(crate) struct Unattached {
     pub(crate) reports: Vec<HookReport>,

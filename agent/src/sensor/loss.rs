@@ -1,4 +1,4 @@
-//! What was lost: the one place where it can happen is the ring, and this keeps the account.
+//! Lost records. Records are lost only in the rings; this module counts them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use super::shares::RingShares;
 
 /// How often the counters are read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Most windows with losses that are remembered, a second each at least. What an alert spans is far shorter.
+/// Maximum number of remembered windows with losses. Each is at least a second long; the events of an alert span far
+/// less.
 const WINDOWS_MAX: usize = 1024;
 
 /// [`Counts`] as they are in the kernel's map.
@@ -20,50 +21,51 @@ const WINDOWS_MAX: usize = 1024;
 pub(super) struct PodCounts(pub(super) Counts);
 
 const _: () = assert!(size_of::<PodCounts>() == 3 * 8 * SLOTS);
-// SAFETY: three arrays of numbers, without padding, as was just asserted.
+// SAFETY: three arrays of numbers, without padding, as asserted above.
 #[expect(unsafe_code, reason = "aya reads and writes this type as bytes")]
 unsafe impl Pod for PodCounts {}
 
-/// The account.
+/// The counters of lost records.
 pub(super) struct Losses {
     counts: PerCpuArray<MapData, PodCounts>,
     shares: RingShares,
     looked: Instant,
+    /// The time of the last reading, in nanoseconds since boot.
     looked_at: u64,
-    /// What was lost until then, by [`Kind::slot`].
+    /// The lost records at the last reading, by [`Kind::slot`].
     lost: [u64; SLOTS],
-    /// Runs of programs that the kernel had skipped until then.
+    /// The skipped runs of programs at the last reading.
     missed: u64,
-    /// From when to when, in nanoseconds since boot, how many were lost.
+    /// Windows with losses: start and end in nanoseconds since boot, and the number of lost records.
     windows: VecDeque<(u64, u64, u64)>,
-    /// What [`Losses::written`] returned last.
+    /// The last result of [`Losses::written`].
     written: Option<u64>,
 }
 
-/// What was lost between two readings of the counters.
+/// The losses between two readings of the counters.
 pub(super) struct LossPeriod {
-    /// When the counters were read before, in nanoseconds since boot.
+    /// The time of the previous reading, in nanoseconds since boot.
     pub(super) from: u64,
-    /// When they were read this time.
+    /// The time of this reading.
     pub(super) to: u64,
-    /// How many records, including skipped runs.
+    /// The number of lost records, with skipped runs.
     pub(super) records: u64,
-    /// How many in all, since the agent began.
+    /// The number of lost records since the start of the agent.
     pub(super) total: u64,
-    /// How many, by kind.
+    /// The lost records by kind.
     pub(super) by_kind: Vec<(Kind, u64)>,
     /// Runs of programs that the kernel skipped because the program was running on that processor already. Each may
     /// have written a record, of an unknown kind.
     pub(super) missed: u64,
-    /// Those of the records that were dropped because their user held too much of a ring, by the user who answers for
-    /// them: the users with the most.
+    /// Records that were dropped because a user held too much of a ring, by the responsible user. Only the users with
+    /// the most are listed.
     pub(super) by_user: Vec<(u32, u64)>,
 }
 
 /// Records of one kind: how many were seen, filtered, lost because the ring was full, and delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KindCounts {
-    /// What the kernel programs saw that such a record reports.
+    /// How often the kernel programs saw what such a record reports.
     pub(crate) seen: u64,
     /// Records that were not written because no rule can match them; for datagrams, also repetitions.
     pub(crate) filtered: u64,
@@ -87,8 +89,8 @@ impl Losses {
         }
     }
 
-    /// Reads the counters every [`LOOK_EVERY`], or at once. Returns what was lost since the last reading, if anything.
-    /// `missed` returns the runs of programs that the kernel has skipped so far.
+    /// Reads the counters every [`LOOK_EVERY`], or at once. Returns the losses since the last reading, if any. `missed`
+    /// returns the number of runs of programs that the kernel has skipped so far.
     pub(super) fn look(
         &mut self,
         now: u64,
@@ -108,8 +110,8 @@ impl Losses {
         Some(LossPeriod { by_user: self.shares.look(), ..lost })
     }
 
-    /// Takes in what was lost between two times, by [`Kind::slot`], of `total` in all, and the skipped runs of
-    /// programs; `None` if nothing was lost.
+    /// Adds the losses between two times: `lost` by [`Kind::slot`], and `missed` runs of programs. `total` is the
+    /// number since the start of the agent. `None` if nothing was lost.
     pub(super) fn add(
         &mut self,
         from: u64,
@@ -138,7 +140,7 @@ impl Losses {
         known + if is_open { self.lost_total().saturating_sub(self.lost.iter().sum()) } else { 0 }
     }
 
-    /// The account by kind.
+    /// The counts by kind.
     pub(super) fn by_kind(&self, delivered: &[u64; SLOTS]) -> Vec<(Kind, KindCounts)> {
         let sums = self.sums();
         let of = |kind: Kind| {
@@ -153,7 +155,8 @@ impl Losses {
         Kind::ALL.into_iter().map(|kind| (kind, of(kind))).collect()
     }
 
-    /// How many records were written to the rings, of all kinds, and whether that is what the last call returned.
+    /// The number of records of all kinds that were written to the rings, and whether it is unchanged since the last
+    /// call.
     pub(super) fn written(&mut self) -> (u64, bool) {
         let written = self.sums().written.iter().sum();
         (written, self.written.replace(written) == Some(written))
@@ -164,7 +167,7 @@ impl Losses {
         self.lost().iter().sum()
     }
 
-    /// What was lost of each kind, by [`Kind::slot`].
+    /// The number of lost records, by [`Kind::slot`].
     pub(super) fn lost(&self) -> [u64; SLOTS] {
         self.sums().lost
     }
@@ -174,10 +177,10 @@ impl Losses {
     }
 }
 
-/// What all processors counted.
+/// The sums over all processors.
 pub(super) fn sums(counts: &PerCpuArray<MapData, PodCounts>) -> Counts {
     let mut sums = Counts { written: [0; SLOTS], lost: [0; SLOTS], filtered: [0; SLOTS] };
-    // The map exists as long as this does; a reading that fails adds nothing and is made again.
+    // The map exists as long as its handle. A failed reading adds nothing; the next one includes it.
     for PodCounts(counts) in counts.get(&0, 0).iter().flat_map(|values| values.iter()) {
         for slot in 0..SLOTS {
             sums.written[slot] += counts.written[slot];

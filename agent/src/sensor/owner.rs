@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::key::Key;
 use crate::budget::Shares;
 
-/// Most bytes of connections whose end is waited for: 65,536 of them, of which a user may have half of what is free.
-/// The end of those beyond is not reported, and they are counted.
+/// Maximum number of bytes of open connections: 65,536 connections, of which a user may have half of the free ones.
+/// The ends of further connections are not reported; these are counted.
 const OWNERS_BYTES_MAX: usize = 5 << 20;
-/// What one takes, with its part of the table.
+/// Bytes of a connection, with its part of the table.
 const OWNER_BYTES: usize = 80;
 
 /// The process that connected or accepted.
@@ -24,7 +24,7 @@ pub(super) struct Owner {
     /// The class of its destination.
     #[serde(with = "ReachName")]
     pub(super) reach: Reach,
-    /// The user who answers for it; user 0 in the state of an older version.
+    /// The responsible user; 0 in the state of an older version.
     #[serde(default)]
     pub(super) user: u32,
 }
@@ -47,10 +47,10 @@ pub(super) struct Owners {
     closes_without_owner: u64,
 }
 
-/// What was counted of them.
+/// The counters of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OwnerCounts {
-    /// Connections whose end is waited for.
+    /// Open connections.
     pub(crate) open: usize,
     /// Connections whose end will not be reported, because too many are open.
     pub(crate) table_full: u64,
@@ -67,7 +67,7 @@ impl Default for Owners {
 }
 
 impl Owners {
-    /// A socket is connected or accepted. An earlier one at its address is closed, even without a record.
+    /// Adds a connected or accepted socket. An earlier socket at the same address is closed, even without a record.
     pub(super) fn set(&mut self, socket: u64, owner: Owner) {
         self.remove(socket);
         if self.shares.room(owner.user) < OWNER_BYTES as u64 {
@@ -84,7 +84,7 @@ impl Owners {
         Some(owner)
     }
 
-    /// A socket is closed.
+    /// Removes a closed socket, and returns its owner.
     pub(super) fn take(&mut self, socket: u64) -> Option<Owner> {
         let owner = self.remove(socket);
         self.closes_without_owner += u64::from(owner.is_none());
@@ -95,7 +95,7 @@ impl Owners {
         owner
     }
 
-    /// Forgets those whose ends will not be reported.
+    /// Removes connections whose ends will not be reported.
     pub(super) fn keep(&mut self, is_reported: impl Fn(Reach) -> bool) {
         let shares = &mut self.shares;
         self.open.retain(|_, owner| {

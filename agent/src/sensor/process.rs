@@ -1,8 +1,8 @@
 //! The process table: all processes, their parents, and the program of each.
 //!
-//! It is fed by records, and by `/proc` only for what ran before the agent and for what lost records contained. A
-//! process that ended stays while late records may name it and while a child needs it as its parent. It imports the
-//! wire and no ECS.
+//! It is built from records. It reads `/proc` only for processes that ran before the agent, and to replace lost
+//! records. An ended process stays while late records may name it, and while a child needs it as its parent. This
+//! module imports the wire and no ECS.
 
 mod blocks;
 mod entered;
@@ -39,27 +39,27 @@ use super::record::ExecRecord;
 use super::snapshot;
 use crate::budget::{Accounts, Meter};
 
-/// Most bytes of processes that are kept, living and ended, with their programs. Beyond it the user who holds most gives
-/// way (`relief`).
+/// Maximum number of bytes of kept processes, living and ended, with their programs. Beyond it processes of the user
+/// who holds most are evicted (`relief`).
 const PROCESSES_BYTES_MAX: usize = 12 << 20;
-/// Most bytes of cached blocks. Beyond it all are dropped, and built again when needed.
+/// Maximum number of bytes of cached blocks. Beyond it all are dropped, and built again when needed.
 const BLOCKS_BYTES_MAX: usize = 5 << 20;
-/// About how many bytes a process takes without its program: itself, its entity id, and its entries in three lists,
-/// whose capacity is up to twice their length.
+/// The approximate bytes of a process without its program: the structure, its entity id, and its entries in three
+/// lists, whose capacity is up to twice their length.
 const PROCESS_BYTES: usize =
     size_of::<Process>() + size_of::<Peers>() + 48 + 2 * (2 * size_of::<Key>() + 24) + 32;
-/// Most ancestors of a process that are reported.
+/// Maximum number of ancestors of a process that are reported.
 const ANCESTORS_MAX: usize = 20;
 
 /// The processes of this host.
 pub(super) struct Table {
     /// Boxed, because a map's capacity is up to twice its length.
     processes: HashMap<Key, Box<Process>>,
-    /// The process that has, or had last, each pid.
+    /// The latest process of each pid.
     current: HashMap<u32, Key>,
-    /// Ended processes, in that order: time, key and owner.
+    /// Ended processes in the order of their ends: time, key and owner.
     ended: VecDeque<(u64, Key, u32)>,
-    /// How many of them each user has.
+    /// The number of ended processes of each user.
     ended_by_owner: HashMap<u32, usize>,
     /// Bytes held by each owner.
     accounts: Accounts,
@@ -74,14 +74,14 @@ pub(super) struct Table {
     counts: TableCounts,
 }
 
-/// What the table counts.
+/// The counters of the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TableCounts {
-    /// Processes that were dropped for room.
+    /// Processes that were evicted because of the limit.
     pub(crate) evicted: u64,
-    /// Programs of which most arguments were dropped for room.
+    /// Programs of which most arguments were dropped because of the limit.
     pub(crate) shortened: u64,
-    /// Programs that processes ran before, dropped for room.
+    /// Previous programs of processes that were dropped because of the limit.
     pub(crate) previous_dropped: u64,
     /// Processes whose first record was lost and which were recovered from procfs or a later record.
     pub(crate) recovered: u64,
@@ -113,7 +113,7 @@ impl Table {
         self.processes.get(&key).map(Box::as_ref)
     }
 
-    /// The user who answers for a process; 0 where it is not known.
+    /// The user who is responsible for a process; 0 if the process is not known.
     pub(super) fn owner(&self, key: Key) -> u32 {
         self.get(key).map_or(0, |process| process.owner)
     }
@@ -132,7 +132,7 @@ impl Table {
         self.each().filter(lived).collect()
     }
 
-    /// The process that has this pid, or had it last.
+    /// The latest process with this pid.
     pub(super) fn by_pid(&self, pid: u32) -> Option<&Process> {
         self.get(*self.current.get(&pid)?)
     }
@@ -146,7 +146,7 @@ impl Table {
         STANDARD.encode(bytes).to_smolstr()
     }
 
-    /// The process of this boot that an entity id names.
+    /// The key of an entity id, if it is of this boot.
     pub(super) fn key(&self, entity_id: &str) -> Option<Key> {
         Key::parse(entity_id).filter(|key| self.entity_id(*key) == entity_id)
     }
@@ -186,17 +186,17 @@ impl Table {
         keys.into_iter().map(|(_, _, key)| key).collect()
     }
 
-    /// How many of them ended recently, and are kept for late records.
+    /// How many processes ended recently and are kept for late records.
     pub(super) fn ended(&self) -> usize {
         self.ended.len()
     }
 
-    /// How many of them live, as far as is known.
+    /// How many processes live, as far as is known.
     pub(super) fn alive(&self) -> usize {
         self.each().filter(|process| process.life == Life::Alive).count()
     }
 
-    /// Adds a process that ran before the agent did.
+    /// Adds a process.
     pub(super) fn add(&mut self, origin: Origin) -> Key {
         let key = Key::new(origin.pid, origin.start);
         let (image, owner) = (origin.image, owner(&origin.credentials));
@@ -229,7 +229,7 @@ impl Table {
         key
     }
 
-    /// A process was created.
+    /// Applies the record of a fork. Returns the child's key.
     pub(super) fn fork(&mut self, record: &Fork) -> Key {
         self.groups.touch(record.context.cgroup);
         let forker = Key::new(record.forker, record.forker_start);
@@ -253,7 +253,7 @@ impl Table {
         key
     }
 
-    /// A process runs another program.
+    /// Applies the record of an exec. Returns the process's key.
     pub(super) fn exec(&mut self, record: &ExecRecord<'_>, image: Image) -> Key {
         let fixed = record.fixed;
         self.groups.touch(fixed.context.cgroup);
@@ -305,7 +305,7 @@ impl Table {
         self.add(Origin { parent, ..origin })
     }
 
-    /// Takes in a process's state. Returns what changed since its last record.
+    /// Updates a process's state. Returns the changes since its last record.
     pub(super) fn observe(&mut self, key: Key, state: &State) -> Changes {
         let Some(known) = self.get(key).map(Process::state) else { return Changes::default() };
         self.groups.touch(state.cgroup);
@@ -322,10 +322,10 @@ impl Table {
         changes
     }
 
-    /// The process that made the standard input with which a process's program started: of its ancestors the nearest
-    /// whose own program started with another. One for which that is not known, because it ran before the agent, counts
-    /// as such. Where it is a fork of one that has a connection, and has none itself, it is that one: it runs the same
-    /// program.
+    /// The process that created the standard input with which a process's program started: the nearest ancestor whose
+    /// own program started with another standard input. An ancestor that ran before the agent, whose standard input is
+    /// not known, counts too. If the ancestor has no connection and is a fork of a process that has one, the result is
+    /// that process, which runs the same program.
     pub(super) fn stdin_maker(&self, process: &Process) -> Option<&Process> {
         let stdin = process.stdio.as_ref()?[0];
         let is_other = |ancestor: &&Process| {
@@ -338,30 +338,30 @@ impl Table {
         Some(of_program.find(|one| one.peers.is_some()).unwrap_or(maker))
     }
 
-    /// A process has a connection.
+    /// Adds a connection of a process.
     pub(super) fn connect(&mut self, key: Key, socket: &Socket, time: u64) {
         let Some(process) = self.processes.get_mut(&key).filter(|_| is_of_interest(socket)) else { return };
         process.peers.get_or_insert_default().add(Peer { socket: *socket, since: time });
     }
 
-    /// A connection of a process has ended.
+    /// Removes a connection of a process.
     pub(super) fn disconnect(&mut self, key: Key, socket: u64, time: u64) {
         if let Some(peers) = self.processes.get_mut(&key).and_then(|process| process.peers.as_mut()) {
             peers.remove(socket, time);
         }
     }
 
-    /// The process that executed the program of a process: itself, or an ancestor that it was forked from; if its
-    /// standard descriptors at that time are known.
+    /// The process that executed the program of a process: itself, or an ancestor from which it was forked. `None` if
+    /// the standard descriptors at that time are not known.
     pub(super) fn starter<'a>(&'a self, process: &'a Process) -> Option<&'a Process> {
         let family = std::iter::once(process).chain(self.ancestors(process.key));
         let mut of_program = family.take_while(|one| Arc::ptr_eq(&one.image, &process.image));
         of_program.find(|one| one.stdio.is_some())
     }
 
-    /// A forking process has its child's state, except capabilities and the answering user, which the child may have
-    /// from a new user namespace, and the control group, which `clone3` may set. Returns it, and what changed since its
-    /// last record.
+    /// Updates a forking process by its child's state, except the capabilities and the responsible user, which a new
+    /// user namespace may change, and the control group, which `clone3` may set. Returns the process, and the changes
+    /// since its last record.
     pub(super) fn observe_forker(&mut self, record: &Fork) -> (Key, Changes) {
         let forker = Key::new(record.forker, record.forker_start);
         let child = state_of(&record.credentials, &record.context);
@@ -377,12 +377,12 @@ impl Table {
         (forker, self.observe(forker, &state))
     }
 
-    /// Drops the blocks of an ended process whose events are emitted; they are built again if needed.
+    /// Drops the cached blocks of an ended process whose events are emitted. They are built again if needed.
     pub(super) fn slim(&mut self, key: Key) {
         self.change(key);
     }
 
-    /// A process to be changed: its blocks are dropped. Fields that are in blocks are changed only through this.
+    /// A process for a change. Its cached blocks are dropped. All changes of fields in blocks must use this method.
     fn change(&mut self, key: Key) -> Option<&mut Process> {
         let process = self.processes.get_mut(&key)?;
         process.blocks.clear();
@@ -423,8 +423,8 @@ impl Table {
     }
 }
 
-/// The user who is charged for a process: the one who answers for it, or else its real user, which a set-id program
-/// does not change.
+/// The user who is charged for a process: the responsible user, or else its real user, which a set-id program does not
+/// change.
 fn owner(credentials: &Credentials) -> u32 {
     if credentials.actor == ABSENT { credentials.uid } else { credentials.actor }
 }

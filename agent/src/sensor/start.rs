@@ -1,5 +1,4 @@
-//! The start: from the object in this binary to programs that run in the kernel, or one sentence that says what is
-//! wrong and what cures it.
+//! The start: loads the eBPF object of this binary and attaches its programs. An error is one sentence with the remedy.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,20 +27,20 @@ use super::{bpf, btf};
 use crate::bounded::{self, HOST_FILE_BYTES_MAX};
 use crate::error_chain::error_chain;
 
-/// The kernel programs; empty where this binary was built without them.
+/// The kernel programs; empty if this binary was built without them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lapwing-ebpf"));
-/// The oldest kernel whose ring buffer, BTF and helpers serve.
+/// The oldest kernel with the required ring buffer, BTF and helpers.
 const KERNEL_MIN: (u32, u32) = (5, 10);
-/// From this kernel on memory of BPF counts for the control group, and no longer against `RLIMIT_MEMLOCK`.
+/// From this kernel on, BPF memory is charged to the control group, and no longer against `RLIMIT_MEMLOCK`.
 const KERNEL_WITHOUT_MEMLOCK: (u32, u32) = (5, 11);
-/// Most destinations of datagrams that are remembered to deduplicate their events.
+/// Maximum number of datagram destinations that are remembered to deduplicate their events.
 const FLOWS_MAX: u32 = 8192;
-/// How many threads may be between the two moments at which a socket of datagrams is connected.
+/// Maximum number of threads that connect a datagram socket at the same time.
 const CONNECTING_MAX: u32 = 512;
 const BTF: &str = "/sys/kernel/btf/vmlinux";
-/// Most bytes of the kernel's types; those of large kernels are 10 MB.
+/// Maximum size of the kernel's BTF, in bytes; that of large kernels is 10 MB.
 const BTF_BYTES_MAX: u64 = 64 << 20;
-/// `PROC_PID_INIT_INO`: the namespace in which records number processes.
+/// `PROC_PID_INIT_INO`: the inode number of the initial PID namespace.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -73,7 +72,7 @@ pub(crate) enum StartError {
         "the limit for locked memory cannot be raised ({0}): set `LimitMEMLOCK=infinity` in the unit, or run as root"
     )]
     Memlock(io::Error),
-    /// A kernel that has renamed or removed what the programs read.
+    /// A kernel that has renamed or removed a member that the programs read.
     #[error(
         "this kernel has no {0}: report its version, {1}, to Lapwing and boot an earlier kernel until then"
     )]
@@ -97,13 +96,13 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     /// The kernel's types, for programs that are attached later.
     pub(super) btf: Btf,
-    /// That of processes and that of connections.
+    /// The ring for processes and the ring for connections.
     pub(super) rings: [RingBuf<MapData>; 2],
     pub(super) counts: PerCpuArray<MapData, PodCounts>,
     pub(super) shares: RingShares,
     pub(super) filter: Array<MapData, PodFilter>,
     pub(super) objects: Objects,
-    /// Control groups that are known.
+    /// The known control groups.
     pub(super) groups: HashMap<MapData, u64, u8>,
     pub(super) hooks: Vec<HookReport>,
     /// Whether this runs in a PID namespace.
@@ -114,7 +113,7 @@ pub(super) struct Loaded {
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
-/// Loads and attaches everything; hooks with a configured method by that one.
+/// Loads and attaches all programs. A hook with a configured method is attached by that method only.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -165,11 +164,11 @@ pub(super) fn start(config: &Config) -> Result<Loaded, StartError> {
 
 /// Loads the object for this kernel and configuration.
 fn load(config: &Config, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, StartError> {
-    // In a namespace of its own the host's number of it is not known.
+    // In a PID namespace the agent's host pid is not known.
     let agent = if pid_namespace == 0 { std::process::id() } else { 0 };
     let count = u32::try_from(config.env_vars.beginnings().len()).unwrap_or(u32::MAX);
     let ring_bytes = ring_bytes(config.ring_size);
-    // Of connections, whose records are smaller.
+    // The records of connections are smaller.
     let connections_bytes = ring_bytes / 2;
     let [fill_mark, connections_mark] = [ring_bytes, connections_bytes].map(|bytes| u64::from(bytes) / 4);
     let processors = aya::util::nr_cpus().map_err(|(what, error)| StartError::Io(what, error))?;
@@ -177,7 +176,7 @@ fn load(config: &Config, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, St
     let mut loader = EbpfLoader::new();
     layout.set(&mut loader);
     let loaded = loader
-        // The loader reads the kernel's BTF too; it needs none, for the programs have no relocations.
+        // By default the loader reads the kernel's BTF. It is not needed, because the programs have no relocations.
         .btf(None)
         .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("CONNECTIONS", connections_bytes)
@@ -193,12 +192,13 @@ fn load(config: &Config, layout: &Layout, pid_namespace: u32) -> Result<Ebpf, St
     loaded.map_err(|error| StartError::Refused(error_chain(&error)))
 }
 
-/// Maps that the agent writes at run time. The first is read back ([`EventFilter`](super::event_filter::EventFilter)),
-/// the second once all is attached ([`Objects::know`]). The third is not trusted: a group in it that the agent does not
-/// have is looked up ([`Groups`](super::groups::Groups)). All others are written by programs only, after the start.
+/// Maps that the agent writes after the start. `FILTER` is read back and compared
+/// ([`EventFilter`](super::event_filter::EventFilter)). `OBJECTS` is frozen when all is attached ([`Objects::know`]).
+/// `CGROUPS` is not trusted: a group that only the map has is looked up ([`Groups`](super::groups::Groups)). All other
+/// maps are written only by programs after the start.
 const WRITTEN: [&str; 3] = ["FILTER", "OBJECTS", "CGROUPS"];
 
-/// Freezes the maps that the agent does not write any more. Where that cannot be, they can be written to as before.
+/// Freezes the maps that the agent no longer writes. A map that cannot be frozen stays writable.
 fn freeze(ebpf: &Ebpf) {
     // The loader has frozen the programs' constants.
     let is_open = |name: &str| !WRITTEN.contains(&name) && !name.starts_with('.');
@@ -221,7 +221,7 @@ fn data(map: &Map) -> Option<&MapData> {
     }
 }
 
-/// The map of what the agent put into the kernel.
+/// The map with the ids of the agent's own maps and links.
 pub(super) struct Objects {
     map: HashMap<MapData, u64, u8>,
     fd: Option<OwnedFd>,
@@ -248,21 +248,21 @@ impl Objects {
     }
 }
 
-/// Writes the beginnings of the wanted variables to the kernel side.
+/// Writes the beginnings of the wanted environment variables to the kernel programs' map.
 fn want(ebpf: &mut Ebpf, beginnings: &BTreeSet<u32>) -> Result<(), MapError> {
     let Some(map) = ebpf.map_mut("BEGINNINGS") else { return Ok(()) };
     let mut map: HashMap<_, u32, u8> = HashMap::try_from(map)?;
     beginnings.iter().try_for_each(|beginning| map.insert(beginning, 1, 0))
 }
 
-/// Bytes of the ring of processes: what the kernel takes, a power of two that is some pages at least.
+/// Bytes of the ring for processes: a power of two between 256 KiB and 256 MiB.
 fn ring_bytes(size: ByteSize) -> u32 {
     const SIZES: [u64; 2] = [256 * 1024, 256 * 1024 * 1024];
     let bytes = size.as_u64().clamp(SIZES[0], SIZES[1]).next_power_of_two();
     u32::try_from(bytes).unwrap_or(1 << 28)
 }
 
-/// Whether this host can run the programs at all. Returns the kernel's version.
+/// Checks whether this host can run the programs. Returns the kernel's version.
 fn check_host() -> Result<String, StartError> {
     if OBJECT.is_empty() {
         return Err(StartError::Stub);
@@ -281,10 +281,10 @@ fn check_host() -> Result<String, StartError> {
     Ok(kernel)
 }
 
-/// The namespace of processes that this runs in; zero for the host's own.
+/// The agent's PID namespace; zero for the host's.
 fn pid_namespace() -> u32 {
     let namespace = fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
-    // Without /proc nothing is known of it, and something else will fail.
+    // Without /proc the namespace is not known. A later step of the start then fails.
     let inode = namespace.unwrap_or(INITIAL_PID_NAMESPACE);
     if inode == INITIAL_PID_NAMESPACE { 0 } else { u32::try_from(inode).unwrap_or(0) }
 }
@@ -315,7 +315,7 @@ fn layout(kernel: &str) -> Result<Layout, StartError> {
         .map_err(|missing| StartError::Layout(missing, kernel.to_owned()))
 }
 
-/// Loads what reads the port of a socket that waits for an answer. Without it such a port stays unknown.
+/// Loads the program that reads the source port of an unanswered connection. Without it such a port stays unknown.
 fn load_port(ebpf: &mut Ebpf) {
     let program: Option<&mut RawTracePoint> =
         ebpf.program_mut("port").and_then(|program| program.try_into().ok());

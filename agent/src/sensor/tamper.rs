@@ -1,5 +1,5 @@
-//! Tampering with the sensor: the only owner of that state. A lasting condition stays until it is resolved; an act that
-//! is over stays for 10 minutes, so that `lapwing status` shows it.
+//! The state of tampering with the sensor; this module is its only owner. A lasting condition stays until it is
+//! resolved. A completed act stays for 10 minutes, so that `lapwing status` shows it.
 //!
 //! It builds no alert and no event. Each condition is reported once, when it begins.
 
@@ -13,13 +13,13 @@ use crate::alert::Weight;
 const ACT_NANOS: u64 = 600_000_000_000;
 /// How long an administrator has to load a change.
 const MEANT_NANOS: u64 = 600_000_000_000;
-/// How long an act that is done again is not reported again.
+/// How long a repeated act is not reported again.
 const REPEAT_NANOS: u64 = 30_000_000_000;
-/// The same for a file: further changes meanwhile are reported after this time.
+/// The same for a file. Further changes within this time are reported after it.
 const FILE_REPEAT_NANOS: u64 = 8_000_000_000;
-/// Most conditions of one kind at a time, so that one kind does not displace another. Further ones are counted.
+/// Maximum number of conditions of one kind, so that one kind does not displace another. Further ones are counted.
 const TROUBLES_MAX: usize = 32;
-/// Most bytes of a reason that is kept, and of one that is reported.
+/// Maximum number of bytes of a stored reason, and of a reported one.
 const REASON_BYTES_MAX: usize = 1 << 10;
 const REPORT_BYTES_MAX: usize = 4 << 10;
 
@@ -30,9 +30,9 @@ pub(super) enum Subject {
     Hook(&'static str),
     /// A program is not attached any more.
     Link(String),
-    /// A map held something else than what the sensor wrote.
+    /// A map does not have the values that the sensor wrote.
     Map(&'static str),
-    /// An act on the agent: the kind of its record, what it was, and the pid of the process that did it.
+    /// An act on the agent: the kind of its record, a number that specifies the act, and the pid of the acting process.
     Act { kind: u16, what: u32, by: u32 },
     /// The agent did not run.
     Stalled,
@@ -40,15 +40,15 @@ pub(super) enum Subject {
     File(String),
 }
 
-/// Something to be reported.
+/// A report of a condition.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
-    /// What is wrong, in a sentence.
+    /// The condition, in a sentence.
     pub(super) reason: String,
-    /// The earliest time of it, and the time of its detection: nanoseconds since boot.
+    /// The earliest possible time, and the time of detection, in nanoseconds since boot.
     pub(super) from: u64,
     pub(super) to: u64,
-    /// The process that did it, if known; and in words, if these are not in the reason.
+    /// The acting process, if known, and its description, if it is not part of the reason.
     pub(super) by: Option<Key>,
     pub(super) who: String,
     /// Its weight.
@@ -71,9 +71,9 @@ struct Trouble {
     reason: String,
     phase: Phase,
     weight: Weight,
-    /// When it was reported last.
+    /// The time of the last report.
     reported: u64,
-    /// The report that is sent when the last one is long enough ago.
+    /// A pending report, which is sent after [`Subject::repeat_nanos`].
     owed: Option<Report>,
 }
 
@@ -84,17 +84,17 @@ enum Phase {
     Lasting,
     /// Until this time.
     Until(u64),
-    /// Not any more; it is kept so that it is not reported again at once.
+    /// It is over, and is kept so that it is not reported again at once.
     Over,
 }
 
 impl Tamper {
-    /// A lasting condition, until it is resolved.
+    /// Adds a condition that lasts until it is resolved.
     pub(super) fn raise(&mut self, subject: Subject, report: Report) {
         self.add(subject, report, Phase::Lasting);
     }
 
-    /// An act that is over.
+    /// Adds a completed act.
     pub(super) fn done(&mut self, subject: Subject, report: Report) {
         let until = Phase::Until(report.to.saturating_add(ACT_NANOS));
         match self.troubles.get_mut(&subject).filter(|_| subject.is_file()) {
@@ -103,8 +103,8 @@ impl Tamper {
         }
     }
 
-    /// A file differs from what the agent loaded. An administrator's change is accepted for [`MEANT_NANOS`]. Further
-    /// changes are reported, but not at once.
+    /// Adds or updates the condition of a file that differs from the loaded one. An administrator's change is accepted
+    /// for [`MEANT_NANOS`]. Further changes are reported with a delay.
     pub(super) fn changed(&mut self, subject: Subject, mut report: Report) {
         let meant = Phase::Until(report.to.saturating_add(MEANT_NANOS));
         let is_meant = report.weight == Weight::Meant;
@@ -113,7 +113,7 @@ impl Tamper {
         };
         let phase = match known.phase {
             Phase::Over if is_meant => meant,
-            // Interference stays what it is, though an administrator changes more of it.
+            // Interference keeps its weight, also if an administrator changes the file again.
             phase if is_meant => {
                 report.weight = known.weight;
                 phase
@@ -123,12 +123,12 @@ impl Tamper {
         known.owe(report, phase);
     }
 
-    /// A loaded file has changed since the previous run, which is reported and is no condition.
+    /// Reports that a loaded file has changed since the previous run. This is not a condition.
     pub(super) fn note(&mut self, report: Report) {
         self.report(true, report);
     }
 
-    /// A condition is resolved.
+    /// Resolves a condition.
     pub(super) fn resolve(&mut self, subject: &Subject) {
         let Some(trouble) = self.troubles.get_mut(subject) else { return };
         if trouble.phase != Phase::Over {
@@ -193,7 +193,7 @@ impl Tamper {
         taken
     }
 
-    /// Whether something of this kind is wrong.
+    /// Whether there is a condition with such a subject.
     pub(super) fn has(&self, is_it: impl Fn(&Subject) -> bool) -> bool {
         self.troubles.keys().any(is_it)
     }
@@ -223,7 +223,7 @@ impl Tamper {
         let known = self.troubles.get_mut(&subject);
         if let Some(known) = known {
             let was_over = std::mem::replace(&mut known.phase, phase) == Phase::Over;
-            // What lasts is reported once.
+            // A lasting condition is reported once.
             if phase == Phase::Lasting && !was_over || report.to < known.reported.saturating_add(REPEAT_NANOS)
             {
                 return;
@@ -254,12 +254,12 @@ impl Tamper {
 }
 
 impl Report {
-    /// Of what is done by a process that is not known, or that the reason names.
+    /// A report without a process: it is not known, or the reason names it.
     pub(super) fn new(reason: String, from: u64, to: u64, weight: Weight) -> Self {
         Self { reason, from, to, by: None, who: String::new(), weight }
     }
 
-    /// The reason with who did it.
+    /// The reason with the description of the process.
     pub(super) fn text(&self) -> String {
         let apart = if self.who.is_empty() { "" } else { "; " };
         cut(&format!("{}{apart}{}", self.reason, self.who), REPORT_BYTES_MAX)
@@ -269,7 +269,7 @@ impl Report {
         cut(&self.text(), REASON_BYTES_MAX)
     }
 
-    /// Takes in what the same process did to another file.
+    /// Merges a report about another file by the same process.
     fn join(&mut self, other: &Self) {
         (self.from, self.to) = (self.from.min(other.from), self.to.max(other.to));
         if self.reason.len() + other.reason.len() < REPORT_BYTES_MAX - REASON_BYTES_MAX {
@@ -280,7 +280,7 @@ impl Report {
     }
 }
 
-/// What ends a reason in which not all files are.
+/// The end of a reason that does not name all files.
 const MORE: &str = "; and more files, which `lapwing status` lists";
 
 impl Subject {
@@ -312,7 +312,7 @@ impl Trouble {
     }
 }
 
-/// A reason that is not too long to be kept.
+/// The reason, cut to `bytes_max`.
 fn cut(reason: &str, bytes_max: usize) -> String {
     reason[..reason.floor_char_boundary(bytes_max)].to_owned()
 }

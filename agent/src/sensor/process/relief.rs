@@ -1,9 +1,9 @@
-//! What the process table evicts where there is no more room: from the user who holds most, what is needed least.
+//! Eviction from the process table at its limit: the least needed data of the user who holds most.
 //!
-//! In this order, and only until there is enough room again: what processes look like in events, which is built again;
-//! what processes ran before; most arguments of long command lines, longest first; processes that ended; processes that
-//! live, of which the children go before their parents, and process 1 never. Another user keeps everything as long as
-//! the one who holds most has anything left to evict. Evictions are counted.
+//! The order is, until there is enough room: cached blocks, which can be built again; previous images; most arguments
+//! of long command lines, longest first; ended processes; living processes, children before their parents and never
+//! process 1. Other users keep everything as long as the user who holds most has anything left to evict. Evictions are
+//! counted.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,25 +13,25 @@ use super::state::Life;
 use super::{Key, PROCESSES_BYTES_MAX, Process, Table};
 use crate::sensor::image::Image;
 
-/// How much is held after an eviction, so that not every new process causes one.
+/// The bytes that are left after an eviction, so that not every new process causes one.
 const RELIEVED_BYTES: usize = PROCESSES_BYTES_MAX / 8 * 7;
-/// Owners who hold less than this count as one: a scan of the table for each of thousands would take too long.
+/// Owners who hold less than this are not distinguished: a scan of the table for each of thousands would take too long.
 const SMALL_OWNER_BYTES: usize = PROCESSES_BYTES_MAX / 64;
-/// How far below the next owner the biggest is reduced before the next one gives way.
+/// How far the biggest owner is reduced below the second, before that one is evicted from.
 const STEP_BYTES: usize = PROCESSES_BYTES_MAX / 16;
 
-/// Evicts something of the given owner, or of any, until there is enough room.
+/// Evicts data of the given owner, or of any, until there is enough room.
 type Step = fn(&mut Table, &Relief);
 
-/// What is needed least comes first.
+/// The least needed data comes first.
 const STEPS: [Step; 4] =
     [Table::drop_previous, Table::shorten_programs, Table::forget_ended, Table::forget_living];
 
-/// Whose processes are evicted, and how many.
+/// The owner and the extent of an eviction.
 struct Relief {
-    /// `None`: any owner, if no user holds much.
+    /// `None` for any owner, if no user holds much.
     owner: Option<u32>,
-    /// Until the owner holds no more than this.
+    /// The eviction ends when the owner holds no more than this.
     until_bytes: usize,
 }
 
@@ -72,7 +72,8 @@ impl Table {
         let biggest = self.accounts.biggest().filter(|(_, held, _)| *held > SMALL_OWNER_BYTES);
         let until = |next: usize| next.saturating_sub(STEP_BYTES);
         let of_one = biggest.map(|(owner, _, next)| Relief { owner: Some(owner), until_bytes: until(next) });
-        // Where nothing of one user can be evicted, as of processes that became another user's, any user gives way.
+        // If nothing of that user can be evicted, such as when its processes now belong to another user, data of any
+        // user is.
         let of_any = Relief { owner: None, until_bytes: 0 };
         for relief in of_one.iter().chain([&of_any]) {
             let before = self.accounts.meter().held();

@@ -1,4 +1,4 @@
-//! One process: its program, its ids, its descriptors, and what changes between two looks at it.
+//! One process: its program, its ids, its descriptors, and the changes between two of its states.
 
 use std::sync::Arc;
 
@@ -15,50 +15,50 @@ use crate::sensor::key::Key;
 /// A process.
 pub(in crate::sensor) struct Process {
     pub(in crate::sensor) key: Key,
-    /// Unique over reuse of numbers and over reboots; the same after `execve` and after a restart of the agent.
+    /// Unique over reuse of pids and over reboots; the same after `execve` and after a restart of the agent.
     pub(in crate::sensor) entity_id: SmolStr,
-    /// When it was made, in nanoseconds since boot.
+    /// Its start, in nanoseconds since boot.
     pub(in crate::sensor) start: u64,
-    /// The process it was born to, as it was then: being adopted changes nothing.
+    /// Its parent at its fork. A later reparenting does not change it.
     pub(in crate::sensor) parent: Option<Key>,
     pub(in crate::sensor) parent_pid: u32,
     pub(in crate::sensor) image: Arc<Image>,
-    /// What it ran before; at first what its parent ran.
+    /// Its previous image; after a fork that of its parent.
     pub(in crate::sensor) previous: Option<Arc<Image>>,
     pub(in crate::sensor) credentials: Credentials,
     pub(in crate::sensor) context: ProcessContext,
-    /// Standard input, output and error as they were when the program started.
+    /// Standard input, output and error at the start of the program.
     pub(in crate::sensor) stdio: Option<[Descriptor; 3]>,
-    /// The first of these that is a socket of IPv4 or IPv6.
+    /// The first of these that is an IPv4 or IPv6 socket.
     pub(in crate::sensor) socket: Option<Box<Socket>>,
     /// The connections that it made and accepted, and its datagram destinations.
     pub(super) peers: Option<Box<Peers>>,
-    /// The process with which the session, login or service began, and what kind of beginning that was.
+    /// The first process of its session, login or service, and the type of that entry.
     pub(in crate::sensor) entry: Option<(Key, &'static str)>,
-    /// What it looks like in events.
+    /// Its cached blocks.
     pub(in crate::sensor) blocks: Blocks,
     pub(super) life: Life,
     pub(super) children: u32,
-    /// Who is charged with the bytes that it takes: its user when it was made, or ran its program.
+    /// The user who is charged for its bytes: its user at its fork, or at its last exec.
     pub(super) owner: u32,
     pub(super) charge: Charge,
 }
 
-/// How far a process has come.
+/// The phase of a process's life.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     /// It runs.
     Alive,
     /// It ended, and is kept for a while.
     Lingering,
-    /// It is kept only for its children.
+    /// It ended, and is kept only for its children.
     Past,
 }
 
 /// The names of the standard descriptors.
 pub(in crate::sensor) const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
 
-/// Whether two descriptors are of one file. Its writers may change.
+/// Whether two descriptors refer to the same file. The number of its writers is ignored.
 pub(in crate::sensor) fn is_same(one: &Descriptor, other: &Descriptor) -> bool {
     (one.inode, one.mode) == (other.inode, other.mode)
 }
@@ -68,19 +68,19 @@ pub(in crate::sensor) fn is_socket(descriptor: &Descriptor) -> bool {
     descriptor.mode & 0o170_000 == 0o140_000
 }
 
-/// What a process has become.
+/// The changes of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::sensor) struct Changes {
     /// It began a session.
     pub(in crate::sensor) session: bool,
-    /// It is another user: really, effectively, or by the id that it could go back to.
+    /// Its real, effective or saved user id changed.
     pub(in crate::sensor) user: bool,
-    /// It is another group, likewise.
+    /// Its real, effective or saved group id changed.
     pub(in crate::sensor) group: bool,
 }
 
 impl Changes {
-    /// What differs between two states. From a state that is not known nothing does.
+    /// The differences between two states; none if the old state is not known.
     pub(super) fn between(old: &State, new: &State) -> Self {
         if old.euid == ABSENT {
             return Self::default();
@@ -97,7 +97,7 @@ pub(super) fn user_namespace(context: &ProcessContext) -> u32 {
     context.namespaces[Namespace::User as usize]
 }
 
-/// What a process is by its credentials and its place.
+/// The state of a process with these credentials and this context.
 pub(in crate::sensor) fn state_of(credentials: &Credentials, context: &ProcessContext) -> State {
     State {
         uid: credentials.uid,
@@ -117,8 +117,8 @@ pub(in crate::sensor) fn state_of(credentials: &Credentials, context: &ProcessCo
 }
 
 impl Process {
-    /// Whether its user namespace is known not to be the host's. Its own inode decides, for `/proc/1/ns/user` may be
-    /// unreadable where the agent runs.
+    /// Whether its user namespace is known not to be the host's. The namespace's fixed inode number decides, because
+    /// the agent may not be able to read `/proc/1/ns/user`.
     pub(in crate::sensor) fn is_of_other_users(&self) -> bool {
         !matches!(user_namespace(&self.context), 0 | INITIAL_USER_NAMESPACE)
     }
@@ -138,12 +138,12 @@ impl Process {
             (state.pgid, state.sid, state.tty, state.cgroup);
     }
 
-    /// A connection that it has and that began a short time before this one.
+    /// A connection of the process that began shortly before `time`.
     pub(in crate::sensor) fn recent_peer(&self, time: u64) -> Option<&Socket> {
         self.peers.as_ref()?.recent(time)
     }
 
-    /// The connection with which its program started as a standard descriptor, and the names of those that are it.
+    /// The connection that was a standard descriptor at the start of its program, and the names of these descriptors.
     pub(in crate::sensor) fn connection(&self) -> Option<(&Socket, Vec<&'static str>)> {
         let (socket, stdio) = (self.socket.as_deref()?, self.stdio.as_ref()?);
         let is_it = |descriptor: &Descriptor| is_socket(descriptor) && descriptor.inode == socket.inode;
@@ -151,7 +151,7 @@ impl Process {
         Some((socket, held.map(|(name, _)| *name).collect()))
     }
 
-    /// The number of its namespace of mounts; zero where that is not known.
+    /// The inode number of its mount namespace; zero if it is not known.
     pub(in crate::sensor) fn mount_namespace(&self) -> u32 {
         self.context.namespaces[Namespace::Mount as usize]
     }
