@@ -258,7 +258,7 @@ actions! {
     },
     Tampered: Action {
         name: "sensor_tampered",
-        message: "Somebody interfered with the sensor, or it does not show what happens",
+        message: "The sensor was tampered with, or a hook does not report correctly",
         verb: "was tampered with",
         shows: Shows::Reason,
         number: 213,
@@ -266,7 +266,7 @@ actions! {
     },
     FilesChanged: Action {
         name: "sensor_files_changed",
-        message: "Files of the sensor were changed, as far as can be seen by an administrator",
+        message: "Files of the sensor were changed, apparently by an administrator",
         verb: "had files of it changed",
         shows: Shows::Reason,
         number: 214,

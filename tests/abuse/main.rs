@@ -1,37 +1,36 @@
-//! What users without privileges do to blind, kill or silence the sensor, done for real: each act runs as `nobody` against
-//! an agent that has the limits of the packaged unit. During the act a shell of another user connects out, and its
-//! alert must come; after it the agent must live, be small and answer.
+//! Attacks of unprivileged users that try to blind, kill or silence the sensor. Each act runs as `nobody` against an
+//! agent with the limits of the packaged unit. During the act a shell of another user connects out, and must raise an
+//! alert. After the act the agent must run, answer, and stay within its memory.
 //!
-//! `cargo xtask test` runs a short form of each act; `cargo xtask test --abuse` runs all of them whole, against an
-//! optimised agent. `docs/threat-model.md` says which promise each row shows. What root does to the sensor itself is in rows of
-//! its own.
+//! `cargo xtask test` runs a short form of each act. `cargo xtask test --abuse` runs all of them in full, against an
+//! optimised agent. `docs/threat-model.md` lists the promise that each row tests. Tampering by root has its own rows.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
     reason = "all of this is test code, and clippy takes only its test functions for such"
 )]
 
-/// The act beside the agent.
+/// The act that runs next to the agent.
 mod act;
 /// The acts.
 mod acts;
 /// The alert log while it grows.
 mod alerts;
-/// What root does to the sensor.
+/// Actions of root against the sensor.
 #[path = "../evasion/deed.rs"]
 mod deed;
-/// What the agent has beside the packaged rules.
+/// The agent's configuration in addition to the packaged rules.
 mod form;
 /// System calls that another process is made to do.
 #[path = "../evasion/inject.rs"]
 mod inject;
-/// Where agent and act run.
+/// The control groups and sessions in which agent and act run.
 mod place;
 /// The agent under the unit's limits, and the shell of another user.
 mod stage;
 
-/// A row: a name, the act with its count in the short form and in the whole form, the place of the short form, and what
-/// the agent has beside the packaged rules. The whole form runs in both places.
+/// A row: a name, the act with its count in the short and in the full form, the place of the short form, and the
+/// agent's additional configuration. The full form runs in both places.
 macro_rules! rows {
     ($($(#[$doc:meta])* $name:ident: $act:literal, $short:literal, $whole:literal, $place:ident, $form:ident;)*) => {$(
         $(#[$doc])*
@@ -109,7 +108,7 @@ rows! {
     disk_full_at_the_start: "decoys", 60, 1_000, Session, FullBefore;
 }
 
-/// A row: a name, what root does, and whether it is done in the short form too.
+/// A row: a name, an action of root, and whether it runs in the short form too.
 macro_rules! tamperings {
     ($($(#[$doc:meta])* $name:ident: $deed:expr, $is_short:literal;)*) => {$(
         $(#[$doc])*

@@ -1,31 +1,31 @@
-//! Where agent and act run: as services have it, or both in one session of a person.
+//! The places of agent and act: as two services, or both in one login session.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Most that the agent may hold, as the packaged unit has it.
+/// The memory limit of the agent, `MemoryMax=` of the packaged unit.
 pub(crate) const MEMORY_MAX_BYTES: u64 = 256 << 20;
-/// Above this the kernel takes pages from it, where control groups have version 2. It is less than the unit's
-/// `MemoryHigh=`, and what no row may reach.
+/// The limit above which the kernel reclaims its pages, with control groups of version 2. It is lower than the unit's
+/// `MemoryHigh=`. No row may reach it.
 pub(crate) const MEMORY_HIGH_BYTES: u64 = 224 << 20;
-/// Percent of one processor, as the package gives it to the smallest host.
+/// Percent of one processor: the package's quota on the smallest host.
 const QUOTA_PERCENT: u32 = 50;
-/// Microseconds to which the quota refers.
+/// The period of the quota in microseconds.
 const PERIOD_MICROS: u32 = 100_000;
-/// What the unit has in `CPUWeight=`, for version 2 and for version 1, where 1,024 is what others have.
+/// `CPUWeight=` of the unit, for version 2 and for version 1, whose default is 1,024.
 const WEIGHT: u32 = 500;
 const SHARES: u32 = 5_120;
 
-/// Where they run.
+/// A place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
-    /// The agent has the control group of its unit and a session of its own, and so has the act.
+    /// The agent and the act each have a control group and a session of their own.
     Unit,
-    /// Both are in one session, where no weight helps. The agent has the unit's limit of memory.
+    /// Both are in one session, where no weight helps. The agent has the unit's memory limit.
     Session,
 }
 
-/// Control groups of one name, one in each hierarchy that matters. They are removed when this is dropped.
+/// Control groups with one name, one in each required hierarchy. They are removed on drop.
 #[derive(Debug)]
 pub(crate) struct Groups {
     folders: Vec<PathBuf>,
@@ -33,7 +33,7 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// What the agent runs in. One that is not optimised is given no quota of processor time.
+    /// The control groups of the agent. An agent that is not optimised gets no quota of processor time.
     pub(crate) fn of_the_agent(place: Place, name: &str, is_optimised: bool) -> Self {
         let mut files = vec![
             ("memory", "memory.limit_in_bytes", "memory.max", MEMORY_MAX_BYTES.to_string()),
@@ -51,7 +51,7 @@ impl Groups {
         Self::new(place, &format!("{name}-agent"), &files)
     }
 
-    /// What the act runs in: a service's, or none.
+    /// The control groups of the act: those of a service, or none.
     pub(crate) fn of_the_act(place: Place, name: &str) -> Self {
         match place {
             Place::Session => Self { folders: Vec::new(), is_session: true },
@@ -63,7 +63,7 @@ impl Groups {
         }
     }
 
-    /// Each file is a controller, its name in version 1, its name in version 2, and what is written to it.
+    /// Each file is a controller, its name in version 1, its name in version 2, and the value to write.
     fn new(place: Place, name: &str, files: &[(&str, &str, &str, String)]) -> Self {
         let root = Path::new("/sys/fs/cgroup");
         let is_unified = root.join("cgroup.controllers").exists();
@@ -87,12 +87,12 @@ impl Groups {
         groups
     }
 
-    /// Whether what runs here is in one session with the test.
+    /// Whether programs here are in the session of the test.
     pub(crate) fn is_session(&self) -> bool {
         self.is_session
     }
 
-    /// What starts a program in them: a shell, and its arguments before the program's.
+    /// The command that starts a program in them: a shell, and its arguments before the program's.
     pub(crate) fn launcher(&self) -> Vec<String> {
         let enter =
             self.folders.iter().map(|folder| format!("echo $$ > '{}/cgroup.procs'; ", folder.display()));
@@ -104,7 +104,7 @@ impl Groups {
 
 impl Drop for Groups {
     fn drop(&mut self) {
-        // What is in it may still be ending.
+        // Its processes may still be ending.
         for folder in &self.folders {
             let mut tries = 0..100;
             while fs::remove_dir(folder).is_err() && tries.next().is_some() {

@@ -1,4 +1,4 @@
-//! The agent under the unit's limits, the act beside it, and the shell of another user.
+//! The agent under the unit's limits, the act that runs at the same time, and the shell of another user.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,39 +20,39 @@ use crate::deed::{TAMPERED, Words};
 use crate::form::{Disk, Form, refusing, sinks};
 use crate::place::{Groups, MEMORY_HIGH_BYTES, Place};
 
-/// Set by `cargo xtask test --abuse`: the acts run whole.
+/// Set by `cargo xtask test --abuse`: the acts run in full.
 const WHOLE: &str = "LAPWING_TEST_ABUSE";
-/// Names another agent than the one that was built with these tests: an optimised one.
+/// The path of an optimised agent, which replaces the one that was built with these tests.
 const AGENT: &str = "LAPWING_TEST_AGENT";
-/// How soon the other user's shell must be alerted.
+/// Maximum time until the alert about the other user's shell.
 const ALERT_WITHIN: Duration = Duration::from_secs(30);
-/// How soon the status must come: of an optimised agent, and of one that is not, beside others that compile.
+/// Maximum time of a status request: of an optimised agent, and of another one on a busy machine.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 const STATUS_WITHIN_UNOPTIMISED: Duration = Duration::from_secs(5);
-/// How soon an agent must be there again, with all that the act left.
+/// Maximum time of a restart, with everything that the act left behind.
 const START_WITHIN: Duration = Duration::from_secs(5);
-/// How long the files of a trail may take to be read.
+/// Maximum time to read the files of a trail.
 const READ_WITHIN: Duration = Duration::from_secs(120);
-/// How long a shell is waited for before it is tried again.
+/// How long the test waits for the alert about a shell before it starts another.
 const TRY: Duration = Duration::from_secs(2);
-/// Between two shells during an act that runs whole.
+/// The pause between two shells during an act in the full form.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How often a disk is filled, in the short form and in the whole one.
+/// How often a disk is filled, in the short and in the full form.
 const FULL_ROUNDS: [u64; 2] = [2, 12];
-/// How soon what is done to the sensor must be alerted.
+/// Maximum time until the alert about tampering.
 const TAMPERED_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of the disk that is filled, as mount takes them.
+/// The size of the disk that is filled, in mount's syntax.
 const DISK_SIZE: &str = "32m";
-/// The user who attacks, and the one whose shell must be seen.
+/// The attacking user, and the user whose shell must be detected.
 pub(crate) const ATTACKER: u32 = 65_534;
 const OTHER: u32 = 1_042;
-/// The rule that the shell sets off.
+/// The rule that matches the shell.
 const REVERSE_SHELL: &str = "Potential Reverse Shell via Suspicious Child Process";
 
-/// Floods take turns, for every agent sees them all.
+/// Floods run one after the other, because every agent on the host sees all of them.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// What root does to an agent whose program and rules are these.
+/// An action of root against an agent, with the paths of its program and its rules.
 type Deed = fn(&Agent, &Path, &Path) -> Words;
 
 /// A row of the table.
@@ -65,19 +65,19 @@ pub(crate) struct Row {
     pub(crate) form: Form,
 }
 
-/// Does what a row says: short in its place, or whole in both.
+/// Runs a row: in the short form in its place, or in the full form in both places.
 pub(crate) fn run(row: &Row) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if std::env::var_os(WHOLE).is_none() {
         return run_in(row, row.place, false);
     }
-    // What fails in one place says nothing about the other.
+    // A failure in one place must not skip the other.
     let fails = |place: &Place| catch_unwind(|| run_in(row, *place, true)).is_err();
     let failed: Vec<_> = [Place::Unit, Place::Session].into_iter().filter(fails).collect();
     assert!(failed.is_empty(), "{}: it fails in {failed:?}", row.name);
 }
 
-/// Does what a row says in one place, and checks what must hold.
+/// Runs a row in one place, and checks the agent.
 fn run_in(row: &Row, place: Place, is_whole: bool) {
     let start = Instant::now();
     let mut stage = Stage::new(row, place);
@@ -93,7 +93,7 @@ fn run_in(row: &Row, place: Place, is_whole: bool) {
     }
     act.wait();
     stage.trail_is_read();
-    // What was begun during the act is over by now; one more, to see that nothing stays blind.
+    // The shells of the act are over now. One more shows that the sensor is not blind afterwards.
     stage.shell_is_found();
     stage.lives_and_answers();
     stage.is_small();
@@ -104,8 +104,8 @@ fn run_in(row: &Row, place: Place, is_whole: bool) {
     say(&format!("{place:?} {}: {} s, {}", row.name, start.elapsed().as_secs(), stage.seen.summary()));
 }
 
-/// Does to the sensor what only root can, and checks that it is seen, that the sensor is whole again or says what is wrong, and
-/// what else must hold.
+/// Runs an action of root against the sensor. Checks that it is detected, that the sensor recovers or reports the
+/// fault, and the agent as after an act.
 pub(crate) fn tamper(name: &'static str, deed: Deed, is_short: bool) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if !is_short && std::env::var_os(WHOLE).is_none() {
@@ -126,7 +126,7 @@ pub(crate) fn tamper(name: &'static str, deed: Deed, is_short: bool) {
     say(&format!("{name}: alerted within {took:.1?}, {}", stage.seen.summary()));
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 struct Seen {
     shells: u32,
@@ -163,7 +163,7 @@ struct Stage {
     disk: Option<Disk>,
     seen: Seen,
     groups: [Groups; 2],
-    /// Those of rules and of programs.
+    /// The folder of rules and the folder of programs.
     folders: [tempfile::TempDir; 2],
 }
 
@@ -217,7 +217,7 @@ impl Stage {
         stage
     }
 
-    /// Starts the act, on the host that is attacked.
+    /// Starts the act on the attacked host.
     fn act(&self, row: &Row, count: u32) -> Act {
         // Not `ip netns exec`: it hides the control groups.
         let mut command = Command::new("nsenter");
@@ -238,15 +238,15 @@ impl Stage {
         let connect = format!("{} -e /bin/true {} {port}", self.program.display(), self.hosts.far.address());
         let mut command = self.hosts.near.command("nice");
         let user = OTHER.to_string();
-        // The highest priority: what is tested is what the sensor sees, not whether this shell gets a processor.
+        // The highest priority: the test is about the sensor, not about the scheduling of this shell.
         command.args(["-n", "-20", "setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
         command.args(["sh", "-c", &format!("{connect}; exit $?")]);
         command.env(ORDER, format!("connect;1;{} {port}", self.hosts.far.address()));
         let _ = command.status().expect("ip");
     }
 
-    /// The next shell of the other user is alerted in time. A busy host may keep shell and connection further apart than
-    /// the rule looks back; then it is tried again.
+    /// Checks that the next shell of the other user raises an alert in time. On a busy host the time between shell and
+    /// connection may exceed the rule's `maxspan`; then the test tries again.
     fn shell_is_found(&mut self) {
         let port = 4_000 + u16::try_from(self.seen.shells).expect("few shells");
         self.seen.shells += 1;
@@ -276,8 +276,8 @@ impl Stage {
         self.alerts.with(REVERSE_SHELL).iter().any(is_it)
     }
 
-    /// Shells while the disk has no room, or nearly none, so that another write fails each time: the agent answers, and
-    /// their alerts come when there is room again.
+    /// Runs shells while the disk has no room, or so little that each time another write fails. Checks that the agent
+    /// answers, and that the alerts come when there is room again.
     fn shells_on_a_full_disk(&mut self, rounds: u64) {
         for round in 0..rounds {
             self.disk.iter().for_each(|disk| disk.fill_but(round * round));
@@ -289,7 +289,7 @@ impl Stage {
         }
     }
 
-    /// It starts on a disk without any room: with the state of an earlier run, and without.
+    /// Checks that the agent starts on a full disk, with and without the state of an earlier run.
     fn starts_on_a_full_disk(&mut self) {
         for has_state in [true, false] {
             self.agent.stop().expect("an end");
@@ -304,7 +304,7 @@ impl Stage {
         }
     }
 
-    /// The files of the agent were read for the first time, so that a change of them is known by its hash.
+    /// Waits until the agent has hashed its files, so that it can detect a change by the hash.
     fn files_are_read(&self) {
         let read = lapwing_stage::until("the first look at files", ALERT_WITHIN, || {
             let looks = self.agent.status()?["lanes"][0]["source"]["files"]["scans"].as_u64();
@@ -313,7 +313,7 @@ impl Stage {
         read.unwrap_or_else(|error| panic!("{}: {error}:\n{}", self.name, self.agent.log()));
     }
 
-    /// What was done to the sensor is alerted in time, and the status says it too.
+    /// Checks that tampering raises an alert in time, and is in the status.
     fn tampering_is_found(&mut self, words: &str) -> Duration {
         let start = Instant::now();
         let is_it =
@@ -329,7 +329,7 @@ impl Stage {
         took
     }
 
-    /// The files of the trail were read or quarantined.
+    /// Checks that the files of the trail were read or quarantined.
     fn trail_is_read(&self) {
         if self.trail.is_none() {
             return;
@@ -346,7 +346,7 @@ impl Stage {
         read.unwrap_or_else(|error| panic!("{}: {error}:\n{}", self.name, self.agent.log()));
     }
 
-    /// The agent is the one that was started, and its status comes soon.
+    /// Checks that the agent has not been restarted, and that its status comes in time.
     fn lives_and_answers(&mut self) {
         let pid = self.agent.pid();
         let lives = Path::new(&format!("/proc/{pid}/exe")).exists();
@@ -363,7 +363,7 @@ impl Stage {
         self.seen.lost = records.iter().filter_map(|kind| kind["lost"].as_u64()).sum();
     }
 
-    /// The agent's memory is below what the unit gives it before the kernel takes pages away.
+    /// Checks that the agent's memory is below the unit's limit from which the kernel reclaims pages.
     fn is_small(&mut self) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.agent.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -372,7 +372,7 @@ impl Stage {
         self.seen.held_kib = self.seen.held_kib.max(kib);
     }
 
-    /// It ends, and starts with all that the act left, on disk and among the processes that live.
+    /// Checks that the agent ends, and starts again with everything that the act left, on disk and as processes.
     fn starts_again(&mut self) {
         self.agent.stop().expect("an end");
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! What is started for a row, and its end.
+//! The processes that are started for a row, and their end.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -14,9 +14,9 @@ use crate::data::{Act, Data, PATH, Words};
 
 /// How long a compiler may take.
 const BUILD: Duration = Duration::from_secs(180);
-/// How often what is left of a row is looked for.
+/// How often the test searches for remaining processes of a row.
 const SWEEPS: usize = 20;
-/// By which the processes of a row are found when they are ended, beside the folder that they are in.
+/// The environment variable that marks the processes of a row, in addition to their folder.
 const MARK: &str = "LAPWING_SHELL";
 
 /// A child that is ended when this is dropped.
@@ -29,11 +29,11 @@ impl Drop for Ended {
     }
 }
 
-/// Makes the row's folder with all that it needs; says what the compiler says where it fails.
+/// Prepares the row's folder. The error is the compiler's output.
 pub(crate) fn prepare(data: &Data, act: &Act, words: &Words) -> Result<(), String> {
     let folder = Path::new(&words.folder);
     fs::create_dir(folder).expect("a folder");
-    // Another user may leave a proof there.
+    // Another user may write a file there as the proof.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("its mode");
     let shared = act.shared.iter().map(|name| (name, &data.files[name]));
     for (name, text) in act.files.iter().chain(shared) {
@@ -54,7 +54,7 @@ pub(crate) fn prepare(data: &Data, act: &Act, words: &Words) -> Result<(), Strin
     if status.success() { Ok(()) } else { Err(format!("it cannot be built: {}", last_words(folder))) }
 }
 
-/// Runs the row's script on this host as a service would: without a terminal, in a session of its own.
+/// Runs the row's script on this host as a service: without a terminal, in a new session.
 pub(crate) fn run(host: &Host, act: &Act, words: &Words) -> Ended {
     let mut words_of_user = Vec::new();
     if let Some(user) = &act.user {
@@ -76,7 +76,7 @@ pub(crate) fn script(host: &Host, words: &Words, output: &str, script: &str) -> 
 }
 
 fn on(host: &Host, words: &Words, output: &str, arguments: &[String]) -> Ended {
-    // Not `ip netns exec`: it gives what it runs mounts of its own.
+    // Not `ip netns exec`: it changes the mount namespace.
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={}", host.network().display())).arg("setsid").args(arguments);
     command.current_dir(&words.folder).env("PATH", PATH).env(MARK, &words.folder).stdin(Stdio::null());
@@ -89,7 +89,7 @@ fn into_file(command: &mut Command, path: &Path) {
     command.stdout(file.try_clone().expect("a descriptor")).stderr(file);
 }
 
-/// The end of what a row printed.
+/// The end of a row's output.
 pub(crate) fn last_words(folder: &Path) -> String {
     let text = ["output", "client", "server"].map(|name| {
         let bytes = fs::read(folder.join(name)).unwrap_or_default();
@@ -98,19 +98,19 @@ pub(crate) fn last_words(folder: &Path) -> String {
     text.concat().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Ends all that a row has started and that still runs, with any parent.
+/// Ends all remaining processes of a row, with any parent.
 pub(crate) fn sweep(folder: &str) {
     end_all(|process| is_of(process, folder));
 }
 
-/// Ends all that still runs on a host.
+/// Ends all remaining processes of a host.
 pub(crate) fn sweep_host(host: &Host) {
     let inode = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.ino());
     let network = inode(&host.network());
     end_all(|process| network.is_some() && inode(&process.join("ns/net")) == network);
 }
 
-/// Ends all processes for whose folder below `/proc` this holds.
+/// Ends all processes whose folders below `/proc` satisfy the condition.
 fn end_all(holds: impl Fn(&Path) -> bool) {
     for _ in 0..SWEEPS {
         let left: Vec<_> =
@@ -139,7 +139,7 @@ fn is_of(process: &Path, folder: &str) -> bool {
         bytes.split(|byte| *byte == 0).any(|word| holds(&String::from_utf8_lossy(word)))
     };
     let is_in = |link: &str| fs::read_link(process.join(link)).is_ok_and(|path| path.starts_with(folder));
-    // What has ended has none of it.
+    // A process that has ended has no environment.
     has_word("environ", &|word| word == marked)
         || has_word("cmdline", &|word| word.contains(&format!("{folder}/")))
         || ["cwd", "root", "exe"].into_iter().any(is_in)

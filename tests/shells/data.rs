@@ -1,4 +1,4 @@
-//! The data file: reverse and bind shells, and what looks like them and is none.
+//! The data file: reverse and bind shells, and benign programs that look like them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 const TEXT: &str = include_str!("shells.toml");
 
-/// What stands in `shells.toml`.
+/// The content of `shells.toml`.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Data {
-    /// The names of the rules that nothing benign may set off.
+    /// The names of the rules that no benign row may match.
     #[serde(default)]
     pub(crate) own: Vec<String>,
     /// Files that several rows use.
@@ -23,41 +23,41 @@ pub(crate) struct Data {
     pub(crate) benign: Vec<Benign>,
 }
 
-/// The fields of rows: of both kinds, of shells, of what is none.
+/// The fields of rows: of both kinds, of shells, of benign rows.
 const FIELDS: [&[&str]; 3] = [
     &["name", "needs", "check", "run", "files", "shared", "build", "user", "seconds", "quick"],
     &["kind", "tls", "bytewise", "serve", "alerts", "missed", "relayed", "bare", "further"],
     &["client", "server"],
 ];
 
-/// What a row of either kind says about what is done.
+/// The common part of a shell and a benign row.
 #[derive(Deserialize, Debug)]
 pub(crate) struct Act {
     pub(crate) name: String,
-    /// Programs, and files by their whole path, without which the row is skipped.
+    /// Required programs, and required files by their full paths. Without them the row is skipped.
     #[serde(default)]
     pub(crate) needs: Vec<String>,
-    /// The script that runs on the host that is attacked, in the row's folder.
+    /// The script that runs on the attacked host, in the row's folder.
     pub(crate) run: String,
-    /// Files that lie in the folder, by their names.
+    /// Files in the folder, by their names.
     #[serde(default)]
     pub(crate) files: BTreeMap<String, String>,
-    /// Names of files of [`Data::files`] that lie there too.
+    /// Names of files of [`Data::files`] that are copied to the folder too.
     #[serde(default)]
     pub(crate) shared: Vec<String>,
-    /// What the machine must be able to do beside, as a script that succeeds.
+    /// A further requirement, as a script that must succeed.
     #[serde(default)]
     pub(crate) check: String,
-    /// What root runs in the folder before, such as a compiler.
+    /// A script that root runs in the folder before, such as a compiler.
     #[serde(default)]
     pub(crate) build: String,
-    /// The user who runs it; root where none is named.
+    /// The user who runs it. Default: root.
     #[serde(default)]
     pub(crate) user: Option<String>,
     /// How long it may take.
     #[serde(default = "seconds")]
     pub(crate) seconds: u64,
-    /// Whether it is one of the few that run where not all do.
+    /// Whether it is one of the few rows that run without `--shells`.
     #[serde(default)]
     pub(crate) quick: bool,
 }
@@ -76,30 +76,30 @@ pub(crate) struct Shell {
     /// Whether the attacker's end speaks TLS.
     #[serde(default)]
     pub(crate) tls: bool,
-    /// Whether each byte is typed as a datagram of its own.
+    /// Whether each byte is sent as one datagram.
     #[serde(default)]
     pub(crate) bytewise: bool,
-    /// What the attacker's second port answers to a request by HTTP.
+    /// The answer of the attacker's second port to an HTTP request.
     #[serde(default)]
     pub(crate) serve: Option<String>,
-    /// Rules one of which must raise an alert; any rule where none is named.
+    /// One of these rules must raise an alert; any rule if empty.
     #[serde(default)]
     pub(crate) alerts: Vec<String>,
     /// Why no rule finds it.
     #[serde(default)]
     pub(crate) missed: Option<String>,
-    /// Whether the process that has the socket is another than the shell and stays out of the alert.
+    /// Whether the process with the socket is not the shell, and is not part of the alert.
     #[serde(default)]
     pub(crate) relayed: bool,
-    /// Whether its commands run without a shell, or each in one of its own, so that an alert need not name one.
+    /// Whether its commands run without a shell, or each in a new one, so that an alert need not name a shell.
     #[serde(default)]
     pub(crate) bare: bool,
-    /// Whether it is none of the shells that the rules were first held against.
+    /// Whether it was not among the shells with which the rules were developed.
     #[serde(default)]
     pub(crate) further: bool,
 }
 
-/// Who connects to whom, and by what.
+/// The direction and the transport of the shell.
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
@@ -112,15 +112,15 @@ pub(crate) enum Kind {
     Udp,
 }
 
-/// What looks like a shell over the network and is none.
+/// A benign program that looks like a shell over the network.
 #[derive(Deserialize, Debug)]
 pub(crate) struct Benign {
     #[serde(flatten)]
     pub(crate) act: Act,
-    /// The script that runs on the host far away once the first port listens on either host.
+    /// The script that runs on the remote host when the first port listens on either host.
     #[serde(default)]
     pub(crate) client: Option<String>,
-    /// The script that runs on the host far away from the beginning.
+    /// The script that runs on the remote host from the beginning.
     #[serde(default)]
     pub(crate) server: Option<String>,
 }
@@ -130,7 +130,7 @@ impl Data {
         toml::from_str(TEXT).expect("shells.toml")
     }
 
-    /// Fields of rows that mean nothing, which a row in two parts takes as they are.
+    /// Unknown fields of rows. Serde ignores them, because a row is flattened from two parts.
     pub(crate) fn unknown() -> Vec<String> {
         let table: toml::Table = toml::from_str(TEXT).expect("shells.toml");
         let of = |kind: &str, own: usize| {
@@ -144,7 +144,7 @@ impl Data {
 }
 
 impl Act {
-    /// What this machine lacks for it.
+    /// The missing requirement of this machine, if any.
     pub(crate) fn missing(&self) -> Option<String> {
         if let Some(need) = self.needs.iter().find(|need| !is_there(need)) {
             return Some(format!("{need} is missing"));
@@ -160,7 +160,7 @@ impl Act {
     }
 }
 
-/// Where programs are looked for: as services have it, and Go's own folder.
+/// The search path for programs: that of services, and Go's folder.
 pub(crate) const PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin";
 
@@ -171,7 +171,7 @@ fn is_there(need: &str) -> bool {
     PATH.split(':').any(|folder| Path::new(folder).join(need).exists())
 }
 
-/// What stands for the placeholders of a row.
+/// The values of the placeholders of a row.
 #[derive(Debug, Clone)]
 pub(crate) struct Words {
     pub(crate) near: &'static str,
@@ -186,7 +186,7 @@ pub(crate) struct Words {
 pub(crate) const PORTS: u16 = 4;
 
 impl Words {
-    /// A text of the row with its words in it.
+    /// A text of the row with its placeholders replaced.
     pub(crate) fn fill(&self, text: &str) -> String {
         text.replace("{host}", self.far)
             .replace("{host6}", self.far_ipv6)

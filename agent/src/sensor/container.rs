@@ -11,13 +11,13 @@ const POD_DIGITS: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Container {
     pub(super) id: SmolStr,
-    /// What made it, where the name says so.
+    /// Its runtime, if the name has it.
     pub(super) runtime: Option<&'static str>,
-    /// The unique id of the pod of Kubernetes that it belongs to.
+    /// The unique id of its Kubernetes pod.
     pub(super) pod: Option<SmolStr>,
 }
 
-/// Words in names of control groups, and the runtimes whose they are.
+/// Words in the names of control groups, and the runtimes that use them.
 const RUNTIMES: [(&str, &str); 6] = [
     ("docker", "docker"),
     ("libpod", "podman"),
@@ -27,11 +27,11 @@ const RUNTIMES: [(&str, &str); 6] = [
     ("lxc", "lxc"),
 ];
 
-/// Where a runtime lets people name a container, and that name is its id.
+/// The position of a container's name in the path, for runtimes in which people choose the name and it is the id.
 enum Form {
-    /// Between these two in a folder's name.
+    /// Between this prefix and suffix in a folder's name.
     Within(&'static str, &'static str),
-    /// The folder right below one of this name.
+    /// The folder directly below the folder with this name.
     Below(&'static str),
 }
 
@@ -44,20 +44,19 @@ const NAMED: [(Form, &str); 8] = [
     (Form::Within("machine-", ".scope"), "systemd-nspawn"),
     (Form::Below("buildkit"), "buildkit"),
     (Form::Below("garden"), "garden"),
-    // The namespace that `ctr` uses where it is given none.
+    // The default namespace of `ctr`.
     (Form::Below("default"), "containerd"),
 ];
-/// Machines that are no containers.
+/// Prefix of the names of virtual machines, which are not containers.
 const VIRTUAL_MACHINE: &str = "qemu-";
-/// What a runtime keeps beside a container's own processes, in a folder of the container's.
+/// The folder of a runtime's own processes, below the container's folder.
 const SUPERVISOR: &str = "supervisor";
 
-/// The container whose control group has this path; the innermost where one runs in another.
+/// The container whose control group has this path; the innermost one if containers are nested.
 ///
 /// Docker and Podman write `docker-ID.scope` or `docker/ID`, containerd and CRI-O `cri-containerd-ID.scope`, kubelet
-/// without systemd `kubepods/…/ID`: what they share is the id itself as the last word of a folder's name. Amazon ECS
-/// with its own task id adds a number to it, and CRI-O keeps its monitor beside the container. Others have names in the
-/// place of ids ([`NAMED`]).
+/// without systemd `kubepods/…/ID`. In all of them the id is the last word of a folder's name. Amazon ECS uses its task
+/// id with a number, and CRI-O has its monitor next to the container. Others use names instead of ids ([`NAMED`]).
 pub(super) fn of(cgroup: &str) -> Option<Container> {
     let mut folders = cgroup.rsplit('/').peekable();
     let mut is_supervisor = false;
@@ -76,8 +75,8 @@ pub(super) fn of(cgroup: &str) -> Option<Container> {
     None
 }
 
-/// The runtime that a folder is named after, which has an id in its name. The name may be that of the folder above;
-/// after a colon it is systemd's slice.
+/// The runtime of a folder with an id in its name. The runtime's name may be in the folder above; after a colon it is
+/// that of systemd's slice.
 fn runtime_of(folder: &str, above: Option<&str>) -> Option<&'static str> {
     let runtime = |name: &str| {
         let known = RUNTIMES.iter().find(|(word, _)| {
@@ -89,7 +88,7 @@ fn runtime_of(folder: &str, above: Option<&str>) -> Option<&'static str> {
     runtime(named).or_else(|| above.and_then(runtime))
 }
 
-/// The id of the container that a folder is named after.
+/// The container's id in the name of a folder.
 fn id(folder: &str) -> Option<SmolStr> {
     let name = folder.strip_suffix(".scope").unwrap_or(folder);
     let word = name.rsplit(['-', ':', '_']).next()?;
@@ -99,7 +98,7 @@ fn id(folder: &str) -> Option<SmolStr> {
     (is_id && !is_monitor).then(|| word.into()).or_else(|| task(name))
 }
 
-/// The name that people gave to the container of this folder, and its runtime.
+/// The container's name in the name of a folder, and its runtime.
 fn named(folder: &str, above: Option<&str>) -> Option<(SmolStr, &'static str)> {
     let is_unit = [".service", ".scope", ".slice"].iter().any(|suffix| folder.ends_with(suffix));
     let (name, runtime) = NAMED.iter().find_map(|(form, runtime)| {
@@ -112,16 +111,16 @@ fn named(folder: &str, above: Option<&str>) -> Option<(SmolStr, &'static str)> {
     (!name.is_empty() && !name.starts_with(VIRTUAL_MACHINE)).then_some((name, runtime))
 }
 
-/// A name as it was before systemd wrote its hyphens as `\x2d`.
+/// A name in which systemd's `\x2d` is a hyphen again.
 fn unescape(name: &str) -> SmolStr {
     if name.contains(r"\x2d") { name.replace(r"\x2d", "-").into() } else { name.into() }
 }
 
-/// The pod that a folder is named after: `podUID`, or systemd's slice, in which the hyphens are underscores.
+/// The pod's id in the name of a folder: `podUID`, or systemd's slice, in which the hyphens are underscores.
 fn pod(folder: &str) -> Option<SmolStr> {
     let name = folder.strip_suffix(".slice").unwrap_or(folder);
     let word = match name.rsplit_once("-pod") {
-        // Its prefix is that of a kubelet with a control group of its own.
+        // A kubelet with its own control group adds a prefix.
         Some((slices, word)) if slices.split('-').any(|slice| slice == "kubepods") => word,
         _ => name.strip_prefix("pod")?,
     };

@@ -1,4 +1,5 @@
-//! What the loaded rules can match decides which records leave the kernel, and which events are built.
+//! The filter: only records that the loaded rules can match leave the kernel, and only events that they can match are
+//! built.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::hook::{HOOKS, HookReport, HookState};
 use super::{Sensor, auditd, event_filter};
 use crate::action::UDP;
 
-/// The filter for these rules and hooks. The second rules get the events in auditd's words.
+/// The filter for these rules and hooks. The second list of rules gets the events in auditd's view.
 pub(crate) fn filter_for(rules: &[Vec<Arc<Rule>>; 2], hooks: &[HookReport]) -> Filter {
     decode::filter_for(&audiences(rules), hooks)
 }
@@ -28,7 +29,7 @@ pub(super) fn audiences(rules: &[Vec<Arc<Rule>>; 2]) -> Vec<Audience<'_>> {
     audiences.collect()
 }
 
-/// What is filtered with these hooks: kinds of records, each with the classes of destinations.
+/// The filtered kinds of records with these hooks, each with the classes of destinations.
 pub(crate) fn filtered_kinds(
     filter: &Filter,
     hooks: &[HookReport],
@@ -42,20 +43,20 @@ pub(crate) fn filtered_kinds(
     named.filter(|(_, classes)| !classes.is_empty()).collect()
 }
 
-/// Every kind of event that the sensor emits on this host, with the fields that such an event may have where these
-/// variables of the environment are reported, and the events of datagrams where these are.
+/// Every kind of event that the sensor emits on this host, with the fields that such an event may have. `wanted` are
+/// the reported environment variables; datagram events are included with `has_udp`.
 pub(crate) fn event_kinds(wanted: &Wanted, has_udp: bool) -> Vec<EventKind> {
     decode::kinds(!wanted.is_empty(), has_udp)
 }
 
-/// The same of those events in auditd's words.
+/// These kinds of events in auditd's view.
 pub(crate) fn auditd_kinds(kinds: &[EventKind]) -> Vec<EventKind> {
     kinds.iter().filter_map(auditd::kind).collect()
 }
 
 impl Sensor {
-    /// From now on filters in the kernel what none of these rules can match, and builds no events that none can match
-    /// from the other records. The second rules get the events in auditd's words.
+    /// Sets the rules for the filter. The kernel then drops records that none of them can match, and no events are
+    /// built that none of them can match. The second list of rules gets the events in auditd's view.
     pub(crate) fn set_rules(&mut self, rules: &[Vec<Arc<Rule>>; 2]) {
         let filter = filter_for(rules, &self.hooks);
         let unmatchable = decode::unmatchable(&audiences(rules));
@@ -78,7 +79,7 @@ impl Sensor {
         self.decoder.set_unmatchable(self.filter.unmatchable());
     }
 
-    /// Forgets the connections whose ends are not reported any more.
+    /// Removes the connections whose ends are no longer reported.
     pub(super) fn keep_owners(&mut self) {
         let filter = *self.filter.now();
         self.owners.keep(|reach| !filter.drops(Kind::CLOSED, reach.bit()));

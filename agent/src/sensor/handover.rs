@@ -40,16 +40,17 @@ const STOP: &str = "stop";
 const STATE_VERSION: u32 = 2;
 /// Maximum size of the state in bytes. The process table is bounded by less, and the connections by their number.
 pub(super) const STATE_BYTES_MAX: u64 = 16 << 20;
-/// Where the service manager listens; without it there is none.
+/// The variable with the service manager's socket. Without it there is no service manager.
 const MANAGER: &str = "NOTIFY_SOCKET";
 /// The names of links and perf events below `/proc/self/fd`.
 const LINKS: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:[perf_event]"];
 
-/// The descriptors that the service manager has stored for the previous run, by name; nothing where there is no manager.
+/// The descriptors that the service manager has stored for the previous run, by name; `None` without a manager.
 pub(crate) struct StoredFds(Option<Vec<(String, OwnedFd)>>);
 
 impl StoredFds {
-    /// Those that this process was started with, as the service. Called once; descriptors with unknown names are closed.
+    /// The descriptors with which the service manager started this process. Called once; descriptors with unknown names
+    /// are closed.
     #[expect(unsafe_code, reason = "descriptors of the service manager arrive as numbers")]
     pub(crate) fn of_manager() -> Self {
         if std::env::var_os(MANAGER).is_none() {
@@ -75,7 +76,7 @@ impl StoredFds {
         self.0.is_some()
     }
 
-    /// Opens what can be read. What cannot, such as records of another version, is released.
+    /// Opens the stored descriptors. Those that cannot be read, such as rings of another version, are released.
     pub(super) fn open(self) -> Option<Inherited> {
         let stored = self.0.filter(|stored| !stored.is_empty())?;
         let names: Vec<_> = stored.iter().map(|(name, _)| name.clone()).collect();
@@ -90,17 +91,17 @@ impl StoredFds {
     }
 }
 
-/// What the previous run has stored.
+/// The handover of the previous run.
 pub(super) struct Inherited {
     /// Its process.
     pub(super) by: Key,
     /// Its rings, not read yet.
     pub(super) ring: Ring,
-    /// Its state at its end; nothing if it was killed.
+    /// Its state at its end; `None` if it was killed.
     pub(super) state: Option<HandoverState>,
-    /// The signal that stopped it, if it had read the record and did not run again.
+    /// The signal that stopped it, if it had read the record and did not continue.
     pub(super) stop: Option<Touched>,
-    /// What was lost since its end, by [`Kind::slot`](lapwing_common::Kind::slot), as far as that is known.
+    /// The known losses since its end, by [`Kind::slot`](lapwing_common::Kind::slot).
     pub(super) lost: [u64; SLOTS],
     links: Vec<OwnedFd>,
     counts: PerCpuArray<MapData, PodCounts>,
@@ -111,7 +112,7 @@ pub(super) struct Inherited {
 #[derive(Deserialize, Serialize)]
 pub(super) struct HandoverState {
     version: u32,
-    /// Until when it has seen everything, in nanoseconds since boot.
+    /// The time up to which it has read all records, in nanoseconds since boot.
     pub(super) until: u64,
     /// How many records were lost until then, by [`Kind::slot`](lapwing_common::Kind::slot).
     pub(super) lost: [u64; SLOTS],
@@ -181,16 +182,16 @@ impl Inherited {
         self.ring.first_time()
     }
 
-    /// Releases it, once all of it is reported and the results are on disk: its programs end.
+    /// Releases the handover, when all of it is reported and the results are on disk. The previous programs then end.
     pub(super) fn release(self) {
         forget(&self.names);
     }
 }
 
-/// Descriptors of a run's maps, with what they are of.
+/// Descriptors of a run's maps, with their names.
 pub(super) type Maps = Vec<(&'static str, OwnedFd)>;
 
-/// A descriptor of a map for the next run; none of maps that are not for it.
+/// A descriptor of a map for the next run; `None` for a map that the next run does not need.
 pub(super) fn of_map(map_name: &str, map: &Map) -> Option<(&'static str, OwnedFd)> {
     let (what, data) = match (map_name, map) {
         ("RECORDS", Map::RingBuf(data)) => (RECORDS, data),
@@ -211,12 +212,12 @@ pub(super) fn give_links() {
 #[expect(unsafe_code, reason = "descriptors of the service manager arrive as numbers")]
 fn keep_links() -> Result<()> {
     let links = links()?;
-    // SAFETY: they stay open as long as the programs are attached, which end later.
+    // SAFETY: they stay open as long as the programs are attached, which is longer than this call.
     let links: Vec<_> = links.into_iter().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
     keep(LINK, &links)
 }
 
-/// Stores what is attached, and these maps, in the service manager's file descriptor store. Returns whether it did.
+/// Stores all links, and these maps, in the service manager's file descriptor store. Returns whether it succeeded.
 pub(super) fn give(maps: &Maps) -> bool {
     let links = keep_links();
     let given = maps.iter().try_fold((), |(), (what, fd)| keep(what, &[fd.as_fd()])).and(links);

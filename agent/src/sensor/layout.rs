@@ -14,11 +14,11 @@ use super::btf::{Btf, shape};
 struct Row {
     global: &'static str,
     is_required: bool,
-    /// What is read there.
+    /// The type and width with which the programs read it.
     shape: Shape,
     /// Its path, and its paths in other kernels.
     paths: &'static [&'static str],
-    /// What is read together with it, and follows it without a gap.
+    /// The members that are read together with it, which must follow it without a gap.
     then: &'static [&'static str],
 }
 
@@ -65,10 +65,10 @@ const fn shape_of<T: Reads>() -> Shape {
     T::SHAPE
 }
 
-/// The enumerator that is wanted only where control groups are named by the hierarchy of the `pids` controller.
+/// The enumerator that is needed only if control groups are named by the hierarchy of the `pids` controller.
 const CGROUP_CONTROLLER: &str = "CGROUP_CONTROLLER";
 
-/// What the programs are configured with for this kernel.
+/// The offsets and numbers for this kernel.
 #[derive(Default)]
 pub(super) struct Layout {
     offsets: Vec<u32>,
@@ -85,7 +85,7 @@ impl Layout {
     /// of the unified one.
     ///
     /// # Errors
-    /// What is required and not there, each with its path, and with what it is where that is not what is read.
+    /// The required rows that are missing, each with its path, and with its type if that is not the expected one.
     pub(super) fn resolve(btf: &Btf<'_>, cgroups_v1: bool) -> Result<Self, String> {
         let mut layout = Self::default();
         for row in ROWS {
@@ -142,7 +142,7 @@ impl Row {
     /// The offset of the member, by the first of its paths that has the expected type.
     ///
     /// # Errors
-    /// What this kernel lacks: its paths, or what is on one of them and is something else.
+    /// The missing member: its paths, or the path on which it has another type.
     fn resolve(&self, btf: &Btf<'_>) -> Result<u32, String> {
         let mut other = None;
         for path in self.paths {
@@ -190,7 +190,7 @@ impl Row {
     }
 }
 
-/// Whether what is read is within so many bytes.
+/// Whether a read of this shape is within `bytes`.
 fn is_inside(offset: u32, shape: Shape, bytes: usize) -> bool {
     offset as usize + shape.bytes() as usize <= bytes
 }

@@ -11,13 +11,13 @@ use super::clock;
 use super::record::Record;
 use super::ring::Ring;
 
-/// How long an event may wait for the port of a connection: the process that connects can be held up between the two
-/// moments at which the connection and its port are recorded.
+/// How long an event may wait for the port of a connection. The connection and its port are recorded one after the
+/// other, and the connecting process may be delayed between them.
 const PORT_WAIT_NANOS: u64 = 20_000_000;
 
 impl Sensor {
-    /// The local ports of the connections that are ready, the last one first; zero where it cannot be known. One that
-    /// may still come holds back what follows it, for a moment.
+    /// The local ports of the ready connections, the last one first; zero if a port cannot be known. If a port may
+    /// still come, its record and the following ones are held back for a moment.
     pub(super) fn find_ports(&mut self) -> Vec<u16> {
         let mut ports = known_ports(&self.ring, &mut self.ports);
         let hold_before = clock::now().saturating_sub(PORT_WAIT_NANOS);
@@ -42,15 +42,15 @@ impl Sensor {
     }
 }
 
-/// The records that are ready and those that wait, each with whether it is ready. A socket is used again and again, so
-/// that what became of it is found from the newest back.
+/// The ready and the waiting records, newest first, each with whether it is ready. Sockets are reused, so that the
+/// state of a socket must be searched from the newest record back.
 fn newest_first(ring: &Ring) -> impl Iterator<Item = (Record<'_>, bool)> {
     let later = ring.later().rev().map(|bytes| (bytes, false));
     let ready = ring.ready().rev().map(|bytes| (bytes, true));
     later.chain(ready).filter_map(|(bytes, is_ready)| Some((Record::parse(bytes).ok()?, is_ready)))
 }
 
-/// The ports of the connections that are ready, the last one first; zero where no answer has it yet.
+/// The ports of the ready connections, the last one first; zero if no record has the port yet.
 fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
     ports.clear();
     let mut found = Vec::new();
@@ -74,7 +74,7 @@ fn known_ports(ring: &Ring, ports: &mut HashMap<u64, u16>) -> Vec<u16> {
     found
 }
 
-/// For each datagram that is ready, the last one first, what is known of its socket since that was connected.
+/// For each ready datagram, the last one first, the record of its socket's connect, if any.
 pub(super) fn known_sources(ring: &Ring) -> Vec<Option<Connected>> {
     let mut found = Vec::new();
     let mut known = HashMap::new();
@@ -95,7 +95,7 @@ pub(super) fn known_sources(ring: &Ring) -> Vec<Option<Connected>> {
     found
 }
 
-/// A datagram's record with the address and port that its socket got once it was connected.
+/// A datagram's record with the address and port that its socket got by its connect.
 pub(super) fn sent_from(sent: &Connection, source: Option<Connected>) -> Connection {
     let mut sent = *sent;
     if let Some(source) = source.filter(|source| source.remote_port == sent.socket.remote_port) {
@@ -104,7 +104,7 @@ pub(super) fn sent_from(sent: &Connection, source: Option<Connected>) -> Connect
     sent
 }
 
-/// Asks the kernel for the port of a socket that has no answer yet; zero where it is gone.
+/// Reads the port of an unanswered socket from the kernel; zero if the socket is gone.
 pub(super) fn read_port(ebpf: Option<&Ebpf>, record: &Connection) -> u16 {
     let Some(Ok(program)) = ebpf.and_then(|ebpf| ebpf.program("port")).map(<&RawTracePoint>::try_from) else {
         return 0;

@@ -17,13 +17,13 @@ use super::clock;
 const WAIT_BUSY: Duration = Duration::from_millis(10);
 /// How long it waits at most when none come. With [`WAIT_BUSY`] and [`WINDOW_NANOS`] it bounds an event's delay.
 const WAIT_IDLE: Duration = Duration::from_millis(40);
-/// How long a record is held back, so that records come in the order of their times: one of an earlier time, on another
-/// processor, is in the ring by then. It is several times the delay between a record's time and its write; a processor
-/// that is held up longer makes it out of order, which is counted.
+/// How long a record is held back, so that records are ordered by time: an earlier record of another processor is in
+/// the ring by then. It is several times the delay between a record's time and its write. If a processor is delayed
+/// longer, its record is out of order, which is counted.
 const WINDOW_NANOS: u64 = 2_000_000;
-/// How much is taken from the rings at once, so that memory stays bounded; the rest is taken the next time.
+/// Maximum number of bytes that are taken from the rings at once. The rest is taken the next time.
 const BUFFER_BYTES_MAX: usize = 512 * 1024;
-/// How much of that is taken from one of them.
+/// Maximum number of these bytes from one ring.
 const SHARE_BYTES_MAX: usize = BUFFER_BYTES_MAX / 2;
 
 /// The reader.
@@ -35,9 +35,9 @@ pub(super) struct Ring {
     buffer: Vec<u64>,
     /// The buffer to which records that are not ready are moved. It is swapped with `buffer`.
     spare: Vec<u64>,
-    /// Where they begin, those to be handed out first.
+    /// The positions of the records, the oldest first.
     pending: Vec<RecordSpan>,
-    /// How many of `pending` are handed out now.
+    /// How many of `pending` are ready now.
     ready: usize,
     delivered: [u64; SLOTS],
     order: Order,
@@ -49,9 +49,9 @@ pub(super) struct Ring {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
-    /// Until they have been read to their ends once.
+    /// They are read to their ends once more.
     Closing,
-    /// No more.
+    /// They are not read any more.
     Closed,
 }
 
@@ -65,7 +65,7 @@ struct Order {
 }
 
 impl Order {
-    /// Takes in the times of what is handed out, oldest first.
+    /// Adds the times of records that are handed out, oldest first.
     fn pass(&mut self, times: impl Iterator<Item = u64>) {
         for time in times {
             self.late += u64::from(time < self.latest);
@@ -77,7 +77,7 @@ impl Order {
 /// One of the rings.
 struct Part {
     ring: RingBuf<MapData>,
-    /// The time of the last record that was taken where more is left; what is left is not older.
+    /// If records are left in the ring, the time of the last one that was taken. Those that are left are not older.
     left_from: Option<u64>,
 }
 
@@ -86,7 +86,7 @@ struct Part {
 struct RecordSpan {
     time: u64,
     cpu: u32,
-    /// In words of the buffer.
+    /// Its index in the buffer, in words.
     start: u32,
     words: u32,
     len: u32,
@@ -96,7 +96,7 @@ impl Ring {
     /// Takes over the rings.
     ///
     /// # Errors
-    /// Where the system gives no epoll.
+    /// epoll is not available.
     pub(super) fn new(rings: [RingBuf<MapData>; 2]) -> io::Result<Self> {
         let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         // Edge-triggered: data alone does not end the wait, only a wake-up does, which the kernel side sends when
@@ -120,21 +120,21 @@ impl Ring {
         })
     }
 
-    /// Reads the rings to their present ends, in as many steps as needed, and then not any more.
+    /// Reads the rings to their present ends, in as many steps as needed, and then stops reading.
     pub(super) fn close(&mut self) {
         if self.end == End::Open {
             self.end = End::Closing;
         }
     }
 
-    /// Waits for the next time to look, at most `wait_max`, or until a ring fills.
+    /// Waits for the next poll, at most `wait_max`, or until a ring fills.
     pub(super) fn wait(&mut self, wait_max: Duration) {
         if self.is_full {
             return;
         }
         let wait = self.wait.min(wait_max);
         let timeout = EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO);
-        // A signal or an error ends the wait early, which does no harm.
+        // A signal or an error ends the wait early, which is harmless.
         let _ = self.poll.wait(&mut [EpollEvent::empty()], timeout);
     }
 
@@ -144,7 +144,7 @@ impl Ring {
         self.forget_ready();
         self.take(on_signal);
         self.wait = if self.pending.is_empty() { (self.wait * 2).min(WAIT_IDLE) } else { WAIT_BUSY };
-        // What is left in one ring may be older than what was taken from the other.
+        // Records that are left in one ring may be older than those that were taken from the other.
         let left_from = self.rings.iter().filter_map(|part| part.left_from).min().unwrap_or(u64::MAX);
         let old = clock::now().min(left_from).saturating_sub(WINDOW_NANOS);
         self.ready = self.pending.partition_point(|place| place.time <= old);
@@ -157,7 +157,7 @@ impl Ring {
         }
         let known = self.pending.len();
         self.is_full = false;
-        // While much waits for the ring that is furthest behind, only that one is read.
+        // If many records wait, only the ring that is furthest behind is read.
         let behind = self.rings.iter().filter_map(|part| part.left_from).min();
         let is_waiting = self.buffer.len() * 8 > BUFFER_BYTES_MAX;
         for index in 0..self.rings.len() {
@@ -170,7 +170,7 @@ impl Ring {
             self.end = End::Closed;
         }
         if self.pending.len() > known {
-            // Stable: of one time and one processor, the order of the ring.
+            // The sort is stable: records of one time and one processor keep the order of the ring.
             self.pending.sort_by_key(|place| (place.time, place.cpu));
         }
     }
@@ -198,7 +198,7 @@ impl Ring {
         self.pending[..self.ready].iter().map(|place| self.bytes(place))
     }
 
-    /// Keeps the records from this one on for the next time.
+    /// Keeps this record and all later ones for the next time.
     pub(super) fn hold_from(&mut self, index: usize) {
         self.ready = self.ready.min(index);
     }
@@ -233,7 +233,7 @@ impl Ring {
         &words.as_bytes()[..place.len as usize]
     }
 
-    /// Drops what was handed out and moves the rest to the front.
+    /// Drops the ready records, and moves the rest to the front.
     fn forget_ready(&mut self) {
         self.order.pass(self.pending.drain(..self.ready).map(|place| place.time));
         self.ready = 0;
@@ -251,7 +251,7 @@ impl Ring {
     }
 }
 
-/// Copies a record into the buffer; `None` where it is too short to be one.
+/// Copies a record into the buffer; `None` if it is too short.
 fn append(buffer: &mut Vec<u64>, bytes: &[u8]) -> Option<(Kind, RecordSpan)> {
     let (header, _) = Header::read_from_prefix(bytes).ok()?;
     let (start, words) = (buffer.len(), bytes.len().div_ceil(8));

@@ -1,4 +1,4 @@
-//! An agent that runs, with a folder of its own.
+//! A running agent with its own folder.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
@@ -17,24 +17,24 @@ use tempfile::TempDir;
 use crate::at_end::AtEnd;
 use crate::wait::until;
 
-/// How long an agent may take to become ready: it tests its hooks and looks at every process.
+/// How long an agent may take to become ready: it tests its hooks and reads every process.
 const READY: Duration = Duration::from_secs(120);
 /// How long an agent may take to end.
 const END: Duration = Duration::from_secs(30);
 
-/// What an agent is started with.
+/// The settings of an agent.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The program.
     pub program: PathBuf,
     /// Its rules.
     pub rules: PathBuf,
-    /// What else its configuration says, in TOML: keys as `alerts.gzip`, then sections. The stage itself says
+    /// Further configuration in TOML: keys such as `alerts.gzip`, then sections. The stage itself sets
     /// `state_dir`, `rules.paths`, `alerts.path` and `control.socket`.
     pub configuration: String,
-    /// What its environment holds beside that of this process.
+    /// Environment variables in addition to those of this process.
     pub environment: Vec<(&'static str, String)>,
-    /// A program that starts the agent, with its first arguments, such as one that enters a control group first.
+    /// A program that starts the agent, with its first arguments, such as one that enters a control group.
     pub launcher: Vec<String>,
 }
 
@@ -47,12 +47,12 @@ pub struct Agent {
     folder: TempDir,
 }
 
-/// An alert as it stands in the log.
+/// An alert of the log.
 #[derive(Clone, Debug)]
 pub struct Alert {
     /// The document.
     pub document: Json,
-    /// When its line was seen in the log.
+    /// The time at which its line was read.
     pub seen: SystemTime,
 }
 
@@ -63,7 +63,7 @@ impl Alert {
         self.document["message"].as_str().unwrap_or_default()
     }
 
-    /// The text at a place of the document, such as `/destination/ip`.
+    /// The text at a JSON pointer of the document, such as `/destination/ip`.
     #[must_use]
     pub fn text(&self, pointer: &str) -> &str {
         self.document.pointer(pointer).and_then(Json::as_str).unwrap_or_default()
@@ -74,12 +74,13 @@ impl Agent {
     /// Starts an agent and waits until it is ready.
     ///
     /// # Errors
-    /// It does not become ready; what it said is part of the error.
+    /// It does not become ready; the error has its output.
     pub fn start(settings: Settings) -> Result<Self> {
         Self::start_in(&std::env::temp_dir(), settings)
     }
 
-    /// The same with its folder in another one than that for temporary files, which may be in memory.
+    /// As [`start`](Self::start), with the agent's folder below `parent`: the folder for temporary files may be in
+    /// memory.
     ///
     /// # Errors
     /// As of [`start`](Self::start).
@@ -100,19 +101,19 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The folder in which everything of the agent lies.
+    /// The folder with all files of the agent.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The number of its process.
+    /// Its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// A command of the program, about this agent.
+    /// A `lapwing` command for this agent.
     #[must_use]
     pub fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.settings.program);
@@ -120,17 +121,17 @@ impl Agent {
         command
     }
 
-    /// What `lapwing status --json` says.
+    /// The output of `lapwing status --json`.
     ///
     /// # Errors
-    /// It says nothing.
+    /// There is no valid output.
     pub fn status(&self) -> Result<Json> {
         let output = self.command("status").arg("--json").output().context("lapwing status")?;
         serde_json::from_slice(&output.stdout)
             .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// What the agent said on standard error.
+    /// The agent's standard error.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
@@ -145,7 +146,7 @@ impl Agent {
     /// All alerts in the log.
     ///
     /// # Errors
-    /// The log cannot be read or a line of it is no JSON.
+    /// The log cannot be read, or a line of it is not JSON.
     pub fn alerts(&self) -> Result<Vec<Alert>> {
         let path = self.alert_log();
         let mut alerts = Vec::new();
@@ -153,16 +154,15 @@ impl Agent {
         Ok(alerts)
     }
 
-    /// Waits until the log holds an alert, of those that were not there when `from` bytes of it were, for which
-    /// `wanted` holds.
+    /// Waits until the log has an alert for which `wanted` holds, after its first `from` bytes.
     ///
     /// # Errors
-    /// It does not come; what came instead is part of the error.
+    /// It does not come; the error lists the alerts that came instead.
     pub fn wait_for(&self, what: &str, from: u64, wanted: impl Fn(&Alert) -> bool) -> Result<Alert> {
         self.wait_for_within(what, from, Duration::from_secs(10), wanted)
     }
 
-    /// As [`wait_for`](Self::wait_for), with another patience.
+    /// As [`wait_for`](Self::wait_for), with another time limit.
     ///
     /// # Errors
     /// As of [`wait_for`](Self::wait_for).
@@ -187,7 +187,7 @@ impl Agent {
         })
     }
 
-    /// How long the log is now, in bytes.
+    /// The present length of the log, in bytes.
     #[must_use]
     pub fn mark(&self) -> u64 {
         fs::metadata(self.alert_log()).map_or(0, |metadata| metadata.len())
@@ -196,7 +196,7 @@ impl Agent {
     /// Sends SIGTERM to the agent, and waits until it has ended.
     ///
     /// # Errors
-    /// It does not end, or not well.
+    /// It does not end, or ends with an error.
     pub fn stop(&mut self) -> Result<()> {
         self.signal("TERM")?;
         let status = self.wait()?;
@@ -219,7 +219,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Starts it again after it has ended, with what it left behind.
+    /// Starts it again after its end, with its state.
     ///
     /// # Errors
     /// As of [`start`](Self::start).
@@ -237,7 +237,7 @@ impl Agent {
         Ok(())
     }
 
-    /// What it is started with when it is started again.
+    /// The settings for the next start.
     pub fn settings(&mut self) -> &mut Settings {
         &mut self.settings
     }
@@ -293,7 +293,7 @@ fn spawn(settings: &Settings, folder: &Path) -> Result<(Child, AtEnd)> {
     Ok((child, at_end))
 }
 
-/// Reads the whole lines of a log from `place` on, and moves it behind them.
+/// Reads the complete lines of a log from `place` on, and advances `place`.
 fn read_alerts(path: &Path, place: &mut u64, alerts: &mut Vec<Alert>) -> Result<()> {
     let Ok(mut file) = fs::File::open(path) else { return Ok(()) };
     file.seek(SeekFrom::Start(*place))?;

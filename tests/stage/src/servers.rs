@@ -1,7 +1,7 @@
-//! Real servers that alerts are delivered to, each on the loopback of a network of the test's own: ports never
-//! collide, and what a server does reaches no other host.
+//! Real servers that receive alerts. Each runs on the loopback of the test's own network namespace. So ports never
+//! collide, and a server reaches no other host.
 //!
-//! They are fetched on first use: two from PyPI that speak `_bulk`, and nginx from the distribution.
+//! They are installed at the first use: two servers with `_bulk` from PyPI, and nginx from the distribution.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -21,15 +21,15 @@ use crate::wait::until;
 
 /// How long a server may take to listen.
 const READY: Duration = Duration::from_secs(60);
-/// nginx as the distribution installs it.
+/// The distribution's nginx.
 const NGINX: &str = "/usr/sbin/nginx";
 
-/// Gives this thread, and what it starts, a network of their own. It takes root.
+/// Moves this thread, and the processes that it starts, to a new network namespace. It needs root.
 ///
 /// # Errors
-/// What is missing, and the cure.
+/// The missing requirement, with the remedy.
 pub fn private_network() -> Result<()> {
-    // From there nothing could be fetched.
+    // The new namespace cannot reach PyPI.
     Environment::install(UPSTREAM)?;
     nginx_program()?;
     unshare(CloneFlags::CLONE_NEWNET).context("no network of its own")?;
@@ -41,7 +41,7 @@ pub fn private_network() -> Result<()> {
 pub struct Server(Child);
 
 impl Server {
-    /// Starts it, and waits until it listens on this port of the loopback.
+    /// Starts a server, and waits until it listens on this port of the loopback.
     ///
     /// # Errors
     /// It cannot be started, or does not listen.
@@ -129,10 +129,10 @@ impl Receiver {
         &self.server
     }
 
-    /// What was received, oldest first.
+    /// The received requests, oldest first.
     ///
     /// # Errors
-    /// What it wrote down is not what it writes.
+    /// The receiver's file is not valid.
     pub fn requests(&self) -> Result<Vec<Request>> {
         requests(&self.folder)
     }
@@ -145,7 +145,7 @@ impl Receiver {
         taken(&self.folder)
     }
 
-    /// Answers the next requests so: each `{"status": …, "headers": …, "body": …}`.
+    /// Sets the answers to the next requests, each as `{"status": …, "headers": …, "body": …}`.
     ///
     /// # Errors
     /// They cannot be written.
@@ -155,13 +155,13 @@ impl Receiver {
     }
 }
 
-/// What a receiver with this folder received, oldest first; it may have been killed since.
+/// The requests that a receiver with this folder received, oldest first, also after its end.
 ///
 /// # Errors
-/// What it wrote down is not what it writes.
+/// The receiver's file is not valid.
 pub fn requests(folder: &Path) -> Result<Vec<Request>> {
     let text = fs::read_to_string(folder.join("requests.ndjson")).unwrap_or_default();
-    // The last line may still be on its way.
+    // The last line may not be complete.
     let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
     whole.lines().map(|line| Ok(Request(serde_json::from_str(line)?))).collect()
 }
@@ -179,7 +179,7 @@ pub fn taken(folder: &Path) -> Result<Vec<String>> {
 pub struct Request(Json);
 
 impl Request {
-    /// What it was answered.
+    /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> u64 {
         self.0["status"].as_u64().unwrap_or_default()
@@ -201,17 +201,17 @@ impl Request {
     /// The body.
     ///
     /// # Errors
-    /// It is no text.
+    /// It is not a text.
     pub fn body(&self) -> Result<String> {
         let bytes = base64::prelude::BASE64_STANDARD.decode(self.0["body"].as_str().unwrap_or_default())?;
         Ok(String::from_utf8(bytes)?)
     }
 }
 
-/// What a server answers to `curl` with these arguments, as JSON.
+/// The JSON answer of a server to `curl` with these arguments.
 ///
 /// # Errors
-/// It answers nothing, or something else.
+/// There is no answer, or it is not JSON.
 pub fn curl(arguments: &[&str]) -> Result<Json> {
     let output = Command::new("curl").args(["-sS", "-m", "10"]).args(arguments).output().context("curl")?;
     serde_json::from_slice(&output.stdout).map_err(|_| anyhow!("curl {arguments:?}: {output:?}"))
@@ -225,7 +225,7 @@ pub fn ids_in_index(index: &str) -> Result<Vec<String>> {
     curl(&["-XPOST", "http://127.0.0.1:9200/_refresh"])?;
     let url = format!("http://127.0.0.1:9200/{index}/_search");
     let mut ids = Vec::new();
-    // A search gives no more than ten thousand at once.
+    // A search returns at most ten thousand documents.
     let mut query = json!({"size": 5000, "_source": false, "sort": ["event.id.keyword"]});
     loop {
         let answer = curl(&[&url, "-H", "Content-Type: application/json", "-d", &query.to_string()])?;
@@ -236,11 +236,10 @@ pub fn ids_in_index(index: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Makes a certificate authority and a certificate for `localhost` and 127.0.0.1, `name.pem` and `name.key`
-/// each.
+/// Creates a certificate authority and a certificate for `localhost` and 127.0.0.1, each as `name.pem` and `name.key`.
 ///
 /// # Errors
-/// What `openssl` says.
+/// The error of `openssl`.
 pub fn certificates(folder: &Path) -> Result<()> {
     let script = "
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem
@@ -253,7 +252,7 @@ pub fn certificates(folder: &Path) -> Result<()> {
     run(Command::new("sh").args(["-ec", script]).current_dir(folder), "install the package openssl")
 }
 
-/// nginx of the system, or, where it has none, from its package, which is unpacked and not installed.
+/// The system's nginx. If there is none, its package is unpacked, not installed.
 fn nginx_program() -> Result<PathBuf> {
     let folder = test_servers().join("nginx");
     let own = folder.join(NGINX.trim_start_matches('/'));

@@ -16,7 +16,7 @@ const LINGERING_MAX: usize = 2048;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 impl Table {
-    /// A process ended at this time. Whether it had not ended before.
+    /// Marks a process as ended at this time. Returns whether it had not ended before.
     pub(in crate::sensor) fn end(&mut self, key: Key, time: u64) -> bool {
         match self.processes.get_mut(&key) {
             Some(process) if process.life == Life::Alive => {
@@ -39,7 +39,7 @@ impl Table {
                 break;
             }
             let Some(key) = self.take_ended(is_over) else { break };
-            // Who may choose numbers can give this one to another process within a tick: that one lives.
+            // A user who may choose pids can reuse this one within a tick. The new process lives.
             if let Some(process) =
                 self.processes.get_mut(&key).filter(|process| process.life == Life::Lingering)
             {
@@ -54,7 +54,7 @@ impl Table {
         }
     }
 
-    /// Takes the process that ended first: of any user, or of the user who has most.
+    /// Removes and returns the process that ended first: of any user, or of the user who has most.
     fn take_ended(&mut self, any: bool) -> Option<Key> {
         let most = self.ended_by_owner.iter().max_by_key(|(_, count)| **count).map(|(owner, _)| *owner);
         let context = self.ended.iter().position(|(.., owner)| any || Some(*owner) == most);
