@@ -1,7 +1,7 @@
-//! `threat_match`: events that an indicator of a threat is about.
+//! `threat_match`: events that a threat indicator matches.
 //!
-//! Indicators are data that the caller brings. Each group of the rule's mapping is looked up by the values of its first
-//! field, so that what an event costs does not grow with how many indicators there are.
+//! The caller provides the indicators. Each group of the rule's mapping is looked up by the values of its first field.
+//! So the cost of an event does not grow with the number of indicators.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use super::{Finding, Findings, Hit, Matcher};
 use crate::event::{Event, Schema, Value};
 use crate::rule::{ThreatEntry, ThreatMapping};
 
-/// Most indicators in an alert.
+/// Maximum number of indicators in an alert.
 const ENRICHMENTS_MAX: usize = 32;
-/// What alerts call a match of this kind, as in Kibana.
+/// The type of such a match in alerts, as in Kibana.
 pub const MATCHED_TYPE: &str = "indicator_match_rule";
 
-/// Indicators of threats, each an ECS document with `threat.indicator`.
+/// Threat indicators, each an ECS document with `threat.indicator`.
 #[derive(Clone, Debug, Default)]
 pub struct Indicators {
     documents: Vec<(Box<str>, SmolStr)>,
 }
 
 impl Indicators {
-    /// Adds one. `place` is where it came from, such as a file and a line. Returns about how many bytes it takes.
+    /// Adds an indicator. `place` is its origin, such as a file and a line. Returns its approximate bytes.
     pub fn push(&mut self, document: &Map<String, Json>, place: impl Into<SmolStr>) -> usize {
-        // Text takes less room than a tree, and few indicators ever match.
+        // Text takes less memory than a tree, and few indicators ever match.
         let text = serde_json::to_string(document).unwrap_or_default();
         let place = place.into();
         let bytes = size_of::<(Box<str>, SmolStr)>() + text.len() + place.len();
@@ -53,16 +53,16 @@ impl Indicators {
     }
 }
 
-/// An indicator that is about an event, in the terms of Kibana's `threat.enrichments`.
+/// An indicator that matched an event, in the terms of Kibana's `threat.enrichments`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Enrichment {
-    /// What the rule's `threat_indicator_path` leads to.
+    /// The part of the indicator at the rule's `threat_indicator_path`.
     pub indicator: Json,
-    /// The value that they have in common.
+    /// The common value.
     pub atomic: SmolStr,
-    /// The name of the event's field that has it.
+    /// The name of the event's field with this value.
     pub field: SmolStr,
-    /// Where the indicator came from.
+    /// The origin of the indicator.
     pub id: SmolStr,
 }
 
@@ -71,12 +71,12 @@ pub struct Enrichment {
 pub struct IndicatorMatch {
     threat: ThreatMapping,
     indicators: Arc<Indicators>,
-    /// For each group the indicators by the values of the field that is looked up.
+    /// For each group, the indicators by the values of the field that is looked up.
     groups: Vec<HashMap<SmolStr, Vec<u32>>>,
 }
 
 impl IndicatorMatch {
-    /// Those of the indicators that the rule asks for.
+    /// The indicators that the rule's `threat_query` selects.
     #[must_use]
     pub fn new(threat: &ThreatMapping, indicators: &Arc<Indicators>, schema: &Schema) -> Self {
         let mut groups = vec![HashMap::<_, Vec<u32>>::new(); threat.groups.len()];
@@ -98,7 +98,7 @@ impl IndicatorMatch {
         Self { threat: threat.clone(), indicators: indicators.clone(), groups }
     }
 
-    /// Takes an event that matched the rule's query.
+    /// Evaluates an event that matched the rule's query.
     pub(crate) fn event(&self, schema: &Schema, hit: &Hit, findings: &mut Findings) {
         let mut enrichments = Vec::new();
         for (group, by_value) in self.threat.groups.iter().zip(&self.groups) {
@@ -137,7 +137,7 @@ impl IndicatorMatch {
     }
 }
 
-/// The entry of a group that indicators are looked up by.
+/// The entry of a group by which indicators are looked up.
 fn first(group: &[ThreatEntry]) -> Option<&ThreatEntry> {
     group.iter().find(|entry| !entry.negate)
 }
@@ -157,7 +157,7 @@ fn values(document: &Json, entry: &ThreatEntry, schema: &Schema) -> Vec<SmolStr>
     found.filter_map(|json| Value::from_json(ty, json)).map(|value| value.key()).collect()
 }
 
-/// What a dotted name leads to, however much of it is nested.
+/// The values at a dotted name, in nested objects or dotted keys.
 fn leaves<'a>(document: &'a Json, name: &str) -> Vec<&'a Json> {
     let Some(object) = document.as_object() else {
         let inner = document.as_array().into_iter().flatten();
@@ -172,7 +172,7 @@ fn leaves<'a>(document: &'a Json, name: &str) -> Vec<&'a Json> {
     found
 }
 
-/// What lies below a dotted name, nested or not; the whole document where nothing does.
+/// The part of a document below a dotted name, nested or not; the whole document if there is none.
 fn below(document: &Json, name: &str) -> Json {
     if let Some(nested) = leaves(document, name).into_iter().next() {
         return nested.clone();

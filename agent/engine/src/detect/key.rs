@@ -1,4 +1,4 @@
-//! What the events of one sequence or sample agree in.
+//! Join keys: the common values of the events of a sequence or sample.
 
 use std::cmp::Ordering;
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
@@ -10,9 +10,9 @@ use smol_str::SmolStr;
 use crate::event::{Event, Value};
 use crate::lang::query::Key;
 
-/// Most keys that one event with multi-valued fields takes part under.
+/// Maximum number of keys of one event with multi-valued fields.
 const JOIN_KEYS_MAX: usize = 256;
-/// What hashes keys, the same for all: the values are an attacker's to choose, the hash is not.
+/// The hash function of all keys. It is randomized, because an attacker can choose the values.
 pub(super) static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The values of the key fields, with their hash: a key is looked up several times for each event.
@@ -26,7 +26,7 @@ impl JoinKey {
     pub(super) fn new(values: Arc<[Option<SmolStr>]>) -> Self {
         let mut hasher = HASHES.build_hasher();
         for value in &*values {
-            // No text has either byte in it, so that none runs into the next.
+            // No text contains either byte, so that the boundaries of values count.
             match value {
                 Some(text) => {
                     hasher.write(text.as_bytes());
@@ -39,7 +39,7 @@ impl JoinKey {
     }
 }
 
-/// The values in the order of the key fields; `None` for an optional one that is absent.
+/// The values in the order of the key fields; `None` for an optional field that is absent.
 impl Deref for JoinKey {
     type Target = [Option<SmolStr>];
 
@@ -62,7 +62,7 @@ impl Hash for JoinKey {
     }
 }
 
-/// By the values alone: the order is seen from outside, and the hash is another one in every process.
+/// By the values only: the order is visible outside, and the hash differs from process to process.
 impl Ord for JoinKey {
     fn cmp(&self, other: &Self) -> Ordering {
         self.values.cmp(&other.values)
@@ -75,8 +75,8 @@ impl PartialOrd for JoinKey {
     }
 }
 
-/// The keys under which an event takes part in a stage: one, or several where fields have several values, or none
-/// where a field is absent that is not optional.
+/// The keys of an event for a stage: usually one; several if fields have several values; none if a required field is
+/// absent.
 pub(crate) fn join_keys(keys: &[Key], event: &Event) -> impl Iterator<Item = JoinKey> + use<> {
     let only = only_join_key(keys, event);
     let several = if only.is_some() { Vec::new() } else { several_join_keys(keys, event) };
@@ -107,7 +107,8 @@ fn several_join_keys(keys: &[Key], event: &Event) -> Vec<JoinKey> {
     combinations.into_iter().map(|values| JoinKey::new(values.into())).collect()
 }
 
-/// The key of an event all of whose key fields have one value, as nearly all have. Most rules have one or two such fields.
+/// The key of an event whose key fields all have one value, as in nearly all events. Most rules have one or two key
+/// fields.
 fn only_join_key(keys: &[Key], event: &Event) -> Option<JoinKey> {
     let only = |key: &Key| match event.get(key.field?)? {
         list @ (Value::List(_) | Value::Texts(_)) => list.elements().only().map(|value| Some(value.key())),

@@ -1,9 +1,10 @@
-//! `descendant of […]`, `child of […]` and `event of […]`: whether an event's process is related to one of which another
-//! event was about.
+//! `descendant of […]`, `child of […]` and `event of […]`: whether an event's process is related to the process of
+//! another event.
 //!
-//! For each query in brackets the processes of the events that matched it are remembered, by `process.entity_id`, up to a
-//! limit at which an earlier one of the actor who has most goes. Relations are read off an event: its own process, its parent, its ancestry. So a
-//! process counts from its matching event on, also when it has ended, and whatever happened before that event does not.
+//! For each query in brackets the processes of the events that matched it are remembered, by `process.entity_id`, up to
+//! a limit at which an earlier one of the actor who has most goes. Relations are read off an event: its own process,
+//! its parent, its ancestry. So a process counts from its matching event on, also when it has ended, and whatever
+//! happened before that event does not.
 
 use std::borrow::Cow;
 
@@ -17,21 +18,21 @@ use crate::field;
 use crate::lang::operator::Relation;
 use crate::lang::query::{Answers, Condition, Lineage};
 
-/// What a process takes beside its key, in bytes.
+/// Bytes of a process without its key.
 const PROCESS_BYTES: usize = Window::<SmolStr, ()>::ENTRY_BYTES;
 
-/// The memory of one rule's questions about ancestry.
+/// The state of one rule's conditions on ancestry.
 #[derive(Debug)]
 pub struct LineageDetector {
-    /// How many event queries come before the subqueries.
+    /// The number of event queries before the subqueries.
     parts: usize,
     conditions: Vec<Option<Condition>>,
-    /// By subquery, the processes of events that matched it.
+    /// The processes of the events that matched each subquery.
     known: Vec<Window<SmolStr, ()>>,
 }
 
 impl LineageDetector {
-    /// A detector that has seen nothing.
+    /// A detector without state.
     #[must_use]
     pub fn new(lineage: &Lineage, limits: Limits) -> Self {
         Self {
@@ -41,8 +42,8 @@ impl LineageDetector {
         }
     }
 
-    /// Takes an event that matched some of the event queries; gives it back with those for which what they ask about
-    /// ancestry holds too, or not at all where there are none.
+    /// Evaluates an event that matched some of the event queries. Returns it with those whose conditions on ancestry
+    /// hold too; `None` if there are none.
     pub(crate) fn event(&mut self, hit: &Hit) -> Option<Hit> {
         // A subquery inside another comes before it, so that one event can satisfy both.
         for &part in hit.parts.iter().filter(|part| **part >= self.parts) {
@@ -72,17 +73,17 @@ impl LineageDetector {
         })
     }
 
-    /// Processes that were forgotten because of the limit.
+    /// Processes that were evicted because of the limit.
     pub(crate) fn discarded(&self) -> u64 {
         self.known.iter().map(Window::discarded).sum()
     }
 
-    /// Bytes held by what is known of processes.
+    /// Bytes of the remembered processes.
     pub(crate) fn bytes(&self) -> usize {
         self.known.iter().map(Window::bytes).sum()
     }
 
-    /// Forgets a process of the one who holds most.
+    /// Evicts a process of the actor that holds most.
     pub(crate) fn give_way(&mut self) {
         if let Some(known) = self.known.iter_mut().max_by_key(|known| known.bytes()) {
             known.give_way();
@@ -90,7 +91,7 @@ impl LineageDetector {
     }
 }
 
-/// An event's relations to the processes that are known.
+/// An event's relations to the remembered processes.
 struct Related<'a> {
     known: &'a [Window<SmolStr, ()>],
     event: &'a Event,

@@ -1,10 +1,10 @@
 //! Many event queries, compiled to be evaluated together for many events.
 //!
 //! A query is a tree of tests of fields. A test that several queries share is stored once, and is evaluated once for an
-//! event, together with all other tests of its field. A few discriminating fields, such as its action, give an event
-//! its class; for each class the queries are reduced to what is left of them. For an event only the queries are
-//! evaluated that a test which it passes leads to. See the modules below for each of these. The answers are those of
-//! the [reference](super::naive).
+//! event, together with all other tests of its field. A few discriminating fields, such as the action, determine the
+//! class of an event. For each class the queries are simplified. A passed test leads to the queries that require it,
+//! and only these are evaluated. See the modules below for each step. The results are those of the
+//! [reference](super::naive).
 
 mod affix;
 mod class;
@@ -30,15 +30,15 @@ pub struct Matcher {
     program: Program,
     memory: Memory,
     classes: Classes,
-    /// The event for which each query was looked at last, so that it is looked at once.
+    /// The number of the last event for which each query was evaluated, so that it is evaluated once per event.
     seen: Vec<u32>,
-    /// The tests that this event passes and by which queries are found, each with its guard's place.
+    /// The passed tests of this event by which queries are found, each with its guard's index.
     passed: Vec<(usize, usize)>,
     matching: Vec<u32>,
 }
 
 impl Matcher {
-    /// Makes queries ready.
+    /// Compiles queries.
     #[must_use]
     pub fn new<'a>(queries: impl IntoIterator<Item = &'a EventQuery>) -> Self {
         let program = Program::new(queries);
@@ -52,7 +52,7 @@ impl Matcher {
         }
     }
 
-    /// The queries that the event matches, by their place among those given, ascending.
+    /// The indices of the queries that the event matches, ascending.
     pub fn matching(&mut self, event: &Event) -> &[u32] {
         let Self { program, memory, classes, seen, passed, matching } = self;
         matching.clear();
@@ -87,7 +87,7 @@ impl Matcher {
         matching
     }
 
-    /// Whether the event matches one of the queries at least.
+    /// Whether the event matches at least one of the queries.
     pub fn matches(&mut self, event: &Event) -> bool {
         !self.matching(event).is_empty()
     }

@@ -1,8 +1,8 @@
-//! `new_terms`: events that bring a value which was not seen for a while.
+//! `new_terms`: events with a term that was not seen in the history window.
 //!
-//! A term counts as seen from its last sighting for the length of the history window; every sighting prolongs that. An
-//! empty history knows nothing, so that everything would be new: for the first `learn` after the first match, terms are
-//! only learned. What was seen is kept by the caller, row by row, and of a term no more than its hash.
+//! A term counts as seen for the length of the history window after its last sighting. With an empty history every term
+//! would be new. So for the time `learn` after the first match, terms are only learned. The caller stores the terms,
+//! row by row, and only their hashes.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use super::terms::{Sighting, Terms};
 use super::{Change, Finding, Findings, Hit, Limits};
 use crate::event::{Event, FieldId, Timestamp, Value};
 
-/// Most terms that one event with multi-valued fields brings.
+/// Maximum number of terms of one event with multi-valued fields.
 const TERMS_OF_EVENT_MAX: usize = 256;
-/// A sighting is only written down again when the last one written is this old: it moves the end of the window by less
-/// than that, and a busy term does not write with every event.
+/// A sighting is stored again only when the stored one is this old. So a frequent term is not written with every event,
+/// and the stored end of its window is at most this much too early.
 const WRITE_STEP: Duration = Duration::from_secs(60);
-/// Terms that are over are looked for so often in the length of the history.
+/// How often expired terms are searched for within the length of the history.
 const STEPS_OF_HISTORY: u32 = 64;
-/// Between the values of one term in its row's key, as earlier versions wrote it.
+/// The separator of the values of a term in a row's key of earlier versions.
 const PARTED: char = '\u{1f}';
-/// The row that says since when the rule has been learning.
+/// The key of the row with the start of learning.
 const SINCE: &str = "since";
-/// What the keys of terms' rows start with; their hash follows.
+/// Prefix of the keys of term rows. The hash follows.
 const SEEN: &str = "seen:";
-/// The same in earlier versions, where the whole term followed.
+/// The prefix in earlier versions. The full term follows.
 const TERM: &str = "term:";
-/// How much of a term its row shows to people.
+/// Bytes of a term that its row contains for people.
 const SHOWN_BYTES: usize = 48;
 
-/// The memory of one new_terms rule.
+/// The state of one new_terms rule.
 #[derive(Debug)]
 pub struct NewTerms {
     fields: Vec<FieldId>,
@@ -41,7 +41,7 @@ pub struct NewTerms {
 }
 
 impl NewTerms {
-    /// A detector that has seen nothing.
+    /// A detector without state.
     #[must_use]
     pub(crate) fn new(
         fields: Vec<FieldId>,
@@ -53,8 +53,8 @@ impl NewTerms {
         Self { fields, history, learn, since: None, terms: Terms::new(pool, limits.terms_bytes_max) }
     }
 
-    /// Puts back a row that was given out as a [`Change`]; rows that cannot be read are passed over. A row of an earlier
-    /// version is written anew.
+    /// Restores a row that was returned as a [`Change`]. Rows that cannot be read are skipped. A row of an earlier
+    /// version is rewritten.
     pub(crate) fn restore(&mut self, key: &str, value: &[u8], changes: &mut Vec<Change>) {
         let Ok(value) = std::str::from_utf8(value) else { return };
         let mut parts = value.split(' ');
@@ -77,7 +77,7 @@ impl NewTerms {
         }
     }
 
-    /// Takes an event that matched the rule's query.
+    /// Evaluates an event that matched the rule's query.
     pub(crate) fn event(&mut self, hit: &Hit, findings: &mut Findings) {
         let time = hit.ordinal.time;
         let since = match self.since {
@@ -110,7 +110,7 @@ impl NewTerms {
         }
     }
 
-    /// Keeps a sighting, and takes out the rows of those that must give way.
+    /// Stores a sighting, and deletes the rows of evicted terms.
     fn remember(&mut self, term: u128, sighting: Sighting, changes: &mut Vec<Change>) {
         let gone = self.terms.put(term, sighting);
         changes.extend(gone.into_iter().map(|term| Change { key: key(term), value: None }));
@@ -122,7 +122,7 @@ impl NewTerms {
         findings.changes.extend(gone.into_iter().map(|term| Change { key: key(term), value: None }));
     }
 
-    /// The terms of an event: every combination of the fields' values; none where a field is absent.
+    /// The terms of an event: all combinations of the fields' values; none if a field is absent.
     fn terms(&self, event: &Event) -> Vec<Vec<Value>> {
         self.fields.iter().fold(vec![Vec::new()], |terms, field| {
             let longer = terms.iter().flat_map(|term: &Vec<Value>| {
@@ -133,7 +133,7 @@ impl NewTerms {
         })
     }
 
-    /// Terms that were forgotten because of the limit.
+    /// Terms that were evicted because of the limit.
     pub(crate) fn discarded(&self) -> u64 {
         self.terms.discarded()
     }
@@ -148,7 +148,7 @@ fn key(term: u128) -> String {
     format!("{SEEN}{term:032x}")
 }
 
-/// The row of a term: when it was seen last, for whom it is kept, and how it begins.
+/// The row of a term: its last time, its holder, and its beginning.
 fn row(term: u128, time: Timestamp, Holder([outer, inner]): Holder, texts: &[&str]) -> Change {
     let mut shown = String::new();
     for text in texts {

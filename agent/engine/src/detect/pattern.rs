@@ -1,14 +1,14 @@
-//! Texts and patterns made ready for comparing, with or without regard to case.
+//! Compiled texts and patterns, case-sensitive or not.
 
 use smol_str::SmolStr;
 
 use crate::lang::wildcard::{Wildcard, WildcardPart};
 
-/// Folds case so that texts that differ in nothing else become equal: each character to lower case by itself, as
-/// Elasticsearch's case-insensitive terms do. What is already folded is not copied.
+/// Folds case as Elasticsearch's case-insensitive terms do: each character is mapped to lower case by itself. A folded
+/// text is not copied.
 pub(super) fn fold<'a>(text: &'a str, scratch: &'a mut String) -> &'a str {
     if text.is_ascii() {
-        // Looks at every byte without a branch, which processors do many at a time.
+        // It reads every byte without a branch, so that it is vectorized.
         if !text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase()) {
             return text;
         }
@@ -30,7 +30,7 @@ fn fold_char(c: char) -> char {
     }
 }
 
-/// A compiled pattern. The common shapes are variants of their own because they need no walk over parts.
+/// A compiled pattern. The common forms are separate variants, because they need no loop over segments.
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
     Exact(SmolStr),
@@ -38,7 +38,7 @@ pub(super) enum Pattern {
     Suffix(SmolStr),
     Contains(SmolStr),
     Anything,
-    /// Segments between `*`; a text matches where they are found in it one after the other.
+    /// Segments between `*`. A text matches if it contains them one after the other.
     Segments {
         segments: Vec<Segment>,
         open_start: bool,
@@ -46,16 +46,16 @@ pub(super) enum Pattern {
     },
 }
 
-/// What stands between two `*`.
+/// The part between two `*`.
 #[derive(Clone, Debug)]
 pub(super) enum Segment {
     Text(SmolStr),
-    /// With `?` in it: `None` stands for any character.
+    /// A segment with `?`: `None` matches any character.
     Characters(Vec<Option<char>>),
 }
 
 impl Pattern {
-    /// Compiles a pattern. Where it ignores case, the texts that it is matched with must be folded.
+    /// Compiles a pattern. If it ignores case, the texts must be folded before matching.
     pub(super) fn new(wildcard: &Wildcard, insensitive: bool) -> Self {
         let text = |text: &SmolStr| {
             if insensitive { fold(text, &mut String::new()).into() } else { text.clone() }
@@ -80,7 +80,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the pattern matches the text from end to end.
+    /// Whether the pattern matches the whole text.
     pub(super) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Exact(exact) => text == exact,
@@ -95,9 +95,9 @@ impl Pattern {
     }
 }
 
-/// Finds the segments in the text one after the other, each as early as it can be: the earliest place leaves the most
-/// room for those after it, so no choice is ever taken back. The last one, where the end is closed, is looked for at
-/// the end.
+/// Finds the segments in the text one after the other, each at its earliest position. The earliest position leaves the
+/// most room for the next segments, so no backtracking is needed. If the end is closed, the last segment must be at the
+/// end.
 fn walk(segments: &[Segment], text: &str, open_start: bool, open_end: bool) -> Option<()> {
     let mut rest = text;
     for (index, segment) in segments.iter().enumerate() {
@@ -159,7 +159,7 @@ impl Segment {
         }
     }
 
-    /// Where the earliest match ends.
+    /// The end of the earliest match.
     fn find_end(&self, text: &str) -> Option<usize> {
         match self {
             Self::Text(part) => text.find(part.as_str()).map(|start| start + part.len()),

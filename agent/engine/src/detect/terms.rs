@@ -1,4 +1,4 @@
-//! The terms that a rule has seen: for each a hash, when, and for whom it is kept. Never more than a limit in bytes.
+//! The terms that a rule has seen: for each its hash, its times and its actor. They have a limit in bytes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use super::budget::{Budget, Exceeded, Holder, SharedBytes};
 use crate::event::Timestamp;
 
-/// What a term takes, with its part of the table.
+/// Bytes of a term, with its part of the table.
 const TERM_BYTES: usize = 128;
-/// What part of an actor's terms is forgotten at once where there are too many: looking for the oldest costs a walk over
-/// all.
+/// When there are too many terms, this fraction (one of eight) of an actor's terms is evicted at once, because the
+/// search for the oldest reads all of them.
 const FORGOTTEN_AT_ONCE: usize = 8;
-/// When a term was seen.
+/// The times and the actor of a term.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sighting {
     /// The last time.
     pub(super) seen: Timestamp,
-    /// The last time that was written down.
+    /// The last time that was stored.
     pub(super) written: Timestamp,
-    /// Who brought it first: whose share it takes.
+    /// The actor that had it first, which is charged for it.
     pub(super) actor: Holder,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Sighting {
 pub(super) struct Terms {
     seen: HashMap<u128, Sighting>,
     budget: Budget,
-    /// Up to when everything that is over was taken out.
+    /// The time up to which expired terms have been removed.
     expired: Timestamp,
     discarded: u64,
 }
@@ -41,8 +41,8 @@ impl Terms {
         self.seen.get(&term).copied()
     }
 
-    /// Puts a sighting in, in place of an earlier one of the term. Returns the terms that had to go for it: where an actor
-    /// has more than its share the oldest of its own, where all have too much the oldest of who has most.
+    /// Inserts a sighting, which replaces an earlier one of the term. Returns the evicted terms: the oldest of the
+    /// actor if it exceeds its share; the oldest of the actor that holds most if the total is exceeded.
     pub(super) fn put(&mut self, term: u128, sighting: Sighting) -> Vec<u128> {
         let actor = sighting.actor;
         let before = self.seen.insert(term, sighting);
@@ -59,8 +59,8 @@ impl Terms {
         gone
     }
 
-    /// Takes out the terms that were seen last before `before`, once this is a `step` more than when it was done last: it
-    /// is a walk over all of them.
+    /// Removes the terms that were seen last before `before`. It does so only once per `step`, because it reads all
+    /// terms.
     pub(super) fn expire(&mut self, before: Timestamp, step: Duration) -> Vec<u128> {
         if before < self.expired + step {
             return Vec::new();
@@ -91,7 +91,7 @@ impl Terms {
         }
     }
 
-    /// Whose oldest terms are to go: those of the actor where it has more than its share, else of who has most.
+    /// The actor whose oldest terms are evicted: this actor if it exceeds its share, otherwise the one that holds most.
     fn who_gives_way(&self, actor: Holder) -> Option<Holder> {
         match self.budget.exceeded(actor)? {
             Exceeded::Inner => Some(actor),
@@ -105,7 +105,7 @@ impl Terms {
         actors.into_iter().max_by_key(|actor| self.budget.used_by(*actor))
     }
 
-    /// Terms that were forgotten because of the limit.
+    /// Terms that were evicted because of the limit.
     pub(super) fn discarded(&self) -> u64 {
         self.discarded
     }

@@ -28,7 +28,7 @@ impl ExceptionSet {
         Self { list: exceptions.iter().map(counted).collect() }
     }
 
-    /// Those that are for a rule, by their places.
+    /// The indices of the exceptions for a rule.
     pub(super) fn of(&self, rule: &Rule) -> Vec<usize> {
         let exceptions = self.list.iter().enumerate();
         exceptions.filter(|(_, counted)| counted.exception.is_for(rule)).map(|(place, _)| place).collect()
@@ -50,7 +50,7 @@ impl ExceptionSet {
         })
     }
 
-    /// Each with how often it suppressed something.
+    /// The exceptions, each with the number of suppressed alerts or events.
     pub(super) fn counted(&self) -> impl Iterator<Item = (&Arc<Exception>, u64)> {
         self.list.iter().map(|counted| (&counted.exception, counted.count))
     }

@@ -1,4 +1,4 @@
-//! Which rules an event matches, and by which of their event queries.
+//! The index of all event queries: finds the rules that an event matches, with the matching event queries.
 
 use crate::detect::{Matcher, naive};
 use crate::event::Event;
@@ -15,18 +15,18 @@ pub(super) struct Index {
 /// The queries that are evaluated for an event.
 enum Queries {
     Compiled(Box<Matcher>),
-    /// The queries as they stand, one by one, as the reference.
+    /// The queries, evaluated one by one by the reference.
     Naive(Vec<EventQuery>),
 }
 
 impl Index {
-    /// An index of the rules' event queries, all made ready together.
+    /// An index of the rules' event queries, compiled together.
     pub(super) fn new(rules: &[Vec<&EventQuery>]) -> Self {
         let queries = rules.iter().flatten().copied();
         Self::over(rules, Queries::Compiled(Box::new(Matcher::new(queries))))
     }
 
-    /// The same without compilation: every query is evaluated for every event.
+    /// An index without compilation: every query is evaluated for every event.
     pub(super) fn naive(rules: &[Vec<&EventQuery>]) -> Self {
         let queries = rules.iter().flatten().copied().cloned();
         Self::over(rules, Queries::Naive(queries.collect()))
@@ -38,7 +38,7 @@ impl Index {
         Self { listeners, queries, matching: Vec::new() }
     }
 
-    /// Evaluates the queries for an event; [`next`](Self::next) returns what matched.
+    /// Evaluates the queries for an event; [`next`](Self::next) returns the matches.
     pub(super) fn look(&mut self, event: &Event) {
         self.matching.clear();
         match &mut self.queries {
@@ -52,7 +52,7 @@ impl Index {
         }
     }
 
-    /// The next rule that the event matches, in order; the parts of the rule that it matches are put into `parts`.
+    /// The next rule that the event matches, in order. `parts` gets the matching parts of the rule.
     pub(super) fn next(&mut self, parts: &mut Vec<usize>) -> Option<usize> {
         let (rule, part) = self.listeners[self.matching.pop()? as usize];
         parts.clear();

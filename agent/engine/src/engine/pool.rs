@@ -1,8 +1,8 @@
-//! What all rules of an engine hold together: a rule may hold no more than half of what the others leave.
+//! The common limit of all rules of an engine: a rule may hold no more than half of what the others leave.
 
 use std::cmp::Reverse;
 
-/// Bytes by rule. There are some hundreds of rules, and what they are is not an attacker's to choose.
+/// Bytes by rule. There are some hundreds of rules, and an attacker cannot choose them.
 #[derive(Debug)]
 pub(super) struct Pool {
     bytes_max: usize,
@@ -15,18 +15,18 @@ impl Pool {
         Self { bytes_max, by_rule: vec![0; rules], bytes: 0 }
     }
 
-    /// What all hold.
+    /// The bytes of all rules.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes down what a rule holds now.
+    /// Records the bytes that a rule holds now.
     pub(super) fn note(&mut self, rule: usize, bytes: usize) {
         self.bytes = self.bytes - self.by_rule[rule] + bytes;
         self.by_rule[rule] = bytes;
     }
 
-    /// The rule that must give something up for what this one holds.
+    /// The rule that must evict entries because of the bytes that this rule holds.
     pub(super) fn gives_way(&self, rule: usize) -> Option<usize> {
         let held = self.by_rule[rule];
         if held == 0 || held + self.bytes <= self.bytes_max {

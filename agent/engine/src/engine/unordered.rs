@@ -1,15 +1,15 @@
-//! Hits that wait for what may come late, of rules that need their events in order.
+//! Hits that wait for late events, for rules that need their events in order.
 
 use std::collections::BTreeMap;
 
 use crate::detect::{Actor, Charge, Hit, Ordinal, Shares, Ticket};
 use crate::event::{Timestamp, allocated};
 
-/// Which hit: of rules that the same event hits, the earlier one comes first.
+/// The position of a hit: its event's, then its rule's.
 type Place = (Ordinal, usize);
 
-/// What a hit takes beside its event and its parts: its places in two lists, which have on average half as much room again
-/// as they hold.
+/// Bytes of a hit without its event and its parts: its places in two lists, whose capacity is on average half as much
+/// again as their length.
 const HIT_BYTES: usize = (size_of::<(Place, (Hit, Ticket))>() + Shares::<Place>::SLOT_BYTES) * 3 / 2;
 
 /// Hits by their position in the order, and the rule. Actors share the limit: the hits of an actor with too many are
@@ -26,7 +26,7 @@ impl Unordered {
         Self { hits: BTreeMap::new(), shares: Shares::new(bytes_max), released_early: 0 }
     }
 
-    /// Lets a hit of a rule wait. What the event itself takes is charged with the first of its hits.
+    /// Adds a hit of a rule. The bytes of the event are charged with the first of its hits.
     pub(super) fn push(&mut self, rule: usize, hit: &Hit, is_first: bool) {
         let Charge { actor, bytes } = *hit.charge();
         let own = HIT_BYTES + allocated(hit.parts.len().max(4) * size_of::<usize>());
@@ -37,7 +37,7 @@ impl Unordered {
         }
     }
 
-    /// A hit that cannot wait any longer, for its actor's are too many.
+    /// Removes and returns a hit that cannot wait any longer, because its actor has too many.
     pub(super) fn surplus(&mut self, actor: &Actor) -> Option<(usize, Hit)> {
         let place = self.shares.surplus(actor)?;
         let (hit, _) = self.hits.remove(&place)?;
@@ -45,7 +45,7 @@ impl Unordered {
         Some((place.1, hit))
     }
 
-    /// The earliest hit, where it is of `until` or before.
+    /// Removes and returns the earliest hit, if it is not after `until`.
     pub(super) fn next(&mut self, until: Timestamp) -> Option<(usize, Hit)> {
         let first = self.hits.first_entry().filter(|first| first.key().0.time <= until)?;
         let ((_, rule), (hit, ticket)) = first.remove_entry();

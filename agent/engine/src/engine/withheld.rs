@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use crate::detect::{Act, HeldBack, Suppressed};
 use crate::event::{Schema, Timestamp};
 
-/// The version of what is written; a reader passes over any other.
+/// The version of the format. A reader ignores other versions.
 const VERSION: u32 = 1;
 
 #[derive(Deserialize, Serialize)]
@@ -22,14 +22,14 @@ struct Summary {
     /// Nanoseconds since the epoch.
     start: i64,
     end: i64,
-    /// Names of fields, and what they hold.
+    /// Names of fields, and their values.
     group: Option<Vec<(SmolStr, Option<SmolStr>)>>,
-    /// User, group, executable, destination, and how often.
+    /// User, group, executable, destination, and the count.
     held_back: Vec<([Option<SmolStr>; 4], u64)>,
     others: u64,
 }
 
-/// As it is written.
+/// Writes the summaries.
 pub(super) fn write(schema: &Schema, summaries: Vec<Suppressed>) -> Option<Vec<u8>> {
     let summaries = summaries.into_iter().map(|summary| Summary {
         count: summary.count,
@@ -44,7 +44,7 @@ pub(super) fn write(schema: &Schema, summaries: Vec<Suppressed>) -> Option<Vec<u
     serde_json::to_vec(&Withheld { version: VERSION, summaries: summaries.collect() }).ok()
 }
 
-/// What was written; nothing where it cannot be read.
+/// Reads the summaries; none if they are invalid.
 pub(super) fn read(schema: &Schema, value: &[u8]) -> Vec<Suppressed> {
     let is_known = |withheld: &Withheld| withheld.version == VERSION;
     let Some(withheld) = serde_json::from_slice(value).ok().filter(is_known) else { return Vec::new() };

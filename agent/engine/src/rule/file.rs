@@ -1,4 +1,4 @@
-//! One file of rules, jobs or exceptions: its text, and what was found in it.
+//! One file of rules, jobs or exceptions: its text and its diagnostics.
 
 use std::sync::Arc;
 
@@ -10,31 +10,31 @@ use super::document::without_mark;
 use crate::lang::DIAGNOSTICS_MAX;
 use crate::lang::diagnostic::{Diagnostic, Level, Span, code};
 
-/// What was found in one file.
+/// The diagnostics of one file.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The file's name.
     pub file: Arc<str>,
-    /// Its text, for showing the place.
+    /// Its text, for excerpts.
     pub text: Arc<str>,
-    /// What was found; the places are in `text`.
+    /// The diagnostics, with positions in `text`.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Report {
-    /// That a file could not be read, and why.
+    /// The report on a file that could not be read.
     pub(super) fn unreadable(file: &str, why: &str) -> Self {
         let diagnostics = vec![Diagnostic::new(code::BAD_FILE, Span::default(), why)];
         Self { file: file.into(), text: "".into(), diagnostics }
     }
 
-    /// Whether the file gives no rule because of it.
+    /// Whether the file has an error, so that it yields no rule.
     #[must_use]
     pub fn is_fault(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.level() == Level::Error)
     }
 
-    /// Keeps at most as many as are reported, errors before warnings.
+    /// Keeps the maximum number of diagnostics, errors before warnings.
     pub(super) fn shorten(&mut self) {
         if self.diagnostics.len() > DIAGNOSTICS_MAX {
             self.diagnostics.sort_by_key(|diagnostic| diagnostic.level() != Level::Error);
@@ -47,9 +47,9 @@ impl Report {
 pub(super) struct SourceFile {
     /// Its name.
     pub(super) file: Arc<str>,
-    /// Its text, as far as it is one.
+    /// Its text; invalid UTF-8 is replaced.
     pub(super) text: Arc<str>,
-    /// What keeps it from being read as text.
+    /// The error if it cannot be read as text.
     fault: Option<Diagnostic>,
 }
 
@@ -58,7 +58,7 @@ impl SourceFile {
         Self { file: file.into(), text: text(bytes).into(), fault: no_text(bytes) }
     }
 
-    /// The document in it.
+    /// Parses its TOML document.
     pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, Vec<Diagnostic>> {
         match &self.fault {
             Some(fault) => Err(vec![fault.clone()]),
@@ -66,19 +66,19 @@ impl SourceFile {
         }
     }
 
-    /// What was found in it; `None` where that is nothing.
+    /// The report on the file; `None` without diagnostics.
     pub(super) fn report(&self, diagnostics: Vec<Diagnostic>) -> Option<Report> {
         let Self { file, text, .. } = self;
         (!diagnostics.is_empty()).then(|| Report { file: file.clone(), text: text.clone(), diagnostics })
     }
 }
 
-/// The text of a file, as far as it is read.
+/// The text of a file, up to [`FILE_BYTES_MAX`].
 pub(super) fn text(bytes: &[u8]) -> String {
     without_mark(&String::from_utf8_lossy(&bytes[..bytes.len().min(FILE_BYTES_MAX)])).into_owned()
 }
 
-/// The document in a file, whose text it is given too.
+/// Parses the TOML document of a file. `text` is the text of `bytes`.
 pub(super) fn parse<'a>(bytes: &[u8], text: &'a str) -> Result<Spanned<DeTable<'a>>, Vec<Diagnostic>> {
     match no_text(bytes) {
         Some(fault) => Err(vec![fault]),
@@ -94,7 +94,7 @@ fn no_text(bytes: &[u8]) -> Option<Diagnostic> {
     }
     let at = std::str::from_utf8(bytes).err()?.valid_up_to();
     let message = format!("the file is not UTF-8 text from byte {at} on");
-    // What is no text stands in it as a sign of its own.
+    // Invalid UTF-8 is a replacement character in the text.
     let sign = char::REPLACEMENT_CHARACTER.len_utf8();
     Some(Diagnostic::new(code::BAD_FILE, Span::new(at, at + sign), message).help("save it as UTF-8"))
 }

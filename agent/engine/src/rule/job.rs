@@ -1,4 +1,5 @@
-//! Machine learning jobs: what a rule of type `machine_learning` names, in a TOML file of ours with a `[job]` table.
+//! Machine learning jobs, which rules of type `machine_learning` name. A job is a TOML file of our own with a `[job]`
+//! table.
 
 use std::time::Duration;
 
@@ -8,47 +9,47 @@ use crate::event::{FieldId, Schema};
 use crate::lang::diagnostic::{Diagnostic, Level, code};
 use crate::lang::{EventQuery, kql};
 
-/// Partitions are learned for this many buckets before anything in them is rare, where the job does not say.
+/// The default of `buckets_learned_min`: how many buckets a partition must learn before it can report an anomaly.
 const BUCKETS_LEARNED_MIN: i64 = 20;
 
-/// What a job looks for.
+/// The function of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobFunction {
-    /// `rare`: values of a field that turn up in few time spans.
+    /// `rare`: values of a field that occur in few buckets.
     Rare {
         /// `by_field_name`
         by: FieldId,
     },
-    /// `high_distinct_count`: time spans in which a field takes unusually many different values.
+    /// `high_distinct_count`: buckets in which a field has unusually many distinct values.
     HighDistinctCount {
         /// `field_name`
         field: FieldId,
     },
 }
 
-/// A job that finds what is unusual.
+/// A job that detects anomalies.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The id by which rules name it.
     pub id: String,
-    /// What it finds.
+    /// Its description.
     pub description: String,
-    /// Elasticsearch indices it reads.
+    /// Patterns of the Elasticsearch indices that it reads.
     pub index: Vec<String>,
-    /// Which events it learns from.
+    /// The query for the events from which it learns.
     pub query: EventQuery,
-    /// What it looks for.
+    /// The function.
     pub function: JobFunction,
-    /// The field whose values are scored separately.
+    /// The partition field, whose values are scored separately.
     pub partition: Option<FieldId>,
-    /// The length of the spans in which a value is there or not.
+    /// The length of a bucket.
     pub bucket_span: Duration,
-    /// Buckets that must have been learned before anything is an anomaly.
+    /// How many buckets a partition must learn before it can report an anomaly.
     pub buckets_learned_min: u64,
 }
 
 impl Job {
-    /// Every field that it scores by.
+    /// The fields of its function and its partition.
     pub fn fields(&self) -> impl Iterator<Item = FieldId> {
         let (JobFunction::Rare { by: field } | JobFunction::HighDistinctCount { field }) = self.function;
         self.partition.into_iter().chain([field])

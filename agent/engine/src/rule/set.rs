@@ -1,4 +1,4 @@
-//! Many rule files to the rules that can run and what is wrong with the others.
+//! Loads a set of rule files: the valid rules, and the diagnostics of all files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use super::{Job, Rule};
 use crate::event::Schema;
 use crate::lang::diagnostic::{Diagnostic, code};
 
-/// A file and what is in it.
+/// A file with its TOML document.
 type Document<'a> = (&'a SourceFile, Spanned<DeTable<'a>>);
 
-/// What became of a set of rule files.
+/// The rules and diagnostics of a set of rule files.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// The rules that can run, enabled or not, in the order of the files.
+    /// The valid rules, enabled or not, in the order of the files.
     pub rules: Vec<Arc<Rule>>,
-    /// What was found in the files, faults and warnings, in the order of the files.
+    /// The errors and warnings, in the order of the files.
     pub reports: Vec<Report>,
 }
 
 impl Loaded {
-    /// How many files have a fault.
+    /// How many files have an error.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.reports.iter().filter(|report| report.is_fault()).count()
     }
 
-    /// Reads rule and job files. `files` are names and contents, of which no more than [`FILE_BYTES_MAX`] and one byte
-    /// is needed; what is wrong with a file keeps no other from being read. Fields that rules name below flattened ones
-    /// are added to the schema.
+    /// Reads rule and job files. `files` are names and contents; at most [`FILE_BYTES_MAX`] and one byte of each
+    /// content are needed. An invalid file does not affect the others. Fields that rules name below flattened ones are
+    /// added to the schema.
     ///
     /// [`FILE_BYTES_MAX`]: super::FILE_BYTES_MAX
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, schema: &mut Schema) -> Self {
@@ -55,7 +55,7 @@ impl Loaded {
             loaded.rule(source, document, &jobs, &mut seen, schema);
         }
         loaded.reports.sort_by(|left, right| left.file.cmp(&right.file));
-        // What is wrong with a file's job and with its rule is found at different times.
+        // The errors of a file's job and of its rule are found at different times.
         loaded.reports.dedup_by(|later, report| {
             let is_same = later.file == report.file;
             if is_same {

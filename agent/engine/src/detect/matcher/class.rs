@@ -1,6 +1,6 @@
-//! Classes of events. No query distinguishes the events of a class by the discriminating fields. For each class the
-//! queries are reduced,
-//! once, to what the other fields must say; most are not left at all. What is left is found by a test that it needs.
+//! Classes of events. The discriminating fields of all events of a class pass the same tests. For each class the
+//! queries are reduced once to their conditions on the other fields. Most queries cannot match and are removed. The
+//! remaining ones are found by a test that they require.
 
 use super::compile::{Fact, Node, Program};
 use super::marks::{Marks, has};
@@ -8,21 +8,21 @@ use super::memory::Memory;
 use crate::detect::hash::Table;
 use crate::event::Event;
 
-/// Most classes of events that are kept; beyond it all are made anew when they come.
+/// Maximum number of classes. Beyond it all are dropped, and built again when needed.
 const CLASSES_MAX: usize = 1024;
 
-/// The classes of the events that came.
+/// The classes of the events so far.
 #[derive(Default)]
 pub(super) struct Classes {
     classes: Vec<Class>,
-    /// By the tests of discriminating fields that their events pass.
+    /// The index of a class, by the tests of discriminating fields that its events pass.
     places: Table<Box<[u64]>, usize>,
     /// The tests of discriminating fields that this event passes.
     key: Vec<u64>,
 }
 
 impl Classes {
-    /// The class of an event, made where it is the first of it.
+    /// The class of an event, built for its first event.
     pub(super) fn find(&mut self, program: &Program, memory: &mut Memory, event: &Event) -> &Class {
         self.key.clear();
         for &slot in &program.discriminating {
@@ -52,16 +52,16 @@ impl Classes {
 
 /// The queries that events of a class may match.
 pub(super) struct Class {
-    /// Those that all its events match.
+    /// The queries that all its events match.
     pub(super) always: Vec<u32>,
-    /// Those for which no test is needed that could find them.
+    /// The queries without a required test. They are always evaluated.
     pub(super) unguarded: Vec<Candidate>,
-    /// The fields whose tests find the others.
+    /// The fields whose tests find the other queries.
     pub(super) guards: Vec<Guard>,
     pub(super) guarded: Vec<Candidate>,
 }
 
-/// A query, and what of its condition is left.
+/// A query, with its reduced condition.
 pub(super) struct Candidate {
     pub(super) query: u32,
     pub(super) node: Node,
@@ -71,15 +71,15 @@ pub(super) struct Candidate {
 pub(super) struct Guard {
     pub(super) slot: u16,
     marks: Marks,
-    /// Where in `found` each test's queries begin, and after the last test the end.
+    /// The start of each test's queries in `found`, and the end of the last.
     starts: Vec<u32>,
-    /// Places in `guarded`.
+    /// Indices in `guarded`.
     found: Vec<u32>,
 }
 
 impl Class {
-    /// The class of the events that pass, of the discriminating fields' tests, those of `facts`: the fields' sets one after the
-    /// other.
+    /// The class of events that pass the tests `facts` of the discriminating fields: the sets of the fields one after
+    /// the other.
     pub(super) fn new(program: &Program, facts: &[u64]) -> Self {
         let mut starts = vec![None; program.fields.len()];
         let mut start = 0;
@@ -128,7 +128,7 @@ impl Guard {
         }
     }
 
-    /// Those of the tests that a field passes with these.
+    /// The guard's tests that are among these passed tests.
     pub(super) fn passed(&self, facts: &[u64]) -> impl Iterator<Item = usize> {
         self.marks.words().flat_map(|(word, marks)| {
             let mut passed = facts[word] & marks;
@@ -140,14 +140,14 @@ impl Guard {
         })
     }
 
-    /// The places of the queries that a passed test finds.
+    /// The indices of the queries that a passed test finds.
     pub(super) fn found(&self, test: usize) -> &[u32] {
         &self.found[self.starts[test] as usize..self.starts[test + 1] as usize]
     }
 }
 
-/// Tests of which one at least must be passed for the condition to hold, as rare ones as there are, with what they weigh
-/// together; `None` where there are none.
+/// The rarest tests of which at least one must be passed if the condition holds, with the sum of their weights; `None`
+/// if there are none.
 fn guard(program: &Program, node: &Node) -> Option<(u32, Vec<Fact>)> {
     match node {
         Node::Fact(fact) => Some((program.weight(node), vec![*fact])),
@@ -164,7 +164,8 @@ fn guard(program: &Program, node: &Node) -> Option<(u32, Vec<Fact>)> {
     }
 }
 
-/// Puts first what most likely decides: in `All` what rarely holds, in `Any` what often does; and what is computed last.
+/// Sorts parts by how likely they decide: in `All` the rarest first, in `Any` the most frequent first, computed ones
+/// last.
 fn sort(program: &Program, node: &mut Node) {
     let computed = |node: &Node| matches!(node, Node::Computed(_));
     match node {

@@ -1,8 +1,8 @@
-//! All tests that queries make of one field, answered together for a value.
+//! All tests of one field, evaluated together for a value.
 //!
-//! Texts are looked up whole in a table, by their beginnings and ends in sorted ones, and by what is inside them with
-//! one automaton; addresses by the piece of the address space they lie in. A pattern with more to it than such a text
-//! is tried only where its text was found. Case is folded once a value.
+//! Whole texts are looked up in a table, prefixes and suffixes in sorted tables, and substrings with one automaton.
+//! Addresses are looked up by ranges of the address space. A pattern that consists of more than one such text is tried
+//! only if its text was found. Case is folded once per value.
 
 use std::collections::HashMap;
 
@@ -21,57 +21,57 @@ use crate::event::Value;
 use crate::lang::query::Test;
 use crate::lang::wildcard::{Wildcard, WildcardPart};
 
-/// Up to how many bytes of texts the automaton is a full table, with one step a byte; it takes some hundred bytes of memory
-/// for each. With more it is a compact one of a third of the speed.
+/// Up to this number of bytes of texts, the automaton is a full table with one step per byte. It takes some hundred
+/// bytes of memory for each of them. Beyond it a compact automaton is used, which has a third of the speed.
 const TABLE_BYTES_MAX: usize = 8192;
 
 /// A test of a field.
 #[derive(Clone, Debug)]
 pub(super) enum FieldTest {
-    /// Whether it is there.
+    /// The field is present.
     Exists,
-    /// Whether one of its values passes.
+    /// One of its values passes the test.
     Test(Test),
 }
 
 /// The tests of one field, numbered from zero.
 pub(super) struct FieldTests {
-    /// How many words a set of the field's tests has.
+    /// The number of words of a set of the field's tests.
     pub(super) words: usize,
-    /// What holds for every value.
+    /// The tests that every value passes.
     exists: Marks,
-    /// Texts as a whole, their beginnings, and their ends turned around, all folded.
+    /// Whole texts, prefixes, and reversed suffixes, all folded.
     whole: Table<SmolStr, Outcome>,
-    /// Length of the longest of them; longer ones need no look.
+    /// Length of the longest whole text; longer values need no look-up.
     whole_bytes_max: usize,
     starts: Affixes,
     ends: Affixes,
     inside: Option<Inside>,
-    /// What any text passes, and patterns without a text to find them by.
+    /// The tests that any text passes, and patterns without a text by which they could be found.
     any_text: Outcome,
     tries: Vec<Try>,
     longs: Table<i64, Marks>,
     /// The tests in `longs`, for numbers with a fraction.
     numbers: Vec<(u32, Test)>,
     networks: Networks,
-    /// All others, one by one.
+    /// All other tests, evaluated one by one.
     others: Vec<(u32, Test)>,
 }
 
-/// The automaton over all texts that are looked for anywhere in folded ones.
+/// The automaton over all substrings that are searched for in folded texts.
 struct Inside {
     automaton: AhoCorasick,
     outcomes: Vec<Outcome>,
 }
 
-/// A pattern, of which part was found.
+/// A pattern of which a part was found.
 struct Try {
     test: u32,
     pattern: Pattern,
     folded: bool,
 }
 
-/// Room to work in, kept from one value to the next.
+/// Buffers that are reused for each value.
 #[derive(Default)]
 pub(super) struct Scratch {
     folded: String,
@@ -80,7 +80,7 @@ pub(super) struct Scratch {
 }
 
 impl FieldTests {
-    /// Makes tests ready, numbered as they stand.
+    /// Compiles tests. Their numbers are their indices.
     pub(super) fn new(tests: &[FieldTest]) -> Self {
         let mut builder = Builder::default();
         for (test, wanted) in (0..).zip(tests) {
@@ -92,12 +92,12 @@ impl FieldTests {
         builder.build(tests.len().div_ceil(64))
     }
 
-    /// Whether texts are looked up whole and nothing else, so that it gains nothing to keep what came out.
+    /// Whether there are only look-ups of whole texts, so that a cache of results would gain nothing.
     pub(super) fn is_light(&self) -> bool {
         self.starts.is_empty() && self.ends.is_empty() && self.inside.is_none() && self.others.is_empty()
     }
 
-    /// Adds the tests that a field passes whatever its values.
+    /// Adds the tests that a field passes with any value.
     pub(super) fn any(&self, facts: &mut [u64]) {
         self.exists.add_to(facts);
     }
@@ -144,7 +144,7 @@ impl FieldTests {
     fn text(&self, text: &str, facts: &mut [u64], scratch: &mut Scratch) {
         let Scratch { folded, turned, .. } = scratch;
         let folded = fold(text, folded);
-        // One that was copied may be the same still: then more is tried than need be.
+        // A copy may be equal to the text. Then more patterns are tried than necessary.
         let is_plain = std::ptr::eq(folded, text);
         let mut follow = |outcome: &Outcome| {
             outcome.marks.add_to(facts);
@@ -239,7 +239,7 @@ impl Builder {
     fn pattern(&mut self, test: u32, wildcard: &Wildcard, insensitive: bool) {
         use WildcardPart::{Many, Text};
         let parts = wildcard.0.as_slice();
-        // By which text the pattern is found, and whether that is all there is to it.
+        // The text by which the pattern is found, and whether it is the whole pattern.
         let (text, found, is_all) = match parts {
             [] => (None, &mut self.whole, true),
             [Text(text)] => (Some(text), &mut self.whole, true),
@@ -248,7 +248,7 @@ impl Builder {
             parts => (longest_text(parts), &mut self.inside, matches!(parts, [Many, Text(_), Many])),
         };
         let (pending, is_folded) = match text {
-            // Any text passes, or any may: there is nothing to find it by.
+            // Any text passes or may pass: there is no text by which to find the pattern.
             None if !parts.is_empty() => (&mut self.any_text, true),
             text => {
                 let text = text.map_or("", SmolStr::as_str);
@@ -262,7 +262,7 @@ impl Builder {
         match (is_all, insensitive || *parts == [Many]) {
             (true, true) => return pending.tests.push(test),
             (true, false) => {
-                // A text with upper case in it is never found where nothing was to fold.
+                // A text with upper case never occurs in a value without upper case.
                 pending.plain.extend(is_folded.then_some(test));
                 pending.cased.push(place);
             }
@@ -281,7 +281,7 @@ impl Builder {
         let inside = match automaton {
             _ if texts.is_empty() => None,
             Ok(automaton) => Some(Inside { automaton, outcomes }),
-            // More texts than an automaton can number: then each pattern is tried.
+            // There are more texts than an automaton can number. Then each pattern is tried.
             Err(_) => {
                 any_text.tries = (0..).take(self.tries.len()).collect();
                 None

@@ -1,22 +1,22 @@
-//! What follows from a text that a field has.
+//! The result of finding a text in a value.
 
 use super::marks::Marks;
 
-/// What follows from a text that was found in a folded one. Tests that regard case are passed too where nothing was to
-/// fold; else they must be tried.
+/// The result of finding a text in a folded value. If folding did not change the value, case-sensitive tests are passed
+/// too; otherwise they must be tried.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Tests that are passed.
     pub(super) marks: Marks,
-    /// Tests that are passed where nothing was to fold.
+    /// Tests that are passed if folding did not change the value.
     pub(super) plain: Marks,
-    /// Patterns that must be tried where something was.
+    /// Patterns that must be tried if folding changed the value.
     pub(super) cased: Box<[u32]>,
-    /// Patterns that must be tried, for more than was found.
+    /// Patterns that must be tried, because the text is only a part of them.
     pub(super) tries: Box<[u32]>,
 }
 
-/// An [`Outcome`] in the making.
+/// An [`Outcome`] that is being built.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     pub(super) tests: Vec<u32>,
@@ -26,7 +26,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Takes over what follows from another text.
+    /// Adds the result of another text.
     pub(super) fn extend(&mut self, other: &Self) {
         for (own, others) in [(&mut self.tests, &other.tests), (&mut self.plain, &other.plain)] {
             own.extend(others);

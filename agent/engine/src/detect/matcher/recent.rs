@@ -1,5 +1,5 @@
-//! What a field had lately, and the tests that it passed: programs, folders, users and most arguments come again and
-//! again, and some lists of them are shared, such as the capabilities of root.
+//! A cache of the recent values of a field, with the tests that they passed. Programs, folders, users and most
+//! arguments repeat, and some lists are shared, such as the capabilities of root.
 
 use std::hash::Hasher as _;
 use std::sync::{Arc, Weak};
@@ -11,25 +11,26 @@ use super::marks::Marks;
 use crate::detect::hash::{Quick, mix};
 use crate::event::{Texts, Value};
 
-/// How many texts of a field are kept; a power of two. A new one takes the place of an older one.
+/// How many texts of a field are kept; a power of two. A new text replaces an older one.
 const TEXTS_MAX: usize = 512;
 /// How many lists of a field are kept; a power of two.
 const LISTS_MAX: usize = 64;
-/// Longest list that is kept, in bytes: its room is not given back as long as it is.
+/// Maximum size of a kept list, in bytes: the weak reference keeps its memory allocated.
 const LIST_BYTES_MAX: usize = 1024;
-/// Longest text that is kept, in bytes.
+/// Maximum size of a kept text, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
-/// Most bytes of a field's texts. Beyond it all are forgotten: most texts are short, and long ones an attacker's to choose.
+/// Maximum number of bytes of a field's texts. Beyond it all are dropped: most texts are short, and an attacker can
+/// choose long ones.
 const TEXTS_BYTES_MAX: usize = 64 << 10;
 
-/// See the module.
+/// The cache of a field; see the module.
 #[derive(Default)]
 pub(super) struct Recent {
-    /// By hash; nothing before the first text.
+    /// The texts, by hash; empty before the first text.
     texts: Vec<Kept>,
-    /// What they take beside their places.
+    /// The heap bytes of the texts.
     bytes: usize,
-    /// By address, which no other list can have while the weak reference lives; nothing before the first list.
+    /// The lists, by address, which no other list can have while the weak reference lives; empty before the first list.
     lists: Vec<Option<Weak<str>>>,
     /// The lists' sets of tests, one after the other.
     facts: Vec<u64>,
@@ -43,7 +44,7 @@ struct Kept {
 }
 
 impl Recent {
-    /// Puts the tests that a field with this value passes into `facts`, which is empty.
+    /// Adds the tests that a field with this value passes to `facts`, which is empty.
     pub(super) fn evaluate(
         &mut self,
         tests: &FieldTests,
@@ -104,7 +105,7 @@ impl Recent {
         }
     }
 
-    /// The tests that a text passes. They are evaluated unless the text came recently.
+    /// The tests that a text passes, evaluated unless the text is in the cache.
     fn kept(
         &mut self,
         tests: &FieldTests,
@@ -117,7 +118,7 @@ impl Recent {
         }
         let mut hasher = Quick::default();
         hasher.write(text.as_bytes());
-        // An empty place has the hash of nothing.
+        // Zero marks an empty place, so no hash is zero.
         let hash = hasher.finish() | 1;
         let kept = &mut self.texts[(hash >> 1) as usize % TEXTS_MAX];
         if kept.hash != hash || kept.text != *text {

@@ -10,17 +10,17 @@ use crate::detect::key::JoinKey;
 use crate::detect::window::Window;
 use crate::event::{Timestamp, allocated};
 
-/// Under what an event was put in: its key, its stage and itself.
+/// The key, the stage and the position of an event.
 type Place = ((JoinKey, usize), Ordinal);
 
-/// What one takes beside its key: its entry in the window, and its place in the list of its key.
+/// Bytes of an event without its key: its entry in the window, and its place in the list of its key.
 const ENTRY_BYTES: usize = Held::ENTRY_BYTES
     + (size_of::<((JoinKey, usize), VecDeque<Ordinal>)>()) * 3 / 2
     + allocated(4 * size_of::<Ordinal>());
 
 type Held = Window<Place, (), Quickly>;
 
-/// What was seen of them.
+/// The events that occurred although they must be missing.
 #[derive(Debug)]
 pub(super) struct Missing {
     /// In ascending order.
@@ -34,7 +34,7 @@ impl Missing {
         Self { seen: Table::default(), held: Window::new(bytes_max) }
     }
 
-    /// Takes one in. Returns those that had to go for it.
+    /// Adds an event. Returns the positions of the evicted ones.
     pub(super) fn remember(
         &mut self,
         key: JoinKey,
@@ -45,13 +45,13 @@ impl Missing {
         let charge = Charge { actor, bytes: ENTRY_BYTES + cost(&key) };
         let place = (key, stage);
         let seen = self.seen.entry(place.clone()).or_default();
-        // Nearly always the end: only what came late has its place before others.
+        // Nearly always the end: only late events are inserted before others.
         seen.insert(seen.partition_point(|before| *before <= ordinal), ordinal);
         let gone = self.held.insert((place, ordinal), ordinal.time, charge, ());
         gone.into_iter().map(|((place, ordinal), ())| self.drop(&place, ordinal)).collect()
     }
 
-    /// Whether the first event of one of the stages that is not early is wanted.
+    /// Whether in one of the stages the first event that is not `early` is wanted.
     pub(super) fn any(
         &self,
         key: &JoinKey,
@@ -72,7 +72,7 @@ impl Missing {
         }
     }
 
-    /// Gives up one of the actor who has most.
+    /// Evicts an event of the actor that holds most.
     pub(super) fn give_way(&mut self) -> Option<Ordinal> {
         let ((place, ordinal), _) = self.held.give_way()?;
         Some(self.drop(&place, ordinal))

@@ -20,12 +20,12 @@ use crate::event::{Event, Schema, Timestamp};
 use crate::lang::{EventQuery, Query};
 use crate::rule::{Exception, Rule, RuleKind};
 
-/// Most near misses that are reported for each event query.
+/// Maximum number of near misses that are reported for each event query.
 pub const MISSES_MAX: usize = 3;
-/// Most alerts that are reported.
+/// Maximum number of alerts that are reported.
 pub const ALERTS_MAX: usize = 3;
 
-/// Runs one rule over events and takes down why.
+/// Runs one rule over events, and records why it matches or not.
 pub struct Explainer {
     rule: Arc<Rule>,
     schema: Arc<Schema>,
@@ -40,14 +40,14 @@ pub struct Explainer {
     groups: Option<Groups>,
 }
 
-/// How an event query of the rule fared.
+/// The results of an event query of the rule.
 #[derive(Clone, Debug, Default)]
 pub struct Part {
-    /// How many events met it.
+    /// The number of events that matched it.
     pub matched: u64,
-    /// The first event that met it, and how.
+    /// The first event that matched it, with its trace.
     pub first: Option<Traced>,
-    /// The events that came nearest without meeting it, the nearest first.
+    /// The nearest misses, the nearest first.
     pub misses: Vec<Traced>,
 }
 
