@@ -26,15 +26,15 @@ const NOBODY: libc::uid_t = 65_534;
 /// How long an alert may take once the agent runs again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Floods take turns, for every agent sees them all.
+/// Floods run one after the other, because every agent on the host sees all of them.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An attacker has the agent read a gibibyte of arguments from `/proc`, by an attack that it alerts on; and another
-/// lets a hundred programs sleep with 49,000 empty arguments each, which took 1.2 MB each. Seen: the attacks, by an
-/// agent that takes little more memory than before, also where it is started while the programs sleep.
+/// An attacker makes the agent read a gibibyte of arguments from `/proc`, by an attack that raises an alert. Another
+/// attacker runs a hundred sleeping programs with 49,000 empty arguments each, which once took 1.2 MB each. Detected:
+/// the attacks, by an agent that takes little more memory than before, also if it starts while the programs sleep.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn fed_with_arguments() {
@@ -71,16 +71,16 @@ fn sleeper() -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// The most memory that the agent has taken.
+/// The peak memory of the agent.
 fn memory_kib(agent: &Agent) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// An attacker who is root stops the agent, attacks, does more than there is room for, and lets the agent go on, so
-/// that its silence raises no question. Seen: the attack, at the time at which it was; and that records were lost, how
-/// many and when, as an alert of its own.
+/// An attacker with root stops the agent, attacks, floods the rings, and lets the agent continue, so that its silence
+/// is not noticed. Detected: the attack, with its own time, and the loss, with its count and times, as a separate
+/// alert.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn stopped_by_a_signal() {
@@ -110,9 +110,9 @@ fn stopped_by_a_signal() {
     assert_eq!(value(&attack, "lapwing.alert.complete"), false, "something may be missing beside it");
 }
 
-/// An attacker makes process after process, so many that the agent cannot read of them in time, to push his own program
-/// and its connection out of what is read. Here the agent is stopped, so that it reads of none. Seen: the attack, for
-/// the last room is kept for programs and connections; and how many of the others were lost.
+/// An attacker creates processes faster than the agent can read their records, to displace the records of a program and
+/// its connection. In the test the agent is stopped, so that it reads none. Detected: the attack, because the last part
+/// of the ring is reserved for programs and connections, and the number of lost records.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn flooded_with_processes() {
@@ -121,7 +121,7 @@ fn flooded_with_processes() {
     agent.signal("STOP").unwrap();
     ready();
     for _ in 0..4 {
-        // The agent that prints events is to keep up.
+        // The agent that prints events must keep up.
         of("end", processes(200));
     }
     let port = attack_once_as(OTHER);
@@ -132,8 +132,8 @@ fn flooded_with_processes() {
     assert!(lost["connect"].is_null() && lost["accept"].is_null(), "{lost}");
 }
 
-/// An attacker runs programs with long arguments, until there is no room for any program, and connects then. Seen: the
-/// connection, for which there is room apart; and how many programs were lost.
+/// An attacker runs programs with long arguments until there is no room for any program, and then connects. Detected:
+/// the connection, which has a ring of its own, and the number of lost programs.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn flooded_with_programs() {
@@ -149,8 +149,8 @@ fn flooded_with_programs() {
     assert!(lost["connect"].is_null() && lost["connected"].is_null(), "{lost}");
 }
 
-/// A user without privileges runs twelve programs with long arguments, each from a file of its own, until there is no
-/// room for another. Seen: what another user does then, its program too; and whose records were dropped.
+/// An unprivileged user runs twelve programs with long arguments, each from another file, until there is no room for
+/// another. Detected: the attack of another user, with its program, and the user whose records were dropped.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn flooded_by_another_user() {
@@ -181,7 +181,7 @@ fn flooded_by_another_user() {
     assert!(by(OTHER).is_none(), "{users:?}");
 }
 
-/// What the agent's own alert says to be lost, once it has ended.
+/// The lost records by kind in *Telemetry lost*, after the agent's end.
 fn lost_by_kind(agent: &mut Agent) -> Value {
     reported_lost(agent);
     agent.stop().unwrap();
@@ -191,7 +191,7 @@ fn lost_by_kind(agent: &mut Agent) -> Value {
     value(found[0], "lapwing.lost.by_kind").clone()
 }
 
-/// An attacker who is root freezes the agent's control group, attacks, and thaws it. Seen: the attack.
+/// An attacker with root freezes the agent's control group, attacks, and thaws it. Detected: the attack.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn frozen_with_its_control_group() {
@@ -209,8 +209,8 @@ fn frozen_with_its_control_group() {
     agent.wait_for_within("the attack", 0, PATIENCE, |alert| is_of(alert, port)).unwrap();
 }
 
-/// An attacker who is root leaves the running agent no file to open and no byte to write. Seen: the attack, whose alert
-/// is written as soon as there is room again; the agent stays.
+/// An attacker with root sets the running agent's limits for open files and file size to zero. Detected: the attack,
+/// whose alert is written as soon as the limits allow it. The agent does not end.
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn without_files() {
@@ -228,15 +228,15 @@ fn without_files() {
     assert_eq!(value(&serde_alert(&agent), "pid"), agent.pid(), "it is the same agent");
 }
 
-/// The status as if it were an alert, to be read by names.
+/// The status in the form of an alert, so that its values can be read by name.
 fn serde_alert(agent: &Agent) -> Alert {
     Alert { document: agent.status().unwrap(), seen: std::time::SystemTime::now() }
 }
 
-/// Sets the soft limit of another process. Returns the one before.
+/// Sets the soft limit of another process. Returns the previous one.
 fn limited(pid: Pid, limit: Resource, soft: u64) -> u64 {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both point to limits of ours, or nowhere.
+    // SAFETY: both pointers are to limits on this stack, or null.
     unsafe {
         assert_eq!(libc::prlimit(pid.as_raw(), limit as _, std::ptr::null(), &raw mut limits), 0);
         let before = limits.rlim_cur;
@@ -246,11 +246,11 @@ fn limited(pid: Pid, limit: Resource, soft: u64) -> u64 {
     }
 }
 
-/// Makes processes that end at once, as the user who attacks: what root does beside the test takes none of its share.
-/// Returns the number of the one that made them.
+/// Creates processes that end at once, as the attacking user, so that root's other activity takes nothing of the share.
+/// Returns the pid of the process that created them.
 fn processes(count: usize) -> u32 {
     let (pid, _) = act::forked(|| {
-        // SAFETY: it has no preconditions; the children do nothing but leave.
+        // SAFETY: it has no preconditions; the children only exit.
         unsafe {
             if libc::setuid(OTHER) != 0 {
                 return 1;
@@ -267,8 +267,8 @@ fn processes(count: usize) -> u32 {
     pid
 }
 
-/// Runs programs whose arguments are as long as a record holds, more of them than the ring has room for. Few as they
-/// are, agents that are not held up read them in time.
+/// Runs programs with arguments as long as a record can hold, more than fit into the ring. They are so few that an
+/// agent that runs normally reads them in time.
 fn flood_with_programs() {
     ready();
     for _ in 0..12 {
@@ -276,7 +276,7 @@ fn flood_with_programs() {
     }
 }
 
-/// Runs a program once with arguments that are nearly as long as a record holds, as this user where one is given.
+/// Runs a program once with arguments nearly as long as a record can hold, as the given user, if any.
 fn run_with_long_arguments(program: &Path, user: Option<libc::uid_t>) {
     let (path, texts) = (c(program.as_os_str().as_bytes()), [c("true"), c(vec![b'x'; 47 * 1024])]);
     let strings = Strings::new(&texts);
@@ -290,7 +290,7 @@ fn run_with_long_arguments(program: &Path, user: Option<libc::uid_t>) {
     of("end", pid);
 }
 
-/// How many records the agent says to have lost, once it has looked.
+/// The number of lost records that the agent reports after its next reading of the counters.
 fn reported_lost(agent: &Agent) -> u64 {
     lapwing_stage::until("the account of losses", PATIENCE, || {
         let status = agent.status()?;
@@ -305,10 +305,10 @@ fn is_lost(alert: &Alert) -> bool {
     *value(alert, "event.action") == "telemetry_lost"
 }
 
-/// A control group that freezes, gone when this is dropped.
+/// A control group that can be frozen; removed on drop.
 struct Group {
     place: PathBuf,
-    /// The file that freezes, and what is written to it to freeze and to thaw.
+    /// The file that freezes it, and its values to freeze and to thaw.
     switch: (&'static str, [&'static str; 2]),
     root: PathBuf,
 }

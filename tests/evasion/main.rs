@@ -1,22 +1,22 @@
-//! What attackers do to go unseen, done for real on this machine's kernel: each test says what an attacker does and
-//! what must be detected nevertheless. `docs/evasions.md` is the table of all of it, with what a kernel makes
-//! impossible.
+//! Evasion techniques, performed on this machine's kernel. Each test describes the technique and what must be detected.
+//! `docs/evasions.md` lists all of them, with those that cannot be detected.
 //!
-//! It runs as the live tests do, `cargo xtask test` as root. One agent prints events, another raises alerts by the
-//! packaged rules; only tests that hold an agent up start one of their own. What a live test shows already is not here.
+//! The tests run with the live tests: `cargo xtask test` as root. One agent prints events, another raises alerts by the
+//! packaged rules. Only tests that hold up an agent start one of their own. Techniques that a live test covers are not
+//! here.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
     reason = "all of this is test code, and clippy takes only its test functions for such"
 )]
 
-/// Doing what is watched, by system calls.
+/// Performs watched actions by system calls.
 #[path = "../live/act.rs"]
 mod act;
 /// The agent that prints events.
 #[path = "../live/agent.rs"]
 mod agent;
-/// The agent that raises alerts, and the attacker's program at work before it.
+/// The agent that raises alerts, and the runs of the attacker's program.
 mod alerts;
 /// The attacker's program.
 mod attacker;

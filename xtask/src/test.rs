@@ -1,7 +1,7 @@
-//! `cargo xtask test`: every test there is, and a count of what ran, what failed and what could not run here.
+//! `cargo xtask test`: runs every test, and counts those that passed, failed and could not run here.
 //!
-//! It understands what cargo and Rust's test harness print. A test that finds that it cannot run on a machine prints
-//! a line `skipped: WHY` and returns; the harness takes it for passed, the count here does not.
+//! It parses the output of cargo and Rust's test harness. A test that cannot run on a machine prints a line `skipped:
+//! WHY` and returns. The harness counts it as passed, this command as skipped.
 
 mod report;
 mod vm;
@@ -22,48 +22,48 @@ use crate::{build, needs, package, setup, targets};
 /// The target that tests the installed package, and the variable with the package's path.
 const SERVICE: (&str, &str) = ("service", "LAPWING_PACKAGE");
 
-/// The variable that names the agent that is tested.
+/// The variable with the path of the agent to test.
 const AGENT: &str = "LAPWING_TEST_AGENT";
 
-/// The target that abuses the agent, and the variable by which acts run whole.
+/// The target of abuse tests, and the variable with which acts run in full.
 const ABUSE: (&str, &str) = ("abuse", "LAPWING_TEST_ABUSE");
 
-/// The target of reverse and bind shells, the variable by which all of them are done, and the tables that it leaves in
+/// The target of reverse and bind shells, the variable with which all of them run, and the tables that it writes to
 /// cargo's folder.
 const SHELLS: (&str, &str, [&str; 2]) = ("shells", "LAPWING_TEST_SHELLS", ["shells.txt", "shells-udp.txt"]);
 
-/// The test, in its target, that has a whole form too: a minute of alerts about large files.
+/// A further test with a full form, in its target: a minute of alerts about large files.
 const EVIDENCE: (&str, &str) = ("evasion", "evidence::with_large_ancestors");
 
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
     /// Only tests whose names contain this
     filter: Option<String>,
-    /// The live tests alone, on these kernels in an emulator, and on `host`, this machine's own; with every method of every
-    /// hook in turn
+    /// Only the live tests, on these kernels in an emulator, and on `host`, this machine's kernel; with every method of
+    /// every hook in turn
     #[arg(long, value_name = "KERNELS", value_delimiter = ',')]
     vm: Vec<String>,
-    /// What users without privileges do to the agent, alone and whole: a short form of it is in every run
+    /// Only the abuse tests, in full; every run has a short form of them
     #[arg(long, conflicts_with = "vm")]
     abuse: bool,
-    /// Reverse and bind shells, alone and all of them: a few are in every run
+    /// Only the reverse and bind shells, all of them; every run has a few of them
     #[arg(long, conflicts_with = "vm")]
     shells: bool,
-    /// Everything, and everything whole: abuse and shells too, and the live tests on every kernel in an emulator
+    /// All tests in full: also abuse and shells, and the live tests on every kernel in an emulator
     #[arg(long, conflicts_with_all = ["vm", "abuse", "shells", "filter"])]
     all: bool,
     /// Only these rounds, as 1 for each hook by its first method
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', requires = "vm")]
     rounds: Vec<usize>,
-    /// Write what came of it into docs/kernels.md
+    /// Write the results into docs/kernels.md
     #[arg(long, requires = "vm", conflicts_with = "filter")]
     write: bool,
 }
 
-/// Runs them.
+/// Runs the tests.
 ///
 /// # Errors
-/// Where one fails; what it printed has been shown by then.
+/// A test fails; its output has been printed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let mut report = Report::new(say);
@@ -116,7 +116,7 @@ fn run_here(arguments: &Arguments, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Runs what users without privileges do to the agent, whole.
+/// Runs the abuse tests in full.
 fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let tests = Tests::whole(ABUSE.1, arguments)?;
     tests.run(&["--package", "lapwing", "--test", ABUSE.0], report)?;
@@ -128,11 +128,11 @@ fn run_abuse(arguments: &Arguments, report: &mut Report) -> Result<()> {
     tests.run(&["--package", "lapwing", "--test", target], report)
 }
 
-/// Runs all reverse and bind shells, and shows what came of each.
+/// Runs all reverse and bind shells, and shows the result of each.
 fn run_shells(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let tests = Tests::whole(SHELLS.1, arguments)?;
     tests.run(&["--package", "lapwing", "--test", SHELLS.0], report)?;
-    // Of what failed everything has been shown, and no table is there where the filter names another test.
+    // The output of a failed target has been shown, and a filter may select no test with a table.
     let is_shown = report.failed_targets().iter().any(|target| target == SHELLS.0);
     for table in SHELLS.2.iter().filter(|_| !is_shown) {
         say(&fs::read_to_string(build::target().join("tmp").join(table)).unwrap_or_default());
@@ -140,14 +140,14 @@ fn run_shells(arguments: &Arguments, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// How tests are run.
+/// The settings of a test run.
 struct Tests {
     environment: BTreeMap<&'static str, String>,
     filter: Option<String>,
 }
 
 impl Tests {
-    /// Those that this variable makes whole, against an optimised agent.
+    /// A run in the full form, which this variable selects, against an optimised agent.
     fn whole(variable: &'static str, arguments: &Arguments) -> Result<Self> {
         needs::install()?;
         let agent = build::run(&build::Arguments { release: true, ..build::Arguments::default() })?;
@@ -165,11 +165,11 @@ impl Tests {
         step(&format!("building tests: {}", selection.join(" ")), self.cargo(selection).arg("--no-run"))?;
         let mut cargo = self.cargo(selection);
         cargo.arg("--no-fail-fast").args(&self.filter).args(["--", "--show-output"]);
-        // One pipe for both, so that what belongs together stays so.
+        // One pipe for standard output and error, so that their lines keep their order.
         let (reader, writer) = std::io::pipe()?;
         cargo.stdout(writer.try_clone()?).stderr(writer);
         let mut child = cargo.spawn().context("cargo")?;
-        // The command holds the pipe's other end: with it the reading would never end.
+        // The command holds the pipe's write end; while it exists, the reader would never end.
         drop(cargo);
         for line in BufReader::new(reader).split(b'\n') {
             report.line(&String::from_utf8_lossy(&line?));

@@ -1,6 +1,6 @@
-//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak`, `bench memory`,
-//! `bench engine` and `bench noise`: what the agent costs the processes of the host, how soon it alerts, what it loses, whether it stays
-//! as it is, how many events it can evaluate, and what it alerts where nothing is wrong. `docs/benchmarks.md` says what came out where.
+//! `cargo xtask bench exec`, `bench connect`, `bench latency`, `bench flood`, `bench overhead`, `bench soak`, `bench
+//! memory`, `bench engine` and `bench noise`: the cost for the host's processes, the latency of alerts, losses,
+//! long-term stability, the rate of the engine, and false alerts. `docs/benchmarks.md` has the results.
 
 mod cost;
 mod engine;
@@ -24,38 +24,38 @@ use self::load::Load;
 use crate::build;
 use crate::shell::{self, say};
 
-/// What is measured.
+/// The measurement.
 #[derive(Subcommand)]
 pub(crate) enum Measurement {
-    /// What a fork, execve of /bin/true and wait takes more with the agent
+    /// The additional time of fork, execve of /bin/true and wait with the agent
     Exec(cost::Arguments),
-    /// What a connect over loopback takes more with the agent
+    /// The additional time of a connect over loopback with the agent
     Connect(cost::Arguments),
-    /// What passes from the cause of an alert to the alert on disk
+    /// The time from the cause of an alert to the alert on disk
     Latency(latency::Arguments),
-    /// What is lost, and whether reverse shells are found, while more happens than a host can do
+    /// Losses, and detected reverse shells, on an overloaded host
     Flood(flood::Arguments),
-    /// What it costs beside other sensors that are found on this machine
+    /// The costs of exec and connect, compared with other sensors on this machine
     Overhead(overhead::Arguments),
-    /// Whether memory stays flat over a long time in which processes come and go, and the process table returns
+    /// Whether memory and the process table return to their size at rest after a long time of activity
     Soak(soak::Arguments),
-    /// What the agent takes at rest, and what is taken for what is charged
+    /// The memory of the agent at rest, and for each charged byte
     Memory(memory::Arguments),
-    /// How many events a second one core evaluates, with few rules and with many
+    /// The events per second on one core, with few and with many rules
     #[command(disable_help_flag = true)]
     Engine(engine::Arguments),
-    /// What the rules alert of benign work: builds, remote sessions, relays, services, jobs, containers
+    /// False alerts about benign work: builds, remote sessions, relays, services, jobs, containers
     Noise(noise::Arguments),
 }
 
-/// How busy the machine may be before a measurement begins, and how long that is waited for.
+/// The maximum load of the machine before a measurement, and how long the benchmark waits for it.
 const BUSY_MAX: f64 = 0.25;
 const QUIET_WAIT: Duration = Duration::from_secs(60);
 
 /// Measures and prints.
 ///
 /// # Errors
-/// Where something cannot be measured here.
+/// The measurement is not possible on this machine.
 pub(crate) fn run(measurement: &Measurement) -> Result<()> {
     match measurement {
         Measurement::Exec(arguments) => cost::run(Load::Exec, arguments),
@@ -73,16 +73,16 @@ pub(crate) fn run(measurement: &Measurement) -> Result<()> {
 /// The agent under measurement.
 #[derive(Args)]
 struct Which {
-    /// The agent that is measured; one is built unless named
+    /// The agent to measure. Default: one is built
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
 }
 
 impl Which {
-    /// Where it lies.
+    /// Its path.
     ///
     /// # Errors
-    /// Where this is not root, or what does not build.
+    /// This does not run as root, or the build fails.
     fn binary(&self) -> Result<PathBuf> {
         if !shell::is_root() {
             bail!("measuring the agent needs root: run `sudo -E cargo xtask bench …`");
@@ -94,7 +94,7 @@ impl Which {
     }
 }
 
-/// Waits until the machine has little else to do, for a while; then measures all the same.
+/// Waits until the machine has little other load, up to a time limit.
 fn wait_for_quiet() {
     let start = Instant::now();
     while start.elapsed() < QUIET_WAIT {

@@ -14,9 +14,9 @@ use crate::shell;
 
 /// How long one input may take, in seconds.
 const INPUT_SECONDS_MAX: u32 = 10;
-/// How much memory one may take, in MiB.
+/// Maximum memory for one input, in MiB.
 const MEMORY_MIB_MAX: u32 = 2048;
-/// Most lines that are kept of what a job says beside its progress.
+/// Maximum number of kept output lines of a job, without its progress.
 const LINES_MAX: usize = 200;
 
 /// A process that fuzzes.
@@ -34,38 +34,38 @@ struct Printed {
     has_ended: AtomicBool,
 }
 
-/// How far a job has come, or several together.
+/// The progress of a job, or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Numbers {
     /// Inputs that were tried.
     pub(super) executions: u64,
     /// Branches that some input took.
     pub(super) coverage: u64,
-    /// Those that were taken by what it started from.
+    /// Branches that the initial corpus took.
     pub(super) coverage_first: u64,
     /// Events about which the engine and the reference agreed.
     pub(super) events: u64,
 }
 
-/// What came of a job.
+/// The result of a job.
 pub(super) struct End {
     pub(super) numbers: Numbers,
-    /// Whether it came to its end without finding anything.
+    /// Whether it ended without a defect.
     pub(super) is_well: bool,
-    /// What it said beside its progress.
+    /// Its output, without its progress.
     pub(super) said: Vec<String>,
-    /// Where it wrote the input that it found.
+    /// The file with the input that failed.
     pub(super) input: Option<PathBuf>,
 }
 
-/// The program set to try a target, with the limits of one input.
+/// The command that fuzzes a target, with the limits of one input.
 pub(super) fn command(program: &Path, target: &Target) -> Command {
     let mut command = Command::new(program);
     command.env("LAPWING_PROPERTY", target.name).env("RUST_BACKTRACE", "0");
     command.arg(format!("-timeout={INPUT_SECONDS_MAX}")).arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"));
     command.arg(format!("-max_len={}", target.bytes_max)).args(["-print_funcs=0", "-print_final_stats=0"]);
     if target.dictionary.is_none() {
-        // Of a few choices no input of any interest is made.
+        // Short inputs have too few choices to be of interest.
         command.arg("-len_control=0");
     }
     if let Some(dictionary) = target.dictionary {
@@ -76,10 +76,10 @@ pub(super) fn command(program: &Path, target: &Target) -> Command {
     command
 }
 
-/// Waits for jobs, and stops those that still run when one has ended badly. Returns what came of them.
+/// Waits for jobs, and stops the others when one has failed. Returns their results.
 ///
 /// # Errors
-/// Where the machine itself fails.
+/// A process cannot be waited for.
 pub(super) fn end(mut jobs: Vec<Job>) -> Result<Vec<End>> {
     let mut ends: Vec<End> = Vec::new();
     // Those that have ended come first.
@@ -102,10 +102,10 @@ pub(super) fn end(mut jobs: Vec<Job>) -> Result<Vec<End>> {
 }
 
 impl Job {
-    /// Starts a process and listens to it.
+    /// Starts a process and reads its output.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// It cannot be started.
     pub(super) fn start(mut command: Command) -> Result<Self> {
         let mut child = command
             .stdout(Stdio::null())
@@ -131,7 +131,7 @@ impl Job {
         !self.printed.has_ended.load(Ordering::Acquire)
     }
 
-    /// How far it has come.
+    /// Its progress.
     pub(super) fn numbers(&self) -> Numbers {
         *lock(&self.printed.numbers)
     }
@@ -149,13 +149,14 @@ impl Printed {
     }
 }
 
-/// Poisoned only by a panic of a thread that does nothing but read lines; the numbers are good all the same.
+/// Ignores poisoning: only a panic of the thread that reads lines causes it, and the numbers are still valid.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Numbers {
-    /// The sum of two jobs over one corpus: both tried inputs, and what one covers the other soon does.
+    /// The sum of two jobs with a common corpus: inputs are added, and of the coverage the higher one counts, because
+    /// one job soon covers what the other does.
     pub(super) fn and(self, other: Self) -> Self {
         let first = match (self.coverage_first, other.coverage_first) {
             (0, first) | (first, 0) => first,
@@ -195,7 +196,7 @@ fn after(line: &str, mark: &str) -> Option<u64> {
     line.split_once(mark)?.1.split_whitespace().next()?.parse().ok()
 }
 
-/// What libFuzzer says of itself whatever happens.
+/// Whether a line is output that libFuzzer always prints.
 fn is_noise(line: &str) -> bool {
     ["INFO: ", "WARNING: Failed to find function", "Dictionary: ", "###### ", "Done ", "\"", "MS: "]
         .iter()

@@ -1,25 +1,25 @@
-//! What cargo and the test harness print, line by line, as counts: of what passed a line a target is shown, of what
-//! failed everything.
+//! Reads the output of cargo and the test harness line by line, and counts the results. Of a target that passes one
+//! line is shown, of one that fails everything.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
-/// By which a test says that it cannot run here.
+/// The prefix of the line by which a test reports that it cannot run here.
 const SKIPPED: &str = "skipped: ";
 
-/// What came of all tests so far.
+/// The results of all tests so far.
 pub(super) struct Report {
-    /// Takes what a person is to see as it comes.
+    /// Prints a line for the user.
     show: fn(&str),
     passed: usize,
     failed: usize,
-    /// How many could not run, by the reason.
+    /// The number of skipped tests, by reason.
     skipped: BTreeMap<String, usize>,
     failed_targets: Vec<String>,
     /// The target whose output is being read.
     target: Option<Target>,
-    /// What cargo said that belongs to no target.
+    /// The output of cargo that belongs to no target.
     outside: Vec<String>,
 }
 
@@ -33,13 +33,13 @@ struct Target {
     skipped: usize,
     /// Tests that the harness ignored.
     ignored: usize,
-    /// Whether the harness has summed up.
+    /// Whether the harness has printed its summary.
     is_complete: bool,
-    /// What it printed, to be shown where it fails.
+    /// Its output, which is shown if it fails.
     lines: Vec<String>,
-    /// Whether what is read now was printed by tests that passed.
+    /// Whether the current lines are the output of tests that passed.
     in_successes: bool,
-    /// Whether the test of which this is read has said that it was skipped.
+    /// Whether the current test has reported that it was skipped.
     is_skipped: bool,
 }
 
@@ -56,13 +56,13 @@ impl Report {
         }
     }
 
-    /// Takes the beginning of a target that is not run by cargo.
+    /// Begins a target that cargo does not run.
     pub(super) fn begin(&mut self, name: String) {
         self.close();
         self.target = Some(Target::new(name));
     }
 
-    /// Takes the next line.
+    /// Reads the next line.
     pub(super) fn line(&mut self, line: &str) {
         if let Some(name) = begins(line) {
             return self.begin(name);
@@ -76,7 +76,7 @@ impl Report {
         }
     }
 
-    /// Takes the end of one run of cargo.
+    /// Ends one run of cargo.
     pub(super) fn end(&mut self, is_success: bool) {
         self.close();
         let outside = std::mem::take(&mut self.outside);
@@ -86,7 +86,7 @@ impl Report {
         }
     }
 
-    /// Takes the outcome of one test that no harness ran, and what was seen where it failed.
+    /// Adds the result of one test without a harness. The error is its output.
     pub(super) fn one(&mut self, name: &str, result: Result<(), String>) {
         match result {
             Ok(()) => self.passed += 1,
@@ -98,22 +98,22 @@ impl Report {
         }
     }
 
-    /// Counts tests that were not even started.
+    /// Counts tests that were not started.
     pub(super) fn skip(&mut self, count: usize, reason: &str) {
         *self.skipped.entry(reason.to_owned()).or_default() += count;
     }
 
-    /// Why tests could not run, a line a reason.
+    /// The reasons for which tests could not run, one per line.
     pub(super) fn skipped(&self) -> impl Iterator<Item = String> {
         self.skipped.iter().map(|(reason, count)| format!("{count} skipped: {reason}"))
     }
 
-    /// How many passed so far, and how many failed.
+    /// The numbers of passed and failed tests so far.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.passed, self.failed)
     }
 
-    /// Where something failed.
+    /// The targets with failed tests.
     pub(super) fn failed_targets(&self) -> &[String] {
         &self.failed_targets
     }
@@ -159,7 +159,7 @@ impl Target {
         }
     }
 
-    /// Takes a line; returns the reason where a test says in it that it was skipped.
+    /// Reads a line. Returns the reason if a test reports in it that it was skipped.
     fn line<'a>(&mut self, line: &'a str) -> Option<&'a str> {
         match line {
             "successes:" => self.in_successes = true,
@@ -187,8 +187,8 @@ impl Target {
         Some(reason)
     }
 
-    /// Takes the harness's summary, such as `ok. 3 passed; 0 failed; 0 ignored; …; finished in 0.01s`. There may be two:
-    /// of documentation's tests, some run together and some alone.
+    /// Reads the harness's summary, such as `ok. 3 passed; 0 failed; 0 ignored; …; finished in 0.01s`. Documentation
+    /// tests may have two, because some run together and some alone.
     fn sum_up(&mut self, result: &str) {
         let count = |word: &str| {
             let part = result.split(['.', ';']).find_map(|part| part.trim().strip_suffix(word));
@@ -196,7 +196,7 @@ impl Target {
         };
         self.passed += count(" passed");
         self.failed += count(" failed");
-        // The harness takes for passed what says that it was skipped.
+        // The harness counts a skipped test as passed.
         if !std::mem::replace(&mut self.is_complete, true) {
             self.passed = self.passed.saturating_sub(self.skipped);
         }
