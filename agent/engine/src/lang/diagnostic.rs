@@ -145,7 +145,7 @@ macro_rules! codes {
 
 codes! {
     UNKNOWN_CHARACTER "E0101" "unknown character"
-        "The query holds a character that no operator, name, number or string of the language starts with."
+        "The query contains a character with which no operator, name, number or string of the language starts."
     UNTERMINATED "E0102" "string or comment without end"
         "A string ends with the quotation mark it started with, on the same line; `\"\"\"` strings may span lines. \
          A comment that starts with `/*` ends with `*/`."
@@ -159,30 +159,30 @@ codes! {
     TOO_DEEP "E0106" "nested too deeply"
         "Parentheses, `not` and function calls may be nested 128 deep."
     TOO_LONG "E0107" "query too long"
-        "A query may be one MiB long with its runs counted out, have 256 stages, lists of 65536 entries and functions of 256 \
+        "A query may have one MiB with its `runs` expanded, 256 stages, lists of 65536 entries and functions of 256 \
          arguments."
     QUOTES "E0108" "single quotation marks are no strings"
-        "EQL strings stand in double quotation marks, as in Elasticsearch 7.11 and later."
+        "EQL strings are in double quotation marks, as in Elasticsearch 7.11 and later."
     BAD_REGEX "E0109" "wrong regular expression"
         "`regex` and `regex~` take Lucene's regular expressions, which match whole values: `. ? + * | {n,m} [] () \"\"` \
          and the operators `~` (complement), `&` (intersection), `@` (any text), `<1-100>` (numbers), `#` (nothing). A \
          backslash makes a character of an operator, and \\d, \\s, \\w and their upper case are classes."
     REGEX_TOO_LARGE "E0110" "regular expression too large"
-        "An expression may have 1000 characters, take one MiB when it is compiled and 4096 states where something stands \
-         around a `~` or a `&`; those of a query may take 16 MiB together."
+        "An expression may have 1000 characters and one MiB when it is compiled. It may have 4096 states if a `~` or a `&` \
+         is inside another operator. All expressions of a query together may have 16 MiB."
     PIPE "E0111" "a rule has no pipes"
-        "`| head` and `| tail` are for searches over what is recorded: of a rule's events there is no first and no last."
+        "`| head` and `| tail` are for searches in recordings: the events of a rule have no first and no last."
     UNKNOWN_FIELD "E0201" "unknown field"
-        "The field is neither in ECS nor among those that this host's sources set, so that nothing could ever match. \
-         Write `?field` where it may be absent from the data."
+        "The field is neither in ECS nor set by the sources of this host, so the condition can never match. \
+         Write `?field` if it may be absent from the data."
     UNKNOWN_FUNCTION "E0202" "unknown function"
         "EQL has no such function."
     TYPES "E0203" "types do not fit"
-        "The field and what it is compared with are of types that can never be equal."
+        "The types of the two sides of the comparison can never be equal."
     ARGUMENTS "E0204" "wrong arguments"
         "The function takes other arguments."
     NOT_BOOLEAN "E0205" "neither true nor false"
-        "A condition must be something that is true or false: a comparison, a boolean field or function."
+        "A condition must be true or false: a comparison, a boolean field or a boolean function."
     FIELD_TO_FIELD "E0206" "fields are compared with each other"
         "As in Elasticsearch, a comparison needs a constant on one side."
     BAD_MAXSPAN "E0207" "wrong time span"
@@ -190,18 +190,18 @@ codes! {
     BAD_KEYS "E0208" "join keys do not fit"
         "Every stage of a sequence needs the same number of `by` fields."
     BAD_SEQUENCE "E0209" "wrong sequence"
-        "A sequence needs two stages at least, not all of them missing (`![…]`), and `with maxspan` where one is."
+        "A sequence needs at least two stages, not all of them missing (`![…]`). With a missing stage it needs \
+         `with maxspan`."
     UNSUPPORTED "E0210" "not supported yet"
-        "The language has this, and this version of Lapwing does not run it. The rule is not loaded."
+        "This is valid in the language, but this version of Lapwing does not support it. The rule is not loaded."
     BAD_SAMPLE "E0211" "wrong sample"
-        "A sample needs two stages at least and five at most, and every stage needs a join key."
+        "A sample needs two to five stages, and every stage needs a join key."
     BAD_ALIAS "E0212" "wrong reference to an earlier event"
         "`as event0` names the event of a stage of a sequence, so that later stages can refer to its fields as in \
-         `event0.file.path`. The event must be there when the later one comes: neither a missing event nor `until` \
-         refers to another, and none is referred to before its stage."
+         `event0.file.path`. Only later stages can refer to it. A missing event and `until` cannot refer to other events."
     DATE_MATH "E0213" "a date with date math"
-        "A query is evaluated when an event comes; there is no time of the query to which `now-1d` could refer. Rules \
-         look back by their sequences' `maxspan`, their `from` and their history windows."
+        "A query is evaluated when an event arrives. It has no query time to which `now-1d` could refer. Rules \
+         look back by `maxspan` of sequences, by `from` and by history windows."
     BAD_TOML "E0301" "no valid TOML"
         "A rule file is TOML with a `[rule]` table."
     MISSING_KEY "E0302" "a key is missing"
@@ -209,49 +209,48 @@ codes! {
     BAD_VALUE "E0303" "wrong value"
         "The key does not take this value."
     UNKNOWN_KEY "E0304" "unknown key"
-        "No rule has this key. It is refused and not passed over, because a misspelt key would change what the rule \
-         does."
+        "No rule has this key. It is refused and not ignored, because a misspelt key would change the meaning of the rule."
     UNSUPPORTED_KEY "E0305" "key not supported"
-        "Rules of the Elastic stack may have this key, and Lapwing would not do what it says, or not for rules of this \
-         type. The rule is not loaded."
+        "Rules of the Elastic stack may have this key, but Lapwing does not support it, or not for this rule type. The \
+         rule is not loaded."
     UNSUPPORTED_TYPE "E0306" "rule type not supported"
         "Lapwing runs rules of the types eql, query, threshold, new_terms, threat_match and machine_learning."
     DUPLICATE_ID "E0307" "rule id used twice"
-        "Two rules have the same rule_id; the first one read is kept."
+        "Two rules have the same rule_id; the first one is kept."
     UNKNOWN_JOB "E0308" "unknown machine learning job"
         "No job file defines the job that the rule names."
     BAD_FILE "E0309" "file cannot be read as a rule"
         "A rule file is UTF-8 text of at most one MiB."
     MIXED_AND_OR "W0401" "`and` and `or` are mixed without parentheses"
         "`and` binds tighter than `or`: `a and b or c and not d` means `(a and b) or (c and not d)`, so that a guard at \
-         the start covers the first alternative only and an exclusion at the end covers the last only. Put the \
-         alternatives into parentheses, also where the meaning is the wanted one."
+         the start covers the first alternative only, and an exclusion at the end covers the last only. Put the \
+         alternatives into parentheses, also if this is the intended meaning."
     FIELD_AS_TEXT "W0402" "the name of a field is looked for as a text"
-        "In KQL a word without `:` is looked for in every field. Where it is the name of a field, its value or `: *` has \
-         probably been left out."
+        "In KQL a word without `:` is searched for in every field. If it is the name of a field, its value or `: *` is \
+         probably missing."
     PATTERN_AS_TEXT "W0403" "a pattern is compared as text"
         "`==`, `!=`, `in` and `in~` compare character by character, and so does KQL with text in quotation marks: a `*` \
-         stands for itself. `:`, `like` and `like~` take patterns, and KQL does without quotation marks."
+         matches only itself. `:`, `like` and `like~` accept patterns, and so does KQL without quotation marks."
     WRONG_CASE "W0404" "upper case where values are in lower case"
-        "The field's values are in lower case, and the comparison regards case, so that it never holds."
+        "The field's values are in lower case, and the comparison is case-sensitive, so it never holds."
     UNKNOWN_VALUE "W0405" "a value that the field never has"
-        "ECS says which values the field may have, and this is none of them."
+        "ECS defines the values of this field, and this value is not one of them."
     IMPOSSIBLE "W0406" "a condition that can never hold"
-        "A field of one value cannot satisfy two conditions that contradict each other, nor have a value out of its range. \
-         Fields of several values, of which each may satisfy another condition, are not meant."
+        "A field with one value cannot satisfy two contradicting conditions, and cannot have a value out of its range. \
+         The check ignores fields with several values, because each value may satisfy another condition."
     DEAD_EXCLUSION "W0407" "an exclusion that excludes nothing"
         "The other conditions already exclude everything that the `not` excludes. It was probably meant for another \
-         alternative, or the conditions beside it have changed."
+         alternative, or the other conditions have changed."
     UNBOUNDED "W0408" "a sequence without an end"
-        "Without `with maxspan` an event of today goes on with one of last month, and every event that may start a sequence \
-         is kept until the limit of the rule's memory pushes it out."
+        "Without `with maxspan` an event of today can continue a sequence of last month. Every event that may start a \
+         sequence is kept until the rule's memory limit evicts it."
     NO_ACTIONS "W0409" "what the rule asks to be done is not done"
-        "Behaviour rules of Elastic's endpoint may ask that processes be killed. Lapwing raises the alert and changes \
-         nothing on the host."
+        "Behaviour rules of Elastic Defend may have response actions, such as to kill processes. Lapwing raises the alert \
+         and changes nothing on the host."
     EXPIRED "W0501" "exception is over"
-        "The end of the exception has passed, so that it does not apply any more: alerts that it kept back are raised."
+        "The exception has expired and no longer applies: the alerts that it suppressed are raised again."
     NO_SUCH_RULE "W0502" "exception for a rule that is not there"
-        "No rule that was read has this rule_id or name, so that the exception keeps nothing back."
+        "No loaded rule has this rule_id or name, so the exception suppresses nothing."
 }
 
 #[cfg(test)]
