@@ -5,8 +5,8 @@
 //! that do not give way ([`Kind::gives_way`]): a flood of one thing must not push out another. Beyond the fill mark,
 //! actors share what is left ([`share`]): a flood of one user must not push out what another does.
 //!
-//! The reader polls. To wake it for each record costs more than everything else that happens here, so it is woken only
-//! when much is unread.
+//! The reader polls. To wake it for each record costs more than everything else that happens here. It is woken when much
+//! is unread, and for urgent records at most once in [`WAKE_INTERVAL_NANOS`].
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_CONS_POS, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use lapwing_common::{Counts, Filter, Header, Kind, Reach, ShareOf, VERSION};
+use lapwing_common::{Counts, Filter, Header, Kind, Reach, ShareOf, VERSION, WAKE_INTERVAL_NANOS};
 
 use crate::layout::{AGENT, CONNECTIONS_MARK_BYTES, FILL_MARK_BYTES};
 use crate::share;
@@ -34,6 +34,10 @@ static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 /// What no rule can match. User space sets it at any time.
 #[map]
 static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
+
+/// When the reader was last woken for an urgent record, in nanoseconds since boot.
+#[map]
+static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// How many times the fill mark a ring holds.
 const QUARTERS: u64 = 4;
@@ -109,6 +113,19 @@ fn add(count: &u64) {
     let _ = count;
 }
 
+/// Whether the reader is woken for an urgent record of this time. Two processors may both find that it is.
+#[inline(always)]
+fn is_wake_due(time: u64) -> bool {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else { return false };
+    // SAFETY: a place in the map stays one, and the number is aligned.
+    let is_due = time.wrapping_sub(unsafe { woken.read_volatile() }) >= WAKE_INTERVAL_NANOS;
+    if is_due {
+        // SAFETY: as above.
+        unsafe { woken.write_volatile(time) };
+    }
+    is_due
+}
+
 /// A header for a record of this kind; its time is set when it is written.
 #[inline(always)]
 pub(crate) fn header(kind: Kind) -> Header {
@@ -120,15 +137,15 @@ pub(crate) fn header(kind: Kind) -> Header {
 pub(crate) fn emit<T>(kind: Kind, record: &mut T) -> bool {
     let record = core::ptr::from_mut(record);
     // SAFETY: every record begins with its header, and `T` is as long as `size_of` says.
-    unsafe { write(kind, record.cast(), size_of::<T>() as u64) }
+    unsafe { write(kind, record.cast(), size_of::<T>() as u64, kind.is_urgent()) }
 }
 
-/// Writes a record with a tail, of `len` bytes in all. Whether there was room.
+/// Writes a record with a tail, of `len` bytes in all. The reader is woken for one that is urgent. Whether there was room.
 ///
 /// # Safety
 /// `record` points to a header and `len` bytes that may be read.
 #[inline(always)]
-pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
+pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64, is_urgent: bool) -> bool {
     // SAFETY: as promised by the caller, and the helpers have no preconditions.
     unsafe {
         (*record).len = len as u32;
@@ -140,7 +157,8 @@ pub(crate) unsafe fn write(kind: Kind, record: *mut Header, len: u64) -> bool {
             (&RECORDS, FILL_MARK_BYTES.load())
         };
         let unread = ring.query(u64::from(BPF_RB_AVAIL_DATA));
-        let must_wake = unread >= mark && unread - mark < WAKE_BYTES;
+        let must_wake =
+            unread >= mark && unread - mark < WAKE_BYTES || is_urgent && is_wake_due((*record).time);
         let wake = if must_wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
         let gives_way = kind.gives_way() && unread / QUARTERS_FOR_ALL >= mark
             || unread >= mark && kind.has_actor() && {

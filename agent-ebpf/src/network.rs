@@ -120,6 +120,10 @@ fn closed(sock: impl Base, state: u32) {
     }
     let both = |[local, remote]: [u32; 2]| local | remote;
     if emit::is_filtered(Kind::CLOSED, || both(socket::address_classes(sock))) {
+        // The connection's port is known now. No later record has it.
+        if state == TCP_SYN_SENT {
+            connected(sock, TCP_CLOSE);
+        }
         return;
     }
     let [sent, received] = socket::bytes(sock);

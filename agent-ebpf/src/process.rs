@@ -122,7 +122,9 @@ pub(crate) fn executed<B: Base>(_ctx: &impl EbpfContext, task: B, binprm: B) {
         if len > RECORD_BYTES_MAX as u64 {
             emit::lost(Kind::EXEC);
         } else {
-            emit::write(Kind::EXEC, record.cast(), len);
+            // A shell on a connection is what rules look for. Waking the reader for every program would cost too much.
+            let is_urgent = (*record).socket.family != 0;
+            emit::write(Kind::EXEC, record.cast(), len, is_urgent);
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct Counts {
     pub filtered: [u64; SLOTS],
 }
 
+/// The least time between two wake-ups of the reader for urgent records ([`Kind::is_urgent`]), in nanoseconds.
+pub const WAKE_INTERVAL_NANOS: u64 = 5_000_000;
+
 /// What an actor holds of a ring, as far as that is known: beyond the fill mark it is charged for its records.
 #[derive(Clone, Copy)]
 #[repr(C)]

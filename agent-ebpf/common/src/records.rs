@@ -78,6 +78,12 @@ impl Kind {
         !matches!(self, Self::CONNECTED | Self::CLOSED)
     }
 
+    /// Whether the reader is woken for it. Rules want these that pass the filter, and sequences end with them.
+    #[must_use]
+    pub const fn is_urgent(self) -> bool {
+        matches!(self, Self::CONNECT | Self::ACCEPT | Self::DATAGRAM)
+    }
+
     /// The kind's place in [`Counts`](crate::Counts).
     #[must_use]
     pub const fn slot(self) -> usize {
@@ -417,7 +423,7 @@ wire! {
         local_port: u16,
         /// The remote port.
         remote_port: u16,
-        /// Its new state: 1 established; zero for a datagram socket.
+        /// Its new state: 1 established, 7 closed without an answer; zero for a datagram socket.
         state: u32,
         /// Of a socket of datagrams, its address, as in [`Socket::local`]; else zero.
         local: [u32; 4],

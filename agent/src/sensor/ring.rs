@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use lapwing_common::{Header, Kind, SLOTS};
+use lapwing_common::{Header, Kind, SLOTS, WAKE_INTERVAL_NANOS};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -17,6 +17,8 @@ use super::clock;
 const WAIT_BUSY: Duration = Duration::from_millis(10);
 /// How long it waits at most when none come. With [`WAIT_BUSY`] and [`WINDOW_NANOS`] it bounds an event's delay.
 const WAIT_IDLE: Duration = Duration::from_millis(40);
+/// How long the reader waits after a wake-up: an urgent record that comes soon after another does not wake it.
+const WAIT_WOKEN: Duration = Duration::from_nanos(WAKE_INTERVAL_NANOS);
 /// How long a record is held back, so that records are ordered by time: an earlier record of another processor is in
 /// the ring by then. It is several times the delay between a record's time and its write. If a processor is delayed
 /// longer, its record is out of order, which is counted.
@@ -31,6 +33,8 @@ pub(super) struct Ring {
     rings: [Part; 2],
     poll: Epoll,
     wait: Duration,
+    /// Whether the last wait ended by a wake-up.
+    is_woken: bool,
     /// Records one after the other, each at a multiple of eight bytes.
     buffer: Vec<u64>,
     /// The buffer to which records that are not ready are moved. It is swapped with `buffer`.
@@ -109,6 +113,7 @@ impl Ring {
             rings: rings.map(|ring| Part { ring, left_from: None }),
             poll,
             wait: WAIT_BUSY,
+            is_woken: false,
             buffer: Vec::new(),
             spare: Vec::new(),
             pending: Vec::new(),
@@ -129,21 +134,31 @@ impl Ring {
 
     /// Waits for the next poll, at most `wait_max`, or until a ring fills.
     pub(super) fn wait(&mut self, wait_max: Duration) {
+        self.is_woken = false;
         if self.is_full {
             return;
         }
         let wait = self.wait.min(wait_max);
         let timeout = EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO);
         // A signal or an error ends the wait early, which is harmless.
-        let _ = self.poll.wait(&mut [EpollEvent::empty()], timeout);
+        self.is_woken = self.poll.wait(&mut [EpollEvent::empty()], timeout).is_ok_and(|events| events > 0);
     }
 
     /// Reads the rings, and makes the records ready that are old enough to be in order. Records that were ready before
     /// are dropped. `on_signal` gets each record of a signal while it is still in its ring.
-    pub(super) fn drain(&mut self, on_signal: impl FnMut(&[u8])) {
+    pub(super) fn drain(&mut self, mut on_signal: impl FnMut(&[u8])) {
         self.forget_ready();
-        self.take(on_signal);
-        self.wait = if self.pending.is_empty() { (self.wait * 2).min(WAIT_IDLE) } else { WAIT_BUSY };
+        self.take(&mut on_signal);
+        if self.is_woken && !self.is_full {
+            // The record that woke the reader is ready then.
+            std::thread::sleep(Duration::from_nanos(WINDOW_NANOS));
+            self.take(&mut on_signal);
+        }
+        self.wait = match self.pending.is_empty() {
+            _ if self.is_woken => WAIT_WOKEN,
+            true => (self.wait * 2).min(WAIT_IDLE),
+            false => WAIT_BUSY,
+        };
         // Records that are left in one ring may be older than those that were taken from the other.
         let left_from = self.rings.iter().filter_map(|part| part.left_from).min().unwrap_or(u64::MAX);
         let old = clock::now().min(left_from).saturating_sub(WINDOW_NANOS);

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use lapwing_stage::Hosts;
 
 use super::agent::Agent;
-use super::latency::{Attacker, rules};
+use super::latency::{Attacker, REFUSED, rules};
 use super::load::Load;
 use super::{Which, wait_for_quiet};
 
@@ -99,7 +99,7 @@ fn measure(arguments: &Arguments, agent: &Agent) -> Result<Outcome> {
         // The first and the last have the flood around them too.
         let due = length.mul_f64((f64::from(number) + 0.5) / f64::from(arguments.needles));
         std::thread::sleep(due.saturating_sub(start.elapsed()));
-        needles.push(attacker.attack()?.0);
+        needles.push(attacker.attack(&REFUSED)?.0);
         rss_mib = rss_mib.max(agent.rss_mib()?);
     }
     let mut done = [0, 0];

@@ -16,9 +16,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use lapwing_stage::Hosts;
 use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
 use tempfile::TempDir;
 
-pub(super) use self::attacker::Attacker;
+pub(super) use self::attacker::{Attacker, REFUSED};
+use self::attacker::{CASES, Case, Server};
 use self::log::{Disk, Log, PATIENCE};
 use super::agent::Agent;
 use super::{Which, wait_for_quiet};
@@ -26,7 +28,7 @@ use crate::shell;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How many alerts are caused
+    /// How many alerts are caused in each case
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     /// One JSON object instead of a table
@@ -57,12 +59,32 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let hosts = Hosts::new()?;
     let mut attacker = Attacker::new(&hosts)?;
     let mut log = Log::open(&agent.alert_log())?;
-    let progress = Progress::new(arguments.count);
     let mut disk = Disk::new(&agent.alert_log().with_file_name("disk"))?;
+    let _server = Server::start(&hosts)?;
+    let mut times = Vec::new();
+    for case in &CASES {
+        times.push((case, measure(arguments, case, &mut attacker, &mut log, &mut disk)?));
+    }
+    let lost = agent.lost()?;
+    print(arguments, &times, lost)?;
+    let missing = times.iter().map(|(_, times)| arguments.count as usize - times.alerts).sum::<usize>();
+    ensure!(missing == 0, "{missing} alerts did not come in {} s", PATIENCE.as_secs());
+    Ok(())
+}
+
+/// Causes the alerts of a case.
+fn measure(
+    arguments: &Arguments,
+    case: &Case,
+    attacker: &mut Attacker,
+    log: &mut Log,
+    disk: &mut Disk,
+) -> Result<CaseTimes> {
+    let progress = Progress::new(case.name, arguments.count);
     let (mut seen, mut on_disk, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=arguments.count {
         std::thread::sleep(Duration::from_millis(fastrand::u64(PAUSES_MS)));
-        let (pid, cause) = attacker.attack()?;
+        let (pid, cause) = attacker.attack(case)?;
         if let Some(alert) = log.wait_for(pid)? {
             seen.push((alert.seen - cause) * 1000.0);
             on_disk.push((alert.on_disk - cause) * 1000.0);
@@ -71,38 +93,55 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         progress.show(number);
     }
     progress.end();
-    let lost = agent.lost()?;
-    ensure!(!seen.is_empty(), "none of {} alerts came in {} s", arguments.count, PATIENCE.as_secs());
-    let (alerts, count) = (seen.len(), arguments.count);
-    let times = [seen, on_disk, alone].map(Times::new);
-    print(arguments, &times, alerts, lost)?;
-    let missing = count as usize - alerts;
-    ensure!(missing == 0, "{missing} of {count} alerts did not come in {} s", PATIENCE.as_secs());
+    ensure!(!seen.is_empty(), "{}: no alert came in {} s", case.name, PATIENCE.as_secs());
+    let alerts = seen.len();
+    Ok(CaseTimes { alerts, seen: Times::new(seen), on_disk: Times::new(on_disk), alone: Times::new(alone) })
+}
+
+fn print(arguments: &Arguments, cases: &[(&Case, CaseTimes)], lost: u64) -> Result<()> {
+    let count = arguments.count;
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        let cases = cases.iter().map(|(case, times)| (case.key.to_owned(), times.json()));
+        let cases: serde_json::Map<_, _> = cases.collect();
+        writeln!(out, "{}", json!({"cases": cases, "count": count, "lost": lost}))?;
+        return Ok(());
+    }
+    writeln!(out, "Latency: {count} reverse shells a case, each from its connect; p50, p99 and the longest")?;
+    for (case, CaseTimes { seen, on_disk, alone, alerts }) in cases {
+        writeln!(out, "{}: {alerts} alerts", case.name)?;
+        for (name, Times { p50, p99, max }) in
+            [("alert in the log", seen), ("alert on disk", on_disk), ("the disk alone", alone)]
+        {
+            writeln!(out, "  {name:<26}{p50:>10.1} ms{p99:>10.1} ms{max:>10.1} ms")?;
+        }
+    }
+    writeln!(out, "records lost: {lost}")?;
     Ok(())
 }
 
-fn print(arguments: &Arguments, times: &[Times; 3], alerts: usize, lost: u64) -> Result<()> {
-    let count = arguments.count;
-    let [seen, on_disk, alone] = times;
-    let mut out = io::stdout().lock();
-    if arguments.json {
-        writeln!(
-            out,
-            "{{\"p50_ms\":{:.1},\"p99_ms\":{:.1},\"max_ms\":{:.1},\"seen_p50_ms\":{:.1},\"seen_p99_ms\":{:.1},\
-             \"disk_p50_ms\":{:.1},\"disk_p99_ms\":{:.1},\"count\":{count},\"alerts\":{alerts},\"lost\":{lost}}}",
-            on_disk.p50, on_disk.p99, on_disk.max, seen.p50, seen.p99, alone.p50, alone.p99
-        )?;
-        return Ok(());
+/// The times of the alerts of a case.
+struct CaseTimes {
+    alerts: usize,
+    /// Until the alert can be read in the log.
+    seen: Times,
+    /// Until it is on disk.
+    on_disk: Times,
+    /// What the disk takes for a line of that length.
+    alone: Times,
+}
+
+impl CaseTimes {
+    fn json(&self) -> serde_json::Value {
+        let rounded = |ms: f64| (ms * 10.0).round() / 10.0;
+        let times = |Times { p50, p99, max }: &Times| json!({"p50_ms": rounded(*p50), "p99_ms": rounded(*p99), "max_ms": rounded(*max)});
+        json!({
+            "alerts": self.alerts,
+            "log": times(&self.seen),
+            "disk": times(&self.on_disk),
+            "disk_alone": times(&self.alone),
+        })
     }
-    writeln!(out, "Latency: {count} reverse shells, each from its connect on; p50, p99 and the longest")?;
-    for (name, Times { p50, p99, max }) in
-        [("alert in the log", seen), ("alert on disk", on_disk), ("the disk alone", alone)]
-    {
-        writeln!(out, "  {name:<26}{p50:>10.1} ms{p99:>10.1} ms{max:>10.1} ms")?;
-    }
-    writeln!(out, "  {:<26}{:>10}", "alerts", format!("{alerts} of {count}"))?;
-    writeln!(out, "  {:<26}{lost:>10}", "records lost")?;
-    Ok(())
 }
 
 /// What a thousand times come to, in milliseconds.
@@ -159,19 +198,20 @@ fn now() -> f64 {
 
 /// How far it is, on a terminal.
 struct Progress {
+    what: &'static str,
     count: u32,
     shown: bool,
 }
 
 impl Progress {
-    fn new(count: u32) -> Self {
-        Self { count, shown: io::stderr().is_terminal() }
+    fn new(what: &'static str, count: u32) -> Self {
+        Self { what, count, shown: io::stderr().is_terminal() }
     }
 
     fn show(&self, number: u32) {
         if self.shown {
             // A closed standard error is no reason to stop.
-            let _ = write!(io::stderr(), "\r{number} of {}", self.count);
+            let _ = write!(io::stderr(), "\r{}: {number} of {}", self.what, self.count);
         }
     }
 
