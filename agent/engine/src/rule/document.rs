@@ -1,4 +1,4 @@
-//! A TOML table that is read key by key, so that every fault has its place and every unread key is reported.
+//! A TOML table that is read key by key: every fault has its position, and unread keys are reported.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::lang::diagnostic::{Diagnostic, Span, code};
 
-/// A value and where it stands in the file.
+/// A value with its position in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed<T> {
     pub(super) value: T,
@@ -28,17 +28,17 @@ impl<'a> DocumentTable<'a> {
         Self { table, span, name }
     }
 
-    /// The table in a value; `None` where it holds none.
+    /// The table in a value; `None` if the value is not a table.
     pub(super) fn of(value: &'a Spanned<DeValue<'a>>, name: &'a str) -> Option<Self> {
         value.get_ref().as_table().map(|table| Self::new(table, value.span().into(), name))
     }
 
-    /// Where it stands.
+    /// Its position.
     pub(super) fn span(&self) -> Span {
         self.span
     }
 
-    /// The keys with their places.
+    /// The keys with their positions.
     pub(super) fn keys(&self) -> impl Iterator<Item = Placed<&'a str>> {
         self.table.keys().map(|key| Placed { value: key.get_ref().as_ref(), span: key.span().into() })
     }
@@ -47,7 +47,7 @@ impl<'a> DocumentTable<'a> {
         self.table.get(key)
     }
 
-    /// Whether a key is there and holds something: not an empty list, string or table.
+    /// Whether a key has a value that is not an empty list, string or table.
     pub(super) fn holds(&self, key: &str) -> bool {
         self.value(key).is_some_and(|value| match value.get_ref() {
             DeValue::Array(array) => !array.is_empty(),
@@ -66,7 +66,7 @@ impl<'a> DocumentTable<'a> {
         text.map(|text| Placed { value: text, span: value.span().into() })
     }
 
-    /// A text that must be there and not be empty.
+    /// A required text, which must not be empty.
     pub(super) fn required(&self, key: &str, faults: &mut Vec<Diagnostic>) -> Option<Placed<&'a str>> {
         match self.value(key) {
             None => {
@@ -85,12 +85,12 @@ impl<'a> DocumentTable<'a> {
 
     pub(super) fn missing(&self, key: &str) -> Diagnostic {
         let message = format!("`[{}]` has no `{key}`", self.name);
-        // The table's own span is the whole document for the root and useless long: point at its first line.
+        // The span of the root table is the whole document: point at its first line.
         let span = Span::new(self.span.start, self.span.start + 1);
         Diagnostic::new(code::MISSING_KEY, span, message).help(format!("add `{key} = …`"))
     }
 
-    /// A list of texts; a text alone is a list of one.
+    /// A list of texts; a single text is a list of one.
     pub(super) fn texts(&self, key: &str, faults: &mut Vec<Diagnostic>) -> Vec<Placed<&'a str>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let entries = match value.get_ref() {
@@ -107,7 +107,7 @@ impl<'a> DocumentTable<'a> {
         texts
     }
 
-    /// A list of texts without their places.
+    /// A list of texts without their positions.
     pub(super) fn strings(&self, key: &str, faults: &mut Vec<Diagnostic>) -> Vec<String> {
         self.texts(key, faults).into_iter().map(|text| text.value.to_owned()).collect()
     }
@@ -141,7 +141,7 @@ impl<'a> DocumentTable<'a> {
         number
     }
 
-    /// A span such as `5m`; `prefix` must stand before it, as in `now-9m`.
+    /// A time span such as `5m`, after `prefix`, as in `now-9m`.
     pub(super) fn duration(&self, key: &str, prefix: &str, faults: &mut Vec<Diagnostic>) -> Option<Duration> {
         let text = self.text(key, faults)?;
         let span = text.value.strip_prefix(prefix).and_then(duration);
@@ -163,7 +163,7 @@ impl<'a> DocumentTable<'a> {
         table.map(|table| DocumentTable::new(table, value.span().into(), key))
     }
 
-    /// The tables of an array of tables; a table alone is an array of one.
+    /// The tables of an array of tables; a single table is an array of one.
     pub(super) fn tables(&self, key: &'a str, faults: &mut Vec<Diagnostic>) -> Vec<DocumentTable<'a>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let entries = match value.get_ref() {
@@ -202,7 +202,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     text[..digits].parse::<u64>().ok()?.checked_mul(millis).map(Duration::from_millis)
 }
 
-/// Where in the file the byte at `offset` of a TOML string's text stands; `span` is the string with its quotation
+/// The position in the file of the byte at `offset` of a TOML string's text. `span` is the string with its quotation
 /// marks.
 pub(super) fn place_in_string(file: &str, span: Span, offset: usize) -> usize {
     let raw = &file[span.start..span.end];
@@ -224,7 +224,7 @@ pub(super) fn place_in_string(file: &str, span: Span, offset: usize) -> usize {
     span.start + at
 }
 
-/// How many bytes the next character takes in the file, and how many it gives in the text.
+/// The number of bytes of the next character in the file, and in the text.
 fn escape_lengths(raw: &str) -> (usize, usize) {
     let Some(escaped) = raw.strip_prefix('\\') else { return char_lengths(raw) };
     let code = |digits: usize| {
@@ -238,7 +238,7 @@ fn escape_lengths(raw: &str) -> (usize, usize) {
         Some('x') => code(2),
         Some('u') => code(4),
         Some('U') => code(8),
-        // A backslash at the end of a line takes the blanks after it away.
+        // A backslash at the end of a line removes the blanks after it.
         Some(c) if c.is_whitespace() => (1 + escaped.len() - escaped.trim_start().len(), 0),
         Some(c) => (1 + c.len_utf8(), 1),
         None => (1, 1),
@@ -250,9 +250,9 @@ fn char_lengths(raw: &str) -> (usize, usize) {
     (length, length)
 }
 
-/// The text of a file without its byte order mark, where it has one.
+/// The text of a file without its byte order mark.
 pub(super) fn without_mark(text: &str) -> Cow<'_, str> {
-    // Spaces in its place keep every position what it is.
+    // Spaces replace it, so that positions do not change.
     text.strip_prefix('\u{feff}').map_or(Cow::Borrowed(text), |rest| Cow::Owned(format!("   {rest}")))
 }
 

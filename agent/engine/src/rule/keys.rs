@@ -1,20 +1,20 @@
-//! Which keys a rule may have, and what becomes of them.
+//! The keys that a rule may have, and how each is treated.
 
 use super::document::{DocumentTable, Placed};
 use crate::lang::DIAGNOSTICS_MAX;
 use crate::lang::diagnostic::{Diagnostic, code};
 use crate::lang::suggest::nearest;
 
-/// What becomes of a key.
+/// How a key is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     /// It is read.
     Read,
-    /// It is read in rules of these types; a rule of another type that has it and not empty is refused.
+    /// It is read in rules of these types. A rule of another type in which it is not empty is refused.
     Of(&'static [&'static str]),
-    /// It says nothing about what the rule detects: for Kibana's pages, or how a stored index is searched.
+    /// It does not change what the rule detects: it is for Kibana's pages, or for searches of a stored index.
     Inert,
-    /// It would change what the rule does, and is not supported: a rule in which it is not empty is refused with this text.
+    /// It would change what the rule detects, and is not supported. A rule in which it is not empty is refused with this text.
     Refused(&'static str),
 }
 
@@ -103,14 +103,14 @@ const JOB: &[(&str, Use)] = &[
     ("query", Read),
 ];
 
-/// The keys of `[rule]` in a file of Elastic's endpoint, sorted.
+/// The keys of `[rule]` in a file of Elastic's endpoint rules, sorted.
 const ENDPOINT: &[(&str, Use)] = &[
     ("description", Read),
     ("id", Read),
     ("license", Read),
     ("min_endpoint_version", Inert),
     ("name", Read),
-    // Where this stands below `[rule]` it is empty.
+    // Below `[rule]` it is always empty.
     ("optional_actions", Refused("what is done about a finding stands in a table of its own")),
     ("os_list", Read),
     ("query", Read),
@@ -132,7 +132,7 @@ const ENDPOINT_FILE: &[(&str, Use)] = &[
 /// The keys of `[lapwing]`.
 const LAPWING: &[(&str, Use)] = &[("allow", Read)];
 
-/// The tables a file may have beside these.
+/// The other tables that a file may have.
 const FILE: &[(&str, Use)] = &[
     // Templates of events in tests.
     ("event", Inert),
@@ -148,7 +148,7 @@ const FILE: &[(&str, Use)] = &[
 const EXCEPTION: &[(&str, Use)] =
     &[("condition", Read), ("expires", Read), ("owner", Read), ("reason", Read), ("rule", Read)];
 
-/// The tables a file of exceptions may have.
+/// The tables that a file of exceptions may have.
 const EXCEPTIONS: &[(&str, Use)] = &[("exception", Read)];
 
 /// Reports the keys of `[[exception]]` that are unknown.
@@ -210,7 +210,7 @@ fn check(table: &DocumentTable<'_>, keys: &[(&str, Use)], place: &str, faults: &
             None => {
                 let message = format!("{place} has no key `{name}`");
                 let fault = Diagnostic::new(code::UNKNOWN_KEY, key.span, message);
-                // Further faults are not reported; a file may have any number of them.
+                // Further faults are not reported: their number has no limit.
                 let is_reported = faults.len() < DIAGNOSTICS_MAX;
                 let known = keys.iter().map(|(known, _)| *known).filter(|_| is_reported);
                 faults.push(match nearest(name, known) {

@@ -1,4 +1,4 @@
-//! One rule file to one rule.
+//! Reads a rule file into a rule.
 
 mod alerting;
 mod endpoint;
@@ -16,18 +16,18 @@ use super::{Job, Reference, Rule, Severity, Threat};
 use crate::event::{FieldId, Schema};
 use crate::lang::diagnostic::{self, Diagnostic, Span, code};
 
-/// What a rule runs every, where it does not say.
+/// The interval of a rule without one.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// How far back a run looks, where the rule does not say.
+/// The look-back of a rule without one.
 const LOOKBACK: Duration = Duration::from_secs(360);
-/// Most alerts in one interval, where the rule does not say.
+/// The maximum number of alerts in an interval for a rule without one.
 const MAX_SIGNALS: i64 = 100;
-/// Most alerts in one interval that a rule can ask for, as in the Elastic stack.
+/// The highest `max_signals` of a rule, as in the Elastic stack.
 const MAX_SIGNALS_MAX: i64 = 1000;
 
 pub(super) use endpoint::{is_endpoint, read as read_endpoint};
 
-/// A rule of which the job, if it names any, is not found yet.
+/// A rule whose job is not looked up yet.
 pub(super) struct Draft {
     pub(super) rule: Rule,
     pub(super) id_span: Span,
@@ -114,13 +114,13 @@ impl<'a> Reader<'a, '_> {
         self.table.integer("risk_score", 0, 100, self.faults).unwrap_or(usual)
     }
 
-    /// The field that a key names, where it is there.
+    /// The field that a key names; `None` without the key.
     fn field(&mut self, key: &str) -> Option<FieldId> {
         let name = self.table.text(key, self.faults).filter(|name| !name.value.is_empty())?;
         self.lookup(name)
     }
 
-    /// A field that must be there.
+    /// A required field.
     fn lookup(&mut self, name: Placed<&str>) -> Option<FieldId> {
         field(name, self.schema, self.faults)
     }

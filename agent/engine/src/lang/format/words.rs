@@ -1,27 +1,26 @@
-//! Queries as words: the tokens of either language as they are written, with how they stand together and the comments
-//! before them.
+//! Queries as words: the source tokens of either language, each with the space and the comments before it.
 
 use crate::lang::diagnostic::Span;
 use crate::lang::syntax::eql::lexer::{Token as Eql, tokens as eql_tokens};
 use crate::lang::syntax::kql::lexer::{Token as Kql, tokens as kql_tokens};
 
-/// A token as it is written.
+/// A token in its source form.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
     pub(super) kind: WordKind,
     pub(super) text: String,
-    /// Whether a blank parts it from the word before, where both stand on one line.
+    /// Whether a blank separates it from the previous word on the same line.
     pub(super) apart: bool,
-    /// The comments between it and the word before.
+    /// The comments between the previous word and it.
     pub(super) comments: Vec<Comment>,
 }
 
-/// What a word is to the layout.
+/// The role of a word in the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WordKind {
-    /// Part of a condition or of a list's entry.
+    /// Part of a condition or of a list's item.
     Plain,
-    /// It joins what stands before and after it.
+    /// An operator between two operands.
     Join(Join),
     /// The end of a filter's head.
     Where,
@@ -29,9 +28,9 @@ pub(super) enum WordKind {
     Until,
     /// `|`.
     Pipe,
-    /// `(` or `{` before conditions, which stand on lines of their own where they are many.
+    /// `(` or `{` before conditions. Many conditions are on lines of their own.
     Open,
-    /// `(` before a list of constants, which fills lines.
+    /// `(` before a list of constants. The list fills lines.
     OpenList,
     /// `[` or `![` before a filter.
     OpenFilter,
@@ -41,7 +40,7 @@ pub(super) enum WordKind {
     End,
 }
 
-/// What joins, the loosest first.
+/// The operators between operands, the loosest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Join {
     /// `,`
@@ -56,18 +55,18 @@ pub(super) enum Join {
 #[derive(Clone, Debug)]
 pub(super) struct Comment {
     pub(super) text: String,
-    /// Whether it stands on the line of the word before it.
+    /// Whether it is on the line of the previous word.
     pub(super) trails: bool,
     pub(super) span: Span,
 }
 
-/// Words of EQL that a list or a condition in parentheses may follow; every other name before `(` is a function's.
+/// Words of EQL before a list or a condition in parentheses. Every other name before `(` is a function.
 const KEYWORDS: &[&str] = &["and", "by", "in", "like", "not", "or", "regex", "until", "where", "with"];
 
 /// Units of a time span.
 const UNITS: &[&str] = &["ms", "s", "m", "h", "d"];
 
-/// The words of an EQL query that can be read; the last is its end.
+/// The words of a valid EQL query. The last one is the end.
 pub(super) fn eql(text: &str) -> Vec<Word> {
     let (tokens, _) = eql_tokens(text);
     let mut words: Vec<Word> = Vec::with_capacity(tokens.len());
@@ -86,8 +85,8 @@ pub(super) fn eql(text: &str) -> Vec<Word> {
     words
 }
 
-/// The words of a typed query: as EQL's, but that its blanks are where they belong already. `None` where something in it
-/// is no word of EQL.
+/// The words of a typed query. They are those of EQL, but its blanks are already normalized. `None` if a part of it is
+/// not a word of EQL.
 pub(super) fn typed(text: &str) -> Option<Vec<Word>> {
     let (tokens, faults) = eql_tokens(text);
     let mut words = eql(text);
@@ -100,7 +99,7 @@ pub(super) fn typed(text: &str) -> Option<Vec<Word>> {
 }
 
 fn eql_kind(previous: Option<&Eql>, token: &Eql) -> WordKind {
-    // Behind a dot or before one, the words of the language are names of fields.
+    // Next to a dot, the words of the language are names of fields.
     let is_name = previous == Some(&Eql::Symbol("."));
     match token {
         Eql::Name { text, tilde: false } if !is_name => match text.as_str() {
@@ -155,10 +154,10 @@ fn eql_apart(earlier: Option<&Eql>, previous: &Eql, token: &Eql) -> bool {
     }
 }
 
-/// The comments in a stretch of text in which there is nothing else.
+/// The comments in a text that has only comments and blanks.
 fn comments(text: &str, start: usize, end: usize) -> Vec<Comment> {
     let mut found = Vec::new();
-    // What stands before everything else has no line to stand on.
+    // Comments before the first word have lines of their own.
     let mut trails = start > 0;
     let mut at = start;
     while at < end {
@@ -183,7 +182,7 @@ fn comments(text: &str, start: usize, end: usize) -> Vec<Comment> {
     found
 }
 
-/// The words of a KQL query that can be read; the last is its end.
+/// The words of a valid KQL query. The last one is the end.
 pub(super) fn kql(text: &str) -> Vec<Word> {
     let (tokens, _) = kql_tokens(text);
     let mut words: Vec<Word> = Vec::with_capacity(tokens.len());
@@ -191,7 +190,7 @@ pub(super) fn kql(text: &str) -> Vec<Word> {
     for (token, span) in &tokens {
         let written = &text[span.start..span.end];
         match (words.last_mut(), previous, token) {
-            // Words in a row are one value, in which every blank counts.
+            // Adjacent words are one value, and its blanks are significant.
             (Some(word), Some(Kql::Word(_)), Kql::Word(_)) => {
                 word.text.push_str(&" ".repeat(span.start - before));
                 word.text.push_str(written);

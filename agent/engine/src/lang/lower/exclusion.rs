@@ -1,15 +1,15 @@
-//! Where a condition excludes: below a `not`, in `until`, in a missing event, in an exception.
+//! Conditions that exclude: below a `not`, in `until`, in a missing event, in an exception.
 //!
-//! There a condition that holds keeps an alert back, and names that a process only goes by must not do that: of `process.name`
-//! and its like the condition sees the names of opened files alone. Everywhere else it sees all. A condition on values
-//! holds where one of them passes, so that fewer values never make it hold; this is as true of a function's result and of
-//! a comparison of two fields. Only where a condition is a value itself, as in `string(process.name == "a") == "false"`,
-//! can both sides be meant: there either reading is enough for the rule to match.
+//! Such a condition suppresses an alert if it holds. The names that a process chooses must not do that: of fields such as
+//! `process.name` the condition sees only the names of opened files. All other conditions see all names. A condition on
+//! values holds if one of them passes, so that fewer values never make it hold. The same is true of a function's result
+//! and of a comparison of two fields. If a condition is itself a value, as in `string(process.name == "a") == "false"`,
+//! it may exclude or not: the rule matches by either reading.
 
 use crate::lang::query::{Condition, EventQuery, Expr, Query, Sequence, Stage, Test};
 
 impl Query {
-    /// The query in which exclusions see the names of opened files alone.
+    /// The query, with exclusions that see only the names of opened files.
     pub(super) fn guarded(self) -> Self {
         match self {
             Self::Event(query) => Self::Event(query.guarded()),
@@ -25,7 +25,7 @@ impl Query {
             Self::Lineage(mut lineage) => {
                 lineage.query = Box::new(lineage.query.guarded());
                 let own = lineage.query.exclusions();
-                // What a subquery is used for is known once all are looked at that may use it: they come after it.
+                // The queries that use a subquery come after it. In this order they are visited first.
                 let mut excludes = vec![false; lineage.subqueries.len()];
                 let count = own.len() + lineage.subqueries.len();
                 for place in (0..own.len()).chain((own.len()..count).rev()) {
@@ -46,7 +46,7 @@ impl Query {
         }
     }
 
-    /// Of each event query, in their order, whether what it matches keeps an alert back.
+    /// For each event query, in order, whether its match suppresses an alert.
     fn exclusions(&self) -> Vec<bool> {
         match self {
             Self::Event(_) => vec![false],
@@ -69,12 +69,12 @@ impl Stage {
 }
 
 impl EventQuery {
-    /// The query in which exclusions see the names of opened files alone.
+    /// The query, with exclusions that see only the names of opened files.
     pub(super) fn guarded(self) -> Self {
         Self { condition: self.condition.guarded(false), ..self }
     }
 
-    /// The same of a query that is an exclusion as a whole, such as an exception's.
+    /// The same for a query that is wholly an exclusion, such as an exception's.
     pub(crate) fn into_exclusion(self) -> Self {
         Self { condition: self.condition.guarded(true), ..self }
     }
@@ -96,7 +96,7 @@ impl Condition {
         }
     }
 
-    /// A condition without parts that sees the names of opened files alone, or all names.
+    /// A condition without parts, which sees only the names of opened files, or all names.
     fn seeing(self, opened: bool) -> Self {
         match self {
             Self::Exists(expr) => Self::Exists(expr.seeing(opened)),
@@ -121,7 +121,7 @@ impl Condition {
         }
     }
 
-    /// Marks the subqueries that it names where it excludes.
+    /// Marks the subqueries that it uses in exclusions.
     fn mark_exclusions(&self, excludes: bool, marks: &mut [bool]) {
         match self {
             Self::Not(inner) => inner.mark_exclusions(!excludes, marks),
@@ -166,7 +166,7 @@ impl Expr {
     }
 }
 
-/// A question about many fields that sees of lists of names those of opened files alone.
+/// A condition on many fields that sees, in lists of names, only those of opened files.
 fn of_opened_files(groups: Vec<(Vec<crate::event::FieldId>, Option<Test>)>) -> Condition {
     let mut parts = Vec::new();
     let mut others = Vec::new();

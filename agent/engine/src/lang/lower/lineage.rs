@@ -1,5 +1,5 @@
-//! What a condition asks about other events: those of earlier stages (`event0.file.path`), and those that subqueries match
-//! (`descendant of […]`). It is parted from what an event alone can answer.
+//! Conditions on other events: of earlier stages (`event0.file.path`), and those that subqueries match
+//! (`descendant of […]`). They are separated from the conditions on the event itself.
 
 use super::Lowering;
 use super::eql::{ValueKind, kind_name};
@@ -11,11 +11,11 @@ use crate::lang::operator::Relation;
 use crate::lang::query::{Condition, EventQuery, Expr, Lineage, Query, Stage, Wanted};
 use crate::lang::syntax::eql::ast::{Filter, Sequence as AstSequence, Stage as AstStage};
 
-/// Most subqueries in one query.
+/// Maximum number of subqueries in a query.
 const SUBQUERIES_MAX: usize = 64;
 
 impl Lowering<'_> {
-    /// An event query of the query itself, and what it asks of events of earlier stages.
+    /// An event query of the query itself, and its conditions on events of earlier stages.
     pub(super) fn event_query(&mut self, ast: &Filter) -> Option<(EventQuery, Option<Condition>)> {
         let (query, related, later) = self.parted(ast)?;
         self.related.push(related);
@@ -24,7 +24,7 @@ impl Lowering<'_> {
 
     /// `descendant of [filter]` and the like.
     pub(super) fn related(&mut self, relation: Relation, filter: &Filter) -> Option<Condition> {
-        // Events that a subquery matches are no stage, so that nothing is earlier than they.
+        // A subquery is not a stage, so that it has no earlier stages.
         let aliases = std::mem::take(&mut self.aliases);
         let parted = self.parted(filter);
         self.aliases = aliases;
@@ -38,7 +38,7 @@ impl Lowering<'_> {
         Some(Condition::Related(relation, self.subqueries.len() - 1))
     }
 
-    /// An event query with what its event can answer; what it asks about the ancestry of processes; and what it asks of
+    /// An event query with the conditions on its event, its conditions on the ancestry of processes, and its conditions on
     /// events of earlier stages.
     fn parted(&mut self, ast: &Filter) -> Option<(EventQuery, Option<Condition>, Option<Condition>)> {
         let condition = self.condition(&ast.condition)?;
@@ -71,7 +71,7 @@ impl Lowering<'_> {
         Some((EventQuery { category, condition }, together(related), together(later)))
     }
 
-    /// The query with its subqueries, where there are any.
+    /// The query with its subqueries, if any.
     pub(super) fn with_subqueries(&mut self, query: Query) -> Query {
         if self.subqueries.is_empty() {
             return query;
@@ -82,7 +82,7 @@ impl Lowering<'_> {
         Query::Lineage(Lineage { query: Box::new(query), subqueries, conditions })
     }
 
-    /// Remembers what later stages call the event of this one.
+    /// Adds the name of this stage for later stages.
     pub(super) fn name_stage(&mut self, stage: &AstStage, place: usize) {
         let Some((alias, span)) = &stage.alias else { return };
         let start = format!("{alias}.");
@@ -104,7 +104,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// The stage and field that a name such as `event0.file.path` stands for.
+    /// The stage and field of a name such as `event0.file.path`.
     pub(super) fn earlier(&self, name: &str) -> Option<(usize, String)> {
         let (alias, field) = name.split_once('.')?;
         let (_, stage) = self.aliases.iter().find(|(known, _)| known == alias)?;
@@ -129,7 +129,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// A comparison of which one side is a field of an earlier event.
+    /// A comparison with a field of an earlier event.
     pub(super) fn compare_earlier(
         &mut self,
         comparison: Comparison,
@@ -155,7 +155,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The parts that must all hold.
+/// The parts of a conjunction.
 fn flatten(condition: Condition, parts: &mut Vec<Condition>) {
     match condition {
         Condition::All(inner) => inner.into_iter().for_each(|part| flatten(part, parts)),

@@ -1,4 +1,4 @@
-//! AST to typed query: names are looked up, types checked, sugar taken off. Both languages meet here.
+//! Lowers an AST to a typed query: looks up names, checks types, removes syntactic sugar. It is the same for both languages.
 
 pub(super) mod eql;
 pub(super) mod kql;
@@ -13,17 +13,17 @@ use super::suggest::nearest;
 use super::{DIAGNOSTICS_MAX, Level};
 use crate::event::{FieldId, Schema, Type, Value};
 
-/// What is found out about one query while it is lowered.
+/// The state of lowering one query.
 struct Lowering<'a> {
     schema: &'a mut Schema,
     found: Vec<Diagnostic>,
-    /// What the regular expressions read so far take.
+    /// The bytes of the regular expressions so far.
     regex_bytes: usize,
-    /// What earlier stages are called, with their places.
+    /// The names of earlier stages, with their indexes.
     aliases: Vec<(String, usize)>,
-    /// What stands in the brackets of `descendant of […]`, and what must hold besides for it.
+    /// The filters in the brackets of `descendant of […]`, and their conditions on other events.
     subqueries: Vec<(EventQuery, Option<Condition>)>,
-    /// What must hold besides for the event queries so far.
+    /// The conditions on other events of the event queries so far.
     related: Vec<Option<Condition>>,
 }
 
@@ -39,8 +39,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Keeps what was found. Where there is no room, an error takes the place of a warning: what has an error must not
-    /// pass for a query that has none.
+    /// Adds a diagnostic. If there is no room, an error replaces a warning: a query with an error must not seem valid.
     fn report(&mut self, diagnostic: Diagnostic) {
         if self.found.contains(&diagnostic) {
             return;
@@ -55,12 +54,12 @@ impl<'a> Lowering<'a> {
         self.found.push(diagnostic);
     }
 
-    /// Whether no more errors are kept, so that help for them need not be looked for.
+    /// Whether further errors are dropped, so that no help is computed for them.
     fn is_full(&self) -> bool {
         self.found.len() == DIAGNOSTICS_MAX && self.found.iter().all(|found| found.level() == Level::Error)
     }
 
-    /// The query and its warnings, or everything that is wrong.
+    /// The query with its warnings, or all diagnostics.
     fn finish<T>(mut self, query: Option<T>) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>> {
         self.found.sort_by_key(|diagnostic| diagnostic.span.start);
         let failed = self.found.iter().any(|diagnostic| diagnostic.level() == Level::Error);
@@ -70,7 +69,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Finds a field; a leaf of a flattened field becomes one by being named.
+    /// Looks up a field. The use of a leaf of a flattened field defines it.
     fn lookup(&mut self, name: &str) -> Option<FieldId> {
         if let Some(id) = self.schema.id(name) {
             return Some(id);
@@ -79,7 +78,7 @@ impl<'a> Lowering<'a> {
         self.schema.define(name, Type::Keyword)
     }
 
-    /// Finds a field that must be there.
+    /// Looks up a field; an unknown one is an error.
     fn field(&mut self, name: &str, span: Span) -> Option<FieldId> {
         let found = self.lookup(name);
         if found.is_none() && !self.is_full() {
@@ -96,7 +95,7 @@ impl<'a> Lowering<'a> {
         found
     }
 
-    /// A constant as a value of a field's type; a fault where no value of that type can ever equal it.
+    /// A constant as a value of a field's type; an error if no value of that type can equal it.
     fn constant(&mut self, field: &str, ty: Type, constant: &Value, span: Span) -> Option<Value> {
         let value = convert(ty, constant);
         if value.is_none() && ty == Type::Date && is_date_math(constant) {
@@ -122,25 +121,25 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// Whether a constant is a time reckoned from another one, such as `now-1d` and `2026-01-31||/M`.
+/// Whether a constant is date math, such as `now-1d` and `2026-01-31||/M`.
 fn is_date_math(constant: &Value) -> bool {
     constant.as_text().is_some_and(|text| text.starts_with("now") || text.contains("||"))
 }
 
-/// Whether a name looks like a field of the event of a stage, such as `event0.file.path`.
+/// Whether a name looks like a field of a stage's event, such as `event0.file.path`.
 fn names_a_stage(name: &str) -> bool {
     let number = name.strip_prefix("event").and_then(|rest| rest.split_once('.'));
     number.is_some_and(|(digits, _)| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// A constant as a value of this type, where it can be one.
+/// A constant as a value of this type; `None` if it cannot be converted.
 fn convert(ty: Type, constant: &Value) -> Option<Value> {
     match (ty, constant) {
         (Type::Long, Value::Long(_))
         | (Type::Double, Value::Double(_))
         | (Type::Boolean, Value::Boolean(_)) => Some(constant.clone()),
         (Type::Double, Value::Long(number)) => Some(Value::Double(*number as f64)),
-        // Ordering a whole number by a fraction is meant; both are numbers to what compares them.
+        // A whole number may be compared with a fraction.
         (Type::Long, Value::Double(_)) => Some(constant.clone()),
         (Type::Date, Value::Long(millis)) => Some(crate::Timestamp::from_millis(*millis).into()),
         (Type::Boolean, Value::Long(_)) => None,

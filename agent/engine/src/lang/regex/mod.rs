@@ -1,8 +1,8 @@
-//! Regular expressions as `regex` and `regex~` take them: Lucene's, with all of its optional operators.
+//! The regular expressions of `regex` and `regex~`: Lucene's, with all optional operators.
 //!
-//! They are matched in time that grows with the text alone, and never by trying one way after the other. What has no
-//! complement and no intersection is run by `regex-automata`; these two become boolean combinations of matchers where
-//! they stand outermost, and an automaton of ours where something stands around them.
+//! Matching takes time linear in the text, without backtracking. `regex-automata` runs expressions without complement and
+//! intersection. An outermost complement or intersection becomes a boolean combination of matchers; an inner one is run by
+//! our own automaton.
 
 mod ast;
 mod automaton;
@@ -18,27 +18,27 @@ use thiserror::Error;
 
 use compile::RegexProgram;
 
-/// Longest expression that is read, in characters: what Elasticsearch's `index.max_regex_length` is by default.
+/// Longest expression, in characters: the default of Elasticsearch's `index.max_regex_length`.
 pub const REGEX_LENGTH_MAX: usize = 1000;
-/// Most bytes that one expression may take when it is compiled, apart from what matching it caches.
+/// Maximum number of bytes of a compiled expression, without the caches of matching.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
-/// Most bytes that all expressions of one query may take.
+/// Maximum number of bytes of all compiled expressions of a query.
 pub const REGEXES_BYTES_MAX: usize = 16 << 20;
-/// Most states of the automaton of an expression in which something stands around a complement or an intersection.
+/// Maximum number of states of the automaton of an expression with an inner complement or intersection.
 pub const REGEX_STATES_MAX: usize = 4096;
 
-/// Why a text is no regular expression that can be run.
+/// Why a text is not a supported regular expression.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RegexError {
-    /// The syntax does not know it.
+    /// It is not in the syntax.
     #[error("{message} at character {place} of the expression")]
     Syntax {
-        /// What is wrong.
+        /// The fault.
         message: String,
-        /// Where, in characters from one on.
+        /// The position in characters, from one.
         place: usize,
     },
-    /// It passes a limit.
+    /// It exceeds a limit.
     #[error("{0}")]
     TooLarge(String),
 }
@@ -52,10 +52,10 @@ pub struct Regex {
 }
 
 impl Regex {
-    /// Reads an expression and makes it ready.
+    /// Parses and compiles an expression.
     ///
-    /// Without regard to case, characters and the ranges of classes stand for those that Unicode's simple folding makes
-    /// the same.
+    /// If case is ignored, characters and the ranges of classes match all characters with the same simple folding of
+    /// Unicode.
     ///
     /// # Errors
     /// See [`RegexError`].
@@ -71,7 +71,7 @@ impl Regex {
         Ok(Self { pattern: pattern.into(), insensitive, program: program.into() })
     }
 
-    /// The expression as it was written.
+    /// The source of the expression.
     #[must_use]
     pub fn pattern(&self) -> &str {
         &self.pattern
@@ -83,7 +83,7 @@ impl Regex {
         self.program.is_match(text)
     }
 
-    /// Bytes it takes, apart from what matching caches.
+    /// Its bytes, without the caches of matching.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.program.bytes()

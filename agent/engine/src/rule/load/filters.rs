@@ -1,7 +1,7 @@
-//! `[[rule.filters]]`: what Kibana's filter bar writes, in the part of Elasticsearch's query language that it uses.
+//! `[[rule.filters]]`: the filters that Kibana's filter bar writes, in its part of Elasticsearch's query language.
 //!
-//! A filter narrows every event query of the rule, as it narrows what the Elastic stack shows to the rule. It is put
-//! into KQL and read as such, so that both mean the same by one value.
+//! A filter restricts every event query of the rule, as in the Elastic stack. It is translated to KQL, so that a value
+//! means the same in both.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -12,22 +12,22 @@ use crate::lang::kql;
 use crate::lang::query::Condition;
 use crate::rule::document::DocumentTable;
 
-/// Deepest nesting of `bool` that is read.
+/// Maximum nesting of `bool`.
 const NESTING_MAX: usize = 16;
-/// What is known of the language, for messages.
+/// The supported part of the language, for messages.
 const KNOWN: &str = "match_all, match, match_phrase, term, terms, exists, range and bool are";
-/// What every event has.
+/// The condition that every event satisfies.
 const EVERYTHING: &str = "@timestamp: *";
-/// How the bounds of a range are written in KQL.
+/// The bounds of a range, in KQL.
 const BOUNDS: [(&str, &str); 4] = [("gt", ">"), ("gte", ">="), ("lt", "<"), ("lte", "<=")];
 
-/// A part of a filter that is not understood.
+/// A part of a filter that is not supported.
 struct Unknown(Span, String);
 
 type Clause = Result<String, Unknown>;
 
 impl Reader<'_, '_> {
-    /// What all filters ask for together; `None` where there are none.
+    /// The conjunction of all filters; `None` without filters.
     pub(super) fn filters(&mut self) -> Option<Condition> {
         let mut conditions = Vec::new();
         for filter in self.table.tables("filters", self.faults) {
@@ -54,7 +54,7 @@ impl Reader<'_, '_> {
         (!conditions.is_empty()).then_some(Condition::All(conditions))
     }
 
-    /// Reads a filter that was put into KQL; what is wrong with it is wrong with the whole filter.
+    /// Parses a filter that was translated to KQL. Its faults point at the whole filter.
     fn filter(&mut self, text: &str, span: Span) -> Option<Condition> {
         let (query, found) = match kql::parse(text, self.schema) {
             Ok((query, _)) => (Some(query), Vec::new()),
@@ -65,7 +65,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// All clauses of a table together. At the top of a filter stand other keys beside them.
+/// The conjunction of all clauses of a table. The top of a filter has other keys too.
 fn clauses(table: &DocumentTable<'_>, is_top: bool, depth: usize) -> Clause {
     let mut parts = Vec::new();
     for key in table.keys() {
@@ -175,7 +175,7 @@ fn boolean(body: &DocumentTable<'_>, depth: usize) -> Clause {
     }
 }
 
-/// The name of a field, which in KQL stands as it is.
+/// The name of a field. KQL needs no quotation marks for it.
 fn name(field: &str, span: Span) -> Result<&str, Unknown> {
     let plain = |c: char| c.is_alphanumeric() || ['.', '_', '@', '-'].contains(&c);
     if field.chars().all(plain) && !field.is_empty() {
@@ -184,7 +184,7 @@ fn name(field: &str, span: Span) -> Result<&str, Unknown> {
     Err(Unknown(span, format!("{field:?} is no name of a field")))
 }
 
-/// A value in quotation marks, in which nothing but these and the backslash has a meaning.
+/// A value in quotation marks. In it only these and the backslash are special.
 fn scalar(value: &Spanned<DeValue<'_>>) -> Clause {
     let text = match value.get_ref() {
         DeValue::String(text) => text.to_string(),

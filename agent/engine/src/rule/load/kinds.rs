@@ -1,4 +1,4 @@
-//! What a rule looks for, by its type.
+//! The part of a rule that depends on its type: queries, terms, thresholds, jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::lang::{EventQuery, eql, kql};
 use crate::rule::document::DocumentTable;
 use crate::rule::{RuleKind, Threshold};
 
-/// Most fields of a term, as in the Elastic stack.
+/// Maximum number of fields of a term, as in the Elastic stack.
 const TERM_FIELDS_MAX: usize = 3;
-/// Most fields of a threshold, as in the Elastic stack.
+/// Maximum number of fields of a threshold, as in the Elastic stack.
 const THRESHOLD_FIELDS_MAX: usize = 5;
-/// Most events that a threshold can ask for: their times must find room.
+/// The highest number of events of a threshold: the time of each is kept.
 const THRESHOLD_VALUE_MAX: i64 = 100_000;
-/// Most different values that a threshold can ask for.
+/// The highest cardinality of a threshold.
 const CARDINALITY_MAX: i64 = 10_000;
-/// Most jobs that a rule can name.
+/// Maximum number of jobs of a rule.
 const JOBS_MAX: usize = 64;
-/// Types of the Elastic stack that are refused, and what helps.
+/// Types of the Elastic stack that are refused, and the alternative.
 const REFUSED: [(&str, &str); 2] = [
     (
         "esql",
@@ -31,7 +31,7 @@ const REFUSED: [(&str, &str); 2] = [
 ];
 
 impl<'a> Reader<'a, '_> {
-    /// What the rule looks for, narrowed by its filters.
+    /// The type of the rule with its queries, restricted by its filters.
     pub(super) fn kind(&mut self, job: &dyn Fn(&str) -> Option<Arc<Job>>) -> Option<RuleKind> {
         let ty = self.table.required("type", self.faults)?;
         let kind = match ty.value {
@@ -92,7 +92,7 @@ impl<'a> Reader<'a, '_> {
         Some(RuleKind::Eql(query))
     }
 
-    /// The key can only say what is so in any case.
+    /// The key may have only the value that always applies.
     fn only(&mut self, key: &str, value: &str) {
         let text = self.table.text(key, self.faults).filter(|text| !text.value.is_empty());
         if let Some(other) = text.filter(|text| text.value != value) {
@@ -101,8 +101,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// `timestamp_override`: by which time a run of the rule in the Elastic stack chooses events. Here events are
-    /// evaluated as they come, which is what `event.ingested` means; what a rule counts, it counts by `@timestamp`.
+    /// `timestamp_override`: the time by which a run of the rule in the Elastic stack selects events. Here events are
+    /// evaluated when they arrive, which is `event.ingested`. Counts use `@timestamp`.
     fn time(&mut self, ty: &str) {
         let text = self.table.text("timestamp_override", self.faults).filter(|text| !text.value.is_empty());
         let Some(other) = text.filter(|text| !["event.ingested", "@timestamp"].contains(&text.value)) else {
@@ -134,7 +134,7 @@ impl<'a> Reader<'a, '_> {
         self.found(query.span, found)
     }
 
-    /// Takes what was found in a query, at its place in the file.
+    /// Adds the diagnostics of a query, at its position in the file.
     pub(super) fn found<T>(
         &mut self,
         span: Span,

@@ -1,6 +1,6 @@
-//! What can never hold: conditions that contradict each other, and exclusions of what is not there anyway.
+//! Conditions that never hold: contradictions, and exclusions that exclude nothing.
 //!
-//! Only fields of one value are looked at, for each of several values may satisfy another condition.
+//! Only fields with a single value are checked: with several values each may satisfy another condition.
 
 use std::cmp::Ordering;
 
@@ -13,16 +13,16 @@ use crate::lang::operator::Comparison;
 use crate::lang::query::{Condition, Expr, Test};
 use crate::lang::wildcard::{Wildcard, WildcardPart};
 
-/// Most pairs of values or patterns of two tests that are compared.
+/// Maximum number of compared pairs of values or patterns of two tests.
 const PAIRS_MAX: usize = 100_000;
 
-/// Most conditions that another one is compared with.
+/// Maximum number of conditions that another one is compared with.
 const GIVEN_MAX: usize = 256;
 
-/// What a part requires of a field: that one of these tests passes.
+/// The tests of a field, one of which a part requires.
 type Required<'a> = (FieldId, Vec<&'a Test>);
 
-/// Reports what can never hold where all of `given` holds.
+/// Reports the conditions that never hold if all of `given` holds.
 pub(super) fn unreachable(
     schema: &Schema,
     clause: &Clause<'_>,
@@ -82,7 +82,7 @@ fn never(schema: &Schema, clause: &Clause<'_>) -> Diagnostic {
         .help("a field of one value cannot satisfy both; is one of them an alternative?")
 }
 
-/// Whether a part can never hold where all of `given` does.
+/// Whether a part never holds if all of `given` does.
 fn impossible(schema: &Schema, clause: &Clause<'_>, given: &[Required<'_>]) -> bool {
     match &clause.kind {
         ClauseKind::Leaf(..) => required(schema, clause).is_some_and(|(field, tests)| {
@@ -106,7 +106,7 @@ fn impossible(schema: &Schema, clause: &Clause<'_>, given: &[Required<'_>]) -> b
     }
 }
 
-/// What a part requires of a field with one value.
+/// The requirement of a part on a field with a single value.
 fn required<'a>(schema: &Schema, clause: &Clause<'a>) -> Option<Required<'a>> {
     match &clause.kind {
         ClauseKind::Leaf(Condition::Test(Expr::Field(field), test), _) if has_one_value(schema, *field) => {
@@ -131,14 +131,14 @@ fn also<'a>(given: &mut Vec<Required<'a>>, required: Required<'a>) {
     }
 }
 
-/// Whether events have one value of the field at most. A process goes by several names, several sources write the fields of `event` as lists, and nothing
-/// is known of fields that are not in the table.
+/// Whether events have at most one value of the field. A process has several names, several sources write the fields of
+/// `event` as lists, and fields that are not in the table are unknown.
 fn has_one_value(schema: &Schema, field: FieldId) -> bool {
     let one = schema.is_built_in(field) && !schema.is_list(field) && field.opened().is_none();
     one && schema.ty(field) != Type::Text && !schema.name(field).starts_with("event.")
 }
 
-/// Whether a test asks for what the field cannot hold.
+/// Whether a test is for a value that the field cannot have.
 fn outside(name: &str, test: &Test) -> bool {
     domain(name).is_some_and(|(low, high)| {
         disjoint(test, &Test::Order(Comparison::GreaterOrEqual, low))
@@ -146,7 +146,7 @@ fn outside(name: &str, test: &Test) -> bool {
     })
 }
 
-/// Whether no value passes both tests, as far as that can be decided.
+/// Whether no value passes both tests; false if that cannot be decided.
 fn disjoint(left: &Test, right: &Test) -> bool {
     match (left, right) {
         (Test::OneOf { values, insensitive }, other) | (other, Test::OneOf { values, insensitive }) => {
@@ -169,7 +169,7 @@ fn disjoint(left: &Test, right: &Test) -> bool {
     }
 }
 
-/// How many values or patterns a test has.
+/// The number of values or patterns of a test.
 fn size(test: &Test) -> usize {
     match test {
         Test::OneOf { values, .. } => values.len(),
@@ -178,7 +178,7 @@ fn size(test: &Test) -> usize {
     }
 }
 
-/// Whether a value may pass a test; where `folded`, in any case of its letters.
+/// Whether a value may pass a test; with `folded`, in any case of its letters.
 fn admits(test: &Test, value: &Value, folded: bool) -> bool {
     let lower = |text: &str| text.to_lowercase();
     match (test, value) {
@@ -213,7 +213,7 @@ fn admits(test: &Test, value: &Value, folded: bool) -> bool {
     }
 }
 
-/// How two numbers or times stand to each other.
+/// The order of two numbers or times.
 fn order(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Long(left), Value::Long(right)) => Some(left.cmp(right)),
@@ -227,7 +227,7 @@ fn order(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// Whether what lies above `low` lies above all that lies below `high`.
+/// Whether the values above `low` are above all values below `high`.
 fn ranges_part(first: Comparison, low: &Value, second: Comparison, high: &Value) -> bool {
     use Comparison::{Greater, GreaterOrEqual, Less, LessOrEqual};
     match (first, second, order(low, high)) {
@@ -237,7 +237,7 @@ fn ranges_part(first: Comparison, low: &Value, second: Comparison, high: &Value)
     }
 }
 
-/// Whether two patterns begin or end with characters that cannot be the same, in whatever case.
+/// Whether two patterns begin or end with characters that differ in every case.
 fn ends_differ(left: &Wildcard, right: &Wildcard) -> bool {
     let text = |part: Option<&WildcardPart>| match part {
         Some(WildcardPart::Text(text)) => text.to_lowercase(),
